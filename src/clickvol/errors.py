@@ -1,0 +1,44 @@
+"""What can go wrong, as types.
+
+Every message is one line: what is wrong, what was expected, what to do.
+"""
+
+
+class ClickvolError(Exception):
+    """The base of every error that a user can cause and mend. The command line exits with 2."""
+
+
+class UnreadableVolumeError(ClickvolError):
+    """A scan that cannot be read: missing, truncated, not an image, or of the wrong dimension."""
+
+
+class BadGeometryError(ClickvolError):
+    """A grid that maps no voxel to a place: zero or non-finite spacing, singular affine."""
+
+
+class DicomSeriesError(UnreadableVolumeError):
+    """A folder of DICOM files that does not make one regular volume."""
+
+
+class ClickError(ClickvolError):
+    """A click that cannot be used: malformed, not finite, outside the scan, or only background."""
+
+
+class OutputError(ClickvolError):
+    """A file that cannot be written where or how it was asked for."""
+
+
+class ModelNotFoundError(ClickvolError):
+    """A model id or path that names nothing."""
+
+
+class DamagedWeightsError(ClickvolError):
+    """Weights whose hash, keys or container are not what their card says."""
+
+
+class ConfigError(ClickvolError):
+    """A configuration file or value that cannot be used."""
+
+
+class DeviceError(ClickvolError):
+    """A compute device that is not there."""

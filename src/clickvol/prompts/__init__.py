@@ -1,0 +1,1 @@
+"""Stage 3b: what the user points at."""

@@ -1,0 +1,82 @@
+"""A click: a place, and whether it lies in the object or beside it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clickvol.errors import ClickError
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+
+Space = Literal["ijk", "ras", "lps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """One click of the user.
+
+    Attributes:
+        position: a voxel position of the scan, or a place in the patient.
+        foreground: True inside the object, False where the object is not.
+    """
+
+    position: VoxelPoint | WorldPointRAS
+    foreground: bool = True
+
+    @classmethod
+    def at(
+        cls,
+        coordinates: tuple[float, float, float],
+        *,
+        space: Space = "ijk",
+        foreground: bool = True,
+    ) -> "Click":
+        """Make a click from three numbers.
+
+        Args:
+            coordinates: (i, j, k) voxel indices of the file as stored (fastest axis first), or
+                (x, y, z) in millimetres.
+            space: "ijk", "ras" (mm as NIfTI and 3D Slicer show them) or "lps" (mm as DICOM and ITK
+                have them).
+            foreground: False for a click beside the object.
+        """
+        if space == "ijk":
+            return cls(VoxelPoint.from_ijk(*coordinates), foreground)
+        if space == "ras":
+            return cls(WorldPointRAS(*coordinates), foreground)
+        return cls(WorldPointRAS.from_lps(*coordinates), foreground)
+
+    def world(self, grid: VolumeGrid) -> WorldPointRAS:
+        """Return where the click lies in the patient.
+
+        Raises:
+            ClickError: when a coordinate is not finite, or the click is outside the scan.
+        """
+        if not self.position.is_finite():
+            numbers = ", ".join(f"{v:g}" for v in self.position.as_array())
+            msg = f"click ({numbers}) is not finite; give three finite numbers"
+            raise ClickError(msg)
+        if isinstance(self.position, VoxelPoint):
+            if not grid.contains(self.position):
+                raise ClickError(_outside_voxels(self.position, grid))
+            return grid.to_world(self.position)
+        if not grid.contains(grid.to_voxel(self.position)):
+            raise ClickError(_outside_world(self.position, grid))
+        return self.position
+
+
+def _outside_voxels(point: VoxelPoint, grid: VolumeGrid) -> str:
+    i, j, k = point.to_ijk()
+    n_k, n_j, n_i = grid.shape_dhw
+    return (
+        f"click ({i:g}, {j:g}, {k:g}) lies outside the scan; the valid voxel indices are "
+        f"i 0..{n_i - 1}, j 0..{n_j - 1}, k 0..{n_k - 1} (use --space ras or lps for millimetres)"
+    )
+
+
+def _outside_world(point: WorldPointRAS, grid: VolumeGrid) -> str:
+    low, high = grid.extent_ras_mm()
+    return (
+        f"click at RAS ({point.x:g}, {point.y:g}, {point.z:g}) mm lies outside the scan, which "
+        f"covers x {low.x:.1f}..{high.x:.1f}, y {low.y:.1f}..{high.y:.1f}, "
+        f"z {low.z:.1f}..{high.z:.1f} mm RAS (in LPS x and y change sign)"
+    )
