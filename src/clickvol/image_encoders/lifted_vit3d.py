@@ -1,0 +1,238 @@
+"""SAM's ViT lifted to volumes, shared by the 3D methods.
+
+The published networks copy a 128^3 patch to three channels, enlarge it to 512^3, send each of the 512
+slices through SAM's 16x16 patch embedding and join 16 slices by a depth-wise convolution. All of that
+is linear, so here it is one convolution on the patch itself (`FoldedEmbedding`), with the published
+parameters. Axes are (d, h, w) throughout.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clickvol.errors import ConfigError
+from clickvol.layers.adapters import AdapterInitialisation
+from clickvol.layers.norms import ChannelLayerNorm
+from clickvol.layers.vit import LiftedBlock, SecondAdapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiftedVitConfig:
+    """Sizes of the lifted encoder. The defaults are the published ones (SAM ViT-B).
+
+    Attributes:
+        width: token width.
+        depth: number of blocks.
+        num_heads: attention heads; must divide the width.
+        mlp_ratio: hidden width of the MLP over the token width.
+        enlargement: how often the patch is enlarged before the 16-voxel embedding: 1, 2, 4, 8 or 16.
+            A token then covers 16 / enlargement voxels per axis.
+        tokens_dhw: tokens per axis that the position tables are made for.
+        position_table_side: side of the table of in-plane positions; 64 in SAM, pooled to the tokens.
+        window: side of the cubic attention window in tokens.
+        shift_windows: shift the windows of every second block, beginning with the first.
+        local_table_window: window that the relative tables of ordinary blocks were made for (14 in SAM).
+        global_table_window: the same for the blocks that are global in SAM (64).
+        global_blocks: indices of those blocks. Here too they use the cubic window: only the length of
+            their tables differs.
+        taps: indices of the blocks whose output becomes a feature map, shallow to deep.
+        feature_width: channels of the feature maps.
+        second_adapter: "doubled" as in the published ProMISe-3D code, "plain", or "none"
+            (3DSAM-adapter).
+        adapter_initialisation: "default" as published, or "zero".
+        adapter_final_relu: True as published.
+        depth_position_start: initial value of the depth positions; 1 as published.
+    """
+
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    enlargement: int = 4
+    tokens_dhw: tuple[int, int, int] = (32, 32, 32)
+    position_table_side: int = 64
+    window: int = 8
+    shift_windows: bool = True
+    local_table_window: int = 14
+    global_table_window: int = 64
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    taps: tuple[int, ...] = (2, 5, 8, 11)
+    feature_width: int = 256
+    second_adapter: SecondAdapter = "doubled"
+    adapter_initialisation: AdapterInitialisation = "default"
+    adapter_final_relu: bool = True
+    depth_position_start: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.enlargement not in (1, 2, 4, 8, 16):
+            msg = f"enlargement is {self.enlargement}, but only 1, 2, 4, 8 and 16 divide a token"
+            raise ConfigError(msg)
+        if self.width % self.num_heads:
+            msg = f"width {self.width} is not a multiple of num_heads {self.num_heads}"
+            raise ConfigError(msg)
+        if (
+            not self.taps
+            or list(self.taps) != sorted(set(self.taps))
+            or self.taps[-1] >= self.depth
+        ):
+            msg = f"taps {self.taps} must be increasing block indices below depth {self.depth}"
+            raise ConfigError(msg)
+
+    @property
+    def token_stride(self) -> int:
+        """Voxels of the patch per token and axis."""
+        return EMBEDDING_SIDE // self.enlargement
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """Feature maps of a patch, shallow to deep, each (B, E, d, h, w)."""
+
+    maps: tuple[Tensor, ...]
+
+    @property
+    def deepest(self) -> Tensor:
+        """The map that the click acts on."""
+        return self.maps[-1]
+
+
+EMBEDDING_SIDE = 16
+"""Voxels of the enlarged patch per token and axis: SAM's patch embedding, and the slices per token."""
+
+
+def interpolation_taps(enlargement: int, *, like: Tensor) -> Tensor:
+    """Return how 16 enlarged voxels of a token read the patch: (16, 16 / enlargement + 2).
+
+    Linear enlargement with align_corners false reads the coarse place (o + 0.5) / enlargement - 0.5 for
+    the fine voxel o. The first column is the coarse voxel before the token.
+    """
+    stride = EMBEDDING_SIDE // enlargement
+    fine = torch.arange(EMBEDDING_SIDE, device=like.device, dtype=torch.float64)
+    place = (fine + 0.5) / enlargement - 0.5
+    coarse = torch.arange(-1, stride + 1, device=like.device, dtype=torch.float64)
+    return (1 - (place[:, None] - coarse[None, :]).abs()).clamp(min=0).to(like.dtype)
+
+
+class FoldedEmbedding(nn.Module):
+    """Patch to tokens in one convolution.
+
+    Kernel 16 / r + 2 and stride 16 / r on the patch with one voxel of replicate padding, r being the
+    enlargement. The kernel is remade from the published parameters on each call, so both of them can
+    be trained. For an enlargement of 1 nothing is interpolated and the outer taps are zero.
+    """
+
+    def __init__(self, config: LiftedVitConfig) -> None:
+        super().__init__()
+        self.enlargement = config.enlargement
+        self.stride = config.token_stride
+        # SAM's patch embedding, and the convolution over the slices of a token.
+        side = EMBEDDING_SIDE
+        self.patch_embed = nn.Conv2d(3, config.width, kernel_size=side, stride=side)
+        self.slice_embed = nn.Conv3d(
+            config.width, config.width, kernel_size=(side, 1, 1), groups=config.width
+        )
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel (E, 1, k, k, k) in (d, h, w) and the bias (E,)."""
+        planar = self.patch_embed.weight.sum(dim=1)
+        along_d = self.slice_embed.weight[:, 0, :, 0, 0]
+        taps = interpolation_taps(self.enlargement, like=planar)
+        kernel = torch.einsum("ed,da,ehw,hb,wc->eabc", along_d, taps, planar, taps, taps)
+        planar_bias, slice_bias = self.patch_embed.bias, self.slice_embed.bias
+        if planar_bias is None or slice_bias is None:
+            msg = "the embedding was built without biases"
+            raise ConfigError(msg)
+        bias = slice_bias + along_d.sum(dim=1) * planar_bias
+        return kernel[:, None], bias
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """(B, 1, D, H, W) normalised -> (B, d, h, w, E)."""
+        kernel, bias = self.folded()
+        tokens = F.conv3d(F.pad(patch, (1,) * 6, mode="replicate"), kernel, bias, self.stride)
+        return tokens.permute(0, 2, 3, 4, 1)
+
+
+def make_neck(width: int, feature_width: int) -> nn.Sequential:
+    """Return the block that turns tokens into a feature map: (B, E, d, h, w) -> (B, F, d, h, w)."""
+    return nn.Sequential(
+        nn.Conv3d(width, feature_width, kernel_size=1, bias=False),
+        ChannelLayerNorm(feature_width),
+        nn.Conv3d(feature_width, feature_width, kernel_size=3, padding=1, bias=False),
+        ChannelLayerNorm(feature_width),
+    )
+
+
+class LiftedVit3d(nn.Module):
+    """SAM's ViT over a grid of 3D tokens: (B, 1, D, H, W) -> ImageFeatures."""
+
+    def __init__(self, config: LiftedVitConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = FoldedEmbedding(config)
+        side = config.position_table_side
+        self.pos_embed = nn.Parameter(torch.zeros(1, side, side, config.width))
+        start = torch.full((1, config.tokens_dhw[0], config.width), config.depth_position_start)
+        self.depth_embed = nn.Parameter(start)
+        self.blocks = nn.ModuleList([_make_block(config, i) for i in range(config.depth)])
+        self.necks = nn.ModuleList(
+            [make_neck(config.width, config.feature_width) for _ in config.taps]
+        )
+
+    def forward(self, patch: Tensor) -> ImageFeatures:
+        """Encode a normalised patch.
+
+        Args:
+            patch: (B, 1, D, H, W); each side a multiple of the token stride.
+
+        Returns:
+            One map per tap, (B, feature_width, D / stride, H / stride, W / stride).
+
+        Raises:
+            ConfigError: when a side is no multiple of the token stride.
+        """
+        stride = self.config.token_stride
+        if any(n % stride for n in patch.shape[2:]):
+            msg = (
+                f"the patch has shape (D, H, W) {tuple(patch.shape[2:])}, but every side must be a "
+                f"multiple of {stride}"
+            )
+            raise ConfigError(msg)
+        tokens = self.embedding(patch)
+        tokens = tokens + self._positions(tokens)
+        maps: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if index in self.config.taps:
+                maps.append(self.necks[len(maps)](tokens.permute(0, 4, 1, 2, 3)))
+        return ImageFeatures(tuple(maps))
+
+    def _positions(self, tokens: Tensor) -> Tensor:
+        """Return the positions of a token grid: (1, d, h, w, E)."""
+        d, h, w = tokens.shape[1:4]
+        planar = self.pos_embed.permute(0, 3, 1, 2)
+        if planar.shape[2] >= h and planar.shape[3] >= w:
+            planar = F.adaptive_avg_pool2d(planar, (h, w))
+        else:
+            planar = F.interpolate(planar, size=(h, w), mode="bilinear", align_corners=False)
+        depth: Tensor = self.depth_embed
+        if depth.shape[1] != d:
+            depth = F.interpolate(depth.mT, size=d, mode="linear", align_corners=False).mT
+        return planar.permute(0, 2, 3, 1)[:, None] + depth[:, :, None, None]
+
+
+def _make_block(config: LiftedVitConfig, index: int) -> LiftedBlock:
+    is_global = index in config.global_blocks
+    table_window = config.global_table_window if is_global else config.local_table_window
+    return LiftedBlock(
+        config.width,
+        config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+        window=config.window,
+        shifted=config.shift_windows and index % 2 == 0,
+        table_rows=2 * table_window - 1,
+        second_adapter=config.second_adapter,
+        adapter_initialisation=config.adapter_initialisation,
+        adapter_final_relu=config.adapter_final_relu,
+    )

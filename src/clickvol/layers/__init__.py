@@ -1,0 +1,1 @@
+"""Torch building blocks without opinions; every forward states its shapes."""

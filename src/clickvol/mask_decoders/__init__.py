@@ -1,0 +1,1 @@
+"""Stage 6: feature maps to mask logits."""

@@ -1,0 +1,1 @@
+"""Stage 5: clicks to a conditioned feature map."""
