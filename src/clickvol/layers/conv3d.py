@@ -1,5 +1,7 @@
 """Convolution blocks of the decoder."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class UShape(nn.Module):
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList([DoubleConv(a, b, stride=2) for a, b in pairs])
         self.up = nn.ModuleList(
             [nn.ConvTranspose3d(b, a, kernel_size=2, stride=2) for a, b in pairs]

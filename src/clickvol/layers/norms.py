@@ -1,6 +1,7 @@
 """Normalisation over the channels of a feature map, and over the places of one."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -25,18 +26,8 @@ class ChannelLayerNorm(nn.Module):
 
 
 class InstanceNormReLU(nn.Module):
-    """InstanceNorm (no affine, no running statistics, eps 1e-5) and ReLU.
-
-    The statistics are taken in float32 whatever the input, and are applied as one scale and
-    shift, which keeps the memory layout of the input (channels last or not).
-    """
-
-    def __init__(self, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
+    """InstanceNorm (no affine, no running statistics, eps 1e-5) and ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, C, D, H, W), not negative."""
-        variance, mean = torch.var_mean(x.float(), dim=(2, 3, 4), keepdim=True, correction=0)
-        scale = torch.rsqrt(variance + self.eps)
-        return torch.relu(((x - mean) * scale).to(x.dtype))
+        return torch.relu(F.instance_norm(x, eps=1e-5))

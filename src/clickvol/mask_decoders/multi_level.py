@@ -1,7 +1,7 @@
 """The decoder of ProMISe-3D: feature maps of several depths and a shallow CNN on the image, joined.
 
 The first convolution after the concatenation is a sum over groups of channels. Only the deepest map (and
-the drawn clicks, where used) depend on the clicks; the sum over everything else is made once per patch
+the drawn prompts, where used) depend on the clicks; the sum over everything else is made once per patch
 (`prepare`) and kept. InstanceNorm comes after the sum, so this is exact.
 """
 
@@ -27,7 +27,8 @@ class MultiLevelDecoderConfig:
         image_width: channels of the branch on the image.
         token_stride: patch voxels per cell of the maps; the decoder works on every second voxel, so
             the transposed convolutions enlarge by token_stride / 2.
-        num_click_maps: channels of drawn clicks joined at half resolution; 0 as published.
+        num_prompt_maps: channels of drawn clicks and of an earlier mask, joined at half resolution; 0 as
+            published.
         joined_scales: widths of further, coarser scales that the joined map passes through before the
             last convolution (a small U-Net, all of it after the click); none as published.
     """
@@ -37,7 +38,7 @@ class MultiLevelDecoderConfig:
     width: int = 128
     image_width: int = 128
     token_stride: int = 4
-    num_click_maps: int = 0
+    num_prompt_maps: int = 0
     joined_scales: tuple[int, ...] = ()
 
 
@@ -70,7 +71,7 @@ class MultiLevelDecoder(nn.Module):
             ]
         )
         self.image_branch = DoubleConv(1, config.image_width)
-        joined = levels * width + config.image_width + 1 + config.num_click_maps
+        joined = levels * width + config.image_width + 1 + config.num_prompt_maps
         self.join = conv3(joined, width)
         self.join_norm = InstanceNormReLU()
         self.joined_scales = UShape((width, *config.joined_scales))
@@ -97,14 +98,14 @@ class MultiLevelDecoder(nn.Module):
         return PreparedImage(F.conv3d(torch.cat(fixed, dim=1), fixed_weight, padding=1))
 
     def forward(
-        self, prepared: PreparedImage, prompted_map: Tensor, click_maps: Tensor | None
+        self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None
     ) -> Tensor:
         """Finish the decoding for the clicks at hand.
 
         Args:
             prepared: from `prepare`.
             prompted_map: (B, feature_width, d, h, w), the deepest map after the prompt encoder.
-            click_maps: (B, num_click_maps, D/2, H/2, W/2), or None where the config has none.
+            prompt_maps: (B, num_prompt_maps, D/2, H/2, W/2), or None where the config has none.
 
         Returns:
             (B, 2, D, H, W) logits, background first, to be soft-maxed.
@@ -114,10 +115,10 @@ class MultiLevelDecoder(nn.Module):
         before = self.config.width * (self.config.num_levels - 1)
         after = before + self.config.width
         changing, changing_weight = deepest, weight[:, before:after]
-        if click_maps is not None:
-            changing = torch.cat([deepest, click_maps.to(deepest.dtype)], dim=1)
-            click_weight = weight[:, after + self.config.image_width + 1 :]
-            changing_weight = torch.cat([changing_weight, click_weight], dim=1)
+        if prompt_maps is not None:
+            changing = torch.cat([deepest, prompt_maps.to(deepest.dtype)], dim=1)
+            prompt_weight = weight[:, after + self.config.image_width + 1 :]
+            changing_weight = torch.cat([changing_weight, prompt_weight], dim=1)
         joined = prepared.partial_sum + F.conv3d(changing, changing_weight, padding=1)
         joined = self.joined_scales(self.join_norm(joined))
         return F.interpolate(

@@ -36,7 +36,10 @@ _PROMPT_RULES = (
     (r"transformer\.layers\.(\d+)\.(self_attn\..+)", r"layers.\1.\2"),
     (r"transformer\.layers\.(\d+)\.(norm[1-4]\..+)", r"layers.\1.\2"),
     (r"transformer\.layers\.(\d+)\.(mlp\..+)", r"layers.\1.\2"),
-    (r"transformer\.layers\.(\d+)\.cross_attn_image_to_token\.(.+)", r"layers.\1.image_to_query.\2"),
+    (
+        r"transformer\.layers\.(\d+)\.cross_attn_image_to_token\.(.+)",
+        r"layers.\1.image_to_query.\2",
+    ),
 )
 _PROMPT_DROPPED = re.compile(
     r"positional_encoding_gaussian_matrix|transformer\.layers\.\d+\.cross_attn_token_to_image\..+"
@@ -83,7 +86,7 @@ def from_official(
             if name is None:
                 unknown.append(key)
             else:
-                state[f"{prefix}.{name}"] = _turned(key, tensor)
+                state[f"{prefix}.{name}"] = _turned(tensor)
     if unknown:
         msg = f"the checkpoint has keys that are not ProMISe-3D's: {', '.join(sorted(unknown))}"
         raise DamagedWeightsError(msg)
@@ -99,6 +102,6 @@ def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str | None:
     return None
 
 
-def _turned(key: str, tensor: Tensor) -> Tensor:
+def _turned(tensor: Tensor) -> Tensor:
     """Turn the (H, W, D) axes of an official 3D kernel into (D, H, W)."""
     return torch.movedim(tensor, -1, -3).contiguous() if tensor.ndim == 5 else tensor

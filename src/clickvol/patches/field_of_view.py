@@ -1,0 +1,237 @@
+"""A field of view: a cube of the patient, sampled for the model.
+
+The unit of work of this package. Its axes follow the patient (d to superior, h to anterior, w to the
+right), not the file, so that the same patient stored oblique, flipped or permuted gives the same patch.
+Nothing here resamples a whole scan: only the voxels under the field of view are read.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOfView:
+    """A cube of the patient.
+
+    Attributes:
+        centre: its middle, RAS mm.
+        voxel_mm: side of the patch's voxels.
+        shape_dhw: number of patch voxels per axis.
+    """
+
+    centre: WorldPointRAS
+    voxel_mm: float
+    shape_dhw: Triple
+
+    @property
+    def extent_mm(self) -> tuple[float, float, float]:
+        """Length of the sides along d, h, w."""
+        d, h, w = (n * self.voxel_mm for n in self.shape_dhw)
+        return (d, h, w)
+
+    def grid(self) -> VolumeGrid:
+        """Return the grid of the patch: d grows to superior, h to anterior, w to the right."""
+        affine = np.zeros((4, 4))
+        affine[[2, 1, 0], [0, 1, 2]] = self.voxel_mm
+        affine[3, 3] = 1.0
+        middle = (np.array(self.shape_dhw) - 1) / 2
+        affine[:3, 3] = self.centre.as_array() - affine[:3, :3] @ middle
+        return VolumeGrid(self.shape_dhw, affine)
+
+    def to_patch(self, point: WorldPointRAS) -> PatchPoint:
+        """Return where a place of the patient lies in the patch; may be outside."""
+        voxel = self.grid().to_voxel(point)
+        return PatchPoint(voxel.d, voxel.h, voxel.w)
+
+
+def extract(
+    array: NDArray[np.generic],
+    grid: VolumeGrid,
+    patch_grid: VolumeGrid,
+    *,
+    outside_value: float,
+    displacement_voxel: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Sample a volume on the grid of a patch.
+
+    Where patch voxels are coarser than the volume's, the volume is averaged over blocks first, so that
+    nothing aliases; then it is read by linear interpolation. A place counts as inside the volume up to
+    half a voxel (of the coarser of the two) past the outermost voxel centres, where it takes the
+    outermost value; so a single slice fills the patch planes next to it.
+
+    Args:
+        array: (D, H, W), any real dtype.
+        grid: where its voxels lie.
+        patch_grid: where to sample; any orientation.
+        outside_value: value outside the volume.
+        displacement_voxel: (3, *patch shape), added to the sampling places in patch voxels (training
+            augmentation), or None.
+
+    Returns:
+        (D', H', W') float32 of the patch grid's shape.
+    """
+    to_volume = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
+    places = _places(to_volume, patch_grid.shape_dhw, displacement_voxel)
+    # Patch voxels per step of a volume axis, for averaging and for the reach past the border.
+    step = np.linalg.norm(to_volume[:3, :3], axis=1)
+    reach = np.maximum(0.5, 0.5 * step) + 1e-3
+    shape = np.array(array.shape)
+    inside = np.ones(patch_grid.shape_dhw, dtype=bool)
+    for axis in range(3):
+        place = places[axis]
+        inside &= (place >= -reach[axis]) & (place <= shape[axis] - 1 + reach[axis])
+    patch = np.full(patch_grid.shape_dhw, outside_value, dtype=np.float32)
+    if not inside.any():
+        return patch
+    block = np.maximum(1, np.floor(step + 1e-3)).astype(int)
+    seen = [place[inside] for place in places]
+    start = [max(int(np.floor(s.min())) - int(b), 0) for s, b in zip(seen, block, strict=True)]
+    stop = [
+        min(int(np.ceil(s.max())) + 1 + int(b), n)
+        for s, b, n in zip(seen, block, array.shape, strict=True)
+    ]
+    start = [min(a, n - 1) for a, n in zip(start, array.shape, strict=True)]
+    stop = [max(b, a + 1) for a, b in zip(start, stop, strict=True)]
+    under = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    coarse = _block_mean(under, block)
+    at = np.stack(
+        [(s - a - (b - 1) / 2) / b for s, a, b in zip(seen, start, block.tolist(), strict=True)]
+    )
+    patch[inside] = ndimage.map_coordinates(coarse, at, order=1, mode="nearest", prefilter=False)
+    return patch
+
+
+def paste_box(
+    patch: NDArray[np.float32], patch_grid: VolumeGrid, grid: VolumeGrid, threshold: float
+) -> VoxelBox | None:
+    """Return the volume voxels that may hold values above a threshold of a patch; None if none can."""
+    found = bounding_box(patch > threshold)
+    if found is None:
+        return None
+    corners = np.stack(
+        np.meshgrid(
+            *[(a - 1.0, float(b)) for a, b in zip(found.start_dhw, found.stop_dhw, strict=True)],
+            indexing="ij",
+        ),
+        axis=-1,
+    ).reshape(-1, 3)
+    to_volume = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
+    places = corners @ to_volume[:3, :3].T + to_volume[:3, 3]
+    low, high = np.floor(places.min(axis=0)), np.ceil(places.max(axis=0)) + 1
+    d, h, w = (int(v) for v in low)
+    e, i, x = (int(v) for v in high)
+    box = VoxelBox((d, h, w), (e, i, x)).clip(grid.shape_dhw)
+    return None if box.is_empty else box
+
+
+def paste(
+    patch: NDArray[np.float32], patch_grid: VolumeGrid, grid: VolumeGrid, box: VoxelBox
+) -> NDArray[np.float32]:
+    """Read a patch at the voxel centres of a box of the volume, linear; 0 outside the patch.
+
+    Args:
+        patch: (D', H', W') values on the patch grid.
+        patch_grid: its grid.
+        grid: grid of the volume.
+        box: the part of the volume that is asked for; must not overhang.
+
+    Returns:
+        (box shape) float32.
+    """
+    to_patch = np.linalg.inv(patch_grid.affine_ras_mm) @ grid.affine_ras_mm
+    matrix = to_patch[:3, :3]
+    offset = matrix @ np.array(box.start_dhw, dtype=np.float64) + to_patch[:3, 3]
+    # Patch axis that each volume axis runs along, where the two grids share their axes.
+    main = np.abs(matrix).argmax(axis=0)
+    rest = matrix.copy()
+    rest[main, range(3)] = 0.0
+    if sorted(main) == [0, 1, 2] and np.abs(rest).max() <= 1e-6 * np.abs(matrix).max():
+        return _paste_separable(np.transpose(patch, main), matrix, offset, main, box.shape_dhw)
+    result: NDArray[np.float32] = ndimage.affine_transform(
+        patch,
+        matrix,
+        offset=offset,
+        output_shape=box.shape_dhw,
+        order=1,
+        mode="constant",
+        cval=0.0,
+        prefilter=False,
+    )
+    return result
+
+
+def _paste_separable(
+    turned: NDArray[np.float32],
+    matrix: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    main: NDArray[np.intp],
+    shape: Triple,
+) -> NDArray[np.float32]:
+    """Interpolate axis by axis: for parallel axes the same values, at a small part of the cost."""
+    values = turned
+    for axis in range(3):
+        scale, start = matrix[main[axis], axis], offset[main[axis]]
+        place = start + scale * np.arange(shape[axis])
+        last = values.shape[axis] - 1
+        low = np.clip(np.floor(place), 0, max(last - 1, 0)).astype(int)
+        weight = (place - low).astype(np.float32)
+        outside = (place < 0) | (place > last)
+        below = np.where(outside, 0, 1 - weight).astype(np.float32)
+        above = np.where(outside, 0, weight).astype(np.float32)
+        across = [1, 1, 1]
+        across[axis] = -1
+        values = values.take(low, axis=axis) * below.reshape(across) + values.take(
+            np.minimum(low + 1, last), axis=axis
+        ) * above.reshape(across)
+    return values
+
+
+def _places(
+    matrix: NDArray[np.float64], shape: Triple, displacement: NDArray[np.float32] | None
+) -> list[NDArray[np.float32]]:
+    """Return, per volume axis, the place in volume voxels of each patch voxel."""
+    axes = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    places = []
+    for row in matrix[:3]:
+        place = row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3]
+        if displacement is not None:
+            place = place + np.tensordot(row[:3], displacement, axes=1)
+        places.append(np.broadcast_to(place, shape).astype(np.float32))
+    return places
+
+
+def _block_mean(array: NDArray[np.generic], block: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Average over blocks of voxels; an incomplete block at the end repeats the last voxel."""
+    values: NDArray[np.float32] = array.astype(np.float32)
+    for axis, size in enumerate(block.tolist()):
+        if size == 1:
+            continue
+        missing = -values.shape[axis] % size
+        if missing:
+            width = [(0, 0)] * 3
+            width[axis] = (0, missing)
+            values = np.pad(values, width, mode="edge")
+        split = (
+            *values.shape[:axis],
+            values.shape[axis] // size,
+            size,
+            *values.shape[axis + 1 :],
+        )
+        values = values.reshape(split).mean(axis=axis + 1)
+    return values
+
+
+def voxel_of(point: WorldPointRAS, grid: VolumeGrid) -> VoxelPoint:
+    """Return the voxel whose centre is nearest to a place, kept inside the grid."""
+    position = np.rint(grid.to_voxel(point).as_array())
+    d, h, w = np.clip(position, 0, np.array(grid.shape_dhw) - 1)
+    return VoxelPoint(float(d), float(h), float(w))

@@ -1,0 +1,102 @@
+"""Modality and intensity: from Hounsfield units or MR values to what a network sees."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.volumes.volume import Modality, Volume
+
+# CT: the soft-tissue window, in Hounsfield units. Its middle goes to 0 and its ends to -1.6 and 1.6.
+# Not stated in any of the papers for a model of several organs; chosen because it is the usual
+# soft-tissue window, a little wider than the published bounds (-57..247 HU).
+CT_WINDOW_HU = (-160.0, 240.0)
+
+_NORMALISED_END = 1.6
+
+# Number of voxels that statistics are read from; more do not move a percentile visibly.
+_MAX_SAMPLE_VOXELS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class IntensityScale:
+    """A linear map of clipped values.
+
+    Attributes:
+        low, high: clipping bounds in the scan's unit; they go to -1.6 and 1.6.
+    """
+
+    low: float
+    high: float
+
+    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map values of any shape to [-1.6, 1.6], float32."""
+        clipped = np.clip(values, self.low, self.high)
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return ((clipped - middle) * (_NORMALISED_END / half)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class RecognisedModality:
+    """What a scan's values look like.
+
+    Attributes:
+        modality: "CT" or "MR": the one it is treated as.
+        warning: one sentence where it looks like neither, else "".
+    """
+
+    modality: Modality
+    warning: str
+
+
+def value_sample(volume: Volume) -> NDArray[np.float32]:
+    """Return some 200,000 voxels spread over the whole scan, float32 (n,)."""
+    array = volume.array
+    stride = max(1, int(np.cbrt(array.size / _MAX_SAMPLE_VOXELS)))
+    steps = tuple(slice(None, None, min(stride, max(1, n // 4))) for n in array.shape)
+    return np.asarray(array[steps], dtype=np.float32).ravel()
+
+
+def recognise_modality(volume: Volume, sample: NDArray[np.float32]) -> RecognisedModality:
+    """Tell CT from MR by the file's own word or by the values.
+
+    CT has values far below zero (air -1000, fat -100 HU); MR has practically none. Small positive
+    numbers (standard uptake values, or values scaled to 0..1) look like neither.
+    """
+    if volume.modality in ("CT", "MR"):
+        return RecognisedModality(volume.modality, "")
+    low, high = np.percentile(sample, [1, 99.5])
+    if volume.modality == "PT":
+        return RecognisedModality("MR", _UNLIKE.format("is PET"))
+    if low < -50 and high > 0 and high < 10_000:
+        return RecognisedModality("CT", "")
+    if low < -0.02 * abs(high):
+        return RecognisedModality("MR", _UNLIKE.format(f"has values {low:.4g} to {high:.4g}"))
+    if high < 50:
+        return RecognisedModality("MR", _UNLIKE.format(f"has values {low:.4g} to {high:.4g}"))
+    return RecognisedModality("MR", "")
+
+
+_UNLIKE = (
+    "the scan {}, unlike the CT (HU) and MR that the model was trained on; it is treated as MR, so check "
+    "the mask with care (--modality CT or MR says what it is)"
+)
+
+
+def intensity_scale(modality: Modality, sample: NDArray[np.float32]) -> IntensityScale:
+    """Return the scale for a scan.
+
+    CT: the fixed soft-tissue window. MR has no unit: from the 0.5th percentile of all voxels to the
+    99.5th of those above the mean (in T1 that is fat), so that air in the picture does not matter.
+
+    Args:
+        modality: "CT", or anything else for MR.
+        sample: values from `value_sample`.
+    """
+    if modality == "CT":
+        return IntensityScale(*CT_WINDOW_HU)
+    low = float(np.percentile(sample, 0.5))
+    bright = sample[sample > sample.mean()]
+    high = float(np.percentile(bright, 99.5)) if bright.size else low
+    # A constant sample still needs a scale that divides by something.
+    return IntensityScale(low, high if high > low else low + 1.0)
