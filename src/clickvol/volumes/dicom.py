@@ -1,0 +1,185 @@
+"""A folder of DICOM files to one volume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import DicomSeriesError, UnreadableVolumeError
+from clickvol.volumes.dicom_geometry import stack_slices
+from clickvol.volumes.dicom_slices import (
+    DicomSlice,
+    ImageFile,
+    find_images,
+    read_stored_pixels,
+    slices_of,
+)
+from clickvol.volumes.volume import Modality, Volume
+from clickvol.volumes.voxel_values import clean_values, scale_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesSummary:
+    """What one series of a folder is, to choose it by.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        number: SeriesNumber, or None where there is none.
+        description: SeriesDescription, may be empty.
+        modality: as the file says, such as "CT", "MR" or "PT".
+        num_slices: files, or frames of multi-frame files.
+    """
+
+    uid: str
+    number: int | None
+    description: str
+    modality: str
+    num_slices: int
+
+    def __str__(self) -> str:
+        number = "without number" if self.number is None else f"number {self.number}"
+        return (
+            f"[{number}: {self.description!r}, {self.modality}, {self.num_slices} slices, "
+            f"UID {self.uid}]"
+        )
+
+
+def list_series(folder: str | Path) -> list[SeriesSummary]:
+    """Return the series of images in a folder, by number.
+
+    Args:
+        folder: searched itself, and below only where it holds no DICOM image.
+
+    Raises:
+        UnreadableVolumeError: when there is no DICOM image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        msg = f"{folder} is not a folder; give the folder that holds the DICOM files"
+        raise UnreadableVolumeError(msg)
+    return [_summary(files) for files in _grouped(folder)]
+
+
+def read_dicom(folder: Path, *, series: str | None = None) -> Volume:
+    """Read a series of classic slices or an enhanced multi-frame object.
+
+    Args:
+        folder: searched itself, and below only where it holds no DICOM image.
+        series: SeriesInstanceUID or SeriesNumber; None where there is only one.
+
+    Returns:
+        The scan, rescaled (Hounsfield units for CT). d grows along (row x column direction).
+
+    Raises:
+        UnreadableVolumeError: no DICOM image, or one without content.
+        DicomSeriesError: several series and no choice, or not one regular stack of slices.
+        BadGeometryError: spacing or orientation that cannot be used.
+    """
+    files = _choose(folder, _grouped(folder), series)
+    slices = [s for file in files for s in slices_of(file)]
+    ordered, grid, geometry_notes = stack_slices(slices)
+    array, value_notes = clean_values(_read_array(ordered), str(folder))
+    modality = _summary(files).modality
+    known: tuple[Modality, ...] = get_args(Modality)
+    return Volume(
+        array=array,
+        grid=grid,
+        modality=next((m for m in known if m == modality), "unknown"),
+        source=str(folder),
+        notes=(*geometry_notes, *value_notes),
+    )
+
+
+def _grouped(folder: Path) -> list[list[ImageFile]]:
+    groups: dict[str, list[ImageFile]] = {}
+    for file in find_images(folder):
+        groups.setdefault(file.series_uid, []).append(file)
+    if not groups:
+        msg = (
+            f"{folder} holds no DICOM images; give the folder of a CT, MR or PET series, or a "
+            ".nii.gz, .nrrd or .mha file"
+        )
+        raise UnreadableVolumeError(msg)
+    return sorted(groups.values(), key=_order)
+
+
+def _order(files: list[ImageFile]) -> tuple[float, str]:
+    summary = _summary(files)
+    return (float("inf") if summary.number is None else summary.number, summary.uid)
+
+
+def _summary(files: Sequence[ImageFile]) -> SeriesSummary:
+    header = files[0].header
+    number = header.get("SeriesNumber")
+    return SeriesSummary(
+        uid=files[0].series_uid,
+        number=None if number is None or number == "" else int(number),
+        description=str(header.get("SeriesDescription", "")),
+        modality=str(header.get("Modality", "unknown")),
+        num_slices=sum(file.num_frames for file in files),
+    )
+
+
+def _choose(folder: Path, groups: list[list[ImageFile]], series: str | None) -> list[ImageFile]:
+    wanted = groups
+    if series is not None:
+        wish = series.strip()
+        wanted = [g for g in groups if wish == _summary(g).uid]
+        wanted = wanted or [g for g in groups if wish == str(_summary(g).number)]
+    if len(wanted) == 1:
+        return wanted[0]
+    listed = " ".join(str(_summary(g)) for g in wanted or groups)
+    if not wanted:
+        problem = f"{folder} has no series {series!r}; there are"
+    elif series is not None:
+        problem = (
+            f"{folder} has {len(wanted)} series with the number {series}; give the UID of one of"
+        )
+    else:
+        problem = f"{folder} holds {len(wanted)} series, but one is expected; pick one of"
+    msg = f"{problem}: {listed} with --series UID or --series NUMBER"
+    raise DicomSeriesError(msg)
+
+
+def _read_array(ordered: list[DicomSlice]) -> NDArray[np.generic]:
+    """Return the rescaled pixels, (D, H, W)."""
+    rescales = {(s.slope, s.intercept) for s in ordered}
+    if not all(np.isfinite(r).all() for r in rescales):
+        msg = "a slice has a rescale slope or intercept that is not finite; repair the series"
+        raise DicomSeriesError(msg)
+    # PET changes the slope from slice to slice; then only float holds all of them.
+    one_rescale = len(rescales) == 1
+    array: NDArray[np.generic] | None = None
+    pixels: NDArray[np.generic] = np.empty((0, 0, 0))
+    path = None
+    for index, part in enumerate(ordered):
+        if part.path != path:
+            pixels, path = read_stored_pixels(part.path), part.path
+        if part.frame >= len(pixels) or pixels.shape[1:] != part.shape_hw:
+            msg = (
+                f"the pixels of {part.name} have shape {pixels.shape}, not the rows, columns and "
+                "frames its header promises; export the series again"
+            )
+            raise DicomSeriesError(msg)
+        plane = pixels[part.frame]
+        if array is None:
+            dtype = plane.dtype.newbyteorder("=") if one_rescale else np.dtype(np.float32)
+            array = np.empty((len(ordered), *part.shape_hw), dtype=dtype)
+        if one_rescale:
+            array = _fitting(array, plane.dtype)
+            array[index] = plane
+        else:
+            array[index] = plane.astype(np.float64) * part.slope + part.intercept
+    if array is None or not one_rescale:
+        return np.empty((0, 0, 0)) if array is None else array
+    return scale_values(array, ordered[0].slope, ordered[0].intercept)
+
+
+def _fitting(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Widen the array where a slice is stored in a dtype that its own cannot hold."""
+    if np.can_cast(dtype, array.dtype, casting="safe"):
+        return array
+    return array.astype(np.promote_types(array.dtype, dtype))
