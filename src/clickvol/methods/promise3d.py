@@ -4,13 +4,14 @@ Li et al., ISBI 2024, arXiv 2310.19721. A lifted SAM ViT with two adapters per b
 its deepest feature map, and a decoder over four depths and the image.
 
 Options beyond the published network, all off by default: signed clicks, positions in the prompt encoder
-(drawn in the paper's figure 3, unused in the released code), drawn clicks in the decoder, and coarser
-scales after the click. The shipped models use them.
+(drawn in the paper's figure 3, unused in the released code), clicks drawn as maps, an earlier mask as a
+prompt, and coarser scales after the click. The shipped models use them.
 """
 
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickvol.errors import ConfigError
@@ -37,6 +38,7 @@ class Promise3dConfig:
             is a multiple of the token stride.
         encoder, prompt, decoder: the three parts. Widths that must agree are checked.
         click_radii_voxel: radii of the drawn clicks, patch voxels; none as published.
+        mask_prompt: take an earlier mask as a prompt; False as published.
     """
 
     patch_shape_dhw: tuple[int, int, int] = (128, 128, 128)
@@ -44,6 +46,12 @@ class Promise3dConfig:
     prompt: FeatureSamplingConfig = field(default_factory=FeatureSamplingConfig)
     decoder: MultiLevelDecoderConfig = field(default_factory=MultiLevelDecoderConfig)
     click_radii_voxel: tuple[float, ...] = ()
+    mask_prompt: bool = False
+
+    @property
+    def num_prompt_maps(self) -> int:
+        """Channels that the prompts are drawn on: two signs per radius, and the earlier mask."""
+        return 2 * len(self.click_radii_voxel) + int(self.mask_prompt)
 
     def __post_init__(self) -> None:
         pairs = (
@@ -51,11 +59,7 @@ class Promise3dConfig:
             ("decoder.feature_width", self.decoder.feature_width, self.encoder.feature_width),
             ("decoder.num_levels", self.decoder.num_levels, len(self.encoder.taps)),
             ("decoder.token_stride", self.decoder.token_stride, self.encoder.token_stride),
-            (
-                "decoder.num_click_maps",
-                self.decoder.num_click_maps,
-                2 * len(self.click_radii_voxel),
-            ),
+            ("decoder.num_prompt_maps", self.decoder.num_prompt_maps, self.num_prompt_maps),
         )
         for name, value, expected in pairs:
             if value != expected:
@@ -87,9 +91,9 @@ class Promise3d(nn.Module):
         self.image_encoder = LiftedVit3d(config.encoder)
         self.prompt_encoder = FeatureSampling(config.prompt)
         self.mask_decoder = MultiLevelDecoder(config.decoder)
-        self.click_gate = (
-            nn.Conv3d(2 * len(config.click_radii_voxel), config.prompt.width, kernel_size=1)
-            if config.click_radii_voxel
+        self.draw_on_features = (
+            nn.Conv3d(config.num_prompt_maps, config.prompt.width, kernel_size=1)
+            if config.num_prompt_maps
             else None
         )
 
@@ -99,22 +103,50 @@ class Promise3d(nn.Module):
         shape = (patch.shape[2], patch.shape[3], patch.shape[4])
         return EncodedPatch(features.deepest, self.mask_decoder.prepare(features, patch), shape)
 
-    def decode(self, encoded: EncodedPatch, prompts: PointPrompts) -> Tensor:
-        """Answer the clicks: -> (B, 2, D, H, W) logits, background first."""
-        shape = encoded.patch_shape_dhw
-        prompted = self.prompt_encoder(encoded.deepest_map, prompts, shape)
-        if self.click_gate is None:
-            return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, None))
-        radii = self.config.click_radii_voxel
-        d, h, w = (int(n) for n in prompted.shape[2:])
-        prompted = prompted + self.click_gate(draw_clicks(prompts, (d, h, w), shape, radii))
-        half = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
-        click_maps = draw_clicks(prompts, half, shape, radii)
-        return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, click_maps))
+    def decode(
+        self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
+    ) -> Tensor:
+        """Answer the prompts.
 
-    def forward(self, patch: Tensor, prompts: PointPrompts) -> Tensor:
+        Args:
+            encoded: from `encode_image`.
+            prompts: clicks, (B, N).
+            prior: (B, 1, D, H, W) in [-1, 1]: 2 p - 1 of an earlier mask's probability p, 0 where
+                nothing is known. None: nothing is known anywhere.
+
+        Returns:
+            (B, 2, D, H, W) logits, background first.
+        """
+        prompted = self.prompt_encoder(encoded.deepest_map, prompts, encoded.patch_shape_dhw)
+        if self.draw_on_features is None:
+            return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, None))
+        d, h, w = (int(n) for n in prompted.shape[2:])
+        prompted = prompted + self.draw_on_features(self._draw(encoded, prompts, prior, (d, h, w)))
+        d, h, w = (n // 2 for n in encoded.patch_shape_dhw)
+        drawn = self._draw(encoded, prompts, prior, (d, h, w))
+        return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, drawn))
+
+    def forward(self, patch: Tensor, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
         """(B, 1, D, H, W) and (B, N) clicks -> (B, 2, D, H, W) logits."""
-        return self.decode(self.encode_image(patch), prompts)
+        return self.decode(self.encode_image(patch), prompts, prior)
+
+    def _draw(
+        self,
+        encoded: EncodedPatch,
+        prompts: PointPrompts,
+        prior: Tensor | None,
+        map_shape_dhw: tuple[int, int, int],
+    ) -> Tensor:
+        """Draw clicks and earlier mask on a grid over the patch: (B, num_prompt_maps, d, h, w)."""
+        radii = self.config.click_radii_voxel
+        maps = draw_clicks(prompts, map_shape_dhw, encoded.patch_shape_dhw, radii)
+        if not self.config.mask_prompt:
+            return maps
+        if prior is None:
+            known = maps.new_zeros((maps.shape[0], 1, *map_shape_dhw))
+        else:
+            known = F.adaptive_avg_pool3d(prior.to(maps.dtype), map_shape_dhw)
+        return torch.cat([maps, known], dim=1)
 
 
 def _vit_preset(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -> Promise3dConfig:
@@ -126,19 +158,19 @@ def _vit_preset(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -
 
 
 def _small_preset() -> Promise3dConfig:
-    """Return the network of the shipped CPU model: 2 mm voxels, 96^3 patch, 12^3 tokens."""
+    """Return the network of the shipped CPU model: 64^3 patch, 8^3 tokens, 6.7 M parameters."""
     radii = (2.0, 6.0, 18.0)
     encoder = LiftedVitConfig(
-        width=192,
+        width=160,
         depth=8,
-        num_heads=6,
+        num_heads=5,
         enlargement=2,
-        tokens_dhw=(12, 12, 12),
-        position_table_side=12,
-        window=12,
+        tokens_dhw=(8, 8, 8),
+        position_table_side=8,
+        window=8,
         shift_windows=False,
-        local_table_window=12,
-        global_table_window=12,
+        local_table_window=8,
+        global_table_window=8,
         global_blocks=(),
         taps=(1, 3, 5, 7),
         feature_width=96,
@@ -156,15 +188,16 @@ def _small_preset() -> Promise3dConfig:
         width=32,
         image_width=32,
         token_stride=8,
-        num_click_maps=2 * len(radii),
+        num_prompt_maps=2 * len(radii) + 1,
         joined_scales=(64, 96, 128),
     )
     return Promise3dConfig(
-        patch_shape_dhw=(96, 96, 96),
+        patch_shape_dhw=(64, 64, 64),
         encoder=encoder,
         prompt=prompt,
         decoder=decoder,
         click_radii_voxel=radii,
+        mask_prompt=True,
     )
 
 
