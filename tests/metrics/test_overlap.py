@@ -1,0 +1,46 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clickvol.metrics.overlap import dice
+
+
+def test_two_of_three_and_four_voxels_overlap():
+    prediction = np.array([1, 1, 1, 0, 0, 0])
+    truth = np.array([0, 1, 1, 1, 1, 0])
+    assert dice(prediction, truth) == 2 * 2 / (3 + 4)
+
+
+def test_equal_masks_score_one_and_disjoint_masks_zero():
+    mask = np.zeros((2, 3, 4), np.uint8)
+    mask[0, 1, 2] = 1
+    assert dice(mask, mask) == 1.0
+    assert dice(mask, 1 - mask) == 0.0
+
+
+def test_two_empty_masks_agree_and_one_empty_mask_does_not():
+    empty, full = np.zeros((2, 2)), np.ones((2, 2))
+    assert dice(empty, empty) == 1.0
+    assert dice(empty, full) == 0.0
+    assert dice(full, empty) == 0.0
+
+
+def test_any_non_zero_value_is_object():
+    assert dice(np.array([0, 7, -1]), np.array([False, True, True])) == 1.0
+
+
+def test_counts_do_not_overflow_small_integer_types():
+    mask = np.ones(100_000, np.uint8)
+    assert dice(mask, mask) == 1.0
+
+
+def test_masks_of_different_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(2, 2\) and \(4,\)"):
+        dice(np.zeros((2, 2)), np.zeros(4))
+
+
+def test_importing_it_does_not_import_torch():
+    code = "import sys, clickvol.metrics.overlap; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
