@@ -1,0 +1,1 @@
+"""Using a trained model: from a scan and clicks to a mask."""
