@@ -1,0 +1,1 @@
+"""Labelled scans and the training samples drawn from them."""

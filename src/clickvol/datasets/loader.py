@@ -1,0 +1,100 @@
+"""An endless, seeded stream of batches that can begin anywhere."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from clickvol.datasets.msd import CaseRecord
+from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sample
+from clickvol.datasets.sampling import SamplingSection
+from clickvol.errors import ConfigError
+from clickvol.volumes.formats import read_volume
+from clickvol.volumes.phantoms import make_phantom
+from clickvol.volumes.volume import Volume
+
+
+class SampleStream(Dataset[TrainingSample]):
+    """Sample number n of a run: the same whatever was drawn before it, so a run can be resumed.
+
+    Args:
+        cases: labelled scans; drawn with equal probability within each modality, and the modalities
+            with equal probability.
+        phantoms: synthetic ones; may be empty.
+        phantom_share: part of the samples from them.
+        patch_shape_dhw: shape of the patches.
+        sampling: how samples are drawn.
+        seed: of the run.
+        length: number of samples in the run.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[LabelledVolume],
+        phantoms: Sequence[LabelledVolume],
+        *,
+        phantom_share: float,
+        patch_shape_dhw: tuple[int, int, int],
+        sampling: SamplingSection,
+        seed: int,
+        length: int,
+    ) -> None:
+        if not cases and not phantoms:
+            msg = "there is nothing to train on; give data.folders, or data.phantoms above 0"
+            raise ConfigError(msg)
+        modalities = sorted({case.volume.modality for case in cases})
+        self._pools = [[c for c in cases if c.volume.modality == m] for m in modalities]
+        self._phantoms = list(phantoms)
+        share = phantom_share if phantoms else 0.0
+        self._phantom_share = share if cases else 1.0
+        self._patch_shape_dhw = patch_shape_dhw
+        self._sampling = sampling
+        self._seed = seed
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        rng = np.random.default_rng([self._seed, index])
+        if rng.random() < self._phantom_share:
+            pool = self._phantoms
+        else:
+            pool = self._pools[rng.integers(len(self._pools))]
+        case = pool[rng.integers(len(pool))]
+        return draw_sample(case, self._patch_shape_dhw, self._sampling, rng)
+
+
+def batch_indices(first_step: int, last_step: int, batch_size: int) -> Iterator[list[int]]:
+    """Yield the sample numbers of each step from `first_step` on."""
+    for step in range(first_step, last_step):
+        yield list(range(step * batch_size, (step + 1) * batch_size))
+
+
+def read_labelled(record: CaseRecord) -> LabelledVolume:
+    """Read a labelled scan.
+
+    Raises:
+        ConfigError: when label and image are not on one grid, or the label is empty.
+    """
+    image, label = read_volume(record.image), read_volume(record.label)
+    if not np.allclose(image.grid.affine_ras_mm, label.grid.affine_ras_mm, atol=1e-3):
+        msg = f"{record.label} is not on the grid of {record.image}; resample it to that grid"
+        raise ConfigError(msg)
+    mask = (label.array.astype(np.float32) > 0).astype(np.uint8)
+    known = Volume(image.array, image.grid, record.modality, image.source)
+    return LabelledVolume.of(known, mask)
+
+
+def make_phantoms(count: int, seed: int) -> list[LabelledVolume]:
+    """Make synthetic scans, every second one an MR, with voxels of 2 mm and tumours of all sizes."""
+    made = []
+    for number in range(count):
+        phantom = make_phantom(
+            seed * 1000 + number,
+            modality="MR" if number % 2 else "CT",
+            shape_dhw=(72, 112, 112),
+            spacing_dhw_mm=(3.0, 2.0, 2.0),
+        )
+        made.append(LabelledVolume.of(phantom.volume, phantom.truth.array))
+    return made

@@ -1,0 +1,255 @@
+"""Training samples: a field of view around a simulated click, augmented, with its prompts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clickvol.datasets.sampling import SamplingSection
+from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.patches.field_of_view import FieldOfView, extract
+from clickvol.preprocessing.intensity import IntensityScale, intensity_scale, value_sample
+from clickvol.prompts.simulate import extra_clicks
+from clickvol.shapes import PADDING_LABEL
+from clickvol.volumes.volume import Volume
+
+_Array32 = NDArray[np.float32]
+
+MAX_CLICKS = 6
+"""Slots for clicks in a sample; one is kept free for a correction."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledVolume:
+    """A scan with its mask, ready to draw samples from.
+
+    Attributes:
+        volume: the scan.
+        label: (D, H, W) uint8, 0 or 1.
+        scale: its intensity scale.
+        outside_value: value of what lies outside the scan, in the scan's unit.
+        object_voxels_dhw: (n, 3) int16, every voxel of the object.
+        longest_side_mm: of the object's bounding box along the patient's axes.
+    """
+
+    volume: Volume
+    label: NDArray[np.uint8]
+    scale: IntensityScale
+    outside_value: float
+    object_voxels_dhw: NDArray[np.int16]
+    longest_side_mm: float
+
+    @classmethod
+    def of(cls, volume: Volume, label: NDArray[np.uint8]) -> "LabelledVolume":
+        """Take a scan of known modality and a mask with at least one voxel."""
+        scale = intensity_scale(volume.modality, value_sample(volume))
+        voxels = np.argwhere(label).astype(np.int16)
+        world = voxels @ volume.grid.affine_ras_mm[:3, :3].T
+        side = float(np.ptp(world, axis=0).max())
+        return cls(volume, label, scale, scale.low, voxels, side)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSample:
+    """One sample; stacked into a batch by the loader.
+
+    Attributes:
+        patch: (1, D, H, W) float32, normalised.
+        label: (1, D, H, W) uint8.
+        points_dhw: (MAX_CLICKS, 3) float32, patch voxels.
+        labels: (MAX_CLICKS,) int64, padding at the end.
+        prior: (1, D, H, W) float32 in [-1, 1]; zeros where no earlier mask is given.
+    """
+
+    patch: Tensor
+    label: Tensor
+    points_dhw: Tensor
+    labels: Tensor
+    prior: Tensor
+
+
+def draw_sample(
+    case: LabelledVolume,
+    patch_shape_dhw: tuple[int, int, int],
+    config: SamplingSection,
+    rng: np.random.Generator,
+) -> TrainingSample:
+    """Draw a sample: a random voxel of the object is clicked, the field of view is laid around it."""
+    voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
+    array, label_array, scan_grid = _cut(case, config, rng)
+    click = case.volume.grid.to_world(VoxelPoint(*(voxel + rng.uniform(-0.5, 0.5, 3)).tolist()))
+    is_first_look = rng.random() < config.first_look_share
+    field = _choose_field(case, click, patch_shape_dhw, config, rng, first_look=is_first_look)
+    grid = _turned(field.grid(), click, config, rng)
+    bend = _displacement(patch_shape_dhw, config.elastic_voxels, rng)
+    image = extract(
+        array,
+        scan_grid,
+        grid,
+        outside_value=case.outside_value,
+        displacement_voxel=bend,
+    )
+    soft = extract(label_array, scan_grid, grid, outside_value=0.0, displacement_voxel=bend)
+    label = soft > 0.5
+    patch = _spoil_intensity(case.scale.normalise(image), rng)
+    centre = grid.to_voxel(click)
+    first = PatchPoint(*(centre.as_array() - _bend_at(bend, centre)).tolist())
+    points, signs = extra_clicks(first, label, MAX_CLICKS - 1, config.extra_click_share, rng)
+    prior = np.zeros(patch_shape_dhw, dtype=np.float32)
+    if not is_first_look and rng.random() < config.prior_share:
+        prior = spoiled_mask(soft, rng)
+    filled = torch.full((MAX_CLICKS,), PADDING_LABEL, dtype=torch.int64)
+    filled[: len(signs)] = torch.tensor(signs)
+    places = torch.zeros(MAX_CLICKS, 3)
+    places[: len(points)] = torch.tensor(
+        np.array([p.as_array() for p in points]), dtype=torch.float32
+    )
+    return TrainingSample(
+        patch=torch.from_numpy(patch)[None],
+        label=torch.from_numpy(label.astype(np.uint8))[None],
+        points_dhw=places,
+        labels=filled,
+        prior=torch.from_numpy(prior)[None],
+    )
+
+
+def _cut(
+    case: LabelledVolume, config: SamplingSection, rng: np.random.Generator
+) -> tuple[NDArray[np.generic], NDArray[np.uint8], VolumeGrid]:
+    """Return scan and mask, in some samples with sides cut off, never into the object."""
+    grid = case.volume.grid
+    if rng.random() >= config.cut_share:
+        return case.volume.array, case.label, grid
+    most = config.max_cut_mm / grid.spacing_dhw_mm
+    first = case.object_voxels_dhw.min(axis=0)
+    last = case.object_voxels_dhw.max(axis=0)
+    start = np.minimum(rng.uniform(0, most), first).astype(int)
+    stop = np.array(grid.shape_dhw) - rng.uniform(0, most).astype(int)
+    stop = np.maximum(stop, last + 1)
+    d, h, w = (slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
+    affine = np.array(grid.affine_ras_mm)
+    affine[:3, 3] += affine[:3, :3] @ start
+    cut = case.label[d, h, w]
+    return case.volume.array[d, h, w], cut, VolumeGrid(_triple(cut), affine)
+
+
+def _choose_field(
+    case: LabelledVolume,
+    click: WorldPointRAS,
+    shape: tuple[int, int, int],
+    config: SamplingSection,
+    rng: np.random.Generator,
+    *,
+    first_look: bool,
+) -> FieldOfView:
+    if first_look:
+        return FieldOfView(click, config.first_voxel_mm * float(np.exp(rng.normal(0, 0.08))), shape)
+    low, high = np.log(config.fitted_extents)
+    side_mm = case.longest_side_mm * float(np.exp(rng.uniform(low, high)))
+    voxel_mm = float(
+        np.clip(side_mm / max(shape), config.finest_voxel_mm, config.coarsest_voxel_mm)
+    )
+    reach_mm = config.max_shift * voxel_mm * np.array(shape[::-1])
+    centre = click.as_array() + rng.uniform(-1, 1, 3) * reach_mm
+    return FieldOfView(WorldPointRAS(*centre.tolist()), voxel_mm, shape)
+
+
+def _turned(
+    grid: VolumeGrid, pivot: WorldPointRAS, config: SamplingSection, rng: np.random.Generator
+) -> VolumeGrid:
+    """Rotate, stretch and mirror a patch grid about the click."""
+    angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_degrees)
+    change = np.eye(3)
+    for axis, angle in enumerate(angles):
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = np.cos(angle)
+        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+        change = change @ turn
+    change = change @ np.diag(
+        np.exp(rng.uniform(-1, 1, 3) * config.stretch) * rng.choice([-1.0, 1.0], 3)
+    )
+    affine = np.array(grid.affine_ras_mm)
+    centre = pivot.as_array()
+    affine[:3, :3] = change @ affine[:3, :3]
+    affine[:3, 3] = change @ (affine[:3, 3] - centre) + centre
+    return VolumeGrid(grid.shape_dhw, affine)
+
+
+def _smooth_noise(
+    channels: int, shape: tuple[int, int, int], cells: int, rng: np.random.Generator
+) -> _Array32:
+    """Return (channels, *shape) of standard normal noise on `cells`^3 nodes, trilinear between."""
+    nodes = torch.from_numpy(rng.standard_normal((1, channels, cells, cells, cells), np.float32))
+    field = F.interpolate(nodes, size=shape, mode="trilinear", align_corners=True)
+    return np.asarray(field[0].numpy(), dtype=np.float32)
+
+
+def _displacement(
+    shape: tuple[int, int, int], sigma_voxels: float, rng: np.random.Generator
+) -> _Array32 | None:
+    if sigma_voxels == 0 or rng.random() < 0.3:
+        return None
+    return _smooth_noise(3, shape, 5, rng) * np.float32(sigma_voxels)
+
+
+def _bend_at(bend: _Array32 | None, place: VoxelPoint) -> NDArray[np.float64]:
+    """Return the displacement next to a patch place, to first order the way back."""
+    if bend is None:
+        return np.zeros(3)
+    index = np.clip(np.rint(place.as_array()), 0, np.array(bend.shape[1:]) - 1).astype(int)
+    return bend[:, index[0], index[1], index[2]].astype(np.float64)
+
+
+def _spoil_intensity(patch: _Array32, rng: np.random.Generator) -> _Array32:
+    """Change contrast, brightness, sharpness and noise of a normalised patch."""
+    patch = patch * np.float32(rng.uniform(0.8, 1.25)) + np.float32(rng.uniform(-0.2, 0.2))
+    if rng.random() < 0.3:
+        # Gamma on the range of the patch.
+        low, span = patch.min(), np.ptp(patch) + 1e-6
+        patch = low + span * ((patch - low) / span) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+    if rng.random() < 0.3:
+        patch = patch + _smooth_noise(1, _triple(patch), 3, rng)[0] * np.float32(0.2)
+    if rng.random() < 0.2:
+        blurred = F.avg_pool3d(torch.from_numpy(patch)[None, None], 3, stride=1, padding=1)[0, 0]
+        patch = blurred.numpy()
+    if rng.random() < 0.5:
+        noise = rng.standard_normal(patch.shape, np.float32)
+        patch = patch + noise * np.float32(rng.uniform(0, 0.15))
+    return np.ascontiguousarray(patch, dtype=np.float32)
+
+
+def spoiled_mask(soft: _Array32, rng: np.random.Generator) -> _Array32:
+    """Return what a coarser look might have found: (D, H, W) in [-1, 1], from a label in [0, 1].
+
+    The label is blurred over several voxels and a smooth error is added, so that the border moves in
+    and out and parts are lost or gained.
+    """
+    size = int(rng.choice([3, 5, 7, 9]))
+    mask = torch.from_numpy(soft)[None, None]
+    blurred = F.avg_pool3d(mask, size, stride=1, padding=size // 2, count_include_pad=False)[
+        0, 0
+    ].numpy()
+    error = _smooth_noise(1, _triple(soft), int(rng.integers(5, 10)), rng)[0]
+    wrong = blurred + np.float32(rng.uniform(0, 0.3)) * error
+    return np.asarray(np.clip(4 * (wrong - 0.5), -1, 1), dtype=np.float32)
+
+
+def _triple(array: NDArray[np.generic]) -> tuple[int, int, int]:
+    d, h, w = array.shape
+    return (d, h, w)
+
+
+def stack(samples: list[TrainingSample]) -> TrainingSample:
+    """Join samples into a batch: a new first axis on every field."""
+    return TrainingSample(
+        patch=torch.stack([s.patch for s in samples]),
+        label=torch.stack([s.label for s in samples]),
+        points_dhw=torch.stack([s.points_dhw for s in samples]),
+        labels=torch.stack([s.labels for s in samples]),
+        prior=torch.stack([s.prior for s in samples]),
+    )

@@ -1,0 +1,152 @@
+"""The configuration of a training run: a TOML file, every field documented here."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clickvol.datasets.sampling import SamplingSection
+from clickvol.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(_Section):
+    """Which network.
+
+    Attributes:
+        id: id of the model that comes out.
+        title: one line for lists.
+        method: "promise3d".
+        preset: a preset of the method.
+    """
+
+    id: str
+    title: str
+    method: Literal["promise3d"] = "promise3d"
+    preset: str
+
+
+class FolderSection(_Section):
+    """One data set: a folder in MSD layout below `data.root`, its modality and its citation."""
+
+    path: str
+    modality: Literal["CT", "MR"]
+    source: str
+
+
+class DataSection(_Section):
+    """Where the samples come from.
+
+    Attributes:
+        root: folder that the paths of `folders` are relative to; relative to the working folder.
+        folders: labelled data sets; may be empty for phantoms only.
+        validation_patients: never trained on; scored with `benchmarks/score_patients.py`.
+        phantoms: number of synthetic scans, half CT and half MR; made once per run.
+        phantom_share: part of the samples that come from phantoms.
+    """
+
+    root: Path = Path()
+    folders: list[FolderSection] = []
+    validation_patients: tuple[str, ...] = ()
+    phantoms: int = Field(default=0, ge=0)
+    phantom_share: float = Field(default=0.0, ge=0, le=1)
+
+
+class OptimiserSection(_Section):
+    """AdamW with a linear warm-up and a cosine decay.
+
+    Attributes:
+        steps: length of the schedule in optimiser steps.
+        batch_size: samples per step.
+        learning_rate: peak; decays to 1 % of it.
+        warmup_steps: steps of the linear rise.
+        weight_decay: decoupled.
+        max_gradient_norm: clipping.
+        average_decay: of the exponential moving average of the weights, which is what is kept.
+    """
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(default=2, gt=0)
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-2
+    max_gradient_norm: float = 1.0
+    average_decay: float = 0.998
+
+
+class RunSection(_Section):
+    """How it runs.
+
+    Attributes:
+        folder: where log, checkpoints and the model go.
+        seed: of everything.
+        checkpoint_every: steps between checkpoints.
+        threads: CPU threads; 0 leaves it to torch.
+        precision: arithmetic of the forward pass.
+        start_from: a model (id or path) whose weights to begin with; "" for random ones.
+    """
+
+    folder: Path
+    seed: int = 0
+    checkpoint_every: int = Field(default=200, gt=0)
+    threads: int = 0
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    start_from: str = ""
+
+
+class TrainConfig(_Section):
+    """A whole training run."""
+
+    model: ModelSection
+    data: DataSection = DataSection()
+    sampling: SamplingSection = SamplingSection()
+    optimiser: OptimiserSection
+    run: RunSection
+
+
+def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
+    """Read a TOML file and apply "section.field=value" overrides (values as in TOML, or bare words).
+
+    Raises:
+        ConfigError: when the file is missing or not TOML, or a value is wrong; the field is named.
+    """
+    if not path.is_file():
+        msg = f"the configuration {path} does not exist"
+        raise ConfigError(msg)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        msg = f"{path} is not valid TOML: {error}"
+        raise ConfigError(msg) from error
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{path}: {where}: {first['msg']}"
+        raise ConfigError(msg) from error
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        msg = f"--set takes section.field=value, not {override!r}"
+        raise ConfigError(msg)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    section = content
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            msg = f"--set {override}: {key} is a value, not a section"
+            raise ConfigError(msg)
+    section[keys[-1]] = value

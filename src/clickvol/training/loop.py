@@ -1,0 +1,142 @@
+"""The training loop, readable from top to bottom."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clickvol.datasets.samples import TrainingSample
+from clickvol.methods.promise3d import EncodedPatch, Promise3d
+from clickvol.prompt_encoders.feature_sampling import PointPrompts
+from clickvol.prompts.simulate import click_into_error
+from clickvol.shapes import PADDING_LABEL
+from clickvol.training.config import OptimiserSection, TrainConfig
+from clickvol.training.losses import dice_cross_entropy
+from clickvol.training.state import TrainState, save_state
+
+_LOG_EVERY = 20
+
+
+def learning_rate(step: int, config: OptimiserSection) -> float:
+    """Return the rate of a step: linear rise, then cosine to 1 % of the peak."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def fit(
+    state: TrainState,
+    batches: Iterable[TrainingSample],
+    config: TrainConfig,
+    *,
+    checkpoint: Path,
+    fingerprint: str,
+    report: Callable[[dict[str, float]], None],
+) -> None:
+    """Train until the schedule ends or the batches do; checkpoints on the way and at the end.
+
+    Args:
+        state: where the run stands; changed in place.
+        batches: from step `state.step` on.
+        config: of the run.
+        checkpoint: file for the checkpoints; the log goes beside it.
+        fingerprint: text of the configuration, kept in the checkpoints.
+        report: called with the figures of the last 20 steps.
+    """
+    network = state.network
+    log = checkpoint.with_name("log.jsonl")
+    losses: list[float] = []
+    overlaps: list[float] = []
+    started_at = time.perf_counter()
+    network.train()
+    for batch in batches:
+        rng = np.random.default_rng([config.run.seed, state.step, 1])
+        rate = learning_rate(state.step, config.optimiser)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        logits = _forward(network, batch, config, rng)
+        loss = dice_cross_entropy(logits.float(), batch.label)
+        state.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
+        state.optimiser.step()
+        state.step += 1
+        _update_average(state, config.optimiser.average_decay)
+        losses.append(loss.item())
+        overlaps.append(_hard_dice(logits.detach(), batch.label))
+        if state.step % _LOG_EVERY == 0:
+            figures = {
+                "step": state.step,
+                "loss": float(np.mean(losses)),
+                "dice": float(np.mean(overlaps)),
+                "learning_rate": rate,
+                "seconds_per_step": (time.perf_counter() - started_at) / len(losses),
+            }
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+            report(figures)
+            losses, overlaps, started_at = [], [], time.perf_counter()
+        if state.step % config.run.checkpoint_every == 0:
+            save_state(state, checkpoint, fingerprint)
+    save_state(state, checkpoint, fingerprint)
+
+
+def _forward(
+    network: Promise3d, batch: TrainingSample, config: TrainConfig, rng: np.random.Generator
+) -> Tensor:
+    """Return the logits (B, 2, D, H, W), in some steps after one more click into the present error."""
+    prompts = PointPrompts(batch.points_dhw, batch.labels)
+    use_bfloat16 = config.run.precision == "bfloat16"
+    with torch.autocast(batch.patch.device.type, torch.bfloat16, enabled=use_bfloat16):
+        encoded = network.encode_image(batch.patch)
+        if rng.random() < config.sampling.corrected_click_share:
+            prompts = _corrected(network, encoded, prompts, batch, rng)
+        return network.decode(encoded, prompts, batch.prior)
+
+
+@torch.no_grad()
+def _corrected(
+    network: Promise3d,
+    encoded: EncodedPatch,
+    prompts: PointPrompts,
+    batch: TrainingSample,
+    rng: np.random.Generator,
+) -> PointPrompts:
+    """Put a click into the error of the present prediction of each sample, in a free slot."""
+    logits = network.decode(encoded, prompts, batch.prior)
+    predicted = (logits[:, 1] > logits[:, 0]).cpu().numpy()
+    truth = batch.label[:, 0].bool().cpu().numpy()
+    points, labels = prompts.points_dhw.clone(), prompts.labels.clone()
+    for sample in range(labels.shape[0]):
+        free = (labels[sample] == PADDING_LABEL).nonzero()
+        found = click_into_error(predicted[sample], truth[sample], rng)
+        if found is None or len(free) == 0:
+            continue
+        slot = int(free[0])
+        points[sample, slot] = torch.from_numpy(found[0].as_array()).to(points)
+        labels[sample, slot] = found[1]
+    return PointPrompts(points, labels)
+
+
+@torch.no_grad()
+def _update_average(state: TrainState, decay: float) -> None:
+    # A young average forgets faster, so that it does not remember the random start.
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    current = dict(state.network.named_parameters())
+    for name in state.average:
+        state.average[name].lerp_(current[name], 1 - decay)
+
+
+def _hard_dice(logits: Tensor, label: Tensor) -> float:
+    """Return the mean Dice of the masks of a batch; 1 where both are empty."""
+    predicted = logits[:, 1] > logits[:, 0]
+    truth = label[:, 0].bool()
+    overlap = (predicted & truth).sum((1, 2, 3))
+    total = predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    return float(torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean())

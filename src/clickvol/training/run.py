@@ -1,0 +1,170 @@
+"""A training run from its configuration file to a model with a card."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch.utils.data import DataLoader
+
+from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms, read_labelled
+from clickvol.datasets.msd import list_msd_cases
+from clickvol.datasets.samples import LabelledVolume, stack
+from clickvol.errors import ConfigError
+from clickvol.methods.promise3d import Promise3d, Promise3dConfig, promise3d_preset
+from clickvol.training.config import TrainConfig, read_train_config
+from clickvol.training.loop import fit
+from clickvol.training.state import TrainState, restore_state
+from clickvol.version import __version__
+from clickvol.volumes.atomic import atomic_path
+from clickvol.weights.card import FieldOfViewPlan, ModelCard, read_card
+from clickvol.weights.load import load_model
+from clickvol.weights.safe_file import write_weights
+
+Report = Callable[[dict[str, float]], None]
+
+
+def train_from_config(
+    config_path: Path,
+    overrides: list[str],
+    *,
+    fresh: bool = False,
+    max_steps: int | None = None,
+    report: Report = lambda _: None,
+) -> Path:
+    """Train as a configuration file says; goes on from the last checkpoint where there is one.
+
+    Args:
+        config_path: TOML, see `TrainConfig`.
+        overrides: "section.field=value".
+        fresh: begin again although there is a checkpoint.
+        max_steps: stop (with a checkpoint) when this many steps of the schedule are done.
+        report: called with the figures of every 20 steps.
+
+    Returns:
+        The card of the model, in the run's folder.
+
+    Raises:
+        ConfigError: for a configuration that cannot be used.
+    """
+    config = read_train_config(config_path, overrides)
+    folder = config.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    torch.manual_seed(config.run.seed)
+    network_config = promise3d_preset(config.model.preset)
+    state = _fresh_state(config, network_config)
+    # Where a run is kept and how often it saves may change on the way; what it computes may not.
+    fingerprint = config.model_dump_json(exclude={"run": {"folder", "checkpoint_every", "threads"}})
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file() and not fresh:
+        restore_state(state, checkpoint, fingerprint)
+    elif fresh:
+        (folder / "log.jsonl").unlink(missing_ok=True)
+    with atomic_path(folder / "config.json", ".json") as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    last_step = min(config.optimiser.steps, max_steps or config.optimiser.steps)
+    stream = _sample_stream(config, network_config)
+    batches = DataLoader(
+        stream,
+        batch_sampler=list(batch_indices(state.step, last_step, config.optimiser.batch_size)),
+        collate_fn=stack,
+        num_workers=1,
+        prefetch_factor=4,
+        worker_init_fn=_leave_the_cores_to_the_trainer,
+    )
+    fit(state, batches, config, checkpoint=checkpoint, fingerprint=fingerprint, report=report)
+    return _write_model(state, config, network_config, config_path)
+
+
+def _leave_the_cores_to_the_trainer(_: int) -> None:
+    torch.set_num_threads(1)
+    os.nice(5)
+
+
+def _fresh_state(config: TrainConfig, network_config: Promise3dConfig) -> TrainState:
+    network = Promise3d(network_config)
+    if config.run.start_from:
+        network.load_state_dict(
+            load_model(config.run.start_from, device="cpu").network.state_dict()
+        )
+    optimiser = torch.optim.AdamW(
+        network.parameters(),
+        lr=config.optimiser.learning_rate,
+        weight_decay=config.optimiser.weight_decay,
+    )
+    average = {name: value.detach().clone() for name, value in network.named_parameters()}
+    return TrainState(step=0, network=network, optimiser=optimiser, average=average)
+
+
+def _sample_stream(config: TrainConfig, network_config: Promise3dConfig) -> SampleStream:
+    cases: list[LabelledVolume] = []
+    for folder in config.data.folders:
+        records = list_msd_cases(config.data.root / folder.path, folder.modality)
+        train = [r for r in records if not r.belongs_to(config.data.validation_patients)]
+        if not train:
+            msg = f"data.folders: {folder.path} has no case left that is not for validation"
+            raise ConfigError(msg)
+        cases += [read_labelled(record) for record in train]
+    return SampleStream(
+        cases,
+        make_phantoms(config.data.phantoms, config.run.seed),
+        phantom_share=config.data.phantom_share,
+        patch_shape_dhw=network_config.patch_shape_dhw,
+        sampling=config.sampling,
+        seed=config.run.seed,
+        length=config.optimiser.steps * config.optimiser.batch_size,
+    )
+
+
+def _write_model(
+    state: TrainState, config: TrainConfig, network_config: Promise3dConfig, config_path: Path
+) -> Path:
+    """Write the averaged weights in half precision, and their card."""
+    weights = config.run.folder / f"{config.model.id}.safetensors"
+    tensors = dict(state.network.state_dict())
+    tensors.update(state.average)
+    sha256, size = write_weights(tensors, weights, dtype=torch.float16)
+    sampling = config.sampling
+    card = ModelCard(
+        id=config.model.id,
+        title=config.model.title,
+        method=config.model.method,
+        network=json.loads(TypeAdapter(Promise3dConfig).dump_json(network_config)),
+        fields_of_view=FieldOfViewPlan(
+            first_voxel_mm=sampling.first_voxel_mm,
+            finest_voxel_mm=sampling.finest_voxel_mm,
+            coarsest_voxel_mm=sampling.coarsest_voxel_mm,
+        ),
+        modalities=sorted({folder.modality for folder in config.data.folders}),
+        training_data=_sources(config),
+        training_command=f"clickvol train {config_path}",
+        licence="Apache-2.0",
+        num_parameters=int(np.sum([p.numel() for p in state.network.parameters()])),
+        dtype="float16",
+        bytes=size,
+        sha256=sha256,
+        weights_file=weights.name,
+        clickvol_version=__version__,
+    )
+    path = weights.with_suffix(".json")
+    with atomic_path(path, ".json") as temporary:
+        temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _sources(config: TrainConfig) -> list[str]:
+    sources = [f"{f.path} ({f.modality}): {f.source}" for f in config.data.folders]
+    earlier = read_card(config.run.start_from).training_data if config.run.start_from else []
+    if config.data.phantoms:
+        sources.append(
+            f"{config.data.phantoms} synthetic scans of this package (volumes/phantoms.py)"
+        )
+    left_out = ", ".join(config.data.validation_patients)
+    if left_out:
+        sources.append(f"patients left out for validation: {left_out}")
+    return sources + [line for line in earlier if line not in sources]

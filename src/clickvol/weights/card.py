@@ -1,0 +1,136 @@
+"""What is known about a set of weights: where they come from, what they are for, how to check them.
+
+Torch-free, so that listing models costs nothing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clickvol.errors import DamagedWeightsError, ModelNotFoundError
+
+DEFAULT_MODEL_ID = "promise3d-small"
+"""The model that is used where none is named; ships in the package."""
+
+_SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+
+
+class FieldOfViewPlan(BaseModel):
+    """Which fields of view the model was trained for.
+
+    Attributes:
+        first_voxel_mm: voxel side of the first look at a click.
+        finest_voxel_mm: smallest voxel side that a refinement uses.
+        coarsest_voxel_mm: largest voxel side that a large object widens to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_voxel_mm: float = Field(gt=0)
+    finest_voxel_mm: float = Field(gt=0)
+    coarsest_voxel_mm: float = Field(gt=0)
+
+
+class ModelCard(BaseModel):
+    """The JSON beside a weights file.
+
+    Attributes:
+        id: name on the command line.
+        title: one line for lists.
+        method: id of the method, "promise3d".
+        network: configuration of the network; validated by the method when it is built.
+        fields_of_view: voxel sizes for inference.
+        modalities: what it was trained on.
+        training_data: one sentence per source, with its licence and citation.
+        training_command: how to make it again.
+        licence: of the weights.
+        scores: measured results, each with the command that made it.
+        notes: limits a user should know.
+        num_parameters: values in the network.
+        dtype: number format of the file.
+        bytes, sha256: of the weights file, checked before it is parsed.
+        weights_file: name of the weights file beside the card.
+        clickvol_version: version that wrote it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    title: str
+    method: Literal["promise3d"]
+    network: dict[str, Any]
+    fields_of_view: FieldOfViewPlan
+    modalities: list[str]
+    training_data: list[str]
+    training_command: str
+    licence: str
+    scores: list[dict[str, Any]] = []
+    notes: list[str] = []
+    num_parameters: int
+    dtype: Literal["float16", "float32"]
+    bytes: int
+    sha256: str
+    weights_file: str
+    clickvol_version: str
+
+
+def list_cards() -> list[ModelCard]:
+    """Return the cards of the models in the package, in the order of their ids."""
+    return [_parse(path) for path in sorted(_SHIPPED_FOLDER.glob("*.json"))]
+
+
+def find_card(id_or_path: str | Path) -> Path:
+    """Return the path of a model's card.
+
+    Args:
+        id_or_path: id of a shipped model; or a card, a weights file beside its card, or a folder
+            holding one card.
+
+    Raises:
+        ModelNotFoundError: when there is no such model.
+    """
+    shipped = _SHIPPED_FOLDER / f"{id_or_path}.json"
+    if Path(id_or_path).name == str(id_or_path) and shipped.is_file():
+        return shipped
+    path = Path(id_or_path)
+    if path.is_dir():
+        cards = sorted(path.glob("*.json"))
+        if len(cards) == 1:
+            return cards[0]
+        msg = f"{path} holds {len(cards)} .json files, but a model folder holds one card; name it"
+        raise ModelNotFoundError(msg)
+    if path.is_file():
+        card = path if path.suffix == ".json" else path.with_suffix(".json")
+        if card.is_file():
+            return card
+        msg = (
+            f"{path} has no card: {card.name} is missing beside it; weights are only loaded with the "
+            "JSON that says what they are (clickvol train writes both)"
+        )
+        raise ModelNotFoundError(msg)
+    known = ", ".join(card.stem for card in sorted(_SHIPPED_FOLDER.glob("*.json"))) or "none"
+    msg = (
+        f"there is no model {str(id_or_path)!r}; shipped models: {known}; or give a path to a card"
+    )
+    raise ModelNotFoundError(msg)
+
+
+def read_card(id_or_path: str | Path) -> ModelCard:
+    """Return the card of a model.
+
+    Raises:
+        ModelNotFoundError: when there is no such model.
+        DamagedWeightsError: when the card is not one.
+    """
+    return _parse(find_card(id_or_path))
+
+
+def _parse(path: Path) -> ModelCard:
+    try:
+        return ModelCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        msg = f"{path} is not a model card ({first}); take it again from where it came"
+        raise DamagedWeightsError(msg) from error

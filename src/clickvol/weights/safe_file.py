@@ -1,0 +1,61 @@
+"""Writing and reading weights without ever running what is in the file."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from clickvol.errors import DamagedWeightsError, ModelNotFoundError
+from clickvol.volumes.atomic import atomic_path
+
+# First bytes of a zip archive (torch.save) and of a bare pickle: formats that can carry code.
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def write_weights(
+    state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype
+) -> tuple[str, int]:
+    """Write a state dict as safetensors in the given number format; return (sha256, bytes)."""
+    content = save({name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()})
+    with atomic_path(path, path.suffix) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest(), len(content)
+
+
+def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file as float32 after checking its hash.
+
+    Args:
+        path: the file.
+        sha256: what its hash must be.
+
+    Raises:
+        ModelNotFoundError: when the file is missing.
+        DamagedWeightsError: when the hash differs, or the file is a pickle or not safetensors.
+    """
+    if not path.is_file():
+        msg = f"the weights {path} are missing, but their card is there; copy them beside it"
+        raise ModelNotFoundError(msg)
+    content = path.read_bytes()
+    if content.startswith(_PICKLE_STARTS):
+        msg = (
+            f"{path} is a pickle, which can run code when it is read; only safetensors are loaded; "
+            "convert it where you trust it"
+        )
+        raise DamagedWeightsError(msg)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        msg = (
+            f"the weights {path} are damaged: sha256 is {found[:12]}..., the card says "
+            f"{sha256[:12]}...; take the file again from where it came"
+        )
+        raise DamagedWeightsError(msg)
+    try:
+        return {name: tensor.to(torch.float32) for name, tensor in load(content).items()}
+    except (SafetensorError, ValueError, KeyError) as error:
+        msg = f"{path} is not a safetensors file ({error}); only safetensors are loaded"
+        raise DamagedWeightsError(msg) from error
