@@ -1,0 +1,25 @@
+"""`clickvol info`: what this machine and this installation can do."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def info(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show versions, devices, threads, instruction sets and models; for bug reports."""
+    from clickvol.inference.installation import describe_installation
+
+    facts = describe_installation()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for name, fact in facts.items():
+        if isinstance(fact, dict):
+            text = ", ".join(f"{key} {value}" for key, value in fact.items())
+        else:
+            text = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
+        typer.echo(f"{name.replace('_', ' '):<18}{text or 'none'}")

@@ -1,0 +1,103 @@
+"""`clickvol segment`: a scan and clicks in, a mask out."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Space = Literal["ijk", "ras", "lps"]
+ScanModality = Literal["CT", "MR", "PT"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def segment(
+    *,
+    scan: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCAN",
+            help="A .nii, .nii.gz, .nrrd or .mha file, or a folder with one DICOM series.",
+        ),
+    ],
+    click: Annotated[
+        list[str],
+        typer.Option(
+            "--click",
+            metavar="I,J,K",
+            help=(
+                "A click inside the tumour: voxel indices of the file as stored, or millimetres "
+                "with --space. A trailing :- marks a click on what does not belong to it "
+                "(120,88,41:-). Repeatable."
+            ),
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MASK",
+            help="Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nrrd or .mha.",
+        ),
+    ],
+    space: Annotated[
+        Space, typer.Option(help="What clicks are: voxel indices, or mm in RAS or LPS.")
+    ] = "ijk",
+    series: Annotated[
+        str | None, typer.Option(help="Which DICOM series of a folder with several.")
+    ] = None,
+    volume: Annotated[
+        int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
+    ] = None,
+    modality: Annotated[
+        ScanModality | None, typer.Option(help="What the scan is; recognised when not given.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    probability: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the probabilities, 0 to 1.")
+    ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also draw three planes through the click."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print nothing but errors (and the JSON).")
+    ] = False,
+) -> None:
+    """Segment what was clicked, and write the mask.
+
+    Research use only, not a medical device. The exit code is 0 only when the mask is written.
+    """
+    from clickvol.cli.click_option import parse_clicks
+    from clickvol.cli.progress import show_stages, show_warnings
+    from clickvol.cli.result import result_as_dict, result_as_text
+    from clickvol.inference.scan_job import ScanJob, run_scan_job
+
+    job = ScanJob(
+        scan=scan,
+        clicks=parse_clicks(click, space=space),
+        mask=output,
+        series=series,
+        volume_index=volume,
+        modality=modality,
+        model=model,
+        device=device,
+        probability=probability,
+        preview=preview,
+    )
+    with show_stages(quiet=quiet) as on_stage:
+        result = run_scan_job(job, on_stage=on_stage)
+    if not quiet:
+        show_warnings(result.warnings)
+    if as_json:
+        typer.echo(json.dumps(result_as_dict(result), indent=2))
+    elif not quiet:
+        typer.echo(result_as_text(result))

@@ -1,0 +1,62 @@
+"""What this installation consists of and what it can compute on."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clickvol import weights
+from clickvol.version import __version__
+from clickvol.weights.card import list_cards
+
+_LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "safetensors")
+
+# Those that decide how fast a network runs on a CPU, x86 and ARM.
+_INSTRUCTION_SETS = (
+    "avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8",
+    "neon", "asimd", "bf16", "sve",
+)  # fmt: skip
+
+
+def describe_installation() -> dict[str, Any]:
+    """Return versions, devices, threads, instruction sets and models, ready for JSON."""
+    capabilities = _cpu_capabilities()
+    return {
+        "clickvol": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "devices": _devices(),
+        "threads": torch.get_num_threads(),
+        "cpu_cores": os.cpu_count(),
+        "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
+        "instruction_sets": [name for name in _INSTRUCTION_SETS if capabilities.get(name)],
+        "models_folder": str(Path(weights.__file__).parent / "shipped"),
+        "shipped_models": [card.id for card in list_cards()],
+    }
+
+
+def _cpu_capabilities() -> dict[str, Any]:
+    # Newer than the oldest torch that this package accepts.
+    read = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(read())
+
+
+def _devices() -> list[str]:
+    devices = ["cpu"]
+    for index in range(torch.cuda.device_count()):
+        memory_gb = torch.cuda.get_device_properties(index).total_memory / 1e9
+        devices.append(f"cuda:{index} ({torch.cuda.get_device_name(index)}, {memory_gb:.0f} GB)")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"

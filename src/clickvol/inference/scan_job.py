@@ -1,0 +1,193 @@
+"""The whole way from a scan on disk to a mask on disk."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clickvol.errors import ClickError, OutputError
+from clickvol.prompts.click import Click
+from clickvol.volumes.atomic import atomic_path
+from clickvol.volumes.formats import check_output_path, read_volume, write_mask, write_volume
+from clickvol.volumes.volume import Modality, Volume
+
+if TYPE_CHECKING:
+    from clickvol.inference.segmentation import Segmentation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanJob:
+    """What to segment, and where the results go.
+
+    Attributes:
+        scan: a file, or a folder with DICOM files.
+        clicks: at least one inside the object.
+        mask: file for the mask; the suffix chooses the format.
+        series: which DICOM series of the folder.
+        volume_index: which volume of a 4D file, from 0.
+        modality: what the scan is, where the file does not say it or says it wrongly.
+        model: id or path; None takes the default model.
+        device: "auto", "cpu", "cuda" or "mps".
+        probability: file for the probabilities, float32; None for no file.
+        preview: PNG file for the picture; None for no file.
+    """
+
+    scan: Path
+    clicks: tuple[Click, ...]
+    mask: Path
+    series: str | None = None
+    volume_index: int | None = None
+    modality: Modality | None = None
+    model: str | None = None
+    device: str = "auto"
+    probability: Path | None = None
+    preview: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScanJobResult:
+    """What came of a job; the files are written.
+
+    Attributes:
+        job: what was asked for.
+        volume: the scan.
+        segmentation: mask, probabilities and how they came about.
+        warnings: what a person should know, one sentence each.
+        seconds: duration of "read", "load_model", "first_click", "write" and "total".
+    """
+
+    job: ScanJob
+    volume: Volume
+    segmentation: "Segmentation"
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def run_scan_job(
+    job: ScanJob, *, on_stage: Callable[[str], None] = lambda _stage: None
+) -> ScanJobResult:
+    """Read, segment and write; either all files are written or none.
+
+    What costs nothing to check is checked first, and the network is loaded last, so that a mistake
+    is told at once.
+
+    Args:
+        job: what to do.
+        on_stage: told the name of each stage when it begins.
+
+    Raises:
+        ClickvolError: for anything that the user can mend; no file is left then.
+    """
+    # Not at the top: these pull in torch, which takes longer than finding a mistake.
+    from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
+
+    clock = _Stages(on_stage)
+    _check_outputs(job)
+    model_name = job.model or DEFAULT_MODEL_ID
+    read_card(model_name)
+    with clock.stage("read", f"reading {job.scan}"):
+        volume = read_volume(job.scan, series=job.series, volume_index=job.volume_index)
+        _check_clicks(job, volume)
+    with clock.stage("load_model", f"loading {model_name}"):
+        from clickvol.inference.predict import segment
+        from clickvol.weights.load import load_model
+
+        model = load_model(model_name, device=job.device)
+    with clock.stage("first_click", "segmenting"):
+        segmentation = segment(volume, job.clicks, model, modality=job.modality)
+    warnings = list(dict.fromkeys((*volume.notes, *segmentation.warnings)))
+    if segmentation.mask.num_voxels == 0:
+        warnings.append("nothing was found at the click; the mask is empty")
+    with clock.stage("write", f"writing {job.mask}"):
+        _write(job, volume, segmentation)
+    return ScanJobResult(job, volume, segmentation, tuple(warnings), clock.finish())
+
+
+class _Stages:
+    """Names the stages and measures how long each takes."""
+
+    def __init__(self, on_stage: Callable[[str], None]) -> None:
+        self._on_stage = on_stage
+        self._started_at = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        self._on_stage(title)
+        started_at = time.perf_counter()
+        yield
+        self._seconds[name] = time.perf_counter() - started_at
+
+    def finish(self) -> dict[str, float]:
+        return {**self._seconds, "total": time.perf_counter() - self._started_at}
+
+
+def _check_outputs(job: ScanJob) -> None:
+    outputs = [check_output_path(job.mask, job.scan)]
+    if job.probability is not None:
+        outputs.append(check_output_path(job.probability, job.scan))
+    if job.preview is not None:
+        outputs.append(_check_picture_path(job.preview))
+    places = [os.path.realpath(path) for path in outputs]
+    for path, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
+            msg = f"{path} is named for two outputs; give each a file of its own"
+            raise OutputError(msg)
+
+
+def _check_picture_path(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        msg = f"the preview is a PNG picture, but {path.name!r} does not end in .png; rename it"
+        raise OutputError(msg)
+    if path.is_dir():
+        msg = f"{path} is a folder; give the name of a file"
+        raise OutputError(msg)
+    folder = Path(os.path.realpath(path)).parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        what = "is not writable" if folder.is_dir() else "does not exist"
+        msg = f"cannot write {path}: the folder {folder} {what}; choose another place"
+        raise OutputError(msg)
+    return path
+
+
+def _check_clicks(job: ScanJob, volume: Volume) -> None:
+    for click in job.clicks:
+        click.world(volume.grid)
+    if not any(click.foreground for click in job.clicks):
+        msg = "no click lies inside the object; give at least one foreground click"
+        raise ClickError(msg)
+
+
+def _write(job: ScanJob, volume: Volume, segmentation: "Segmentation") -> None:
+    """Write every file under a temporary name, and only then move them all into place.
+
+    The mask is moved last: where it is, the others are.
+    """
+    mask = segmentation.mask
+    with contextlib.ExitStack() as files:
+        write_mask(mask, files.enter_context(_temporary(job.mask)))
+        if job.probability is not None:
+            probability = segmentation.probability().astype(np.float32, copy=False)
+            place = files.enter_context(_temporary(job.probability))
+            write_volume(probability, volume.grid, volume.nifti, place)
+        if job.preview is not None:
+            from clickvol.inference.preview import draw_preview
+
+            caption = (
+                f"{job.scan.name}   {segmentation.modality}   {mask.volume_ml:.1f} ml   "
+                f"{segmentation.model_id}"
+            )
+            picture = draw_preview(
+                volume, mask.array, job.clicks, modality=segmentation.modality, caption=caption
+            )
+            picture.save(files.enter_context(_temporary(job.preview)), format="PNG")
+
+
+def _temporary(path: Path) -> contextlib.AbstractContextManager[Path]:
+    # Writers choose the format by all suffixes of a name ("nii.gz"), not by the last one.
+    return atomic_path(path, "".join(path.suffixes[-2:]))
