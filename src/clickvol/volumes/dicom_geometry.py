@@ -19,9 +19,9 @@ _SAME_POSITION_MM = 1e-3
 # A gap this many times the usual one lacks at least one slice.
 _MISSING_GAP_RATIO = 1.5
 
-# Positions may be rounded to 0.1 mm, so a slice may lie 0.05 mm beside its place on the regular
-# grid; on thick slices 2 % of the spacing is no more visible.
-_MAX_OFFSET_MM = 0.06
+# Positions may be rounded to 0.1 mm: 0.05 mm for a slice, and as much for the two end slices that
+# the regular grid is laid through. On thick slices 2 % of the spacing is no more visible.
+_MAX_OFFSET_MM = 0.11
 _MAX_OFFSET_RATIO = 0.02
 
 _MIN_TILT_DEGREES = 0.1
@@ -120,7 +120,8 @@ def _check_gaps(ordered: list[DicomSlice], heights_mm: NDArray[np.float64]) -> N
             "point or one copy"
         )
         raise DicomSeriesError(msg)
-    usual_mm = float(np.median(gaps_mm))
+    # The lower median: of two different gaps, the wider one is the one with something missing.
+    usual_mm = float(np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2])
     wide = np.flatnonzero(gaps_mm > _MISSING_GAP_RATIO * usual_mm)
     if wide.size:
         num_missing = sum(round(float(gaps_mm[i]) / usual_mm) - 1 for i in wide)

@@ -104,6 +104,9 @@ def find_images(folder: Path) -> list[ImageFile]:
 
     Files that are not DICOM, directories of media (DICOMDIR), and objects that are no scan (SEG,
     RTSTRUCT, SR, PR and the like) are passed over.
+
+    Raises:
+        DicomSeriesError: for a damaged DICOM file.
     """
     direct = [file for path in sorted(folder.iterdir()) for file in _image_file(path)]
     if direct:
@@ -112,12 +115,16 @@ def find_images(folder: Path) -> list[ImageFile]:
 
 
 def _image_file(path: Path) -> Iterator[ImageFile]:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
+    """Yield the file if it is a DICOM image.
 
+    Raises:
+        DicomSeriesError: for a damaged DICOM file; passing over it could shorten the scan.
+    """
+    import pydicom
+
+    if not path.is_file():
+        return
     try:
-        if not path.is_file():
-            return
         with path.open("rb") as file:
             start = file.read(_MAGIC_OFFSET_BYTES + 4)
         has_preamble = start[_MAGIC_OFFSET_BYTES:] == b"DICM"
@@ -128,14 +135,14 @@ def _image_file(path: Path) -> Iterator[ImageFile]:
             header = pydicom.dcmread(
                 path, stop_before_pixels=True, force=not has_preamble, specific_tags=list(_TAGS)
             )
-            is_scan = (
-                header.get("Rows")
-                and header.get("Columns")
-                and header.get("Modality") not in _NOT_SCANS
-            )
-    except (InvalidDicomError, OSError, EOFError, ValueError, NotImplementedError):
-        return
-    if is_scan:
+            # Values are parsed when first asked for; here a strange one warns nobody.
+            for _ in header.iterall():
+                pass
+    except Exception as error:
+        # pydicom raises whatever its parser met: KeyError, struct.error, ValueError, ...
+        msg = f"{path} is a damaged or unreadable DICOM file; copy it again, or take it out"
+        raise DicomSeriesError(msg) from error
+    if header.get("Rows") and header.get("Columns") and header.get("Modality") not in _NOT_SCANS:
         yield ImageFile(path, header)
 
 
@@ -198,7 +205,7 @@ def _slice(file: ImageFile, frame: int, sources: list["Dataset"]) -> DicomSlice:
 
     def numbers(tag: str, count: int) -> NDArray[np.float64]:
         value = find(tag)
-        if value is None or len(value) != count:
+        if value is None or len(value) != count or not np.isfinite([float(v) for v in value]).all():
             msg = (
                 f"{file.path.name} has no usable {tag}, so its place in the patient is unknown; "
                 "export the series as axial slices with positions, or choose another series"
@@ -225,7 +232,8 @@ def _slice(file: ImageFile, frame: int, sources: list["Dataset"]) -> DicomSlice:
 def read_stored_pixels(path: Path) -> NDArray[np.generic]:
     """Return the stored values of a file, (frames, H, W) integers, before any rescaling.
 
-    pydicom reads uncompressed pixels; GDCM (inside SimpleITK) decompresses all others.
+    pydicom reads uncompressed and run-length pixels; GDCM (inside SimpleITK) decompresses all
+    others.
 
     Raises:
         DicomSeriesError: when the pixels are truncated or cannot be decompressed.
@@ -241,7 +249,7 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
                 # A file without a preamble is in the default transfer syntax of the standard.
                 dataset.file_meta = pydicom.dataset.FileMetaDataset()
                 dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-            elif syntax.is_encapsulated:
+            elif syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
                 return _decompress(dataset)
             pixels: NDArray[np.generic] = dataset.pixel_array
         except Exception as error:

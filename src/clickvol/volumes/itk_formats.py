@@ -25,6 +25,12 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Direction cosines are often stored with four decimals; more than that is a shear.
 _MAX_SHEAR = 1e-3
 
+_IMAGE_IO = {
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
 _COMPRESSION_LEVEL = 1
 _MAX_HEADER_BYTES = 65536
 
@@ -65,6 +71,8 @@ def read_itk(path: Path, *, volume_index: int | None = None) -> Volume:
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    # Not left to ITK, which knows no suffix in capitals.
+    reader.SetImageIO(_IMAGE_IO[path.suffix.lower()])
     try:
         with silent_native_stderr():
             reader.ReadImageInformation()
@@ -142,7 +150,8 @@ def _unreadable_header(path: Path, error: RuntimeError) -> Exception:
         return BadGeometryError(msg)
     msg = (
         f"{path} is not a readable {path.suffix.lower()} image: its header is missing, damaged or "
-        "of another format; check that the file is complete and its suffix right"
+        "of another format (or the data file of a .nhdr is missing); check that the file is "
+        "complete and its suffix right"
     )
     return UnreadableVolumeError(msg)
 

@@ -106,11 +106,9 @@ def voxel_layout(header: "Nifti1Header", path: Path, volume_index: int | None) -
     Raises:
         UnreadableVolumeError: for anything but real grey 2D, 3D, or 4D with a choice.
     """
-    from nibabel.spatialimages import HeaderDataError
-
     try:
         dtype = np.dtype(header.get_data_dtype())
-    except HeaderDataError as error:
+    except KeyError as error:
         msg = (
             f"{path} has the unknown data type code {int(header['datatype'])}; the header is "
             "damaged, export the scan again"
@@ -126,8 +124,7 @@ def voxel_layout(header: "Nifti1Header", path: Path, volume_index: int | None) -
 
     shape_ijk, num_volumes = _shape(header, path)
     index = choose_volume(path, (*shape_ijk, num_volumes), volume_index)
-    version = 2 if int(header["sizeof_hdr"]) == _HEADER_BYTES[2] else 1
-    offset = max(int(np.nan_to_num(header["vox_offset"])), _MIN_DATA_OFFSET[version])
+    offset = max(int(np.nan_to_num(header["vox_offset"])), _MIN_DATA_OFFSET[_version(header)])
     volume_bytes = shape_ijk[0] * shape_ijk[1] * shape_ijk[2] * dtype.itemsize
     return VoxelLayout(shape_ijk, dtype, offset + index * volume_bytes)
 
@@ -223,6 +220,7 @@ def read_geometry(
         qform_code=qform_code if qform is not None else 0,
         zooms_ijk_mm=(zooms[0], zooms[1], zooms[2]),
         xyzt_units=int(header["xyzt_units"]),
+        quaternion_bcd=_quaternion(header) if qform is not None else None,
     )
     return affine, nifti, notes
 
@@ -235,6 +233,11 @@ def _qform(header: "Nifti1Header") -> NDArray[np.float64] | None:
     except (ValueError, HeaderDataError):
         return None
     return qform if np.isfinite(qform).all() else None
+
+
+def _quaternion(header: "Nifti1Header") -> tuple[float, float, float]:
+    b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
+    return (b, c, d)
 
 
 def make_header(
@@ -254,21 +257,12 @@ def make_header(
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    shape_ijk = array.shape[::-1]
-    header = Nifti1Header() if max(shape_ijk) <= _MAX_NIFTI1_AXIS else Nifti2Header()
-    header["vox_offset"] = _MIN_DATA_OFFSET[1 if isinstance(header, Nifti1Header) else 2]
-    header.set_data_dtype(array.dtype)
-    header.set_data_shape(shape_ijk)
-    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    if nifti is None:
-        _set_scanner_forms(header, grid)
-    else:
-        if nifti.qform_ijk_ras_mm is not None:
-            header.set_qform(nifti.qform_ijk_ras_mm, nifti.qform_code)
-        if nifti.sform_ijk_ras_mm is not None:
-            header.set_sform(nifti.sform_ijk_ras_mm, nifti.sform_code)
-        header["pixdim"][1:4] = nifti.zooms_ijk_mm
-        header["xyzt_units"] = nifti.xyzt_units
+    if max(array.shape) <= _MAX_NIFTI1_AXIS:
+        header = _fill(Nifti1Header(), array, grid, nifti)
+        # A scan in NIfTI-2 has a geometry in double precision, which NIfTI-1 would round.
+        if nifti is None or np.array_equal(header.get_best_affine(), grid.affine_ijk_ras_mm):
+            return header
+    header = _fill(Nifti2Header(), array, grid, nifti)
     error_mm = _corner_error_mm(header.get_best_affine(), grid)
     if error_mm > _MAX_WRITTEN_ERROR_MM:
         msg = (
@@ -277,6 +271,35 @@ def make_header(
         )
         raise OutputError(msg)
     return header
+
+
+def _fill(
+    header: "Nifti1Header",
+    array: NDArray[np.generic],
+    grid: VolumeGrid,
+    nifti: NiftiGeometry | None,
+) -> "Nifti1Header":
+    header["vox_offset"] = _MIN_DATA_OFFSET[_version(header)]
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape[::-1])
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    if nifti is None:
+        _set_scanner_forms(header, grid)
+        return header
+    if nifti.qform_ijk_ras_mm is not None:
+        header.set_qform(nifti.qform_ijk_ras_mm, nifti.qform_code)
+    if nifti.quaternion_bcd is not None:
+        for name, value in zip("bcd", nifti.quaternion_bcd, strict=True):
+            header[f"quatern_{name}"] = value
+    if nifti.sform_ijk_ras_mm is not None:
+        header.set_sform(nifti.sform_ijk_ras_mm, nifti.sform_code)
+    header["pixdim"][1:4] = nifti.zooms_ijk_mm
+    header["xyzt_units"] = nifti.xyzt_units
+    return header
+
+
+def _version(header: "Nifti1Header") -> int:
+    return 2 if int(header["sizeof_hdr"]) == _HEADER_BYTES[2] else 1
 
 
 def _set_scanner_forms(header: "Nifti1Header", grid: VolumeGrid) -> None:

@@ -20,6 +20,8 @@ class NiftiGeometry:
         sform_code, qform_code: NIfTI xform codes, 0 to 5.
         zooms_ijk_mm: pixdim 1 to 3 as stored.
         xyzt_units: the header's unit byte.
+        quaternion_bcd: the quaternion of the qform as stored; near half a turn it does not come
+            back from the matrix to the bit.
     """
 
     sform_ijk_ras_mm: NDArray[np.float64] | None
@@ -28,6 +30,7 @@ class NiftiGeometry:
     qform_code: int
     zooms_ijk_mm: tuple[float, float, float]
     xyzt_units: int
+    quaternion_bcd: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
