@@ -151,6 +151,8 @@ def test_inputs_that_are_no_scan_say_what_to_do(tmp_path, write_series, make_dat
         with pytest.raises(UnreadableVolumeError, match=message) as caught:
             read_volume(tmp_path / name)
         assert "\n" not in str(caught.value)
+    with pytest.raises(UnreadableVolumeError, match="path of the scan is empty"):
+        read_volume("")
     make_dataset(scan_array[0], 0).save_as(tmp_path / "IM0001")
     with pytest.raises(UnreadableVolumeError, match="single DICOM file; give the folder"):
         read_volume(str(tmp_path / "IM0001"))
@@ -176,6 +178,8 @@ def test_output_paths_are_checked_before_work(tmp_path, plain_grid, scan_array, 
         ("mask", "supported suffixes"),
         (".nii.gz", "supported suffixes"),
         ("mask.mhd", "supported suffixes"),
+        ("a" * 300 + ".nii", "cannot be the name of a file"),
+        ("a\0b.nii", "cannot be the name of a file"),
         ("nowhere/mask.nii.gz", "nowhere does not exist"),
         ("folder.nii", "is a folder"),
         (tmp_path, "is a folder"),

@@ -28,7 +28,7 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
         OutputError: when the file system refuses (no space, no permission).
     """
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}{suffix}")
+    temporary = final.with_name(f".clickvol-{secrets.token_hex(6)}{suffix}")
     try:
         yield temporary
         _flush_to_disk(temporary)

@@ -43,6 +43,9 @@ def read_volume(
         DicomSeriesError: a folder whose DICOM files do not make one regular volume.
         BadGeometryError: a grid that maps no voxel to a place.
     """
+    if not str(path):
+        msg = "the path of the scan is empty; give a file or a DICOM folder"
+        raise UnreadableVolumeError(msg)
     path = Path(path)
     if path.is_dir():
         if volume_index:
@@ -136,6 +139,14 @@ def check_output_path(path: str | Path, scan_source: str | Path | None = None) -
             the scan itself.
     """
     path = Path(path)
+    try:
+        return _check_output_path(path, scan_source)
+    except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
+        msg = f"{str(path)!r} cannot be the name of a file; choose another"
+        raise OutputError(msg) from error
+
+
+def _check_output_path(path: Path, scan_source: str | Path | None) -> Path:
     if path.is_dir():
         msg = f"{path} is a folder; give the name of a file in it, such as {path / 'mask.nii.gz'}"
         raise OutputError(msg)
