@@ -210,6 +210,18 @@ def test_a_mask_of_a_nifti2_scan_keeps_double_precision(tmp_path, grid, scan_arr
     np.testing.assert_array_equal(nib.load(tmp_path / "m.nii").affine, grid.affine_ijk_ras_mm)
 
 
+def test_a_qform_in_double_precision_is_kept_beside_a_plain_sform(tmp_path, scan_array):
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", [0.1, 0.2, 0.3]).as_matrix()
+    image = nib.Nifti2Image(scan_array.T, np.diag([1, 2, 3, 1]))
+    image.header.set_qform(turned, 2)
+    image.header.set_sform(np.diag([1, 2, 3, 1]), 1)
+    image.to_filename(tmp_path / "a.nii")
+    volume = read_nifti(tmp_path / "a.nii")
+    write_nifti(mask_of(scan_array), volume.grid, volume.nifti, tmp_path / "m.nii")
+    assert geometry(tmp_path / "m.nii") == geometry(tmp_path / "a.nii")
+
+
 def test_4d_picks_a_volume(tmp_path, plain_grid, scan_array):
     stack = np.stack([scan_array, scan_array + 1, scan_array + 2])
     path = save(tmp_path / "a.nii.gz", stack, plain_grid.affine_ijk_ras_mm)

@@ -260,7 +260,7 @@ def make_header(
     if max(array.shape) <= _MAX_NIFTI1_AXIS:
         header = _fill(Nifti1Header(), array, grid, nifti)
         # A scan in NIfTI-2 has a geometry in double precision, which NIfTI-1 would round.
-        if nifti is None or np.array_equal(header.get_best_affine(), grid.affine_ijk_ras_mm):
+        if nifti is None or _repeats(header, nifti, grid):
             return header
     header = _fill(Nifti2Header(), array, grid, nifti)
     error_mm = _corner_error_mm(header.get_best_affine(), grid)
@@ -296,6 +296,17 @@ def _fill(
     header["pixdim"][1:4] = nifti.zooms_ijk_mm
     header["xyzt_units"] = nifti.xyzt_units
     return header
+
+
+def _repeats(header: "Nifti1Header", nifti: NiftiGeometry, grid: VolumeGrid) -> bool:
+    """Tell whether the header holds the geometry to the bit."""
+    pairs = [
+        (header.get_best_affine(), grid.affine_ijk_ras_mm),
+        (header.get_qform(), nifti.qform_ijk_ras_mm),
+        (header.get_sform(), nifti.sform_ijk_ras_mm),
+        (header["pixdim"][1:4], np.array(nifti.zooms_ijk_mm)),
+    ]
+    return all(wanted is None or np.array_equal(held, wanted) for held, wanted in pairs)
 
 
 def _version(header: "Nifti1Header") -> int:
