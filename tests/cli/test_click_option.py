@@ -1,0 +1,40 @@
+import pytest
+
+from clickvol.cli.click_option import parse_click, parse_clicks
+from clickvol.errors import ClickError
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+
+
+@pytest.mark.parametrize(
+    ("text", "space", "position", "foreground"),
+    [
+        ("120,88,41", "ijk", VoxelPoint(41, 88, 120), True),
+        ("120,88,41:-", "ijk", VoxelPoint(41, 88, 120), False),
+        ("120,88,41:+", "ijk", VoxelPoint(41, 88, 120), True),
+        ("-12.5,30,4", "ras", WorldPointRAS(-12.5, 30, 4), True),
+        ("-12.5,30,4:-", "lps", WorldPointRAS(12.5, -30, 4), False),
+        (" 1, 2 ,3 ", "ijk", VoxelPoint(3, 2, 1), True),
+        ("1e1,-2,-3", "ras", WorldPointRAS(10, -2, -3), True),
+    ],
+)
+def test_a_click_is_parsed(text, space, position, foreground):
+    click = parse_click(text, space=space)
+    assert (click.position, click.foreground) == (position, foreground)
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a,b,c", "1,2,3:*", "1 2 3", "1,,3", ":-"])
+def test_a_malformed_click_is_refused_with_an_example(text):
+    with pytest.raises(ClickError, match="120,88,41"):
+        parse_click(text, space="ijk")
+
+
+@pytest.mark.parametrize("text", ["nan,1,2", "1,inf,2", "1,2,-inf:-"])
+def test_a_click_that_is_not_finite_is_refused(text):
+    with pytest.raises(ClickError, match="not finite"):
+        parse_click(text, space="ras")
+
+
+def test_only_background_clicks_are_refused():
+    with pytest.raises(ClickError, match="all clicks are background"):
+        parse_clicks(["1,2,3:-", "4,5,6:-"], space="ijk")
+    assert len(parse_clicks(["1,2,3:-", "4,5,6"], space="ijk")) == 2
