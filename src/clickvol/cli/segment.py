@@ -11,66 +11,79 @@ ScanModality = Literal["CT", "MR", "PT"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
+_ScanPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SCAN",
+        help="A .nii, .nii.gz, .nrrd or .mha file, or a folder with one DICOM series.",
+    ),
+]
+_ClickTexts = Annotated[
+    list[str],
+    typer.Option(
+        "--click",
+        metavar="I,J,K",
+        help=(
+            "A click inside the tumour: voxel indices of the file as stored, or millimetres "
+            "with --space. A trailing :- marks a click on what does not belong to it "
+            "(120,88,41:-). Repeatable."
+        ),
+    ),
+]
+_MaskPath = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="MASK",
+        help="Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nrrd or .mha.",
+    ),
+]
+_SpaceName = Annotated[
+    Space, typer.Option(help="What clicks are: voxel indices, or mm in RAS or LPS.")
+]
+_SeriesName = Annotated[
+    str | None, typer.Option(help="Which DICOM series of a folder with several.")
+]
+_VolumeNumber = Annotated[
+    int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
+]
+_ModalityName = Annotated[
+    ScanModality | None, typer.Option(help="What the scan is; recognised when not given.")
+]
+_ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
+]
+_DeviceName = Annotated[Device, typer.Option(help="Where to compute.")]
+_ProbabilityPath = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Also write the probabilities, 0 to 1.")
+]
+_PreviewPath = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.png", help="Also draw three planes through the click."),
+]
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and the JSON).")]
+
+
 def segment(
     *,
-    scan: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SCAN",
-            help="A .nii, .nii.gz, .nrrd or .mha file, or a folder with one DICOM series.",
-        ),
-    ],
-    click: Annotated[
-        list[str],
-        typer.Option(
-            "--click",
-            metavar="I,J,K",
-            help=(
-                "A click inside the tumour: voxel indices of the file as stored, or millimetres "
-                "with --space. A trailing :- marks a click on what does not belong to it "
-                "(120,88,41:-). Repeatable."
-            ),
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="MASK",
-            help="Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nrrd or .mha.",
-        ),
-    ],
-    space: Annotated[
-        Space, typer.Option(help="What clicks are: voxel indices, or mm in RAS or LPS.")
-    ] = "ijk",
-    series: Annotated[
-        str | None, typer.Option(help="Which DICOM series of a folder with several.")
-    ] = None,
-    volume: Annotated[
-        int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
-    ] = None,
-    modality: Annotated[
-        ScanModality | None, typer.Option(help="What the scan is; recognised when not given.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
-    probability: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the probabilities, 0 to 1.")
-    ] = None,
-    preview: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw three planes through the click."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print nothing but errors (and the JSON).")
-    ] = False,
+    scan: _ScanPath,
+    click: _ClickTexts,
+    output: _MaskPath,
+    space: _SpaceName = "ijk",
+    series: _SeriesName = None,
+    volume: _VolumeNumber = None,
+    modality: _ModalityName = None,
+    model: _ModelName = None,
+    device: _DeviceName = "auto",
+    probability: _ProbabilityPath = None,
+    preview: _PreviewPath = None,
+    as_json: _AsJson = False,
+    quiet: _Quiet = False,
 ) -> None:
     """Segment what was clicked, and write the mask.
 
