@@ -1,0 +1,337 @@
+"""From clicks to a probability on the scan's grid: look, widen where needed, refine where the object is.
+
+A first look is centred on the first click. While the object found touches the border of the field of
+view and the scan goes on beyond it, a wider and coarser look is taken. Then the object is looked at
+again with voxels as fine as a bounded number of looks allows, with the coarse result as a prompt. All
+fields of view are laid out in patient millimetres and rounded to steps, so that a further click that
+changes the object little finds the same, already encoded, fields of view.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.inference.looks import Array32, Looker, Stopwatch, WorldClick
+from clickvol.inference.segmentation import FieldOfViewReport
+from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
+from clickvol.weights.card import FieldOfViewPlan
+
+# Probability from which a voxel belongs to the object.
+THRESHOLD = 0.5
+
+# An object is cut off when it comes this close to the border of the patch, in patch voxels.
+_BORDER_VOXELS = 2
+
+# Each widening makes the voxels coarser by this factor.
+_WIDENING = 1.5
+
+# Side of a refining field of view over the side of the object it holds.
+_ROOM = 1.4
+
+# Most fields of view that a refinement takes, and how much of a tile overlaps the next.
+_MAX_TILES = 8
+_TILE_OVERLAP = 0.25
+
+# Below this probability nothing is worth looking at again.
+_FAINT = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """One look and what it found.
+
+    Attributes:
+        field_of_view: where.
+        probability: (D, H, W) on its patch.
+        reason: why it was taken.
+    """
+
+    field_of_view: FieldOfView
+    probability: Array32
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CascadeResult:
+    """The probability on the scan's grid.
+
+    Attributes:
+        box: part of the scan that `probability` covers.
+        probability: (box shape) float32.
+        looks: every look, in order.
+        warnings: one sentence each.
+    """
+
+    box: VoxelBox
+    probability: Array32
+    looks: tuple[FieldOfViewReport, ...]
+    warnings: tuple[str, ...]
+
+
+def run_cascade(
+    looker: Looker,
+    grid: VolumeGrid,
+    clicks: list[WorldClick],
+    plan: FieldOfViewPlan,
+    patch_shape_dhw: tuple[int, int, int],
+    stopwatch: Stopwatch,
+) -> CascadeResult:
+    """Find the clicked object.
+
+    Args:
+        looker: looks at the scan.
+        grid: of the scan.
+        clicks: at least one inside the object; the first of those is the middle of the first look.
+        plan: voxel sizes the model was trained for.
+        patch_shape_dhw: shape of its patch.
+        stopwatch: gets the time of each stage.
+    """
+    looks = [_first_look(looker, clicks, plan, patch_shape_dhw, stopwatch)]
+    warnings: list[str] = []
+    while True:
+        last = looks[-1]
+        found = _object_box(last, clicks)
+        if found is None:
+            break
+        if not _is_cut_off(last, found, grid):
+            break
+        voxel_mm = last.field_of_view.voxel_mm * _WIDENING
+        if voxel_mm > plan.coarsest_voxel_mm * 1.001:
+            side = max(last.field_of_view.extent_mm)
+            warnings.append(
+                f"the object reaches the border of the widest field of view ({side:.0f} mm); parts "
+                "beyond it are missing; click there, too, and join the masks"
+            )
+            break
+        middle = _middle(last.field_of_view, found)
+        wider = _around(middle, voxel_mm, patch_shape_dhw)
+        probability = looker.probability(wider, clicks, stopwatch)
+        looks.append(Look(wider, probability, "widened: the object touched the border"))
+    coarse = looks[-1]
+    refined: list[Look] = []
+    if found is not None:
+        refined = _refine(looker, coarse, found, clicks, plan, stopwatch)
+    with stopwatch.stage("paste"):
+        box, probability = _compose(coarse, refined, grid)
+    reports = [FieldOfViewReport.of(look.field_of_view, look.reason) for look in looks + refined]
+    return CascadeResult(box, probability, tuple(reports), tuple(warnings))
+
+
+def _first_look(
+    looker: Looker,
+    clicks: list[WorldClick],
+    plan: FieldOfViewPlan,
+    shape: tuple[int, int, int],
+    stopwatch: Stopwatch,
+) -> Look:
+    inside = np.array([click.place.as_array() for click in clicks if click.foreground])
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    centre = inside[0]
+    voxel_mm = plan.first_voxel_mm
+    reason = "first look, centred on the first click"
+    reach_mm = 0.4 * voxel_mm * min(shape)
+    if (np.abs(inside - centre) > reach_mm).any():
+        centre = (low + high) / 2
+        needed = float((high - low).max()) * _ROOM / min(shape)
+        voxel_mm = min(max(voxel_mm, needed), plan.coarsest_voxel_mm)
+        reason = "first look, wide enough for all clicks inside"
+    field = FieldOfView(WorldPointRAS(*map(float, centre)), voxel_mm, shape)
+    return Look(field, looker.probability(field, clicks, stopwatch), reason)
+
+
+def _object_box(look: Look, clicks: list[WorldClick]) -> VoxelBox | None:
+    """Return the box of the connected parts that hold a click inside, in patch voxels."""
+    kept = keep_clicked(
+        look.probability > THRESHOLD,
+        [look.field_of_view.to_patch(c.place).as_array() for c in clicks if c.foreground],
+    )
+    return bounding_box(kept)
+
+
+def keep_clicked(
+    mask: NDArray[np.bool_], places_dhw: list[NDArray[np.float64]]
+) -> NDArray[np.bool_]:
+    """Keep the connected parts (26 neighbours) that hold a click; the nearest one where none does.
+
+    Args:
+        mask: (D, H, W).
+        places_dhw: clicks inside the object, in voxels of the mask; may lie outside the array.
+
+    Returns:
+        (D, H, W).
+    """
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if count <= 1:
+        return mask
+    last = np.array(mask.shape) - 1
+    indices = [np.clip(np.rint(place), 0, last).astype(int) for place in places_dhw]
+    hit = {int(parts[tuple(index)]) for index in indices} - {0}
+    if not hit:
+        voxels = np.argwhere(mask)
+        distances = ((voxels - indices[0]) ** 2).sum(axis=1)
+        hit = {int(parts[tuple(voxels[distances.argmin()])])}
+    return np.isin(parts, list(hit))
+
+
+def _is_cut_off(look: Look, found: VoxelBox, grid: VolumeGrid) -> bool:
+    """Tell whether the object comes close to a face of the patch behind which the scan goes on."""
+    patch_grid = look.field_of_view.grid()
+    low, high = grid.extent_ras_mm()
+    first = patch_grid.to_voxel(low).as_array()
+    last = patch_grid.to_voxel(high).as_array()
+    for axis, length in enumerate(look.field_of_view.shape_dhw):
+        touches_near = found.start_dhw[axis] < _BORDER_VOXELS
+        touches_far = found.stop_dhw[axis] > length - _BORDER_VOXELS
+        if touches_near and first[axis] < -0.5:
+            return True
+        if touches_far and last[axis] > length - 0.5:
+            return True
+    return False
+
+
+def _middle(field: FieldOfView, box: VoxelBox) -> WorldPointRAS:
+    ends = np.array([box.start_dhw, box.stop_dhw], dtype=np.float64)
+    d, h, w = (ends.mean(axis=0) - 0.5).tolist()
+    return field.grid().to_world(VoxelPoint(d, h, w))
+
+
+def _around(middle: WorldPointRAS, voxel_mm: float, shape: tuple[int, int, int]) -> FieldOfView:
+    """Return a field of view whose middle is rounded to 4 of its voxels."""
+    step = 4 * voxel_mm
+    x, y, z = (np.rint(middle.as_array() / step) * step).tolist()
+    return FieldOfView(WorldPointRAS(x, y, z), voxel_mm, shape)
+
+
+def _refine(
+    looker: Looker,
+    coarse: Look,
+    found: VoxelBox,
+    clicks: list[WorldClick],
+    plan: FieldOfViewPlan,
+    stopwatch: Stopwatch,
+) -> list[Look]:
+    """Look again at the object with finer voxels; nothing where that would not be finer."""
+    shape = coarse.field_of_view.shape_dhw
+    sides_mm = np.array(found.shape_dhw) * coarse.field_of_view.voxel_mm
+    middle = _middle(coarse.field_of_view, found)
+    voxel_mm = _step_up(float((sides_mm / shape).max()) * _ROOM, plan.finest_voxel_mm)
+    fields = [_around(middle, voxel_mm, shape)]
+    if voxel_mm > plan.first_voxel_mm:
+        # The object was too large for one look: go back to the voxels of the first look.
+        fields = _tiles(middle, sides_mm, plan, shape)
+        voxel_mm = fields[0].voxel_mm
+    if voxel_mm > 0.9 * coarse.field_of_view.voxel_mm:
+        return []
+    looks = []
+    for number, field in enumerate(fields, start=1):
+        with stopwatch.stage("paste"):
+            prior = extract(
+                coarse.probability,
+                coarse.field_of_view.grid(),
+                field.grid(),
+                outside_value=0.0,
+            )
+        if not ((prior > _FAINT) & (prior < 1 - _FAINT)).any():
+            continue
+        probability = looker.probability(field, clicks, stopwatch, prior=prior)
+        of = f" {number} of {len(fields)}" if len(fields) > 1 else ""
+        looks.append(Look(field, probability, f"refined where the object is{of}"))
+    return looks
+
+
+def _step_up(voxel_mm: float, finest_mm: float) -> float:
+    """Round a voxel side up to a step of a fourth of an octave above the finest."""
+    steps = max(0.0, np.ceil(4 * np.log2(voxel_mm / finest_mm) - 1e-6))
+    return float(finest_mm * 2 ** (steps / 4))
+
+
+def _tiles(
+    middle: WorldPointRAS,
+    sides_mm: NDArray[np.float64],
+    plan: FieldOfViewPlan,
+    shape: tuple[int, int, int],
+) -> list[FieldOfView]:
+    """Cover a box around `middle` with overlapping fields of view, the finest that are few enough."""
+    voxel_mm = plan.finest_voxel_mm
+    while True:
+        tile_mm = np.array(shape) * voxel_mm
+        step_mm = tile_mm * (1 - _TILE_OVERLAP)
+        needed_mm = sides_mm * 1.1
+        counts = np.maximum(1, np.ceil((needed_mm - tile_mm) / step_mm - 1e-6) + 1).astype(int)
+        if counts.prod() <= _MAX_TILES or voxel_mm >= plan.coarsest_voxel_mm:
+            break
+        voxel_mm *= 2 ** (1 / 4)
+    centre_dhw = middle.as_array()[::-1]
+    fields = []
+    for index in np.ndindex(*counts.tolist()):
+        offset_dhw = (np.array(index) - (counts - 1) / 2) * step_mm
+        z, y, x = (centre_dhw + offset_dhw).tolist()
+        fields.append(_around(WorldPointRAS(x, y, z), voxel_mm, shape))
+    return fields
+
+
+def _compose(coarse: Look, refined: list[Look], grid: VolumeGrid) -> tuple[VoxelBox, Array32]:
+    """Bring all looks to the scan's grid; where refined looks overlap, they are blended."""
+    threshold = _FAINT
+    base_grid = coarse.field_of_view.grid()
+    boxes = [paste_box(coarse.probability, base_grid, grid, threshold)]
+    boxes += [
+        paste_box(look.probability, look.field_of_view.grid(), grid, threshold) for look in refined
+    ]
+    known = [box for box in boxes if box is not None]
+    if not known:
+        return VoxelBox((0, 0, 0), (1, 1, 1)), np.zeros((1, 1, 1), dtype=np.float32)
+    whole = known[0]
+    for box in known[1:]:
+        whole = whole.union(box)
+    result = paste(coarse.probability, base_grid, grid, whole)
+    if not refined:
+        return whole, result
+    weighted = np.zeros_like(result)
+    weights = np.zeros_like(result)
+    ramp = _ramp(refined[0].field_of_view.shape_dhw)
+    for look in refined:
+        patch_grid = look.field_of_view.grid()
+        part = paste_box(ramp, patch_grid, grid, 0.0)
+        if part is None:
+            continue
+        part = VoxelBox(
+            _at_least(part.start_dhw, whole.start_dhw), _at_most(part.stop_dhw, whole.stop_dhw)
+        )
+        if part.is_empty:
+            continue
+        inner = _relative(part, whole).slices
+        weights[inner] += paste(ramp, patch_grid, grid, part)
+        weighted[inner] += paste(look.probability * ramp, patch_grid, grid, part)
+    share = np.minimum(weights, 1.0)
+    return whole, result * (1 - share) + weighted * (share / np.maximum(weights, 1e-6))
+
+
+def _ramp(shape: tuple[int, int, int]) -> Array32:
+    """Return weights that fall to 0 at the border of a patch over an eighth of its side."""
+    weight = np.ones(shape, dtype=np.float32)
+    for axis, length in enumerate(shape):
+        to_border = np.minimum(np.arange(length), np.arange(length)[::-1]).astype(np.float32)
+        across = [1, 1, 1]
+        across[axis] = -1
+        weight = np.minimum(weight, np.minimum(8 * to_border / length, 1).reshape(across))
+    return weight
+
+
+def _at_least(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]))
+
+
+def _at_most(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (min(a[0], b[0]), min(a[1], b[1]), min(a[2], b[2]))
+
+
+def _relative(box: VoxelBox, outer: VoxelBox) -> VoxelBox:
+    d, h, w = outer.start_dhw
+    (a, b, c), (e, f, g) = box.start_dhw, box.stop_dhw
+    return VoxelBox((a - d, b - h, c - w), (e - d, f - h, g - w))
