@@ -1,5 +1,75 @@
-"""clickvol: one click in a CT or MR scan gives the tumour in 3D."""
+"""clickvol: one click in a CT or MR scan gives the tumour in 3D.
+
+The whole public interface:
+
+    from clickvol import Click, load_model, read_volume, segment, write_mask
+
+    volume = read_volume("scan.nii.gz")                       # or .nrrd, .mha, a DICOM folder
+    found = segment(volume, [Click.at((120, 88, 41))])        # voxel i, j, k of the file as stored
+    write_mask(found.mask, "mask.nii.gz")                     # on exactly the grid of the scan
+    found.mask.volume_ml, found.fields_of_view, found.probability()
+
+Many clicks on one scan: `InteractiveSession(volume, load_model())` with `add_click`, `undo` and `reset`.
+Every error that a user can cause is a `ClickvolError` with a one-line message.
+
+For research; not a medical device. Names are imported when they are first used, so that `import
+clickvol` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from clickvol.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from clickvol.errors import ClickvolError
+    from clickvol.inference.predict import segment
+    from clickvol.inference.segmentation import Segmentation
+    from clickvol.inference.session import InteractiveSession
+    from clickvol.metrics.overlap import dice
+    from clickvol.prompts.click import Click
+    from clickvol.volumes.formats import read_volume, write_mask
+    from clickvol.volumes.volume import Mask, Volume
+    from clickvol.weights.load import LoadedModel, load_model
+
+__all__ = [
+    "Click",
+    "ClickvolError",
+    "InteractiveSession",
+    "LoadedModel",
+    "Mask",
+    "Segmentation",
+    "Volume",
+    "__version__",
+    "dice",
+    "load_model",
+    "read_volume",
+    "segment",
+    "write_mask",
+]
+
+_HOMES = {
+    "Click": "clickvol.prompts.click",
+    "ClickvolError": "clickvol.errors",
+    "InteractiveSession": "clickvol.inference.session",
+    "LoadedModel": "clickvol.weights.load",
+    "Mask": "clickvol.volumes.volume",
+    "Segmentation": "clickvol.inference.segmentation",
+    "Volume": "clickvol.volumes.volume",
+    "dice": "clickvol.metrics.overlap",
+    "load_model": "clickvol.weights.load",
+    "read_volume": "clickvol.volumes.formats",
+    "segment": "clickvol.inference.predict",
+    "write_mask": "clickvol.volumes.formats",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        msg = f"module 'clickvol' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_scan_and_another_seed_another():
     one, same, other = (make_phantom(seed, **SMALL) for seed in (5, 5, 6))
     assert np.array_equal(one.volume.array, same.volume.array)
     assert np.array_equal(one.truth.array, same.truth.array)
-    assert one.click == same.click
+    assert one.inside == same.inside
     assert not np.array_equal(one.truth.array, other.truth.array)
 
 
@@ -31,8 +31,7 @@ def test_ct_and_mr_of_a_seed_show_the_same_patient():
 @pytest.mark.parametrize("seed", range(12))
 def test_the_click_is_in_the_tumour_which_is_one_piece_in_view(seed):
     phantom = make_phantom(seed, **SMALL)
-    d, h, w = (int(v) for v in phantom.click.position.as_array())
-    assert phantom.click.foreground
+    d, h, w = (int(v) for v in phantom.inside.as_array())
     assert phantom.truth.array[d, h, w] == 1
     assert phantom.truth.array.dtype == np.uint8
     labels, _ = ndimage.label(phantom.truth.array)

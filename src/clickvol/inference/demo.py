@@ -7,6 +7,7 @@ from pathlib import Path
 from clickvol.errors import OutputError
 from clickvol.inference.scan_job import ScanJob, ScanJobResult, run_scan_job
 from clickvol.metrics.overlap import dice
+from clickvol.prompts.click import Click
 from clickvol.volumes.formats import write_mask, write_volume
 from clickvol.volumes.phantom_painting import PhantomModality
 from clickvol.volumes.phantoms import make_phantom
@@ -70,7 +71,7 @@ def run_demo(
     write_mask(phantom.truth, truth)
     job = ScanJob(
         scan=scan,
-        clicks=(phantom.click,),
+        clicks=(Click(phantom.inside),),
         mask=folder / "mask.nii.gz",
         modality=modality,
         model=model,
@@ -82,6 +83,6 @@ def run_demo(
         job_result=result,
         truth=truth,
         truth_ml=phantom.truth.volume_ml,
-        click_ijk=grid.to_voxel(phantom.click.world(grid)).to_ijk(),
+        click_ijk=phantom.inside.to_ijk(),
         dice=dice(result.segmentation.mask.array, phantom.truth.array),
     )

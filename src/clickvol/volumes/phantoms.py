@@ -14,7 +14,6 @@ from scipy import ndimage
 from clickvol.errors import ConfigError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.prompts.click import Click
 from clickvol.volumes.phantom_anatomy import Anatomy, draw_anatomy
 from clickvol.volumes.phantom_painting import TISSUES, Painter, PhantomModality
 from clickvol.volumes.volume import Mask, Volume
@@ -35,12 +34,12 @@ class Phantom:
     Attributes:
         volume: int16, in HU or arbitrary MR units.
         truth: the tumour, without the parts of it that are cut off by bone.
-        click: a voxel deep inside the tumour, in voxels of the volume.
+        inside: a voxel deep inside the tumour, in voxels of the volume.
     """
 
     volume: Volume
     truth: Mask
-    click: Click
+    inside: VoxelPoint
 
 
 def make_phantom(
@@ -136,7 +135,7 @@ def render_phantom(
     return Phantom(
         volume=Volume(image, grid, modality=modality, source="phantom"),
         truth=Mask(truth, grid),
-        click=Click(VoxelPoint(float(d), float(h), float(w))),
+        inside=VoxelPoint(float(d), float(h), float(w)),
     )
 
 
