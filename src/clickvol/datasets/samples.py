@@ -215,7 +215,9 @@ def _spoil_intensity(patch: _Array32, rng: np.random.Generator) -> _Array32:
     if rng.random() < 0.3:
         patch = patch + _smooth_noise(1, _triple(patch), 3, rng)[0] * np.float32(0.2)
     if rng.random() < 0.2:
-        blurred = F.avg_pool3d(torch.from_numpy(patch)[None, None], 3, stride=1, padding=1)[0, 0]
+        blurred = F.avg_pool3d(
+            torch.from_numpy(patch)[None, None], 3, stride=1, padding=1, count_include_pad=False
+        )[0, 0]
         patch = blurred.numpy()
     if rng.random() < 0.5:
         noise = rng.standard_normal(patch.shape, np.float32)

@@ -80,7 +80,8 @@ class Painter:
         from_axis = np.hypot(u, v * np.float32(limb.flatness))
         surface = self._field("tumour_surface", rows)
         mass = _tumour_distance(tumour, x, y, z) + tumour.roughness_mm * surface
-        body = _smooth_min(from_axis - limb.radius_mm * scale, mass - 0.5 * limb.fat_mm - 3.0, 14.0)
+        skin = np.asarray(from_axis - limb.radius_mm * scale, dtype=np.float32)
+        body = _smooth_min(skin, mass - 0.5 * limb.fat_mm - 3.0, 14.0)
 
         thickness = limb.fat_mm * (1 + 0.25 * self._field("fat_thickness", rows))
         muscle = from_axis - limb.radius_mm * scale + thickness
@@ -161,8 +162,8 @@ class Painter:
         """Intensity of the tumour, with a darker core where it is necrotic; (rows, H, W)."""
         tumour, tissues = self._anatomy.tumour, self._tissues
         texture = self._field("tumour_texture", rows)
-        values = tissues.tumour + tissues.tumour_spread * tumour.contrast
-        values = np.float32(values) + np.float32(tissues.tumour_texture) * texture
+        mean = np.float32(tissues.tumour + tissues.tumour_spread * tumour.contrast)
+        values: _Array32 = (mean + np.float32(tissues.tumour_texture) * texture).astype(np.float32)
         if tumour.necrosis > 0:
             core = _cover(mass + 0.6 * tumour.radii_mm[0] + 3.0 * texture, 8.0)
             values -= np.float32(tissues.core_drop * tumour.necrosis) * core

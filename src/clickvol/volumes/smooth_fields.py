@@ -44,7 +44,8 @@ class SmoothField:
         """
         directions = rng.normal(size=(num_waves, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        wavelengths = np.exp(rng.uniform(*np.log(wavelengths_mm), size=(num_waves, 1)))
+        shortest, longest = np.log(wavelengths_mm).tolist()
+        wavelengths = np.exp(rng.uniform(shortest, longest, size=(num_waves, 1)))
         vectors = directions * (2 * np.pi / wavelengths) / np.array(stretch_xyz)
         return cls(vectors, rng.uniform(0, 2 * np.pi, size=num_waves))
 
