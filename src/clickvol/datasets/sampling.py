@@ -28,16 +28,16 @@ class SamplingSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first_voxel_mm: float = 3.0
-    first_look_share: float = 0.5
+    first_look_share: float = 0.6
     finest_voxel_mm: float = 1.0
     coarsest_voxel_mm: float = 6.0
     fitted_extents: tuple[float, float] = (0.8, 2.2)
     max_shift: float = 0.3
     cut_share: float = 0.6
     max_cut_mm: float = 40.0
-    rotation_degrees: float = 20.0
+    rotation_degrees: float = 15.0
     stretch: float = 0.15
-    elastic_voxels: float = 1.5
+    elastic_voxels: float = 1.0
     extra_click_share: float = 0.4
     corrected_click_share: float = 0.35
-    prior_share: float = 0.5
+    prior_share: float = 0.35

@@ -96,6 +96,7 @@ def _fresh_state(config: TrainConfig, network_config: Promise3dConfig) -> TrainS
         network.parameters(),
         lr=config.optimiser.learning_rate,
         weight_decay=config.optimiser.weight_decay,
+        fused=True,
     )
     average = {name: value.detach().clone() for name, value in network.named_parameters()}
     return TrainState(step=0, network=network, optimiser=optimiser, average=average)

@@ -79,9 +79,10 @@ class Painter:
         scale = 1 + limb.taper_per_mm * z
         from_axis = np.hypot(u, v * np.float32(limb.flatness))
         surface = self._field("tumour_surface", rows)
-        mass = _tumour_distance(tumour, x, y, z) + tumour.roughness_mm * surface
+        shape = _tumour_distance(tumour, x, y, z)
+        mass: _Array32 = (shape + tumour.roughness_mm * surface).astype(np.float32)
         skin = np.asarray(from_axis - limb.radius_mm * scale, dtype=np.float32)
-        body = _smooth_min(skin, mass - 0.5 * limb.fat_mm - 3.0, 14.0)
+        body = _smooth_min(skin, mass - np.float32(0.5 * limb.fat_mm + 3.0), 14.0)
 
         thickness = limb.fat_mm * (1 + 0.25 * self._field("fat_thickness", rows))
         muscle = from_axis - limb.radius_mm * scale + thickness
