@@ -75,6 +75,7 @@ class LiftedVitConfig:
         if (
             not self.taps
             or list(self.taps) != sorted(set(self.taps))
+            or self.taps[0] < 0
             or self.taps[-1] >= self.depth
         ):
             msg = f"taps {self.taps} must be increasing block indices below depth {self.depth}"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_vit3d import ImageFeatures
 from clickvol.layers.conv3d import DoubleConv, UShape, conv3
 from clickvol.layers.norms import InstanceNormReLU
@@ -40,6 +41,14 @@ class MultiLevelDecoderConfig:
     token_stride: int = 4
     num_prompt_maps: int = 0
     joined_scales: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.token_stride < 2 or self.token_stride % 2:
+            msg = (
+                f"token_stride is {self.token_stride}, but the decoder works on every second voxel; "
+                "it must be even"
+            )
+            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class FeatureSampling(nn.Module):
 
         Args:
             feature_map: (B, E, d, h, w).
-            prompts: the clicks, B of them or 1 for all.
+            prompts: the clicks, (B, N).
             patch_shape_dhw: (D, H, W) of the patch that the map was made from.
 
         Returns:
