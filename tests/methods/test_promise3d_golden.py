@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference import seeded_official
-from reference.golden import GOLDEN
 
 from clickvol.methods.promise3d import EncodedPatch, Promise3d, promise3d_preset
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.weights.official_promise3d import from_official
+from reference import seeded_official
+from reference.golden import GOLDEN
 
 CLICK_SETS = ("centre", "offcentre", "ten", "outside")
 TOLERANCE = 2e-4

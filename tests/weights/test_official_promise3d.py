@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from reference import seeded_official
 
 from clickvol.errors import DamagedWeightsError
 from clickvol.methods.promise3d import Promise3d, promise3d_preset
 from clickvol.weights.official_promise3d import from_official
+from reference import seeded_official
 
 
 def without_values(shapes):

@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from clickvol.errors import ConfigError
+from clickvol.image_encoders.lifted_vit3d import ImageFeatures
+from clickvol.mask_decoders.multi_level import (
+    MultiLevelDecoder,
+    MultiLevelDecoderConfig,
+    half_resolution,
+)
+from reference.compare import deviation, noise, randomise
+from reference.plain_decoder import plain_decoder
+
+
+def make_decoder(**changes):
+    options = {"feature_width": 5, "num_levels": 3, "width": 4, "image_width": 6}
+    return randomise(MultiLevelDecoder(MultiLevelDecoderConfig(**(options | changes))))
+
+
+def make_inputs(token_stride=4, tokens=(2, 3, 4), levels=3):
+    maps = tuple(noise(2, 5, *tokens, seed=level) for level in range(levels))
+    patch = noise(2, 1, *(n * token_stride for n in tokens), seed=9)
+    return maps, patch
+
+
+def run_split(decoder, maps, patch, prompt_maps=None):
+    # The deepest map is not known when the patch is prepared.
+    earlier = ImageFeatures((*maps[:-1], torch.full_like(maps[-1], torch.nan)))
+    return decoder(decoder.prepare(earlier, patch), maps[-1], prompt_maps)
+
+
+@pytest.mark.parametrize("token_stride", [2, 4, 8])
+def test_the_split_is_one_convolution_over_everything(token_stride):
+    decoder = make_decoder(token_stride=token_stride)
+    maps, patch = make_inputs(token_stride)
+    found = run_split(decoder, maps, patch)
+    assert found.shape == (2, 2, *patch.shape[2:])
+    assert deviation(found, plain_decoder(decoder, maps, patch)) < 1e-5
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_any_number_of_levels(levels):
+    decoder = make_decoder(num_levels=levels)
+    maps, patch = make_inputs(levels=levels)
+    assert deviation(run_split(decoder, maps, patch), plain_decoder(decoder, maps, patch)) < 1e-5
+
+
+def test_drawn_prompts_come_last_in_the_concatenation():
+    decoder = make_decoder(num_prompt_maps=3, joined_scales=(6, 8))
+    maps, patch = make_inputs()
+    drawn = noise(2, 3, 4, 6, 8, seed=5)
+    found = run_split(decoder, maps, patch, drawn)
+    assert deviation(found, plain_decoder(decoder, maps, patch, drawn)) < 1e-5
+    without = run_split(decoder, maps, patch, torch.zeros_like(drawn))
+    assert deviation(found, without) > 1e-2
+
+
+def test_prepared_once_is_prepared_each_time():
+    decoder = make_decoder()
+    maps, patch = make_inputs()
+    prepared = decoder.prepare(ImageFeatures(maps), patch)
+    for seed in (1, 2, 3):
+        deepest = noise(*maps[-1].shape, seed=20 + seed)
+        fresh = decoder(decoder.prepare(ImageFeatures(maps), patch), deepest, None)
+        assert torch.equal(decoder(prepared, deepest, None), fresh)
+
+
+def test_samples_of_a_batch_do_not_meet():
+    decoder = make_decoder()
+    maps, patch = make_inputs()
+    together = run_split(decoder, maps, patch)
+    for index in (0, 1):
+        one = slice(index, index + 1)
+        alone = run_split(decoder, tuple(m[one] for m in maps), patch[one])
+        assert deviation(together[one], alone) < 1e-5
+
+
+def test_half_resolution_is_trilinear_at_one_half():
+    patch = noise(2, 1, 4, 6, 8)
+    expected = torch.nn.functional.interpolate(
+        patch, scale_factor=0.5, mode="trilinear", align_corners=False
+    )
+    assert deviation(half_resolution(patch), expected) < 1e-6
+    assert half_resolution(torch.arange(8.0).view(1, 1, 2, 2, 2)).item() == 3.5
+
+
+def test_the_published_decoder_joins_641_channels():
+    with torch.device("meta"):
+        decoder = MultiLevelDecoder(MultiLevelDecoderConfig())
+    assert decoder.join.weight.shape == (128, 641, 3, 3, 3)
+    assert sum(p.numel() for p in decoder.parameters()) == 8_501_248
+
+
+@pytest.mark.parametrize("token_stride", [0, 1, 5])
+def test_a_token_stride_that_has_no_half_is_refused(token_stride):
+    with pytest.raises(ConfigError, match=f"token_stride is {token_stride}"):
+        MultiLevelDecoderConfig(token_stride=token_stride)
