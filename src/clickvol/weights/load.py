@@ -48,7 +48,11 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
     card_path = find_card(id_or_path)
     card = read_card(card_path)
     # A weights file is named by its card, never led elsewhere by it.
-    state = read_weights(card_path.with_name(Path(card.weights_file).name), sha256=card.sha256)
+    weights_name = Path(card.weights_file).name
+    if not weights_name:
+        msg = f"{card_path} names no weights file ({card.weights_file!r}); take it again"
+        raise DamagedWeightsError(msg)
+    state = read_weights(card_path.with_name(weights_name), sha256=card.sha256)
     try:
         config = network_config(card.network)
     except (ValidationError, ConfigError) as error:
@@ -58,14 +62,14 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
     # Random starting values would be drawn and thrown away: build on no device, then place the weights.
     with torch.device("meta"):
         network = Promise3d(config)
-    missing, unexpected = (
-        set(network.state_dict()) - set(state),
-        set(state) - set(network.state_dict()),
-    )
-    if missing or unexpected:
+    expected = network.state_dict()
+    missing, unexpected = set(expected) - set(state), set(state) - set(expected)
+    misshapen = {n for n in set(expected) & set(state) if state[n].shape != expected[n].shape}
+    if missing or unexpected or misshapen:
         msg = (
             f"the weights of {card.id} do not fit its card: missing {sorted(missing)[:3]}, "
-            f"unexpected {sorted(unexpected)[:3]}; take both again from where they came"
+            f"unexpected {sorted(unexpected)[:3]}, of another shape {sorted(misshapen)[:3]}; take both "
+            "again from where they came"
         )
         raise DamagedWeightsError(msg)
     network.load_state_dict(state, assign=True)
@@ -74,5 +78,27 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
 
 
 def network_config(content: dict[str, Any]) -> Promise3dConfig:
-    """Return the configuration that a card holds as plain values."""
-    return TypeAdapter(Promise3dConfig).validate_python(content)
+    """Return the configuration that a card holds as plain values.
+
+    Raises:
+        ConfigError: for an option that this version does not know, or values that contradict.
+        ValidationError: for values of a wrong type.
+    """
+    adapter = TypeAdapter(Promise3dConfig)
+    config = adapter.validate_python(content)
+    unknown = _unknown_names(content, adapter.dump_python(config))
+    if unknown:
+        msg = f"unknown option {', '.join(unknown)}"
+        raise ConfigError(msg)
+    return config
+
+
+def _unknown_names(content: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    """Return the dotted names in `content`, at any depth, that are not in `known`."""
+    names: list[str] = []
+    for name, value in content.items():
+        if name not in known:
+            names.append(name)
+        elif isinstance(value, dict):
+            names += [f"{name}.{inner}" for inner in _unknown_names(value, known[name])]
+    return names
