@@ -60,17 +60,31 @@ def run(looker, grid, place, plan=PLAN, extra=()):
     return found, mask
 
 
-def test_small_object_is_refined_with_finer_voxels_and_the_first_result_as_prompt():
+def test_small_object_is_looked_at_again_with_finer_voxels():
     grid = make_grid((100, 100, 100), (1.0, 1.0, 1.0))
     looker = AllKnowing((50, 50, 50), (12, 12, 12))
     found, mask = run(looker, grid, (47, 52, 50))
     assert looker.fields[0].voxel_mm == 3.0
-    assert looker.fields[-1].voxel_mm < 1.5
-    assert looker.priors[0] is None
-    assert looker.priors[-1].max() == pytest.approx(1.0, abs=0.02)
-    assert dice(mask, looker.truth(grid)) > 0.98
-    assert found.looks[0].reason.startswith("first look")
+    # 1.4 times the object on 32 voxels, rounded up to a fourth of an octave; the first look sees
+    # the object in whole voxels of 3 mm.
+    assert looker.fields[1].voxel_mm == pytest.approx(2**0.25)
+    assert len(looker.fields) == 2
+    assert dice(mask, looker.truth(grid)) > 0.97
+    assert [look.reason for look in found.looks] == [
+        "first look, centred on the first click",
+        "fitted to the object",
+    ]
     assert found.warnings == ()
+
+
+def test_large_object_is_refined_with_the_coarse_result_as_a_prompt():
+    grid = make_grid((130, 130, 230), (1.0, 1.0, 1.0))
+    looker = AllKnowing((115, 65, 65), (95, 40, 40))
+    run(looker, grid, (115, 65, 65))
+    tiles = [f for f, prior in zip(looker.fields, looker.priors, strict=True) if prior is not None]
+    assert len(tiles) > 1
+    assert all(tile.voxel_mm <= 3.0 for tile in tiles)
+    assert max(prior.max() for prior in looker.priors if prior is not None) > 0.99
 
 
 def test_object_of_twice_the_patch_is_covered_from_one_click_near_its_end():
@@ -89,7 +103,8 @@ def test_a_tumour_of_300_mm_is_covered():
     looker = AllKnowing((80, 80, 170), (60, 50, 150))
     found, mask = run(looker, grid, (80, 80, 60), plan)
     assert dice(mask, looker.truth(grid)) > 0.97
-    assert len(found.looks) <= 4 + 8
+    assert len(found.looks) <= 7 + 1 + 8
+    assert found.warnings == ()
 
 
 def test_object_wider_than_the_widest_field_of_view_is_reported():

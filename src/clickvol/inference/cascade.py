@@ -2,9 +2,10 @@
 
 A first look is centred on the first click. While the object found touches the border of the field of
 view and the scan goes on beyond it, a wider and coarser look is taken. Then the object is looked at
-again with voxels as fine as a bounded number of looks allows, with the coarse result as a prompt. All
-fields of view are laid out in patient millimetres and rounded to steps, so that a further click that
-changes the object little finds the same, already encoded, fields of view.
+again with a field of view fitted to it, and both results are averaged. Where that is coarser than the
+first look, the object is covered with finer looks, a bounded number of them, which take the coarse
+result as a prompt. All fields of view are laid out in patient millimetres and rounded to steps, so that
+a further click that changes the object little finds the same, already encoded, fields of view.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ _BORDER_VOXELS = 2
 
 # Each widening makes the voxels coarser by this factor.
 _WIDENING = 1.5
+
+# Looks that may be taken to see the whole object; the last ones only move, at the coarsest voxels.
+_MAX_WIDENINGS = 7
+
+# The first click stays in the field of view: at most this part of its side away from the middle.
+_MAX_SHIFT = 0.4
 
 # Side of a refining field of view over the side of the object it holds.
 _ROOM = 1.4
@@ -93,32 +100,28 @@ def run_cascade(
     """
     looks = [_first_look(looker, clicks, plan, patch_shape_dhw, stopwatch)]
     warnings: list[str] = []
-    while True:
-        last = looks[-1]
-        found = _object_box(last, clicks)
-        if found is None:
-            break
-        if not _is_cut_off(last, found, grid):
-            break
-        voxel_mm = last.field_of_view.voxel_mm * _WIDENING
-        if voxel_mm > plan.coarsest_voxel_mm * 1.001:
-            side = max(last.field_of_view.extent_mm)
+    found = _object_box(looks[-1], clicks)
+    while found is not None and _is_cut_off(looks[-1], found, grid):
+        wider = _widened(looks[-1].field_of_view, found, clicks, plan)
+        if wider == looks[-1].field_of_view or len(looks) == _MAX_WIDENINGS:
+            side = max(wider.extent_mm)
             warnings.append(
                 f"the object reaches the border of the widest field of view ({side:.0f} mm); parts "
                 "beyond it are missing; click there, too, and join the masks"
             )
             break
-        middle = _middle(last.field_of_view, found)
-        wider = _around(middle, voxel_mm, patch_shape_dhw)
         probability = looker.probability(wider, clicks, stopwatch)
         looks.append(Look(wider, probability, "widened: the object touched the border"))
-    coarse = looks[-1]
-    refined: list[Look] = []
+        found = _object_box(looks[-1], clicks)
+    layers = [looks[-1:]]
     if found is not None:
-        refined = _refine(looker, coarse, found, clicks, plan, stopwatch)
+        fitted = _fitted_look(looker, looks[-1], found, clicks, plan, stopwatch)
+        layers.append([fitted])
+        layers.append(_refine(looker, fitted, clicks, plan, stopwatch))
     with stopwatch.stage("paste"):
-        box, probability = _compose(coarse, refined, grid)
-    reports = [FieldOfViewReport.of(look.field_of_view, look.reason) for look in looks + refined]
+        box, probability = _compose(layers, grid)
+    taken = looks[:-1] + [look for layer in layers for look in layer]
+    reports = [FieldOfViewReport.of(look.field_of_view, look.reason) for look in taken]
     return CascadeResult(box, probability, tuple(reports), tuple(warnings))
 
 
@@ -194,6 +197,18 @@ def _is_cut_off(look: Look, found: VoxelBox, grid: VolumeGrid) -> bool:
     return False
 
 
+def _widened(
+    field: FieldOfView, found: VoxelBox, clicks: list[WorldClick], plan: FieldOfViewPlan
+) -> FieldOfView:
+    """Return a wider field of view around what was found; at the widest, it only moves towards it."""
+    voxel_mm = min(field.voxel_mm * _WIDENING, plan.coarsest_voxel_mm)
+    click = next(click for click in clicks if click.foreground).place.as_array()
+    reach_mm = _MAX_SHIFT * voxel_mm * np.array(field.shape_dhw[::-1])
+    middle = np.clip(_middle(field, found).as_array(), click - reach_mm, click + reach_mm)
+    x, y, z = middle.tolist()
+    return _around(WorldPointRAS(x, y, z), voxel_mm, field.shape_dhw)
+
+
 def _middle(field: FieldOfView, box: VoxelBox) -> WorldPointRAS:
     ends = np.array([box.start_dhw, box.stop_dhw], dtype=np.float64)
     d, h, w = (ends.mean(axis=0) - 0.5).tolist()
@@ -207,81 +222,91 @@ def _around(middle: WorldPointRAS, voxel_mm: float, shape: tuple[int, int, int])
     return FieldOfView(WorldPointRAS(x, y, z), voxel_mm, shape)
 
 
-def _refine(
+def _fitted_look(
     looker: Looker,
     coarse: Look,
     found: VoxelBox,
     clicks: list[WorldClick],
     plan: FieldOfViewPlan,
     stopwatch: Stopwatch,
-) -> list[Look]:
-    """Look again at the object with finer voxels; nothing where that would not be finer."""
+) -> Look:
+    """Look again with the object filling the patch as in training; the mean of both looks counts."""
     shape = coarse.field_of_view.shape_dhw
     sides_mm = np.array(found.shape_dhw) * coarse.field_of_view.voxel_mm
-    middle = _middle(coarse.field_of_view, found)
-    voxel_mm = _step_up(float((sides_mm / shape).max()) * _ROOM, plan.finest_voxel_mm)
-    fields = [_around(middle, voxel_mm, shape)]
-    if voxel_mm > plan.first_voxel_mm:
-        # The object was too large for one look: go back to the voxels of the first look.
-        fields = _tiles(middle, sides_mm, plan, shape)
-        voxel_mm = fields[0].voxel_mm
-    if voxel_mm > 0.9 * coarse.field_of_view.voxel_mm:
+    voxel_mm = _step_up(float((sides_mm / shape).max()) * _ROOM, plan)
+    field = _around(_middle(coarse.field_of_view, found), voxel_mm, shape)
+    before = _on_patch(coarse, field, stopwatch)
+    probability = looker.probability(field, clicks, stopwatch)
+    mean = np.asarray((before + probability) / 2, dtype=np.float32)
+    return Look(field, mean, "fitted to the object")
+
+
+def _refine(
+    looker: Looker,
+    fitted: Look,
+    clicks: list[WorldClick],
+    plan: FieldOfViewPlan,
+    stopwatch: Stopwatch,
+) -> list[Look]:
+    """Look at a large object's border with the voxels of the first look, or finer ones."""
+    found = _object_box(fitted, clicks)
+    if found is None or fitted.field_of_view.voxel_mm <= plan.first_voxel_mm:
         return []
     looks = []
+    fields = _tiles(fitted.field_of_view, found, plan)
     for number, field in enumerate(fields, start=1):
-        with stopwatch.stage("paste"):
-            prior = extract(
-                coarse.probability,
-                coarse.field_of_view.grid(),
-                field.grid(),
-                outside_value=0.0,
-            )
+        prior = _on_patch(fitted, field, stopwatch)
         if not ((prior > _FAINT) & (prior < 1 - _FAINT)).any():
             continue
         probability = looker.probability(field, clicks, stopwatch, prior=prior)
-        of = f" {number} of {len(fields)}" if len(fields) > 1 else ""
-        looks.append(Look(field, probability, f"refined where the object is{of}"))
+        looks.append(Look(field, probability, f"refined, part {number} of {len(fields)}"))
     return looks
 
 
-def _step_up(voxel_mm: float, finest_mm: float) -> float:
-    """Round a voxel side up to a step of a fourth of an octave above the finest."""
-    steps = max(0.0, np.ceil(4 * np.log2(voxel_mm / finest_mm) - 1e-6))
-    return float(finest_mm * 2 ** (steps / 4))
+def _on_patch(look: Look, field: FieldOfView, stopwatch: Stopwatch) -> Array32:
+    """Bring what a look found to the patch of another field of view."""
+    with stopwatch.stage("paste"):
+        return extract(look.probability, look.field_of_view.grid(), field.grid(), outside_value=0.0)
 
 
-def _tiles(
-    middle: WorldPointRAS,
-    sides_mm: NDArray[np.float64],
-    plan: FieldOfViewPlan,
-    shape: tuple[int, int, int],
-) -> list[FieldOfView]:
-    """Cover a box around `middle` with overlapping fields of view, the finest that are few enough."""
+def _step_up(voxel_mm: float, plan: FieldOfViewPlan) -> float:
+    """Round a voxel side up to a fourth of an octave above the finest, within the plan."""
+    steps = max(0.0, np.ceil(4 * np.log2(voxel_mm / plan.finest_voxel_mm) - 1e-6))
+    return float(min(plan.finest_voxel_mm * 2 ** (steps / 4), plan.coarsest_voxel_mm))
+
+
+def _tiles(field: FieldOfView, found: VoxelBox, plan: FieldOfViewPlan) -> list[FieldOfView]:
+    """Cover an object with overlapping fields of view, the finest that are few enough.
+
+    Empty where even those would hardly be finer than the field of view at hand.
+    """
+    shape = np.array(field.shape_dhw)
+    sides_mm = np.array(found.shape_dhw) * field.voxel_mm * 1.1
     voxel_mm = plan.finest_voxel_mm
     while True:
-        tile_mm = np.array(shape) * voxel_mm
+        tile_mm = shape * voxel_mm
         step_mm = tile_mm * (1 - _TILE_OVERLAP)
-        needed_mm = sides_mm * 1.1
-        counts = np.maximum(1, np.ceil((needed_mm - tile_mm) / step_mm - 1e-6) + 1).astype(int)
-        if counts.prod() <= _MAX_TILES or voxel_mm >= plan.coarsest_voxel_mm:
+        counts = np.maximum(1, np.ceil((sides_mm - tile_mm) / step_mm - 1e-6) + 1).astype(int)
+        if counts.prod() <= _MAX_TILES:
             break
         voxel_mm *= 2 ** (1 / 4)
-    centre_dhw = middle.as_array()[::-1]
+    if voxel_mm > 0.8 * field.voxel_mm:
+        return []
+    centre_dhw = _middle(field, found).as_array()[::-1]
     fields = []
     for index in np.ndindex(*counts.tolist()):
         offset_dhw = (np.array(index) - (counts - 1) / 2) * step_mm
         z, y, x = (centre_dhw + offset_dhw).tolist()
-        fields.append(_around(WorldPointRAS(x, y, z), voxel_mm, shape))
+        fields.append(_around(WorldPointRAS(x, y, z), voxel_mm, field.shape_dhw))
     return fields
 
 
-def _compose(coarse: Look, refined: list[Look], grid: VolumeGrid) -> tuple[VoxelBox, Array32]:
-    """Bring all looks to the scan's grid; where refined looks overlap, they are blended."""
-    threshold = _FAINT
-    base_grid = coarse.field_of_view.grid()
-    boxes = [paste_box(coarse.probability, base_grid, grid, threshold)]
-    boxes += [
-        paste_box(look.probability, look.field_of_view.grid(), grid, threshold) for look in refined
+def _compose(layers: list[list[Look]], grid: VolumeGrid) -> tuple[VoxelBox, Array32]:
+    """Bring all looks to the scan's grid; each layer covers the ones before, and blends within itself."""
+    boxes = [
+        paste_box(look.probability, look.field_of_view.grid(), grid, _FAINT)
+        for layer in layers
+        for look in layer
     ]
     known = [box for box in boxes if box is not None]
     if not known:
@@ -289,13 +314,19 @@ def _compose(coarse: Look, refined: list[Look], grid: VolumeGrid) -> tuple[Voxel
     whole = known[0]
     for box in known[1:]:
         whole = whole.union(box)
-    result = paste(coarse.probability, base_grid, grid, whole)
-    if not refined:
-        return whole, result
-    weighted = np.zeros_like(result)
-    weights = np.zeros_like(result)
-    ramp = _ramp(refined[0].field_of_view.shape_dhw)
-    for look in refined:
+    (base,) = layers[0]
+    result = paste(base.probability, base.field_of_view.grid(), grid, whole)
+    for layer in layers[1:]:
+        if layer:
+            result = _cover(result, whole, layer, grid)
+    return whole, result
+
+
+def _cover(below: Array32, whole: VoxelBox, layer: list[Look], grid: VolumeGrid) -> Array32:
+    """Lay the looks of a layer over what is known of a box of the scan."""
+    weighted, weights = np.zeros_like(below), np.zeros_like(below)
+    ramp = _ramp(layer[0].field_of_view.shape_dhw)
+    for look in layer:
         patch_grid = look.field_of_view.grid()
         part = paste_box(ramp, patch_grid, grid, 0.0)
         if part is None:
@@ -309,7 +340,8 @@ def _compose(coarse: Look, refined: list[Look], grid: VolumeGrid) -> tuple[Voxel
         weights[inner] += paste(ramp, patch_grid, grid, part)
         weighted[inner] += paste(look.probability * ramp, patch_grid, grid, part)
     share = np.minimum(weights, 1.0)
-    return whole, result * (1 - share) + weighted * (share / np.maximum(weights, 1e-6))
+    covered: Array32 = below * (1 - share) + weighted * (share / np.maximum(weights, 1e-6))
+    return covered
 
 
 def _ramp(shape: tuple[int, int, int]) -> Array32:
