@@ -2,8 +2,8 @@
 
 A first look is centred on the first click. While the object found touches the border of the field of
 view and the scan goes on beyond it, a wider and coarser look is taken. Then the object is looked at
-again with a field of view fitted to it, and both results are averaged. Where that is coarser than the
-first look, the object is covered with finer looks, a bounded number of them, which take the coarse
+again with a field of view fitted to it, which is what counts. Where that is coarser than the first look,
+the object is covered with finer looks, a bounded number of them, which take the coarse
 result as a prompt. All fields of view are laid out in patient millimetres and rounded to steps, so that
 a further click that changes the object little finds the same, already encoded, fields of view.
 """
@@ -37,8 +37,12 @@ _MAX_WIDENINGS = 7
 # The first click stays in the field of view: at most this part of its side away from the middle.
 _MAX_SHIFT = 0.4
 
-# Side of a refining field of view over the side of the object it holds.
-_ROOM = 1.4
+# Side of the fitted field of view over the longest side of the object. Training has 0.8 to 2.2; 1.2 was
+# better than 1.4 and 1.7 on four patients kept from training.
+_ROOM = 1.2
+
+# An object is refined in parts when its fitted voxels are coarser than the first look's by this factor.
+_COARSE = 1.25
 
 # Most fields of view that a refinement takes, and how much of a tile overlaps the next.
 _MAX_TILES = 8
@@ -116,8 +120,11 @@ def run_cascade(
     layers = [looks[-1:]]
     if found is not None:
         fitted = _fitted_look(looker, looks[-1], found, clicks, plan, stopwatch)
-        layers.append([fitted])
-        layers.append(_refine(looker, fitted, clicks, plan, stopwatch))
+        object_box = _object_box(fitted, clicks)
+        # A second look that finds nothing has lost the object: the first one stands.
+        if object_box is not None:
+            layers.append([fitted])
+            layers.append(_refine(looker, fitted, object_box, clicks, plan, stopwatch))
     with stopwatch.stage("paste"):
         box, probability = _compose(layers, grid)
     taken = looks[:-1] + [look for layer in layers for look in layer]
@@ -230,27 +237,32 @@ def _fitted_look(
     plan: FieldOfViewPlan,
     stopwatch: Stopwatch,
 ) -> Look:
-    """Look again with the object filling the patch as in training; the mean of both looks counts."""
+    """Look again with the object filling the patch as in training.
+
+    On four patients kept from training this was better than the mean with the look before it, than
+    giving that look as a prompt, and than the mean over a mirrored patch.
+    """
     shape = coarse.field_of_view.shape_dhw
     sides_mm = np.array(found.shape_dhw) * coarse.field_of_view.voxel_mm
     voxel_mm = _step_up(float((sides_mm / shape).max()) * _ROOM, plan)
     field = _around(_middle(coarse.field_of_view, found), voxel_mm, shape)
-    before = _on_patch(coarse, field, stopwatch)
     probability = looker.probability(field, clicks, stopwatch)
-    mean = np.asarray((before + probability) / 2, dtype=np.float32)
-    return Look(field, mean, "fitted to the object")
+    return Look(field, probability, "fitted to the object")
 
 
 def _refine(
     looker: Looker,
     fitted: Look,
+    found: VoxelBox,
     clicks: list[WorldClick],
     plan: FieldOfViewPlan,
     stopwatch: Stopwatch,
 ) -> list[Look]:
-    """Look at a large object's border with the voxels of the first look, or finer ones."""
-    found = _object_box(fitted, clicks)
-    if found is None or fitted.field_of_view.voxel_mm <= plan.first_voxel_mm:
+    """Look at the border of an object that needed coarser voxels than the first look, with finer ones.
+
+    The mean of both looks counts: a part of an object shows less of what it belongs to.
+    """
+    if fitted.field_of_view.voxel_mm <= _COARSE * plan.first_voxel_mm:
         return []
     looks = []
     fields = _tiles(fitted.field_of_view, found, plan)
@@ -259,7 +271,8 @@ def _refine(
         if not ((prior > _FAINT) & (prior < 1 - _FAINT)).any():
             continue
         probability = looker.probability(field, clicks, stopwatch, prior=prior)
-        looks.append(Look(field, probability, f"refined, part {number} of {len(fields)}"))
+        mean = np.asarray((prior + probability) / 2, dtype=np.float32)
+        looks.append(Look(field, mean, f"refined, part {number} of {len(fields)}"))
     return looks
 
 
@@ -282,7 +295,7 @@ def _tiles(field: FieldOfView, found: VoxelBox, plan: FieldOfViewPlan) -> list[F
     """
     shape = np.array(field.shape_dhw)
     sides_mm = np.array(found.shape_dhw) * field.voxel_mm * 1.1
-    voxel_mm = plan.finest_voxel_mm
+    voxel_mm = max(plan.finest_voxel_mm, field.voxel_mm / 2)
     while True:
         tile_mm = shape * voxel_mm
         step_mm = tile_mm * (1 - _TILE_OVERLAP)
