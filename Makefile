@@ -1,0 +1,44 @@
+# Everything runs in .venv, which `make setup` makes; every target is safe to run twice.
+# Another Python: make setup PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+
+.PHONY: setup demo test lint types fmt ci
+.DELETE_ON_ERROR:
+
+setup: $(INSTALLED)
+
+demo: setup
+	$(BIN)/clickvol demo
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+fmt: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci:
+	.ci/run
+
+# pip is the last thing that venv makes: without it the folder is unfinished and made anew.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: clickvol needs Python 3.11 or newer; install it, then: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+# The stamp is older than these two files as soon as one of them changes.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) -c constraints.txt -e ".[dev]"
+	@touch $@
