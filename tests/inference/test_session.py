@@ -90,7 +90,7 @@ def test_a_scan_unlike_ct_and_mr_is_said(phantom, model):
     assert any("unlike" in warning for warning in found.warnings)
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 40, 50), (64, 1, 64), (1, 1, 1)])
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 40, 50), (40, 1, 64), (1, 1, 1)])
 def test_scans_thinner_than_the_patch(phantom, model, shape):
     d, h, w = (int(v) for v in phantom.inside.as_array())
     whole = phantom.volume.array.shape

@@ -223,8 +223,8 @@ def _middle(field: FieldOfView, box: VoxelBox) -> WorldPointRAS:
 
 
 def _around(middle: WorldPointRAS, voxel_mm: float, shape: tuple[int, int, int]) -> FieldOfView:
-    """Return a field of view whose middle is rounded to 4 of its voxels."""
-    step = 4 * voxel_mm
+    """Return a field of view whose middle is rounded to 2 of its voxels."""
+    step = 2 * voxel_mm
     x, y, z = (np.rint(middle.as_array() / step) * step).tolist()
     return FieldOfView(WorldPointRAS(x, y, z), voxel_mm, shape)
 
@@ -283,9 +283,9 @@ def _on_patch(look: Look, field: FieldOfView, stopwatch: Stopwatch) -> Array32:
 
 
 def _step_up(voxel_mm: float, plan: FieldOfViewPlan) -> float:
-    """Round a voxel side up to a fourth of an octave above the finest, within the plan."""
-    steps = max(0.0, np.ceil(4 * np.log2(voxel_mm / plan.finest_voxel_mm) - 1e-6))
-    return float(min(plan.finest_voxel_mm * 2 ** (steps / 4), plan.coarsest_voxel_mm))
+    """Round a voxel side up to an eighth of an octave above the finest, within the plan."""
+    steps = max(0.0, np.ceil(8 * np.log2(voxel_mm / plan.finest_voxel_mm) - 1e-6))
+    return float(min(plan.finest_voxel_mm * 2 ** (steps / 8), plan.coarsest_voxel_mm))
 
 
 def _tiles(field: FieldOfView, found: VoxelBox, plan: FieldOfViewPlan) -> list[FieldOfView]:
@@ -302,7 +302,7 @@ def _tiles(field: FieldOfView, found: VoxelBox, plan: FieldOfViewPlan) -> list[F
         counts = np.maximum(1, np.ceil((sides_mm - tile_mm) / step_mm - 1e-6) + 1).astype(int)
         if counts.prod() <= _MAX_TILES:
             break
-        voxel_mm *= 2 ** (1 / 4)
+        voxel_mm *= 2 ** (1 / 8)
     if voxel_mm > 0.8 * field.voxel_mm:
         return []
     centre_dhw = _middle(field, found).as_array()[::-1]
