@@ -79,7 +79,9 @@ def extract(
     Returns:
         (D', H', W') float32 of the patch grid's shape.
     """
-    to_volume = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
+    array, to_volume = _run_with_patch(
+        array, np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
+    )
     places = _places(to_volume, patch_grid.shape_dhw, displacement_voxel)
     # Patch voxels per step of a volume axis, for averaging and for the reach past the border.
     step = np.linalg.norm(to_volume[:3, :3], axis=1)
@@ -94,13 +96,15 @@ def extract(
         return patch
     block = np.maximum(1, np.floor(step + 1e-3)).astype(int)
     seen = [place[inside] for place in places]
-    start = [max(int(np.floor(s.min())) - int(b), 0) for s, b in zip(seen, block, strict=True)]
-    stop = [
-        min(int(np.ceil(s.max())) + 1 + int(b), n)
-        for s, b, n in zip(seen, block, array.shape, strict=True)
+    # Blocks begin at the volume's first voxel, so that every field of view averages the same ones.
+    start = [
+        min(max(int(np.floor(s.min())) - b, 0), n - 1) // b * b
+        for s, b, n in zip(seen, block.tolist(), array.shape, strict=True)
     ]
-    start = [min(a, n - 1) for a, n in zip(start, array.shape, strict=True)]
-    stop = [max(b, a + 1) for a, b in zip(start, stop, strict=True)]
+    stop = [
+        min(-(-(int(np.ceil(s.max())) + 1 + b) // b) * b, n)
+        for s, b, n in zip(seen, block.tolist(), array.shape, strict=True)
+    ]
     under = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     coarse = _block_mean(under, block)
     at = np.stack(
@@ -193,6 +197,28 @@ def _paste_separable(
             np.minimum(low + 1, last), axis=axis
         ) * above.reshape(across)
     return values
+
+
+def _run_with_patch(
+    array: NDArray[np.generic], to_volume: NDArray[np.float64]
+) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Flip volume axes that run against the patch, so that a flipped copy of a scan has the same blocks.
+
+    Args:
+        array: (D, H, W).
+        to_volume: (4, 4), from patch voxels to voxels of the array.
+
+    Returns:
+        A view of the array, and the matrix to its voxels.
+    """
+    matrix = to_volume.copy()
+    for axis in range(3):
+        row = matrix[axis]
+        if row[np.abs(row[:3]).argmax()] < 0:
+            matrix[axis] = -row
+            matrix[axis, 3] += array.shape[axis] - 1
+            array = np.flip(array, axis)
+    return array, matrix
 
 
 def _places(
