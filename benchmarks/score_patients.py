@@ -8,6 +8,7 @@ ball has the one radius (50 mm) that is best on average for these data; it knows
 
 import argparse
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -60,6 +61,29 @@ def score_case(record: CaseRecord, model: LoadedModel, seed: int) -> dict[str, o
     }
 
 
+def write_scores(
+    card: Path, rows: list[dict[str, object]], patients: list[str], seeds: list[int]
+) -> None:
+    """Put the mean of each modality into a model card, with the command that measured it."""
+    seeds_text = " ".join(map(str, seeds))
+    command = f"python benchmarks/score_patients.py --seeds {seeds_text}"
+    content = json.loads(card.read_text(encoding="utf-8"))
+    content["scores"] = [
+        {
+            "modality": modality,
+            "mean_dice": round(float(np.mean([row["dice"] for row in of])), 4),
+            "mean_dice_of_ball": round(float(np.mean([row["ball_dice"] for row in of])), 4),
+            "clicks": len(of),
+            "patients": patients,
+            "protocol": "one seeded random click in the tumour, whole scan, its own grid",
+            "command": command,
+        }
+        for modality in ("CT", "MR")
+        if (of := [row for row in rows if row["modality"] == modality])
+    ]
+    card.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Print the table, and write it as CSV where asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -68,6 +92,9 @@ def main() -> None:
     parser.add_argument("--patients", nargs="+", default=list(VALIDATION_PATIENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--csv", type=Path)
+    parser.add_argument(
+        "--card", type=Path, help="model card that the mean scores are written into"
+    )
     options = parser.parse_args()
     model = load_model(options.model)
     rows = []
@@ -89,6 +116,8 @@ def main() -> None:
             ours = np.mean([row["dice"] for row in of])
             baseline = np.mean([row["ball_dice"] for row in of])
             print(f"\n{modality}: mean Dice {ours:.3f}, ball {baseline:.3f}, {len(of)} clicks")
+    if options.card:
+        write_scores(options.card, rows, options.patients, options.seeds)
     if options.csv:
         with options.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -22,12 +22,14 @@ class ModelSection(_Section):
         title: one line for lists.
         method: "promise3d".
         preset: a preset of the method.
+        notes: limits that a user of the model should know, one sentence each.
     """
 
     id: str
     title: str
     method: Literal["promise3d"] = "promise3d"
     preset: str
+    notes: list[str] = []
 
 
 class FolderSection(_Section):

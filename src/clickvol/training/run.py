@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def train_from_config(
     torch.manual_seed(config.run.seed)
     network_config = promise3d_preset(config.model.preset)
     state = _fresh_state(config, network_config)
-    # Where a run is kept and how often it saves may change on the way; what it computes may not.
-    fingerprint = config.model_dump_json(exclude={"run": {"folder", "checkpoint_every", "threads"}})
+    # What a run is called, where it is kept and how often it saves may change; what it computes may not.
+    aside = {"model": {"id", "title", "notes"}, "run": {"folder", "checkpoint_every", "threads"}}
+    fingerprint = config.model_dump_json(exclude=aside)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file() and not fresh:
         restore_state(state, checkpoint, fingerprint)
@@ -78,7 +80,9 @@ def train_from_config(
         worker_init_fn=_leave_the_cores_to_the_trainer,
     )
     fit(state, batches, config, checkpoint=checkpoint, fingerprint=fingerprint, report=report)
-    return _write_model(state, config, network_config, config_path)
+    settings = [f" --set {shlex.quote(override)}" for override in overrides]
+    command = f"clickvol train {config_path}" + "".join(settings)
+    return _write_model(state, config, network_config, command)
 
 
 def _leave_the_cores_to_the_trainer(_: int) -> None:
@@ -123,7 +127,7 @@ def _sample_stream(config: TrainConfig, network_config: Promise3dConfig) -> Samp
 
 
 def _write_model(
-    state: TrainState, config: TrainConfig, network_config: Promise3dConfig, config_path: Path
+    state: TrainState, config: TrainConfig, network_config: Promise3dConfig, command: str
 ) -> Path:
     """Write the averaged weights in half precision, and their card."""
     weights = config.run.folder / f"{config.model.id}.safetensors"
@@ -143,8 +147,9 @@ def _write_model(
         ),
         modalities=sorted({folder.modality for folder in config.data.folders}),
         training_data=_sources(config),
-        training_command=f"clickvol train {config_path}",
+        training_command=command,
         licence="Apache-2.0",
+        notes=config.model.notes,
         num_parameters=int(np.sum([p.numel() for p in state.network.parameters()])),
         dtype="float16",
         bytes=size,
