@@ -75,10 +75,12 @@ def read_labelled(record: CaseRecord) -> LabelledVolume:
     """Read a labelled scan.
 
     Raises:
-        ConfigError: when label and image are not on one grid, or the label is empty.
+        UnreadableVolumeError: when one of them cannot be read, or the label holds a single value.
+        ConfigError: when label and image are not on one grid.
     """
     image, label = read_volume(record.image), read_volume(record.label)
-    if not np.allclose(image.grid.affine_ras_mm, label.grid.affine_ras_mm, atol=1e-3):
+    one_place = np.allclose(image.grid.affine_ras_mm, label.grid.affine_ras_mm, atol=1e-3)
+    if not one_place or image.grid.shape_dhw != label.grid.shape_dhw:
         msg = f"{record.label} is not on the grid of {record.image}; resample it to that grid"
         raise ConfigError(msg)
     mask = (label.array.astype(np.float32) > 0).astype(np.uint8)

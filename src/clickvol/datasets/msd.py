@@ -32,7 +32,8 @@ def list_msd_cases(folder: Path, modality: Modality) -> list[CaseRecord]:
     """Return the training cases of an MSD folder in the order of its dataset.json.
 
     Raises:
-        ConfigError: when the folder or its dataset.json is missing or names files that are not there.
+        ConfigError: when the folder or its dataset.json is missing, has another form, or names files
+            that are not there.
     """
     index = folder / "dataset.json"
     if not index.is_file():
@@ -41,10 +42,22 @@ def list_msd_cases(folder: Path, modality: Modality) -> list[CaseRecord]:
         )
         raise ConfigError(msg)
     cases = []
-    for pair in json.loads(index.read_text(encoding="utf-8"))["training"]:
-        image, label = folder / pair["image"], folder / pair["label"]
+    for image_name, label_name in _read_pairs(index):
+        image, label = folder / image_name, folder / label_name
         if not image.is_file() or not label.is_file():
-            msg = f"{index} names {pair['image']}, but the image or its label is missing"
+            msg = f"{index} names {image_name}, but the image or its label is missing"
             raise ConfigError(msg)
         cases.append(CaseRecord(image.name.removesuffix(".nii.gz"), modality, image, label))
     return cases
+
+
+def _read_pairs(index: Path) -> list[tuple[str, str]]:
+    try:
+        pairs = json.loads(index.read_text(encoding="utf-8"))["training"]
+        return [(str(pair["image"]), str(pair["label"])) for pair in pairs]
+    except (ValueError, TypeError, KeyError) as error:
+        msg = (
+            f'{index} is not the index of an MSD folder, which is {{"training": [{{"image": "...", '
+            f'"label": "..."}}, ...]}}: {error!r}'
+        )
+        raise ConfigError(msg) from error
