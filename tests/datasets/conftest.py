@@ -1,0 +1,43 @@
+import pytest
+
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.sampling import SamplingSection
+from clickvol.volumes.phantoms import make_phantom
+from reference.labelled import block_case
+
+
+def _phantom(diameter_mm):
+    phantom = make_phantom(
+        7, shape_dhw=(40, 72, 72), spacing_dhw_mm=(3.3, 2.0, 2.0), tumour_diameter_mm=diameter_mm
+    )
+    return LabelledVolume.of(phantom.volume, phantom.truth.array)
+
+
+@pytest.fixture(scope="session")
+def phantom_case():
+    return _phantom(60)
+
+
+@pytest.fixture(scope="session")
+def large_case():
+    """So large that few of its voxels lie at its surface."""
+    return _phantom(120)
+
+
+@pytest.fixture(scope="session")
+def box_case():
+    return block_case()
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """Sampling without any augmentation of the geometry but mirroring."""
+    return SamplingSection(
+        cut_share=0,
+        rotation_degrees=0,
+        stretch=0,
+        elastic_voxels=0,
+        extra_click_share=0,
+        prior_share=0,
+        max_shift=0,
+    )
