@@ -130,6 +130,18 @@ def test_each_axis_averages_by_its_own_step():
     assert patch[:, 0, 0].tolist() == [0, 0, 100, 0, 0]
 
 
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_a_place_has_the_same_value_in_every_field_of_view(shift):
+    """Also on noise, sampled with voxels that are no multiple of the scan's."""
+    array = np.random.default_rng(0).normal(size=(60, 60, 60)).astype(np.float32)
+    grid = make_grid((60, 60, 60), (1, 1, 1), signs=(1, -1, -1), at=(0, 60, 60))
+    one = make_grid((8, 8, 8), (4.5, 4.5, 4.5), at=(6.2, 7.3, 8.4))
+    other = make_grid((8, 8, 8), (4.5, 4.5, 4.5), at=np.array([6.2, 7.3, 8.4]) + 4.5 * shift)
+    seen, again = (extract(array, grid, g, outside_value=0) for g in (one, other))
+    assert np.abs(seen).max() > 0.1
+    assert np.abs(seen[shift:, shift:, shift:] - again[:-shift, :-shift, :-shift]).max() < 1e-4
+
+
 def test_outside_the_volume_is_the_value_asked_for():
     grid = make_grid((4, 4, 4), (1, 1, 1))
     wider = make_grid((8, 8, 8), (1, 1, 1), at=(-2, -2, -2))
