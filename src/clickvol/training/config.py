@@ -121,7 +121,7 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
         raise ConfigError(msg)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not valid TOML: {error}"
         raise ConfigError(msg) from error
     for override in overrides:

@@ -18,6 +18,7 @@ from clickvol.shapes import PADDING_LABEL
 from clickvol.training.config import OptimiserSection, TrainConfig
 from clickvol.training.losses import dice_cross_entropy
 from clickvol.training.state import TrainState, save_state
+from clickvol.volumes.atomic import atomic_path
 
 _LOG_EVERY = 20
 
@@ -85,6 +86,19 @@ def fit(
         if state.step % config.run.checkpoint_every == 0:
             save_state(state, checkpoint, fingerprint)
     save_state(state, checkpoint, fingerprint)
+
+
+def forget_after(step: int, log: Path) -> None:
+    """Drop the log's lines of steps that will be done again, and a line that a crash cut short."""
+    if not log.is_file():
+        return
+    kept: list[str] = []
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    with atomic_path(log, log.suffix) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _forward(

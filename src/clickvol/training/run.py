@@ -17,10 +17,10 @@ from clickvol.datasets.samples import LabelledVolume, stack
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import Promise3d, Promise3dConfig, promise3d_preset
 from clickvol.training.config import TrainConfig, read_train_config
-from clickvol.training.loop import fit
+from clickvol.training.loop import fit, forget_after
 from clickvol.training.state import TrainState, restore_state
 from clickvol.version import __version__
-from clickvol.volumes.atomic import atomic_path
+from clickvol.volumes.atomic import atomic_path, remove_abandoned
 from clickvol.weights.card import FieldOfViewPlan, ModelCard, read_card
 from clickvol.weights.load import load_model
 from clickvol.weights.safe_file import write_weights
@@ -65,8 +65,8 @@ def train_from_config(
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file() and not fresh:
         restore_state(state, checkpoint, fingerprint)
-    elif fresh:
-        (folder / "log.jsonl").unlink(missing_ok=True)
+    remove_abandoned(folder)
+    forget_after(state.step, folder / "log.jsonl")
     with atomic_path(folder / "config.json", ".json") as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     last_step = min(config.optimiser.steps, max_steps or config.optimiser.steps)

@@ -1,5 +1,6 @@
 """What a run must remember to go on as if it had never stopped."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import Promise3d
 from clickvol.volumes.atomic import atomic_path
+
+_PARTS = ("step", "fingerprint", "network", "optimiser", "average")
 
 
 @dataclass(slots=True, eq=False)
@@ -52,16 +55,40 @@ def restore_state(state: TrainState, path: Path, fingerprint: str) -> None:
     """Read a checkpoint into a state of the same configuration.
 
     Raises:
-        ConfigError: when the checkpoint is of another configuration.
+        ConfigError: when the checkpoint is damaged, or of another configuration.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _read_content(path)
     if content["fingerprint"] != fingerprint:
         msg = (
             f"{path} was written with another configuration; use --fresh to start again, or another "
             "run.folder"
         )
         raise ConfigError(msg)
+    try:
+        state.network.load_state_dict(content["network"])
+        state.optimiser.load_state_dict(content["optimiser"])
+    except (RuntimeError, ValueError) as error:
+        msg = (
+            f"{path} was written with another version of the network; use --fresh to start again, or "
+            "another run.folder"
+        )
+        raise ConfigError(msg) from error
     state.step = content["step"]
-    state.network.load_state_dict(content["network"])
-    state.optimiser.load_state_dict(content["optimiser"])
     state.average = content["average"]
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote; nothing in the file is ever run."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: content[name] for name in _PARTS}
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        msg = f"{path} is not a checkpoint of a training run; use --fresh to start again"
+        raise ConfigError(msg) from error

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from clickvol.errors import OutputError
 
+_TEMPORARY_PREFIX = ".clickvol-"
+
 
 @contextlib.contextmanager
 def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
@@ -28,7 +30,7 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
         OutputError: when the file system refuses (no space, no permission).
     """
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f".clickvol-{secrets.token_hex(6)}{suffix}")
+    temporary = final.with_name(f"{_TEMPORARY_PREFIX}{secrets.token_hex(6)}{suffix}")
     try:
         yield temporary
         _flush_to_disk(temporary)
@@ -41,6 +43,12 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
         # After the move there is nothing left to remove.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder nobody else writes to."""
+    for abandoned in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        abandoned.unlink(missing_ok=True)
 
 
 def _flush_to_disk(path: Path) -> None:
