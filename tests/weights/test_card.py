@@ -65,8 +65,15 @@ def test_weights_without_a_card_are_refused(tmp_path):
 def test_a_folder_must_hold_one_card(tmp_path, count):
     for number in range(count):
         (tmp_path / f"{number}.json").write_text("{}")
-    with pytest.raises(ModelNotFoundError, match=f"holds {count} .json files"):
+        (tmp_path / f"{number}.safetensors").write_bytes(b"")
+    with pytest.raises(ModelNotFoundError, match=f"holds {count} cards with weights"):
         find_card(tmp_path)
+
+
+def test_other_json_files_in_a_model_folder_are_no_cards(save_model, tmp_path):
+    path = save_model()
+    (tmp_path / "config.json").write_text("{}")
+    assert find_card(tmp_path) == path
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,14 @@ def find_card(id_or_path: str | Path) -> Path:
         return shipped
     path = Path(id_or_path)
     if path.is_dir():
-        cards = sorted(path.glob("*.json"))
+        # Other .json files may lie there: a training run keeps its configuration beside its model.
+        cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").is_file())
         if len(cards) == 1:
             return cards[0]
-        msg = f"{path} holds {len(cards)} .json files, but a model folder holds one card; name it"
+        msg = (
+            f"{path} holds {len(cards)} cards with weights beside them, but a model folder holds one; "
+            "give the path of a card"
+        )
         raise ModelNotFoundError(msg)
     if path.is_file():
         card = path if path.suffix == ".json" else path.with_suffix(".json")
