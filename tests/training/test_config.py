@@ -1,0 +1,81 @@
+import pytest
+
+from clickvol.errors import ConfigError
+from clickvol.training.config import read_train_config
+
+
+@pytest.fixture
+def config_path(write_config):
+    return write_config("run")[0]
+
+
+def test_values_and_defaults(config_path):
+    config = read_train_config(config_path, [])
+    assert config.model.preset == "tiny"
+    assert config.model.method == "promise3d"
+    assert config.optimiser.steps == 8
+    assert config.optimiser.weight_decay == 0.01
+    assert config.sampling.first_voxel_mm == 3.0
+    assert config.data.folders == []
+
+
+def test_overrides_are_values_as_in_toml_or_bare_words(config_path):
+    overrides = [
+        "optimiser.learning_rate=2e-4",
+        "run.precision=bfloat16",
+        "model.title=a title of words",
+        'data.validation_patients=["001", "002"]',
+        "sampling.fitted_extents=[1.0, 2.0]",
+        "data.root=/some/where",
+        "optimiser.steps=9",
+        "optimiser.steps=10",
+    ]
+    config = read_train_config(config_path, overrides)
+    assert config.optimiser.learning_rate == 2e-4
+    assert config.run.precision == "bfloat16"
+    assert config.model.title == "a title of words"
+    assert config.data.validation_patients == ("001", "002")
+    assert config.sampling.fitted_extents == (1.0, 2.0)
+    assert str(config.data.root) == "/some/where"
+    assert config.optimiser.steps == 10
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.steps=0", r"optimiser\.steps: "),
+        ("optimiser.steps=many", r"optimiser\.steps: "),
+        ("optimiser.novelty=1", r"optimiser\.novelty: "),
+        ("novelty.a=1", "novelty: "),
+        ("run.precision=float16", r"run\.precision: "),
+        ("data.phantom_share=1.5", r"data\.phantom_share: "),
+        ("optimiser.steps", "--set takes section.field=value"),
+        ("=1", "--set takes section.field=value"),
+        ("optimiser.=1", "--set takes section.field=value"),
+        ("optimiser.steps.more=1", "steps is a value, not a section"),
+    ],
+)
+def test_a_wrong_override_is_named(config_path, override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_train_config(config_path, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.toml does not exist"):
+        read_train_config(tmp_path / "no.toml", [])
+
+
+@pytest.mark.parametrize("content", [b"[model", b"\xff\xfe", b"a = 1\na = 2"])
+def test_what_is_not_toml_is_refused(tmp_path, content):
+    path = tmp_path / "c.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        read_train_config(path, [])
+
+
+def test_a_missing_section_is_named(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[model]\nid = 't'\ntitle = 't'\npreset = 'tiny'\n")
+    with pytest.raises(ConfigError, match="optimiser: Field required"):
+        read_train_config(path, [])

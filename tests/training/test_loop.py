@@ -1,0 +1,187 @@
+import json
+import math
+
+import pytest
+import torch
+
+from clickvol.datasets.samples import MAX_CLICKS, TrainingSample
+from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.shapes import PADDING_LABEL
+from clickvol.training.config import OptimiserSection, TrainConfig
+from clickvol.training.loop import fit, learning_rate
+from clickvol.training.state import TrainState
+from reference.compare import noise
+
+
+def make_config(**sections):
+    content = {
+        "model": {"id": "t", "title": "t", "preset": "tiny"},
+        "sampling": {"corrected_click_share": 0.0},
+        "optimiser": {"steps": 4, "warmup_steps": 0},
+        "run": {"folder": "unused", "precision": "float32"},
+    }
+    for name, change in sections.items():
+        content[name] = content[name] | change
+    return TrainConfig.model_validate(content)
+
+
+def make_state():
+    torch.manual_seed(6)
+    network = Promise3d(promise3d_preset("tiny"))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.0)
+    average = {name: value.detach().clone() for name, value in network.named_parameters()}
+    return TrainState(step=0, network=network, optimiser=optimiser, average=average)
+
+
+def make_batch(seed=0):
+    label = torch.zeros(2, 1, 16, 16, 16, dtype=torch.uint8)
+    label[:, :, 4:12, 5:11, 3:13] = 1
+    points = torch.zeros(2, MAX_CLICKS, 3)
+    points[:, 0] = torch.tensor([8.0, 8.0, 8.0])
+    labels = torch.full((2, MAX_CLICKS), PADDING_LABEL)
+    labels[:, 0] = 1
+    patch = noise(2, 1, 16, 16, 16, seed=seed) + label
+    return TrainingSample(patch, label, points, labels, torch.zeros(2, 1, 16, 16, 16))
+
+
+def run(state, batches, config, folder):
+    reported = []
+    fit(
+        state,
+        batches,
+        config,
+        checkpoint=folder / "checkpoint.pt",
+        fingerprint="f",
+        report=reported.append,
+    )
+    return reported
+
+
+def test_the_rate_rises_linearly_then_falls_as_a_cosine():
+    config = OptimiserSection(steps=110, warmup_steps=10, learning_rate=2.0)
+    assert learning_rate(0, config) == pytest.approx(0.2)
+    assert learning_rate(4, config) == pytest.approx(1.0)
+    assert learning_rate(9, config) == pytest.approx(2.0)
+    assert learning_rate(10, config) == pytest.approx(2.0)
+    # A quarter, a half, all of the way: (1 + cos) / 2 of 99 %, above 1 %.
+    quarter = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi / 4))
+    assert learning_rate(35, config) == pytest.approx(2 * quarter)
+    assert learning_rate(60, config) == pytest.approx(2 * (0.01 + 0.99 / 2))
+    assert learning_rate(110, config) == pytest.approx(0.02)
+    assert learning_rate(10_000, config) == pytest.approx(0.02)
+
+
+def test_a_schedule_that_is_all_warm_up_has_no_division_by_zero():
+    config = OptimiserSection(steps=5, warmup_steps=5, learning_rate=1.0)
+    assert [learning_rate(s, config) for s in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert learning_rate(5, config) == pytest.approx(1.0)
+    assert learning_rate(0, OptimiserSection(steps=5, warmup_steps=0, learning_rate=1.0)) == 1.0
+
+
+def test_each_step_uses_its_rate(tmp_path):
+    state = make_state()
+    config = make_config(optimiser={"steps": 4, "warmup_steps": 2, "learning_rate": 0.01})
+    run(state, [make_batch()], config, tmp_path)
+    assert [g["lr"] for g in state.optimiser.param_groups] == [pytest.approx(0.005)]
+    run(state, [make_batch()], config, tmp_path)
+    assert [g["lr"] for g in state.optimiser.param_groups] == [pytest.approx(0.01)]
+
+
+def test_the_loss_falls(tmp_path, log_every_second_step):
+    config = make_config(optimiser={"learning_rate": 0.003, "steps": 20})
+    reported = run(make_state(), [make_batch()] * 12, config, tmp_path)
+    assert [figures["step"] for figures in reported] == [2, 4, 6, 8, 10, 12]
+    assert reported[-1]["loss"] < 0.8 * reported[0]["loss"]
+    assert all(0 <= figures["dice"] <= 1 for figures in reported)
+
+
+def test_the_log_is_what_was_reported(tmp_path, log_every_second_step):
+    reported = run(make_state(), [make_batch()] * 4, make_config(), tmp_path)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == reported
+
+
+def test_a_young_average_follows_closely(tmp_path):
+    state = make_state()
+    before = {name: value.clone() for name, value in state.average.items()}
+    run(state, [make_batch()], make_config(optimiser={"average_decay": 0.998}), tmp_path)
+    for name, value in state.network.named_parameters():
+        # After step 1 the decay is (1 + 1) / (10 + 1).
+        expected = before[name] * 2 / 11 + value.detach() * 9 / 11
+        torch.testing.assert_close(state.average[name], expected, rtol=0, atol=1e-6)
+
+
+def test_an_average_without_memory_is_the_network(tmp_path):
+    state = make_state()
+    run(state, [make_batch()] * 2, make_config(optimiser={"average_decay": 0.0}), tmp_path)
+    for name, value in state.network.named_parameters():
+        torch.testing.assert_close(state.average[name], value.detach(), rtol=0, atol=1e-7)
+
+
+def test_gradients_are_clipped(tmp_path):
+    state = make_state()
+    run(state, [make_batch()], make_config(optimiser={"max_gradient_norm": 1e-3}), tmp_path)
+    squares = [p.grad.square().sum() for p in state.network.parameters()]
+    assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def prompts_seen(monkeypatch):
+    """Record the labels of every decoding."""
+    seen = []
+    original = Promise3d.decode
+
+    def record(self, encoded, prompts, prior=None):
+        seen.append((prompts.points_dhw.clone(), prompts.labels.clone()))
+        return original(self, encoded, prompts, prior)
+
+    monkeypatch.setattr(Promise3d, "decode", record)
+    return seen
+
+
+def test_without_correction_the_given_clicks_are_used(tmp_path, monkeypatch):
+    seen = prompts_seen(monkeypatch)
+    run(make_state(), [make_batch()], make_config(), tmp_path)
+    assert len(seen) == 1
+    assert torch.equal(seen[0][1], make_batch().labels)
+
+
+def test_a_correction_is_one_more_click_into_the_error(tmp_path, monkeypatch):
+    seen = prompts_seen(monkeypatch)
+    config = make_config(sampling={"corrected_click_share": 1.0})
+    batch = make_batch()
+    run(make_state(), [batch], config, tmp_path)
+    (_, before), (points, after) = seen
+    assert torch.equal(before, batch.labels)
+    assert torch.equal(after[:, 0], before[:, 0])
+    assert (after[:, 2:] == PADDING_LABEL).all()
+    for sample in (0, 1):
+        d, h, w = points[sample, 1].long().tolist()
+        # An object voxel that was missed, or another that was taken: the label says which.
+        assert after[sample, 1] == batch.label[sample, 0, d, h, w]
+    # The batch of the loader is left as it was.
+    assert torch.equal(batch.labels, make_batch().labels)
+
+
+def test_no_free_slot_means_no_correction(tmp_path, monkeypatch):
+    seen = prompts_seen(monkeypatch)
+    batch = make_batch()
+    batch.labels[:] = 1
+    run(make_state(), [batch], make_config(sampling={"corrected_click_share": 1.0}), tmp_path)
+    assert torch.equal(seen[1][1], batch.labels)
+
+
+def test_bfloat16_trains_too(tmp_path, log_every_second_step):
+    config = make_config(run={"precision": "bfloat16"})
+    state = make_state()
+    reported = run(state, [make_batch()] * 2, config, tmp_path)
+    assert math.isfinite(reported[0]["loss"])
+    assert {p.dtype for p in state.network.parameters()} == {torch.float32}
+
+
+def test_checkpoints_come_at_their_steps_and_at_the_end(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        "clickvol.training.loop.save_state", lambda state, *_: steps.append(state.step)
+    )
+    run(make_state(), [make_batch()] * 5, make_config(run={"checkpoint_every": 2}), tmp_path)
+    assert steps == [2, 4, 5]

@@ -1,0 +1,225 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from clickvol.errors import ConfigError
+from clickvol.methods.promise3d import promise3d_preset
+from clickvol.training.run import train_from_config
+from clickvol.weights.card import read_card
+from clickvol.weights.load import load_model, network_config
+
+pytestmark = pytest.mark.slow
+
+
+def weights_of(folder):
+    return (folder / "t.safetensors").read_bytes()
+
+
+def log_steps(folder):
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def whole_run(write_config, log_every_second_step):
+    """Train all eight steps; return configuration and folder."""
+    path, folder = write_config("whole")
+    train_from_config(path, [])
+    return path, folder
+
+
+def test_a_run_leaves_log_checkpoint_configuration_and_model(whole_run):
+    folder = whole_run[1]
+    names = ["checkpoint.pt", "config.json", "log.jsonl", "t.json", "t.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    assert log_steps(folder) == [2, 4, 6, 8]
+    assert json.loads((folder / "config.json").read_text())["run"]["seed"] == 3
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 8
+
+
+def test_the_card_says_what_the_model_is(whole_run):
+    path, folder = whole_run
+    card = read_card(folder)
+    assert card.id == "t"
+    assert card.training_command == f"clickvol train {path}"
+    assert card.training_data == ["2 synthetic scans of this package (volumes/phantoms.py)"]
+    assert network_config(card.network) == promise3d_preset("tiny")
+    assert card.fields_of_view.model_dump() == {
+        "first_voxel_mm": 3.0,
+        "finest_voxel_mm": 1.0,
+        "coarsest_voxel_mm": 6.0,
+    }
+    assert card.bytes == len(weights_of(folder))
+    assert card.sha256 == hashlib.sha256(weights_of(folder)).hexdigest()
+
+
+def test_the_model_is_the_average_in_half_precision(whole_run):
+    folder = whole_run[1]
+    model = load_model(folder / "t.json", device="cpu")
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert model.card.num_parameters == sum(v.numel() for v in kept["average"].values())
+    loaded = model.network.state_dict()
+    for name, value in kept["average"].items():
+        assert torch.equal(loaded[name], value.half().float())
+    gaussian = "prompt_encoder.positions.gaussian"
+    assert torch.equal(loaded[gaussian], kept["network"][gaussian].half().float())
+    assert any(not torch.equal(kept["average"][n], kept["network"][n]) for n in kept["average"])
+
+
+@pytest.mark.parametrize("stops", [(3,), (1, 6)])
+def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(
+    whole_run, write_config, stops
+):
+    path, folder = write_config("parts")
+    for stop in stops:
+        train_from_config(path, [], max_steps=stop)
+        assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == stop
+        assert weights_of(folder) != weights_of(whole_run[1])
+    train_from_config(path, [])
+    assert weights_of(folder) == weights_of(whole_run[1])
+    ours, theirs = (
+        torch.load(f / "checkpoint.pt", weights_only=True)["network"]
+        for f in (folder, whole_run[1])
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_finished_run_is_not_trained_further(whole_run):
+    path, folder = whole_run
+    before = weights_of(folder)
+    train_from_config(path, [])
+    assert weights_of(folder) == before
+    assert log_steps(folder) == [2, 4, 6, 8]
+
+
+def test_another_seed_gives_other_weights(whole_run, write_config):
+    path, folder = write_config("other")
+    card = train_from_config(path, ["run.seed=4"])
+    assert weights_of(folder) != weights_of(whole_run[1])
+    assert read_card(card).training_command == f"clickvol train {path} --set run.seed=4"
+
+
+def test_fresh_begins_again(whole_run):
+    path, folder = whole_run
+    before = weights_of(folder)
+    train_from_config(path, [], fresh=True, max_steps=2)
+    assert log_steps(folder) == [2]
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 2
+    train_from_config(path, [])
+    assert weights_of(folder) == before
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(write_config):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=1)
+    before = weights_of(folder)
+    with pytest.raises(ConfigError, match="another configuration; use --fresh"):
+        train_from_config(path, ["optimiser.learning_rate=0.5"])
+    assert weights_of(folder) == before
+    train_from_config(path, ["optimiser.learning_rate=0.5"], fresh=True, max_steps=1)
+    assert weights_of(folder) != before
+
+
+def test_how_a_run_is_kept_may_change_on_the_way(write_config, tmp_path):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=1)
+    folder.rename(tmp_path / "moved")
+    overrides = [f"run.folder={tmp_path / 'moved'}", "run.checkpoint_every=1", "model.title=new"]
+    card = train_from_config(path, overrides, max_steps=2)
+    assert card.parent == tmp_path / "moved"
+    assert read_card(card).title == "new"
+
+
+def test_the_log_has_each_step_once_although_a_crash_lost_some(write_config, log_every_second_step):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=3)
+    # The crash came at step 6, before its checkpoint, in the middle of a line.
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 4}\n{"step": 6, "lo')
+    train_from_config(path, [])
+    assert log_steps(folder) == [2, 4, 6, 8]
+
+
+def test_what_a_killed_writer_left_is_removed(write_config):
+    path, folder = write_config("run")
+    folder.mkdir()
+    (folder / ".clickvol-0123456789ab.pt").write_bytes(b"half a checkpoint")
+    (folder / "mine.txt").write_text("kept")
+    train_from_config(path, [], max_steps=1)
+    names = {p.name for p in folder.iterdir()}
+    assert "mine.txt" in names
+    assert not any(name.startswith(".clickvol") for name in names)
+
+
+def test_a_model_can_be_the_start_of_another(whole_run, write_config):
+    path, folder = write_config("next")
+    start = whole_run[1] / "t.json"
+    # So small a rate moves nothing that half precision can tell.
+    overrides = [f"run.start_from={start}", "optimiser.learning_rate=1e-12"]
+    card = train_from_config(path, overrides, max_steps=1)
+    assert weights_of(folder) == weights_of(whole_run[1])
+    assert read_card(card).training_data == read_card(start).training_data
+
+
+def test_figures_are_reported(write_config, log_every_second_step):
+    path, _ = write_config("run")
+    reported = []
+    train_from_config(path, [], max_steps=2, report=reported.append)
+    assert [figures["step"] for figures in reported] == [2]
+
+
+def test_nothing_to_train_on_is_refused(write_config):
+    path, folder = write_config("run")
+    with pytest.raises(ConfigError, match="there is nothing to train on"):
+        train_from_config(path, ["data.phantoms=0"])
+    assert not (folder / "t.json").exists()
+
+
+def wait_for_step(checkpoint: Path, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        # At any moment, also while the next one is being written, what bears the name is whole.
+        if checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["step"] >= step:
+            return
+        time.sleep(0.01)
+    pytest.fail("the run wrote no checkpoint in two minutes")
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
+    path, folder = write_config("killed")
+    overrides = ["optimiser.steps=100000", "run.checkpoint_every=1"]
+    code = (
+        "import sys; from pathlib import Path; from clickvol.training.run import train_from_config;"
+        "train_from_config(Path(sys.argv[1]), sys.argv[2:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), *overrides],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_for_step(folder / "checkpoint.pt", 3, process)
+    finally:
+        # The loader's process goes with it: both are in a session of their own.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    done = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+    assert not (folder / "t.json").exists()
+    assert not (folder / "t.safetensors").exists()
+    train_from_config(path, overrides, max_steps=done + 2)
+    whole_path, whole_folder = write_config("not-killed")
+    train_from_config(whole_path, overrides, max_steps=done + 2)
+    assert weights_of(folder) == weights_of(whole_folder)
+    names = {p.name for p in folder.iterdir()} - {"log.jsonl"}
+    assert names == {"checkpoint.pt", "config.json", "t.json", "t.safetensors"}
+    assert load_model(folder, device="cpu").card.id == "t"

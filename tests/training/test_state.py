@@ -1,0 +1,110 @@
+import io
+import pickle
+
+import pytest
+import torch
+
+from clickvol.errors import ConfigError
+from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.training.state import TrainState, restore_state, save_state
+
+
+class Payload:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (self.path.touch, ())
+
+
+def make_state(seed, preset="tiny"):
+    torch.manual_seed(seed)
+    network = Promise3d(promise3d_preset(preset))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.1)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimiser.step()
+    average = {name: torch.randn_like(value) for name, value in network.named_parameters()}
+    return TrainState(seed, network, optimiser, average)
+
+
+def test_everything_comes_back_to_the_bit(tmp_path):
+    saved, other = make_state(11), make_state(12)
+    save_state(saved, tmp_path / "c.pt", "f")
+    restore_state(other, tmp_path / "c.pt", "f")
+    assert other.step == 11
+    for name, value in saved.network.state_dict().items():
+        assert torch.equal(other.network.state_dict()[name], value)
+    for name, value in saved.average.items():
+        assert torch.equal(other.average[name], value)
+    ours, theirs = other.optimiser.state_dict()["state"], saved.optimiser.state_dict()["state"]
+    assert ours.keys() == theirs.keys()
+    for index in ours:
+        for kind in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(ours[index][kind], theirs[index][kind])
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    save_state(make_state(11), tmp_path / "c.pt", "f")
+    state = make_state(12)
+    with pytest.raises(ConfigError, match="written with another configuration; use --fresh"):
+        restore_state(state, tmp_path / "c.pt", "g")
+    assert state.step == 12
+
+
+def test_a_network_that_has_changed_since_is_refused(tmp_path):
+    save_state(make_state(11), tmp_path / "c.pt", "f")
+    with pytest.raises(ConfigError, match="another version of the network") as caught:
+        restore_state(make_state(12, "small"), tmp_path / "c.pt", "f")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -1])
+def test_a_truncated_checkpoint_is_refused(tmp_path, kept):
+    path = tmp_path / "c.pt"
+    save_state(make_state(11), path, "f")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ConfigError, match=r"c\.pt is not a checkpoint.*use --fresh") as caught:
+        restore_state(make_state(12), path, "f")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], {"fingerprint": "f"}])
+def test_another_file_of_torch_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        restore_state(make_state(12), tmp_path / "c.pt", "f")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_a_checkpoint_that_runs_code_is_refused_and_not_run(tmp_path, form):
+    path, touched = tmp_path / "c.pt", tmp_path / "touched"
+    content = {"fingerprint": "f", "step": Payload(touched)}
+    if form == "torch":
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        path.write_bytes(buffer.getvalue())
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        restore_state(make_state(12), path, "f")
+    assert not touched.exists()
+
+
+def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    save_state(make_state(11), path, "f")
+    before = path.read_bytes()
+
+    def fail(content, target):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(make_state(12), path, "f")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
