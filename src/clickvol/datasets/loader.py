@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from clickvol.datasets.msd import CaseRecord
@@ -61,8 +62,14 @@ class SampleStream(Dataset[TrainingSample]):
             pool = self._phantoms
         else:
             pool = self._pools[rng.integers(len(self._pools))]
-        case = pool[rng.integers(len(pool))]
+        case = pool[rng.choice(len(pool), p=_shares(pool, self._sampling.small_object_exponent))]
         return draw_sample(case, self._patch_shape_dhw, self._sampling, rng)
+
+
+def _shares(pool: Sequence[LabelledVolume], exponent: float) -> NDArray[np.float64]:
+    """Return the probability of each case: (len(pool),), sum 1."""
+    weights = np.array([case.longest_side_mm for case in pool]) ** -exponent
+    return np.asarray(weights / weights.sum())
 
 
 def batch_indices(first_step: int, last_step: int, batch_size: int) -> Iterator[list[int]]:

@@ -7,6 +7,8 @@ class SamplingSection(BaseModel):
     """What a sample looks like. All choices of ours: no paper trains on several scales.
 
     Attributes:
+        small_object_exponent: a case is drawn with a probability that goes as its longest side to the
+            minus this power; 0 draws all alike. Small tumours are rare among the large ones.
         first_voxel_mm: voxel side of the first look at a click.
         first_look_share: part of the samples that are a first look: the click in the middle and
             `first_voxel_mm`; the others have a voxel side fitted to the object.
@@ -27,6 +29,7 @@ class SamplingSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    small_object_exponent: float = 0.0
     first_voxel_mm: float = 3.0
     first_look_share: float = 0.6
     finest_voxel_mm: float = 1.0

@@ -121,14 +121,17 @@ def run_cascade(
     if found is not None:
         fitted = _fitted_look(looker, looks[-1], found, clicks, plan, stopwatch)
         object_box = _object_box(fitted, clicks)
-        # A second look that finds nothing has lost the object: the first one stands.
+        # A second look that finds nothing has lost the object: the first one stands. One that holds the
+        # whole object leaves nothing to say to the first.
         if object_box is not None:
+            if not _is_cut_off(fitted, object_box, grid):
+                layers.clear()
             layers.append([fitted])
             layers.append(_refine(looker, fitted, object_box, clicks, plan, stopwatch))
     with stopwatch.stage("paste"):
         box, probability = _compose(layers, grid)
-    taken = looks[:-1] + [look for layer in layers for look in layer]
-    reports = [FieldOfViewReport.of(look.field_of_view, look.reason) for look in taken]
+    further = [look for layer in layers for look in layer if look is not looks[-1]]
+    reports = [FieldOfViewReport.of(look.field_of_view, look.reason) for look in looks + further]
     return CascadeResult(box, probability, tuple(reports), tuple(warnings))
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from clickvol.geometry.coordinates import WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.methods.promise3d import EncodedPatch
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.preprocessing.intensity import IntensityScale
@@ -107,8 +108,7 @@ class Looker:
         grid = self._volume.grid
         patch_grid = field_of_view.grid()
         image = extract(self._volume.array, grid, patch_grid, outside_value=self._scale.low)
-        everywhere = np.broadcast_to(np.uint8(1), self._volume.array.shape)
-        inside = extract(everywhere, grid, patch_grid, outside_value=0.0) > 0.5
+        inside = _inside(patch_grid, grid)
         patch = torch.from_numpy(self._scale.normalise(image))[None, None].to(self._model.device)
         with self._arithmetic():
             encoded = self._model.network.encode_image(patch)
@@ -126,6 +126,17 @@ class Looker:
             torch.autocast(self._model.device.type, torch.bfloat16, enabled=reduced),
         ):
             yield
+
+
+def _inside(patch_grid: VolumeGrid, grid: VolumeGrid) -> NDArray[np.bool_]:
+    """Tell which patch voxels lie in the scan: (D, H, W)."""
+    to_scan = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
+    unit = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    corners = unit * (np.array(patch_grid.shape_dhw) - 1) @ to_scan[:3, :3].T + to_scan[:3, 3]
+    if ((corners >= 0) & (corners <= np.array(grid.shape_dhw) - 1)).all():
+        return np.ones(patch_grid.shape_dhw, dtype=bool)
+    everywhere = np.broadcast_to(np.uint8(1), grid.shape_dhw)
+    return extract(everywhere, grid, patch_grid, outside_value=0.0) > 0.5
 
 
 def _to_prompts(
