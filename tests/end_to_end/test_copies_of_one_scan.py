@@ -16,7 +16,7 @@ from clickvol.volumes.phantoms import make_phantom
 def patient():
     """Return (array ijk, affine ijk -> RAS, click RAS mm, truth ijk) of a synthetic CT."""
     phantom = make_phantom(
-        8, shape_dhw=(44, 96, 96), spacing_dhw_mm=(3.3, 1.6, 1.6), tumour_diameter_mm=60
+        8, shape_dhw=(48, 100, 100), spacing_dhw_mm=(3.3, 1.8, 1.8), tumour_diameter_mm=100
     )
     grid = phantom.volume.grid
     place = grid.to_world(phantom.inside).as_array()
@@ -90,7 +90,7 @@ def test_resampled_copies(patient, mask, tmp_path, kind):
         kind
     ]
     new_shape = tuple(
-        int(n) for n in np.ceil(np.array(array.shape) * [1.6, 1.6, 3.3] / spacing) + 4
+        int(n) for n in np.ceil(np.array(array.shape) * [1.8, 1.8, 3.3] / spacing) + 4
     )
     new_affine = np.eye(4)
     new_affine[:3, :3] = turn @ np.diag(spacing)
@@ -136,7 +136,7 @@ def test_json_agrees_with_the_file(patient, tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     written = np.asanyarray(nib.load(out).dataobj)
     assert told["voxels"] == written.sum()
-    assert told["volume_ml"] == pytest.approx(written.sum() * 1.6 * 1.6 * 3.3 / 1000, rel=1e-3)
+    assert told["volume_ml"] == pytest.approx(written.sum() * 1.8 * 1.8 * 3.3 / 1000, rel=1e-3)
     hits = np.argwhere(written)
     bounds = told["bounding_box_ijk_first_and_last_inclusive"]
     assert bounds == [hits.min(0).tolist(), hits.max(0).tolist()]

@@ -19,7 +19,7 @@ def model():
 @pytest.fixture(scope="module")
 def phantom():
     return make_phantom(
-        8, shape_dhw=(40, 80, 80), spacing_dhw_mm=(3.3, 1.8, 1.8), tumour_diameter_mm=60
+        8, shape_dhw=(40, 80, 80), spacing_dhw_mm=(3.3, 1.8, 1.8), tumour_diameter_mm=100
     )
 
 

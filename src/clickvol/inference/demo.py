@@ -12,7 +12,7 @@ from clickvol.volumes.formats import write_mask, write_volume
 from clickvol.volumes.phantom_painting import PhantomModality
 from clickvol.volumes.phantoms import make_phantom
 
-_TUMOUR_DIAMETER_MM = 70.0
+_TUMOUR_DIAMETER_MM = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
