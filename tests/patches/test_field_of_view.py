@@ -7,7 +7,7 @@ from scipy import ndimage
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box, voxel_of
+from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
 from reference.grids import any_grid, make_grid
 
 settings_here = settings(derandomize=True, max_examples=40, deadline=None)
@@ -373,12 +373,3 @@ def test_the_box_holds_everything_above_the_threshold(grid, patch_voxel_mm, seed
     outside = above.copy()
     outside[box.slices] = False
     assert not outside.any()
-
-
-# -- voxel_of ---------------------------------------------------------------------------------------
-
-
-def test_the_voxel_of_a_place_is_the_nearest_and_never_outside():
-    grid = make_grid((4, 5, 6), (2, 2, 2), at=(10, 0, 0))
-    assert voxel_of(WorldPointRAS(12.9, 4.1, 6), grid) == VoxelPoint(1, 2, 3)
-    assert voxel_of(WorldPointRAS(9.1, -50, 99), grid) == VoxelPoint(0, 0, 5)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
-from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
+from clickvol.geometry.coordinates import PatchPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 
 Triple = tuple[int, int, int]
@@ -254,10 +254,3 @@ def _block_mean(array: NDArray[np.generic], block: NDArray[np.int_]) -> NDArray[
         )
         values = values.reshape(split).mean(axis=axis + 1)
     return values
-
-
-def voxel_of(point: WorldPointRAS, grid: VolumeGrid) -> VoxelPoint:
-    """Return the voxel whose centre is nearest to a place, kept inside the grid."""
-    position = np.rint(grid.to_voxel(point).as_array())
-    d, h, w = np.clip(position, 0, np.array(grid.shape_dhw) - 1)
-    return VoxelPoint(float(d), float(h), float(w))
