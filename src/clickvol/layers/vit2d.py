@@ -1,0 +1,108 @@
+"""A block of SAM's ViT on a 2D grid of tokens: windows or the whole grid, relative positions.
+
+Segment Anything (Kirillov et al. 2023, arXiv 2304.02643), appendix A, after ViTDet (Li et al. 2022, arXiv
+2203.16527). As in the 3D network, the relative terms of a logit are extra columns of q and k, so that one fused
+attention does everything and no (T, T) tensor is stored: at 64 x 64 tokens and twelve heads that one would be
+805 MB.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clickvol.layers.relative_position import offset_rows
+from clickvol.layers.vit import Mlp
+from clickvol.layers.windows import from_windows, to_windows
+
+_NO_SHIFT = (0, 0, 0)
+
+
+class GridAttention2d(nn.Module):
+    """Multi-head attention among all tokens of a grid, with decomposed relative positions.
+
+    logits = (q / sqrt(E_head)) k^T + q.R_h[h_i - h_j] + q.R_w[w_i - w_j]; q is not scaled in the relative
+    terms.
+
+    Args:
+        width: token width E.
+        num_heads: heads; E must be a multiple.
+        table_side: side of the grid that the tables are made for, in tokens; they have
+            2 * table_side - 1 rows.
+    """
+
+    def __init__(self, width: int, num_heads: int, table_side: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_width = width // num_heads
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * table_side - 1, self.head_width))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * table_side - 1, self.head_width))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(G, h, w, E) -> (G, h, w, E); every grid by itself."""
+        g, h, w, e = grid.shape
+        qkv = self.qkv(grid).view(g, h * w, 3, self.num_heads, self.head_width)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        on_grid = query.reshape(g, self.num_heads, h, w, self.head_width)
+        relative = self._query_columns(on_grid).flatten(2, 3)
+        place = place_one_hot_2d(h, w, like=key).expand(g, self.num_heads, -1, -1)
+        long_query = torch.cat([query * self.head_width**-0.5, relative], dim=-1)
+        long_key = torch.cat([key, place], dim=-1)
+        padded_value = F.pad(value, (0, h + w))
+        mixed = F.scaled_dot_product_attention(long_query, long_key, padded_value, scale=1.0)
+        mixed = mixed[..., : self.head_width].transpose(1, 2).reshape(g, h, w, e)
+        return torch.as_tensor(self.proj(mixed))
+
+    def _query_columns(self, query: Tensor) -> Tensor:
+        """(G, heads, h, w, E_head) -> (G, heads, h, w, h + w): logits against each row and column."""
+        h, w = (int(n) for n in query.shape[2:4])
+        rows_h = offset_rows(self.rel_pos_h, h).to(query.dtype)
+        rows_w = offset_rows(self.rel_pos_w, w).to(query.dtype)
+        along_h = torch.einsum("gnhwe,hke->gnhwk", query, rows_h)
+        along_w = torch.einsum("gnhwe,wke->gnhwk", query, rows_w)
+        return torch.cat([along_h, along_w], dim=-1)
+
+
+def place_one_hot_2d(h: int, w: int, *, like: Tensor) -> Tensor:
+    """Return the code of each place in a grid: (h * w, h + w) of 0 and 1, row first."""
+    row = torch.eye(h, device=like.device, dtype=like.dtype).repeat_interleave(w, dim=0)
+    column = torch.eye(w, device=like.device, dtype=like.dtype).repeat(h, 1)
+    return torch.cat([row, column], dim=1)
+
+
+class VitBlock2d(nn.Module):
+    """x += attention(norm1(x)); x += mlp(norm2(x)). LayerNorm eps 1e-6, exact GELU.
+
+    Args:
+        width: token width E.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLP over the token width.
+        window: side of the square windows in tokens; 0 attends over the whole grid. A grid is padded at
+            its far ends with zeros to whole windows, after norm1; as in SAM, the padding is attended to.
+        grid_side: side of the grid in tokens, which the tables of a block without windows are made for.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, *, mlp_ratio: float, window: int, grid_side: int
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = GridAttention2d(width, num_heads, window or grid_side)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, E) -> (B, h, w, E)."""
+        x = x + self._attend(self.norm1(x))
+        return x + torch.as_tensor(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        if not self.window:
+            return torch.as_tensor(self.attn(x))
+        # A 2D grid is one of a single slice to the functions that cut windows.
+        window = (1, self.window, self.window)
+        h, w = (int(n) for n in x.shape[1:3])
+        windows = to_windows(x[:, None], window, _NO_SHIFT)[:, 0]
+        return from_windows(self.attn(windows)[:, None], (1, h, w), window, _NO_SHIFT)[:, 0]
