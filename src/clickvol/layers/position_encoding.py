@@ -1,4 +1,4 @@
-"""Random Fourier features of places in a patch."""
+"""Random Fourier features of places in a patch or image."""
 
 import math
 
@@ -25,6 +25,27 @@ class FourierPositions(nn.Module):
     def forward(self, place_dhw: Tensor) -> Tensor:
         """(..., 3) in [0, 1], order (d, h, w) -> (..., width) in [-1, 1]."""
         angle = 3 * math.pi * (2 * place_dhw.flip(-1) - 1) @ self.gaussian
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class PlanarFourierPositions(nn.Module):
+    """The same for places in an image: (x, y), and 2 pi (SAM's own, with the name of its buffer).
+
+    Args:
+        width: length of the code; even.
+    """
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        matrix = torch.randn(2, width // 2)
+        self.register_buffer("positional_encoding_gaussian_matrix", matrix)
+
+    def forward(self, place_xy: Tensor) -> Tensor:
+        """(..., 2) float32 in [0, 1], order (x, y) -> (..., width) float32 in [-1, 1]."""
+        matrix = self.positional_encoding_gaussian_matrix.to(torch.float32)
+        angle = 2 * math.pi * (2 * place_xy - 1) @ matrix
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
