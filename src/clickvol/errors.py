@@ -36,6 +36,10 @@ class DamagedWeightsError(ClickvolError):
     """Weights whose hash, keys or container are not what their card says."""
 
 
+class WeightsUnavailableError(ClickvolError):
+    """Weights that cannot be fetched: offline, not reachable, or not handed out to programs."""
+
+
 class ConfigError(ClickvolError):
     """A configuration file or value that cannot be used."""
 

@@ -1,0 +1,221 @@
+"""Where fetched weights lie, and how two processes keep out of each other's way there.
+
+    CACHE/originals/<file name>   as published, verified
+    CACHE/models/<id>/            card and safetensors made from it
+
+The environment is read here and nowhere else. Torch-free.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
+from pathlib import Path
+
+from clickvol.errors import ConfigError, ModelNotFoundError, OutputError
+from clickvol.weights.registry import (
+    PLAIN_NAME,
+    KnownFile,
+    PackageSource,
+    RegistryEntry,
+    UrlSource,
+)
+
+CACHE_VARIABLE = "CLICKVOL_CACHE"
+OFFLINE_VARIABLE = "CLICKVOL_OFFLINE"
+
+BLOCK_BYTES = 1 << 20
+"""What is read at once: large enough that Python's part in hashing does not show."""
+
+# A disk that is filled to the last byte stops other programs. Chosen, not measured.
+_SPARE_BYTES = 64 << 20
+
+# Short against any download, long against the cost of asking.
+_LOCK_PAUSE_SECONDS = 0.2
+
+
+def cached_original(file_name: str) -> Path:
+    """Return where the published file of that name lies or will lie.
+
+    Raises:
+        ModelNotFoundError: when the name is no plain file name.
+        ConfigError: when no cache folder can be named.
+    """
+    return _cache_folder() / "originals" / _plain(file_name)
+
+
+def cached_model_folder(entry_id: str) -> Path:
+    """Return the folder where the card and the safetensors of an entry lie or will lie.
+
+    Raises:
+        ModelNotFoundError: when the id is no plain name.
+        ConfigError: when no cache folder can be named.
+    """
+    return _cache_folder() / "models" / _plain(entry_id)
+
+
+def is_cached(entry: RegistryEntry) -> bool:
+    """Return whether an entry's original or what was made from it is in the cache; nothing is hashed."""
+    folder = cached_model_folder(entry.id)
+    if folder.is_dir() and any(folder.iterdir()):
+        return True
+    if not isinstance(entry.source, UrlSource | PackageSource):
+        return False
+    original = cached_original(entry.source.original.name)
+    return original.is_file() and original.stat().st_size == entry.source.original.bytes
+
+
+def is_offline() -> bool:
+    """Return whether the environment forbids the network.
+
+    Everything but nothing, 0, false, no and off forbids it, so that a slip of the pen does not open it.
+    """
+    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in (
+        "",
+        "0",
+        "false",
+        "no",
+        "off",
+    )
+
+
+def cache_folder_for(environment: Mapping[str, str], *, platform: str) -> Path:
+    """Return the cache folder of an environment.
+
+    Args:
+        environment: variables; CLICKVOL_CACHE decides where it is set, else the usual place of the system
+            (on Linux that of the XDG base directory specification, which ignores a relative path).
+        platform: as `sys.platform`.
+
+    Raises:
+        RuntimeError: when the place depends on the user's home and there is none.
+    """
+    chosen = environment.get(CACHE_VARIABLE, "")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if platform == "win32":
+        local = environment.get("LOCALAPPDATA", "")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "clickvol"
+    if platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "clickvol"
+    xdg = Path(environment.get("XDG_CACHE_HOME", ""))
+    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "clickvol"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the cache.
+
+    Raises:
+        OutputError: when the file system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or "the file system refused"
+        msg = (
+            f"cannot make the cache folder {folder}: {reason}; set {CACHE_VARIABLE} to another one"
+        )
+        raise OutputError(msg) from error
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Check that so many bytes fit on the disk of a folder, and a little stays free.
+
+    Raises:
+        OutputError: when they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _SPARE_BYTES:
+        msg = (
+            f"{num_bytes / 1e6:.0f} MB are to be written to {folder}, but its disk has "
+            f"{free / 1e6:.0f} MB free; make room or set {CACHE_VARIABLE} to another disk"
+        )
+        raise OutputError(msg)
+
+
+def is_intact(path: Path, known: KnownFile) -> bool:
+    """Return whether a file is there and has the length and the hash that it should have.
+
+    Raises:
+        OutputError: when it is there but cannot be read.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size != known.bytes:
+            return False
+        with path.open("rb") as stream:
+            return sha256_of(stream) == known.sha256
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}; mend its permissions or remove it"
+        raise OutputError(msg) from error
+
+
+def sha256_of(stream: BufferedReader) -> str:
+    """Return the hash of what is left in a stream, in hexadecimal."""
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Keep other processes out of a block that holds the same lock; wait while one is in it.
+
+    The system ties the lock to the open file, so that it ends with its process, however that ends; the
+    empty file stays.
+
+    Args:
+        path: the lock file, in a folder that exists.
+        on_wait: called once when another process holds the lock.
+
+    Raises:
+        OutputError: when the file system has no locks or refuses the file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror}; set {CACHE_VARIABLE} to another folder"
+        raise OutputError(msg) from error
+    try:
+        if not _try_lock(descriptor, path):
+            on_wait()
+            while not _try_lock(descriptor, path):
+                time.sleep(_LOCK_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, path: Path) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # what Linux and what Windows say of a held lock
+        return False
+    except OSError as error:
+        msg = f"cannot lock {path}: {error.strerror}; set {CACHE_VARIABLE} to a folder on a local disk"
+        raise OutputError(msg) from error
+    return True
+
+
+def _cache_folder() -> Path:
+    try:
+        return cache_folder_for(os.environ, platform=sys.platform)
+    except RuntimeError as error:
+        msg = f"this user has no home folder to keep weights in; set {CACHE_VARIABLE} to a folder"
+        raise ConfigError(msg) from error
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(PLAIN_NAME, name):
+        msg = f"{name!r} is no name of weights: letters, digits, dots, dashes and underscores are"
+        raise ModelNotFoundError(msg)
+    return name

