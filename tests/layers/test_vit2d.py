@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from clickvol.layers.vit2d import GridAttention2d, VitBlock2d, place_one_hot_2d
+from clickvol.layers.vit2d import (
+    GridAttention2d,
+    VitBlock2d,
+    cut_squares,
+    join_squares,
+    place_one_hot_2d,
+)
 from reference.compare import deviation, noise, randomise
 from reference.plain_attention2d import plain_block2d, plain_grid_attention
 
@@ -29,6 +35,17 @@ def test_one_hot_places_are_row_then_column():
         [0, 1, 0, 1, 0],
         [0, 1, 0, 0, 1],
     ]
+
+
+def test_squares_by_hand():
+    grid = torch.arange(1.0, 7.0).view(1, 2, 3, 1)
+    assert cut_squares(grid, 2).flatten(1).tolist() == [[1, 2, 4, 5], [3, 0, 6, 0]]
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (1, 2), (6, 3)])
+def test_squares_are_joined_again(shape):
+    grids = noise(2, *shape, 5)
+    assert torch.equal(join_squares(cut_squares(grids, 3), shape), grids)
 
 
 @pytest.mark.parametrize("axis", ["h", "w"])

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from clickvol.layers.relative_position import offset_rows
 from clickvol.layers.vit import Mlp
-from clickvol.layers.windows import from_windows, to_windows
-
-_NO_SHIFT = (0, 0, 0)
 
 
 class GridAttention2d(nn.Module):
@@ -101,8 +98,26 @@ class VitBlock2d(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         if not self.window:
             return torch.as_tensor(self.attn(x))
-        # A 2D grid is one of a single slice to the functions that cut windows.
-        window = (1, self.window, self.window)
         h, w = (int(n) for n in x.shape[1:3])
-        windows = to_windows(x[:, None], window, _NO_SHIFT)[:, 0]
-        return from_windows(self.attn(windows)[:, None], (1, h, w), window, _NO_SHIFT)[:, 0]
+        return join_squares(self.attn(cut_squares(x, self.window)), (h, w))
+
+
+def cut_squares(tokens: Tensor, side: int) -> Tensor:
+    """Cut grids into square windows: (B, h, w, E) -> (B * windows, side, side, E), row by row.
+
+    A grid is first padded at its far ends with zeros to a multiple of the side.
+    """
+    b, h, w, e = tokens.shape
+    rows, columns = -(-h // side), -(-w // side)
+    padded = F.pad(tokens, (0, 0, 0, columns * side - w, 0, rows * side - h))
+    cut = padded.view(b, rows, side, columns, side, e).transpose(2, 3)
+    return cut.reshape(-1, side, side, e)
+
+
+def join_squares(windows: Tensor, shape_hw: tuple[int, int]) -> Tensor:
+    """Undo `cut_squares`: (B * windows, side, side, E) -> (B, h, w, E)."""
+    h, w = shape_hw
+    side, e = int(windows.shape[1]), int(windows.shape[3])
+    rows, columns = -(-h // side), -(-w // side)
+    whole = windows.view(-1, rows, columns, side, side, e).transpose(2, 3)
+    return whole.reshape(-1, rows * side, columns * side, e)[:, :h, :w]
