@@ -1,0 +1,72 @@
+"""SAM's 2D image encoder as the start of the lifted 3D one.
+
+ProMISe-3D (arXiv 2310.19721) and 3DSAM-adapter (arXiv 2306.13465) take the positions, the patch embedding and
+the blocks of a SAM ViT as they are, and give the third axis the mean of the other two axes' relative positions.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from clickvol.errors import DamagedWeightsError
+from clickvol.image_encoders.lifted_vit3d import LiftedVit3d
+
+_NECK = "neck."
+
+_BLOCK_NAMES = (
+    *(f"{part}.{kind}" for part in ("norm1", "norm2") for kind in ("weight", "bias")),
+    *(f"attn.{part}.{kind}" for part in ("qkv", "proj") for kind in ("weight", "bias")),
+    "attn.rel_pos_h",
+    "attn.rel_pos_w",
+    *(f"mlp.{part}.{kind}" for part in ("lin1", "lin2") for kind in ("weight", "bias")),
+)
+
+
+def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d) -> None:
+    """Copy a SAM image encoder into a lifted network; what SAM does not have stays as it is.
+
+    SAM's neck is not used: the 3D methods have their own. Either everything is copied or, after an error,
+    nothing.
+
+    Args:
+        sam_image_encoder_state: state dict of SAM's image encoder, ViT-B, L or H, without the prefix
+            `image_encoder.`.
+        lifted: the network, of the same width, depth and tables; changed in place.
+
+    Raises:
+        DamagedWeightsError: when a tensor is missing, unknown or of another shape; the message lists them.
+    """
+    names = _our_names(lifted.config.depth)
+    own = dict(lifted.named_parameters())
+    faults = [f"{name} is missing" for name in names if name not in sam_image_encoder_state]
+    for name, tensor in sam_image_encoder_state.items():
+        if name in names:
+            wanted = own[names[name]].shape
+            if tensor.shape != wanted:
+                faults.append(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(wanted)}")
+        elif not name.startswith(_NECK):
+            faults.append(f"{name} is unknown")
+    if faults:
+        msg = (
+            "these weights are not a SAM image encoder of this network's size; take the file of the "
+            f"matching ViT: {'; '.join(faults)}"
+        )
+        raise DamagedWeightsError(msg)
+    with torch.no_grad():
+        for name, ours in names.items():
+            own[ours].copy_(sam_image_encoder_state[name])
+        for index in range(lifted.config.depth):
+            attention = f"blocks.{index}.attn"
+            tables = [sam_image_encoder_state[f"{attention}.rel_pos_{axis}"] for axis in "hw"]
+            own[f"{attention}.rel_pos_d"].copy_((tables[0] + tables[1]) / 2)
+
+
+def _our_names(depth: int) -> dict[str, str]:
+    """Return SAM's name -> ours of every tensor that is copied."""
+    names = {"pos_embed": "pos_embed"}
+    for kind in ("weight", "bias"):
+        names[f"patch_embed.proj.{kind}"] = f"embedding.patch_embed.{kind}"
+    for index in range(depth):
+        names |= {f"blocks.{index}.{name}": f"blocks.{index}.{name}" for name in _BLOCK_NAMES}
+    return names
