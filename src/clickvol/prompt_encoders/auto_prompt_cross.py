@@ -1,0 +1,144 @@
+"""Points regressed by learned queries that attend to feature maps: ProMISe-2D's other auto-prompting form.
+
+Built like the decoder of Mask2Former (Cheng et al., CVPR 2022) without its masks and its self-attention.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from clickvol.layers.attention import TokenAttention
+from clickvol.layers.vit import Mlp
+
+
+class PointQueries(nn.Module):
+    """Feature maps -> N unbounded pairs: one query per point attends to one map after the other.
+
+    Args:
+        map_widths: channels of the maps, shallow to deep.
+        num_doublings: how often each map is enlarged by 2 before it is attended to, same order.
+        num_points: N.
+        width: of the queries; a map of another width is projected by a 1x1 convolution (ours: the
+            published form has SAM's width throughout).
+        num_heads: of the attention.
+    """
+
+    def __init__(
+        self,
+        map_widths: tuple[int, ...],
+        num_doublings: tuple[int, ...],
+        num_points: int,
+        *,
+        width: int,
+        num_heads: int,
+    ) -> None:
+        super().__init__()
+        self.prepare = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Identity() if w == width else nn.Conv2d(w, width, kernel_size=1),
+                    *[Doubling(width) for _ in range(n)],
+                )
+                for w, n in zip(map_widths, num_doublings, strict=True)
+            ]
+        )
+        self.level_embed = nn.Parameter(torch.randn(len(map_widths), width))
+        self.query = nn.Parameter(torch.randn(num_points, width))
+        self.query_position = nn.Parameter(torch.randn(num_points, width))
+        self.layers = nn.ModuleList([_QueryLayer(width, num_heads) for _ in map_widths])
+        # Not in the description we have; with it the parameters are the published 44.31 M, and
+        # Mask2Former has it.
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Regress the points.
+
+        Args:
+            maps: (B, E_i, h_i, w_i) each, shallow to deep; attended to from deep to shallow.
+
+        Returns:
+            (B, N, 2).
+        """
+        queries = self.query.expand(maps[0].shape[0], -1, -1)
+        levels = [prepare(m) for prepare, m in zip(self.prepare, maps, strict=True)]
+        for layer, level, embed in zip(
+            self.layers, reversed(levels), self.level_embed.flip(0), strict=True
+        ):
+            places = sine_positions((level.shape[2], level.shape[3]), level.shape[1], like=level)
+            cells = level.flatten(2).transpose(1, 2) + embed
+            queries = layer(queries, self.query_position, cells, places)
+        return torch.as_tensor(self.head(self.norm(queries)))
+
+
+class Doubling(nn.Sequential):
+    """2x2 transposed convolution, 3x3 convolution without padding, BatchNorm, ReLU.
+
+    (B, E, h, w) -> (B, E, 2 h - 2, 2 w - 2).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+            nn.Conv2d(width, width, kernel_size=3),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+
+
+class _QueryLayer(nn.Module):
+    """Cross-attention and MLP, each added and then normalised."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn = TokenAttention(width, width, num_heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, 4 * width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(
+        self, queries: Tensor, query_position: Tensor, cells: Tensor, places: Tensor
+    ) -> Tensor:
+        """Update the queries.
+
+        Args:
+            queries: (B, N, E).
+            query_position: (N, E), added to what asks.
+            cells: (B, T, E) of a map.
+            places: (T, E) codes of their places, added to the keys and not to the values.
+
+        Returns:
+            (B, N, E).
+        """
+        gathered = self.attn(queries + query_position, cells + places, cells)
+        queries = self.norm1(queries + gathered)
+        return torch.as_tensor(self.norm2(queries + self.mlp(queries)))
+
+
+def sine_positions(shape_hw: tuple[int, int], width: int, *, like: Tensor) -> Tensor:
+    """Return sines and cosines of the centres of a map's cells, first of h, then of w.
+
+    Per axis the place runs from 0 to 2 pi over the side, and frequencies fall geometrically from 1 to
+    nearly 1 / 10000 (DETR, Carion et al., ECCV 2020).
+
+    Args:
+        shape_hw: (h, w) of the map.
+        width: E, a multiple of 4.
+        like: gives device and dtype.
+
+    Returns:
+        (h w, E) in [-1, 1], rows of the map first.
+    """
+    quarter = width // 4
+    steps = torch.arange(quarter, device=like.device, dtype=torch.float32)
+    frequency = 10000 ** (-steps / quarter)
+    codes = []
+    for length in shape_hw:
+        place = (torch.arange(length, device=like.device, dtype=torch.float32) + 0.5) / length
+        angle = 2 * math.pi * place[:, None] * frequency
+        codes.append(torch.cat([angle.sin(), angle.cos()], dim=-1))
+    rows, columns = codes
+    h, w = shape_hw
+    grid = torch.cat([rows[:, None].expand(h, w, -1), columns[None].expand(h, w, -1)], dim=-1)
+    return grid.flatten(0, 1).to(like.dtype)
