@@ -48,7 +48,7 @@ def test_demo_in_a_place_that_cannot_be_made(run, tmp_path):
 def test_models_list_names_every_shipped_model(run):
     listed = run("models", "list")
     assert listed.code == 0
-    as_json = json.loads(run("models", "list", "--json").out)
+    as_json = json.loads(run("models", "list", "--json").out)["models"]
     assert [card["id"] for card in as_json] == [card.id for card in list_cards()]
     assert all(card.id in listed.out for card in list_cards())
 

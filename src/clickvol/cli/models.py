@@ -1,32 +1,63 @@
-"""`clickvol models`: which models there are, and what is known about one."""
+"""`clickvol models`: which models there are, what is known about one, and getting more."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clickvol.cli.models_fetch import fetch_model
+
+if TYPE_CHECKING:
+    from clickvol.weights.registry import RegistryEntry
+
 models = typer.Typer(
-    help="Show the models in this package.", no_args_is_help=False, pretty_exceptions_enable=False
+    help="Show the models in this package, and get others.",
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
 )
+models.command("fetch")(fetch_model)
 
 
 @models.command("list")
 def list_models(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """List the models that ship in the package."""
+    """List the models that ship in the package, and the weights that can be fetched."""
     from clickvol.weights.card import DEFAULT_MODEL_ID, list_cards
+    from clickvol.weights.registry import list_entries
 
     cards = list_cards()
+    others = [_other(entry) for entry in list_entries() if entry.source.kind != "shipped"]
     if as_json:
-        typer.echo(json.dumps([card.model_dump() for card in cards], indent=2))
+        content = {"models": [card.model_dump() for card in cards], "others": others}
+        typer.echo(json.dumps(content, indent=2))
         return
     if not cards:
         typer.echo("no models ship in this package")
     for card in cards:
         default = " (default)" if card.id == DEFAULT_MODEL_ID else ""
         typer.echo(f"{card.id}{default}  {', '.join(card.modalities)}  {card.title}")
+    typer.echo("\nnot in this package; clickvol models fetch ID gets one, or says how to get it")
+    for other in others:
+        size = "by hand" if other["bytes"] is None else f"{other['bytes'] / 1e6:.0f} MB"
+        here = ", in the cache" if other["cached"] else ""
+        typer.echo(f"{other['id']}  {size}{here}  {other['title']}")
+
+
+def _other(entry: "RegistryEntry") -> dict[str, Any]:
+    from clickvol.weights.cache import is_cached
+
+    source = entry.source
+    return {
+        "id": entry.id,
+        "title": entry.title,
+        "method": entry.method,
+        "licence": entry.licence,
+        "source": source.kind,
+        "bytes": source.original.bytes if source.kind in ("url", "package") else None,
+        "cached": is_cached(entry),
+    }
 
 
 @models.command("show")
