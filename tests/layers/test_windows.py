@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clickvol.layers.windows import from_windows, padded_shape, region_codes, to_windows
+from clickvol.layers.windows import padded_shape, region_codes, to_windows, window_index
 from reference.compare import noise
 
 LIKE = torch.zeros(1)
@@ -25,12 +25,21 @@ def test_padding_is_zeros_at_the_far_end():
     assert to_windows(tokens, (1, 1, 2), (0, 0, 0)).flatten(1).tolist() == [[1, 2], [3, 0]]
 
 
+def test_the_index_counts_tokens_of_the_whole_batch_and_marks_padding():
+    index = window_index((1, 1, 3), (1, 1, 2), (0, 0, 1), batch=2, device=LIKE.device)
+    # Rolled by one, the row 0 1 2 and one place of padding becomes 1 2 | - 0.
+    assert index.tolist() == [[1, 2], [-1, 0], [4, 5], [-1, 3]]
+
+
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1, 2, 0), (2, 2, 2)])
 @pytest.mark.parametrize("shape", [(4, 8, 12), (3, 6, 9), (5, 4, 7)])
-def test_cutting_is_undone(shape, shift):
+def test_the_index_finds_what_cutting_finds(shape, shift):
     tokens = noise(2, *shape, 3)
-    cut = to_windows(tokens, (4, 4, 4), shift)
-    assert torch.equal(from_windows(cut, shape, (4, 4, 4), shift), tokens)
+    index = window_index(shape, (4, 4, 4), shift, batch=2, device=tokens.device)
+    found = tokens.reshape(-1, 3)[index.clamp(min=0)] * (index >= 0)[..., None]
+    assert torch.equal(found, to_windows(tokens, (4, 4, 4), shift).flatten(1, 3))
+    # Every token is in one window, once.
+    assert sorted(index[index >= 0].tolist()) == list(range(2 * shape[0] * shape[1] * shape[2]))
 
 
 def test_padded_shape_is_the_next_multiple():

@@ -4,6 +4,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+from clickvol.layers.matrix_work import cast_linears
 
 AdapterInitialisation = Literal["default", "zero"]
 
@@ -44,3 +47,21 @@ class Adapter3d(nn.Module):
         hidden = torch.relu(self.mix(hidden)).permute(0, 2, 3, 4, 1)
         update = self.up(hidden)
         return torch.relu(update) if self.final_relu else update
+
+    def add_to_(self, tokens: Tensor, *, step_tokens: int, factor: float = 1.0) -> None:
+        """Set tokens to factor * tokens + update, in place and in steps, without gradients.
+
+        Args:
+            tokens: (B, d, h, w, E), contiguous; overwritten.
+            step_tokens: tokens that one step works on.
+            factor: what the tokens are multiplied with.
+        """
+        rows = tokens.view(-1, tokens.shape[-1])
+        down, up = cast_linears(self.down), cast_linears(self.up)
+        pieces = torch.split(rows, step_tokens)
+        hidden = torch.cat([functional_call(self.down, down, (piece,)).relu_() for piece in pieces])
+        mixed = self.mix(hidden.view(*tokens.shape[:4], -1).permute(0, 4, 1, 2, 3)).relu_()
+        mixed_rows = mixed.permute(0, 2, 3, 4, 1).reshape(len(rows), -1)
+        for piece, mixed_piece in zip(pieces, torch.split(mixed_rows, step_tokens), strict=True):
+            update = functional_call(self.up, up, (mixed_piece,))
+            piece.mul_(factor).add_(update.relu_() if self.final_relu else update)

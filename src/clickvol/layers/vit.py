@@ -1,24 +1,26 @@
 """A SAM ViT block on a 3D grid of tokens, with shifted cubic windows and two adapters."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from clickvol.layers.adapters import Adapter3d, AdapterInitialisation
+from clickvol.layers.matrix_work import cast_linears
 from clickvol.layers.relative_position import offset_rows, place_one_hot, query_columns
-from clickvol.layers.windows import Triple, from_windows, region_codes, to_windows
+from clickvol.layers.windows import Triple, padded_shape, region_codes, window_index
 
 SecondAdapter = Literal["none", "plain", "doubled"]
 
 # Logit by which a token is kept from seeing one of another region; the published value.
 _REGION_LOGIT = 100.0
 
-# Rows that one step of inference works on, so that temporaries stay in cache and below the size
-# from which the C library gives memory back to the system after every use.
-_CHUNK_TOKENS = 4096
+# Tokens that one step of inference works on. The largest temporary of ViT-B, the hidden layer of the MLP,
+# is then 25 MB in float32 and stays in cache and below the 32 MB from which the C library asks the system
+# for every temporary anew: steps of 4096 tokens took 25 times as long for a float32 GELU.
+_CHUNK_TOKENS = 2048
 
 
 class WindowAttention3d(nn.Module):
@@ -72,13 +74,24 @@ class WindowAttention3d(nn.Module):
         if regions is not None:
             codes = regions.to(key.dtype).repeat(g // regions.shape[0], 1, 1)[:, None]
             codes = codes.expand(-1, self.num_heads, -1, -1)
-            query_parts.append(_REGION_LOGIT * codes)
+            # 0 for the own region, so that a coarse number format still tells its logits apart.
+            query_parts.append(_REGION_LOGIT * (codes - 1))
             key_parts.append(codes)
-        long_query, long_key = torch.cat(query_parts, -1), torch.cat(key_parts, -1)
-        padded_value = F.pad(value, (0, long_key.shape[-1] - self.head_width))
-        mixed = F.scaled_dot_product_attention(long_query, long_key, padded_value, scale=1.0)
-        mixed = mixed[..., : self.head_width].transpose(1, 2).reshape(g, d, h, w, e)
-        return torch.as_tensor(self.proj(mixed))
+        mixed = _mix(torch.cat(query_parts, -1), torch.cat(key_parts, -1), value)
+        return torch.as_tensor(self.proj(mixed.transpose(1, 2).reshape(g, d, h, w, e)))
+
+
+def _mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return softmax(query key^T) value: (G, heads, places, E_head), the type of value.
+
+    Args:
+        query: (G, heads, places, K), scaled.
+        key: (G, heads, places, K).
+        value: (G, heads, places, E_head), E_head <= K.
+    """
+    padded = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
+    mixed = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
+    return mixed[..., : value.shape[-1]]
 
 
 class Mlp(nn.Module):
@@ -140,15 +153,37 @@ class LiftedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, d, h, w, E) -> (B, d, h, w, E)."""
+        if not torch.is_grad_enabled():
+            return self.update_(x.clone(memory_format=torch.contiguous_format))
         x = x + self.adapter(x)
-        x = x + self._attend(self.norm1(x))
-        x = x + _in_chunks(lambda rows: self.mlp(self.norm2(rows)), x)
+        x = self._attend(x)
+        x = x + self.mlp(self.norm2(x))
         if self.adapter_back is not None:
             x = self.stream_factor * x + self.adapter_back(x)
         return x
 
+    def update_(self, x: Tensor) -> Tensor:
+        """Do the same in place and in steps, without gradients.
+
+        Args:
+            x: (B, d, h, w, E), contiguous; overwritten.
+
+        Returns:
+            x.
+        """
+        step_tokens = _step_tokens(x)
+        self.adapter.add_to_(x, step_tokens=step_tokens)
+        self._attend(x)
+        weights = cast_linears(self.mlp)
+        for rows in torch.split(x.view(-1, x.shape[-1]), step_tokens):
+            rows.add_(functional_call(self.mlp, weights, (self.norm2(rows),)))
+        if self.adapter_back is not None:
+            self.adapter_back.add_to_(x, step_tokens=step_tokens, factor=self.stream_factor)
+        return x
+
     def _attend(self, x: Tensor) -> Tensor:
-        d, h, w = (int(n) for n in x.shape[1:4])
+        """Return x + attention(norm1(x)); without gradients in x itself and a few windows at a time."""
+        b, d, h, w, e = x.shape
         # A window larger than the grid is the grid: nothing to cut, nothing to shift.
         window: Triple = (min(self.window, d), min(self.window, h), min(self.window, w))
         half = self.window // 2
@@ -157,30 +192,30 @@ class LiftedBlock(nn.Module):
             half if self.shifted and h > self.window else 0,
             half if self.shifted and w > self.window else 0,
         )
-        windows = to_windows(x, window, shift)
+        index = window_index((d, h, w), window, shift, batch=b, device=x.device)
         regions = region_codes((d, h, w), window, shift, like=x)
         if regions is not None:
-            regions = regions.repeat(x.shape[0], 1, 1)
-        per_chunk = max(1, _CHUNK_TOKENS // (window[0] * window[1] * window[2]))
-        if torch.is_grad_enabled() or windows.shape[0] <= per_chunk:
-            mixed = self.attn(windows, regions)
-        else:
-            pieces = range(0, windows.shape[0], per_chunk)
-            mixed = torch.cat(
-                [
-                    self.attn(
-                        windows[i : i + per_chunk],
-                        None if regions is None else regions[i : i + per_chunk],
-                    )
-                    for i in pieces
-                ]
-            )
-        return from_windows(mixed, (d, h, w), window, shift)
+            regions = regions.repeat(b, 1, 1)
+        is_padded = padded_shape((d, h, w), window) != (d, h, w)
+        gradients = torch.is_grad_enabled()
+        per_step = len(index) if gradients else max(1, _step_tokens(x) // index.shape[1])
+        weights = cast_linears(self.attn)
+        rows = x.reshape(-1, e)
+        for start in range(0, len(index), per_step):
+            places = index[start : start + per_step].flatten()
+            windows = self.norm1(rows.index_select(0, places.clamp(min=0)))
+            if is_padded:
+                windows = windows.masked_fill(places[:, None] < 0, 0)
+            windows = windows.view(-1, *window, e)
+            codes = None if regions is None else regions[start : start + per_step]
+            update = functional_call(self.attn, weights, (windows, codes)).view(-1, e)
+            if is_padded:
+                update, places = update[places >= 0], places[places >= 0]
+            add = rows.index_add if gradients else rows.index_add_
+            rows = add(0, places, update.to(rows.dtype))
+        return rows.view(x.shape)
 
 
-def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a function of single tokens to (..., E), piece by piece where no gradient is asked for."""
-    if torch.is_grad_enabled():
-        return function(x)
-    rows = x.reshape(-1, x.shape[-1])
-    return torch.cat([function(piece) for piece in torch.split(rows, _CHUNK_TOKENS)]).view(x.shape)
+def _step_tokens(x: Tensor) -> int:
+    """Return how many tokens of (..., E) a step of inference works on: all where there is no cache."""
+    return _CHUNK_TOKENS if x.device.type == "cpu" else x.numel() // x.shape[-1]

@@ -38,17 +38,18 @@ def to_windows(tokens: Tensor, window: Triple, shift: Triple) -> Tensor:
     return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, kd, kh, kw, e)
 
 
-def from_windows(windows: Tensor, shape_dhw: Triple, window: Triple, shift: Triple) -> Tensor:
-    """Undo `to_windows`: (B * num_windows, kd, kh, kw, E) -> (B, d, h, w, E)."""
-    d, h, w = shape_dhw
-    pd, ph, pw = padded_shape(shape_dhw, window)
-    kd, kh, kw = window
-    counts = (pd // kd, ph // kh, pw // kw)
-    grid = windows.view(-1, *counts, kd, kh, kw, windows.shape[-1])
-    tokens = grid.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, pd, ph, pw, windows.shape[-1])
-    if any(shift):
-        tokens = torch.roll(tokens, list(shift), dims=(1, 2, 3))
-    return tokens[:, :d, :h, :w]
+def window_index(
+    shape_dhw: Triple, window: Triple, shift: Triple, *, batch: int, device: torch.device
+) -> Tensor:
+    """Tell which token is where in which window, in the order of `to_windows`.
+
+    Returns:
+        (batch * num_windows, places) long: index into the tokens (batch * d * h * w); -1 where padded.
+    """
+    count = batch * shape_dhw[0] * shape_dhw[1] * shape_dhw[2]
+    # Counted from 1, so that the zeros of padding are known.
+    number = torch.arange(1, count + 1, device=device).view(batch, *shape_dhw, 1)
+    return to_windows(number, window, shift).flatten(1) - 1
 
 
 def region_codes(
