@@ -26,11 +26,13 @@ FILE = known("file.pth", CONTENT)
 QUICK = Patience(timeout_seconds=5, pauses_seconds=(0, 0))
 
 DOWNLOADER = """
+import resource
 import sys
 from pathlib import Path
 from clickvol.weights.download import download_file
 from clickvol.weights.registry import KnownFile
-url, target, size, sha256 = sys.argv[1:]
+limit_bytes, url, target, size, sha256 = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit_bytes), resource.RLIM_INFINITY))
 known = KnownFile(name="file.pth", bytes=int(size), sha256=sha256)
 download_file(url, Path(target), known, on_bytes=lambda *_: None)
 """
@@ -302,11 +304,12 @@ def test_a_folder_that_is_missing(server, tmp_path):
 @pytest.fixture
 def start_download(server, target):
     """Start a second process that downloads; it is gone at the end of the test."""
-    words = [sys.executable, "-c", DOWNLOADER, server.url, target, str(FILE.bytes), FILE.sha256]
     started = []
 
-    def start(**options):
-        started.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **options))
+    def start(limit_bytes=resource.RLIM_INFINITY):
+        words = [sys.executable, "-c", DOWNLOADER, str(limit_bytes), server.url, target]
+        words += [str(FILE.bytes), FILE.sha256]
+        started.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
     yield start
@@ -316,12 +319,8 @@ def start_download(server, target):
 
 
 def test_a_disk_that_refuses_in_the_middle(server, target, start_download):
-    """The system lets this process write files of 50,000 bytes only."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-    process = start_download(preexec_fn=limit)
+    """The system lets the process write files of 50,000 bytes only."""
+    process = start_download(limit_bytes=50_000)
     last = process.stderr.read().strip().splitlines()[-1]
     assert process.wait() == 1
     assert "OutputError: cannot write" in last
@@ -329,6 +328,7 @@ def test_a_disk_that_refuses_in_the_middle(server, target, start_download):
     assert part_of(target).read_bytes() == CONTENT[:50_000]
     get(server, target)
     assert target.read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=50000-"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

