@@ -75,6 +75,10 @@ def test_each_axis_has_a_region_of_its_own():
 
 def test_codes_are_one_hot_in_the_type_asked_for():
     codes = region_codes((4, 4, 4), (2, 2, 2), (1, 1, 1), like=LIKE.bfloat16())
-    assert codes.shape == (8, 8, 16)
+    assert codes.shape == (8, 8, 8)
     assert codes.dtype == torch.bfloat16
     assert torch.equal(codes.sum(-1), torch.ones(8, 8).bfloat16())
+
+
+def test_padding_has_codes_of_its_own():
+    assert region_codes((4, 4, 3), (2, 2, 2), (0, 0, 0), like=LIKE).shape == (8, 8, 16)

@@ -14,8 +14,10 @@ from clickvol.layers.windows import Triple, padded_shape, region_codes, window_i
 
 SecondAdapter = Literal["none", "plain", "doubled"]
 
-# Logit by which a token is kept from seeing one of another region; the published value.
-_REGION_LOGIT = 100.0
+# Logit by which a token is kept from seeing one of another region. Published is 100, but e^-100 is a
+# denormal number of float32 with which softmax takes 1.7 times as long; e^-200 is 0. Beside 1 both are
+# nothing.
+_REGION_LOGIT = 200.0
 
 # Tokens that one step of inference works on. The largest temporary of ViT-B, the hidden layer of the MLP,
 # is then 25 MB in float32 and stays in cache and below the 32 MB from which the C library asks the system

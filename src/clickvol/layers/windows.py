@@ -77,4 +77,6 @@ def region_codes(
         view[axis + 1] = p
         code = torch.bitwise_or(code, along.view(view))
     cut = to_windows(code, window, (0, 0, 0))
-    return F.one_hot(cut.reshape(cut.shape[0], -1), 16).to(like.dtype)
+    # Bits 0 to 2 tell the side of the wrap per axis, bit 3 what is padded.
+    num_codes = 8 if padded == shape_dhw else 16
+    return F.one_hot(cut.reshape(cut.shape[0], -1), num_codes).to(like.dtype)
