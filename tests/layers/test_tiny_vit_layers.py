@@ -98,14 +98,14 @@ def test_merging_is_the_plain_one(stride):
 
 @pytest.mark.parametrize("window_hw", [(4, 4), (2, 3), (1, 4)])
 def test_attention_is_that_over_all_pairs(window_hw):
-    attention = randomise(BiasedAttention2d(6, 2, 4))
+    attention = randomise(BiasedAttention2d(6, 2, window=4))
     windows = noise(2, *window_hw, 6)
     expected = torch.stack([plain_window_attention_2d(attention, one) for one in windows])
     assert deviation(attention(windows), expected) < 1e-5
 
 
 def test_biases_move_the_result():
-    attention = randomise(BiasedAttention2d(6, 2, 4))
+    attention = randomise(BiasedAttention2d(6, 2, window=4))
     windows = noise(2, 4, 4, 6)
     before = attention(windows)
     with torch.no_grad():

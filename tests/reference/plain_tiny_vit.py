@@ -10,14 +10,17 @@ from reference.compare import randomise
 
 
 def randomise_norms(module, seed=1):
-    """Randomise all parameters and the running statistics of every BatchNorm; return it in eval mode."""
+    """Randomise all parameters and running statistics; return the module in eval mode.
+
+    The variances are small, so that an untrained network does not fade its input away.
+    """
     randomise(module)
     generator = torch.Generator().manual_seed(seed)
     for _, part in sorted(module.named_modules()):
         if isinstance(part, torch.nn.BatchNorm2d):
             shape = part.running_mean.shape
             part.running_mean.copy_(0.3 * torch.randn(shape, generator=generator))
-            part.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
+            part.running_var.copy_(0.15 + 0.15 * torch.rand(shape, generator=generator))
     return module.eval()
 
 
@@ -85,7 +88,7 @@ def plain_merging(part, x):
 def plain_block(block, x):
     """(B, E, h, w) -> (B, E, h, w), every window cut out and padded on its own."""
     b, e, h, w = x.shape
-    kh, kw = min(block.window, h), min(block.window, w)
+    kh, kw = min(block.attn.window, h), min(block.attn.window, w)
     attended = torch.zeros_like(x)
     for sample in range(b):
         for top, left in itertools.product(range(0, h, kh), range(0, w, kw)):

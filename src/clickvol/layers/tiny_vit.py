@@ -4,6 +4,8 @@ Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers
 Images are 2D here. Parameter names are those of the published weights.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ _LOCAL_KERNEL = 3
 
 class ConvNorm2d(nn.Module):
     """Convolution without bias, and batch normalisation (eps 1e-5, momentum 0.1).
+
+    With running statistics the normalisation is linear, so that it is folded into the kernel: one pass
+    over the image fewer, forth and back.
 
     Args:
         channels_in: channels of the input.
@@ -46,7 +51,14 @@ class ConvNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C_out, H / stride, W / stride), rounded up."""
-        return torch.as_tensor(self.bn(self.c(x)))
+        if self.bn.training:
+            return torch.as_tensor(self.bn(self.c(x)))
+        mean, variance = cast("Tensor", self.bn.running_mean), cast("Tensor", self.bn.running_var)
+        scale = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
+        kernel = self.c.weight * scale[:, None, None, None]
+        shift = self.bn.bias - mean * scale
+        conv = self.c
+        return F.conv2d(x, kernel, shift, conv.stride, conv.padding, groups=conv.groups)
 
 
 class InvertedBottleneck(nn.Module):
@@ -121,13 +133,19 @@ class BiasedAttention2d(nn.Module):
 
     logits = q k^T / sqrt(E_head) + bias[head, |dy|, |dx|].
 
+    In the published network a map that is longer than the window along an axis is padded with zeros at
+    its far end to whole windows, before the LayerNorm, and padded places are keys like any others. All of
+    them have the same key and value (LayerNorm of zero is its shift), so here they are one key whose bias
+    is the log of the sum of theirs: the same result, and nothing is computed where there is no image.
+    Along an axis that is not longer than the window, the map itself is the window.
+
     Args:
         width: token width E.
         num_heads: heads; E must be a multiple.
-        window: side of the square window that the table of biases is made for.
+        window: side of the square window, for which the table of biases is made.
     """
 
-    def __init__(self, width: int, num_heads: int, window: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, window: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_width = width // num_heads
@@ -137,16 +155,78 @@ class BiasedAttention2d(nn.Module):
         self.proj = nn.Linear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window * window))
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """(G, h, w, E) -> (G, h, w, E), G = batch x windows; sides at most the table's window."""
-        g, h, w, e = windows.shape
-        qkv = self.qkv(self.norm(windows)).view(g, h * w, self.num_heads, 3 * self.head_width)
-        query, key, value = qkv.transpose(1, 2).split(self.head_width, dim=-1)
-        index = offset_index((h, w), self.window).to(windows.device)
-        # The gather is by index_select: its gradient is much faster than that of fancy indexing.
-        bias = self.attention_biases.index_select(1, index.view(-1)).view(-1, h * w, h * w)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        return torch.as_tensor(self.proj(mixed.transpose(1, 2).reshape(g, h, w, e)))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, h, w, E) -> (B, h, w, E)."""
+        h, w = int(tokens.shape[1]), int(tokens.shape[2])
+        window_hw = (min(self.window, h), min(self.window, w))
+        qkv = self.qkv(self.norm(tokens))
+        padding = self.qkv(self.norm.bias)
+        # Windows of one shape go together: whole ones, and those that the far ends cut.
+        strips = [
+            torch.cat(
+                [
+                    self._attend(qkv[:, rows, columns], padding, (real_h, real_w), window_hw)
+                    for columns, real_w in _spans(w, window_hw[1])
+                ],
+                dim=2,
+            )
+            for rows, real_h in _spans(h, window_hw[0])
+        ]
+        return torch.as_tensor(self.proj(torch.cat(strips, dim=1)))
+
+    def _attend(
+        self, qkv: Tensor, padding: Tensor, real_hw: tuple[int, int], window_hw: tuple[int, int]
+    ) -> Tensor:
+        """Attend in windows of which only the places `real_hw` are on the map.
+
+        Args:
+            qkv: (B, rows x real_h, columns x real_w, 3E).
+            padding: (3E,), the same of a padded place.
+            real_hw: sides of what there is of each window.
+            window_hw: sides of the window.
+
+        Returns:
+            (B, rows x real_h, columns x real_w, E).
+        """
+        heads, width = self.num_heads, self.head_width
+        b, h, w, _ = qkv.shape
+        (real_h, real_w), counts = real_hw, (h // real_hw[0], w // real_hw[1])
+        split = qkv.reshape(b, counts[0], real_h, counts[1], real_w, heads, 3 * width)
+        split = split.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, real_h * real_w, 3 * width)
+        query, key, value = torch.split(split, width, dim=-1)
+        if real_hw != window_hw:
+            _, one_key, one_value = torch.split(padding.view(heads, 1, 3 * width), width, dim=-1)
+            key = torch.cat([key, one_key.expand(len(key), -1, -1, -1)], dim=2)
+            value = torch.cat([value, one_value.expand(len(value), -1, -1, -1)], dim=2)
+        bias = self._bias(real_hw, window_hw).to(query.dtype)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        mixed = mixed.view(b, *counts, heads, real_h, real_w, width)
+        return mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, heads * width)
+
+    def _bias(self, real_hw: tuple[int, int], window_hw: tuple[int, int]) -> Tensor:
+        """Return what is added to the logits: (heads, places, places), one more key if places are padded."""
+        device = self.attention_biases.device
+        index = offset_index(window_hw, self.window).to(device)
+        if real_hw == window_hw:
+            return self._entries(index)
+        real = torch.zeros(window_hw, dtype=torch.bool, device=device)
+        real[: real_hw[0], : real_hw[1]] = True
+        real = real.flatten()
+        from_real = index[real]
+        padded = torch.logsumexp(self._entries(from_real[:, ~real]), dim=-1, keepdim=True)
+        return torch.cat([self._entries(from_real[:, real]), padded], dim=-1)
+
+    def _entries(self, index: Tensor) -> Tensor:
+        """Look entries of the table up: (n, m) int64 -> (heads, n, m)."""
+        # By index_select, whose gradient is much faster than that of fancy indexing.
+        return self.attention_biases.index_select(1, index.flatten()).view(-1, *index.shape)
+
+
+def _spans(length: int, window: int) -> list[tuple[slice, int]]:
+    """Return the run of whole windows, and the rest if there is one, each with the length of its windows."""
+    whole = length // window * window
+    spans = [(slice(0, whole), window)]
+    return spans if whole == length else [*spans, (slice(whole, length), length - whole)]
 
 
 class NormMlp(nn.Module):
@@ -166,11 +246,6 @@ class NormMlp(nn.Module):
 class TinyVitBlock(nn.Module):
     """x += attention(x) in windows; x = local_conv(x); x += mlp(x).
 
-    A map that is longer than the window along an axis is padded with zeros at its far end to whole
-    windows. The padding happens before the LayerNorm of the attention, and padded places are keys like
-    any others, as in the published network. Along an axis that is not longer than the window, the map
-    itself is the window.
-
     Args:
         width: token width.
         num_heads: attention heads.
@@ -180,24 +255,12 @@ class TinyVitBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, *, window: int, hidden: int) -> None:
         super().__init__()
-        self.window = window
-        self.attn = BiasedAttention2d(width, num_heads, window)
+        self.attn = BiasedAttention2d(width, num_heads, window=window)
         self.local_conv = ConvNorm2d(width, width, kernel=_LOCAL_KERNEL, groups=width)
         self.mlp = NormMlp(width, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, E, h, w) -> (B, E, h, w)."""
-        x = x + self._attend(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = x + self.attn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = self.local_conv(x)
         return torch.as_tensor(x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-
-    def _attend(self, tokens: Tensor) -> Tensor:
-        """(B, h, w, E) -> (B, h, w, E)."""
-        b, h, w, e = tokens.shape
-        kh, kw = min(self.window, h), min(self.window, w)
-        rows, columns = -(-h // kh), -(-w // kw)
-        padded = F.pad(tokens, (0, 0, 0, columns * kw - w, 0, rows * kh - h))
-        cut = padded.view(b, rows, kh, columns, kw, e).transpose(2, 3)
-        mixed = self.attn(cut.reshape(-1, kh, kw, e))
-        whole = mixed.view(b, rows, columns, kh, kw, e).transpose(2, 3)
-        return torch.as_tensor(whole.reshape(b, rows * kh, columns * kw, e)[:, :h, :w])
