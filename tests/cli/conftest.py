@@ -12,7 +12,8 @@ import torch
 from pydantic import TypeAdapter
 
 from clickvol.cli.app import main
-from clickvol.methods.promise3d import Promise3d, Promise3dConfig, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.safe_file import write_weights
 
@@ -43,16 +44,16 @@ def run(capfd):
 def tiny_model(tmp_path_factory) -> Path:
     """The card of a network with random weights."""
     folder = tmp_path_factory.mktemp("model")
-    config = promise3d_preset("tiny")
+    config = promise3d_recipe("clickvol", "tiny").network
     torch.manual_seed(0)
-    network = Promise3d(config)
+    network = LiftedSegmenter(config)
     weights = folder / "tiny.safetensors"
     sha256, size = write_weights(network.state_dict(), weights, dtype=torch.float32)
     card = ModelCard(
         id="tiny",
         title="random weights",
         method="promise3d",
-        network=json.loads(TypeAdapter(Promise3dConfig).dump_json(config)),
+        network=json.loads(TypeAdapter(LiftedSegmenterConfig).dump_json(config)),
         fields_of_view=FieldOfViewPlan(first_voxel_mm=4, finest_voxel_mm=2, coarsest_voxel_mm=8),
         modalities=["CT", "MR"],
         training_data=["none: random weights"],

@@ -32,7 +32,7 @@ def test_a_case_knows_its_object(box_case):
     assert box_case.object_voxels_dhw.max(axis=0).tolist() == [19, 31, 33]
     # Between outer voxel centres: x spans .6 * 18 + .8 * 26 mm, y the same sides crossed, z 21 mm.
     assert box_case.longest_side_mm == pytest.approx(0.6 * 18 + 0.8 * 26)
-    assert box_case.outside_value == box_case.scale.low == 0
+    assert box_case.outside_value == box_case.scale.outside == 0
 
 
 # -- one sample -------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_a_cut_never_goes_into_the_object(plain):
 
 def test_a_full_cut_leaves_only_the_object(plain):
     case = block_case(image_of_label=lambda label: np.full(label.shape, 900.0))
-    case = replace(case, scale=IntensityScale(0.0, 900.0), outside_value=0.0)
+    case = replace(case, scale=IntensityScale.of_window(0.0, 900.0), outside_value=0.0)
     cut = plain.model_copy(update={"cut_share": 1.0, "max_cut_mm": 1e5, "first_look_share": 1.0})
     for seed in range(5):
         sample = _draw(case, cut, seed)

@@ -6,7 +6,7 @@ from clickvol.image_encoders.lifted_vit3d import ImageFeatures
 from clickvol.mask_decoders.multi_level import (
     MultiLevelDecoder,
     MultiLevelDecoderConfig,
-    half_resolution,
+    on_decoder_grid,
 )
 from reference.compare import deviation, noise, randomise
 from reference.plain_decoder import plain_decoder
@@ -75,13 +75,13 @@ def test_samples_of_a_batch_do_not_meet():
         assert deviation(together[one], alone) < 1e-5
 
 
-def test_half_resolution_is_trilinear_at_one_half():
+def test_the_image_is_shrunk_trilinear_at_one_half():
     patch = noise(2, 1, 4, 6, 8)
     expected = torch.nn.functional.interpolate(
         patch, scale_factor=0.5, mode="trilinear", align_corners=False
     )
-    assert deviation(half_resolution(patch), expected) < 1e-6
-    assert half_resolution(torch.arange(8.0).view(1, 1, 2, 2, 2)).item() == 3.5
+    assert deviation(on_decoder_grid(patch, 2), expected) < 1e-6
+    assert on_decoder_grid(torch.arange(8.0).view(1, 1, 2, 2, 2), 2).item() == 3.5
 
 
 def test_the_published_decoder_joins_641_channels():

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from clickvol.errors import ConfigError
-from clickvol.methods.promise3d import Promise3d, Promise3dConfig, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from reference.compare import deviation, noise, randomise
 from reference.plain_attention import plain_block
@@ -19,7 +20,7 @@ LABELS = [[1, 0], [1, -1]]
 
 def published_tiny():
     """The tiny network without the options beyond the published one."""
-    tiny = promise3d_preset("tiny")
+    tiny = promise3d_recipe("clickvol", "tiny").network
     return replace(
         tiny,
         encoder=replace(
@@ -35,13 +36,13 @@ def published_tiny():
     )
 
 
-CONFIGS = {"tiny": promise3d_preset("tiny"), "published": published_tiny()}
+CONFIGS = {"tiny": promise3d_recipe("clickvol", "tiny").network, "published": published_tiny()}
 
 
 @pytest.fixture(params=CONFIGS)
 def network(request):
     torch.manual_seed(5)
-    return randomise(Promise3d(CONFIGS[request.param]))
+    return randomise(LiftedSegmenter(CONFIGS[request.param]))
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def encoder_parameters(width, depth, heads):
 
 def test_the_base_preset_has_the_published_number_of_parameters():
     with torch.device("meta"):
-        network = Promise3d(promise3d_preset("vit_b"))
+        network = LiftedSegmenter(promise3d_recipe("released", "vit_b").network)
     assert num_parameters(network.image_encoder) == 111_277_324
     assert encoder_parameters(768, 12, 12) == 111_277_324
     assert num_parameters(network.image_encoder.blocks[0]) == 8_296_513
@@ -92,7 +93,7 @@ def test_the_base_preset_has_the_published_number_of_parameters():
 )
 def test_the_large_presets_have_sams_sizes(name, width, depth, heads, taps):
     with torch.device("meta"):
-        network = Promise3d(promise3d_preset(name))
+        network = LiftedSegmenter(promise3d_recipe("released", name).network)
     encoder = network.image_encoder
     assert num_parameters(encoder) == encoder_parameters(width, depth, heads)
     assert len(encoder.blocks) == depth
@@ -105,9 +106,9 @@ def test_the_large_presets_have_sams_sizes(name, width, depth, heads, taps):
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(
-        ConfigError, match=r"'vit_x'; choose one of vit_b, vit_l, vit_h, small, tiny"
+        ConfigError, match=r"'vit_x'; choose one of vit_b, vit_l, vit_h, litemedsam, small, tiny"
     ):
-        promise3d_preset("vit_x")
+        promise3d_recipe("released", "vit_x")
 
 
 @pytest.mark.parametrize(
@@ -121,18 +122,18 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
     ],
 )
 def test_parts_that_do_not_fit_are_refused(part, change, message):
-    tiny = promise3d_preset("tiny")
+    tiny = promise3d_recipe("clickvol", "tiny").network
     with pytest.raises(ConfigError, match=message):
         replace(tiny, **{part: replace(getattr(tiny, part), **change)})
 
 
 def test_a_prompt_that_the_decoder_does_not_know_is_refused():
     with pytest.raises(ConfigError, match=r"decoder\.num_prompt_maps is 7"):
-        replace(promise3d_preset("tiny"), mask_prompt=False)
+        replace(promise3d_recipe("clickvol", "tiny").network, mask_prompt=False)
 
 
 def test_the_defaults_are_the_published_network():
-    assert Promise3dConfig() == promise3d_preset("vit_b")
+    assert LiftedSegmenterConfig() == promise3d_recipe("released", "vit_b").network
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), PATCH, (8, 16, 40)])
@@ -175,7 +176,7 @@ def test_the_whole_network_is_the_plain_one(prompts):
     # Two heads, tables resampled, windows shifted; 8 tokens a side as the position tables have.
     config = published_tiny()
     config = replace(config, encoder=replace(config.encoder, local_table_window=5))
-    network = randomise(Promise3d(config))
+    network = randomise(LiftedSegmenter(config))
     patch = noise(2, 1, 32, 32, 32)
     encoder = network.image_encoder
     tokens = plain_embedding(encoder.embedding, patch)
@@ -190,7 +191,7 @@ def test_the_whole_network_is_the_plain_one(prompts):
 
 
 def test_no_earlier_mask_is_a_mask_that_knows_nothing(prompts):
-    network = randomise(Promise3d(promise3d_preset("tiny")))
+    network = randomise(LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network))
     patch = noise(2, 1, *PATCH)
     nothing = torch.zeros(2, 1, *PATCH)
     assert deviation(network(patch, prompts), network(patch, prompts, nothing)) < 1e-6
@@ -214,8 +215,13 @@ def test_every_parameter_has_a_gradient(network, prompts):
 
 
 def test_nothing_derived_is_stored():
-    names = set(Promise3d(promise3d_preset("tiny")).state_dict())
-    parameters = {name for name, _ in Promise3d(promise3d_preset("tiny")).named_parameters()}
+    names = set(LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network).state_dict())
+    parameters = {
+        name
+        for name, _ in LiftedSegmenter(
+            promise3d_recipe("clickvol", "tiny").network
+        ).named_parameters()
+    }
     # The Gaussian matrix of the positions is drawn, not derived.
     assert names - parameters == {"prompt_encoder.positions.gaussian"}
 

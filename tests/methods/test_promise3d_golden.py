@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.methods.promise3d import EncodedPatch, Promise3d, promise3d_preset
+from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.weights.official_promise3d import from_official
 from reference import seeded_official
@@ -26,10 +27,10 @@ def golden():
 
 @pytest.fixture(scope="module")
 def network():
-    preset = promise3d_preset("vit_b")
+    preset = promise3d_recipe("released", "vit_b").network
     encoder = replace(preset.encoder, tokens_dhw=(16, 16, 16))
     with torch.device("meta"):
-        built = Promise3d(replace(preset, encoder=encoder, patch_shape_dhw=(64, 64, 64)))
+        built = LiftedSegmenter(replace(preset, encoder=encoder, patch_shape_dhw=(64, 64, 64)))
     state = from_official(
         seeded_official.make_part("encoder_dict", seeded_official.encoder_shapes()),
         seeded_official.make_part("feature_dict3", seeded_official.prompt_shapes()),

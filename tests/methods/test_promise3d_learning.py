@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.methods.recipe import LossRecipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.training.losses import dice_cross_entropy
+from clickvol.training.losses import segmentation_loss
 
 pytestmark = pytest.mark.slow
 
@@ -56,14 +58,14 @@ def make_patch():
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(2)
-    built = Promise3d(promise3d_preset("tiny"))
+    built = LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network)
     lessons = list(LESSONS.values())
     patch, prompts = make_patch().expand(len(lessons), -1, -1, -1, -1), prompts_of(lessons)
     target = torch.stack([lesson.target for lesson in lessons])[:, None]
     optimiser = torch.optim.AdamW(built.parameters(), lr=3e-3)
     for _ in range(STEPS):
         optimiser.zero_grad()
-        dice_cross_entropy(built(patch, prompts), target).backward()
+        segmentation_loss(built(patch, prompts), target, LossRecipe()).backward()
         torch.nn.utils.clip_grad_norm_(built.parameters(), 1.0)
         optimiser.step()
     return built.eval()

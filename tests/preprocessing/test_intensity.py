@@ -131,14 +131,14 @@ def test_ct_has_the_fixed_window():
 
 def test_the_middle_goes_to_zero_and_the_ends_to_1_6():
     hu = np.array([-3000, -160, -60, 40, 140, 240, 3000], dtype=np.float32)
-    normalised = IntensityScale(-160, 240).normalise(hu)
+    normalised = IntensityScale.of_window(-160, 240).normalise(hu)
     assert normalised.dtype == np.float32
     assert normalised == pytest.approx([-1.6, -1.6, -0.8, 0, 0.8, 1.6, 1.6], abs=1e-6)
 
 
 def test_normalising_keeps_the_shape_and_the_input():
     values = np.full((2, 3, 4), 40, dtype=np.float32)
-    assert IntensityScale(-160, 240).normalise(values).shape == (2, 3, 4)
+    assert IntensityScale.of_window(-160, 240).normalise(values).shape == (2, 3, 4)
     assert (values == 40).all()
 
 

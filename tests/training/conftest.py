@@ -11,7 +11,7 @@ CONFIG = """
 [model]
 id = "t"
 title = "a tiny one"
-preset = "tiny"
+size = "tiny"
 
 [data]
 phantoms = 2

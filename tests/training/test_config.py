@@ -11,7 +11,7 @@ def config_path(write_config):
 
 def test_values_and_defaults(config_path):
     config = read_train_config(config_path, [])
-    assert config.model.preset == "tiny"
+    assert config.model.size == "tiny"
     assert config.model.method == "promise3d"
     assert config.optimiser.steps == 8
     assert config.optimiser.weight_decay == 0.01

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from clickvol.datasets.samples import MAX_CLICKS, TrainingSample
-from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.shapes import PADDING_LABEL
 from clickvol.training.config import OptimiserSection, TrainConfig
 from clickvol.training.loop import fit, learning_rate
@@ -15,7 +16,7 @@ from reference.compare import noise
 
 def make_config(**sections):
     content = {
-        "model": {"id": "t", "title": "t", "preset": "tiny"},
+        "model": {"id": "t", "title": "t", "size": "tiny"},
         "sampling": {"corrected_click_share": 0.0},
         "optimiser": {"steps": 4, "warmup_steps": 0},
         "run": {"folder": "unused", "precision": "float32"},
@@ -27,7 +28,7 @@ def make_config(**sections):
 
 def make_state():
     torch.manual_seed(6)
-    network = Promise3d(promise3d_preset("tiny"))
+    network = LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.0)
     average = {name: value.detach().clone() for name, value in network.named_parameters()}
     return TrainState(step=0, network=network, optimiser=optimiser, average=average)
@@ -44,12 +45,13 @@ def make_batch(seed=0):
     return TrainingSample(patch, label, points, labels, torch.zeros(2, 1, 16, 16, 16))
 
 
-def run(state, batches, config, folder):
+def run(state, batches, config, folder, recipe=None):
     reported = []
     fit(
         state,
         batches,
         config,
+        recipe or promise3d_recipe("clickvol", "tiny"),
         checkpoint=folder / "checkpoint.pt",
         fingerprint="f",
         report=reported.append,
@@ -128,13 +130,13 @@ def test_gradients_are_clipped(tmp_path):
 def prompts_seen(monkeypatch):
     """Record the labels of every decoding."""
     seen = []
-    original = Promise3d.decode
+    original = LiftedSegmenter.decode
 
     def record(self, encoded, prompts, prior=None):
         seen.append((prompts.points_dhw.clone(), prompts.labels.clone()))
         return original(self, encoded, prompts, prior)
 
-    monkeypatch.setattr(Promise3d, "decode", record)
+    monkeypatch.setattr(LiftedSegmenter, "decode", record)
     return seen
 
 
@@ -185,3 +187,30 @@ def test_checkpoints_come_at_their_steps_and_at_the_end(tmp_path, monkeypatch):
     )
     run(make_state(), [make_batch()] * 5, make_config(run={"checkpoint_every": 2}), tmp_path)
     assert steps == [2, 4, 5]
+
+
+def clicks_seen(monkeypatch):
+    seen = []
+    original = LiftedSegmenter.decode
+
+    def record(self, encoded, prompts, prior=None):
+        seen.append(prompts)
+        return original(self, encoded, prompts, prior)
+
+    monkeypatch.setattr(LiftedSegmenter, "decode", record)
+    return seen
+
+
+def test_a_published_recipe_draws_its_own_clicks(monkeypatch, tmp_path):
+    seen = clicks_seen(monkeypatch)
+    batch = make_batch()
+    batch.label[1] = 0
+    released = promise3d_recipe("released", "tiny")
+    run(make_state(), [batch], make_config(optimiser={"steps": 1}), tmp_path, released)
+    (prompts,) = seen
+    assert prompts.points_dhw.shape == (2, 30, 3)
+    assert prompts.labels[0].tolist() == [1] * 10 + [0] * 20
+    # Without an object there are none inside.
+    assert prompts.labels[1].tolist() == [0] * 20 + [PADDING_LABEL] * 10
+    d, h, w = prompts.points_dhw[0, :10].long().T
+    assert batch.label[0, 0, d, h, w].all()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clickvol.errors import ConfigError
-from clickvol.methods.promise3d import promise3d_preset
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.training.run import train_from_config
 from clickvol.weights.card import read_card
 from clickvol.weights.load import load_model, network_config
@@ -50,7 +50,7 @@ def test_the_card_says_what_the_model_is(whole_run):
     assert card.id == "t"
     assert card.training_command == f"clickvol train {path}"
     assert card.training_data == ["2 synthetic scans of this package (volumes/phantoms.py)"]
-    assert network_config(card.network) == promise3d_preset("tiny")
+    assert network_config("promise3d", card.network) == promise3d_recipe("clickvol", "tiny").network
     assert card.fields_of_view.model_dump() == {
         "first_voxel_mm": 3.0,
         "finest_voxel_mm": 1.0,

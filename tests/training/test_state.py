@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from clickvol.errors import ConfigError
-from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.training.state import TrainState, restore_state, save_state
 
 
@@ -21,7 +22,7 @@ class Payload:
 
 def make_state(seed, preset="tiny"):
     torch.manual_seed(seed)
-    network = Promise3d(promise3d_preset(preset))
+    network = LiftedSegmenter(promise3d_recipe("clickvol", preset).network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.1)
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from clickvol.methods.promise3d import Promise3d, Promise3dConfig, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.safe_file import write_weights
 
@@ -14,7 +15,9 @@ from clickvol.weights.safe_file import write_weights
 def write_model(folder, state, **changes):
     """Write weights and card of a tiny network; return the card's path."""
     sha256, size = write_weights(state, folder / "m.safetensors", dtype=torch.float32)
-    network = TypeAdapter(Promise3dConfig).dump_python(promise3d_preset("tiny"), mode="json")
+    network = TypeAdapter(LiftedSegmenterConfig).dump_python(
+        promise3d_recipe("clickvol", "tiny").network, mode="json"
+    )
     content = {
         "id": "m",
         "title": "a tiny one",
@@ -43,7 +46,7 @@ def write_model(folder, state, **changes):
 @pytest.fixture
 def tiny_state():
     torch.manual_seed(4)
-    return Promise3d(promise3d_preset("tiny")).state_dict()
+    return LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network).state_dict()
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clickvol.errors import DamagedWeightsError, DeviceError, ModelNotFoundError
-from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.weights.load import load_model, network_config
 from reference.compare import deviation, noise
@@ -19,7 +20,7 @@ def edit_network(card, change):
 
 def test_a_loaded_network_computes_what_the_saved_one_did(save_model, tiny_state):
     model = load_model(save_model(), device="cpu")
-    saved = Promise3d(promise3d_preset("tiny"))
+    saved = LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network)
     saved.load_state_dict(tiny_state)
     patch = noise(1, 1, 16, 24, 32)
     prompts = PointPrompts(torch.tensor([[[3.0, 4.0, 5.0]]]), torch.tensor([[1]]))
@@ -32,8 +33,8 @@ def test_a_loaded_network_computes_what_the_saved_one_did(save_model, tiny_state
 
 def test_the_configuration_of_a_card_is_that_of_the_network(save_model):
     model = load_model(save_model(), device="cpu")
-    assert network_config(model.card.network) == promise3d_preset("tiny")
-    assert model.network.config == promise3d_preset("tiny")
+    assert network_config("promise3d", model.card.network) == promise3d_recipe("clickvol", "tiny").network
+    assert model.network.config == promise3d_recipe("clickvol", "tiny").network
 
 
 def test_a_wrong_hash_is_damage(save_model):

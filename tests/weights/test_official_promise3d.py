@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clickvol.errors import DamagedWeightsError
-from clickvol.methods.promise3d import Promise3d, promise3d_preset
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.weights.official_promise3d import from_official
 from reference import seeded_official
 
@@ -25,7 +26,7 @@ def parts():
 
 def test_every_name_and_shape_is_ours_afterwards(parts):
     with torch.device("meta"):
-        ours = Promise3d(promise3d_preset("vit_b")).state_dict()
+        ours = LiftedSegmenter(promise3d_recipe("released", "vit_b").network).state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in ours.items()}
     # The seeded checkpoint is that of a 64^3 patch, with 16 tokens a side.
     expected["image_encoder.depth_embed"] = (1, 16, 768)

@@ -50,7 +50,7 @@ class LabelledVolume:
         voxels = np.argwhere(label).astype(np.int16)
         world = voxels @ volume.grid.affine_ras_mm[:3, :3].T
         side = float(np.ptp(world, axis=0).max())
-        return cls(volume, label, scale, scale.low, voxels, side)
+        return cls(volume, label, scale, scale.outside, voxels, side)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

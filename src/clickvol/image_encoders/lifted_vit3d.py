@@ -6,13 +6,16 @@ is linear, so here it is one convolution on the patch itself (`FoldedEmbedding`)
 parameters. Axes are (d, h, w) throughout.
 """
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickvol.errors import ConfigError
+from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
 from clickvol.layers.adapters import AdapterInitialisation
 from clickvol.layers.norms import ChannelLayerNorm
 from clickvol.layers.vit import LiftedBlock, SecondAdapter
@@ -23,6 +26,10 @@ class LiftedVitConfig:
     """Sizes of the lifted encoder. The defaults are the published ones (SAM ViT-B).
 
     Attributes:
+        kind: tells this configuration from those of other encoders in a file.
+        channel_sources: which channel of the patch feeds each of SAM's three colour channels: (0, 0, 0)
+            copies the one channel of a scan; TAGS has the scan twice and an organ mask, (0, 0, 1).
+        alignment: text alignment after each tap (TAGS); None otherwise.
         width: token width.
         depth: number of blocks.
         num_heads: attention heads; must divide the width.
@@ -46,6 +53,9 @@ class LiftedVitConfig:
         depth_position_start: initial value of the depth positions; 1 as published.
     """
 
+    kind: Literal["lifted_vit3d"] = "lifted_vit3d"
+    channel_sources: tuple[int, int, int] = (0, 0, 0)
+    alignment: TextAlignmentConfig | None = None
     width: int = 768
     depth: int = 12
     num_heads: int = 12
@@ -80,6 +90,14 @@ class LiftedVitConfig:
         ):
             msg = f"taps {self.taps} must be increasing block indices below depth {self.depth}"
             raise ConfigError(msg)
+        if set(self.channel_sources) != set(range(max(self.channel_sources) + 1)):
+            msg = f"channel_sources {self.channel_sources} must name the channels 0, 1, ... without a gap"
+            raise ConfigError(msg)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a patch."""
+        return max(self.channel_sources) + 1
 
     @property
     def token_stride(self) -> int:
@@ -89,9 +107,16 @@ class LiftedVitConfig:
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """Feature maps of a patch, shallow to deep, each (B, E, d, h, w)."""
+    """Feature maps of a patch, shallow to deep.
+
+    Attributes:
+        maps: each (B, E, d, h, w).
+        aligned: each (B, E_text, d, h, w), tokens in the space of text embeddings, not normalised; empty
+            where the encoder has no text alignment.
+    """
 
     maps: tuple[Tensor, ...]
+    aligned: tuple[Tensor, ...] = ()
 
     @property
     def deepest(self) -> Tensor:
@@ -128,6 +153,7 @@ class FoldedEmbedding(nn.Module):
         super().__init__()
         self.enlargement = config.enlargement
         self.stride = config.token_stride
+        self.channel_sources = config.channel_sources
         # SAM's patch embedding, and the convolution over the slices of a token.
         side = EMBEDDING_SIDE
         self.patch_embed = nn.Conv2d(3, config.width, kernel_size=side, stride=side)
@@ -136,20 +162,25 @@ class FoldedEmbedding(nn.Module):
         )
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return the kernel (E, 1, k, k, k) in (d, h, w) and the bias (E,)."""
-        planar = self.patch_embed.weight.sum(dim=1)
+        """Return the kernel (E, C, k, k, k) in (d, h, w) and the bias (E,)."""
+        weight = self.patch_embed.weight
+        sources = torch.tensor(self.channel_sources, device=weight.device)
+        num_channels = max(self.channel_sources) + 1
+        # A channel that feeds several of SAM's has the sum of their weights.
+        shape = (weight.shape[0], num_channels, *weight.shape[2:])
+        planar = weight.new_zeros(shape).index_add(1, sources, weight)
         along_d = self.slice_embed.weight[:, 0, :, 0, 0]
         taps = interpolation_taps(self.enlargement, like=planar)
-        kernel = torch.einsum("ed,da,ehw,hb,wc->eabc", along_d, taps, planar, taps, taps)
+        kernel = torch.einsum("ed,da,enhw,hb,wc->enabc", along_d, taps, planar, taps, taps)
         planar_bias, slice_bias = self.patch_embed.bias, self.slice_embed.bias
         if planar_bias is None or slice_bias is None:
             msg = "the embedding was built without biases"
             raise ConfigError(msg)
         bias = slice_bias + along_d.sum(dim=1) * planar_bias
-        return kernel[:, None], bias
+        return kernel, bias
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, 1, D, H, W) normalised -> (B, d, h, w, E)."""
+        """(B, C, D, H, W) normalised -> (B, d, h, w, E)."""
         kernel, bias = self.folded()
         tokens = F.conv3d(F.pad(patch, (1,) * 6, mode="replicate"), kernel, bias, self.stride)
         return tokens.permute(0, 2, 3, 4, 1)
@@ -166,7 +197,7 @@ def make_neck(width: int, feature_width: int) -> nn.Sequential:
 
 
 class LiftedVit3d(nn.Module):
-    """SAM's ViT over a grid of 3D tokens: (B, 1, D, H, W) -> ImageFeatures."""
+    """SAM's ViT over a grid of 3D tokens: (B, C, D, H, W) -> ImageFeatures."""
 
     def __init__(self, config: LiftedVitConfig) -> None:
         super().__init__()
@@ -180,20 +211,31 @@ class LiftedVit3d(nn.Module):
         self.necks = nn.ModuleList(
             [make_neck(config.width, config.feature_width) for _ in config.taps]
         )
+        self.alignments = (
+            None
+            if config.alignment is None
+            else nn.ModuleList([TextAlignment(config.width, config.alignment) for _ in config.taps])
+        )
 
     def forward(self, patch: Tensor) -> ImageFeatures:
         """Encode a normalised patch.
 
         Args:
-            patch: (B, 1, D, H, W); each side a multiple of the token stride.
+            patch: (B, C, D, H, W); each side a multiple of the token stride.
 
         Returns:
             One map per tap, (B, feature_width, D / stride, H / stride, W / stride).
 
         Raises:
-            ConfigError: when a side is no multiple of the token stride.
+            ConfigError: when a side is no multiple of the token stride, or channels are missing.
         """
         stride = self.config.token_stride
+        if patch.shape[1] != self.config.num_channels:
+            msg = (
+                f"the patch has {patch.shape[1]} channels, but this network takes "
+                f"{self.config.num_channels}"
+            )
+            raise ConfigError(msg)
         if any(n % stride for n in patch.shape[2:]):
             msg = (
                 f"the patch has shape (D, H, W) {tuple(patch.shape[2:])}, but every side must be a "
@@ -203,11 +245,28 @@ class LiftedVit3d(nn.Module):
         tokens = self.embedding(patch)
         tokens = tokens + self._positions(tokens)
         maps: list[Tensor] = []
+        aligned: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)
-            if index in self.config.taps:
-                maps.append(self.necks[len(maps)](tokens.permute(0, 4, 1, 2, 3)))
-        return ImageFeatures(tuple(maps))
+            if index not in self.config.taps:
+                continue
+            if self.alignments is not None:
+                # The neck, and the blocks after this one, see the blended tokens.
+                tokens, in_text_space = self.alignments[len(maps)](tokens)
+                aligned.append(in_text_space.permute(0, 4, 1, 2, 3))
+            maps.append(self.necks[len(maps)](tokens.permute(0, 4, 1, 2, 3)))
+        return ImageFeatures(tuple(maps), tuple(aligned))
+
+    def foundation_parameter_names(self) -> tuple[str, ...]:
+        """Return the parameters that the published methods keep as SAM has them.
+
+        SAM's norms are not among them: the published methods train those.
+        """
+        frozen = re.compile(
+            r"pos_embed|embedding\.patch_embed\..+"
+            r"|blocks\.\d+\.(attn\.(qkv|proj)\..+|attn\.rel_pos_[hw]|attn\.relative_scale|mlp\..+)"
+        )
+        return tuple(name for name, _ in self.named_parameters() if frozen.fullmatch(name))
 
     def _positions(self, tokens: Tensor) -> Tensor:
         """Return the positions of a token grid: (1, d, h, w, E)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.methods.promise3d import EncodedPatch
+from clickvol.methods.lifted_segmenter import EncodedPatch
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.preprocessing.intensity import IntensityScale
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
@@ -107,7 +107,7 @@ class Looker:
             return self._encoded[field_of_view]
         grid = self._volume.grid
         patch_grid = field_of_view.grid()
-        image = extract(self._volume.array, grid, patch_grid, outside_value=self._scale.low)
+        image = extract(self._volume.array, grid, patch_grid, outside_value=self._scale.outside)
         inside = _inside(patch_grid, grid)
         patch = torch.from_numpy(self._scale.normalise(image))[None, None].to(self._model.device)
         with self._arithmetic():

@@ -1,12 +1,18 @@
 """One scan, one object, any number of clicks."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clickvol.errors import ClickError
+from clickvol.errors import ClickError, DamagedWeightsError
 from clickvol.inference.cascade import THRESHOLD, keep_clicked, run_cascade
 from clickvol.inference.looks import Looker, Stopwatch, WorldClick
 from clickvol.inference.segmentation import Segmentation
-from clickvol.preprocessing.intensity import intensity_scale, recognise_modality, value_sample
+from clickvol.preprocessing.intensity import (
+    IntensityScale,
+    intensity_scale,
+    recognise_modality,
+    value_sample,
+)
 from clickvol.prompts.click import Click
 from clickvol.volumes.volume import Mask, Modality, Volume
 from clickvol.weights.load import LoadedModel
@@ -32,7 +38,7 @@ class InteractiveSession:
             sample = value_sample(volume)
             told = Volume(volume.array, volume.grid, modality) if modality else volume
             recognised = recognise_modality(told, sample)
-            scale = intensity_scale(recognised.modality, sample)
+            scale = _scale(model, recognised.modality, sample)
         self._prepare_seconds = stopwatch.seconds
         self._volume = volume
         self._model = model
@@ -90,6 +96,9 @@ class InteractiveSession:
             raise ClickError(msg)
         stopwatch = Stopwatch(dict(self._prepare_seconds))
         card, config = self._model.card, self._model.network.config
+        if card.fields_of_view is None:
+            msg = f"the card of {card.id} says no voxel sizes to look with; take the model again"
+            raise DamagedWeightsError(msg)
         found = run_cascade(
             self._looker,
             grid,
@@ -119,3 +128,12 @@ class InteractiveSession:
             probability_box=found.box,
             probability_in_box=found.probability,
         )
+
+
+def _scale(model: LoadedModel, modality: Modality, sample: NDArray[np.float32]) -> IntensityScale:
+    """Return the constants that the model was trained with, else this package's own scale."""
+    plan = model.card.intensity
+    if plan is None:
+        return intensity_scale(modality, sample)
+    # The published networks pad with zeros after normalisation, which is the mean.
+    return IntensityScale(*plan.clip, plan.mean, plan.deviation, outside=plan.mean)

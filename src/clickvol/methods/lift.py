@@ -1,4 +1,4 @@
-"""SAM's 2D image encoder as the start of the lifted 3D one.
+"""A 2D foundation's image encoder as the start of a lifted 3D one.
 
 ProMISe-3D (arXiv 2310.19721) and 3DSAM-adapter (arXiv 2306.13465) take the positions, the patch embedding and
 the blocks of a SAM ViT as they are, and give the third axis the mean of the other two axes' relative positions.
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError
 from clickvol.image_encoders.lifted_vit3d import LiftedVit3d
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.sam2d import Sam2d
 
 _NECK = "neck."
 
@@ -21,6 +23,23 @@ _BLOCK_NAMES = (
     "attn.rel_pos_w",
     *(f"mlp.{part}.{kind}" for part in ("lin1", "lin2") for kind in ("weight", "bias")),
 )
+
+
+def lift_foundation(foundation: Sam2d, network: LiftedSegmenter) -> None:
+    """Copy the image encoder of a 2D foundation into a 3D network made for it.
+
+    Args:
+        foundation: SAM or LiteMedSAM.
+        network: of the same sizes; changed in place.
+
+    Raises:
+        DamagedWeightsError: when the two do not fit; the message lists what.
+    """
+    state = foundation.image_encoder.state_dict()
+    if isinstance(network.image_encoder, LiftedVit3d):
+        lift_sam(state, network.image_encoder)
+    else:
+        network.image_encoder.load_slice_encoder(state)
 
 
 def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d) -> None:

@@ -38,6 +38,9 @@ PRESETS = ("released", "clickvol")
 # The released code reads the encoder after blocks 6, 9 and 12 of 12, the three deepest of four taps.
 _NUM_TAPS_READ = 3
 
+# The parts of `Promise2dConfig` that each mode adds to SAM.
+_PARTS = {"apm": ("auto_prompter",), "ips": ("pattern",), "promise": ("auto_prompter", "pattern")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Promise2dConfig:
@@ -93,9 +96,6 @@ class Promise2dConfig:
             if value != expected:
                 msg = f"{name} is {value}, but sam asks for {expected}"
                 raise ConfigError(msg)
-
-
-_PARTS = {"apm": ("auto_prompter",), "ips": ("pattern",), "promise": ("auto_prompter", "pattern")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,28 @@ class IntensityScale:
     """A linear map of clipped values.
 
     Attributes:
-        low, high: clipping bounds in the scan's unit; they go to -1.6 and 1.6.
+        low, high: clipping bounds in the scan's unit.
+        mean: clipped value that goes to 0.
+        deviation: clipped difference that goes to 1.
+        outside: value of what lies outside the scan, in the scan's unit.
     """
 
     low: float
     high: float
+    mean: float
+    deviation: float
+    outside: float
+
+    @classmethod
+    def of_window(cls, low: float, high: float) -> "IntensityScale":
+        """Return the scale that maps a window to [-1.6, 1.6]; outside the scan is its low end."""
+        half = (high - low) / 2
+        return cls(low, high, low + half, half / _NORMALISED_END, outside=low)
 
     def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map values of any shape to [-1.6, 1.6], float32."""
+        """Map values of any shape, float32."""
         clipped = np.clip(values, self.low, self.high)
-        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        return ((clipped - middle) * (_NORMALISED_END / half)).astype(np.float32)
+        return ((clipped - self.mean) / self.deviation).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +105,9 @@ def intensity_scale(modality: Modality, sample: NDArray[np.float32]) -> Intensit
         sample: values from `value_sample`.
     """
     if modality == "CT":
-        return IntensityScale(*CT_WINDOW_HU)
+        return IntensityScale.of_window(*CT_WINDOW_HU)
     low = float(np.percentile(sample, 0.5))
     bright = sample[sample > sample.mean()]
     high = float(np.percentile(bright, 99.5)) if bright.size else low
     # A constant sample still needs a scale that divides by something.
-    return IntensityScale(low, high if high > low else low + 1.0)
+    return IntensityScale.of_window(low, high if high > low else low + 1.0)

@@ -1,5 +1,7 @@
 """Clicks that a user might make, drawn from a known mask."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -71,3 +73,35 @@ def click_into_error(
     voxel = candidates[rng.integers(len(candidates))]
     sign = FOREGROUND_LABEL if label[tuple(voxel)] else BACKGROUND_LABEL
     return PatchPoint(*voxel.astype(float).tolist()), sign
+
+
+def published_clicks(
+    label: NDArray[np.bool_],
+    num_foreground: int,
+    num_others: int,
+    others_from: Literal["everywhere", "background"],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the clicks of a training patch as the published methods do, uniformly and with replacement.
+
+    Args:
+        label: (D, H, W) of the patch.
+        num_foreground: clicks inside the object; none where there is no object.
+        num_others: further clicks.
+        others_from: from "everywhere", the object included, as released, or from the "background" (from
+            everywhere where there is none).
+        rng: source of the randomness.
+
+    Returns:
+        Voxels (N, 3) in (d, h, w), and labels (N,): 1 for those drawn inside, 0 for the others.
+    """
+    inside = np.flatnonzero(label)
+    background = np.flatnonzero(~label)
+    drawn = rng.choice(inside, num_foreground) if len(inside) else np.empty(0, dtype=np.int64)
+    if others_from == "background" and len(background):
+        others = rng.choice(background, num_others)
+    else:
+        others = rng.integers(0, label.size, num_others)
+    voxels = np.stack(np.unravel_index(np.concatenate([drawn, others]), label.shape), axis=1)
+    labels = np.repeat([FOREGROUND_LABEL, BACKGROUND_LABEL], [len(drawn), len(others)])
+    return voxels.astype(np.int64), labels.astype(np.int64)

@@ -20,15 +20,17 @@ class ModelSection(_Section):
     Attributes:
         id: id of the model that comes out.
         title: one line for lists.
-        method: "promise3d".
-        preset: a preset of the method.
+        method: id of a 3D method.
+        preset: a preset of the method, see its page in `methods`: network, loss and training clicks.
+        size: size of the network, see `methods.sizes`.
         notes: limits that a user of the model should know, one sentence each.
     """
 
     id: str
     title: str
-    method: Literal["promise3d"] = "promise3d"
-    preset: str
+    method: Literal["promise3d", "sam3d_adapter", "tags"] = "promise3d"
+    preset: str = "clickvol"
+    size: str = "small"
     notes: list[str] = []
 
 
@@ -90,6 +92,9 @@ class RunSection(_Section):
         threads: CPU threads; 0 leaves it to torch.
         precision: arithmetic of the forward pass.
         start_from: a model (id or path) whose weights to begin with; "" for random ones.
+        foundation: a 2D foundation (id or path, method "sam2d") whose image encoder is lifted into the
+            network before training; "" for none.
+        trained: "everything", or only the "adapters" and what else does not come from the foundation.
     """
 
     folder: Path
@@ -98,6 +103,8 @@ class RunSection(_Section):
     threads: int = 0
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     start_from: str = ""
+    foundation: str = ""
+    trained: Literal["everything", "adapters"] = "everything"
 
 
 class TrainConfig(_Section):

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from clickvol.datasets.samples import TrainingSample
-from clickvol.methods.promise3d import EncodedPatch, Promise3d
+from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
+from clickvol.methods.recipe import Recipe, TrainingClicks
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.prompts.simulate import click_into_error
+from clickvol.prompts.simulate import click_into_error, published_clicks
 from clickvol.shapes import PADDING_LABEL
 from clickvol.training.config import OptimiserSection, TrainConfig
-from clickvol.training.losses import dice_cross_entropy
+from clickvol.training.losses import segmentation_loss
 from clickvol.training.state import TrainState, save_state
 from clickvol.volumes.atomic import atomic_path
 
@@ -35,6 +36,7 @@ def fit(
     state: TrainState,
     batches: Iterable[TrainingSample],
     config: TrainConfig,
+    recipe: Recipe,
     *,
     checkpoint: Path,
     fingerprint: str,
@@ -46,6 +48,7 @@ def fit(
         state: where the run stands; changed in place.
         batches: from step `state.step` on.
         config: of the run.
+        recipe: loss and clicks of the method.
         checkpoint: file for the checkpoints; the log goes beside it.
         fingerprint: text of the configuration, kept in the checkpoints.
         report: called with the figures of the last 20 steps.
@@ -61,8 +64,8 @@ def fit(
         rate = learning_rate(state.step, config.optimiser)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        logits = _forward(network, batch, config, rng)
-        loss = dice_cross_entropy(logits.float(), batch.label)
+        logits = _forward(network, batch, config, recipe, rng)
+        loss = segmentation_loss(logits.float(), batch.label, recipe.loss)
         state.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
@@ -102,21 +105,47 @@ def forget_after(step: int, log: Path) -> None:
 
 
 def _forward(
-    network: Promise3d, batch: TrainingSample, config: TrainConfig, rng: np.random.Generator
+    network: LiftedSegmenter,
+    batch: TrainingSample,
+    config: TrainConfig,
+    recipe: Recipe,
+    rng: np.random.Generator,
 ) -> Tensor:
-    """Return the logits (B, 2, D, H, W), in some steps after one more click into the present error."""
+    """Return the logits (B, 2, D, H, W).
+
+    Without published clicks: in some steps after one more click into the present error.
+    """
     prompts = PointPrompts(batch.points_dhw, batch.labels)
+    if recipe.training_clicks is not None:
+        prompts = _published_clicks(batch.label, recipe.training_clicks, rng)
     use_bfloat16 = config.run.precision == "bfloat16"
     with torch.autocast(batch.patch.device.type, torch.bfloat16, enabled=use_bfloat16):
         encoded = network.encode_image(batch.patch)
-        if rng.random() < config.sampling.corrected_click_share:
+        interactive = recipe.training_clicks is None and network.prompt_encoder is not None
+        if interactive and rng.random() < config.sampling.corrected_click_share:
             prompts = _corrected(network, encoded, prompts, batch, rng)
         return network.decode(encoded, prompts, batch.prior)
 
 
+def _published_clicks(
+    label: Tensor, clicks: TrainingClicks, rng: np.random.Generator
+) -> PointPrompts:
+    """Draw clicks from the labels (B, 1, D, H, W) as the published methods do; padded where none exist."""
+    number = clicks.foreground + clicks.others
+    points = torch.zeros(label.shape[0], number, 3)
+    labels = torch.full((label.shape[0], number), PADDING_LABEL)
+    for sample, truth in enumerate(label[:, 0].bool().cpu().numpy()):
+        places, signs = published_clicks(
+            truth, clicks.foreground, clicks.others, clicks.others_from, rng
+        )
+        points[sample, : len(signs)] = torch.from_numpy(places.astype(np.float32))
+        labels[sample, : len(signs)] = torch.from_numpy(signs)
+    return PointPrompts(points.to(label.device), labels.to(label.device))
+
+
 @torch.no_grad()
 def _corrected(
-    network: Promise3d,
+    network: LiftedSegmenter,
     encoded: EncodedPatch,
     prompts: PointPrompts,
     batch: TrainingSample,

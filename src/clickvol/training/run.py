@@ -1,28 +1,33 @@
 """A training run from its configuration file to a model with a card."""
 
-import json
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch.utils.data import DataLoader
 
 from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms, read_labelled
 from clickvol.datasets.msd import list_msd_cases
 from clickvol.datasets.samples import LabelledVolume, stack
 from clickvol.errors import ConfigError
-from clickvol.methods.promise3d import Promise3d, Promise3dConfig, promise3d_preset
+from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
+from clickvol.methods.freezing import freeze_foundation
+from clickvol.methods.lift import lift_foundation
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.networks import find_recipe
+from clickvol.methods.recipe import Recipe
+from clickvol.methods.sam2d import Sam2d
 from clickvol.training.config import TrainConfig, read_train_config
 from clickvol.training.loop import fit, forget_after
 from clickvol.training.state import TrainState, restore_state
 from clickvol.version import __version__
 from clickvol.volumes.atomic import atomic_path, remove_abandoned
 from clickvol.weights.card import FieldOfViewPlan, ModelCard, read_card
-from clickvol.weights.load import load_model
+from clickvol.weights.load import load_model, load_network, network_content
 from clickvol.weights.safe_file import write_weights
 
 Report = Callable[[dict[str, float]], None]
@@ -52,37 +57,53 @@ def train_from_config(
         ConfigError: for a configuration that cannot be used.
     """
     config = read_train_config(config_path, overrides)
-    folder = config.run.folder
-    folder.mkdir(parents=True, exist_ok=True)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     torch.manual_seed(config.run.seed)
-    network_config = promise3d_preset(config.model.preset)
-    state = _fresh_state(config, network_config)
-    # What a run is called, where it is kept and how often it saves may change; what it computes may not.
-    aside = {"model": {"id", "title", "notes"}, "run": {"folder", "checkpoint_every", "threads"}}
-    fingerprint = config.model_dump_json(exclude=aside)
-    checkpoint = folder / "checkpoint.pt"
+    recipe = _recipe(config)
+    state = _fresh_state(config, recipe.network)
+    fingerprint = _fingerprint(config)
+    checkpoint = config.run.folder / "checkpoint.pt"
     if checkpoint.is_file() and not fresh:
         restore_state(state, checkpoint, fingerprint)
-    remove_abandoned(folder)
-    forget_after(state.step, folder / "log.jsonl")
-    with atomic_path(folder / "config.json", ".json") as temporary:
-        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _open_folder(config)
+    forget_after(state.step, config.run.folder / "log.jsonl")
     last_step = min(config.optimiser.steps, max_steps or config.optimiser.steps)
-    stream = _sample_stream(config, network_config)
     batches = DataLoader(
-        stream,
+        _sample_stream(config, recipe.network),
         batch_sampler=list(batch_indices(state.step, last_step, config.optimiser.batch_size)),
         collate_fn=stack,
         num_workers=1,
         prefetch_factor=4,
         worker_init_fn=_leave_the_cores_to_the_trainer,
     )
-    fit(state, batches, config, checkpoint=checkpoint, fingerprint=fingerprint, report=report)
+    fit(
+        state,
+        batches,
+        config,
+        recipe,
+        checkpoint=checkpoint,
+        fingerprint=fingerprint,
+        report=report,
+    )
     settings = [f" --set {shlex.quote(override)}" for override in overrides]
     command = f"clickvol train {config_path}" + "".join(settings)
-    return _write_model(state, config, network_config, command)
+    return _write_model(state, config, recipe.network, command)
+
+
+def _fingerprint(config: TrainConfig) -> str:
+    """Return what makes a run this run: what it is called and where it is kept may change."""
+    aside = {"model": {"id", "title", "notes"}, "run": {"folder", "checkpoint_every", "threads"}}
+    return config.model_dump_json(exclude=aside)
+
+
+def _open_folder(config: TrainConfig) -> None:
+    """Make the run's folder, clear what killed writers left there, and write the configuration."""
+    folder = config.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
+    with atomic_path(folder / "config.json", ".json") as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _leave_the_cores_to_the_trainer(_: int) -> None:
@@ -90,23 +111,39 @@ def _leave_the_cores_to_the_trainer(_: int) -> None:
     os.nice(5)
 
 
-def _fresh_state(config: TrainConfig, network_config: Promise3dConfig) -> TrainState:
-    network = Promise3d(network_config)
+def _recipe(config: TrainConfig) -> Recipe:
+    recipe = find_recipe(config.model.method, config.model.preset, config.model.size)
+    encoder = recipe.network.encoder
+    if isinstance(encoder, LiftedTinyVitConfig) and not config.run.foundation:
+        # Without a foundation there are no statistics of other images to keep.
+        network = replace(recipe.network, encoder=replace(encoder, frozen_norms=False))
+        return replace(recipe, network=network)
+    return recipe
+
+
+def _fresh_state(config: TrainConfig, network_config: LiftedSegmenterConfig) -> TrainState:
+    network = LiftedSegmenter(network_config)
+    if config.run.foundation:
+        _, foundation = load_network(config.run.foundation, Sam2d)
+        lift_foundation(foundation, network)
+    if config.run.trained == "adapters":
+        freeze_foundation(network)
     if config.run.start_from:
         network.load_state_dict(
             load_model(config.run.start_from, device="cpu").network.state_dict()
         )
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(
-        network.parameters(),
+        trained.values(),
         lr=config.optimiser.learning_rate,
         weight_decay=config.optimiser.weight_decay,
         fused=True,
     )
-    average = {name: value.detach().clone() for name, value in network.named_parameters()}
+    average = {name: value.detach().clone() for name, value in trained.items()}
     return TrainState(step=0, network=network, optimiser=optimiser, average=average)
 
 
-def _sample_stream(config: TrainConfig, network_config: Promise3dConfig) -> SampleStream:
+def _sample_stream(config: TrainConfig, network_config: LiftedSegmenterConfig) -> SampleStream:
     cases: list[LabelledVolume] = []
     for folder in config.data.folders:
         records = list_msd_cases(config.data.root / folder.path, folder.modality)
@@ -127,7 +164,7 @@ def _sample_stream(config: TrainConfig, network_config: Promise3dConfig) -> Samp
 
 
 def _write_model(
-    state: TrainState, config: TrainConfig, network_config: Promise3dConfig, command: str
+    state: TrainState, config: TrainConfig, network_config: LiftedSegmenterConfig, command: str
 ) -> Path:
     """Write the averaged weights in half precision, and their card."""
     weights = config.run.folder / f"{config.model.id}.safetensors"
@@ -139,7 +176,7 @@ def _write_model(
         id=config.model.id,
         title=config.model.title,
         method=config.model.method,
-        network=json.loads(TypeAdapter(Promise3dConfig).dump_json(network_config)),
+        network=network_content(config.model.method, network_config),
         fields_of_view=FieldOfViewPlan(
             first_voxel_mm=sampling.first_voxel_mm,
             finest_voxel_mm=sampling.finest_voxel_mm,
@@ -165,6 +202,8 @@ def _write_model(
 
 def _sources(config: TrainConfig) -> list[str]:
     sources = [f"{f.path} ({f.modality}): {f.source}" for f in config.data.folders]
+    if config.run.foundation:
+        sources.append(f"2D foundation {read_card(config.run.foundation).title}")
     earlier = read_card(config.run.start_from).training_data if config.run.start_from else []
     if config.data.phantoms:
         sources.append(

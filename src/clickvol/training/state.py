@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clickvol.errors import ConfigError
-from clickvol.methods.promise3d import Promise3d
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.volumes.atomic import atomic_path
 
 _PARTS = ("step", "fingerprint", "network", "optimiser", "average")
@@ -27,7 +27,7 @@ class TrainState:
     """
 
     step: int
-    network: Promise3d
+    network: LiftedSegmenter
     optimiser: torch.optim.Optimizer
     average: dict[str, Tensor]
 

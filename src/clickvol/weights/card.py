@@ -4,12 +4,15 @@ Torch-free, so that listing models costs nothing.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
+from clickvol.weights.cache import cached_model_folder
+from clickvol.weights.registry import PLAIN_NAME
 
 DEFAULT_MODEL_ID = "promise3d-small"
 """The model that is used where none is named; ships in the package."""
@@ -33,15 +36,31 @@ class FieldOfViewPlan(BaseModel):
     coarsest_voxel_mm: float = Field(gt=0)
 
 
+class IntensityPlan(BaseModel):
+    """Fixed constants that a published model was trained with, instead of this package's own scale.
+
+    Attributes:
+        clip: bounds in the scan's unit (HU for CT).
+        mean, deviation: what the clipped values are shifted and divided by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip: tuple[float, float]
+    mean: float
+    deviation: float = Field(gt=0)
+
+
 class ModelCard(BaseModel):
     """The JSON beside a weights file.
 
     Attributes:
         id: name on the command line.
         title: one line for lists.
-        method: id of the method, "promise3d".
+        method: id of the method.
         network: configuration of the network; validated by the method when it is built.
-        fields_of_view: voxel sizes for inference.
+        fields_of_view: voxel sizes for inference; None for 2D networks.
+        intensity: constants of a published model; None for the scale of this package.
         modalities: what it was trained on.
         training_data: one sentence per source, with its licence and citation.
         training_command: how to make it again.
@@ -59,9 +78,10 @@ class ModelCard(BaseModel):
 
     id: str
     title: str
-    method: Literal["promise3d"]
+    method: Literal["promise3d", "sam3d_adapter", "tags", "promise2d", "sam2d"]
     network: dict[str, Any]
-    fields_of_view: FieldOfViewPlan
+    fields_of_view: FieldOfViewPlan | None = None
+    intensity: IntensityPlan | None = None
     modalities: list[str]
     training_data: list[str]
     training_command: str
@@ -85,16 +105,20 @@ def find_card(id_or_path: str | Path) -> Path:
     """Return the path of a model's card.
 
     Args:
-        id_or_path: id of a shipped model; or a card, a weights file beside its card, or a folder
-            holding one card.
+        id_or_path: id of a shipped or fetched model; or a card, a weights file beside its card, or a
+            folder holding one card.
 
     Raises:
         ModelNotFoundError: when there is no such model.
     """
     shipped = _SHIPPED_FOLDER / f"{id_or_path}.json"
-    if Path(id_or_path).name == str(id_or_path) and shipped.is_file():
-        return shipped
     path = Path(id_or_path)
+    if path.name == str(id_or_path):
+        if shipped.is_file():
+            return shipped
+        fetched = _fetched_card(str(id_or_path))
+        if fetched is not None and not path.exists():
+            return fetched
     if path.is_dir():
         # Other .json files may lie there: a training run keeps its configuration beside its model.
         cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").is_file())
@@ -116,9 +140,17 @@ def find_card(id_or_path: str | Path) -> Path:
         raise ModelNotFoundError(msg)
     known = ", ".join(card.stem for card in sorted(_SHIPPED_FOLDER.glob("*.json"))) or "none"
     msg = (
-        f"there is no model {str(id_or_path)!r}; shipped models: {known}; or give a path to a card"
+        f"there is no model {str(id_or_path)!r}; shipped models: {known}; give one of them, one that was "
+        "fetched (models fetch), or a path to a card"
     )
     raise ModelNotFoundError(msg)
+
+
+def _fetched_card(entry_id: str) -> Path | None:
+    if re.fullmatch(PLAIN_NAME, entry_id) is None:
+        return None
+    card = cached_model_folder(entry_id) / f"{entry_id}.json"
+    return card if card.is_file() else None
 
 
 def read_card(id_or_path: str | Path) -> ModelCard:

@@ -2,21 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
-from clickvol.errors import ConfigError, DamagedWeightsError
-from clickvol.methods.promise3d import Promise3d, Promise3dConfig
+from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.networks import network_kind
 from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_card, read_card
 from clickvol.weights.device import choose_device, choose_precision
 from clickvol.weights.safe_file import read_weights
 
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A network with its weights on a device.
+    """A 3D network with its weights on a device.
 
     Attributes:
         card: where it comes from and what it is for.
@@ -26,25 +30,41 @@ class LoadedModel:
     """
 
     card: ModelCard
-    network: Promise3d
+    network: LiftedSegmenter
     device: torch.device
     precision: torch.dtype
 
 
 def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto") -> LoadedModel:
-    """Load a model by id or path.
+    """Load a model for volumes by id or path.
 
     Args:
-        id_or_path: id of a shipped model, or a path to a card, a weights file beside its card, or a
-            folder with one card.
+        id_or_path: id of a shipped or fetched model, or a path to a card, a weights file beside its card, or
+            a folder with one card.
         device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
-        ModelNotFoundError: when there is no such model, or its weights are missing.
+        ModelNotFoundError: when there is no such model, its weights are missing, or it is not one for
+            volumes.
         DamagedWeightsError: when hash, container or keys are not what the card says.
         DeviceError: when the device is not there.
     """
     chosen = choose_device(device)
+    card, network = load_network(id_or_path, LiftedSegmenter)
+    return LoadedModel(card, network.to(chosen), chosen, choose_precision(chosen))
+
+
+def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCard, NetworkT]:
+    """Load a network of a kind on the CPU, in evaluation mode, without gradients.
+
+    Args:
+        id_or_path: as for `load_model`.
+        kind: `LiftedSegmenter`, `Sam2d` or `Promise2d`.
+
+    Raises:
+        ModelNotFoundError: when there is no such model, its weights are missing, or it is of another kind.
+        DamagedWeightsError: when hash, container or keys are not what the card says.
+    """
     card_path = find_card(id_or_path)
     card = read_card(card_path)
     # A weights file is named by its card, never led elsewhere by it.
@@ -52,16 +72,16 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
     if not weights_name:
         msg = f"{card_path} names no weights file ({card.weights_file!r}); take it again"
         raise DamagedWeightsError(msg)
-    state = read_weights(card_path.with_name(weights_name), sha256=card.sha256)
-    try:
-        config = network_config(card.network)
-    except (ValidationError, ConfigError) as error:
-        first = str(error).splitlines()[0]
-        msg = f"{card_path} describes no network of this version ({first}); update clickvol"
-        raise DamagedWeightsError(msg) from error
     # Random starting values would be drawn and thrown away: build on no device, then place the weights.
     with torch.device("meta"):
-        network = Promise3d(config)
+        network = _build(card, card_path)
+    if not isinstance(network, kind):
+        msg = (
+            f"{card.id} is a network of the method {card.method!r}, which cannot do this; "
+            f"models list shows the others"
+        )
+        raise ModelNotFoundError(msg)
+    state = read_weights(card_path.with_name(weights_name), sha256=card.sha256)
     expected = network.state_dict()
     missing, unexpected = set(expected) - set(state), set(state) - set(expected)
     misshapen = {n for n in set(expected) & set(state) if state[n].shape != expected[n].shape}
@@ -73,24 +93,40 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
         )
         raise DamagedWeightsError(msg)
     network.load_state_dict(state, assign=True)
-    network.eval().requires_grad_(requires_grad=False).to(chosen)
-    return LoadedModel(card, network, chosen, choose_precision(chosen))
+    return card, network.eval().requires_grad_(requires_grad=False)
 
 
-def network_config(content: dict[str, Any]) -> Promise3dConfig:
-    """Return the configuration that a card holds as plain values.
+def _build(card: ModelCard, card_path: Path) -> nn.Module:
+    try:
+        return network_kind(card.method).build(network_config(card.method, card.network))
+    except (ValidationError, ConfigError) as error:
+        first = str(error).splitlines()[0]
+        msg = f"{card_path} describes no network of this version ({first}); update clickvol"
+        raise DamagedWeightsError(msg) from error
+
+
+def network_config(method: str, content: dict[str, Any]) -> object:
+    """Return the configuration that a card holds as plain values, of the method's own type.
 
     Raises:
-        ConfigError: for an option that this version does not know, or values that contradict.
+        ConfigError: for an unknown method, an option that this version does not know, or values that
+            contradict.
         ValidationError: for values of a wrong type.
     """
-    adapter = TypeAdapter(Promise3dConfig)
-    config = adapter.validate_python(content)
+    adapter: TypeAdapter[Any] = TypeAdapter(network_kind(method).config_type)
+    config: object = adapter.validate_python(content)
     unknown = _unknown_names(content, adapter.dump_python(config))
     if unknown:
         msg = f"unknown option {', '.join(unknown)}"
         raise ConfigError(msg)
     return config
+
+
+def network_content(method: str, config: object) -> dict[str, Any]:
+    """Return a configuration as the plain values that a card holds."""
+    adapter: TypeAdapter[Any] = TypeAdapter(network_kind(method).config_type)
+    content: dict[str, Any] = adapter.dump_python(config, mode="json")
+    return content
 
 
 def _unknown_names(content: dict[str, Any], known: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
@@ -20,10 +20,20 @@ def write_weights(
     state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype
 ) -> tuple[str, int]:
     """Write a state dict as safetensors in the given number format; return (sha256, bytes)."""
-    content = save({name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()})
+    tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
     with atomic_path(path, path.suffix) as temporary:
-        temporary.write_bytes(content)
-    return hashlib.sha256(content).hexdigest(), len(content)
+        save_file(tensors, temporary)
+        return _sha256(temporary), temporary.stat().st_size
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor as it is written; whole numbers (counters of a BatchNorm) stay what they are."""
+    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
@@ -40,14 +50,15 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
     if not path.is_file():
         msg = f"the weights {path} are missing, but their card is there; copy them beside it"
         raise ModelNotFoundError(msg)
-    content = path.read_bytes()
-    if content.startswith(_PICKLE_STARTS):
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(_PICKLE_STARTS):
         msg = (
             f"{path} is a pickle, which can run code when it is read; only safetensors are loaded; "
             "convert it where you trust it"
         )
         raise DamagedWeightsError(msg)
-    found = hashlib.sha256(content).hexdigest()
+    found = _sha256(path)
     if found != sha256:
         msg = (
             f"the weights {path} are damaged: sha256 is {found[:12]}..., the card says "
@@ -55,7 +66,12 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
         )
         raise DamagedWeightsError(msg)
     try:
-        return {name: tensor.to(torch.float32) for name, tensor in load(content).items()}
+        # The file is mapped, not copied, so that a large model does not lie in memory twice.
+        return {name: _computed(tensor) for name, tensor in load_file(path).items()}
     except (SafetensorError, ValueError, KeyError) as error:
         msg = f"{path} is not a safetensors file ({error}); only safetensors are loaded"
         raise DamagedWeightsError(msg) from error
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor

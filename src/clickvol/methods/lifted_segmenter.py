@@ -1,0 +1,174 @@
+"""The network that ProMISe-3D, 3DSAM-adapter and TAGS share.
+
+A pretrained 2D encoder lifted to volumes, clicks that sample its deepest feature map, and a decoder over
+several depths and the image. Which parts and options make which method is said on the methods' own pages.
+
+Options beyond the published networks, all off by default: signed clicks, positions in the prompt encoder
+(drawn in ProMISe-3D's figure 3, unused in its released code), clicks drawn as maps, an earlier mask as a
+prompt, and coarser scales after the click. The shipped models use them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from clickvol.errors import ConfigError
+from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVit3d, LiftedTinyVitConfig
+from clickvol.image_encoders.lifted_vit3d import LiftedVit3d, LiftedVitConfig
+from clickvol.mask_decoders.multi_level import (
+    MultiLevelDecoder,
+    MultiLevelDecoderConfig,
+    PreparedImage,
+)
+from clickvol.prompt_encoders.click_maps import draw_clicks
+from clickvol.prompt_encoders.feature_sampling import (
+    FeatureSampling,
+    FeatureSamplingConfig,
+    PointPrompts,
+)
+
+EncoderConfig = Annotated[LiftedVitConfig | LiftedTinyVitConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiftedSegmenterConfig:
+    """The whole network. The defaults are the released ProMISe-3D.
+
+    Attributes:
+        patch_shape_dhw: (D, H, W) of the patch it is made for; other shapes work where every side
+            is a multiple of the token stride.
+        encoder, prompt, decoder: the three parts. Widths that must agree are checked. Without a prompt
+            encoder the network is automatic: it takes no clicks.
+        click_radii_voxel: radii of the drawn clicks, patch voxels; none as published.
+        mask_prompt: take an earlier mask as a prompt; False as published.
+    """
+
+    patch_shape_dhw: tuple[int, int, int] = (128, 128, 128)
+    encoder: EncoderConfig = field(default_factory=LiftedVitConfig)
+    prompt: FeatureSamplingConfig | None = field(default_factory=FeatureSamplingConfig)
+    decoder: MultiLevelDecoderConfig = field(default_factory=MultiLevelDecoderConfig)
+    click_radii_voxel: tuple[float, ...] = ()
+    mask_prompt: bool = False
+
+    @property
+    def num_prompt_maps(self) -> int:
+        """Channels that the prompts are drawn on: two signs per radius, and the earlier mask."""
+        return 2 * len(self.click_radii_voxel) + int(self.mask_prompt)
+
+    def __post_init__(self) -> None:
+        if self.prompt is None and self.num_prompt_maps:
+            msg = "click_radii_voxel and mask_prompt need a prompt encoder; this network has none"
+            raise ConfigError(msg)
+        prompt_width = self.encoder.feature_width if self.prompt is None else self.prompt.width
+        pairs = (
+            ("prompt.width", prompt_width, self.encoder.feature_width),
+            ("decoder.feature_width", self.decoder.feature_width, self.encoder.feature_width),
+            ("decoder.num_levels", self.decoder.num_levels, len(self.encoder.taps)),
+            ("decoder.token_stride", self.decoder.token_stride, self.encoder.token_stride),
+            ("decoder.num_prompt_maps", self.decoder.num_prompt_maps, self.num_prompt_maps),
+        )
+        for name, value, expected in pairs:
+            if value != expected:
+                msg = f"{name} is {value}, but the other parts of the configuration ask for {expected}"
+                raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPatch:
+    """A patch after everything that no click changes; kept for further clicks.
+
+    Attributes:
+        deepest_map: (B, E, d, h, w), what the clicks act on.
+        prepared: the decoder's share.
+        patch_shape_dhw: (D, H, W).
+        aligned: each (B, E_text, d, h, w), tokens in text space; empty but for TAGS.
+    """
+
+    deepest_map: Tensor
+    prepared: PreparedImage
+    patch_shape_dhw: tuple[int, int, int]
+    aligned: tuple[Tensor, ...] = ()
+
+
+class LiftedSegmenter(nn.Module):
+    """Patch and clicks -> two-class logits, everything in (d, h, w) order."""
+
+    def __init__(self, config: LiftedSegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder: LiftedVit3d | LiftedTinyVit3d = (
+            LiftedVit3d(config.encoder)
+            if isinstance(config.encoder, LiftedVitConfig)
+            else LiftedTinyVit3d(config.encoder)
+        )
+        self.prompt_encoder = None if config.prompt is None else FeatureSampling(config.prompt)
+        self.mask_decoder = MultiLevelDecoder(config.decoder)
+        self.draw_on_features = (
+            nn.Conv3d(config.num_prompt_maps, config.encoder.feature_width, kernel_size=1)
+            if config.num_prompt_maps
+            else None
+        )
+
+    def encode_image(self, patch: Tensor) -> EncodedPatch:
+        """Do the costly part, once per patch.
+
+        Args:
+            patch: (B, C, D, H, W); channel 0 is the normalised scan, further ones as the encoder's
+                `channel_sources` say.
+        """
+        features = self.image_encoder(patch)
+        shape = (patch.shape[2], patch.shape[3], patch.shape[4])
+        prepared = self.mask_decoder.prepare(features, patch[:, :1])
+        return EncodedPatch(features.deepest, prepared, shape, features.aligned)
+
+    def decode(
+        self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
+    ) -> Tensor:
+        """Answer the prompts.
+
+        Args:
+            encoded: from `encode_image`.
+            prompts: clicks, (B, N); an automatic network does not look at them.
+            prior: (B, 1, D, H, W) in [-1, 1]: 2 p - 1 of an earlier mask's probability p, 0 where
+                nothing is known. None: nothing is known anywhere.
+
+        Returns:
+            (B, 2, D, H, W) logits, background first.
+        """
+        if self.prompt_encoder is None:
+            return torch.as_tensor(self.mask_decoder(encoded.prepared, encoded.deepest_map, None))
+        prompted = self.prompt_encoder(encoded.deepest_map, prompts, encoded.patch_shape_dhw)
+        if self.draw_on_features is None:
+            return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, None))
+        d, h, w = (int(n) for n in prompted.shape[2:])
+        prompted = prompted + self.draw_on_features(self._draw(encoded, prompts, prior, (d, h, w)))
+        stride = self.config.decoder.decoder_stride
+        d, h, w = (n // stride for n in encoded.patch_shape_dhw)
+        drawn = self._draw(encoded, prompts, prior, (d, h, w))
+        return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, drawn))
+
+    def forward(self, patch: Tensor, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
+        """(B, C, D, H, W) and (B, N) clicks -> (B, 2, D, H, W) logits."""
+        return self.decode(self.encode_image(patch), prompts, prior)
+
+    def _draw(
+        self,
+        encoded: EncodedPatch,
+        prompts: PointPrompts,
+        prior: Tensor | None,
+        map_shape_dhw: tuple[int, int, int],
+    ) -> Tensor:
+        """Draw clicks and earlier mask on a grid over the patch: (B, num_prompt_maps, d, h, w)."""
+        radii = self.config.click_radii_voxel
+        maps = draw_clicks(prompts, map_shape_dhw, encoded.patch_shape_dhw, radii)
+        if not self.config.mask_prompt:
+            return maps
+        if prior is None:
+            known = maps.new_zeros((maps.shape[0], 1, *map_shape_dhw))
+        else:
+            known = F.adaptive_avg_pool3d(prior.to(maps.dtype), map_shape_dhw)
+        return torch.cat([maps, known], dim=1)

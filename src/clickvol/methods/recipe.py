@@ -1,0 +1,108 @@
+"""What a published system is beside its network: its loss and its clicks, as data.
+
+Every value names where it comes from on the method's page; `docs/fidelity.md` lists where paper, released
+code and our repaired form differ.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clickvol.errors import ConfigError
+from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryTerm:
+    """ProMISe-3D's boundary loss: mean squared difference of the boundary maps |m - average pool of m|.
+
+    Attributes:
+        weight: factor of the term.
+        kernel_dhw: pooling window, odd, voxels.
+        border: what the pooling does at the faces of the patch: "zeros_counted" as released, which gives
+            a constant map an edge there, or "inside_only".
+        channels: "both" softmax channels against the one label, as released, or the "foreground".
+        taken_of: the network's "probabilities" (released code) or its "logits" (text of the paper).
+    """
+
+    weight: float = 10.0
+    kernel_dhw: tuple[int, int, int] = (5, 5, 5)
+    border: Literal["zeros_counted", "inside_only"] = "inside_only"
+    channels: Literal["both", "foreground"] = "foreground"
+    taken_of: Literal["probabilities", "logits"] = "probabilities"
+
+    def __post_init__(self) -> None:
+        if any(n < 1 or n % 2 == 0 for n in self.kernel_dhw):
+            msg = f"kernel_dhw is {self.kernel_dhw}, but a pooling window needs odd sides"
+            raise ConfigError(msg)
+        if self.taken_of == "logits" and self.channels == "both":
+            msg = "a boundary term of logits compares the foreground channel with the label; set channels"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentTerm:
+    """TAGS' alignment of tokens with texts of healthy and diseased organs.
+
+    Attributes:
+        weight: factor of the term; 1 as released.
+        focal_input: "scores" is the usual focal loss on softmax scores; "softmax_again" applies softmax to
+            the scores once more, as the released code does.
+    """
+
+    weight: float = 1.0
+    focal_input: Literal["scores", "softmax_again"] = "scores"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecipe:
+    """The sum that is minimised.
+
+    Attributes:
+        dice_weight: of the soft Dice loss of the foreground.
+        cross_entropy_weight: of the cross-entropy over both classes.
+        boundary: ProMISe-3D's term, or None.
+        alignment: TAGS' term, or None.
+    """
+
+    dice_weight: float = 0.5
+    cross_entropy_weight: float = 0.5
+    boundary: BoundaryTerm | None = None
+    alignment: AlignmentTerm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingClicks:
+    """Clicks drawn from the label of a patch, with replacement, as the published methods train.
+
+    Attributes:
+        foreground: number drawn inside the object; none where the patch has no object.
+        others: number of further clicks.
+        others_from: the further ones are drawn from "everywhere" (released code, which calls them
+            negative) or from the "background" (paper).
+    """
+
+    foreground: int = 10
+    others: int = 20
+    others_from: Literal["everywhere", "background"] = "everywhere"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A system to train and to compare.
+
+    Attributes:
+        method: id of the method.
+        preset: name of this variant.
+        network: its network.
+        loss: what is minimised.
+        training_clicks: clicks of a training patch; None trains with the simulated user of
+            `datasets.samples` (signed clicks, corrections).
+        num_test_clicks: clicks at test time.
+    """
+
+    method: str
+    preset: str
+    network: LiftedSegmenterConfig
+    loss: LossRecipe = LossRecipe()
+    training_clicks: TrainingClicks | None = None
+    num_test_clicks: int = 1

@@ -1,0 +1,89 @@
+"""3DSAM-adapter: SAM adapted from 2D to 3D, one adapter per block.
+
+Gong et al., arXiv 2306.13465. ProMISe-3D and TAGS are built on it. Two variants: prompted by clicks, and
+automatic, which takes no click, looks at a patch of twice the side and is slid over the scan.
+"""
+
+from dataclasses import replace
+
+from clickvol.errors import ConfigError
+from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
+from clickvol.methods.recipe import LossRecipe, Recipe, TrainingClicks
+from clickvol.methods.sizes import network_size, sam_encoder
+
+METHOD_ID = "sam3d_adapter"
+
+PRESETS = ("released", "automatic")
+"""`released`: prompted, one click at test time. `automatic`: without clicks, by sliding window."""
+
+
+def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
+    """Return a variant of 3DSAM-adapter.
+
+    Args:
+        preset: one of `PRESETS`.
+        size: see `methods.sizes.network_size`.
+
+    Raises:
+        ConfigError: for an unknown preset or size.
+    """
+    if preset not in PRESETS:
+        msg = f"3DSAM-adapter has no preset {preset!r}; choose one of {', '.join(PRESETS)}"
+        raise ConfigError(msg)
+    prompted = sam3d_adapter_network(size, preset)
+    # Released training: Dice and cross-entropy, 10 clicks inside and 20 anywhere.
+    recipe = Recipe(
+        method=METHOD_ID,
+        preset=preset,
+        network=prompted,
+        loss=LossRecipe(),
+        training_clicks=TrainingClicks(),
+    )
+    if preset == "released":
+        return recipe
+    return replace(recipe, network=_automatic(size), training_clicks=None, num_test_clicks=0)
+
+
+def sam3d_adapter_network(size: str, preset: str) -> LiftedSegmenterConfig:
+    """Return the prompted network: one adapter per block, no image branch, maps enlarged by interpolation.
+
+    Args:
+        size: see `methods.sizes.network_size`.
+        preset: what it is for, for the message of an error.
+
+    Raises:
+        ConfigError: for an unknown size, or one without SAM's blocks.
+    """
+    parts = network_size(size)
+    return LiftedSegmenterConfig(
+        patch_shape_dhw=parts.patch_shape_dhw,
+        encoder=replace(sam_encoder(parts, preset), second_adapter="none"),
+        prompt=parts.prompt,
+        decoder=replace(
+            parts.decoder, level_enlargement="trilinear", image_fusion="none", image_width=0
+        ),
+    )
+
+
+def _automatic(size: str) -> LiftedSegmenterConfig:
+    """Return the network without clicks: twice the patch on the same tokens, so half the enlargement.
+
+    Released: patches of 256^3 enlarged by 2 instead of 128^3 enlarged by 4, and a last enlargement of the
+    logits of 4 instead of 2.
+    """
+    prompted = sam3d_adapter_network(size, "automatic")
+    d, h, w = prompted.patch_shape_dhw
+    encoder = sam_encoder(network_size(size), "automatic")
+    encoder = replace(encoder, second_adapter="none", enlargement=encoder.enlargement // 2)
+    decoder = replace(
+        prompted.decoder,
+        token_stride=encoder.token_stride,
+        decoder_stride=2 * prompted.decoder.decoder_stride,
+    )
+    return replace(
+        prompted,
+        patch_shape_dhw=(2 * d, 2 * h, 2 * w),
+        encoder=encoder,
+        prompt=None,
+        decoder=decoder,
+    )

@@ -1,0 +1,139 @@
+"""The sizes that the 3D methods come in; what a method is made of is on its own page."""
+
+from dataclasses import dataclass, replace
+
+from clickvol.errors import ConfigError
+from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
+from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
+from clickvol.mask_decoders.multi_level import MultiLevelDecoderConfig
+from clickvol.prompt_encoders.feature_sampling import FeatureSamplingConfig
+
+_SMALL_ENCODER = LiftedVitConfig(
+    width=160,
+    depth=8,
+    num_heads=5,
+    enlargement=2,
+    tokens_dhw=(8, 8, 8),
+    position_table_side=8,
+    window=8,
+    shift_windows=False,
+    local_table_window=8,
+    global_table_window=8,
+    global_blocks=(),
+    taps=(1, 3, 5, 7),
+    feature_width=96,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSize:
+    """Widths and counts of the three parts, with every option as released.
+
+    Attributes:
+        patch_shape_dhw: (D, H, W) of a patch.
+        encoder, prompt, decoder: the parts.
+        joined_scales: coarser scales after the click where a method uses them.
+    """
+
+    patch_shape_dhw: tuple[int, int, int]
+    encoder: LiftedVitConfig | LiftedTinyVitConfig
+    prompt: FeatureSamplingConfig
+    decoder: MultiLevelDecoderConfig
+    joined_scales: tuple[int, ...]
+
+
+def network_size(name: str) -> NetworkSize:
+    """Return a size by name.
+
+    Args:
+        name: "vit_b", "vit_l", "vit_h" (SAM's sizes), "litemedsam" (LiteMedSAM's TinyViT, lifted), "small"
+            (the shipped CPU models) or "tiny" (tests).
+
+    Raises:
+        ConfigError: for another name.
+    """
+    sizes = {
+        # Segment Anything, appendix A, and the released build: width, depth, heads, global blocks.
+        "vit_b": lambda: _sam_size(768, 12, 12, (2, 5, 8, 11)),
+        "vit_l": lambda: _sam_size(1024, 24, 16, (5, 11, 17, 23)),
+        "vit_h": lambda: _sam_size(1280, 32, 16, (7, 15, 23, 31)),
+        "litemedsam": _litemedsam_size,
+        "small": _small_size,
+        "tiny": _tiny_size,
+    }
+    if name not in sizes:
+        msg = f"there is no size {name!r}; choose one of {', '.join(sizes)}"
+        raise ConfigError(msg)
+    return sizes[name]()
+
+
+def sam_encoder(parts: NetworkSize, preset: str) -> LiftedVitConfig:
+    """Return the encoder of a size, for a preset that says what happens inside SAM's blocks.
+
+    Raises:
+        ConfigError: when the encoder is no lifted SAM.
+    """
+    if not isinstance(parts.encoder, LiftedVitConfig):
+        msg = (
+            f"the preset {preset!r} is about SAM's transformer blocks, which this size does not have; use "
+            "the preset clickvol, or another size"
+        )
+        raise ConfigError(msg)
+    return parts.encoder
+
+
+def _sam_size(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -> NetworkSize:
+    """Return one of SAM's sizes; SAM's global blocks are the taps."""
+    return NetworkSize(
+        patch_shape_dhw=(128, 128, 128),
+        encoder=LiftedVitConfig(
+            width=width, depth=depth, num_heads=num_heads, taps=taps, global_blocks=taps
+        ),
+        prompt=FeatureSamplingConfig(),
+        decoder=MultiLevelDecoderConfig(),
+        joined_scales=(),
+    )
+
+
+def _litemedsam_size() -> NetworkSize:
+    """Return the small size with LiteMedSAM's TinyViT as the encoder: same patch, maps and decoder."""
+    return replace(_small_size(), encoder=LiftedTinyVitConfig())
+
+
+def _small_size() -> NetworkSize:
+    """Return the size of the shipped CPU models: 64^3 patch, 8^3 tokens, 6 to 8 M parameters."""
+    return NetworkSize(
+        patch_shape_dhw=(64, 64, 64),
+        encoder=_SMALL_ENCODER,
+        prompt=FeatureSamplingConfig(width=96, num_heads=6, mlp_width=384),
+        # With the image itself, 32 channels: convolutions over multiples of 16 are the fast ones.
+        decoder=MultiLevelDecoderConfig(
+            feature_width=96, num_levels=4, width=32, image_width=31, token_stride=8
+        ),
+        joined_scales=(64, 96, 128),
+    )
+
+
+def _tiny_size() -> NetworkSize:
+    """Return a size for tests: 32^3 patch, two blocks of width 24."""
+    small = _small_size()
+    return NetworkSize(
+        patch_shape_dhw=(32, 32, 32),
+        encoder=replace(
+            _SMALL_ENCODER,
+            width=24,
+            depth=2,
+            num_heads=2,
+            enlargement=4,
+            window=4,
+            shift_windows=True,
+            local_table_window=4,
+            taps=(0, 1),
+            feature_width=16,
+        ),
+        prompt=replace(small.prompt, width=16, num_heads=2, mlp_width=32),
+        decoder=replace(
+            small.decoder, feature_width=16, num_levels=2, width=8, image_width=8, token_stride=4
+        ),
+        joined_scales=(16,),
+    )
