@@ -62,8 +62,8 @@ class Promise2dConfig:
     mask_token: int = 1
 
     def __post_init__(self) -> None:
-        wanted = (self.mode in ("apm", "promise"), self.mode in ("ips", "promise"))
-        if (self.auto_prompter is not None, self.pattern is not None) != wanted:
+        parts = {"auto_prompter": self.auto_prompter, "pattern": self.pattern}
+        if tuple(name for name, part in parts.items() if part is not None) != _PARTS[self.mode]:
             msg = (
                 f"mode {self.mode!r} goes with {' and '.join(_PARTS[self.mode])} and nothing else; give "
                 "exactly these"
