@@ -160,6 +160,41 @@ def test_inference_is_the_path_with_gradient(monkeypatch):
         assert deviation(ours, expected) < 1e-5
 
 
+def test_checkpointed_blocks_have_the_same_gradients():
+    encoder = make_encoder()
+    patch = noise(2, 1, 16, 16, 20)
+
+    def gradients():
+        encoder.zero_grad()
+        torch.stack([m.square().sum() for m in encoder(patch).maps]).sum().backward()
+        return {name: parameter.grad.clone() for name, parameter in encoder.named_parameters()}
+
+    expected = gradients()
+    encoder.checkpoint_blocks = True
+    for name, found in gradients().items():
+        assert deviation(found, expected[name]) <= 1e-5 * float(expected[name].abs().max()), name
+
+
+def test_checkpointed_blocks_keep_less_for_the_backward_pass():
+    encoder = make_encoder()
+    patch = noise(2, 1, 16, 16, 20)
+
+    def kept_bytes():
+        sizes = {}
+
+        def keep(tensor):
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            maps = encoder(patch).maps
+        return sum(sizes.values()), maps
+
+    whole, _ = kept_bytes()
+    encoder.checkpoint_blocks = True
+    assert kept_bytes()[0] < 0.5 * whole
+
+
 @pytest.mark.parametrize("shape", [(15, 16, 16), (16, 18, 16), (16, 16, 1)])
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused(shape):
     with pytest.raises(ConfigError, match=r"every side must be a multiple of 4"):

@@ -8,11 +8,12 @@ parameters. Axes are (d, h, w) throughout.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
@@ -197,11 +198,17 @@ def make_neck(width: int, feature_width: int) -> nn.Sequential:
 
 
 class LiftedVit3d(nn.Module):
-    """SAM's ViT over a grid of 3D tokens: (B, C, D, H, W) -> ImageFeatures."""
+    """SAM's ViT over a grid of 3D tokens: (B, C, D, H, W) -> ImageFeatures.
+
+    Attributes:
+        checkpoint_blocks: in training keep the tokens before each block alone and do the block again in
+            the backward pass. ViT-B on 128^3 needs it; to be set before training, False by default.
+    """
 
     def __init__(self, config: LiftedVitConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_blocks = False
         self.embedding = FoldedEmbedding(config)
         side = config.position_table_side
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, config.width))
@@ -243,11 +250,11 @@ class LiftedVit3d(nn.Module):
             )
             raise ConfigError(msg)
         tokens = self.embedding(patch)
-        tokens = tokens + self._positions(tokens)
+        tokens = (tokens + self._positions(tokens)).contiguous()
         maps: list[Tensor] = []
         aligned: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens)
+            tokens = self._run_block(cast(LiftedBlock, block), tokens)
             if index not in self.config.taps:
                 continue
             if self.alignments is not None:
@@ -256,6 +263,16 @@ class LiftedVit3d(nn.Module):
                 aligned.append(in_text_space.permute(0, 4, 1, 2, 3))
             maps.append(self.necks[len(maps)](tokens.permute(0, 4, 1, 2, 3)))
         return ImageFeatures(tuple(maps), tuple(aligned))
+
+    def _run_block(self, block: LiftedBlock, tokens: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            # Nobody else has these tokens: the maps are made from them by convolutions.
+            return block.update_(tokens)
+        if self.checkpoint_blocks:
+            return torch.as_tensor(
+                checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+            )
+        return torch.as_tensor(block(tokens))
 
     def foundation_parameter_names(self) -> tuple[str, ...]:
         """Return the parameters that the published methods keep as SAM has them.
