@@ -74,6 +74,14 @@ def test_a_normalised_convolution_by_hand():
     assert torch.allclose(found[0, 0], (sums - 1) * 3 + 0.5, atol=1e-4)
 
 
+def test_in_training_a_convolution_is_normalised_by_its_own_batch():
+    part = ConvNorm2d(3, 4, kernel=3).train()
+    found = part(noise(2, 3, 6, 7) * 5 + 2)
+    assert found.mean(dim=(0, 2, 3)).abs().max() < 1e-5
+    assert (found.var(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-3
+    assert part.bn.running_mean.abs().max() > 0
+
+
 def test_a_bottleneck_without_update_is_gelu():
     block = randomise_norms(InvertedBottleneck(3, 12))
     with torch.no_grad():
