@@ -20,6 +20,7 @@ PUBLIC_NAMES = [
     "__version__",
     "dice",
     "load_model",
+    "patch_logits",
     "read_volume",
     "segment",
     "write_mask",

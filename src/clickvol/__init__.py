@@ -10,6 +10,7 @@ The whole public interface:
     found.mask.volume_ml, found.fields_of_view, found.probability()
 
 Many clicks on one scan: `InteractiveSession(volume, load_model())` with `add_click`, `undo` and `reset`.
+The bare network, to compare with a published one: `patch_logits(model, patch_dhw, clicks_dhw)`.
 Every error that a user can cause is a `ClickvolError` with a one-line message.
 
 For research; not a medical device. Names are imported when they are first used, so that `import
@@ -23,6 +24,7 @@ from clickvol.version import __version__
 
 if TYPE_CHECKING:
     from clickvol.errors import ClickvolError
+    from clickvol.inference.patch_logits import patch_logits
     from clickvol.inference.predict import segment
     from clickvol.inference.segmentation import Segmentation
     from clickvol.inference.session import InteractiveSession
@@ -43,6 +45,7 @@ __all__ = [
     "__version__",
     "dice",
     "load_model",
+    "patch_logits",
     "read_volume",
     "segment",
     "write_mask",
@@ -58,6 +61,7 @@ _HOMES = {
     "Volume": "clickvol.volumes.volume",
     "dice": "clickvol.metrics.overlap",
     "load_model": "clickvol.weights.load",
+    "patch_logits": "clickvol.inference.patch_logits",
     "read_volume": "clickvol.volumes.formats",
     "segment": "clickvol.inference.predict",
     "write_mask": "clickvol.volumes.formats",
