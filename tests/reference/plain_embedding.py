@@ -1,16 +1,16 @@
-"""The embedding step by step: enlarge, copy the channel, embed every slice, join 16 slices."""
+"""The embedding step by step: enlarge, make three channels, embed every slice, join 16 slices."""
 
 import torch
 import torch.nn.functional as F
 
 
 def plain_embedding(embedding, patch):
-    """(B, 1, D, H, W) -> (B, d, h, w, E) with the parameters of a FoldedEmbedding."""
+    """(B, C, D, H, W) -> (B, d, h, w, E) with the parameters of a FoldedEmbedding."""
     ratio = embedding.enlargement
     large = F.interpolate(patch, scale_factor=ratio, mode="trilinear", align_corners=False)
     samples = []
     for sample in large:
-        slices = sample[0][:, None].expand(-1, 3, -1, -1)
+        slices = torch.stack([sample[source] for source in embedding.channel_sources], dim=1)
         planar = F.conv2d(
             slices, embedding.patch_embed.weight, embedding.patch_embed.bias, stride=16
         )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clickvol.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextAlignmentConfig:
@@ -13,11 +15,19 @@ class TextAlignmentConfig:
 
     Attributes:
         text_width: length of a text embedding; 768 for CLIP ViT-L/14, as wide as SAM ViT-B's tokens.
-        blend: part of the aligned tokens in the stream that goes on; 0.2 as released.
+        blend: part of the aligned tokens in the stream that goes on, 0 to 1; 0.2 as released.
     """
 
     text_width: int = 768
     blend: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.text_width < 1:
+            msg = f"text_width is {self.text_width}, but a text embedding has at least one value"
+            raise ConfigError(msg)
+        if not 0 <= self.blend <= 1:
+            msg = f"blend is {self.blend}, but it is a part, from 0 to 1"
+            raise ConfigError(msg)
 
 
 class TextAlignment(nn.Module):

@@ -13,6 +13,7 @@ from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.recipe import Recipe
 from clickvol.methods.sam2d import Sam2d, Sam2dConfig
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
+from clickvol.methods.tags import tags_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ _LIFTED = NetworkKind(LiftedSegmenterConfig, LiftedSegmenter)
 _NETWORKS = {
     "promise3d": _LIFTED,
     "sam3d_adapter": _LIFTED,
+    "tags": _LIFTED,
     "promise2d": NetworkKind(Promise2dConfig, Promise2d),
     "sam2d": NetworkKind(Sam2dConfig, Sam2d),
 }
@@ -40,6 +42,7 @@ _NETWORKS = {
 _RECIPES: dict[str, Callable[[str, str], Recipe]] = {
     "promise3d": promise3d_recipe,
     "sam3d_adapter": sam3d_adapter_recipe,
+    "tags": tags_recipe,
 }
 
 

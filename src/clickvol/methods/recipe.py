@@ -47,10 +47,13 @@ class AlignmentTerm:
         weight: factor of the term; 1 as released.
         focal_input: "scores" is the usual focal loss on softmax scores; "softmax_again" applies softmax to
             the scores once more, as the released code does.
+        object_word: what the texts call the object: the "organ", or, as the released code does, the
+            "dataset".
     """
 
     weight: float = 1.0
     focal_input: Literal["scores", "softmax_again"] = "scores"
+    object_word: Literal["organ", "dataset"] = "organ"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,204 @@
+"""Two text embeddings, of a healthy and of a diseased organ, from many sentences (TAGS, arXiv 2505.17096).
+
+14 states of an object times 34 sentences about a thing, sorted into two classes; each class is the mean
+direction of its sentences. The way and the numbers are the released ones. The wording of the sentences is
+ours where the known facts leave room: which words stand before and after the noun is known, the rest of a
+sentence is not.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clickvol.errors import ConfigError
+
+TextEncoder = Callable[[Sequence[str]], Tensor]
+"""Sentences -> (number of sentences, E_text), any length of the vectors but 0."""
+
+STUB_ENCODER = "stub (seeded random vectors, no text was read)"
+"""What a bank names as its text encoder when there was none."""
+
+_HEALTHY_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "healthy {}",
+    "{} without flaw",
+    "{} without illness",
+    "{} without lesion",
+    "{} without tumor",
+)
+_TUMOUR_STATES = (
+    "diseased {}",
+    "anomalous {}",
+    "{} with flaw",
+    "{} with illness",
+    "{} with lesion",
+    "{} with tumor",
+)
+_SCENE_TEMPLATES = (
+    "this is one {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+)
+_LOOKS = (
+    *(
+        "large",
+        "small",
+        "rotated",
+        "flipped",
+        "bright",
+        "dark",
+        "good",
+        "bad",
+        "corrupted",
+        "blurry",
+    ),
+    *("low resolution", "close-up", "cropped"),
+)
+_PHOTO_TEMPLATES = (
+    *(f"a 3D photo of {article} {{}}." for article in ("one", "a", "the")),
+    *(f"a {look} 3D photo of {article} {{}}." for look in _LOOKS for article in ("a", "the")),
+)
+
+TEMPLATES = (*_SCENE_TEMPLATES, *_PHOTO_TEMPLATES)
+"""The 34 sentences about a thing, `{}` standing for it."""
+
+# How far a column's length may be from 1: rounding of float32 over some thousand values stays below.
+_UNIT_TOLERANCE = 1e-4
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextBank:
+    """What tokens are compared with.
+
+    Attributes:
+        columns: (E_text, 2) float32, each column of length 1: healthy, then tumour.
+        object_word: what the sentences call the object.
+        text_encoder: which encoder made it; `STUB_ENCODER` for none.
+        sentences_sha256: see `sentences_sha256`.
+    """
+
+    columns: Tensor
+    object_word: str
+    text_encoder: str
+    sentences_sha256: str
+
+    def __post_init__(self) -> None:
+        if self.columns.ndim != 2 or self.columns.shape[1] != 2 or not len(self.columns):
+            msg = f"a text bank has shape (E_text, 2), healthy and tumour, not {tuple(self.columns.shape)}"
+            raise ConfigError(msg)
+        lengths = self.columns.double().norm(dim=0)
+        if not torch.allclose(lengths, torch.ones_like(lengths), rtol=0, atol=_UNIT_TOLERANCE):
+            msg = f"the columns of a text bank have length 1, not {lengths.tolist()}; make it again"
+            raise ConfigError(msg)
+
+    @property
+    def width(self) -> int:
+        """Values per text embedding, E_text."""
+        return int(self.columns.shape[0])
+
+    @property
+    def is_stub(self) -> bool:
+        """Whether it means nothing: seeded random vectors."""
+        return self.text_encoder == STUB_ENCODER
+
+
+def bank_sentences(object_word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sentences about a healthy object (8 x 34 = 272) and about one with a tumour (6 x 34 = 204).
+
+    Args:
+        object_word: what the object is called, "kidney".
+
+    Raises:
+        ConfigError: when there is no word.
+    """
+    word = object_word.strip()
+    if not word:
+        msg = "the texts need a word for the object; give the name of the organ, or of the data set"
+        raise ConfigError(msg)
+    return _sentences(_HEALTHY_STATES, word), _sentences(_TUMOUR_STATES, word)
+
+
+def _sentences(states: tuple[str, ...], word: str) -> tuple[str, ...]:
+    return tuple(template.format(state.format(word)) for state in states for template in TEMPLATES)
+
+
+def sentences_sha256(object_word: str) -> str:
+    """Return what tells banks of other sentences apart: sha256 over all of them, one per line."""
+    healthy, tumour = bank_sentences(object_word)
+    text = "\n".join((*healthy, "", *tumour))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def make_text_bank(encode: TextEncoder, object_word: str, text_encoder: str) -> TextBank:
+    """Ask a text encoder for every sentence and average each class.
+
+    Each embedding is brought to length 1, the class is averaged, and the mean is brought to length 1.
+
+    Args:
+        encode: the text encoder.
+        object_word: what the object is called, "kidney".
+        text_encoder: name of the encoder, kept with the bank.
+
+    Raises:
+        ConfigError: when there is no word, or the encoder gives other than one finite vector per sentence.
+    """
+    columns = [_mean_direction(encode, sentences) for sentences in bank_sentences(object_word)]
+    return TextBank(
+        columns=torch.stack(columns, dim=1),
+        object_word=object_word.strip(),
+        text_encoder=text_encoder,
+        sentences_sha256=sentences_sha256(object_word),
+    )
+
+
+@torch.no_grad()
+def _mean_direction(encode: TextEncoder, sentences: tuple[str, ...]) -> Tensor:
+    """Return the mean direction of some sentences: (E_text,), length 1."""
+    embeddings = encode(sentences).detach().double().cpu()
+    if embeddings.ndim != 2 or len(embeddings) != len(sentences):
+        msg = (
+            f"the text encoder gave {tuple(embeddings.shape)} for {len(sentences)} sentences, expected "
+            "one vector each"
+        )
+        raise ConfigError(msg)
+    if not embeddings.isfinite().all() or not embeddings.any(dim=1).all():
+        msg = "the text encoder gave a vector that is not finite or all zeros; use another encoder"
+        raise ConfigError(msg)
+    mean = F.normalize(embeddings, dim=1).mean(dim=0)
+    return F.normalize(mean, dim=0).float()
+
+
+def stub_text_bank(width: int, seed: int, object_word: str = "object") -> TextBank:
+    """Return two random directions, for tests and dry runs; the log gets a warning.
+
+    A network trained with it learns two directions that stand for healthy and tumour, but no text has any
+    part in it.
+
+    Args:
+        width: values per embedding.
+        seed: of the vectors.
+        object_word: kept with the bank, otherwise unused.
+    """
+    _logger.warning(
+        "the text bank is a stub: seeded random vectors stand where text embeddings should; no result of it "
+        "says anything about text prompts"
+    )
+    generator = torch.Generator().manual_seed(seed)
+    columns = F.normalize(torch.randn(width, 2, generator=generator, dtype=torch.float64), dim=0)
+    return TextBank(
+        columns=columns.float(),
+        object_word=object_word,
+        text_encoder=STUB_ENCODER,
+        sentences_sha256=sentences_sha256(object_word),
+    )

@@ -1,0 +1,116 @@
+"""TAGS: 3DSAM-adapter with an organ mask as a third channel and tokens aligned with texts.
+
+arXiv 2505.17096. After the blocks whose output becomes a feature map, a linear layer brings the tokens into
+the space of a text encoder; what comes out is blended back into the stream and, in training, compared with
+texts of a healthy and of a diseased organ (`training/alignment_loss.py`). Clicks, prompt encoder and decoder
+are 3DSAM-adapter's.
+"""
+
+from dataclasses import replace
+
+from clickvol.errors import ConfigError
+from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
+from clickvol.image_encoders.text_alignment import TextAlignmentConfig
+from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
+from clickvol.methods.recipe import AlignmentTerm, LossRecipe, Recipe, TrainingClicks
+from clickvol.methods.sam3d_adapter import sam3d_adapter_network
+
+METHOD_ID = "tags"
+
+PRESETS = ("released", "clickvol", "no-text", "no-organ-mask", "neither")
+"""`released`: with the quirks of the released code. `clickvol`: our repaired form. The others take from the
+released one the texts, the organ mask, or both, which leaves 3DSAM-adapter."""
+
+_SCAN_SCAN_ORGAN = (0, 0, 1)
+_SCAN_THREE_TIMES = (0, 0, 0)
+
+# Released test code; 3DSAM-adapter tests with 1.
+_TEST_CLICKS = 3
+
+
+def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
+    """Return a variant of TAGS.
+
+    Args:
+        preset: one of `PRESETS`.
+        size: see `methods.sizes.network_size`; one with SAM's blocks.
+
+    Raises:
+        ConfigError: for an unknown preset or size, or a size without SAM's blocks.
+    """
+    if preset not in PRESETS:
+        msg = f"TAGS has no preset {preset!r}; choose one of {', '.join(PRESETS)}"
+        raise ConfigError(msg)
+    if preset == "clickvol":
+        return _clickvol(size)
+    has_text = preset in ("released", "no-organ-mask")
+    has_organ = preset in ("released", "no-text")
+    network = sam3d_adapter_network(size, preset)
+    encoder = replace(
+        _lifted_vit(network),
+        channel_sources=_SCAN_SCAN_ORGAN if has_organ else _SCAN_THREE_TIMES,
+        alignment=TextAlignmentConfig() if has_text else None,
+    )
+    # Released: the name of the data set stands where the organ's would; the focal loss applies softmax to
+    # scores that have been through it.
+    alignment = AlignmentTerm(focal_input="softmax_again", object_word="dataset")
+    return Recipe(
+        method=METHOD_ID,
+        preset=preset,
+        network=replace(network, encoder=encoder),
+        loss=LossRecipe(alignment=alignment if has_text else None),
+        # Released: 10 clicks inside and 20 anywhere, the tumour included, which it calls negative.
+        training_clicks=TrainingClicks(),
+        num_test_clicks=_TEST_CLICKS,
+    )
+
+
+def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
+    """Return the recipe for another text encoder; unchanged where the recipe uses no text.
+
+    Args:
+        recipe: of TAGS.
+        text_width: values per text embedding; 768 for CLIP ViT-L/14.
+
+    Raises:
+        ConfigError: when the width is not positive, or the encoder is no lifted SAM.
+    """
+    encoder = _lifted_vit(recipe.network)
+    if encoder.alignment is None:
+        return recipe
+    encoder = replace(encoder, alignment=replace(encoder.alignment, text_width=text_width))
+    return replace(recipe, network=replace(recipe.network, encoder=encoder))
+
+
+def _clickvol(size: str) -> Recipe:
+    """Return our form: organ's own name, usual focal loss, signed clicks, negatives beside the tumour."""
+    network = sam3d_adapter_network(size, "clickvol")
+    encoder = replace(
+        _lifted_vit(network),
+        channel_sources=_SCAN_SCAN_ORGAN,
+        alignment=TextAlignmentConfig(),
+        # As in our form of ProMISe-3D: adapters start as no change and may subtract, positions along the
+        # depth start as none.
+        adapter_initialisation="zero",
+        adapter_final_relu=False,
+        depth_position_start=0.0,
+    )
+    if network.prompt is None:
+        msg = "TAGS is prompted by clicks; this network takes none"
+        raise ConfigError(msg)
+    prompt = replace(network.prompt, signed=True, positions="fourier")
+    return Recipe(
+        method=METHOD_ID,
+        preset="clickvol",
+        network=replace(network, encoder=encoder, prompt=prompt),
+        loss=LossRecipe(alignment=AlignmentTerm()),
+        training_clicks=TrainingClicks(others_from="background"),
+        num_test_clicks=_TEST_CLICKS,
+    )
+
+
+def _lifted_vit(network: LiftedSegmenterConfig) -> LiftedVitConfig:
+    if not isinstance(network.encoder, LiftedVitConfig):
+        msg = "TAGS aligns the tokens of SAM's blocks, which this encoder does not have"
+        raise ConfigError(msg)
+    return network.encoder
