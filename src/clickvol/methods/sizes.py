@@ -96,8 +96,8 @@ def _sam_size(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -> 
 
 
 def _litemedsam_size() -> NetworkSize:
-    """Return the small size with LiteMedSAM's TinyViT as the encoder: same patch, maps and decoder."""
-    return replace(_small_size(), encoder=LiftedTinyVitConfig())
+    """Return the small size with LiteMedSAM's TinyViT as the encoder; a smaller patch pays for it."""
+    return replace(_small_size(), patch_shape_dhw=(48, 48, 48), encoder=LiftedTinyVitConfig())
 
 
 def _small_size() -> NetworkSize:
