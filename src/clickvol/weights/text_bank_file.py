@@ -1,0 +1,74 @@
+"""A text bank as a file: one tensor as safetensors, and in its metadata what it was made from."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
+from clickvol.image_encoders.text_bank import TextBank, sentences_sha256
+from clickvol.volumes.atomic import atomic_path
+
+_FORMAT = "clickvol text bank 1"
+_TENSOR = "columns"
+
+
+def write_text_bank(bank: TextBank, path: Path) -> None:
+    """Write a bank.
+
+    Args:
+        bank: the bank.
+        path: the file, by custom with the suffix .safetensors.
+    """
+    facts = {
+        "format": _FORMAT,
+        "object_word": bank.object_word,
+        "text_encoder": bank.text_encoder,
+        "sentences_sha256": bank.sentences_sha256,
+    }
+    with atomic_path(path, path.suffix) as temporary:
+        save_file({_TENSOR: bank.columns.contiguous()}, temporary, metadata=facts)
+
+
+def read_text_bank(path: Path, object_word: str) -> TextBank:
+    """Read a bank and check that it was made for this object and with the sentences of this version.
+
+    Args:
+        path: a file of `write_text_bank`.
+        object_word: what the texts should call the object.
+
+    Raises:
+        ModelNotFoundError: when there is no such file.
+        DamagedWeightsError: when it is no text bank, or one from other sentences.
+        ConfigError: when it is a bank of another object.
+    """
+    if not path.is_file():
+        msg = f"the text bank {path} does not exist; make it with `clickvol models text-bank`"
+        raise ModelNotFoundError(msg)
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            columns = file.get_tensor(_TENSOR).to(torch.float32)
+    except (SafetensorError, ValueError, KeyError) as error:
+        msg = f"{path} is not a text bank ({error}); make it with `clickvol models text-bank`"
+        raise DamagedWeightsError(msg) from error
+    if facts.get("format") != _FORMAT:
+        msg = f"{path} is not a text bank of this version; make it with `clickvol models text-bank`"
+        raise DamagedWeightsError(msg)
+    found = facts.get("object_word", "")
+    if found != object_word.strip():
+        msg = (
+            f"the text bank {path} is about {found!r}, not {object_word!r}; make one for that word"
+        )
+        raise ConfigError(msg)
+    if facts.get("sentences_sha256") != sentences_sha256(object_word):
+        msg = (
+            f"the text bank {path} was made from other sentences than this version's; make it again"
+        )
+        raise DamagedWeightsError(msg)
+    try:
+        return TextBank(columns, found, facts.get("text_encoder", ""), facts["sentences_sha256"])
+    except ConfigError as error:
+        msg = f"the text bank {path} is damaged: {error}"
+        raise DamagedWeightsError(msg) from error
