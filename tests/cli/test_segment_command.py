@@ -25,7 +25,7 @@ def known_answer(monkeypatch):
     """Replace the network's answer by a block: i 16..23, j 14..21, k 8..12, of 2 x 2 x 4 mm voxels."""
     seen = {}
 
-    def fake_segment(volume, clicks, model, *, modality=None):
+    def fake_segment(volume, clicks, model, *, modality=None, organ_mask=None):
         seen.update(volume=volume, clicks=clicks, model=model, modality=modality)
         array = np.zeros(volume.grid.shape_dhw, np.uint8)
         array[8:13, 14:22, 16:24] = 1

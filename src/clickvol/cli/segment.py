@@ -55,6 +55,13 @@ _ModelName = Annotated[
     str | None,
     typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
 ]
+_OrganMaskPath = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Mask of the organ, above 0 is organ; for models of the method tags only.",
+    ),
+]
 _DeviceName = Annotated[Device, typer.Option(help="Where to compute.")]
 _ProbabilityPath = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Also write the probabilities, 0 to 1.")
@@ -79,6 +86,7 @@ def segment(
     volume: _VolumeNumber = None,
     modality: _ModalityName = None,
     model: _ModelName = None,
+    organ_mask: _OrganMaskPath = None,
     device: _DeviceName = "auto",
     probability: _ProbabilityPath = None,
     preview: _PreviewPath = None,
@@ -103,6 +111,7 @@ def segment(
         modality=modality,
         model=model,
         device=device,
+        organ_mask=organ_mask,
         probability=probability,
         preview=preview,
     )

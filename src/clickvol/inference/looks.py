@@ -4,7 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.methods.lifted_segmenter import EncodedPatch
 from clickvol.patches.field_of_view import FieldOfView, extract
+from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.preprocessing.intensity import IntensityScale
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
-from clickvol.volumes.volume import Volume
+from clickvol.volumes.volume import Mask, Volume
 from clickvol.weights.load import LoadedModel
 
 Array32 = NDArray[np.float32]
@@ -61,12 +62,21 @@ class Looker:
         volume: the scan.
         scale: its intensity scale.
         model: the model.
+        organ_mask: on a grid of its own, for a model that takes one; without it such a model sees the
+            scan in its place.
     """
 
-    def __init__(self, volume: Volume, scale: IntensityScale, model: LoadedModel) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        scale: IntensityScale,
+        model: LoadedModel,
+        organ_mask: Mask | None = None,
+    ) -> None:
         self._volume = volume
         self._scale = scale
         self._model = model
+        self._organ_mask = organ_mask
         self._encoded: OrderedDict[FieldOfView, tuple[EncodedPatch, NDArray[np.bool_]]] = (
             OrderedDict()
         )
@@ -109,13 +119,27 @@ class Looker:
         patch_grid = field_of_view.grid()
         image = extract(self._volume.array, grid, patch_grid, outside_value=self._scale.outside)
         inside = _inside(patch_grid, grid)
-        patch = torch.from_numpy(self._scale.normalise(image))[None, None].to(self._model.device)
+        channels = self._channels(self._scale.normalise(image), patch_grid)
+        patch = torch.from_numpy(channels)[None].to(self._model.device)
         with self._arithmetic():
             encoded = self._model.network.encode_image(patch)
+        # Tokens in text space are for the loss alone; kept, they would be the largest thing here.
+        encoded = replace(encoded, aligned=())
         self._encoded[field_of_view] = (encoded, inside)
         if len(self._encoded) > _MAX_ENCODED:
             self._encoded.popitem(last=False)
         return encoded, inside
+
+    def _channels(self, scan: Array32, patch_grid: VolumeGrid) -> Array32:
+        """Return what the network takes: (C, D, H, W) from the normalised scan (D, H, W)."""
+        if self._model.network.config.encoder.num_channels == 1:
+            return scan[None]
+        if self._organ_mask is None:
+            return with_organ_channel(scan, None)
+        mask = self._organ_mask
+        return with_organ_channel(
+            scan, extract(mask.array, mask.grid, patch_grid, outside_value=0.0)
+        )
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from clickvol.inference.segmentation import Segmentation
 from clickvol.inference.session import InteractiveSession
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Modality, Volume
+from clickvol.volumes.volume import Mask, Modality, Volume
 from clickvol.weights.load import LoadedModel, load_model
 
 
@@ -15,6 +15,7 @@ def segment(
     model: LoadedModel | None = None,
     *,
     modality: Modality | None = None,
+    organ_mask: Mask | Volume | None = None,
 ) -> Segmentation:
     """Segment the clicked object.
 
@@ -23,12 +24,17 @@ def segment(
         clicks: at least one inside the object; others inside or beside it refine the answer.
         model: from `load_model`; None loads the default one (load it once for many scans).
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
+        organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
+            are organ. Without it such a model sees the scan in its place, and the result has a warning.
 
     Returns:
         The mask on the scan's grid, probabilities, and how they came about.
 
     Raises:
         ClickError: for a click that is not finite or outside the scan, or without any click inside.
+        ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
     """
-    session = InteractiveSession(volume, model or load_model(), modality=modality)
+    session = InteractiveSession(
+        volume, model or load_model(), modality=modality, organ_mask=organ_mask
+    )
     return session.set_clicks(list(clicks))

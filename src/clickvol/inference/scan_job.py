@@ -33,6 +33,7 @@ class ScanJob:
         modality: what the scan is, where the file does not say it or says it wrongly.
         model: id or path; None takes the default model.
         device: "auto", "cpu", "cuda" or "mps".
+        organ_mask: file with the organ above 0, for a model that takes one; None for none.
         probability: file for the probabilities, float32; None for no file.
         preview: PNG file for the picture; None for no file.
     """
@@ -45,6 +46,7 @@ class ScanJob:
     modality: Modality | None = None
     model: str | None = None
     device: str = "auto"
+    organ_mask: Path | None = None
     probability: Path | None = None
     preview: Path | None = None
 
@@ -93,13 +95,16 @@ def run_scan_job(
     with clock.stage("read", f"reading {job.scan}"):
         volume = read_volume(job.scan, series=job.series, volume_index=job.volume_index)
         _check_clicks(job, volume)
+        organ_mask = None if job.organ_mask is None else read_volume(job.organ_mask)
     with clock.stage("load_model", f"loading {model_name}"):
         from clickvol.inference.predict import segment
         from clickvol.weights.load import load_model
 
         model = load_model(model_name, device=job.device)
     with clock.stage("first_click", "segmenting"):
-        segmentation = segment(volume, job.clicks, model, modality=job.modality)
+        segmentation = segment(
+            volume, job.clicks, model, modality=job.modality, organ_mask=organ_mask
+        )
     warnings = list(dict.fromkeys((*volume.notes, *segmentation.warnings)))
     if segmentation.mask.num_voxels == 0:
         warnings.append("nothing was found at the click; the mask is empty")
@@ -128,9 +133,11 @@ class _Stages:
 
 
 def _check_outputs(job: ScanJob) -> None:
-    outputs = [check_output_path(job.mask, job.scan)]
-    if job.probability is not None:
-        outputs.append(check_output_path(job.probability, job.scan))
+    outputs = [job.mask] if job.probability is None else [job.mask, job.probability]
+    for path in outputs:
+        check_output_path(path, job.scan)
+        if job.organ_mask is not None:
+            check_output_path(path, job.organ_mask)
     if job.preview is not None:
         outputs.append(_check_picture_path(job.preview))
     places = [os.path.realpath(path) for path in outputs]

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from clickvol.errors import ClickError, DamagedWeightsError
 from clickvol.inference.cascade import THRESHOLD, keep_clicked, run_cascade
 from clickvol.inference.looks import Looker, Stopwatch, WorldClick
+from clickvol.inference.organ_mask import check_organ_mask
 from clickvol.inference.segmentation import Segmentation
 from clickvol.preprocessing.intensity import (
     IntensityScale,
@@ -28,11 +29,22 @@ class InteractiveSession:
         volume: the scan.
         model: the model.
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
+        organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
+            are organ.
+
+    Raises:
+        ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
     """
 
     def __init__(
-        self, volume: Volume, model: LoadedModel, *, modality: Modality | None = None
+        self,
+        volume: Volume,
+        model: LoadedModel,
+        *,
+        modality: Modality | None = None,
+        organ_mask: Mask | Volume | None = None,
     ) -> None:
+        checked_mask, mask_warnings = check_organ_mask(organ_mask, volume.grid, model)
         stopwatch = Stopwatch()
         with stopwatch.stage("prepare"):
             sample = value_sample(volume)
@@ -43,8 +55,8 @@ class InteractiveSession:
         self._volume = volume
         self._model = model
         self._modality = recognised.modality
-        self._warnings = [recognised.warning] if recognised.warning else []
-        self._looker = Looker(volume, scale, model)
+        self._warnings = [*([recognised.warning] if recognised.warning else []), *mask_warnings]
+        self._looker = Looker(volume, scale, model, checked_mask)
         self._clicks: list[Click] = []
 
     @property
