@@ -96,7 +96,13 @@ def test_the_stub_is_seeded_and_says_so(caplog):
     assert bank.columns.norm(dim=0).tolist() == pytest.approx([1.0, 1.0])
     assert torch.equal(bank.columns, again.columns)
     assert not torch.equal(bank.columns, other.columns)
-    assert abs(float(bank.columns[:, 0] @ bank.columns[:, 1])) < 0.9
+    # Near each other as texts about one object are: 100 times a cosine leaves a gradient then.
+    assert float(bank.columns[:, 0] @ bank.columns[:, 1]) == pytest.approx(0.9, abs=1e-6)
+
+
+def test_a_stub_needs_room_for_two_directions():
+    with pytest.raises(ConfigError, match="at least 2"):
+        stub_text_bank(1, 0)
 
 
 @pytest.mark.parametrize("columns", [torch.ones(4), torch.ones(4, 3), torch.ones(0, 2)])

@@ -148,6 +148,16 @@ def test_a_batch_is_its_samples(network, shape):
         assert deviation(together[one], network(patch[one], only(index))) < 1e-4
 
 
+def test_inference_is_the_path_with_gradient(network):
+    patch = scan_and_organ()
+    with torch.inference_mode():
+        found = network.encode_image(patch)
+    expected = network.encode_image(patch)
+    for ours, theirs in zip(found.aligned, expected.aligned, strict=True):
+        assert deviation(ours, theirs) < 1e-4
+    assert deviation(found.deepest_map, expected.deepest_map) < 1e-4
+
+
 def test_gradients_reach_exactly_the_trained_set(network):
     freeze_foundation(network)
     encoder = network.image_encoder

@@ -74,6 +74,10 @@ TEMPLATES = (*_SCENE_TEMPLATES, *_PHOTO_TEMPLATES)
 # How far a column's length may be from 1: rounding of float32 over some thousand values stays below.
 _UNIT_TOLERANCE = 1e-4
 
+# Cosine of a stub's two columns. Chosen: texts about one object are near each other, and the factor of 100
+# before softmax reckons with that; at right angles every score is 0 or 1 and no gradient is left.
+_STUB_COSINE = 0.9
+
 _logger = logging.getLogger(__name__)
 
 
@@ -180,22 +184,31 @@ def _mean_direction(encode: TextEncoder, sentences: tuple[str, ...]) -> Tensor:
 
 
 def stub_text_bank(width: int, seed: int, object_word: str = "object") -> TextBank:
-    """Return two random directions, for tests and dry runs; the log gets a warning.
+    """Return two random directions near each other, for tests and dry runs; the log gets a warning.
 
     A network trained with it learns two directions that stand for healthy and tumour, but no text has any
     part in it.
 
     Args:
-        width: values per embedding.
+        width: values per embedding, at least 2.
         seed: of the vectors.
         object_word: kept with the bank, otherwise unused.
+
+    Raises:
+        ConfigError: when the width is below 2.
     """
+    if width < 2:
+        msg = f"a stub of {width} values has no two directions; give at least 2"
+        raise ConfigError(msg)
     _logger.warning(
         "the text bank is a stub: seeded random vectors stand where text embeddings should; no result of it "
         "says anything about text prompts"
     )
     generator = torch.Generator().manual_seed(seed)
-    columns = F.normalize(torch.randn(width, 2, generator=generator, dtype=torch.float64), dim=0)
+    drawn = torch.randn(width, 2, generator=generator, dtype=torch.float64)
+    at_right_angles = torch.linalg.qr(drawn).Q
+    mixing = torch.tensor([[1.0, _STUB_COSINE], [0.0, (1 - _STUB_COSINE**2) ** 0.5]]).double()
+    columns = at_right_angles @ mixing
     return TextBank(
         columns=columns.float(),
         object_word=object_word,
