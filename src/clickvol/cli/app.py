@@ -16,6 +16,7 @@ from clickvol.cli.demo import demo
 from clickvol.cli.info import info
 from clickvol.cli.models import models
 from clickvol.cli.segment import segment
+from clickvol.cli.segment_image import segment_image
 from clickvol.cli.train import train
 from clickvol.errors import ClickvolError
 from clickvol.version import __version__
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(segment)
+app.command()(segment_image)
 app.command()(demo)
 app.add_typer(models, name="models")
 app.command()(info)
