@@ -34,7 +34,7 @@ def _equal(one, other):
 @pytest.fixture
 def drawn_case(monkeypatch):
     """Samples are then the very case that they are drawn from."""
-    monkeypatch.setattr(loader, "draw_sample", lambda case, *rest: case)
+    monkeypatch.setattr(loader, "draw_sample", lambda case, *rest, **options: case)
 
 
 # -- the stream -------------------------------------------------------------------------------------

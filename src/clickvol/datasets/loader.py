@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from clickvol.datasets.msd import CaseRecord
+from clickvol.datasets.organs import OrganPlan, check_one_grid, read_organ
 from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sample
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.errors import ConfigError
+from clickvol.preprocessing.channels import stand_in_organ
 from clickvol.volumes.formats import read_volume
 from clickvol.volumes.phantoms import make_phantom
 from clickvol.volumes.volume import Volume
@@ -27,6 +29,7 @@ class SampleStream(Dataset[TrainingSample]):
         sampling: how samples are drawn.
         seed: of the run.
         length: number of samples in the run.
+        num_channels: of a patch; 2 for networks that see an organ mask.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class SampleStream(Dataset[TrainingSample]):
         sampling: SamplingSection,
         seed: int,
         length: int,
+        num_channels: int = 1,
     ) -> None:
         if not cases and not phantoms:
             msg = "there is nothing to train on; give data.folders, or data.phantoms above 0"
@@ -52,6 +56,7 @@ class SampleStream(Dataset[TrainingSample]):
         self._sampling = sampling
         self._seed = seed
         self._length = length
+        self._num_channels = num_channels
 
     def __len__(self) -> int:
         return self._length
@@ -63,7 +68,9 @@ class SampleStream(Dataset[TrainingSample]):
         else:
             pool = self._pools[rng.integers(len(self._pools))]
         case = pool[rng.choice(len(pool), p=_shares(pool, self._sampling.small_object_exponent))]
-        return draw_sample(case, self._patch_shape_dhw, self._sampling, rng)
+        return draw_sample(
+            case, self._patch_shape_dhw, self._sampling, rng, num_channels=self._num_channels
+        )
 
 
 def _shares(pool: Sequence[LabelledVolume], exponent: float) -> NDArray[np.float64]:
@@ -78,25 +85,38 @@ def batch_indices(first_step: int, last_step: int, batch_size: int) -> Iterator[
         yield list(range(step * batch_size, (step + 1) * batch_size))
 
 
-def read_labelled(record: CaseRecord) -> LabelledVolume:
+def read_labelled(
+    record: CaseRecord, *, tumour_label: int | None = None, organs: OrganPlan | None = None
+) -> LabelledVolume:
     """Read a labelled scan.
+
+    Args:
+        record: the case.
+        tumour_label: value of the object in the label; None takes everything above 0.
+        organs: where organ masks come from; None for networks that see none.
 
     Raises:
         UnreadableVolumeError: when one of them cannot be read, or the label holds a single value.
-        ConfigError: when label and image are not on one grid.
+        ConfigError: when label, organ mask and image are not on one grid, or the label does not have the
+            value that was asked for.
     """
     image, label = read_volume(record.image), read_volume(record.label)
-    one_place = np.allclose(image.grid.affine_ras_mm, label.grid.affine_ras_mm, atol=1e-3)
-    if not one_place or image.grid.shape_dhw != label.grid.shape_dhw:
-        msg = f"{record.label} is not on the grid of {record.image}; resample it to that grid"
+    check_one_grid(image, label)
+    values = label.array.astype(np.float32)
+    mask = (values > 0 if tumour_label is None else values == tumour_label).astype(np.uint8)
+    if tumour_label is not None and not mask.any():
+        msg = f"{record.label} has no voxel of value {tumour_label}; mend tumour_label, or leave it out"
         raise ConfigError(msg)
-    mask = (label.array.astype(np.float32) > 0).astype(np.uint8)
     known = Volume(image.array, image.grid, record.modality, image.source)
-    return LabelledVolume.of(known, mask)
+    organ = None if organs is None else read_organ(organs, record, image, label, mask)
+    return LabelledVolume.of(known, mask, organ)
 
 
-def make_phantoms(count: int, seed: int) -> list[LabelledVolume]:
-    """Make synthetic scans, every second one an MR, with voxels of 2 mm and tumours of all sizes."""
+def make_phantoms(count: int, seed: int, *, with_organ: bool = False) -> list[LabelledVolume]:
+    """Make synthetic scans, every second one an MR, with voxels of 2 mm and tumours of all sizes.
+
+    Phantoms have no organ; `with_organ` lays a stand-in around the tumour.
+    """
     made = []
     for number in range(count):
         phantom = make_phantom(
@@ -105,5 +125,7 @@ def make_phantoms(count: int, seed: int) -> list[LabelledVolume]:
             shape_dhw=(72, 112, 112),
             spacing_dhw_mm=(3.0, 2.0, 2.0),
         )
-        made.append(LabelledVolume.of(phantom.volume, phantom.truth.array))
+        truth = phantom.truth.array
+        organ = stand_in_organ(truth, phantom.volume.grid.spacing_dhw_mm) if with_organ else None
+        made.append(LabelledVolume.of(phantom.volume, truth, organ))
     return made

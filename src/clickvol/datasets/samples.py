@@ -12,6 +12,7 @@ from clickvol.datasets.sampling import SamplingSection
 from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView, extract
+from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.preprocessing.intensity import IntensityScale, intensity_scale, value_sample
 from clickvol.prompts.simulate import extra_clicks
 from clickvol.shapes import PADDING_LABEL
@@ -34,6 +35,7 @@ class LabelledVolume:
         outside_value: value of what lies outside the scan, in the scan's unit.
         object_voxels_dhw: (n, 3) int16, every voxel of the object.
         longest_side_mm: of the object's bounding box along the patient's axes.
+        organ: (D, H, W) uint8, 0 or 1, for networks that see an organ mask; None where there is none.
     """
 
     volume: Volume
@@ -42,15 +44,18 @@ class LabelledVolume:
     outside_value: float
     object_voxels_dhw: NDArray[np.int16]
     longest_side_mm: float
+    organ: NDArray[np.uint8] | None = None
 
     @classmethod
-    def of(cls, volume: Volume, label: NDArray[np.uint8]) -> "LabelledVolume":
+    def of(
+        cls, volume: Volume, label: NDArray[np.uint8], organ: NDArray[np.uint8] | None = None
+    ) -> "LabelledVolume":
         """Take a scan of known modality and a mask with at least one voxel."""
         scale = intensity_scale(volume.modality, value_sample(volume))
         voxels = np.argwhere(label).astype(np.int16)
         world = voxels @ volume.grid.affine_ras_mm[:3, :3].T
         side = float(np.ptp(world, axis=0).max())
-        return cls(volume, label, scale, scale.outside, voxels, side)
+        return cls(volume, label, scale, scale.outside, voxels, side, organ)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +63,8 @@ class TrainingSample:
     """One sample; stacked into a batch by the loader.
 
     Attributes:
-        patch: (1, D, H, W) float32, normalised.
+        patch: (C, D, H, W) float32: the scan, normalised, and for two channels the organ mask, 0 or 1 (the
+            scan again where there is none).
         label: (1, D, H, W) uint8.
         points_dhw: (MAX_CLICKS, 3) float32, patch voxels.
         labels: (MAX_CLICKS,) int64, padding at the end.
@@ -77,25 +83,30 @@ def draw_sample(
     patch_shape_dhw: tuple[int, int, int],
     config: SamplingSection,
     rng: np.random.Generator,
+    *,
+    num_channels: int = 1,
 ) -> TrainingSample:
     """Draw a sample: a random voxel of the object is clicked, the field of view is laid around it."""
     voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
-    array, label_array, scan_grid = _cut(case, config, rng)
+    kept, scan_grid = _cut(case, config, rng)
     click = case.volume.grid.to_world(VoxelPoint(*(voxel + rng.uniform(-0.5, 0.5, 3)).tolist()))
     is_first_look = rng.random() < config.first_look_share
     field = _choose_field(case, click, patch_shape_dhw, config, rng, first_look=is_first_look)
     grid = _turned(field.grid(), click, config, rng)
     bend = _displacement(patch_shape_dhw, config.elastic_voxels, rng)
-    image = extract(
-        array,
-        scan_grid,
-        grid,
-        outside_value=case.outside_value,
-        displacement_voxel=bend,
-    )
-    soft = extract(label_array, scan_grid, grid, outside_value=0.0, displacement_voxel=bend)
+
+    def cut_out(array: NDArray[np.generic], outside_value: float) -> _Array32:
+        return extract(
+            array[kept], scan_grid, grid, outside_value=outside_value, displacement_voxel=bend
+        )
+
+    image = cut_out(case.volume.array, case.outside_value)
+    soft = cut_out(case.label, 0.0)
     label = soft > 0.5
-    patch = _spoil_intensity(case.scale.normalise(image), rng)
+    patch = _spoil_intensity(case.scale.normalise(image), rng)[None]
+    if num_channels > 1:
+        organ = None if case.organ is None else cut_out(case.organ, 0.0)
+        patch = with_organ_channel(patch[0], organ)
     centre = grid.to_voxel(click)
     first = PatchPoint(*(centre.as_array() - _bend_at(bend, centre)).tolist())
     points, signs = extra_clicks(first, label, MAX_CLICKS - 1, config.extra_click_share, rng)
@@ -109,7 +120,7 @@ def draw_sample(
         np.array([p.as_array() for p in points]), dtype=torch.float32
     )
     return TrainingSample(
-        patch=torch.from_numpy(patch)[None],
+        patch=torch.from_numpy(patch),
         label=torch.from_numpy(label.astype(np.uint8))[None],
         points_dhw=places,
         labels=filled,
@@ -119,11 +130,11 @@ def draw_sample(
 
 def _cut(
     case: LabelledVolume, config: SamplingSection, rng: np.random.Generator
-) -> tuple[NDArray[np.generic], NDArray[np.uint8], VolumeGrid]:
-    """Return scan and mask, in some samples with sides cut off, never into the object."""
+) -> tuple[tuple[slice, slice, slice], VolumeGrid]:
+    """Return what is kept of a scan and its grid: in some samples sides are cut off, never the object."""
     grid = case.volume.grid
     if rng.random() >= config.cut_share:
-        return case.volume.array, case.label, grid
+        return (slice(None), slice(None), slice(None)), grid
     most = config.max_cut_mm / grid.spacing_dhw_mm
     first = case.object_voxels_dhw.min(axis=0)
     last = case.object_voxels_dhw.max(axis=0)
@@ -133,8 +144,7 @@ def _cut(
     d, h, w = (slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
     affine = np.array(grid.affine_ras_mm)
     affine[:3, 3] += affine[:3, :3] @ start
-    cut = case.label[d, h, w]
-    return case.volume.array[d, h, w], cut, VolumeGrid(_triple(cut), affine)
+    return (d, h, w), VolumeGrid(_triple(case.label[d, h, w]), affine)
 
 
 def _choose_field(

@@ -2,12 +2,13 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.errors import ConfigError
+from clickvol.preprocessing.channels import OrganMaskSource
 
 
 class _Section(BaseModel):
@@ -35,11 +36,19 @@ class ModelSection(_Section):
 
 
 class FolderSection(_Section):
-    """One data set: a folder in MSD layout below `data.root`, its modality and its citation."""
+    """One data set.
+
+    Attributes:
+        path: folder in MSD layout below `data.root`.
+        modality: of its scans.
+        source: its citation.
+        tumour_label: value of the object in the labels; every value above 0 when not given.
+    """
 
     path: str
     modality: Literal["CT", "MR"]
     source: str
+    tumour_label: int | None = Field(default=None, gt=0)
 
 
 class DataSection(_Section):
@@ -107,14 +116,49 @@ class RunSection(_Section):
     trained: Literal["everything", "adapters"] = "everything"
 
 
+class TagsSection(_Section):
+    """What TAGS looks at beside scan and clicks.
+
+    Attributes:
+        text: where the two text embeddings come from: a "file" of `weights.text_bank_file`, "clip" through
+            `transformers` from local files, or a "stub" without meaning; a preset without texts needs none.
+        text_file: the file; for "clip" the folder with the tower, else the one in the cache is taken.
+        organ: what the texts call the object, "kidney".
+        data_set: what the released form calls it instead, "kits".
+        organ_mask: where organ masks come from, see `preprocessing.channels`. Phantoms have no organ: "file"
+            and "gt" lay a stand-in around their tumour.
+        organ_path: for "file", see `datasets.organs.OrganPlan`.
+    """
+
+    text: Literal["file", "clip", "stub"] | None = None
+    text_file: Path | None = None
+    organ: str = ""
+    data_set: str = ""
+    organ_mask: OrganMaskSource = "none"
+    organ_path: str = ""
+
+
 class TrainConfig(_Section):
-    """A whole training run."""
+    """A whole training run; the section `tags` belongs to that method alone."""
 
     model: ModelSection
     data: DataSection = DataSection()
     sampling: SamplingSection = SamplingSection()
     optimiser: OptimiserSection
     run: RunSection
+    tags: TagsSection | None = None
+
+    @model_validator(mode="after")
+    def _tags_has_its_section(self) -> Self:
+        if self.model.method == "tags" and self.tags is None:
+            msg = "the method tags needs a section [tags]; see TagsSection in training/config.py"
+            raise ValueError(msg)
+        if self.model.method != "tags" and self.tags is not None:
+            msg = (
+                f"the section [tags] is for the method tags, not {self.model.method}; leave it out"
+            )
+            raise ValueError(msg)
+        return self
 
 
 def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from clickvol.datasets.samples import TrainingSample
+from clickvol.errors import ConfigError
 from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
-from clickvol.methods.recipe import Recipe, TrainingClicks
+from clickvol.methods.recipe import LossRecipe, Recipe, TrainingClicks
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.prompts.simulate import click_into_error, published_clicks
 from clickvol.shapes import PADDING_LABEL
+from clickvol.training.alignment_loss import alignment_loss
 from clickvol.training.config import OptimiserSection, TrainConfig
 from clickvol.training.losses import segmentation_loss
 from clickvol.training.state import TrainState, save_state
@@ -38,6 +40,7 @@ def fit(
     config: TrainConfig,
     recipe: Recipe,
     *,
+    text: Tensor | None = None,
     checkpoint: Path,
     fingerprint: str,
     report: Callable[[dict[str, float]], None],
@@ -49,9 +52,13 @@ def fit(
         batches: from step `state.step` on.
         config: of the run.
         recipe: loss and clicks of the method.
+        text: (E_text, 2) for a recipe with texts, see `TextBank`.
         checkpoint: file for the checkpoints; the log goes beside it.
         fingerprint: text of the configuration, kept in the checkpoints.
         report: called with the figures of the last 20 steps.
+
+    Raises:
+        ConfigError: when the recipe has texts and none are given.
     """
     network = state.network
     log = checkpoint.with_name("log.jsonl")
@@ -64,8 +71,8 @@ def fit(
         rate = learning_rate(state.step, config.optimiser)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        logits = _forward(network, batch, config, recipe, rng)
-        loss = segmentation_loss(logits.float(), batch.label, recipe.loss)
+        encoded, logits = _forward(network, batch, config, recipe, rng)
+        loss = _loss(encoded, logits, batch.label, recipe.loss, text)
         state.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
@@ -110,8 +117,8 @@ def _forward(
     config: TrainConfig,
     recipe: Recipe,
     rng: np.random.Generator,
-) -> Tensor:
-    """Return the logits (B, 2, D, H, W).
+) -> tuple[EncodedPatch, Tensor]:
+    """Return the encoded patches and the logits (B, 2, D, H, W).
 
     Without published clicks: in some steps after one more click into the present error.
     """
@@ -124,7 +131,20 @@ def _forward(
         interactive = recipe.training_clicks is None and network.prompt_encoder is not None
         if interactive and rng.random() < config.sampling.corrected_click_share:
             prompts = _corrected(network, encoded, prompts, batch, rng)
-        return network.decode(encoded, prompts, batch.prior)
+        return encoded, network.decode(encoded, prompts, batch.prior)
+
+
+def _loss(
+    encoded: EncodedPatch, logits: Tensor, label: Tensor, recipe: LossRecipe, text: Tensor | None
+) -> Tensor:
+    loss = segmentation_loss(logits.float(), label, recipe)
+    if recipe.alignment is None:
+        return loss
+    if text is None:
+        msg = "this method compares tokens with texts, but no text bank was given; load one"
+        raise ConfigError(msg)
+    aligning = alignment_loss(encoded.aligned, text.to(logits.device), label, recipe.alignment)
+    return loss + recipe.alignment.weight * aligning
 
 
 def _published_clicks(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms, read_labelled
 from clickvol.datasets.msd import list_msd_cases
+from clickvol.datasets.organs import OrganPlan
 from clickvol.datasets.samples import LabelledVolume, stack
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
@@ -21,9 +22,11 @@ from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterCo
 from clickvol.methods.networks import find_recipe
 from clickvol.methods.recipe import Recipe
 from clickvol.methods.sam2d import Sam2d
+from clickvol.methods.tags import with_text_width
 from clickvol.training.config import TrainConfig, read_train_config
 from clickvol.training.loop import fit, forget_after
 from clickvol.training.state import TrainState, restore_state
+from clickvol.training.tags_inputs import load_text_bank, organ_plan, tags_notes
 from clickvol.version import __version__
 from clickvol.volumes.atomic import atomic_path, remove_abandoned
 from clickvol.weights.card import FieldOfViewPlan, ModelCard, read_card
@@ -61,6 +64,10 @@ def train_from_config(
         torch.set_num_threads(config.run.threads)
     torch.manual_seed(config.run.seed)
     recipe = _recipe(config)
+    bank = load_text_bank(config, recipe)
+    if bank is not None:
+        recipe = with_text_width(recipe, bank.width)
+    organs = organ_plan(config.tags, recipe.network.encoder.num_channels)
     state = _fresh_state(config, recipe.network)
     fingerprint = _fingerprint(config)
     checkpoint = config.run.folder / "checkpoint.pt"
@@ -70,7 +77,7 @@ def train_from_config(
     forget_after(state.step, config.run.folder / "log.jsonl")
     last_step = min(config.optimiser.steps, max_steps or config.optimiser.steps)
     batches = DataLoader(
-        _sample_stream(config, recipe.network),
+        _sample_stream(config, recipe.network, organs),
         batch_sampler=list(batch_indices(state.step, last_step, config.optimiser.batch_size)),
         collate_fn=stack,
         num_workers=1,
@@ -82,19 +89,22 @@ def train_from_config(
         batches,
         config,
         recipe,
+        text=None if bank is None else bank.columns,
         checkpoint=checkpoint,
         fingerprint=fingerprint,
         report=report,
     )
     settings = [f" --set {shlex.quote(override)}" for override in overrides]
     command = f"clickvol train {config_path}" + "".join(settings)
-    return _write_model(state, config, recipe.network, command)
+    notes = [*config.model.notes, *tags_notes(config, bank, organs)]
+    return _write_model(state, config, recipe.network, command, notes)
 
 
 def _fingerprint(config: TrainConfig) -> str:
     """Return what makes a run this run: what it is called and where it is kept may change."""
     aside = {"model": {"id", "title", "notes"}, "run": {"folder", "checkpoint_every", "threads"}}
-    return config.model_dump_json(exclude=aside)
+    # A field that a later version adds, and that is not used, does not make it another run.
+    return config.model_dump_json(exclude=aside, exclude_none=True)
 
 
 def _open_folder(config: TrainConfig) -> None:
@@ -143,7 +153,9 @@ def _fresh_state(config: TrainConfig, network_config: LiftedSegmenterConfig) -> 
     return TrainState(step=0, network=network, optimiser=optimiser, average=average)
 
 
-def _sample_stream(config: TrainConfig, network_config: LiftedSegmenterConfig) -> SampleStream:
+def _sample_stream(
+    config: TrainConfig, network_config: LiftedSegmenterConfig, organs: OrganPlan | None
+) -> SampleStream:
     cases: list[LabelledVolume] = []
     for folder in config.data.folders:
         records = list_msd_cases(config.data.root / folder.path, folder.modality)
@@ -151,20 +163,29 @@ def _sample_stream(config: TrainConfig, network_config: LiftedSegmenterConfig) -
         if not train:
             msg = f"data.folders: {folder.path} has no case left that is not for validation"
             raise ConfigError(msg)
-        cases += [read_labelled(record) for record in train]
+        cases += [
+            read_labelled(record, tumour_label=folder.tumour_label, organs=organs)
+            for record in train
+        ]
+    has_organs = organs is not None and organs.source != "none"
     return SampleStream(
         cases,
-        make_phantoms(config.data.phantoms, config.run.seed),
+        make_phantoms(config.data.phantoms, config.run.seed, with_organ=has_organs),
         phantom_share=config.data.phantom_share,
         patch_shape_dhw=network_config.patch_shape_dhw,
         sampling=config.sampling,
         seed=config.run.seed,
         length=config.optimiser.steps * config.optimiser.batch_size,
+        num_channels=network_config.encoder.num_channels,
     )
 
 
 def _write_model(
-    state: TrainState, config: TrainConfig, network_config: LiftedSegmenterConfig, command: str
+    state: TrainState,
+    config: TrainConfig,
+    network_config: LiftedSegmenterConfig,
+    command: str,
+    notes: list[str],
 ) -> Path:
     """Write the averaged weights in half precision, and their card."""
     weights = config.run.folder / f"{config.model.id}.safetensors"
@@ -186,7 +207,7 @@ def _write_model(
         training_data=_sources(config),
         training_command=command,
         licence="Apache-2.0",
-        notes=config.model.notes,
+        notes=notes,
         num_parameters=int(np.sum([p.numel() for p in state.network.parameters()])),
         dtype="float16",
         bytes=size,
