@@ -38,7 +38,7 @@ def test_instance_norm_treats_samples_alone_in_training_and_evaluation():
     assert deviation(together, alone) < 1e-6
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 8, 17, 16, 16), (2, 1, 2, 3, 4)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 2, 9, 46, 46), (2, 1, 2, 3, 4)])
 def test_channels_last_in_memory_without_gradient_is_the_same(shape):
     x = 5 * noise(*shape) + 20
     last = x.contiguous(memory_format=torch.channels_last_3d)

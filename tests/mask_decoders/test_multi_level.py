@@ -6,6 +6,7 @@ from clickvol.image_encoders.lifted_vit3d import ImageFeatures
 from clickvol.mask_decoders.multi_level import (
     MultiLevelDecoder,
     MultiLevelDecoderConfig,
+    channels_last,
     on_decoder_grid,
 )
 from reference.compare import deviation, noise, randomise
@@ -36,6 +37,85 @@ def test_the_split_is_one_convolution_over_everything(token_stride):
     found = run_split(decoder, maps, patch)
     assert found.shape == (2, 2, *patch.shape[2:])
     assert deviation(found, plain_decoder(decoder, maps, patch)) < 1e-5
+
+
+FORMS = {
+    "released ProMISe-3D": {},
+    "ProMISe-R": {"image_fusion": "added", "image_width": 4},
+    "no branch": {"image_fusion": "none", "image_width": 0},
+    "3DSAM-adapter": {
+        "level_enlargement": "trilinear",
+        "image_fusion": "none",
+        "image_width": 0,
+    },
+    "its automatic form": {
+        "level_enlargement": "trilinear",
+        "image_fusion": "none",
+        "image_width": 0,
+        "token_stride": 8,
+        "decoder_stride": 4,
+    },
+    "nothing enlarged": {"token_stride": 2},
+    "one level": {"num_levels": 1},
+    "one level, nothing else": {"num_levels": 1, "image_fusion": "none", "image_width": 0},
+}
+
+
+@pytest.mark.parametrize("tokens", [(2, 3, 4), (1, 2, 1)])
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_is_one_convolution_over_everything(form, gradients, tokens):
+    decoder = make_decoder(**form)
+    config = decoder.config
+    maps, patch = make_inputs(config.token_stride, tokens, config.num_levels)
+    with torch.set_grad_enabled(gradients):
+        found = run_split(decoder, maps, patch)
+    assert found.shape == (2, 2, *patch.shape[2:])
+    # A normalised map of few places may be nearly constant, which enlarges rounding.
+    assert deviation(found, plain_decoder(decoder, maps, patch)) < 5e-5
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_gradients_are_those_of_one_convolution_over_everything(form):
+    decoder = make_decoder(**form)
+    config = decoder.config
+    maps, patch = make_inputs(config.token_stride, levels=config.num_levels)
+
+    def gradients(decode):
+        inputs = [fmap.clone().requires_grad_() for fmap in maps]
+        decoder.zero_grad()
+        decode(inputs).square().sum().backward()
+        found = {name: p.grad for name, p in decoder.named_parameters()}
+        return found | {f"map {i}": fmap.grad for i, fmap in enumerate(inputs)}
+
+    expected = gradients(lambda inputs: plain_decoder(decoder, inputs, patch))
+    found = gradients(
+        lambda inputs: decoder(decoder.prepare(ImageFeatures(inputs), patch), inputs[-1], None)
+    )
+    for name, gradient in found.items():
+        assert deviation(gradient, expected[name]) < 2e-4 * float(expected[name].abs().max()), name
+
+
+def test_the_biases_of_transposed_convolutions_count_and_end_at_the_border():
+    decoder = make_decoder()
+    maps, patch = make_inputs()
+    with_biases = run_split(decoder, maps, patch)
+    with torch.no_grad():
+        for up in decoder.level_ups:
+            up.bias += 3.0
+    raised = run_split(decoder, maps, patch)
+    assert deviation(raised, plain_decoder(decoder, maps, patch)) < 1e-5
+    # InstanceNorm takes what is the same everywhere: only the border is left of a raised bias.
+    assert deviation(raised, with_biases) > 1e-2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_channels_can_be_told_to_be_last(channels):
+    x = noise(2, channels, 3, 4, 5)
+    found = channels_last(x)
+    assert torch.equal(found, x)
+    assert found.stride()[1] == 1
+    assert found.stride()[-1] == channels
 
 
 @pytest.mark.parametrize("levels", [1, 2, 4])

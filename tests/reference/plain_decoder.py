@@ -7,12 +7,18 @@ from torch import nn
 
 def plain_decoder(decoder, maps, patch, prompt_maps=None):
     """Feature maps (the deepest after the prompt), (B, 1, D, H, W) patch -> (B, 2, D, H, W)."""
-    half = F.interpolate(patch, scale_factor=0.5, mode="trilinear", align_corners=False)
+    config = decoder.config
+    shrink = 1 / config.decoder_stride
+    image = F.interpolate(patch, scale_factor=shrink, mode="trilinear", align_corners=False)
     levels = [
         up(_double_conv(convs, fmap))
         for convs, up, fmap in zip(decoder.level_convs, decoder.level_ups, maps, strict=True)
     ]
-    joined = [*levels, _double_conv(decoder.image_branch, half), half]
+    branch = None if decoder.image_branch is None else _double_conv(decoder.image_branch, image)
+    if config.image_fusion == "added":
+        levels = [level + branch for level in levels]
+    joined = [*levels, branch] if config.image_fusion == "concatenated" else levels
+    joined = [*joined, image]
     if prompt_maps is not None:
         joined.append(prompt_maps)
     together = F.conv3d(torch.cat(joined, dim=1), decoder.join.weight, padding=1)

@@ -24,6 +24,12 @@ class DoubleConv(nn.Sequential):
             InstanceNormReLU(),
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, C', D, H, W), with the channels last in memory."""
+        first, first_norm, second, second_norm = self
+        x = first(x).contiguous(memory_format=torch.channels_last_3d)
+        return torch.as_tensor(second_norm(second(first_norm(x))))
+
 
 class UShape(nn.Module):
     """A small U-Net on a feature map: the output has the shape of the input.

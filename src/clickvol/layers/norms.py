@@ -26,8 +26,8 @@ class ChannelLayerNorm(nn.Module):
         return normed.movedim(-1, 1).to(x.dtype)
 
 
-# Places that one step of inference works on: of 128 channels in float32 they are 2 MB, and stay in cache.
-_STEP_PLACES = 4096
+# Places that one step of inference works on: of 128 channels in float32 they are 8 MB, and stay in cache.
+_STEP_PLACES = 16384
 
 _INSTANCE_EPS = 1e-5
 
