@@ -89,6 +89,23 @@ _PreviewPath = Annotated[
     Path | None, typer.Option(metavar="FILE.png", help="Also draw the outline on the image.")
 ]
 
+_ModalityName = Annotated[
+    Literal["CT", "MR", "PT"] | None,
+    typer.Option(help="What the scan is; recognised when not given."),
+]
+_SeriesName = Annotated[
+    str | None, typer.Option(help="Which DICOM series of a folder with several.")
+]
+_VolumeNumber = Annotated[
+    int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
+]
+_DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
+]
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+]
+
 
 def segment_image(
     *,
@@ -102,24 +119,13 @@ def segment_image(
     seed: _Seed = 0,
     slice_index: _SliceIndex = None,
     axis: _AxisName = "axial",
-    modality: Annotated[
-        Literal["CT", "MR", "PT"] | None,
-        typer.Option(help="What the scan is; recognised when not given."),
-    ] = None,
-    series: Annotated[
-        str | None, typer.Option(help="Which DICOM series of a folder with several.")
-    ] = None,
-    volume: Annotated[
-        int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
-    ] = None,
+    modality: _ModalityName = None,
+    series: _SeriesName = None,
+    volume: _VolumeNumber = None,
     model: _ModelName = "litemedsam",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
-    ] = "auto",
+    device: _DeviceName = "auto",
     preview: _PreviewPath = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Segment one 2D image (PNG, JPEG, or a slice of a scan) with SAM or ProMISe-2D.
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from clickvol.inference.preview_sheet import DISCLAIMER
 from clickvol.prompts.image_prompts import ImagePrompts
 
 # Small images are enlarged in whole steps until their longer side has so many pixels. Chosen for a screen.
@@ -14,6 +15,8 @@ _OUTLINE = (255, 170, 28)
 _FOREGROUND = (64, 226, 160)
 _BACKGROUND = (255, 84, 112)
 _SHADOW = (0, 0, 0)
+_TEXT = (146, 154, 166)
+_FOOT_PIXELS = 26
 
 
 def draw_image_preview(
@@ -27,7 +30,7 @@ def draw_image_preview(
         prompts: in pixels of the image; crosses in the object are green, beside it red and turned.
 
     Returns:
-        An RGB picture, each pixel of the image a square of whole pixels.
+        An RGB picture, each pixel of the image a square of whole pixels; a line below says what it is for.
     """
     scale = max(1, _WANTED_SIDE_PIXELS // max(mask.shape))
     levels = image if image.dtype == np.uint8 else np.rint(image.astype(np.float32) * 255)
@@ -47,7 +50,16 @@ def draw_image_preview(
     for click in prompts.clicks:
         centre = ((click.column + 0.5) * scale, (click.row + 0.5) * scale)
         _draw_cross(draw, centre, foreground=click.foreground)
-    return drawn
+    return _with_foot(drawn)
+
+
+def _with_foot(drawn: Image.Image) -> Image.Image:
+    sheet = Image.new("RGB", (drawn.width, drawn.height + _FOOT_PIXELS), _SHADOW)
+    sheet.paste(drawn, (0, 0))
+    place = (8, drawn.height + _FOOT_PIXELS // 2)
+    font = ImageFont.load_default(14)
+    ImageDraw.Draw(sheet).text(place, DISCLAIMER, fill=_TEXT, font=font, anchor="lm")
+    return sheet
 
 
 def _draw_cross(
