@@ -38,3 +38,7 @@ def test_only_background_clicks_are_refused():
     with pytest.raises(ClickError, match="all clicks are background"):
         parse_clicks(["1,2,3:-", "4,5,6:-"], space="ijk")
     assert len(parse_clicks(["1,2,3:-", "4,5,6"], space="ijk")) == 2
+
+
+def test_no_clicks_at_all_are_none():
+    assert parse_clicks([], space="ijk") == ()

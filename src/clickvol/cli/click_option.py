@@ -37,13 +37,13 @@ def parse_click(text: str, *, space: Space) -> Click:
 
 
 def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
-    """Parse all clicks of a command.
+    """Parse all clicks of a command, which may have none.
 
     Raises:
-        ClickError: when one cannot be read, or none is in the object.
+        ClickError: when one cannot be read, or there are some and none is in the object.
     """
     clicks = tuple(parse_click(text, space=space) for text in texts)
-    if not any(click.foreground for click in clicks):
+    if clicks and not any(click.foreground for click in clicks):
         msg = (
             "all clicks are background clicks (:-), which do not say where the object is; add one "
             "inside it"

@@ -19,14 +19,14 @@ _ScanPath = Annotated[
     ),
 ]
 _ClickTexts = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--click",
         metavar="I,J,K",
         help=(
             "A click inside the tumour: voxel indices of the file as stored, or millimetres "
             "with --space. A trailing :- marks a click on what does not belong to it "
-            "(120,88,41:-). Repeatable."
+            "(120,88,41:-). Repeatable. Every model but an automatic one needs one."
         ),
     ),
 ]
@@ -79,8 +79,8 @@ _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors 
 def segment(
     *,
     scan: _ScanPath,
-    click: _ClickTexts,
     output: _MaskPath,
+    click: _ClickTexts = None,
     space: _SpaceName = "ijk",
     series: _SeriesName = None,
     volume: _VolumeNumber = None,
@@ -104,7 +104,7 @@ def segment(
 
     job = ScanJob(
         scan=scan,
-        clicks=parse_clicks(click, space=space),
+        clicks=parse_clicks(click or [], space=space),
         mask=output,
         series=series,
         volume_index=volume,

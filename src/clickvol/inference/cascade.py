@@ -49,7 +49,7 @@ _MAX_TILES = 8
 _TILE_OVERLAP = 0.25
 
 # Below this probability nothing is worth looking at again.
-_FAINT = 0.02
+FAINT = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,7 +271,7 @@ def _refine(
     fields = _tiles(fitted.field_of_view, found, plan)
     for number, field in enumerate(fields, start=1):
         prior = _on_patch(fitted, field, stopwatch)
-        if not ((prior > _FAINT) & (prior < 1 - _FAINT)).any():
+        if not ((prior > FAINT) & (prior < 1 - FAINT)).any():
             continue
         probability = looker.probability(field, clicks, stopwatch, prior=prior)
         mean = np.asarray((prior + probability) / 2, dtype=np.float32)
@@ -320,7 +320,7 @@ def _tiles(field: FieldOfView, found: VoxelBox, plan: FieldOfViewPlan) -> list[F
 def _compose(layers: list[list[Look]], grid: VolumeGrid) -> tuple[VoxelBox, Array32]:
     """Bring all looks to the scan's grid; each layer covers the ones before, and blends within itself."""
     boxes = [
-        paste_box(look.probability, look.field_of_view.grid(), grid, _FAINT)
+        paste_box(look.probability, look.field_of_view.grid(), grid, FAINT)
         for layer in layers
         for look in layer
     ]

@@ -102,7 +102,7 @@ class Looker:
         """
         with stopwatch.stage("encode"):
             encoded, inside = self._encode(field_of_view)
-        with stopwatch.stage("decode"), self._arithmetic():
+        with stopwatch.stage("decode"), arithmetic(self._model):
             prompts = _to_prompts(clicks, field_of_view, self._model.device)
             known = None
             if prior is not None:
@@ -121,7 +121,7 @@ class Looker:
         inside = _inside(patch_grid, grid)
         channels = self._channels(self._scale.normalise(image), patch_grid)
         patch = torch.from_numpy(channels)[None].to(self._model.device)
-        with self._arithmetic():
+        with arithmetic(self._model):
             encoded = self._model.network.encode_image(patch)
         # Tokens in text space are for the loss alone; kept, they would be the largest thing here.
         encoded = replace(encoded, aligned=())
@@ -141,15 +141,16 @@ class Looker:
             scan, extract(mask.array, mask.grid, patch_grid, outside_value=0.0)
         )
 
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        precision = self._model.precision
-        reduced = precision != torch.float32
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._model.device.type, torch.bfloat16, enabled=reduced),
-        ):
-            yield
+
+@contextmanager
+def arithmetic(model: LoadedModel) -> Iterator[None]:
+    """Compute without gradients, in the model's number format, inside the block."""
+    reduced = model.precision != torch.float32
+    with (
+        torch.inference_mode(),
+        torch.autocast(model.device.type, torch.bfloat16, enabled=reduced),
+    ):
+        yield
 
 
 def _inside(patch_grid: VolumeGrid, grid: VolumeGrid) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from clickvol.inference.automatic import segment_automatically
 from clickvol.inference.segmentation import Segmentation
 from clickvol.inference.session import InteractiveSession
 from clickvol.prompts.click import Click
@@ -17,11 +18,12 @@ def segment(
     modality: Modality | None = None,
     organ_mask: Mask | Volume | None = None,
 ) -> Segmentation:
-    """Segment the clicked object.
+    """Segment the clicked object; with an automatic model, whatever it finds in the scan.
 
     Args:
         volume: the scan, from `read_volume`.
-        clicks: at least one inside the object; others inside or beside it refine the answer.
+        clicks: at least one inside the object; others inside or beside it refine the answer. None are
+            needed for an automatic model, of whose answer they choose the clicked parts.
         model: from `load_model`; None loads the default one (load it once for many scans).
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
         organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
@@ -34,7 +36,10 @@ def segment(
         ClickError: for a click that is not finite or outside the scan, or without any click inside.
         ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
     """
-    session = InteractiveSession(
-        volume, model or load_model(), modality=modality, organ_mask=organ_mask
-    )
+    loaded = model or load_model()
+    if loaded.network.config.is_automatic:
+        return segment_automatically(
+            volume, list(clicks), loaded, modality=modality, organ_mask=organ_mask
+        )
+    session = InteractiveSession(volume, loaded, modality=modality, organ_mask=organ_mask)
     return session.set_clicks(list(clicks))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from clickvol.geometry.box import bounding_box
+from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.inference.preview_sheet import PANEL_PIXELS, PanelPicture, compose_sheet
 from clickvol.prompts.click import Click
@@ -92,6 +92,8 @@ def draw_preview(
 ) -> Image.Image:
     """Draw the axial, coronal and sagittal plane through the first foreground click.
 
+    Without clicks, through the middle of the mask, or of the scan where the mask is empty.
+
     Axial: anterior up; coronal and sagittal: superior up. The patient's right is on the left of
     the picture, and in the sagittal plane anterior is on the left. One millimetre is the same
     length in all directions and panels. For an oblique scan the planes are those of the scan that
@@ -100,7 +102,7 @@ def draw_preview(
     Args:
         volume: the scan.
         mask: (D, H, W), non-zero where the object is; drawn as an outline.
-        clicks: at least one; a cross marks each one that lies within 5 mm of a plane.
+        clicks: a cross marks each one that lies within 5 mm of a plane.
         modality: chooses the grey values: CT -160 to 240 HU, else percentile 0.5 to 99.5 of what
             is in view. Taken from the volume when not given.
         caption: one line above the planes.
@@ -117,7 +119,7 @@ def draw_preview(
     ]
     planes_through = next(
         (index for click, index in zip(clicks, indices, strict=True) if click.foreground),
-        indices[0],
+        indices[0] if indices else _middle(axes.view(mask)),
     )
     centre_mm, side_mm = _view_cube(axes.view(mask), axes, planes_through)
     scan = axes.view(volume.array)
@@ -132,6 +134,14 @@ def draw_preview(
                 picture.mark_click(*panel.place(index), foreground=click.foreground)
         pictures.append(picture.finish(plane.name, plane.letters, side_mm))
     return compose_sheet(pictures, caption)
+
+
+def _middle(mask: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the voxel in the middle of what is in a mask, or of an empty one, as an index (3,)."""
+    box = bounding_box(mask) or VoxelBox((0, 0, 0), mask.shape)
+    return np.array(
+        [(a + b) // 2 for a, b in zip(box.start_dhw, box.stop_dhw, strict=True)], dtype=float
+    )
 
 
 def _view_cube(

@@ -26,7 +26,7 @@ class ScanJob:
 
     Attributes:
         scan: a file, or a folder with DICOM files.
-        clicks: at least one inside the object.
+        clicks: at least one inside the object; an automatic model needs none.
         mask: file for the mask; the suffix chooses the format.
         series: which DICOM series of the folder.
         volume_index: which volume of a 4D file, from 0.
@@ -91,10 +91,10 @@ def run_scan_job(
     clock = _Stages(on_stage)
     _check_outputs(job)
     model_name = job.model or DEFAULT_MODEL_ID
-    read_card(model_name)
+    needs_click = not read_card(model_name).is_automatic
     with clock.stage("read", f"reading {job.scan}"):
         volume = read_volume(job.scan, series=job.series, volume_index=job.volume_index)
-        _check_clicks(job, volume)
+        _check_clicks(job, volume, needs_click=needs_click)
         organ_mask = None if job.organ_mask is None else read_volume(job.organ_mask)
     with clock.stage("load_model", f"loading {model_name}"):
         from clickvol.inference.predict import segment
@@ -107,7 +107,8 @@ def run_scan_job(
         )
     warnings = list(dict.fromkeys((*volume.notes, *segmentation.warnings)))
     if segmentation.mask.num_voxels == 0:
-        warnings.append("nothing was found at the click; the mask is empty")
+        where = "at the click" if job.clicks else "in the scan"
+        warnings.append(f"nothing was found {where}; the mask is empty")
     with clock.stage("write", f"writing {job.mask}"):
         _write(job, volume, segmentation)
     return ScanJobResult(job, volume, segmentation, tuple(warnings), clock.finish())
@@ -162,7 +163,12 @@ def _check_picture_path(path: Path) -> Path:
     return path
 
 
-def _check_clicks(job: ScanJob, volume: Volume) -> None:
+def _check_clicks(job: ScanJob, volume: Volume, *, needs_click: bool) -> None:
+    if not job.clicks:
+        if not needs_click:
+            return
+        msg = "there is no click; give at least one inside the object (--click I,J,K)"
+        raise ClickError(msg)
     for click in job.clicks:
         click.world(volume.grid)
     if not any(click.foreground for click in job.clicks):

@@ -1,19 +1,13 @@
 """One scan, one object, any number of clicks."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from clickvol.errors import ClickError, DamagedWeightsError
+from clickvol.errors import ClickError, ConfigError, DamagedWeightsError
 from clickvol.inference.cascade import THRESHOLD, keep_clicked, run_cascade
 from clickvol.inference.looks import Looker, Stopwatch, WorldClick
 from clickvol.inference.organ_mask import check_organ_mask
+from clickvol.inference.recognised_scan import recognise_scan
 from clickvol.inference.segmentation import Segmentation
-from clickvol.preprocessing.intensity import (
-    IntensityScale,
-    intensity_scale,
-    recognise_modality,
-    value_sample,
-)
 from clickvol.prompts.click import Click
 from clickvol.volumes.volume import Mask, Modality, Volume
 from clickvol.weights.load import LoadedModel
@@ -33,7 +27,8 @@ class InteractiveSession:
             are organ.
 
     Raises:
-        ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
+        ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan; or
+            when the model takes no clicks.
     """
 
     def __init__(
@@ -44,19 +39,19 @@ class InteractiveSession:
         modality: Modality | None = None,
         organ_mask: Mask | Volume | None = None,
     ) -> None:
+        if model.network.config.is_automatic:
+            msg = f"{model.card.id} is automatic and takes no clicks; use segment() with it"
+            raise ConfigError(msg)
         checked_mask, mask_warnings = check_organ_mask(organ_mask, volume.grid, model)
         stopwatch = Stopwatch()
         with stopwatch.stage("prepare"):
-            sample = value_sample(volume)
-            told = Volume(volume.array, volume.grid, modality) if modality else volume
-            recognised = recognise_modality(told, sample)
-            scale = _scale(model, recognised.modality, sample)
+            recognised = recognise_scan(volume, model, modality)
         self._prepare_seconds = stopwatch.seconds
         self._volume = volume
         self._model = model
         self._modality = recognised.modality
-        self._warnings = [*([recognised.warning] if recognised.warning else []), *mask_warnings]
-        self._looker = Looker(volume, scale, model, checked_mask)
+        self._warnings = [*recognised.warnings, *mask_warnings]
+        self._looker = Looker(volume, recognised.scale, model, checked_mask)
         self._clicks: list[Click] = []
 
     @property
@@ -140,12 +135,3 @@ class InteractiveSession:
             probability_box=found.box,
             probability_in_box=found.probability,
         )
-
-
-def _scale(model: LoadedModel, modality: Modality, sample: NDArray[np.float32]) -> IntensityScale:
-    """Return the constants that the model was trained with, else this package's own scale."""
-    plan = model.card.intensity
-    if plan is None:
-        return intensity_scale(modality, sample)
-    # The published networks pad with zeros after normalisation, which is the mean.
-    return IntensityScale(*plan.clip, plan.mean, plan.deviation, outside=plan.mean)

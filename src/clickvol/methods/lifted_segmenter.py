@@ -55,6 +55,11 @@ class LiftedSegmenterConfig:
     mask_prompt: bool = False
 
     @property
+    def is_automatic(self) -> bool:
+        """Tell whether the network takes no clicks."""
+        return self.prompt is None
+
+    @property
     def num_prompt_maps(self) -> int:
         """Channels that the prompts are drawn on: two signs per radius, and the earlier mask."""
         return 2 * len(self.click_radii_voxel) + int(self.mask_prompt)

@@ -95,6 +95,11 @@ class ModelCard(BaseModel):
     weights_file: str
     clickvol_version: str
 
+    @property
+    def is_automatic(self) -> bool:
+        """Tell whether it is a 3D network that takes no clicks: one whose prompt encoder is none."""
+        return "prompt" in self.network and self.network["prompt"] is None
+
 
 def list_cards() -> list[ModelCard]:
     """Return the cards of the models in the package, in the order of their ids."""
