@@ -1,15 +1,12 @@
-"""Our network with seeded weights against numbers of the published implementation."""
-
-from dataclasses import replace
+"""Seeded weights in an official file, imported and run, against numbers of the published implementation."""
 
 import numpy as np
 import pytest
 import torch
 
-from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
-from clickvol.methods.promise3d import promise3d_recipe
+from clickvol import load_model, patch_logits
+from clickvol.cli.app import main
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.weights.official_promise3d import from_official
 from reference import seeded_official
 from reference.golden import GOLDEN
 
@@ -26,35 +23,45 @@ def golden():
 
 
 @pytest.fixture(scope="module")
-def network():
-    preset = promise3d_recipe("released", "vit_b").network
-    encoder = replace(preset.encoder, tokens_dhw=(16, 16, 16))
-    with torch.device("meta"):
-        built = LiftedSegmenter(replace(preset, encoder=encoder, patch_shape_dhw=(64, 64, 64)))
-    state = from_official(
-        seeded_official.make_part("encoder_dict", seeded_official.encoder_shapes()),
-        seeded_official.make_part("feature_dict3", seeded_official.prompt_shapes()),
-        seeded_official.make_part("decoder_dict", seeded_official.decoder_shapes()),
-    )
-    built.load_state_dict(state, strict=True, assign=True)
-    return built.eval()
+def model(tmp_path_factory):
+    """The seeded checkpoint as a model, by the way that a user goes."""
+    folder = tmp_path_factory.mktemp("official")
+    file = folder / "best.pth.tar"
+    torch.save(seeded_official.make_checkpoint(seeded_official.PROMISE), file)
+    words = ["models", "import", str(file), "--method", "promise3d", "-o", str(folder / "model")]
+    assert main(words) == 0
+    file.unlink()
+    return load_model(folder / "model", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def outputs(network):
-    """Feature maps, and per click set the prompted map and the logits; the patch is encoded once."""
+def features(model):
+    """The four maps of the encoder."""
     patch = torch.from_numpy(seeded_official.make_patch())[None, None]
     with torch.inference_mode():
-        features = network.image_encoder(patch)
-        prepared = network.mask_decoder.prepare(features, patch)
-        encoded = EncodedPatch(features.deepest, prepared, (64, 64, 64))
-        prompted, logits = {}, {}
-        for name, clicks in seeded_official.make_clicks().items():
-            labels = torch.ones((1, len(clicks)), dtype=torch.int64)
-            prompts = PointPrompts(torch.tensor([clicks], dtype=torch.float32), labels)
-            prompted[name] = network.prompt_encoder(encoded.deepest_map, prompts, (64, 64, 64))
-            logits[name] = network.decode(encoded, prompts)
-    return features.maps, prompted, logits
+        return model.network.image_encoder(patch)
+
+
+@pytest.fixture(scope="module")
+def prompted(model, features):
+    """Per click set, the deepest map after the prompt encoder."""
+    found = {}
+    for name, clicks in seeded_official.make_clicks().items():
+        labels = torch.ones((1, len(clicks)), dtype=torch.int64)
+        prompts = PointPrompts(torch.tensor([clicks], dtype=torch.float32), labels)
+        with torch.inference_mode():
+            found[name] = model.network.prompt_encoder(features.deepest, prompts, (64, 64, 64))
+    return found
+
+
+@pytest.fixture(scope="module")
+def logits(model):
+    """Per click set, what the public function returns."""
+    patch = seeded_official.make_patch()
+    return {
+        name: torch.from_numpy(patch_logits(model, patch, np.array(clicks)))[None]
+        for name, clicks in seeded_official.make_clicks().items()
+    }
 
 
 def in_hwd(feature_map):
@@ -70,8 +77,8 @@ def statistics(array):
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_the_four_feature_maps_are_the_published_ones(outputs, golden, level):
-    found = outputs[0][level]
+def test_the_four_feature_maps_are_the_published_ones(features, golden, level):
+    found = features.maps[level]
     assert found.shape == (1, 256, 16, 16, 16)
     np.testing.assert_allclose(in_hwd(found), golden[f"feat{level}"], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(
@@ -80,14 +87,14 @@ def test_the_four_feature_maps_are_the_published_ones(outputs, golden, level):
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
-def test_the_prompted_map_is_the_published_one(outputs, golden, clicks):
-    found = in_hwd(outputs[1][clicks])
+def test_the_prompted_map_is_the_published_one(prompted, golden, clicks):
+    found = in_hwd(prompted[clicks])
     np.testing.assert_allclose(found, golden[f"{clicks}_prompted"], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
-def test_the_logits_are_the_published_ones(outputs, golden, clicks):
-    found = outputs[2][clicks]
+def test_the_logits_are_the_published_ones(logits, golden, clicks):
+    found = logits[clicks]
     assert found.shape == (1, 2, 64, 64, 64)
     np.testing.assert_allclose(
         found[..., 1::6, 1::6, 1::6].numpy(), golden[f"{clicks}_logits"], rtol=0, atol=TOLERANCE
@@ -98,14 +105,13 @@ def test_the_logits_are_the_published_ones(outputs, golden, clicks):
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
-def test_the_foreground_has_the_published_size(outputs, golden, clicks):
-    found = outputs[2][clicks]
+def test_the_foreground_has_the_published_size(logits, golden, clicks):
+    found = logits[clicks]
     foreground = int((found[:, 1] > found[:, 0]).sum())
     assert abs(foreground - int(golden[f"{clicks}_foreground"])) <= 2
 
 
-def test_the_click_sets_do_not_give_the_same_logits(outputs):
+def test_the_click_sets_do_not_give_the_same_logits(logits):
     # Otherwise the four comparisons above would be one.
-    logits = outputs[2]
     for other in CLICK_SETS[1:]:
         assert (logits["centre"] - logits[other]).abs().max() > 100 * TOLERANCE

@@ -1,4 +1,4 @@
-"""Seeded weights in the layout of the official ProMISe-3D checkpoints, with a patch and clicks.
+"""Seeded weights in the layout of the official checkpoints, with patches and clicks.
 
 The recipe is that of the golden values (tests/golden/README.md): every tensor depends only on the seed, its
 part of the checkpoint, its key and its shape; scales are such that every path of the network matters.
@@ -6,63 +6,127 @@ part of the checkpoint, its key and its shape; scales are such that every path o
 
 import re
 import zlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 SEED = 20240527
-TOKENS = 16
-PATCH_SIDE = 64
-WIDTH, HEADS, BLOCKS = 768, 12, 12
-MASKED_WINDOW, MASKED_SHIFT = 8, 4
-
-# The published network doubles its stream in every block; the weights grow along, so that late
-# blocks still matter.
-GROWTH = 2.2
 
 
-def encoder_shapes():
-    """Return key -> shape of `encoder_dict`."""
-    shapes = {
-        "pos_embed": (1, 64, 64, WIDTH),
-        "depth_embed": (1, TOKENS, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 3, 16, 16),
-        "patch_embed.proj.bias": (WIDTH,),
-        "slice_embed.weight": (WIDTH, 1, 1, 1, 16),
-        "slice_embed.bias": (WIDTH,),
+@dataclass(frozen=True, kw_only=True)
+class Official:
+    """A published network in some size; the defaults are the golden one's: ViT-B on a patch of 64^3.
+
+    growth: ProMISe-3D doubles its stream in every block; the weights grow along, so that late blocks still
+    matter.
+    """
+
+    method: str = "promise3d"
+    growth: float = 2.2
+    tokens: int = 16
+    window: int = 8
+    table_side: int = 64
+    width: int = 768
+    heads: int = 12
+    blocks: int = 12
+    mlp: int = 3072
+    local_rows: int = 27
+    global_rows: int = 127
+    feature_width: int = 256
+    prompt_mlp: int = 2048
+    decoder_width: int = 128
+    stride: int = 4
+
+    @property
+    def patch_side(self):
+        return self.tokens * self.stride
+
+    @property
+    def adapters(self):
+        return ("adapter", "adapter_back") if self.method == "promise3d" else ("adapter",)
+
+
+PROMISE = Official()
+SAM3D = Official(method="sam3d_adapter", growth=1.15)
+TINY = Official(
+    tokens=8,
+    window=4,
+    table_side=16,
+    width=48,
+    heads=4,
+    blocks=4,
+    mlp=96,
+    local_rows=9,
+    global_rows=15,
+    feature_width=32,
+    prompt_mlp=64,
+    decoder_width=8,
+)
+TINY_SAM3D = replace(TINY, method="sam3d_adapter", growth=1.15)
+
+
+def make_checkpoint(official, *, prompted=True):
+    """Return what the published trainer saves, without its optimisers."""
+    content = {
+        "epoch": 1,
+        "best_val_loss": np.float32(0.5),
+        "encoder_dict": make_part(official, "encoder_dict", encoder_shapes(official)),
+        "decoder_dict": make_part(official, "decoder_dict", decoder_shapes(official)),
     }
-    for index in range(BLOCKS):
-        block = _block_shapes(table_rows=127 if index % 3 == 2 else 27, shifted=index % 2 == 0)
+    if prompted:
+        shapes = prompt_shapes(official)
+        content["feature_dict"] = [
+            make_part(official, f"feature_dict{index}", shapes) for index in range(4)
+        ]
+    return content
+
+
+def encoder_shapes(official):
+    """Return key -> shape of `encoder_dict`."""
+    width, side = official.width, official.table_side
+    shapes = {
+        "pos_embed": (1, side, side, width),
+        "depth_embed": (1, official.tokens, width),
+        "patch_embed.proj.weight": (width, 3, 16, 16),
+        "patch_embed.proj.bias": (width,),
+        "slice_embed.weight": (width, 1, 1, 1, 16),
+        "slice_embed.bias": (width,),
+    }
+    for index in range(official.blocks):
+        block = _block_shapes(official, index)
         shapes |= {f"blocks.{index}.{key}": shape for key, shape in block.items()}
+    wide = official.feature_width
     for neck in range(4):
         shapes |= {
-            f"neck_3d.{neck}.0.weight": (256, WIDTH, 1, 1, 1),
-            f"neck_3d.{neck}.1.weight": (256,),
-            f"neck_3d.{neck}.1.bias": (256,),
-            f"neck_3d.{neck}.2.weight": (256, 256, 3, 3, 3),
-            f"neck_3d.{neck}.3.weight": (256,),
-            f"neck_3d.{neck}.3.bias": (256,),
+            f"neck_3d.{neck}.0.weight": (wide, width, 1, 1, 1),
+            f"neck_3d.{neck}.1.weight": (wide,),
+            f"neck_3d.{neck}.1.bias": (wide,),
+            f"neck_3d.{neck}.2.weight": (wide, wide, 3, 3, 3),
+            f"neck_3d.{neck}.3.weight": (wide,),
+            f"neck_3d.{neck}.3.bias": (wide,),
         }
     return shapes
 
 
-def _block_shapes(*, table_rows, shifted):
-    shapes = {}
-    if shifted:
-        windows, places = (TOKENS // MASKED_WINDOW) ** 3, MASKED_WINDOW**3
+def _block_shapes(official, index):
+    width, shapes = official.width, {}
+    if index % 2 == 0:
+        windows, places = (official.tokens // official.window) ** 3, official.window**3
         shapes["attn_mask"] = (windows, places, places)
+    shapes |= _norm("norm1", width)
+    rows = official.global_rows if index % 3 == 2 else official.local_rows
     for axis in "hwd":
-        shapes[f"attn.rel_pos_{axis}"] = (table_rows, WIDTH // HEADS)
+        shapes[f"attn.rel_pos_{axis}"] = (rows, width // official.heads)
     shapes["attn.lr"] = ()
-    for norm in ("norm1", "norm2"):
-        shapes |= {f"{norm}.weight": (WIDTH,), f"{norm}.bias": (WIDTH,)}
-    shapes |= _linear("attn.qkv", WIDTH, 3 * WIDTH) | _linear("attn.proj", WIDTH, WIDTH)
-    shapes |= _linear("mlp.lin1", WIDTH, 4 * WIDTH) | _linear("mlp.lin2", 4 * WIDTH, WIDTH)
-    for adapter in ("adapter", "adapter_back"):
-        shapes |= _linear(f"{adapter}.linear1", WIDTH, WIDTH // 2)
-        shapes[f"{adapter}.conv.weight"] = (WIDTH // 2, 1, 3, 3, 3)
-        shapes[f"{adapter}.conv.bias"] = (WIDTH // 2,)
-        shapes |= _linear(f"{adapter}.linear2", WIDTH // 2, WIDTH)
+    shapes |= _linear("attn.qkv", width, 3 * width) | _linear("attn.proj", width, width)
+    shapes |= _norm("norm2", width)
+    shapes |= _linear("mlp.lin1", width, official.mlp) | _linear("mlp.lin2", official.mlp, width)
+    for adapter in official.adapters:
+        shapes |= _linear(f"{adapter}.linear1", width, width // 2)
+        shapes[f"{adapter}.conv.weight"] = (width // 2, 1, 3, 3, 3)
+        shapes[f"{adapter}.conv.bias"] = (width // 2,)
+        shapes |= _linear(f"{adapter}.linear2", width // 2, width)
     return shapes
 
 
@@ -70,46 +134,59 @@ def _linear(name, inputs, outputs):
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-def prompt_shapes():
+def _norm(name, width):
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def prompt_shapes(official):
     """Return key -> shape of each of the four in `feature_dict`."""
-    shapes = {"positional_encoding_gaussian_matrix": (3, 128)}
+    width, hidden = official.feature_width, official.prompt_mlp
+    shapes = {"positional_encoding_gaussian_matrix": (3, width // 2)}
     for layer in ("transformer.layers.0", "transformer.layers.1"):
-        shapes[f"{layer}.global_query"] = (1, 10, 256)
-        attentions = (
-            ("self_attn", 256),
-            ("cross_attn_token_to_image", 128),
-            ("cross_attn_image_to_token", 128),
-        )
-        for name, inner in attentions:
-            for projection in ("q_proj", "k_proj", "v_proj"):
-                shapes |= _linear(f"{layer}.{name}.{projection}", 256, inner)
-            shapes |= _linear(f"{layer}.{name}.out_proj", inner, 256)
-        for number in (1, 2, 3, 4):
-            shapes |= {f"{layer}.norm{number}.{kind}": (256,) for kind in ("weight", "bias")}
-        shapes |= _linear(f"{layer}.mlp.lin1", 256, 2048) | _linear(f"{layer}.mlp.lin2", 2048, 256)
+        shapes[f"{layer}.global_query"] = (1, 10, width)
+        shapes |= _attention(f"{layer}.self_attn", width, width) | _norm(f"{layer}.norm1", width)
+        shapes |= _attention(f"{layer}.cross_attn_token_to_image", width, width // 2)
+        shapes |= _norm(f"{layer}.norm2", width)
+        shapes |= _linear(f"{layer}.mlp.lin1", width, hidden)
+        shapes |= _linear(f"{layer}.mlp.lin2", hidden, width)
+        shapes |= _norm(f"{layer}.norm3", width) | _norm(f"{layer}.norm4", width)
+        shapes |= _attention(f"{layer}.cross_attn_image_to_token", width, width // 2)
     return shapes
 
 
-def decoder_shapes():
-    """Return key -> shape of `decoder_dict`."""
+def _attention(name, width, inner):
     shapes = {}
-    for level in (2, 3, 4, 5):
-        shapes[f"mlahead.head{level}.0.weight"] = (128, 256, 3, 3, 3)
-        shapes[f"mlahead.head{level}.3.weight"] = (128, 128, 3, 3, 3)
-        shapes[f"mlahead.up{level}.weight"] = (128, 128, 2, 2, 2)
-        shapes[f"mlahead.up{level}.bias"] = (128,)
-    shapes["head.0.weight"] = (128, 641, 3, 3, 3)
-    shapes["head.3.weight"] = (2, 128, 3, 3, 3)
-    shapes["image_feature_extractor.0.weight"] = (128, 1, 3, 3, 3)
-    shapes["image_feature_extractor.3.weight"] = (128, 128, 3, 3, 3)
+    for projection in ("q_proj", "k_proj", "v_proj"):
+        shapes |= _linear(f"{name}.{projection}", width, inner)
+    return shapes | _linear(f"{name}.out_proj", inner, width)
+
+
+def decoder_shapes(official):
+    """Return key -> shape of `decoder_dict`."""
+    width, wide, levels = official.decoder_width, official.feature_width, (2, 3, 4, 5)
+    shapes = {}
+    for level in levels:
+        shapes[f"mlahead.head{level}.0.weight"] = (width, wide, 3, 3, 3)
+        shapes[f"mlahead.head{level}.3.weight"] = (width, width, 3, 3, 3)
+    if official.method == "sam3d_adapter":
+        shapes["cls.0.weight"] = (width, 4 * width + 1, 3, 3, 3)
+        shapes["cls.3.weight"] = (2, width, 3, 3, 3)
+        return shapes
+    for level in levels:
+        shapes[f"mlahead.up{level}.weight"] = (width, width, 2, 2, 2)
+        shapes[f"mlahead.up{level}.bias"] = (width,)
+    shapes["head.0.weight"] = (width, 5 * width + 1, 3, 3, 3)
+    shapes["head.3.weight"] = (2, width, 3, 3, 3)
+    shapes["image_feature_extractor.0.weight"] = (width, 1, 3, 3, 3)
+    shapes["image_feature_extractor.3.weight"] = (width, width, 3, 3, 3)
     return shapes
 
 
-def make_part(part, shapes):
+def make_part(official, part, shapes):
     """Return key -> tensor; part is "encoder_dict", "feature_dict0" to "3", or "decoder_dict"."""
     return {
         key: torch.from_numpy(
-            np.asarray(_tensor(part, key, shape), dtype=np.float32).reshape(shape)
+            np.asarray(_tensor(official, part, key, shape), dtype=np.float32).reshape(shape)
         )
         for key, shape in shapes.items()
     }
@@ -120,13 +197,13 @@ def _noise(part, key, shape):
     return np.random.Generator(np.random.PCG64(seeds)).standard_normal(shape, dtype=np.float32)
 
 
-def _tensor(part, key, shape):
+def _tensor(official, part, key, shape):
     if key.endswith("attn_mask"):
-        return shift_mask()
+        return shift_mask(official)
     noise = _noise(part, key, shape)
     block = re.match(r"blocks\.(\d+)\.(.*)", key)
     if block:
-        scale, offset = _block_scale(block[2], shape, np.float64(GROWTH) ** int(block[1]))
+        scale, offset = _block_scale(block[2], shape, np.float64(official.growth) ** int(block[1]))
     elif part == "encoder_dict" and not key.startswith("neck"):
         return _embedding_tensor(key, shape, noise)
     else:
@@ -179,27 +256,28 @@ def _other_scale(part, key, shape):
     return 1.4 * int(np.prod(shape[1:])) ** -0.5, 0
 
 
-def shift_mask():
+def shift_mask(official):
     """Return what the official checkpoints store per shifted block: 0 or -100 between two tokens."""
-    label = np.zeros(TOKENS, dtype=np.int64)
-    label[TOKENS - MASKED_WINDOW : TOKENS - MASKED_SHIFT] = 1
-    label[TOKENS - MASKED_SHIFT :] = 2
+    tokens, k = official.tokens, official.window
+    label = np.zeros(tokens, dtype=np.int64)
+    label[tokens - k : tokens - k // 2] = 1
+    label[tokens - k // 2 :] = 2
     region = label[:, None, None] * 9 + label[None, :, None] * 3 + label[None, None, :]
-    n, k = TOKENS // MASKED_WINDOW, MASKED_WINDOW
+    n = tokens // k
     cut = region.reshape(n, k, n, k, n, k).transpose(0, 2, 4, 1, 3, 5).reshape(n**3, -1)
     return np.where(cut[:, :, None] == cut[:, None, :], 0.0, -100.0).astype(np.float32)
 
 
-def make_patch():
-    """Return a (64, 64, 64) float32 patch, (D, H, W), without any symmetry of the axes."""
-    seeds = np.random.SeedSequence([SEED, 7, PATCH_SIDE])
+def make_patch(side=64):
+    """Return a cubic float32 patch, (D, H, W), without any symmetry of the axes."""
+    seeds = np.random.SeedSequence([SEED, 7, side])
     rng = np.random.Generator(np.random.PCG64(seeds))
-    patch = 0.25 * rng.standard_normal((PATCH_SIDE,) * 3, dtype=np.float32)
+    patch = 0.25 * rng.standard_normal((side,) * 3, dtype=np.float32)
     for cells, amplitude in ((4, 0.9), (16, 0.6)):
         coarse = rng.standard_normal((cells,) * 3, dtype=np.float32)
-        ones = np.ones((PATCH_SIDE // cells,) * 3, dtype=np.float32)
+        ones = np.ones((side // cells,) * 3, dtype=np.float32)
         patch += np.float32(amplitude) * np.kron(coarse, ones)
-    line = np.linspace(-1, 1, PATCH_SIDE, dtype=np.float32)
+    line = np.linspace(-1, 1, side, dtype=np.float32)
     d, h, w = np.meshgrid(line, line, line, indexing="ij")
     inside = ((d - 0.1) / 0.3) ** 2 + ((h + 0.2) / 0.5) ** 2 + ((w - 0.05) / 0.2) ** 2 < 1
     patch += np.where(inside, np.float32(1.5), np.float32(0))
@@ -207,15 +285,15 @@ def make_patch():
     return np.ascontiguousarray(patch, dtype=np.float32)
 
 
-def make_clicks():
-    """Return name -> list of (d, h, w) voxels of the patch."""
-    seeds = np.random.SeedSequence([SEED, 11, PATCH_SIDE])
+def make_clicks(side=64):
+    """Return name -> list of (d, h, w) voxels of a patch of that side."""
+    seeds = np.random.SeedSequence([SEED, 11, side])
     rng = np.random.Generator(np.random.PCG64(seeds))
     return {
-        "centre": [[32, 32, 32]],
-        "offcentre": [[10, 50, 23]],
-        "ten": rng.integers(0, PATCH_SIDE, (10, 3)).tolist(),
-        "outside": [[-15, 32, 70]],
+        "centre": [[side // 2] * 3],
+        "offcentre": [[int(n * side / 128) for n in (20, 100, 47)]],
+        "ten": rng.integers(0, side, (10, 3)).tolist(),
+        "outside": [[int(n * side / 128) for n in (-30, 64, 140)]],
     }
 
 

@@ -1,4 +1,4 @@
-"""`clickvol models`: which models there are, what is known about one, and getting more."""
+"""`clickvol models`: which models there are, what is known about one, and getting more, and taking them along."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clickvol.cli.models_fetch import fetch_model
+from clickvol.cli.models_transfer import export_model, import_model
 
 if TYPE_CHECKING:
     from clickvol.weights.registry import RegistryEntry
@@ -16,6 +17,8 @@ models = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models.command("fetch")(fetch_model)
+models.command("import")(import_model)
+models.command("export")(export_model)
 
 
 @models.command("list")

@@ -1,0 +1,65 @@
+"""Writing a model that another module of this package will load: weights and card, both or none."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from clickvol.errors import OutputError
+from clickvol.volumes.atomic import atomic_path
+from clickvol.weights.card import ModelCard
+from clickvol.weights.safe_file import write_weights
+
+
+def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Path) -> Path:
+    """Write `ID.safetensors` and `ID.json`; return the path of the card.
+
+    Args:
+        state: of the network. Tensors may be mapped from another file.
+        draft: the card; what it says of the weights file is filled in here.
+        folder: made where it is missing.
+
+    Raises:
+        OutputError: when the file system refuses; nothing is left then that was not there before.
+    """
+    weights = folder / f"{draft.id}.safetensors"
+    card_path = weights.with_suffix(".json")
+    is_new = not weights.exists()
+    made = _make_folder(folder)
+    try:
+        sha256, size = write_weights(state, weights, dtype=torch.float32)
+        facts = {"dtype": "float32", "bytes": size, "sha256": sha256, "weights_file": weights.name}
+        card = draft.model_copy(update=facts)
+        with atomic_path(card_path, ".json") as temporary:
+            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except BaseException as error:
+        if is_new:
+            weights.unlink(missing_ok=True)
+        _remove_empty(made)
+        if isinstance(error, SafetensorError):  # what its writer makes of a full disk
+            msg = (
+                f"cannot write {weights}: {error}; make room or choose another place for the output"
+            )
+            raise OutputError(msg) from error
+        raise
+    return card_path
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the ones that were not there, deepest first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or "the file system refused"
+        msg = f"cannot make the folder {folder}: {reason}; choose another one"
+        raise OutputError(msg) from error
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
