@@ -8,7 +8,7 @@ import torch
 
 from clickvol.errors import ConfigError, WeightsUnavailableError
 from clickvol.image_encoders.text_bank import make_text_bank
-from clickvol.weights.text_tower import clip_text_encoder
+from clickvol.weights.text_tower import clip_text_encoder, local_text_encoder, sentence_encoder
 
 
 @pytest.fixture
@@ -80,5 +80,48 @@ def test_without_transformers_it_says_what_to_do(tmp_path, monkeypatch):
         return original(name, package)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(ConfigError, match="needs the package transformers; install it"):
+    with pytest.raises(
+        ConfigError, match="a text encoder needs the package transformers; install it"
+    ):
         clip_text_encoder(tmp_path)
+
+
+@pytest.fixture
+def sentence_folder(tmp_path):
+    """A BERT of a few numbers over letters."""
+    transformers = pytest.importorskip("transformers")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(names),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_sentence_encoder_is_the_mean_of_its_tokens_and_called_a_stand_in(sentence_folder):
+    encode, name = local_text_encoder(sentence_folder)
+    assert name.endswith("(bert sentence encoder, a stand-in for CLIP's text tower)")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(sentence_folder, local_files_only=True)
+    network = transformers.AutoModel.from_pretrained(sentence_folder, local_files_only=True).eval()
+    with torch.inference_mode():
+        expected = network(**tokenizer(["a kidney"], return_tensors="pt")).last_hidden_state[0]
+    found = encode(["a kidney", "a much longer sentence about a kidney"])
+    torch.testing.assert_close(found[0], expected.mean(dim=0))
+    assert make_text_bank(sentence_encoder(sentence_folder), "kidney", name).width == 8
+
+
+def test_the_tower_is_told_from_a_stand_in(folder, tmp_path):
+    encode, name = local_text_encoder(folder)
+    assert name == f"CLIP text tower {folder.name}"
+    assert torch.equal(encode(["a kidney"]), clip_text_encoder(folder)(["a kidney"]))
+    with pytest.raises(WeightsUnavailableError, match="there is no text encoder in"):
+        local_text_encoder(tmp_path / "elsewhere")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clickvol.cli.models_fetch import fetch_model
+from clickvol.cli.models_text_bank import make_bank
 from clickvol.cli.models_transfer import export_model, import_model
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ models = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models.command("fetch")(fetch_model)
+models.command("text-bank")(make_bank)
 models.command("import")(import_model)
 models.command("export")(export_model)
 

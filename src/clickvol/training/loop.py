@@ -52,13 +52,10 @@ def fit(
         batches: from step `state.step` on.
         config: of the run.
         recipe: loss and clicks of the method.
-        text: (E_text, 2) for a recipe with texts, see `TextBank`.
+        text: (E_text, 2), see `TextBank`; a recipe with texts cannot do without.
         checkpoint: file for the checkpoints; the log goes beside it.
         fingerprint: text of the configuration, kept in the checkpoints.
         report: called with the figures of the last 20 steps.
-
-    Raises:
-        ConfigError: when the recipe has texts and none are given.
     """
     network = state.network
     log = checkpoint.with_name("log.jsonl")

@@ -1,7 +1,8 @@
-"""CLIP's text tower, where a user has brought its files and the package `transformers` is installed."""
+"""Text encoders whose files a user has brought, through the package `transformers`; nothing is downloaded."""
 
 import importlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +20,110 @@ CLIP_TEXT_ID = "clip-vit-l-14-text"
 _BATCH = 34
 
 
-def clip_text_encoder(folder: Path | None = None) -> TextEncoder:
-    """Return CLIP's text tower; nothing is ever downloaded.
+def clip_text_folder() -> Path:
+    """Return where CLIP's text tower lies, or would lie, in the cache."""
+    return cached_model_folder(CLIP_TEXT_ID)
+
+
+def local_text_encoder(folder: Path) -> tuple[TextEncoder, str]:
+    """Return the text encoder in a folder, and what it is: CLIP's text tower, or a stand-in for it.
 
     Args:
-        folder: with the tower and its tokenizer as `transformers` keeps them (config.json,
-            model.safetensors, tokenizer files); None looks in the cache.
+        folder: as `transformers` keeps a model: config.json, model.safetensors, tokenizer files.
 
     Raises:
         WeightsUnavailableError: when the files are not there or not complete.
         ConfigError: when `transformers` is not installed.
     """
-    place = folder if folder is not None else cached_model_folder(CLIP_TEXT_ID)
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = (
+            f"there is no text encoder in {folder} (a config.json with a model_type is missing); for CLIP, "
+            "put the files of openai/clip-vit-large-patch14 there"
+        )
+        raise WeightsUnavailableError(msg) from error
+    if kind in ("clip", "clip_text_model"):
+        return clip_text_encoder(folder), f"CLIP text tower {folder.name}"
+    name = f"{folder.name} ({kind} sentence encoder, a stand-in for CLIP's text tower)"
+    return sentence_encoder(folder), name
+
+
+def clip_text_encoder(folder: Path | None = None) -> TextEncoder:
+    """Return CLIP's text tower.
+
+    Args:
+        folder: with the tower and its tokenizer as `transformers` keeps them; None looks in the cache.
+
+    Raises:
+        WeightsUnavailableError: when the files are not there or not complete.
+        ConfigError: when `transformers` is not installed.
+    """
+    place = clip_text_folder() if folder is None else folder
     if not (place / "config.json").is_file():
         msg = (
             f"there is no CLIP text tower in {place}; put config.json, model.safetensors and the tokenizer's "
             "files of openai/clip-vit-large-patch14 there, or use a text bank file"
         )
         raise WeightsUnavailableError(msg)
+    tokenizer, tower = _load(place, "CLIPTextModelWithProjection")
+
+    def embed(tokens: Any) -> Tensor:  # noqa: ANN401  # transformers' own mapping
+        return torch.as_tensor(tower(**tokens).text_embeds)
+
+    return _in_batches(tokenizer, embed)
+
+
+def sentence_encoder(folder: Path) -> TextEncoder:
+    """Return a sentence encoder: the mean over the tokens of its last layer, as all-MiniLM-L6-v2 is used.
+
+    Args:
+        folder: with the encoder and its tokenizer as `transformers` keeps them.
+
+    Raises:
+        WeightsUnavailableError: when the files are not there or not complete.
+        ConfigError: when `transformers` is not installed.
+    """
+    tokenizer, network = _load(folder, "AutoModel")
+
+    def embed(tokens: Any) -> Tensor:  # noqa: ANN401  # transformers' own mapping
+        is_token = tokens["attention_mask"][..., None].float()
+        states = torch.as_tensor(network(**tokens).last_hidden_state)
+        return torch.as_tensor((states * is_token).sum(dim=1) / is_token.sum(dim=1))
+
+    return _in_batches(tokenizer, embed)
+
+
+def _load(folder: Path, kind: str) -> tuple[Any, Any]:
+    """Return tokenizer and network of a folder, the network being of a class of `transformers`."""
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
         msg = (
-            "CLIP's text tower needs the package transformers; install it, or use a text bank file"
+            "a text encoder needs the package transformers; install it, or use a text bank file "
+            "made elsewhere"
         )
         raise ConfigError(msg) from error
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
-        tower = transformers.CLIPTextModelWithProjection.from_pretrained(
-            place, local_files_only=True, use_safetensors=True
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        network = getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
-        msg = f"the CLIP text tower in {place} cannot be loaded ({first}); take its files again"
+        msg = f"the text encoder in {folder} cannot be loaded ({first}); take its files again"
         raise WeightsUnavailableError(msg) from error
-    tower.eval()
+    return tokenizer, network.eval()
 
+
+def _in_batches(tokenizer: Any, embed: Callable[[Any], Tensor]) -> TextEncoder:  # noqa: ANN401
     def encode(sentences: Sequence[str]) -> Tensor:
         """Return one embedding per sentence: (number of sentences, E_text)."""
         parts = []
         for start in range(0, len(sentences), _BATCH):
-            tokens = tokenizer(
-                list(sentences[start : start + _BATCH]), padding=True, return_tensors="pt"
-            )
+            chunk = list(sentences[start : start + _BATCH])
             with torch.inference_mode():
-                parts.append(tower(**tokens).text_embeds.float())
+                parts.append(embed(tokenizer(chunk, padding=True, return_tensors="pt")).float())
         return torch.cat(parts)
 
     return encode
