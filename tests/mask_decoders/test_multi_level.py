@@ -42,6 +42,7 @@ def test_the_split_is_one_convolution_over_everything(token_stride):
 FORMS = {
     "released ProMISe-3D": {},
     "ProMISe-R": {"image_fusion": "added", "image_width": 4},
+    "ProMISe-R, one level": {"image_fusion": "added", "image_width": 4, "num_levels": 1},
     "no branch": {"image_fusion": "none", "image_width": 0},
     "3DSAM-adapter": {
         "level_enlargement": "trilinear",
@@ -169,6 +170,44 @@ def test_the_published_decoder_joins_641_channels():
         decoder = MultiLevelDecoder(MultiLevelDecoderConfig())
     assert decoder.join.weight.shape == (128, 641, 3, 3, 3)
     assert sum(p.numel() for p in decoder.parameters()) == 8_501_248
+
+
+def test_the_published_decoder_of_3dsam_adapter_joins_513_channels():
+    config = MultiLevelDecoderConfig(
+        level_enlargement="trilinear", image_fusion="none", image_width=0
+    )
+    with torch.device("meta"):
+        decoder = MultiLevelDecoder(config)
+    assert decoder.join.weight.shape == (128, 513, 3, 3, 3)
+    assert sum(p.numel() for p in decoder.parameters()) == 7_088_256
+    assert decoder.image_branch is None
+    assert not list(decoder.level_ups.parameters())
+
+
+def test_the_added_branch_joins_as_much_as_none():
+    with torch.device("meta"):
+        decoder = MultiLevelDecoder(MultiLevelDecoderConfig(image_fusion="added"))
+    assert decoder.join.weight.shape == (128, 513, 3, 3, 3)
+    # 27 x (1 x 128 + 128 x 128) for the branch, 4 x (128 x 128 x 8 + 128) for the enlargements.
+    assert sum(p.numel() for p in decoder.parameters()) == 7_088_256 + 445_824 + 524_800
+
+
+@pytest.mark.parametrize(
+    ("fusion", "image_width", "wanted"),
+    [("none", 128, 0), ("added", 64, 128), ("added", 0, 128), ("concatenated", 0, 1)],
+)
+def test_an_image_branch_that_contradicts_its_use_is_refused(fusion, image_width, wanted):
+    message = f"image_width is {image_width}, but image_fusion '{fusion}' asks for {wanted}$"
+    with pytest.raises(ConfigError, match=message):
+        MultiLevelDecoderConfig(image_fusion=fusion, image_width=image_width)
+
+
+@pytest.mark.parametrize(("token_stride", "decoder_stride"), [(4, 8), (6, 4), (2, 4)])
+def test_maps_that_cannot_be_enlarged_to_the_decoders_grid_are_refused(
+    token_stride, decoder_stride
+):
+    with pytest.raises(ConfigError, match=f"token_stride is {token_stride}, .*{decoder_stride}th"):
+        MultiLevelDecoderConfig(token_stride=token_stride, decoder_stride=decoder_stride)
 
 
 @pytest.mark.parametrize("token_stride", [0, 1, 5])
