@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms, read_labelled
 from clickvol.datasets.msd import list_msd_cases
 from clickvol.datasets.organs import OrganPlan
-from clickvol.datasets.samples import LabelledVolume, stack
+from clickvol.datasets.samples import LabelledVolume, TrainingSample, stack
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
 from clickvol.methods.freezing import freeze_foundation
@@ -76,17 +76,10 @@ def train_from_config(
     _open_folder(config)
     forget_after(state.step, config.run.folder / "log.jsonl")
     last_step = min(config.optimiser.steps, max_steps or config.optimiser.steps)
-    batches = DataLoader(
-        _sample_stream(config, recipe.network, organs),
-        batch_sampler=list(batch_indices(state.step, last_step, config.optimiser.batch_size)),
-        collate_fn=stack,
-        num_workers=1,
-        prefetch_factor=4,
-        worker_init_fn=_leave_the_cores_to_the_trainer,
-    )
+    stream = _sample_stream(config, recipe.network, organs)
     fit(
         state,
-        batches,
+        _batches(stream, range(state.step, last_step), config.optimiser.batch_size),
         config,
         recipe,
         text=None if bank is None else bank.columns,
@@ -114,6 +107,17 @@ def _open_folder(config: TrainConfig) -> None:
     remove_abandoned(folder)
     with atomic_path(folder / "config.json", ".json") as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _batches(stream: SampleStream, steps: range, batch_size: int) -> "DataLoader[TrainingSample]":
+    return DataLoader(
+        stream,
+        batch_sampler=list(batch_indices(steps.start, steps.stop, batch_size)),
+        collate_fn=stack,
+        num_workers=1,
+        prefetch_factor=4,
+        worker_init_fn=_leave_the_cores_to_the_trainer,
+    )
 
 
 def _leave_the_cores_to_the_trainer(_: int) -> None:
