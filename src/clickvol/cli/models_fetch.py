@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from clickvol.weights.fetch import FetchListeners
+    from clickvol.weights.fetch import FetchedOriginal, FetchListeners
     from clickvol.weights.registry import RegistryEntry
 
 _ORIGINS = {
@@ -36,7 +36,7 @@ def fetch_model(
         bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
     ] = False,
 ) -> None:
-    """Get weights into the cache and check their hash; an interrupted download goes on.
+    """Get weights into the cache, check their hash and make a model of them; a broken download goes on.
 
     The cache is the folder in CLICKVOL_CACHE, else the usual one of the system.
     """
@@ -55,6 +55,7 @@ def fetch_model(
                 offline=offline or is_offline(),
                 listeners=listeners,
             )
+            model = _make_model(entry, original, listeners)
         facts = {
             "id": entry.id,
             "origin": original.origin,
@@ -63,12 +64,32 @@ def fetch_model(
             "licence": entry.licence,
             "paper": entry.paper.citation,
         }
+        if model is not None:
+            facts["model"] = str(model)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo(f"{entry.id}: {_ORIGINS[facts['origin']]}")
     for name, fact in list(facts.items())[2:]:
         typer.echo(f"{name:<12}{fact}")
+
+
+def _make_model(
+    entry: "RegistryEntry", original: "FetchedOriginal", listeners: "FetchListeners"
+) -> Path | None:
+    """Return the card of the model made of what was fetched; None where it is no network of ours."""
+    from clickvol.weights.cache import cached_model_folder
+
+    if entry.method != "sam2d" or entry.network is None:
+        return None
+    folder = cached_model_folder(entry.id)
+    card, weights = folder / f"{entry.id}.json", folder / f"{entry.id}.safetensors"
+    if original.origin == "cache" and card.is_file() and weights.is_file():
+        return card
+    listeners.on_stage("making the model")
+    from clickvol.weights.foundation import import_foundation
+
+    return import_foundation(original.path, entry.network, folder)
 
 
 @contextlib.contextmanager
