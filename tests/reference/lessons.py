@@ -74,3 +74,19 @@ def mask_of(network, patch, *clicks):
 
 def dice(mask, truth):
     return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+
+
+# The published prompt encoder sees what lies under a click, and neither where it is nor which sign it has:
+# of two lesions that look alike it could not know which one is meant. So these do not: one is brighter than
+# what is around it, the other one darker.
+UNLIKE = 1.5 * A - 1.5 * B
+UNLIKE_LESSONS = (Lesson(((CENTRE_A, INSIDE),), A), Lesson(((CENTRE_B, INSIDE),), B))
+
+
+def check_that_the_click_moves_the_mask(network, patch):
+    """Check that either of the unlike lesions is found at its click, and that alone."""
+    at_a, at_b = (mask_of(network, patch, (place, INSIDE)) for place in (CENTRE_A, CENTRE_B))
+    assert dice(at_a, A) > 0.9
+    assert dice(at_b, B) > 0.9
+    assert dice(at_a, B) < 0.1
+    assert dice(at_b, A) < 0.1
