@@ -1,4 +1,4 @@
-"""`clickvol models`: which models there are, what is known about one, and getting more, and taking them along."""
+"""`clickvol models`: which models there are, what is known about one, getting more, and taking them along."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any

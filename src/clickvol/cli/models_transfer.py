@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from clickvol.weights.importing import ImportedModel
 
 _METHODS = "promise3d, sam3d_adapter or sam2d"
 
@@ -44,6 +47,10 @@ def import_model(
     from clickvol.weights.importing import import_checkpoint
 
     imported = import_checkpoint(file, folder, method=method, dataset=dataset, model_id=model_id)
+    _show_import(imported, as_json=as_json)
+
+
+def _show_import(imported: "ImportedModel", *, as_json: bool) -> None:
     card = imported.card
     weights = imported.card_path.with_name(card.weights_file)
     if as_json:

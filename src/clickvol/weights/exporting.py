@@ -212,6 +212,5 @@ def _write(content: Mapping[str, Any], target: Path) -> None:
         with atomic_path(target, ".pth.tar") as temporary, temporary.open("wb") as stream:
             torch.save(dict(content), stream)
     except RuntimeError as error:  # what its writer makes of a full disk
-        reason = str(error).splitlines()[0]
-        msg = f"cannot write {target}: {reason}; make room or choose another place for the output"
+        msg = f"cannot write {target}: not all of it fits; make room or choose another place"
         raise OutputError(msg) from error
