@@ -5,11 +5,19 @@ import pytest
 import torch
 
 from clickvol.errors import DamagedWeightsError
+from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
 from clickvol.image_encoders.lifted_vit3d import LiftedVit3d, LiftedVitConfig
 from clickvol.image_encoders.sam_vit2d import SamVit2d, SamVit2dConfig
-from clickvol.methods.lift import lift_sam
-from clickvol.methods.sam2d import sam2d_preset
+from clickvol.image_encoders.tiny_vit import TinyVitConfig
+from clickvol.mask_decoders.sam_mask_decoder import SamMaskDecoderConfig
+from clickvol.methods.lift import lift_foundation, lift_sam
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.methods.sam2d import Sam2d, Sam2dConfig, sam2d_preset
+from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
+from clickvol.prompt_encoders.sam_prompts import SamPromptConfig
 from reference.compare import deviation, noise, randomise
+from reference.plain_tiny_vit import randomise_norms
 
 SAM = SamVit2dConfig(
     image_side=80,
@@ -148,3 +156,124 @@ def test_every_published_size_fits(name):
     )
     with torch.device("meta"):
         lift_sam(SamVit2d(encoder).state_dict(), LiftedVit3d(config))
+
+
+def foundation_with(encoder, grid_side):
+    """A whole 2D foundation with random weights; only its image encoder is taken."""
+    torch.manual_seed(2)
+    config = Sam2dConfig(
+        image_encoder=encoder,
+        prompt=SamPromptConfig(
+            width=encoder.feature_width,
+            image_side=encoder.image_side,
+            grid_side=grid_side,
+            mask_channels=4,
+        ),
+        decoder=SamMaskDecoderConfig(
+            width=encoder.feature_width, num_heads=2, mlp_width=16, iou_width=8
+        ),
+    )
+    return randomise_norms(Sam2d(config))
+
+
+def segmenter_with(encoder, recipe):
+    """The network of a recipe around another encoder."""
+    torch.manual_seed(3)
+    config = recipe.network
+    prompt = replace(config.prompt, width=encoder.feature_width)
+    decoder = replace(
+        config.decoder,
+        feature_width=encoder.feature_width,
+        num_levels=len(encoder.taps),
+        token_stride=encoder.token_stride,
+    )
+    network = LiftedSegmenter(replace(config, encoder=encoder, prompt=prompt, decoder=decoder))
+    return randomise(network, seed=3)
+
+
+def unchanged_and_copied(network, foundation, own_prefix):
+    """Lift, and return the names of the tensors that stayed, and of those that came from the foundation."""
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    given = [t for n, t in foundation.image_encoder.state_dict().items()]
+    lift_foundation(foundation, network)
+    after = network.state_dict()
+    stayed = {name for name in after if torch.equal(after[name], before[name])}
+    copied = {
+        name
+        for name in after.keys() - stayed
+        if any(g.shape == after[name].shape and torch.equal(g, after[name]) for g in given)
+    }
+    assert all(name.startswith(own_prefix) for name in after.keys() - stayed)
+    return stayed, copied
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [promise3d_recipe("released", "tiny"), sam3d_adapter_recipe("released", "tiny")],
+    ids=["ProMISe-3D", "3DSAM-adapter"],
+)
+def test_a_sam_starts_a_3d_network(recipe):
+    sam_config = replace(SAM, feature_width=8)
+    foundation = foundation_with(sam_config, grid_side=5)
+    second = recipe.network.encoder.second_adapter
+    encoder = replace(LIFTED, feature_width=8, second_adapter=second)
+    network = segmenter_with(encoder, recipe)
+    stayed, copied = unchanged_and_copied(network, foundation, "image_encoder.")
+    names = set(network.state_dict())
+    own = {n for n in names if OWN.fullmatch(n.removeprefix("image_encoder."))}
+    encoder_names = {n for n in names if n.startswith("image_encoder.")}
+    along_the_depth = {n for n in own if n.endswith("rel_pos_d")}
+    assert copied == encoder_names - own
+    assert stayed == names - copied - along_the_depth
+    sam_state = foundation.image_encoder.state_dict()
+    for index in range(3):
+        attention = f"blocks.{index}.attn"
+        mean = (sam_state[f"{attention}.rel_pos_h"] + sam_state[f"{attention}.rel_pos_w"]) / 2
+        found = network.state_dict()[f"image_encoder.{attention}.rel_pos_d"]
+        assert deviation(found, mean) < 1e-6
+
+
+TINY_VIT = TinyVitConfig(
+    image_side=32,
+    widths=(4, 6, 8, 12),
+    depths=(1, 2, 1, 1),
+    num_heads=(1, 2, 2, 3),
+    windows=(3, 3, 4, 3),
+    feature_width=8,
+)
+
+
+def test_a_litemedsam_starts_a_3d_network():
+    foundation = foundation_with(TINY_VIT, grid_side=8)
+    encoder = LiftedTinyVitConfig(
+        slice_encoder=TINY_VIT, slice_steps=(1, 2, 2, 1), feature_width=8, token_stride=4
+    )
+    network = segmenter_with(encoder, promise3d_recipe("clickvol", "tiny"))
+    slices = "image_encoder.slice_encoder."
+    stayed, _ = unchanged_and_copied(network, foundation, slices)
+    given = foundation.image_encoder.state_dict()
+    filled = {n: t for n, t in network.state_dict().items() if n.startswith(slices)}
+    # The statistics of the norms too; SAM's 2D neck is left out.
+    assert {n.removeprefix(slices) for n in filled} == {
+        n for n in given if not n.startswith("neck.")
+    }
+    for name, tensor in filled.items():
+        assert torch.equal(tensor, given[name.removeprefix(slices)]), name
+    assert stayed >= set(network.state_dict()) - set(filled)
+    assert any(name.endswith("running_mean") for name in filled)
+
+
+def test_a_foundation_of_the_other_kind_is_refused():
+    sam = foundation_with(replace(SAM, feature_width=8), grid_side=5)
+    lifted_tiny_vit = segmenter_with(
+        LiftedTinyVitConfig(slice_encoder=TINY_VIT, feature_width=8),
+        promise3d_recipe("clickvol", "tiny"),
+    )
+    with pytest.raises(DamagedWeightsError, match="tensors of the 2D encoder are missing"):
+        lift_foundation(sam, lifted_tiny_vit)
+    litemedsam = foundation_with(TINY_VIT, grid_side=8)
+    lifted_sam = segmenter_with(
+        replace(LIFTED, feature_width=8), promise3d_recipe("released", "tiny")
+    )
+    with pytest.raises(DamagedWeightsError, match="these weights are not a SAM image encoder"):
+        lift_foundation(litemedsam, lifted_sam)
