@@ -181,3 +181,27 @@ def test_a_click_outside_the_scan_is_refused():
     scan = _scan()
     with pytest.raises(ClickError, match="outside"):
         draw_preview(scan, np.zeros(scan.array.shape, np.uint8), [Click(VoxelPoint(99, 0, 0))])
+
+
+def _drawn(volume, mask, clicks):
+    return np.asarray(draw_preview(volume, mask, clicks))
+
+
+def test_without_clicks_the_planes_go_through_the_middle_of_the_mask():
+    volume = _scan()
+    volume.array[:] = np.random.default_rng(0).integers(-160, 240, volume.array.shape)
+    mask = np.zeros(volume.array.shape, np.uint8)
+    mask[4:9, 10:15, 20:25] = 1
+    found = _drawn(volume, mask, [])
+    at_the_middle = _drawn(volume, mask, [Click(VoxelPoint(6, 12, 22))])
+    # All but the cross.
+    assert _differing(found, at_the_middle) < 0.01
+    assert _differing(found, _drawn(volume, mask, [Click(VoxelPoint(7, 13, 21))])) > 0.1
+
+
+def test_without_clicks_and_with_an_empty_mask_the_middle_of_the_scan_is_shown():
+    volume = _scan()
+    volume.array[:] = np.random.default_rng(0).integers(-160, 240, volume.array.shape)
+    nothing = np.zeros(volume.array.shape, np.uint8)
+    found = _drawn(volume, nothing, [])
+    assert _differing(found, _drawn(volume, nothing, [_centre_click()])) < 0.01
