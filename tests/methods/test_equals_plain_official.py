@@ -39,6 +39,12 @@ def test_the_prompted_networks(official, clicks, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
+def test_four_windows_a_side_as_at_the_published_size(tmp_path):
+    found, expected = both(replace(so.TINY, tokens=16), tmp_path, [[9, 40, 55]])
+    assert found.shape == (2, 64, 64, 64)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
 def test_the_automatic_network(tmp_path):
     automatic = replace(so.TINY_SAM3D, stride=8)
     found, expected = both(automatic, tmp_path, np.zeros((0, 3)), prompted=False)
