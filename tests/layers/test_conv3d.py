@@ -1,8 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from clickvol.layers.conv3d import DoubleConv, UShape
+from clickvol.layers.conv3d import DepthwiseConv3d, DoubleConv, UShape
 from reference.compare import deviation, noise, randomise
 
 
@@ -34,3 +35,38 @@ def test_coarse_scales_reach_the_result():
     with torch.no_grad():
         unet.down[1][2].weight.mul_(-1)
     assert deviation(unet(x), before) > 1e-3
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 5, 6), (1, 4, 1, 3, 2), (2, 2, 2, 1, 3), (1, 1, 3, 3, 3)]
+)
+def test_depth_wise_convolution_and_its_gradients_are_torchs(shape, memory_format):
+    ours = randomise(DepthwiseConv3d(shape[1]))
+    plain = nn.Conv3d(shape[1], shape[1], kernel_size=3, padding=1, groups=shape[1])
+    plain.load_state_dict(ours.state_dict())
+    gradients, results = [], []
+    for module in (ours, plain):
+        x = noise(*shape).contiguous(memory_format=memory_format).requires_grad_()
+        results.append(module(x))
+        (results[-1] * noise(*shape, seed=1)).sum().backward()
+        gradients.append([x.grad, module.weight.grad, module.bias.grad])
+    assert torch.equal(*results)
+    for found, expected in zip(*gradients, strict=True):
+        assert deviation(found, expected) < 2e-5
+    with torch.no_grad():
+        assert deviation(ours(noise(*shape)), plain(noise(*shape))) == 0
+
+
+def test_depth_wise_gradients_under_autocast_are_nearly_the_same():
+    ours, x = randomise(DepthwiseConv3d(4)), noise(2, 4, 5, 6, 7)
+    ours(x).square().sum().backward()
+    expected = [p.grad for p in ours.parameters()]
+    ours.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = ours(x)
+    assert result.dtype == torch.bfloat16
+    result.float().square().sum().backward()
+    for parameter, gradient in zip(ours.parameters(), expected, strict=True):
+        assert parameter.grad.dtype == torch.float32
+        assert deviation(parameter.grad, gradient) < 0.02 * float(gradient.abs().max())

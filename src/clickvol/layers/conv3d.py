@@ -1,9 +1,13 @@
-"""Convolution blocks of the decoder."""
+"""Convolution blocks of the decoder, and the depth-wise convolution of the adapters."""
 
 import itertools
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 from clickvol.layers.norms import InstanceNormReLU
 
@@ -60,3 +64,73 @@ class UShape(nn.Module):
             raised = raised[:, :, : finer.shape[2], : finer.shape[3], : finer.shape[4]]
             scales[level] = self.merge[level](torch.cat([finer, raised], dim=1))
         return scales[0]
+
+
+class DepthwiseConv3d(nn.Conv3d):
+    """A 3x3x3 convolution of each channel with itself that keeps the size, with bias.
+
+    Args:
+        channels: channels of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, kernel_size=3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, C, D, H, W)."""
+        if not torch.is_grad_enabled():
+            return super().forward(x)
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            # Autocast does not look into functions with a backward pass of their own.
+            x = x.to(torch.get_autocast_dtype(device))
+        weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
+        result = _Depthwise.apply(x, weight, bias)  # type: ignore[no-untyped-call] # torch does not say
+        return torch.as_tensor(result)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depth-wise convolution with a backward pass for channels that come last in memory.
+
+    torch's gradient of the kernel has no fast form in 3D: with 384 x 32^3 in bfloat16 its backward pass
+    took 80 times as long as the forward pass. The gradient of the input is a convolution with the
+    reversed kernel, the gradient of each plane of the kernel is one in 2D: 13 times as fast together.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 # torch's, takes any attribute
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv3d(x, weight, bias, padding=1, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 # torch's, takes any attribute
+        grad_result: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        channels, depth = len(weight), x.shape[2]
+        grad_x = F.conv3d(grad_result, weight.flip(2, 3, 4), padding=1, groups=channels)
+        grad_weight = torch.zeros_like(weight)
+        for plane, offset in enumerate((-1, 0, 1)):
+            # Result plane d reads input plane d + offset, where there is one.
+            results = range(max(0, -offset), depth - max(0, offset))
+            if results:
+                grad_weight[:, :, plane] = conv2d_weight(  # type: ignore[no-untyped-call]
+                    _planes(x, results.start + offset, len(results)),
+                    (channels, 1, 3, 3),
+                    _planes(grad_result, results.start, len(results)),
+                    padding=1,
+                    groups=channels,
+                )
+        return grad_x, grad_weight, grad_result.sum((0, 2, 3, 4))
+
+
+def _planes(x: Tensor, start: int, count: int) -> Tensor:
+    """Return planes of (B, C, D, H, W) as images: (B * count, C, H, W)."""
+    return x[:, :, start : start + count].movedim(2, 1).flatten(0, 1)
