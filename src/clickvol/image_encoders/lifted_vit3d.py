@@ -13,7 +13,6 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
@@ -201,8 +200,8 @@ class LiftedVit3d(nn.Module):
     """SAM's ViT over a grid of 3D tokens: (B, C, D, H, W) -> ImageFeatures.
 
     Attributes:
-        checkpoint_blocks: in training keep the tokens before each block alone and do the block again in
-            the backward pass. ViT-B on 128^3 needs it; to be set before training, False by default.
+        checkpoint_blocks: in training keep of each block the tokens before its residual additions alone
+            and do the rest again in the backward pass. ViT-B on 128^3 needs it; False by default.
     """
 
     def __init__(self, config: LiftedVitConfig) -> None:
@@ -269,9 +268,7 @@ class LiftedVit3d(nn.Module):
             # Nobody else has these tokens: the maps are made from them by convolutions.
             return block.update_(tokens)
         if self.checkpoint_blocks:
-            return torch.as_tensor(
-                checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
-            )
+            return block.forward_again(tokens)
         return torch.as_tensor(block(tokens))
 
     def foundation_parameter_names(self) -> tuple[str, ...]:

@@ -1,12 +1,15 @@
 """The bottleneck adapter with a depth-wise 3D convolution (3DSAM-adapter, section 3.2; ProMISe-3D, 2.2)."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from clickvol.layers.conv3d import DepthwiseConv3d
 from clickvol.layers.matrix_work import cast_linears
+from clickvol.layers.residual import Part, Places, Residual
 
 AdapterInitialisation = Literal["default", "zero"]
 
@@ -34,7 +37,7 @@ class Adapter3d(nn.Module):
     ) -> None:
         super().__init__()
         self.down = nn.Linear(width, hidden)
-        self.mix = nn.Conv3d(hidden, hidden, kernel_size=3, padding=1, groups=hidden)
+        self.mix = DepthwiseConv3d(hidden)
         self.up = nn.Linear(hidden, width)
         self.final_relu = final_relu
         if initialisation == "zero":
@@ -48,20 +51,34 @@ class Adapter3d(nn.Module):
         update = self.up(hidden)
         return torch.relu(update) if self.final_relu else update
 
-    def add_to_(self, tokens: Tensor, *, step_tokens: int, factor: float = 1.0) -> None:
-        """Set tokens to factor * tokens + update, in place and in steps, without gradients.
 
-        Args:
-            tokens: (B, d, h, w, E), contiguous; overwritten.
-            step_tokens: tokens that one step works on.
-            factor: what the tokens are multiplied with.
-        """
-        rows = tokens.view(-1, tokens.shape[-1])
-        down, up = cast_linears(self.down), cast_linears(self.up)
-        pieces = torch.split(rows, step_tokens)
-        hidden = torch.cat([functional_call(self.down, down, (piece,)).relu_() for piece in pieces])
-        mixed = self.mix(hidden.view(*tokens.shape[:4], -1).permute(0, 4, 1, 2, 3)).relu_()
-        mixed_rows = mixed.permute(0, 2, 3, 4, 1).reshape(len(rows), -1)
-        for piece, mixed_piece in zip(pieces, torch.split(mixed_rows, step_tokens), strict=True):
-            update = functional_call(self.up, up, (mixed_piece,))
-            piece.mul_(factor).add_(update.relu_() if self.final_relu else update)
+class AdapterResidual(Residual):
+    """tokens -> factor * tokens + adapter(tokens). Its convolution needs all tokens, so it is one part."""
+
+    def __init__(self, adapter: Adapter3d, *, factor: float = 1.0) -> None:
+        super().__init__(adapter, factor=factor)
+        self.adapter = adapter
+
+    def parts(self, tokens: Tensor, part_tokens: int) -> Iterator[Part]:  # noqa: ARG002 # one part
+        """See `Residual`."""
+
+        def update(rows: Tensor) -> Tensor:
+            return torch.as_tensor(self.adapter(rows.view(tokens.shape)).flatten(0, 3))
+
+        yield Places(slice(None)), update
+
+    def add_(self, tokens: Tensor, part_tokens: int) -> None:
+        """See `Residual`. Only the convolution is done on all tokens at once."""
+        adapter = self.adapter
+        down, up = cast_linears(adapter.down), cast_linears(adapter.up)
+        pieces = torch.split(tokens.view(-1, tokens.shape[-1]), part_tokens)
+        hidden = torch.cat(
+            [functional_call(adapter.down, down, (rows,)).relu_() for rows in pieces]
+        )
+        mixed = adapter.mix(hidden.view(*tokens.shape[:4], -1).permute(0, 4, 1, 2, 3)).relu_()
+        mixed_rows = mixed.permute(0, 2, 3, 4, 1).flatten(0, 3)
+        for rows, mixed_piece in zip(pieces, torch.split(mixed_rows, part_tokens), strict=True):
+            update = functional_call(adapter.up, up, (mixed_piece,))
+            if adapter.final_relu:
+                update = update.relu_()
+            rows.mul_(self.factor).add_(update)

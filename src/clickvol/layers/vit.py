@@ -1,5 +1,7 @@
 """A SAM ViT block on a 3D grid of tokens, with shifted cubic windows and two adapters."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -7,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clickvol.layers.adapters import Adapter3d, AdapterInitialisation
+from clickvol.layers.adapters import Adapter3d, AdapterInitialisation, AdapterResidual
 from clickvol.layers.matrix_work import cast_linears
 from clickvol.layers.relative_position import offset_rows, place_one_hot, query_columns
+from clickvol.layers.residual import Part, Places, Residual
 from clickvol.layers.windows import Triple, padded_shape, region_codes, window_index
 
 SecondAdapter = Literal["none", "plain", "doubled"]
@@ -117,6 +120,74 @@ class Mlp(nn.Module):
         return torch.as_tensor(self.lin2(self.activation(self.lin1(x))))
 
 
+class AttentionResidual(Residual):
+    """tokens + attention(norm(tokens)) within cubic windows, a few windows to a part."""
+
+    def __init__(
+        self, norm: nn.Module, attention: WindowAttention3d, window: int, *, shifted: bool
+    ) -> None:
+        super().__init__(norm, attention)
+        self.norm = norm
+        self.attention = attention
+        self.window = window
+        self.shifted = shifted
+
+    def parts(self, tokens: Tensor, part_tokens: int) -> Iterator[Part]:
+        """See `Residual`."""
+        b, d, h, w, _ = tokens.shape
+        # A window larger than the grid is the grid: nothing to cut, nothing to shift.
+        window: Triple = (min(self.window, d), min(self.window, h), min(self.window, w))
+        half = self.window // 2
+        shift: Triple = (
+            half if self.shifted and d > self.window else 0,
+            half if self.shifted and h > self.window else 0,
+            half if self.shifted and w > self.window else 0,
+        )
+        index = window_index((d, h, w), window, shift, batch=b, device=tokens.device)
+        regions = region_codes((d, h, w), window, shift, like=tokens)
+        if regions is not None:
+            regions = regions.repeat(b, 1, 1)
+        is_padded = padded_shape((d, h, w), window) != (d, h, w)
+        weights = cast_linears(self.attention)
+        per_part = max(1, part_tokens // index.shape[1])
+        for start in range(0, len(index), per_part):
+            places = Places(index[start : start + per_part].flatten(), is_padded)
+            codes = None if regions is None else regions[start : start + per_part]
+            yield places, partial(self._update, weights, places, window, codes)
+
+    def _update(
+        self,
+        weights: dict[str, Tensor],
+        places: Places,
+        window: Triple,
+        codes: Tensor | None,
+        taken: Tensor,
+    ) -> Tensor:
+        # What is padded is padded after the norm.
+        windows = places.blank(self.norm(taken)).view(-1, *window, taken.shape[-1])
+        update = functional_call(self.attention, weights, (windows, codes))
+        return torch.as_tensor(update).view(taken.shape)
+
+
+class MlpResidual(Residual):
+    """tokens + mlp(norm(tokens)), token by token."""
+
+    def __init__(self, norm: nn.Module, mlp: Mlp) -> None:
+        super().__init__(norm, mlp)
+        self.norm = norm
+        self.mlp = mlp
+
+    def parts(self, tokens: Tensor, part_tokens: int) -> Iterator[Part]:
+        """See `Residual`."""
+        weights = cast_linears(self.mlp)
+
+        def update(taken: Tensor) -> Tensor:
+            return torch.as_tensor(functional_call(self.mlp, weights, (self.norm(taken),)))
+
+        for start in range(0, tokens.shape[:-1].numel(), part_tokens):
+            yield Places(slice(start, start + part_tokens)), update
+
+
 class LiftedBlock(nn.Module):
     """One transformer block of the lifted encoder.
 
@@ -162,15 +233,18 @@ class LiftedBlock(nn.Module):
         """(B, d, h, w, E) -> (B, d, h, w, E)."""
         if not torch.is_grad_enabled():
             return self.update_(x.clone(memory_format=torch.contiguous_format))
-        x = x + self.adapter(x)
-        x = self._attend(x)
-        x = x + self.mlp(self.norm2(x))
-        if self.adapter_back is not None:
-            x = self.stream_factor * x + self.adapter_back(x)
+        for residual in self._residuals():
+            x = residual.add(x)
+        return x
+
+    def forward_again(self, x: Tensor) -> Tensor:
+        """Do the same, keep little for the backward pass and do the rest again there."""
+        for residual in self._residuals():
+            x = residual.add_again(x, _part_tokens(x))
         return x
 
     def update_(self, x: Tensor) -> Tensor:
-        """Do the same in place and in steps, without gradients.
+        """Do the same in place and part by part, without gradients.
 
         Args:
             x: (B, d, h, w, E), contiguous; overwritten.
@@ -178,51 +252,18 @@ class LiftedBlock(nn.Module):
         Returns:
             x.
         """
-        step_tokens = _step_tokens(x)
-        self.adapter.add_to_(x, step_tokens=step_tokens)
-        self._attend(x)
-        weights = cast_linears(self.mlp)
-        for rows in torch.split(x.view(-1, x.shape[-1]), step_tokens):
-            rows.add_(functional_call(self.mlp, weights, (self.norm2(rows),)))
-        if self.adapter_back is not None:
-            self.adapter_back.add_to_(x, step_tokens=step_tokens, factor=self.stream_factor)
+        for residual in self._residuals():
+            residual.add_(x, _part_tokens(x))
         return x
 
-    def _attend(self, x: Tensor) -> Tensor:
-        """Return x + attention(norm1(x)); without gradients in x itself and a few windows at a time."""
-        b, d, h, w, e = x.shape
-        # A window larger than the grid is the grid: nothing to cut, nothing to shift.
-        window: Triple = (min(self.window, d), min(self.window, h), min(self.window, w))
-        half = self.window // 2
-        shift: Triple = (
-            half if self.shifted and d > self.window else 0,
-            half if self.shifted and h > self.window else 0,
-            half if self.shifted and w > self.window else 0,
-        )
-        index = window_index((d, h, w), window, shift, batch=b, device=x.device)
-        regions = region_codes((d, h, w), window, shift, like=x)
-        if regions is not None:
-            regions = regions.repeat(b, 1, 1)
-        is_padded = padded_shape((d, h, w), window) != (d, h, w)
-        gradients = torch.is_grad_enabled()
-        per_step = len(index) if gradients else max(1, _step_tokens(x) // index.shape[1])
-        weights = cast_linears(self.attn)
-        rows = x.reshape(-1, e)
-        for start in range(0, len(index), per_step):
-            places = index[start : start + per_step].flatten()
-            windows = self.norm1(rows.index_select(0, places.clamp(min=0)))
-            if is_padded:
-                windows = windows.masked_fill(places[:, None] < 0, 0)
-            windows = windows.view(-1, *window, e)
-            codes = None if regions is None else regions[start : start + per_step]
-            update = functional_call(self.attn, weights, (windows, codes)).view(-1, e)
-            if is_padded:
-                update, places = update[places >= 0], places[places >= 0]
-            add = rows.index_add if gradients else rows.index_add_
-            rows = add(0, places, update.to(rows.dtype))
-        return rows.view(x.shape)
+    def _residuals(self) -> Iterator[Residual]:
+        yield AdapterResidual(self.adapter)
+        yield AttentionResidual(self.norm1, self.attn, self.window, shifted=self.shifted)
+        yield MlpResidual(self.norm2, self.mlp)
+        if self.adapter_back is not None:
+            yield AdapterResidual(self.adapter_back, factor=self.stream_factor)
 
 
-def _step_tokens(x: Tensor) -> int:
-    """Return how many tokens of (..., E) a step of inference works on: all where there is no cache."""
+def _part_tokens(x: Tensor) -> int:
+    """Return how many tokens of (..., E) are worked on at once: all where there is no large cache."""
     return _CHUNK_TOKENS if x.device.type == "cpu" else x.numel() // x.shape[-1]
