@@ -11,6 +11,7 @@ from clickvol.inference.patch_logits import patch_logits
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
+from clickvol.methods.tags import tags_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.weights.card import ModelCard
 from clickvol.weights.load import LoadedModel
@@ -119,3 +120,13 @@ def test_no_click_where_one_is_needed(signed, patch):
 def test_wrong_labels(signed, patch, labels):
     with pytest.raises(ClickError, match="labels must be 2 numbers"):
         patch_logits(signed, patch, CLICKS, labels=labels)
+
+
+def test_a_network_with_an_organ_channel_takes_it_as_the_second_channel(patch):
+    model = loaded(tags_recipe("released", "tiny").network)
+    organ = (np.indices(patch.shape).sum(axis=0) < 40).astype(np.float32)
+    found = patch_logits(model, np.stack([patch, organ]), CLICKS)
+    assert found.shape == (2, *patch.shape)
+    assert np.abs(found - patch_logits(model, np.stack([patch, 0 * organ]), CLICKS)).max() > 1e-3
+    with pytest.raises(ConfigError, match=r"\(32, 24, 40\), but 2 x \(D, H, W\) is expected"):
+        patch_logits(model, patch, CLICKS)

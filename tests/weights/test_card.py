@@ -29,7 +29,9 @@ def test_a_model_is_named_by_its_card_its_weights_or_its_folder(save_model, tmp_
 def test_an_unknown_id_is_refused_with_the_shipped_ones(monkeypatch, save_model, tmp_path):
     save_model()
     monkeypatch.setattr(card_module, "_SHIPPED_FOLDER", tmp_path)
-    with pytest.raises(ModelNotFoundError, match="there is no model 'x'; shipped models: m; give one"):
+    with pytest.raises(
+        ModelNotFoundError, match="there is no model 'x'; shipped models: m; give one"
+    ):
         find_card("x")
 
 

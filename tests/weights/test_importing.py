@@ -102,7 +102,7 @@ def test_the_automatic_variant(prompts, save, tmp_path):
         content["feature_dict"] = prompts
     imported = import_checkpoint(save(content), tmp_path / "m", dataset="kits")
     assert imported.card.id == "sam3d-adapter-official-automatic-kits"
-    assert imported.card.fields_of_view is None
+    assert imported.card.fields_of_view.first_voxel_mm == 1.0
     config = load_model(imported.card_path, device="cpu").network.config
     assert config.prompt is None
     assert config.patch_shape_dhw == (64, 64, 64)

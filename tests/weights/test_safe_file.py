@@ -111,3 +111,10 @@ def test_a_pickle_is_refused_before_its_hash_is_looked_at(tmp_path):
     path.write_bytes(pickle.dumps({}))
     with pytest.raises(DamagedWeightsError, match="is a pickle"):
         read_weights(path, sha256="0" * 64)
+
+
+def test_others_may_read_a_model_that_was_written(tmp_path):
+    write_weights({"a": torch.zeros(2)}, tmp_path / "a.safetensors", dtype=torch.float32)
+    (tmp_path / "other").touch()
+    usual = (tmp_path / "other").stat().st_mode
+    assert (tmp_path / "a.safetensors").stat().st_mode == usual

@@ -28,7 +28,8 @@ def patch_logits(
     Args:
         model: from `load_model`.
         patch_dhw: (D, H, W), normalised as the model was trained (see `intensity` in its card); every side a
-            multiple of the model's token stride.
+            multiple of the model's token stride. (C, D, H, W) for a model with further channels: TAGS takes
+            the scan and an organ mask of 0 and 1.
         clicks_dhw: (N, 3) patch voxels in the order (d, h, w), centres at integers. Clicks outside the
             patch are allowed, as in the published networks. (0, 3) for an automatic network.
         labels: (N,) of 1 inside the object and 0 beside it; all inside when not given. The published
@@ -49,7 +50,7 @@ def patch_logits(
         torch.from_numpy(points)[None].to(model.device),
         torch.from_numpy(signs)[None].to(model.device),
     )
-    image = torch.from_numpy(patch)[None, None].to(model.device)
+    image = torch.from_numpy(patch)[None].to(model.device)
     with (
         torch.inference_mode(),
         torch.autocast(model.device.type, enabled=False),
@@ -61,20 +62,28 @@ def patch_logits(
 
 
 def _checked_patch(model: LoadedModel, patch_dhw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return the patch with its channels, (C, D, H, W)."""
     encoder = model.network.config.encoder
     stride = encoder.token_stride
     shape = np.shape(patch_dhw)
-    if encoder.num_channels != 1:
-        msg = f"{model.card.id} takes {encoder.num_channels} channels, but a patch here has one"
-        raise ConfigError(msg)
-    if len(shape) != 3 or any(n < stride or n % stride for n in shape):
-        msg = f"the patch has shape {shape}, but (D, H, W) is expected, every side a multiple of {stride}"
+    if len(shape) == 3:
+        shape = (1, *shape)
+    wanted = f"{encoder.num_channels} x (D, H, W)" if encoder.num_channels > 1 else "(D, H, W)"
+    if (
+        len(shape) != 4
+        or shape[0] != encoder.num_channels
+        or any(n < stride or n % stride for n in shape[1:])
+    ):
+        msg = (
+            f"the patch has shape {np.shape(patch_dhw)}, but {wanted} is expected, every side a multiple "
+            f"of {stride}"
+        )
         raise ConfigError(msg)
     patch = _as_float32(patch_dhw)
     if patch is None or not np.isfinite(patch).all():
         msg = "the patch has values that are no finite float32 numbers; normalise it first"
         raise ConfigError(msg)
-    return patch
+    return patch.reshape(shape)
 
 
 def _checked_clicks(model: LoadedModel, clicks_dhw: ArrayLike) -> NDArray[np.float32]:

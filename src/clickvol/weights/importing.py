@@ -287,7 +287,7 @@ def _draft_card(
         title=f"{_TITLES[method]}{variant}, weights of its authors{about}",
         method=method,
         network=network_content(method, config),
-        fields_of_view=None if automatic else plan,
+        fields_of_view=plan,
         intensity=known.intensity if known else None,
         modalities=["CT"],
         training_data=[

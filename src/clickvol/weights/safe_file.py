@@ -22,7 +22,11 @@ def write_weights(
     """Write a state dict as safetensors in the given number format; return (sha256, bytes)."""
     tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
     with atomic_path(path, path.suffix) as temporary:
+        temporary.touch()
+        usual_mode = temporary.stat().st_mode
         save_file(tensors, temporary)
+        # The library makes its file readable by its owner only; a model is for whoever may read the folder.
+        temporary.chmod(usual_mode)
         return _sha256(temporary), temporary.stat().st_size
 
 
