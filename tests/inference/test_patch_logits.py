@@ -89,7 +89,7 @@ def test_an_automatic_network_takes_no_clicks(automatic):
         patch_logits(automatic, patch, [[1, 2, 3]])
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32, 32), (32, 30, 32), (0, 32, 32)])
+@pytest.mark.parametrize("shape", [(32, 32), (2, 32, 32, 32), (32, 30, 32), (0, 32, 32)])
 def test_a_patch_of_another_shape(signed, shape):
     with pytest.raises(ConfigError, match=r"\(D, H, W\) is expected, every side a multiple of 4$"):
         patch_logits(signed, np.zeros(shape, np.float32), CLICKS)
