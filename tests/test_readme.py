@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import SimpleITK
 from clickvol.cli.app import main
 from clickvol.volumes.formats import write_volume
 from clickvol.volumes.phantoms import make_phantom
+from clickvol.weights.card import DEFAULT_MODEL_ID, find_card
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,11 +19,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """A folder with the scans that the README names."""
+    """A folder with the scans that the README names, and a model in the place of the imported one."""
     folder = tmp_path_factory.mktemp("readme")
     phantom = make_phantom(8, shape_dhw=(60, 128, 160), tumour_diameter_mm=100)
     for name in ("scan.nii.gz", "scan.mha"):
         write_volume(phantom.volume.array, phantom.volume.grid, None, folder / name)
+    (folder / "colon").mkdir()
+    card = find_card(DEFAULT_MODEL_ID)
+    for shipped in (card, card.with_suffix(".safetensors")):
+        shutil.copy(shipped, folder / "colon")
     return folder
 
 
@@ -40,8 +46,8 @@ def _commands():
     return [line.split("#")[0].strip() for line in lines]
 
 
-def test_the_readme_shows_three_ways_to_segment():
-    assert len(_commands()) == 3
+def test_the_readme_shows_four_ways_to_segment():
+    assert len(_commands()) == 4
 
 
 @pytest.mark.parametrize("line", [c for c in _commands() if "dicom_folder" not in c])

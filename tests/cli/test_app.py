@@ -58,7 +58,7 @@ def test_the_command_line_is_loaded_without_heavy_imports():
     [
         (["nonsense"], "No such command"),
         (["segment"], "Missing argument 'SCAN'"),
-        (["segment", "scan.nii", "-o", "mask.nii"], "--click"),
+        (["segment", "scan.nii", "-o", "mask.nii", "--click"], "--click"),
         (["segment", "scan.nii", "--click", "1,2,3"], "--output"),
         (["segment", "scan.nii", "--click", "1,2,3", "-o", "m.nii", "--space", "xyz"], "'lps'"),
         (["segment", "scan.nii", "--click", "1,2,3", "-o", "m.nii", "--volume", "x"], "--volume"),
