@@ -14,6 +14,7 @@ from clickvol.errors import ClickError, OutputError
 from clickvol.prompts.click import Click
 from clickvol.volumes.atomic import atomic_path
 from clickvol.volumes.formats import check_output_path, read_volume, write_mask, write_volume
+from clickvol.volumes.pictures import check_picture_output
 from clickvol.volumes.volume import Modality, Volume
 
 if TYPE_CHECKING:
@@ -140,27 +141,12 @@ def _check_outputs(job: ScanJob) -> None:
         if job.organ_mask is not None:
             check_output_path(path, job.organ_mask)
     if job.preview is not None:
-        outputs.append(_check_picture_path(job.preview))
+        outputs.append(check_picture_output(job.preview, [job.scan]))
     places = [os.path.realpath(path) for path in outputs]
     for path, place in zip(outputs, places, strict=True):
         if places.count(place) > 1:
             msg = f"{path} is named for two outputs; give each a file of its own"
             raise OutputError(msg)
-
-
-def _check_picture_path(path: Path) -> Path:
-    if path.suffix.lower() != ".png":
-        msg = f"the preview is a PNG picture, but {path.name!r} does not end in .png; rename it"
-        raise OutputError(msg)
-    if path.is_dir():
-        msg = f"{path} is a folder; give the name of a file"
-        raise OutputError(msg)
-    folder = Path(os.path.realpath(path)).parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        what = "is not writable" if folder.is_dir() else "does not exist"
-        msg = f"cannot write {path}: the folder {folder} {what}; choose another place"
-        raise OutputError(msg)
-    return path
 
 
 def _check_clicks(job: ScanJob, volume: Volume, *, needs_click: bool) -> None:
