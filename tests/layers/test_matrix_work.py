@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from clickvol.layers.matrix_work import cast_linears
+from clickvol.layers.matrix_work import autocast_dtype, cast_linears
 from reference.compare import noise
 
 
@@ -44,3 +44,12 @@ def test_gradients_reach_the_parameters():
     with torch.autocast("cpu", torch.bfloat16):
         functional_call(module, cast_linears(module), (noise(3, 4),)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in module.layers.parameters())
+
+
+def test_autocast_is_told_where_it_is_on():
+    cpu = torch.device("cpu")
+    assert autocast_dtype(cpu) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert autocast_dtype(cpu) == torch.bfloat16
+        # Dry runs on a device that autocast does not know.
+        assert autocast_dtype(torch.device("meta")) is None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+from clickvol.layers.matrix_work import autocast_dtype
 from clickvol.layers.norms import InstanceNormReLU
 
 
@@ -80,10 +81,8 @@ class DepthwiseConv3d(nn.Conv3d):
         """(B, C, D, H, W) -> (B, C, D, H, W)."""
         if not torch.is_grad_enabled():
             return super().forward(x)
-        device = x.device.type
-        if torch.is_autocast_enabled(device):
-            # Autocast does not look into functions with a backward pass of their own.
-            x = x.to(torch.get_autocast_dtype(device))
+        # Autocast does not look into functions with a backward pass of their own.
+        x = x.to(autocast_dtype(x.device) or x.dtype)
         weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         result = _Depthwise.apply(x, weight, bias)  # type: ignore[no-untyped-call] # torch does not say
         return torch.as_tensor(result)

@@ -4,6 +4,14 @@ import torch
 from torch import Tensor, nn
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return what autocast casts matrix work on a device to; None where it is off."""
+    available = torch.amp.is_autocast_available(device.type)
+    if not available or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
 def cast_linears(module: nn.Module) -> dict[str, Tensor]:
     """Return the weights and biases of the linear layers in a module as autocast would cast them.
 
@@ -14,10 +22,8 @@ def cast_linears(module: nn.Module) -> dict[str, Tensor]:
         Tensors by the name of the parameter that they stand for.
     """
     linears = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
-    cast: dict[str, Tensor] = {}
-    for prefix, linear in linears:
-        for name, parameter in linear.named_parameters(prefix):
-            device = parameter.device.type
-            wanted = torch.is_autocast_enabled(device)
-            cast[name] = parameter.to(torch.get_autocast_dtype(device)) if wanted else parameter
-    return cast
+    return {
+        name: parameter.to(autocast_dtype(parameter.device) or parameter.dtype)
+        for prefix, linear in linears
+        for name, parameter in linear.named_parameters(prefix)
+    }

@@ -7,12 +7,15 @@ And it keeps more for the backward pass than a machine has. Both end where the w
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from clickvol.layers.matrix_work import autocast_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +129,9 @@ class _Again(torch.autograd.Function):
         part_tokens: int,
         *parameters: Tensor,
     ) -> Tensor:
-        device = tokens.device.type
         ctx.save_for_backward(tokens, *parameters)
         ctx.residual, ctx.part_tokens = residual, part_tokens
-        ctx.number_format = (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        ctx.cast_to = autocast_dtype(tokens.device)
         result = tokens.clone(memory_format=torch.contiguous_format)
         residual.add_(result, part_tokens)
         return result
@@ -143,8 +145,7 @@ class _Again(torch.autograd.Function):
         tokens, *parameters = ctx.saved_tensors
         rows, grad_rows = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, grad_result))
         found = [grad_rows * ctx.residual.factor, *(torch.zeros_like(p) for p in parameters)]
-        enabled, dtype = ctx.number_format
-        with torch.enable_grad(), torch.autocast(tokens.device.type, dtype, enabled=enabled):
+        with torch.enable_grad(), _autocast(tokens.device, ctx.cast_to):
             for places, update in ctx.residual.parts(tokens, ctx.part_tokens):
                 taken = places.take(rows).detach().requires_grad_()
                 added = update(taken)
@@ -154,3 +155,7 @@ class _Again(torch.autograd.Function):
                 for total, grad in zip(found[1:], grads[1:], strict=True):
                     total.add_(grad)
         return found[0].view(tokens.shape), None, None, *found[1:]
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
