@@ -53,6 +53,15 @@ def test_the_embedding_knows_its_axes():
     assert deviation(turned, embedding(patch)) > 1e-2
 
 
+def test_tokens_are_float32_and_in_order_whatever_the_rest_is_in():
+    embedding = randomise(FoldedEmbedding(replace(TINY, width=5, num_heads=1)))
+    patch = noise(2, 1, 8, 12, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = embedding(patch)
+    assert tokens.is_contiguous()
+    assert torch.equal(tokens, embedding(patch))
+
+
 def test_both_published_kernels_can_be_trained_through_the_fold():
     embedding = randomise(FoldedEmbedding(replace(TINY, width=5, num_heads=1)))
     patch = noise(1, 1, 4, 8, 8)

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from clickvol.layers.matrix_work import autocast_dtype, cast_linears
+from clickvol.layers.matrix_work import autocast_dtype, cast_linears, without_autocast
 from reference.compare import noise
 
 
@@ -53,3 +53,13 @@ def test_autocast_is_told_where_it_is_on():
         assert autocast_dtype(cpu) == torch.bfloat16
         # Dry runs on a device that autocast does not know.
         assert autocast_dtype(torch.device("meta")) is None
+
+
+def test_autocast_can_be_switched_off_for_a_while():
+    layer, x = nn.Linear(4, 4), noise(2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with without_autocast(x.device):
+            assert layer(x).dtype == torch.float32
+        assert layer(x).dtype == torch.bfloat16
+    with without_autocast(torch.device("meta")):
+        assert layer(x).dtype == torch.float32

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
 from clickvol.layers.adapters import AdapterInitialisation
+from clickvol.layers.matrix_work import without_autocast
 from clickvol.layers.norms import ChannelLayerNorm
 from clickvol.layers.vit import LiftedBlock, SecondAdapter
 
@@ -180,10 +181,15 @@ class FoldedEmbedding(nn.Module):
         return kernel, bias
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, C, D, H, W) normalised -> (B, d, h, w, E)."""
-        kernel, bias = self.folded()
-        tokens = F.conv3d(F.pad(patch, (1,) * 6, mode="replicate"), kernel, bias, self.stride)
-        return tokens.permute(0, 2, 3, 4, 1)
+        """(B, C, D, H, W) normalised -> (B, d, h, w, E), float32."""
+        # As a linear layer over what each token sees it gives tokens in their order in memory. In
+        # float32, whatever the rest is in: it is 0.1 % of the work and everything is built on it.
+        with without_autocast(patch.device):
+            kernel, bias = self.folded()
+            seen = F.pad(patch, (1,) * 6, mode="replicate")
+            for axis in (2, 3, 4):
+                seen = seen.unfold(axis, kernel.shape[-1], self.stride)
+            return F.linear(seen.movedim(1, 4).flatten(4), kernel.flatten(1), bias)
 
 
 def make_neck(width: int, feature_width: int) -> nn.Sequential:
@@ -249,7 +255,7 @@ class LiftedVit3d(nn.Module):
             )
             raise ConfigError(msg)
         tokens = self.embedding(patch)
-        tokens = (tokens + self._positions(tokens)).contiguous()
+        tokens = tokens + self._positions(tokens)
         maps: list[Tensor] = []
         aligned: list[Tensor] = []
         for index, block in enumerate(self.blocks):

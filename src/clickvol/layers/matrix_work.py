@@ -1,5 +1,7 @@
 """Weights in the number format of the matrix work under way."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,13 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     if not available or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which autocast leaves work on a device alone."""
+    if autocast_dtype(device) is None:
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def cast_linears(module: nn.Module) -> dict[str, Tensor]:
