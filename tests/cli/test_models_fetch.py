@@ -18,8 +18,11 @@ from reference.file_server import Reply, serve
 from reference.small_wheel import WEIGHTS, known, only_from, write_wheel
 
 # The command in a process of its own, with an address on this machine in place of the publisher's.
+# A process that a shell started in the background ignores Ctrl-C, and its children do too.
 COMMAND = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from clickvol.cli.app import main
 from clickvol.weights import registry
 entry = registry.find_entry("sam-vit-b")
