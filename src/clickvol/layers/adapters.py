@@ -72,10 +72,11 @@ class AdapterResidual(Residual):
         adapter = self.adapter
         down, up = cast_linears(adapter.down), cast_linears(adapter.up)
         pieces = torch.split(tokens.view(-1, tokens.shape[-1]), part_tokens)
-        hidden = torch.cat(
-            [functional_call(adapter.down, down, (rows,)).relu_() for rows in pieces]
-        )
-        mixed = adapter.mix(hidden.view(*tokens.shape[:4], -1).permute(0, 4, 1, 2, 3)).relu_()
+        shape, dtype = (*tokens.shape[:4], adapter.down.out_features), down["weight"].dtype
+        hidden = torch.empty(shape, dtype=dtype, device=tokens.device)
+        for rows, place in zip(pieces, torch.split(hidden.flatten(0, 3), part_tokens), strict=True):
+            torch.clamp(functional_call(adapter.down, down, (rows,)), min=0, out=place)
+        mixed = adapter.mix(hidden.permute(0, 4, 1, 2, 3)).relu_()
         mixed_rows = mixed.permute(0, 2, 3, 4, 1).flatten(0, 3)
         for rows, mixed_piece in zip(pieces, torch.split(mixed_rows, part_tokens), strict=True):
             update = functional_call(adapter.up, up, (mixed_piece,))
