@@ -78,10 +78,9 @@ class WindowAttention3d(nn.Module):
         key_parts = [key, one_hot.expand(g, self.num_heads, -1, -1)]
         if regions is not None:
             codes = regions.to(key.dtype).repeat(g // regions.shape[0], 1, 1)[:, None]
-            codes = codes.expand(-1, self.num_heads, -1, -1)
             # 0 for the own region, so that a coarse number format still tells its logits apart.
-            query_parts.append(_REGION_LOGIT * (codes - 1))
-            key_parts.append(codes)
+            query_parts.append((_REGION_LOGIT * (codes - 1)).expand(-1, self.num_heads, -1, -1))
+            key_parts.append(codes.expand(-1, self.num_heads, -1, -1))
         mixed = _mix(torch.cat(query_parts, -1), torch.cat(key_parts, -1), value)
         return torch.as_tensor(self.proj(mixed.transpose(1, 2).reshape(g, d, h, w, e)))
 
