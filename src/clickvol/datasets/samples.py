@@ -157,7 +157,9 @@ def _choose_field(
     first_look: bool,
 ) -> FieldOfView:
     if first_look:
-        return FieldOfView(click, config.first_voxel_mm * float(np.exp(rng.normal(0, 0.08))), shape)
+        low, high = np.log(config.first_zoom)
+        zoom = float(np.exp(rng.uniform(low, high)))
+        return FieldOfView(click, config.first_voxel_mm * zoom, shape)
     low, high = np.log(config.fitted_extents)
     side_mm = case.longest_side_mm * float(np.exp(rng.uniform(low, high)))
     voxel_mm = float(

@@ -10,6 +10,8 @@ class SamplingSection(BaseModel):
         small_object_exponent: a case is drawn with a probability that goes as its longest side to the
             minus this power; 0 draws all alike. Small tumours are rare among the large ones.
         first_voxel_mm: voxel side of the first look at a click.
+        first_zoom: the first look's voxel side is between these two factors times `first_voxel_mm`,
+            log-uniform. A coarser look makes a large tumour appear as a small one.
         first_look_share: part of the samples that are a first look: the click in the middle and
             `first_voxel_mm`; the others have a voxel side fitted to the object.
         finest_voxel_mm, coarsest_voxel_mm: bounds of the fitted voxel side.
@@ -31,6 +33,7 @@ class SamplingSection(BaseModel):
 
     small_object_exponent: float = 0.0
     first_voxel_mm: float = 3.0
+    first_zoom: tuple[float, float] = (0.87, 1.15)
     first_look_share: float = 0.6
     finest_voxel_mm: float = 1.0
     coarsest_voxel_mm: float = 6.0
