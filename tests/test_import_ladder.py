@@ -12,8 +12,15 @@ PACKAGE = Path(__file__).parents[1] / "src" / "clickvol"
 # These three stand at the foot and import nothing of the package.
 FOOT = ("errors", "version", "shapes")
 NUMPY_STAGES = ("geometry", "volumes", "preprocessing", "patches", "prompts", "metrics")
-NETWORK_STAGES = ("layers", "image_encoders", "prompt_encoders", "mask_decoders", "methods")
-JOINED_STAGES = ("weights", "inference", "datasets", "training", "cli")
+NETWORK_STAGES = (
+    "layers",
+    "image_encoders",
+    "prompt_encoders",
+    "mask_decoders",
+    "baselines",
+    "methods",
+)
+JOINED_STAGES = ("weights", "inference", "datasets", "training", "evaluation", "cli")
 LADDER = (*NUMPY_STAGES, *NETWORK_STAGES, *JOINED_STAGES)
 
 # A network sees tensors; what a scan is it need not know.
