@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from clickvol.metrics.overlap import dice
+from clickvol.metrics.overlap import dice, iou, volume_error_ml, volume_ml
 
 
 def test_two_of_three_and_four_voxels_overlap():
@@ -44,3 +44,22 @@ def test_masks_of_different_shape_are_refused():
 def test_importing_it_does_not_import_torch():
     code = "import sys, clickvol.metrics.overlap; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_intersection_over_union_of_two_voxels_in_five():
+    prediction = np.array([1, 1, 1, 0, 0, 0])
+    truth = np.array([0, 1, 1, 1, 1, 0])
+    assert iou(prediction, truth) == 2 / 5
+    assert iou(truth, truth) == 1.0
+    assert iou(np.zeros(6), np.zeros(6)) == 1.0
+    assert iou(np.zeros(6), truth) == iou(truth, np.zeros(6)) == 0.0
+
+
+def test_volumes_are_in_millilitres_and_their_error_is_signed():
+    truth = np.zeros((4, 4, 4), np.uint8)
+    truth[:2] = 5
+    smaller = truth.copy()
+    smaller[1] = 0
+    assert volume_ml(truth, (5.0, 2.0, 1.0)) == pytest.approx(0.32)
+    assert volume_error_ml(smaller, truth, (5.0, 2.0, 1.0)) == pytest.approx(-0.16)
+    assert volume_error_ml(truth, smaller, (5.0, 2.0, 1.0)) == pytest.approx(0.16)

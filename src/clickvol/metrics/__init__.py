@@ -1,1 +1,1 @@
-"""Stage 8: how well a mask agrees with the truth. Pure numpy."""
+"""Stage 8: how well a mask agrees with the truth. Numpy and scipy, never torch."""

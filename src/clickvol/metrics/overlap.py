@@ -1,4 +1,7 @@
-"""Overlap of two masks."""
+"""Overlap of two masks, and how their volumes compare."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +20,61 @@ def dice(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     Raises:
         ValueError: when the shapes differ.
     """
+    common, total = _common_and_total(prediction, truth)
+    return 2 * common / total if total else 1.0
+
+
+def iou(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
+    """Return the intersection over union (Jaccard index), |A and B| / |A or B|.
+
+    Args:
+        prediction: any shape; a voxel belongs to the object where it is not zero.
+        truth: the same shape.
+
+    Returns:
+        0 to 1. Two empty masks agree: 1.0. One empty mask against a non-empty one: 0.0.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    common, total = _common_and_total(prediction, truth)
+    return common / (total - common) if total else 1.0
+
+
+def volume_ml(
+    mask: NDArray[np.generic], spacing_dhw_mm: Sequence[float] | NDArray[np.float64]
+) -> float:
+    """Return the volume of a mask in millilitres, for a grid whose axes are at right angles.
+
+    Args:
+        mask: (D, H, W); a voxel belongs to the object where it is not zero.
+        spacing_dhw_mm: three sizes of a voxel.
+    """
+    return np.count_nonzero(mask) * math.prod(map(float, spacing_dhw_mm)) / 1000.0
+
+
+def volume_error_ml(
+    prediction: NDArray[np.generic],
+    truth: NDArray[np.generic],
+    spacing_dhw_mm: Sequence[float] | NDArray[np.float64],
+) -> float:
+    """Return how much more volume the prediction has than the truth; negative where it has less.
+
+    Args:
+        prediction: (D, H, W); a voxel belongs to the object where it is not zero.
+        truth: the same shape.
+        spacing_dhw_mm: three sizes of a voxel.
+    """
+    return volume_ml(prediction, spacing_dhw_mm) - volume_ml(truth, spacing_dhw_mm)
+
+
+def _common_and_total(
+    prediction: NDArray[np.generic], truth: NDArray[np.generic]
+) -> tuple[int, int]:
+    """Return |A and B| and |A| + |B| in voxels."""
     if prediction.shape != truth.shape:
         msg = f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal"
         raise ValueError(msg)
     predicted, true = prediction != 0, truth != 0
     total = np.count_nonzero(predicted) + np.count_nonzero(true)
-    if total == 0:
-        return 1.0
-    return float(2 * np.count_nonzero(predicted & true) / total)
+    return int(np.count_nonzero(predicted & true)), int(total)
