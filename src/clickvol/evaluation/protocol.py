@@ -1,0 +1,126 @@
+"""How an evaluation is done: where clicks are put, how many, how often; presets with their sources."""
+
+import itertools
+import tomllib
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from typing import Any, Literal, get_args
+
+from clickvol.errors import ConfigError
+from clickvol.evaluation.records import NSD_TOLERANCES_MM
+
+Placement = Literal["random", "centre", "inside", "edge", "outside", "box"]
+"""Where the first click is put, always as a click inside the object.
+
+random: any voxel of the object, each as likely. centre: the deepest voxel of the largest connected part.
+inside: a random voxel at least half as deep as the deepest. edge: a random voxel within 2 mm of the surface.
+outside: a random voxel 2 to 5 mm beside the object. box: the centre of a box, see `evaluation.box_prompt`.
+"""
+
+NextClick = Literal["error", "random_foreground"]
+"""Where further clicks are put.
+
+error: the deepest place of the largest connected error, inside or beside the object as the error is.
+random_foreground: any voxel of the object, with replacement, as the published methods are tested.
+"""
+
+NO_CLICK = "none"
+"""Placement in the records of a model that was not clicked."""
+
+ROBUSTNESS_PLACEMENTS: tuple[Placement, ...] = ("centre", "inside", "edge", "outside")
+"""First clicks, one each, by which `--robustness` sees how much a place matters."""
+
+DEFAULT_PROTOCOL = "clickvol"
+
+_FOLDER = resources.files("clickvol.evaluation") / "protocols"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """The rules of an evaluation.
+
+    Attributes:
+        name: id of the preset it began as.
+        title: one line for the report.
+        first_click: where the first click is put.
+        next_clicks: where further clicks are put.
+        num_clicks: numbers of clicks after which the mask is scored, rising. With "error" the mask is
+            computed after every click; with "random_foreground", where no click depends on a mask, only for
+            these numbers, all clicks at once.
+        seeds: number of simulated users per scan: seeds 0, 1, ...
+        nsd_tolerance_mm: which tolerance of the surface Dice is the protocol's own; all are recorded.
+        time_limit_seconds: an answer that took longer is a failure; None for no limit.
+
+    Raises:
+        ConfigError: on construction, for values that contradict or that records cannot hold.
+    """
+
+    name: str
+    title: str
+    first_click: Placement
+    next_clicks: NextClick
+    num_clicks: tuple[int, ...]
+    seeds: int
+    nsd_tolerance_mm: float
+    time_limit_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = self.num_clicks
+        rises = all(a < b for a, b in itertools.pairwise(numbers))
+        if not numbers or numbers[0] < 1 or not rises:
+            msg = f"numbers of clicks are {numbers}; give rising ones from 1, such as 1,3,5,10"
+            raise ConfigError(msg)
+        if self.seeds < 1:
+            msg = f"the number of seeds is {self.seeds}; give at least 1"
+            raise ConfigError(msg)
+        if self.nsd_tolerance_mm not in NSD_TOLERANCES_MM:
+            known = ", ".join(f"{t:g}" for t in NSD_TOLERANCES_MM)
+            msg = (
+                f"the tolerance {self.nsd_tolerance_mm:g} mm is not recorded; choose one of {known}"
+            )
+            raise ConfigError(msg)
+        for value, allowed, what in (
+            (self.first_click, get_args(Placement), "first click"),
+            (self.next_clicks, get_args(NextClick), "next click"),
+        ):
+            if value not in allowed:
+                msg = f"the {what} {value!r} is unknown; choose one of {', '.join(allowed)}"
+                raise ConfigError(msg)
+        if self.time_limit_seconds is not None and self.time_limit_seconds <= 0:
+            msg = f"the time limit is {self.time_limit_seconds:g} s; give more than 0"
+            raise ConfigError(msg)
+
+
+def protocol_names() -> list[str]:
+    """Return the names of the presets."""
+    names = (entry.name for entry in _FOLDER.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def read_protocol(
+    name: str = DEFAULT_PROTOCOL,
+    *,
+    num_clicks: tuple[int, ...] | None = None,
+    seeds: int | None = None,
+    nsd_tolerance_mm: float | None = None,
+) -> Protocol:
+    """Return a preset, with some of its numbers replaced.
+
+    Raises:
+        ConfigError: for an unknown name, or values that contradict.
+    """
+    if name not in protocol_names():
+        msg = f"there is no protocol {name!r}; choose one of {', '.join(protocol_names())}"
+        raise ConfigError(msg)
+    content = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    unknown = sorted(set(content) - {field.name for field in fields(Protocol)})
+    if unknown:
+        msg = f"the protocol {name} has the unknown key {unknown[0]}; install clickvol again"
+        raise ConfigError(msg)
+    preset = Protocol(name=name, **(content | {"num_clicks": tuple(content["num_clicks"])}))
+    changes: dict[str, Any] = {
+        "num_clicks": num_clicks,
+        "seeds": seeds,
+        "nsd_tolerance_mm": nsd_tolerance_mm,
+    }
+    return replace(preset, **{key: value for key, value in changes.items() if value is not None})

@@ -1,0 +1,144 @@
+"""Parts of a mask that a simulated user looks at: lesions, depths, rims. Pure functions."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickvol.geometry.box import bounding_box
+
+Voxel = tuple[int, int, int]
+Voxels = NDArray[np.int64]
+
+# Which part of the greatest depth still counts as well inside. Chosen: half, as `volumes.phantoms` does.
+_INSIDE_SHARE = 0.5
+
+# A click near the edge is at most so far from the next voxel outside. Chosen: a hand's usual imprecision.
+_EDGE_MM = 2.0
+
+# A click that just misses the object. Chosen: 2 to 5 mm from the nearest voxel of the object.
+_BESIDE_MM = (2.0, 5.0)
+
+# Depths that differ by less are the same; far below any spacing, far above rounding.
+_EQUAL_MM = 1e-6
+
+# Neighbours by face, edge and corner, as lesions are counted in the scores.
+_NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Some voxels of a scan, and the box around them.
+
+    Attributes:
+        start_dhw: voxel of the scan at index (0, 0, 0) of `inside`; -1 where the region touches the first
+            plane, since there is one empty voxel on every side.
+        inside: (D', H', W') bool, the box around the region and one empty voxel on every side. What lies
+            beyond the scan therefore counts as outside.
+        num_voxels: of the region, at least 1.
+    """
+
+    start_dhw: Voxel
+    inside: NDArray[np.bool_]
+    num_voxels: int
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], start_dhw: Voxel = (0, 0, 0)) -> "Region | None":
+        """Take the voxels of a mask (D, H, W) that begins at a voxel of the scan; None for an empty mask."""
+        box = bounding_box(mask)
+        if box is None:
+            return None
+        padded = np.pad(mask[box.slices], 1)
+        d, h, w = (a + b - 1 for a, b in zip(start_dhw, box.start_dhw, strict=True))
+        return cls((d, h, w), padded, int(np.count_nonzero(padded)))
+
+    def voxels(self, chosen: NDArray[np.bool_]) -> Voxels:
+        """Return the voxels of the scan, (N, 3), where an array like `inside` is true."""
+        found: Voxels = np.argwhere(chosen) + np.array(self.start_dhw)
+        return found
+
+    def depth_mm(self, spacing_dhw_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how far every voxel is from the centre of the next one outside, like `inside`."""
+        depth: NDArray[np.float64] = ndimage.distance_transform_edt(
+            self.inside, sampling=spacing_dhw_mm
+        )
+        return depth
+
+
+def components(region: Region) -> list[Region]:
+    """Return the connected parts (26 neighbours), the largest first; of equals the first in the array."""
+    labels, count = ndimage.label(region.inside, structure=_NEIGHBOURS_26)
+    parts = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        d, h, w = (a + side.start for a, side in zip(region.start_dhw, box, strict=True))
+        part = Region.of(labels[box] == number, (d, h, w)) if count else None
+        if part is not None:
+            parts.append(part)
+    return sorted(parts, key=lambda part: -part.num_voxels)
+
+
+def deepest_voxel(
+    region: Region, spacing_dhw_mm: NDArray[np.float64], taken: Iterable[Voxel] = ()
+) -> Voxel | None:
+    """Return the voxel that is farthest, in mm, from everything outside and from what is taken.
+
+    Args:
+        region: one connected part.
+        spacing_dhw_mm: (3,).
+        taken: voxels of earlier clicks; those count as outside, so that they are never returned again, and
+            what is near them is not deep.
+
+    Returns:
+        Of equally deep voxels the one nearest to their mean, and of those the first in the array; None where
+        every voxel is taken.
+    """
+    free = region.inside.copy()
+    shape = np.array(free.shape)
+    for voxel in taken:
+        index = np.array(voxel) - region.start_dhw
+        if (index >= 0).all() and (index < shape).all():
+            free[tuple(index)] = False
+    if not free.any():
+        return None
+    depth = ndimage.distance_transform_edt(free, sampling=spacing_dhw_mm)
+    equal = np.argwhere(depth >= depth.max() - _EQUAL_MM)
+    off_mean_mm = (equal - equal.mean(axis=0)) * spacing_dhw_mm
+    d, h, w = (equal[(off_mean_mm**2).sum(axis=1).round(6).argmin()] + region.start_dhw).tolist()
+    return (d, h, w)
+
+
+def inside_voxels(region: Region, spacing_dhw_mm: NDArray[np.float64]) -> Voxels:
+    """Return the voxels at least half as deep as the deepest one, (N, 3)."""
+    depth = region.depth_mm(spacing_dhw_mm)
+    return region.voxels(depth >= _INSIDE_SHARE * depth.max())
+
+
+def edge_voxels(region: Region, spacing_dhw_mm: NDArray[np.float64]) -> Voxels:
+    """Return the voxels that have a face to the outside, or are at most 2 mm from it, (N, 3)."""
+    face = region.inside & ~ndimage.binary_erosion(region.inside)
+    near = region.inside & (region.depth_mm(spacing_dhw_mm) <= _EDGE_MM)
+    return region.voxels(face | near)
+
+
+def beside_voxels(region: Region, spacing_dhw_mm: NDArray[np.float64], shape_dhw: Voxel) -> Voxels:
+    """Return the voxels of the scan that are 2 to 5 mm from the region, (N, 3).
+
+    Where the voxels are so large that none is (or the scan ends there), the nearest ones beyond 2 mm; none
+    where the region fills the scan.
+    """
+    margin = np.ceil(_BESIDE_MM[1] / spacing_dhw_mm).astype(int) + 1
+    wide = np.pad(region.inside, [(int(m), int(m)) for m in margin])
+    start = np.array(region.start_dhw) - margin
+    distance = ndimage.distance_transform_edt(~wide, sampling=spacing_dhw_mm)
+    for axis, size in enumerate(shape_dhw):
+        index = np.arange(wide.shape[axis]) + start[axis]
+        beyond = (index < 0) | (index >= size)
+        distance[(slice(None),) * axis + (beyond,)] = 0.0
+    low, high = _BESIDE_MM
+    chosen = (distance >= low) & (distance <= high)
+    if not chosen.any() and (distance >= low).any():
+        chosen = distance == distance[distance >= low].min()
+    found: Voxels = np.argwhere(chosen) + start
+    return found
