@@ -1,7 +1,8 @@
 """A network that takes no clicks, slid over the whole scan.
 
-3DSAM-adapter's automatic variant is tested like this: windows of the patch's shape, half overlapping, their
-probabilities blended with Gaussian weights. Clicks, where some are given, choose parts of the answer.
+3DSAM-adapter's automatic variant and the baselines are tested like this: windows of the patch's shape, half
+overlapping, their probabilities blended with Gaussian weights. Clicks, where some are given, choose parts of
+the answer.
 """
 
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def _image(
     whole: FieldOfView,
 ) -> Array32:
     """Return what the network takes of the whole scan: (C, D, H, W)."""
-    num_channels = model.network.config.encoder.num_channels
+    num_channels = model.network.config.num_channels
     image = np.empty((num_channels, *whole.shape_dhw), dtype=np.float32)
     for planes in _slabs(whole.shape_dhw[0]):
         part = _planes_of(whole.grid(), planes)

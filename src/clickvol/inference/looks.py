@@ -132,7 +132,7 @@ class Looker:
 
     def _channels(self, scan: Array32, patch_grid: VolumeGrid) -> Array32:
         """Return what the network takes: (C, D, H, W) from the normalised scan (D, H, W)."""
-        if self._model.network.config.encoder.num_channels == 1:
+        if self._model.network.config.num_channels == 1:
             return scan[None]
         if self._organ_mask is None:
             return with_organ_channel(scan, None)

@@ -28,7 +28,7 @@ def check_organ_mask(
     Raises:
         ConfigError: when a mask is given to a model that takes none, or lies nowhere in the scan.
     """
-    takes_mask = model.network.config.encoder.num_channels > 1
+    takes_mask = model.network.config.num_channels > 1
     if organ_mask is None:
         warning = (
             f"{model.card.id} was made to see an organ mask and got none; it saw the scan in its place, so "

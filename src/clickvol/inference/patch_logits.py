@@ -28,8 +28,8 @@ def patch_logits(
     Args:
         model: from `load_model`.
         patch_dhw: (D, H, W), normalised as the model was trained (see `intensity` in its card); every side a
-            multiple of the model's token stride. (C, D, H, W) for a model with further channels: TAGS takes
-            the scan and an organ mask of 0 and 1.
+            multiple of `patch_step_dhw` in the network's configuration. (C, D, H, W) for a model with further
+            channels: TAGS takes the scan and an organ mask of 0 and 1.
         clicks_dhw: (N, 3) patch voxels in the order (d, h, w), centres at integers. Clicks outside the
             patch are allowed, as in the published networks. (0, 3) for an automatic network.
         labels: (N,) of 1 inside the object and 0 beside it; all inside when not given. The published
@@ -63,20 +63,20 @@ def patch_logits(
 
 def _checked_patch(model: LoadedModel, patch_dhw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return the patch with its channels, (C, D, H, W)."""
-    encoder = model.network.config.encoder
-    stride = encoder.token_stride
+    config = model.network.config
+    step = config.patch_step_dhw
     shape = np.shape(patch_dhw)
     if len(shape) == 3:
         shape = (1, *shape)
-    wanted = f"{encoder.num_channels} x (D, H, W)" if encoder.num_channels > 1 else "(D, H, W)"
+    wanted = f"{config.num_channels} x (D, H, W)" if config.num_channels > 1 else "(D, H, W)"
     if (
         len(shape) != 4
-        or shape[0] != encoder.num_channels
-        or any(n < stride or n % stride for n in shape[1:])
+        or shape[0] != config.num_channels
+        or any(n < k or n % k for n, k in zip(shape[1:], step, strict=True))
     ):
         msg = (
             f"the patch has shape {np.shape(patch_dhw)}, but {wanted} is expected, every side a multiple "
-            f"of {stride}"
+            f"of {step[0] if len(set(step)) == 1 else step}"
         )
         raise ConfigError(msg)
     patch = _as_float32(patch_dhw)
@@ -91,10 +91,10 @@ def _checked_clicks(model: LoadedModel, clicks_dhw: ArrayLike) -> NDArray[np.flo
     if points is None or points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         msg = "clicks_dhw must be finite numbers of shape (N, 3), the patch voxels (d, h, w) of each click"
         raise ClickError(msg)
-    if model.network.prompt_encoder is None and len(points):
+    if model.network.config.is_automatic and len(points):
         msg = f"{model.card.id} is automatic and takes no clicks; give an array of shape (0, 3)"
         raise ClickError(msg)
-    if model.network.prompt_encoder is not None and not len(points):
+    if not model.network.config.is_automatic and not len(points):
         msg = f"{model.card.id} needs at least one click, but clicks_dhw is empty"
         raise ClickError(msg)
     return points

@@ -1,5 +1,7 @@
 """Which parameters are trained."""
 
+from torch import nn
+
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 
 
@@ -16,7 +18,7 @@ def freeze_foundation(network: LiftedSegmenter) -> None:
         parameter.requires_grad_(name not in frozen)
 
 
-def num_parameters(network: LiftedSegmenter) -> tuple[int, int]:
+def num_parameters(network: nn.Module) -> tuple[int, int]:
     """Return how many values a network has, and how many of them are trained."""
     sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)

@@ -24,6 +24,7 @@ from clickvol.mask_decoders.multi_level import (
     MultiLevelDecoderConfig,
     PreparedImage,
 )
+from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.prompt_encoders.click_maps import draw_clicks
 from clickvol.prompt_encoders.feature_sampling import (
     FeatureSampling,
@@ -58,6 +59,17 @@ class LiftedSegmenterConfig:
     def is_automatic(self) -> bool:
         """Tell whether the network takes no clicks."""
         return self.prompt is None
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a patch."""
+        return self.encoder.num_channels
+
+    @property
+    def patch_step_dhw(self) -> tuple[int, int, int]:
+        """What every side of a patch must be a multiple of: the token stride."""
+        stride = self.encoder.token_stride
+        return (stride, stride, stride)
 
     @property
     def num_prompt_maps(self) -> int:
@@ -99,8 +111,10 @@ class EncodedPatch:
     aligned: tuple[Tensor, ...] = ()
 
 
-class LiftedSegmenter(nn.Module):
+class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
     """Patch and clicks -> two-class logits, everything in (d, h, w) order."""
+
+    config: LiftedSegmenterConfig
 
     def __init__(self, config: LiftedSegmenterConfig) -> None:
         super().__init__()
@@ -155,10 +169,6 @@ class LiftedSegmenter(nn.Module):
         d, h, w = (n // stride for n in encoded.patch_shape_dhw)
         drawn = self._draw(encoded, prompts, prior, (d, h, w))
         return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, drawn))
-
-    def forward(self, patch: Tensor, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
-        """(B, C, D, H, W) and (B, N) clicks -> (B, 2, D, H, W) logits."""
-        return self.decode(self.encode_image(patch), prompts, prior)
 
     def _draw(
         self,

@@ -7,6 +7,12 @@ from typing import Any
 from torch import nn
 
 from clickvol.errors import ConfigError
+from clickvol.methods.baselines import (
+    BASELINE_IDS,
+    BaselineConfig,
+    BaselineSegmenter,
+    baseline_recipe,
+)
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.promise2d import Promise2d, Promise2dConfig
 from clickvol.methods.promise3d import promise3d_recipe
@@ -37,12 +43,14 @@ _NETWORKS = {
     "tags": _LIFTED,
     "promise2d": NetworkKind(Promise2dConfig, Promise2d),
     "sam2d": NetworkKind(Sam2dConfig, Sam2d),
+    **dict.fromkeys(BASELINE_IDS, NetworkKind(BaselineConfig, BaselineSegmenter)),
 }
 
 _RECIPES: dict[str, Callable[[str, str], Recipe]] = {
     "promise3d": promise3d_recipe,
     "sam3d_adapter": sam3d_adapter_recipe,
     "tags": tags_recipe,
+    **{kind: baseline_recipe(kind) for kind in BASELINE_IDS},
 }
 
 
@@ -64,7 +72,7 @@ def find_recipe(method: str, preset: str, size: str) -> Recipe:
     Args:
         method: id of a 3D method.
         preset: one of the method's presets, see its page.
-        size: see `methods.sizes.network_size`.
+        size: see `methods.sizes.network_size`; of a baseline, `methods.baselines.baseline_network`.
 
     Raises:
         ConfigError: for an unknown method, preset or size.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clickvol.errors import ConfigError
-from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
+from clickvol.methods.volume_segmenter import VolumeSegmenterConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Recipe:
 
     method: str
     preset: str
-    network: LiftedSegmenterConfig
+    network: VolumeSegmenterConfig
     loss: LossRecipe = LossRecipe()
     training_clicks: TrainingClicks | None = None
     num_test_clicks: int = 1

@@ -73,13 +73,17 @@ def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
         text_width: values per text embedding; 768 for CLIP ViT-L/14.
 
     Raises:
-        ConfigError: when the width is not positive, or the encoder is no lifted SAM.
+        ConfigError: when the width is not positive, or the network is not one of TAGS.
     """
-    encoder = _lifted_vit(recipe.network)
+    network = recipe.network
+    if not isinstance(network, LiftedSegmenterConfig):
+        msg = f"{recipe.method} aligns nothing with texts; only TAGS does"
+        raise ConfigError(msg)
+    encoder = _lifted_vit(network)
     if encoder.alignment is None:
         return recipe
     encoder = replace(encoder, alignment=replace(encoder.alignment, text_width=text_width))
-    return replace(recipe, network=replace(recipe.network, encoder=encoder))
+    return replace(recipe, network=replace(network, encoder=encoder))
 
 
 def _clickvol(size: str) -> Recipe:

@@ -14,6 +14,9 @@ from clickvol.errors import DamagedWeightsError, ModelNotFoundError
 from clickvol.weights.cache import cached_model_folder
 from clickvol.weights.registry import PLAIN_NAME
 
+# Their networks have no clicks at all; methods/baselines.py.
+_BASELINES = frozenset({"dynunet", "swin_unetr", "unetr", "uxnet3d"})
+
 DEFAULT_MODEL_ID = "promise3d-small"
 """The model that is used where none is named; ships in the package."""
 
@@ -78,7 +81,17 @@ class ModelCard(BaseModel):
 
     id: str
     title: str
-    method: Literal["promise3d", "sam3d_adapter", "tags", "promise2d", "sam2d"]
+    method: Literal[
+        "promise3d",
+        "sam3d_adapter",
+        "tags",
+        "promise2d",
+        "sam2d",
+        "dynunet",
+        "swin_unetr",
+        "unetr",
+        "uxnet3d",
+    ]
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
     intensity: IntensityPlan | None = None
@@ -97,7 +110,9 @@ class ModelCard(BaseModel):
 
     @property
     def is_automatic(self) -> bool:
-        """Tell whether it is a 3D network that takes no clicks: one whose prompt encoder is none."""
+        """Tell whether it is a 3D network that takes no clicks: a baseline, or without prompt encoder."""
+        if self.method in _BASELINES:
+            return True
         return "prompt" in self.network and self.network["prompt"] is None
 
 

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
-from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.networks import network_kind
+from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_card, read_card
 from clickvol.weights.device import choose_device, choose_precision
 from clickvol.weights.safe_file import read_weights
@@ -30,7 +30,7 @@ class LoadedModel:
     """
 
     card: ModelCard
-    network: LiftedSegmenter
+    network: VolumeSegmenter[Any]
     device: torch.device
     precision: torch.dtype
 
@@ -50,7 +50,8 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
         DeviceError: when the device is not there.
     """
     chosen = choose_device(device)
-    card, network = load_network(id_or_path, LiftedSegmenter)
+    # Which class it is, the card says; here it is asked only for what all have in common.
+    card, network = load_network(id_or_path, VolumeSegmenter)  # type: ignore[type-abstract]
     return LoadedModel(card, network.to(chosen), chosen, choose_precision(chosen))
 
 
@@ -59,7 +60,7 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
 
     Args:
         id_or_path: as for `load_model`.
-        kind: `LiftedSegmenter`, `Sam2d` or `Promise2d`.
+        kind: `VolumeSegmenter` or a class of it, `Sam2d` or `Promise2d`.
 
     Raises:
         ModelNotFoundError: when there is no such model, its weights are missing, or it is of another kind.

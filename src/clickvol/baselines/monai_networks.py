@@ -1,0 +1,321 @@
+"""DynUNet, Swin UNETR and UNETR as MONAI implements them, under one form of configuration.
+
+MONAI takes as long to import as torch, so it is imported where a network is built.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clickvol.baselines.patch_shapes import Triple, require_multiple, require_same
+from clickvol.errors import ConfigError
+
+NUM_CLASSES = 2
+"""Background and object."""
+
+# nnU-Net (Isensee et al., Nature Methods 2021, supplement): an axis is halved while its bottleneck keeps
+# four cells, and only together with axes whose voxels are at most twice as fine.
+_SMALLEST_SIDE = 4
+_LARGEST_SPACING_RATIO = 2.0
+
+# Swin UNETR: the patch embedding and four mergings, each halving every axis.
+_SWIN_STEP = (32, 32, 32)
+
+# UNETR: side of a token; MONAI's only choice, and the paper's.
+_UNETR_TOKEN = (16, 16, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynUnetConfig:
+    """nnU-Net's network (MONAI's DynUNet), planned from patch and voxel size. The defaults are nnU-Net's.
+
+    Attributes:
+        kind: tells the networks apart in a file.
+        spacing_mm: (d, h, w) of a voxel; only the ratios matter.
+        first_width: channels at full resolution; doubled at every further one.
+        largest_width: where the doubling stops.
+    """
+
+    kind: Literal["dynunet"] = "dynunet"
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    first_width: int = 32
+    largest_width: int = 320
+
+    def __post_init__(self) -> None:
+        if any(not side > 0 for side in self.spacing_mm):
+            msg = f"spacing_mm is {self.spacing_mm}, but voxels have positive sides"
+            raise ConfigError(msg)
+        if not 0 < self.first_width <= self.largest_width:
+            msg = f"first_width is {self.first_width}, but 1 to {self.largest_width} is expected"
+            raise ConfigError(msg)
+
+    def plan(self, patch_shape_dhw: Triple) -> "DynUnetPlan":
+        """Return strides and kernels for a patch, as nnU-Net plans them."""
+        return plan_dynunet(patch_shape_dhw, self.spacing_mm)
+
+    def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
+        """Return what the sides of patches are multiples of: the product of the planned strides."""
+        d, h, w = (int(n) for n in np.prod(self.plan(patch_shape_dhw).strides, axis=0))
+        return (d, h, w)
+
+
+@dataclass(frozen=True, slots=True)
+class DynUnetPlan:
+    """Strides and kernels per level, the full resolution first.
+
+    Attributes:
+        strides: of a level's first convolution; ones at full resolution.
+        kernels: of a level's convolutions.
+    """
+
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+
+
+def plan_dynunet(patch_shape_dhw: Triple, spacing_mm: tuple[float, float, float]) -> DynUnetPlan:
+    """Plan the levels as nnU-Net does.
+
+    An axis is halved while at least four cells remain, and while its cells are at most twice as large as
+    the smallest; along axes whose cells are larger than that the kernel is 1.
+
+    Raises:
+        ConfigError: for a patch that cannot be halved twice.
+    """
+    side, spacing = np.array(patch_shape_dhw), np.array(spacing_mm, dtype=float)
+    strides, kernels = [(1, 1, 1)], []
+    while True:
+        near = spacing <= _LARGEST_SPACING_RATIO * spacing.min() + 1e-9
+        kernels.append(_triple(np.where(near, 3, 1)))
+        stride = np.where(near & (side >= 2 * _SMALLEST_SIDE) & (side % 2 == 0), 2, 1)
+        if (stride == 1).all():
+            break
+        strides.append(_triple(stride))
+        side, spacing = side // stride, spacing * stride
+    if len(strides) < 3:
+        msg = (
+            f"a patch of {patch_shape_dhw} is too small for DynUNet, which halves it at least twice; take "
+            "sides that are multiples of 16"
+        )
+        raise ConfigError(msg)
+    return DynUnetPlan(tuple(strides), tuple(kernels))
+
+
+def _triple(values: np.ndarray[tuple[int, ...], np.dtype[np.int_]]) -> Triple:
+    d, h, w = (int(n) for n in values)
+    return (d, h, w)
+
+
+class DynUnet(nn.Module):
+    """MONAI's DynUNet without deep supervision, its blocks registered once.
+
+    MONAI's own module registers every block twice, so that a state dict names each weight twice.
+
+    Args:
+        config: the network.
+        patch_shape_dhw: (D, H, W) that it is planned for.
+        num_channels: channels of a patch.
+    """
+
+    def __init__(
+        self, config: DynUnetConfig, patch_shape_dhw: Triple, num_channels: int = 1
+    ) -> None:
+        super().__init__()
+        from monai.networks.nets.dynunet import DynUNet
+
+        plan = config.plan(patch_shape_dhw)
+        self._step_dhw = config.patch_step_dhw(patch_shape_dhw)
+        widths = [
+            min(config.first_width * 2**level, config.largest_width)
+            for level in range(len(plan.strides))
+        ]
+        made = DynUNet(
+            3,
+            num_channels,
+            NUM_CLASSES,
+            kernel_size=plan.kernels,
+            strides=plan.strides,
+            upsample_kernel_size=plan.strides[1:],
+            filters=widths,
+        )
+        self.input_block: nn.Module = made.input_block
+        self.downsamples: nn.ModuleList = made.downsamples
+        self.bottleneck: nn.Module = made.bottleneck
+        self.upsamples: nn.ModuleList = made.upsamples
+        self.output_block: nn.Module = made.output_block
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of the planned strides.
+
+        Raises:
+            ConfigError: for another shape.
+        """
+        require_multiple(_shape_dhw(patch), self._step_dhw, "DynUNet")
+        kept = [self.input_block(patch)]
+        for down in self.downsamples:
+            kept.append(down(kept[-1]))
+        x = self.bottleneck(kept[-1])
+        for up, skip in zip(self.upsamples, reversed(kept), strict=True):
+            x = up(x, skip)
+        return torch.as_tensor(self.output_block(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinUnetrConfig:
+    """Swin UNETR (Hatamizadeh et al., BrainLes 2021, arXiv 2201.01266). The defaults are the paper's.
+
+    Attributes:
+        kind: tells the networks apart in a file.
+        width: channels at half resolution; doubled at every further one.
+        depths: transformer blocks per resolution.
+        num_heads: attention heads per resolution.
+        window: side of an attention window, tokens.
+    """
+
+    kind: Literal["swin_unetr"] = "swin_unetr"
+    width: int = 48
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    num_heads: tuple[int, int, int, int] = (3, 6, 12, 24)
+    window: int = 7
+
+    def __post_init__(self) -> None:
+        # 12: MONAI's own condition.
+        if self.width % 12 or any(
+            self.width * 2**level % heads for level, heads in enumerate(self.num_heads)
+        ):
+            msg = (
+                f"width is {self.width}, but Swin UNETR needs a multiple of 12 that num_heads "
+                f"({self.num_heads}) divide"
+            )
+            raise ConfigError(msg)
+
+    def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
+        """Return 32 per axis: five halvings.
+
+        Raises:
+            ConfigError: for a patch that shrinks to one cell, which nothing can normalise.
+        """
+        if max(patch_shape_dhw) < 2 * _SWIN_STEP[0]:
+            msg = (
+                f"a patch of {patch_shape_dhw} is too small for Swin UNETR, whose coarsest map is a 32nd of "
+                "it; take a side of 64 or more"
+            )
+            raise ConfigError(msg)
+        return _SWIN_STEP
+
+
+class SwinUnetr(nn.Module):
+    """MONAI's Swin UNETR.
+
+    Args:
+        config: the network.
+        num_channels: channels of a patch.
+    """
+
+    def __init__(self, config: SwinUnetrConfig, num_channels: int = 1) -> None:
+        super().__init__()
+        from monai.networks.nets.swin_unetr import SwinUNETR
+
+        # MONAI computes with numbers while it builds, which no meta device can.
+        with torch.device("cpu"):
+            self.made = SwinUNETR(
+                num_channels,
+                NUM_CLASSES,
+                feature_size=config.width,
+                depths=config.depths,
+                num_heads=config.num_heads,
+                window_size=config.window,
+            )
+        # What follows from the configuration is no weight.
+        for module in self.made.modules():
+            index = getattr(module, "relative_position_index", None)
+            if index is not None:
+                module.register_buffer("relative_position_index", index, persistent=False)
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of 32, one at least 64.
+
+        Raises:
+            ConfigError: for another shape.
+        """
+        require_multiple(_shape_dhw(patch), _SWIN_STEP, "Swin UNETR")
+        return torch.as_tensor(self.made(patch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnetrConfig:
+    """UNETR (Hatamizadeh et al., WACV 2022, arXiv 2103.10504): 12 blocks over tokens of 16^3 voxels.
+
+    The defaults are the paper's.
+
+    Attributes:
+        kind: tells the networks apart in a file.
+        width: of a token.
+        mlp_width: inside the blocks.
+        num_heads: attention heads.
+        decoder_width: channels at full resolution; doubled at every further one.
+    """
+
+    kind: Literal["unetr"] = "unetr"
+    width: int = 768
+    mlp_width: int = 3072
+    num_heads: int = 12
+    decoder_width: int = 16
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            msg = f"width is {self.width}, but num_heads ({self.num_heads}) must divide it"
+            raise ConfigError(msg)
+
+    def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
+        """Return the patch itself: positions are learned for its tokens.
+
+        Raises:
+            ConfigError: for a patch that is not made of whole tokens.
+        """
+        require_multiple(patch_shape_dhw, _UNETR_TOKEN, "UNETR")
+        return patch_shape_dhw
+
+
+class Unetr(nn.Module):
+    """MONAI's UNETR.
+
+    Args:
+        config: the network.
+        patch_shape_dhw: (D, H, W), the only shape that it takes.
+        num_channels: channels of a patch.
+    """
+
+    def __init__(self, config: UnetrConfig, patch_shape_dhw: Triple, num_channels: int = 1) -> None:
+        super().__init__()
+        from monai.networks.nets.unetr import UNETR
+
+        self._patch_shape_dhw = config.patch_step_dhw(patch_shape_dhw)
+        self.made = UNETR(
+            num_channels,
+            NUM_CLASSES,
+            img_size=patch_shape_dhw,
+            feature_size=config.decoder_width,
+            hidden_size=config.width,
+            mlp_dim=config.mlp_width,
+            num_heads=config.num_heads,
+        )
+        # Norms of a cross-attention that this network does not have: nothing would ever train them.
+        for block in self.made.vit.blocks:
+            block.norm_cross_attn = nn.Identity()
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits.
+
+        Raises:
+            ConfigError: for another shape than the one it was made for.
+        """
+        require_same(_shape_dhw(patch), self._patch_shape_dhw, "UNETR")
+        return torch.as_tensor(self.made(patch))
+
+
+def _shape_dhw(patch: Tensor) -> Triple:
+    d, h, w = patch.shape[2:]
+    return (d, h, w)
