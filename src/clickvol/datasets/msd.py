@@ -28,6 +28,23 @@ class CaseRecord:
         return self.case_id.rsplit("_", maxsplit=1)[-1] in patients
 
 
+@dataclass(frozen=True, slots=True)
+class MsdIndex:
+    """What a dataset.json says.
+
+    Attributes:
+        name: of the data set; "" where it has none.
+        channels: what the volumes of an image are, "CT"; empty where it does not say.
+        labels: names of the label values above 0; empty where it does not say.
+        pairs: image and label of the training cases, relative to the folder.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    labels: dict[int, str]
+    pairs: tuple[tuple[str, str], ...]
+
+
 def list_msd_cases(folder: Path, modality: Modality) -> list[CaseRecord]:
     """Return the training cases of an MSD folder in the order of its dataset.json.
 
@@ -35,29 +52,51 @@ def list_msd_cases(folder: Path, modality: Modality) -> list[CaseRecord]:
         ConfigError: when the folder or its dataset.json is missing, has another form, or names files
             that are not there.
     """
-    index = folder / "dataset.json"
-    if not index.is_file():
-        msg = (
-            f"{folder} is not an MSD folder: dataset.json is missing; set data.root to where it is"
-        )
-        raise ConfigError(msg)
     cases = []
-    for image_name, label_name in _read_pairs(index):
+    for image_name, label_name in read_msd_index(folder).pairs:
         image, label = folder / image_name, folder / label_name
         if not image.is_file() or not label.is_file():
-            msg = f"{index} names {image_name}, but the image or its label is missing"
+            msg = f"{folder / 'dataset.json'} names {image_name}, but the image or its label is missing"
             raise ConfigError(msg)
-        cases.append(CaseRecord(image.name.removesuffix(".nii.gz"), modality, image, label))
+        cases.append(CaseRecord(msd_case_id(image), modality, image, label))
     return cases
 
 
-def _read_pairs(index: Path) -> list[tuple[str, str]]:
+def msd_case_id(image: Path) -> str:
+    """Return what a case of an MSD folder is called."""
+    return image.name.removesuffix(".nii.gz")
+
+
+def read_msd_index(folder: Path) -> MsdIndex:
+    """Read the dataset.json of an MSD folder.
+
+    Raises:
+        ConfigError: when it is missing or has another form.
+    """
+    index = folder / "dataset.json"
+    if not index.is_file():
+        msg = f"{folder} is not an MSD folder: dataset.json is missing; give the folder where it is"
+        raise ConfigError(msg)
     try:
-        pairs = json.loads(index.read_text(encoding="utf-8"))["training"]
-        return [(str(pair["image"]), str(pair["label"])) for pair in pairs]
-    except (ValueError, TypeError, KeyError) as error:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        pairs = tuple((str(p["image"]), str(p["label"])) for p in content["training"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
         msg = (
             f'{index} is not the index of an MSD folder, which is {{"training": [{{"image": "...", '
             f'"label": "..."}}, ...]}}: {error!r}'
         )
         raise ConfigError(msg) from error
+    labels = _numbered(content.get("labels"))
+    return MsdIndex(
+        name=str(content.get("name", "")),
+        channels=tuple(name for _, name in sorted(_numbered(content.get("modality")).items())),
+        labels={value: name for value, name in labels.items() if value > 0},
+        pairs=pairs,
+    )
+
+
+def _numbered(names: object) -> dict[int, str]:
+    """Return {0: "CT"} of {"0": "CT"}; nothing of what has another form, which only explains."""
+    if not isinstance(names, dict):
+        return {}
+    return {int(key): str(name) for key, name in names.items() if str(key).isdecimal()}

@@ -6,6 +6,12 @@ from numpy.typing import NDArray
 from clickvol.errors import UnreadableVolumeError
 
 
+class RepairNote(str):
+    """A note on a scan that says that voxels were replaced."""
+
+    __slots__ = ()
+
+
 def scale_values(array: NDArray[np.generic], slope: float, intercept: float) -> NDArray[np.generic]:
     """Return slope * array + intercept in the smallest dtype that holds it well.
 
@@ -59,7 +65,7 @@ def clean_values(
         source: the file or folder, for the messages.
 
     Returns:
-        The finite array, and one sentence for each repair.
+        The finite array, and one sentence for each repair, a `RepairNote`.
 
     Raises:
         UnreadableVolumeError: when no voxel is finite, or all have the same value.
@@ -80,8 +86,10 @@ def clean_values(
             array[bad] = floor
             voxels, were = ("voxel", "was") if num_bad == 1 else ("voxels", "were")
             notes = (
-                f"{num_bad} {voxels} of {array.size} {were} NaN or infinite and {were} set to the "
-                f"smallest finite value, {float(floor):g}.",
+                RepairNote(
+                    f"{num_bad} {voxels} of {array.size} {were} NaN or infinite and {were} set to "
+                    f"the smallest finite value, {float(floor):g}."
+                ),
             )
     low, high = array.min(), array.max()
     if low == high:

@@ -1,0 +1,132 @@
+"""`clickvol data`: bring a public data set into the form that training and evaluation read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from clickvol.cli.progress import show_stages, show_warnings
+from clickvol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clickvol.datasets.prepared import PreparedCase, PreparedSet, RejectedCase
+
+data = typer.Typer(
+    help="Prepare data sets for training and evaluation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@data.callback()
+def _data() -> None:
+    """Keep `prepare` a word of its own while it is the only command."""
+
+
+@data.command("prepare")
+def prepare(
+    *,
+    kind: Annotated[
+        Literal["msd", "kits", "lits", "folder"],
+        typer.Argument(help="Layout of SRC; folder: images/ and labels/ with the same names."),
+    ],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
+    destination: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DST", help="Folder of the prepared set.")
+    ],
+    label: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Value of the tumour in the labels; else all above 0."
+        ),
+    ] = None,
+    modality: Annotated[
+        Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),
+    ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="MM|D,H,W|native", help="Voxels in mm; else as published, or native."),
+    ] = None,
+    constants: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Published constants: colon, kits, lits or pancreas."),
+    ] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawn split.")] = 0,
+    volume: Annotated[
+        int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make finished cases again; replace another set.")
+    ] = False,
+) -> None:
+    """Check, resample, measure and split a data set; a run that was stopped goes on where it was."""
+    from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
+    from clickvol.datasets.prepared import RejectedCase
+
+    plan = PreparationPlan(
+        kind=kind,
+        source=source,
+        destination=destination,
+        tumour_label=label,
+        modality=modality,
+        spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
+        constants=constants,
+        groups=groups,
+        splits=splits,
+        seed=seed,
+        workers=workers,
+        volume_index=volume,
+        force=force,
+    )
+    with show_stages(quiet=False) as show_stage:
+
+        def report(done: int, total: int, last: "PreparedCase | RejectedCase") -> None:
+            show_stage(f"{done} of {total} cases, the last {last.id}")
+            if isinstance(last, RejectedCase):
+                typer.echo(f"rejected: {last.id}: {last.reason}", err=True)
+
+        show_stage("listing the cases")
+        made = prepare_data_set(plan, report)
+    show_warnings(made.notes)
+    typer.echo(_summary(made, destination))
+
+
+def _summary(made: "PreparedSet", folder: Path) -> str:
+    parts = ", ".join(f"{len(made.part(name))} {name}" for name in ("train", "val", "test"))
+    scales = "; ".join(
+        f"{name} {known.low:.4g} to {known.high:.4g}, mean {known.mean:.4g}, deviation "
+        f"{known.deviation:.4g} ({known.source})"
+        for name, known in made.intensity.items()
+    )
+    count = f"{len(made.cases)} cases of {made.name} prepared, {len(made.rejected)} rejected"
+    return f"{folder}: {count}: {parts}; {scales}"
+
+
+def _parse_spacing(text: str) -> tuple[float, float, float] | Literal["native"]:
+    """Read "native", one length for all axes, or three for d, h, w.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if text.strip().lower() == "native":
+        return "native"
+    try:
+        sides = [float(part) for part in text.split(",")]
+    except ValueError:
+        sides = []
+    if len(sides) == 1:
+        sides *= 3
+    if len(sides) != 3 or not all(0 < side < float("inf") for side in sides):
+        msg = f"--spacing takes native, a length in mm or three as D,H,W, all above 0, not {text!r}"
+        raise ConfigError(msg)
+    d, h, w = sides
+    return (d, h, w)

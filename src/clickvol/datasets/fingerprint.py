@@ -1,0 +1,90 @@
+"""The intensity fingerprint of a data set: what the values inside its objects are like."""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from clickvol.datasets.published import PublishedConstants
+from clickvol.preprocessing.intensity import IntensityScale
+
+# nnU-Net draws 1e8 / number of scans per scan. A percentile over 30 scans does not move visibly between
+# that and this many; chosen because it costs 40 kB per scan.
+SAMPLE_VOXELS = 10_000
+
+# Of the draw, so that it depends on the case alone; nnU-Net fixes 1234, too.
+_SEED = 1234
+
+_PERCENTILES = (0.5, 99.5)
+
+
+class IntensityConstants(BaseModel):
+    """How values of one modality are clipped and normalised.
+
+    Attributes:
+        low, high: bounds that values are clipped to, in the scans' unit.
+        mean: value that goes to 0 after clipping.
+        deviation: difference that goes to 1.
+        source: "fingerprint" of the training part, or the name of published constants.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    high: float
+    mean: float
+    deviation: float = Field(gt=0)
+    source: str
+
+    @classmethod
+    def of_published(cls, name: str, known: PublishedConstants) -> "IntensityConstants":
+        """Take the constants of a published data set."""
+        return cls(
+            low=known.clip_low_hu,
+            high=known.clip_high_hu,
+            mean=known.mean_hu,
+            deviation=known.deviation_hu,
+            source=name,
+        )
+
+    def scale(self) -> IntensityScale:
+        """Return the map of values; outside a scan is its low end."""
+        return IntensityScale(self.low, self.high, self.mean, self.deviation, outside=self.low)
+
+
+def foreground_sample(
+    array: NDArray[np.generic], mask: NDArray[np.uint8], case_id: str
+) -> NDArray[np.float32]:
+    """Draw `SAMPLE_VOXELS` values inside an object, with replacement, so that all scans weigh alike.
+
+    Args:
+        array: (D, H, W), the scan.
+        mask: (D, H, W), 0 and 1, with at least one voxel.
+        case_id: seeds the draw.
+
+    Returns:
+        (SAMPLE_VOXELS,) float32.
+    """
+    rng = np.random.default_rng([_SEED, zlib.crc32(case_id.encode())])
+    return rng.choice(array[mask > 0], SAMPLE_VOXELS).astype(np.float32)
+
+
+def fingerprint(samples: Sequence[NDArray[np.float32]]) -> IntensityConstants:
+    """Return the 0.5 and 99.5 percentile, mean and standard deviation of all samples, as nnU-Net defines them.
+
+    Args:
+        samples: one `foreground_sample` per scan of the training part; at least one.
+    """
+    values = np.concatenate(samples).astype(np.float64)
+    low, high = np.percentile(values, _PERCENTILES)
+    deviation = float(values.std())
+    return IntensityConstants(
+        low=float(low),
+        high=float(high),
+        mean=float(values.mean()),
+        # Objects of one single value, as synthetic ones may be, still need something to divide by.
+        deviation=deviation if deviation > 0 else 1.0,
+        source="fingerprint",
+    )

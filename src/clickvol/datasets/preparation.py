@@ -1,0 +1,366 @@
+"""From a public data set as it comes to a prepared one: checked, resampled, measured and split."""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+from clickvol.datasets.case_cache import CaseWish, prepare_case, read_foreground_sample
+from clickvol.datasets.fingerprint import IntensityConstants, fingerprint
+from clickvol.datasets.folder_lock import only_process_in
+from clickvol.datasets.prepared import (
+    CASES_NAME,
+    MANIFEST_NAME,
+    SPLITS_NAME,
+    CaseModality,
+    PreparedCase,
+    PreparedSet,
+    RejectedCase,
+    Triple,
+    is_prepared_set,
+    read_prepared_set,
+)
+from clickvol.datasets.published import PublishedConstants, read_published
+from clickvol.datasets.sources import Listing, SourceCase, SourceKind, list_source
+from clickvol.datasets.splits import (
+    PART_NAMES,
+    Split,
+    check_splits,
+    make_split,
+    read_splits,
+    splits_json,
+)
+from clickvol.errors import ConfigError, OutputError
+from clickvol.version import __version__
+from clickvol.volumes.atomic import atomic_path, remove_abandoned
+
+Outcome = PreparedCase | RejectedCase
+Report = Callable[[int, int, Outcome], None]
+"""Called with the number of cases that are done, the number of all, and the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationPlan:
+    """What to prepare and how.
+
+    Attributes:
+        kind: layout of the source.
+        source: folder of the data set.
+        destination: folder of the prepared set; may hold an earlier, unfinished run.
+        tumour_label: value of the object; None for the published or known one, else every value above 0.
+        modality: of all scans; None for what the data set or its values say.
+        spacing_dhw_mm: voxels to resample to, or "native"; None for the published ones, else native.
+        constants: name of published constants; None for the fingerprint.
+        groups: CSV with the columns case and group; None for every case by itself.
+        splits: file in nnU-Net's form; None to draw a split.
+        seed: of the split.
+        workers: processes.
+        volume_index: which volume of 4D images.
+        force: make finished cases again, and replace a prepared set of another source.
+    """
+
+    kind: SourceKind
+    source: Path
+    destination: Path
+    tumour_label: int | None = None
+    modality: CaseModality | None = None
+    spacing_dhw_mm: Triple | Literal["native"] | None = None
+    constants: str | None = None
+    groups: Path | None = None
+    splits: Path | None = None
+    seed: int = 0
+    workers: int = 1
+    volume_index: int | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.constants is not None and self.modality == "MR":
+            msg = f"the constants {self.constants} are Hounsfield units of CT; leave out --modality MR"
+            raise ConfigError(msg)
+        spacing = self.spacing_dhw_mm
+        if isinstance(spacing, tuple) and not all(0 < side < float("inf") for side in spacing):
+            msg = f"the spacing {spacing} is not three lengths above 0 mm; mend --spacing"
+            raise ConfigError(msg)
+        if self.destination.resolve() == self.source.resolve():
+            msg = f"{self.destination} is the data set itself; choose another folder for the prepared one"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What is read before any scan is, so that mistakes show at once."""
+
+    listing: Listing
+    published: PublishedConstants | None
+    group_of_case: dict[str, str]
+    folds: tuple[Split, ...] | None
+
+
+def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) -> PreparedSet:
+    """Prepare a data set; a run that was stopped goes on where it was.
+
+    Args:
+        plan: what to prepare and how.
+        report: see `Report`.
+
+    Returns:
+        The manifest, as written to the destination.
+
+    Raises:
+        ConfigError: for a source, a file or a setting that cannot be used, or when no case can.
+        OutputError: when the destination cannot be written.
+    """
+    inputs = _read_inputs(plan)
+    wish = _wish(plan, inputs)
+    with only_process_in(plan.destination):
+        _refuse_other_set(plan, inputs.listing)
+        cases_folder = plan.destination / CASES_NAME
+        try:
+            cases_folder.mkdir(exist_ok=True)
+        except OSError as error:
+            msg = f"cannot write to {plan.destination}: {error.strerror}; choose another folder"
+            raise OutputError(msg) from error
+        remove_abandoned(plan.destination)
+        remove_abandoned(cases_folder)
+        outcomes = _prepare_all(plan, inputs.listing, cases_folder, wish, report)
+        manifest = _manifest(plan, inputs, wish, outcomes)
+        for name, content in (
+            (SPLITS_NAME, splits_json(manifest.splits)),
+            (MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n"),
+        ):
+            with atomic_path(plan.destination / name, ".json") as temporary:
+                temporary.write_text(content, encoding="utf-8")
+    return manifest
+
+
+def _read_inputs(plan: PreparationPlan) -> _Inputs:
+    published = None if plan.constants is None else read_published(plan.constants)
+    listing = list_source(plan.kind, plan.source, volume_index=plan.volume_index)
+    ids = [*(case.case_id for case in listing.cases), *(case.id for case in listing.rejected)]
+    groups = {case_id: case_id for case_id in ids}
+    if plan.groups is not None:
+        groups = _read_groups(plan.groups, ids)
+    folds = None
+    if plan.splits is not None:
+        folds = read_splits(plan.splits)
+        check_splits(folds, groups, plan.splits)
+    return _Inputs(listing, published, groups, folds)
+
+
+def _read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
+    """Read the group of every case from a CSV file."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"cannot read the groups {path}: {error}; give a CSV file with the columns case and group"
+        raise ConfigError(msg) from error
+    group_of_case: dict[str, str] = {}
+    for row in rows:
+        case, group = (row.get("case") or "").strip(), (row.get("group") or "").strip()
+        if not case or not group:
+            msg = (
+                f"{path} has a line without case or group: {row}; its first line must be case,group"
+            )
+            raise ConfigError(msg)
+        if group_of_case.setdefault(case, group) != group:
+            msg = f"{path} puts the case {case} into two groups, {group_of_case[case]} and {group}"
+            raise ConfigError(msg)
+    missing = [case for case in case_ids if case not in group_of_case]
+    if missing:
+        msg = f"{path} has no group for the case {missing[0]} ({len(missing)} are missing); add it"
+        raise ConfigError(msg)
+    return {case: group_of_case[case] for case in case_ids}
+
+
+def _wish(plan: PreparationPlan, inputs: _Inputs) -> CaseWish:
+    """Return what is wanted of every case: what was asked for, else what is published or known."""
+    published, label, spacing = inputs.published, plan.tumour_label, plan.spacing_dhw_mm
+    if label is None:
+        label = inputs.listing.tumour_label if published is None else published.tumour_label
+    if spacing is None and published is not None:
+        spacing = published.spacing_dhw_mm
+    return CaseWish(
+        tumour_label=label,
+        spacing_dhw_mm=spacing if isinstance(spacing, tuple) else None,
+        volume_index=plan.volume_index,
+    )
+
+
+def _refuse_other_set(plan: PreparationPlan, listing: Listing) -> None:
+    if plan.force or not is_prepared_set(plan.destination):
+        return
+    there = read_prepared_set(plan.destination)
+    if (there.name, there.kind) != (listing.name, plan.kind):
+        msg = (
+            f"{plan.destination} holds the prepared set {there.name} ({there.kind}), not {listing.name} "
+            f"({plan.kind}); choose another folder, or --force to replace it"
+        )
+        raise ConfigError(msg)
+
+
+def _prepare_all(
+    plan: PreparationPlan,
+    listing: Listing,
+    folder: Path,
+    wish: CaseWish,
+    report: Report,
+) -> list[Outcome]:
+    """Return what became of every case, those that lack a file first, else in the order of the listing."""
+    total = len(listing.rejected) + len(listing.cases)
+    for number, rejected in enumerate(listing.rejected, start=1):
+        report(number, total, rejected)
+    work = partial(prepare_case, folder=folder, wish=wish, reuse=not plan.force)
+    run = _in_this_process if plan.workers == 1 else partial(_in_processes, workers=plan.workers)
+    outcomes: dict[str, Outcome] = {}
+    for outcome in run(work, listing.cases):
+        outcomes[outcome.id] = outcome
+        report(len(listing.rejected) + len(outcomes), total, outcome)
+    return [*listing.rejected, *(outcomes[case.case_id] for case in listing.cases)]
+
+
+def _in_this_process(
+    work: Callable[[SourceCase], Outcome], sources: Sequence[SourceCase]
+) -> Iterator[Outcome]:
+    return map(work, sources)
+
+
+def _in_processes(
+    work: Callable[[SourceCase], Outcome], sources: Sequence[SourceCase], workers: int
+) -> Iterator[Outcome]:
+    # Not forked: a fork of a process with threads may hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from (
+                done.result() for done in as_completed(pool.submit(work, s) for s in sources)
+            )
+        except BrokenProcessPool as error:
+            msg = (
+                "a worker was killed, perhaps for lack of memory; lower --workers and run it again"
+            )
+            raise ConfigError(msg) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _manifest(
+    plan: PreparationPlan, inputs: _Inputs, wish: CaseWish, outcomes: Sequence[Outcome]
+) -> PreparedSet:
+    listing = inputs.listing
+    modality = plan.modality or ("CT" if inputs.published is not None else listing.modality)
+    cases = [
+        case.model_copy(
+            update={
+                "group": inputs.group_of_case[case.id],
+                "modality": modality or case.modality,
+            }
+        )
+        for case in outcomes
+        if isinstance(case, PreparedCase)
+    ]
+    rejected = [case for case in outcomes if isinstance(case, RejectedCase)]
+    if not cases:
+        msg = (
+            f"no case of {plan.source} can be used; {len(rejected)} were rejected, the first, "
+            f"{rejected[0].id}, because {rejected[0].reason}"
+        )
+        raise ConfigError(msg)
+    folds = _folds(plan, inputs, cases)
+    intensity = _intensity(plan, inputs.published, cases, folds[0])
+    target: Triple | Literal["native"] = wish.spacing_dhw_mm or "native"
+    return PreparedSet(
+        name=listing.name,
+        kind=plan.kind,
+        constants=plan.constants,
+        target_spacing_dhw_mm=target,
+        seed=plan.seed,
+        intensity=intensity,
+        splits=folds,
+        cases=tuple(cases),
+        rejected=tuple(rejected),
+        notes=_notes(listing, wish, cases, folds),
+        clickvol_version=__version__,
+        content_hash=_content_hash(cases, folds, intensity, target),
+    )
+
+
+def _folds(
+    plan: PreparationPlan, inputs: _Inputs, cases: Sequence[PreparedCase]
+) -> tuple[Split, ...]:
+    """Return the splits of the usable cases."""
+    usable = {case.id: case.group for case in cases}
+    if inputs.folds is None:
+        return (make_split(usable, plan.seed),)
+    folds = tuple(fold.only(set(usable)) for fold in inputs.folds)
+    for number, fold in enumerate(folds):
+        if not fold.train:
+            msg = (
+                f"fold {number} has no usable case to train on; mend the cases or give other splits"
+            )
+            raise ConfigError(msg)
+    return folds
+
+
+def _intensity(
+    plan: PreparationPlan,
+    published: PublishedConstants | None,
+    cases: Sequence[PreparedCase],
+    fold: Split,
+) -> dict[CaseModality, IntensityConstants]:
+    """Return the constants of each modality: published ones, or of the training part of the first fold."""
+    if plan.constants is not None and published is not None:
+        return {"CT": IntensityConstants.of_published(plan.constants, published)}
+    found: dict[CaseModality, IntensityConstants] = {}
+    folder = plan.destination / CASES_NAME
+    for modality in sorted({case.modality for case in cases}):
+        training = [c.id for c in cases if c.modality == modality and c.id in fold.train]
+        if not training:
+            msg = (
+                f"no {modality} scan of the set is in the training part, so there is no fingerprint for "
+                "it; give --modality if a scan was taken for another, or other splits"
+            )
+            raise ConfigError(msg)
+        found[modality] = fingerprint([read_foreground_sample(folder, c) for c in training])
+    return found
+
+
+def _notes(
+    listing: Listing, wish: CaseWish, cases: Sequence[PreparedCase], folds: Sequence[Split]
+) -> tuple[str, ...]:
+    notes = list(listing.notes) if wish.tumour_label is None else []
+    modalities = Counter(case.modality for case in cases)
+    if len(modalities) > 1:
+        counts = ", ".join(f"{n} {name}" for name, n in sorted(modalities.items()))
+        notes.append(f"By their values the scans are {counts}; --modality says what they are.")
+    for number, fold in enumerate(folds):
+        named = {case for name in PART_NAMES for case in fold.part(name)}
+        unused = sum(case.id not in named for case in cases)
+        if unused:
+            notes.append(f"{unused} usable cases are in no part of fold {number}.")
+    return tuple(notes)
+
+
+def _content_hash(
+    cases: Sequence[PreparedCase],
+    folds: Sequence[Split],
+    intensity: dict[CaseModality, IntensityConstants],
+    target: Triple | Literal["native"],
+) -> str:
+    """Return the SHA-256 of what a model sees of the set: arrays, grids, splits and constants."""
+    seen = {"id", "group", "modality", "tumour_label", "image_sha256", "label_sha256"}
+    seen |= {"shape_dhw", "affine_ras_mm"}
+    facts = {
+        "cases": [case.model_dump(mode="json", include=seen) for case in cases],
+        "splits": [fold.model_dump(mode="json") for fold in folds],
+        "intensity": {name: known.model_dump() for name, known in sorted(intensity.items())},
+        "target_spacing_dhw_mm": target,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""The constants that the methods' authors published for four data sets.
+
+The numbers lie in `published/*.toml`, each with its source.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clickvol.errors import ConfigError
+
+_FOLDER = Path(__file__).with_name("published")
+
+
+class PublishedConstants(BaseModel):
+    """What is known about a published data set.
+
+    Attributes:
+        title: one line for lists.
+        organ: what the tumour grows in.
+        modality: of its scans.
+        msd_folder: its folder in the Medical Segmentation Decathlon; "" where it is not one of it.
+        tumour_label: value of the tumour in its labels.
+        spacing_dhw_mm: voxels that scans are resampled to.
+        clip_low_hu, clip_high_hu: bounds that values are clipped to, Hounsfield units.
+        mean_hu, deviation_hu: what clipped values are normalised with.
+        train_cases, validation_cases, test_cases: how many scans the published split has.
+        slice_wise_augmentation: whether training turns and zooms scans slice by slice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    organ: str
+    modality: Literal["CT"]
+    msd_folder: str
+    tumour_label: int = Field(gt=0)
+    spacing_dhw_mm: tuple[float, float, float]
+    clip_low_hu: float
+    clip_high_hu: float
+    mean_hu: float
+    deviation_hu: float = Field(gt=0)
+    train_cases: int
+    validation_cases: int
+    test_cases: int
+    slice_wise_augmentation: bool
+
+
+def published_names() -> tuple[str, ...]:
+    """Return the names of all data sets with constants, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+
+
+def read_published(name: str) -> PublishedConstants:
+    """Return the constants of a data set.
+
+    Args:
+        name: "colon", "kits", "lits" or "pancreas".
+
+    Raises:
+        ConfigError: when there are none of this name.
+    """
+    if name not in published_names():
+        msg = f"there are no published constants {name!r}; known are {', '.join(published_names())}"
+        raise ConfigError(msg)
+    text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    return PublishedConstants.model_validate(tomllib.loads(text))
+
+
+def published_tumour_label(msd_folder: str) -> int | None:
+    """Return the value of the tumour in a task of the Decathlon, by the name of its folder; None if unknown."""
+    known = {read_published(name).msd_folder.lower(): name for name in published_names()}
+    name = known.get(msd_folder.lower()) if msd_folder else None
+    return None if name is None else read_published(name).tumour_label

@@ -1,0 +1,79 @@
+"""A whole scan and its mask on voxels of another size: done once, when a data set is prepared."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.patches.field_of_view import extract
+
+# Sampling places take 40 bytes and more per voxel, so a scan is resampled in slabs of this many voxels.
+_SLAB_VOXELS = 4_000_000
+
+_INT16 = np.iinfo(np.int16)
+
+
+def resampled_grid(grid: VolumeGrid, spacing_dhw_mm: tuple[float, float, float]) -> VolumeGrid:
+    """Return a grid along the same axes and around the same middle, with voxels of another size.
+
+    Per axis it has length / spacing voxels, rounded (halves up) and at least one, so it differs from the
+    scan by a quarter of a new voxel per side at most.
+    """
+    old_mm = grid.spacing_dhw_mm
+    new_mm = np.asarray(spacing_dhw_mm, dtype=np.float64)
+    shape = np.array(grid.shape_dhw)
+    new_shape = np.maximum(1, np.floor(shape * old_mm / new_mm + 0.5)).astype(int)
+    affine = np.array(grid.affine_ras_mm)
+    middle = affine[:3, :3] @ ((shape - 1) / 2) + affine[:3, 3]
+    affine[:3, :3] *= new_mm / old_mm
+    affine[:3, 3] = middle - affine[:3, :3] @ ((new_shape - 1) / 2)
+    d, h, w = new_shape.tolist()
+    return VolumeGrid((d, h, w), affine)
+
+
+def resample(
+    array: NDArray[np.generic], grid: VolumeGrid, new_grid: VolumeGrid
+) -> NDArray[np.float32]:
+    """Sample a volume on a grid of `resampled_grid`: averaged where that is coarser, then linear.
+
+    Args:
+        array: (D, H, W), any real dtype.
+        grid: its grid.
+        new_grid: where to sample.
+
+    Returns:
+        (D', H', W') float32.
+    """
+    depth, height, width = new_grid.shape_dhw
+    planes = max(1, _SLAB_VOXELS // (height * width))
+    result = np.empty(new_grid.shape_dhw, dtype=np.float32)
+    outside = float(array.min())
+    for first in range(0, depth, planes):
+        last = min(first + planes, depth)
+        affine = np.array(new_grid.affine_ras_mm)
+        affine[:3, 3] += affine[:3, 0] * first
+        slab = VolumeGrid((last - first, height, width), affine)
+        result[first:last] = extract(array, grid, slab, outside_value=outside)
+    return result
+
+
+def resample_mask(
+    mask: NDArray[np.uint8], grid: VolumeGrid, new_grid: VolumeGrid
+) -> NDArray[np.uint8]:
+    """Resample a mask, (D, H, W) of 0 and 1: new voxels that are more than half inside the object."""
+    return (resample(mask, grid, new_grid) > 0.5).astype(np.uint8)
+
+
+def cache_values(
+    values: NDArray[np.generic], stored: NDArray[np.generic]
+) -> NDArray[np.int16] | NDArray[np.float32]:
+    """Return values as they are kept: int16, rounded, where the stored integers fit; else float32.
+
+    Args:
+        values: (D, H, W), the scan, resampled or not.
+        stored: the scan as it was read, whose dtype and range count.
+    """
+    whole = stored.dtype.kind in "iu"
+    if whole and int(stored.min()) >= _INT16.min and int(stored.max()) <= _INT16.max:
+        rounded = np.rint(values) if values.dtype.kind == "f" else values
+        return np.ascontiguousarray(rounded, dtype=np.int16)
+    return np.ascontiguousarray(values, dtype=np.float32)

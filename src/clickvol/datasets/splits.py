@@ -1,0 +1,152 @@
+"""Which cases train, which choose a model and which are only scored; all scans of one group stay together."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from clickvol.errors import ConfigError
+
+PartName = Literal["train", "val", "test"]
+
+PART_NAMES: tuple[PartName, ...] = ("train", "val", "test")
+
+# Validation and test; the rest trains. The shares of the published split (ProMISe-3D, 3DSAM-adapter:
+# fold 0 of all four data sets has .70 to .71, .09 to .10 and .20 to .21).
+_VALIDATION_SHARE = 0.1
+_TEST_SHARE = 0.2
+
+
+class Split(BaseModel):
+    """One fold: case ids. Never a case in training and in another part; validation may be the test, too.
+
+    Attributes:
+        train: what a model learns from.
+        val: what chooses its checkpoint.
+        test: what is scored; may be empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+    def part(self, name: PartName) -> tuple[str, ...]:
+        """Return the ids of a part."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def only(self, kept: set[str]) -> "Split":
+        """Return the split without the cases that are not in `kept`."""
+        return Split(**{n: tuple(i for i in self.part(n) if i in kept) for n in PART_NAMES})
+
+
+def make_split(group_of_case: Mapping[str, str], seed: int) -> Split:
+    """Draw a split of .7 training, .1 validation and .2 test, by groups.
+
+    Of n groups, round(n / 10) validate and round(n / 5) test (halves up), and the rest trains. From three
+    groups on every part has at least one; of two groups one trains and one tests; a single one trains.
+
+    Args:
+        group_of_case: the group of every case id.
+        seed: the same groups and seed give the same split, in whatever order they come. Groups are ordered
+            by a hash, so one more or less moves hardly any other.
+    """
+    order = sorted(
+        set(group_of_case.values()),
+        key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest(),
+    )
+    num_val, num_test = _part_sizes(len(order))
+    parts = {
+        "val": set(order[:num_val]),
+        "test": set(order[num_val : num_val + num_test]),
+        "train": set(order[num_val + num_test :]),
+    }
+    cases = sorted(group_of_case)
+    return Split(
+        **{
+            name: tuple(c for c in cases if group_of_case[c] in part)
+            for name, part in parts.items()
+        }
+    )
+
+
+def _part_sizes(num_groups: int) -> tuple[int, int]:
+    """Return how many groups validate and how many test."""
+    if num_groups < 3:
+        return 0, num_groups // 2
+    return (
+        max(1, int(num_groups * _VALIDATION_SHARE + 0.5)),
+        max(1, int(num_groups * _TEST_SHARE + 0.5)),
+    )
+
+
+def read_splits(path: Path) -> tuple[Split, ...]:
+    """Read a file in the form of nnU-Net's splits_final.json: a list of folds with "train" and "val".
+
+    A fold may have "test" as well.
+
+    Raises:
+        ConfigError: when the file is missing or of another form.
+    """
+    try:
+        folds = TypeAdapter(tuple[Split, ...]).validate_json(path.read_bytes())
+    except OSError as error:
+        msg = f"cannot read the splits {path}: {error.strerror or error}; give a splits_final.json"
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        msg = (
+            f"{path} is not a list of folds like "
+            f'[{{"train": ["a"], "val": ["b"]}}]: {where}: {first["msg"]}'
+        )
+        raise ConfigError(msg) from error
+    if not folds:
+        msg = f"{path} has no fold; a list with at least one was expected"
+        raise ConfigError(msg)
+    return folds
+
+
+def check_splits(folds: Sequence[Split], group_of_case: Mapping[str, str], source: Path) -> None:
+    """Check that folds name known cases, and keep what trains apart from what is scored.
+
+    Args:
+        folds: as read from `source`.
+        group_of_case: the group of every case of the data set.
+        source: for the messages.
+
+    Raises:
+        ConfigError: for an unknown or doubled case, or one case or group in training and another part.
+    """
+    for number, fold in enumerate(folds):
+        for name in PART_NAMES:
+            ids = fold.part(name)
+            unknown = sorted(set(ids) - set(group_of_case))
+            if unknown:
+                msg = (
+                    f"{source}, fold {number}, {name}: the data set has no case {unknown[0]!r}; "
+                    f"its cases are called like {min(group_of_case, default='')!r}"
+                )
+                raise ConfigError(msg)
+            if len(set(ids)) < len(ids):
+                msg = f"{source}, fold {number}, {name}: a case is named twice; name each once"
+                raise ConfigError(msg)
+        trained = {group_of_case[case] for case in fold.train}
+        for name in PART_NAMES[1:]:
+            both = sorted(trained & {group_of_case[case] for case in fold.part(name)})
+            if both:
+                msg = (
+                    f"{source}, fold {number}: the group {both[0]!r} is in train and in {name}; a "
+                    "group (patient) belongs to one of them"
+                )
+                raise ConfigError(msg)
+
+
+def splits_json(folds: Sequence[Split]) -> str:
+    """Return folds in the form of nnU-Net's splits_final.json, with "test" beside."""
+    content = [{name: list(fold.part(name)) for name in PART_NAMES} for fold in folds]
+    return json.dumps(content, indent=2) + "\n"
