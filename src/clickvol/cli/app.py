@@ -12,6 +12,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
+from clickvol.cli.data import data
 from clickvol.cli.demo import demo
 from clickvol.cli.info import info
 from clickvol.cli.models import models
@@ -40,6 +41,7 @@ app.command()(segment)
 app.command()(segment_image)
 app.command()(demo)
 app.add_typer(models, name="models")
+app.add_typer(data, name="data")
 app.command()(info)
 app.command()(train)
 

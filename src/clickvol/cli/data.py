@@ -23,50 +23,61 @@ def _data() -> None:
     """Keep `prepare` a word of its own while it is the only command."""
 
 
+_Kind = Annotated[
+    Literal["msd", "kits", "lits", "folder"],
+    typer.Argument(help="Layout of SRC; folder: images/ and labels/ with the same names."),
+]
+_Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")]
+_Destination = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DST", help="Folder of the prepared set.")
+]
+_Label = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Value of the tumour in the labels; else all above 0."),
+]
+_Modality = Annotated[
+    Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")
+]
+_Groups = Annotated[
+    Path | None,
+    typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),
+]
+_Spacing = Annotated[
+    str | None,
+    typer.Option(metavar="MM|D,H,W|native", help="Voxels in mm; else as published, or native."),
+]
+_Constants = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Published constants: colon, kits, lits or pancreas."),
+]
+_Splits = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn."),
+]
+_Volume = Annotated[
+    int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")
+]
+_Force = Annotated[
+    bool, typer.Option("--force", help="Make finished cases again; replace another set.")
+]
+
+
 @data.command("prepare")
 def prepare(
     *,
-    kind: Annotated[
-        Literal["msd", "kits", "lits", "folder"],
-        typer.Argument(help="Layout of SRC; folder: images/ and labels/ with the same names."),
-    ],
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
-    destination: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DST", help="Folder of the prepared set.")
-    ],
-    label: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Value of the tumour in the labels; else all above 0."
-        ),
-    ] = None,
-    modality: Annotated[
-        Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")
-    ] = None,
-    groups: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),
-    ] = None,
-    spacing: Annotated[
-        str | None,
-        typer.Option(metavar="MM|D,H,W|native", help="Voxels in mm; else as published, or native."),
-    ] = None,
-    constants: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Published constants: colon, kits, lits or pancreas."),
-    ] = None,
-    splits: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn."),
-    ] = None,
+    kind: _Kind,
+    source: _Source,
+    destination: _Destination,
+    label: _Label = None,
+    modality: _Modality = None,
+    groups: _Groups = None,
+    spacing: _Spacing = None,
+    constants: _Constants = None,
+    splits: _Splits = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn split.")] = 0,
-    volume: Annotated[
-        int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")
-    ] = None,
+    volume: _Volume = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make finished cases again; replace another set.")
-    ] = False,
+    force: _Force = False,
 ) -> None:
     """Check, resample, measure and split a data set; a run that was stopped goes on where it was."""
     from clickvol.datasets.preparation import PreparationPlan, prepare_data_set

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.datasets.fingerprint import SAMPLE_VOXELS, foreground_sample
 from clickvol.datasets.prepared import (
+    MANIFEST_NAME,
     PreparedCase,
     RejectedCase,
     SourceFile,
@@ -89,19 +90,11 @@ def prepare_case(
             return finished
     try:
         image, mask = _read_checked(source, wish)
-        modality = recognise_modality(image, value_sample(image)).modality
-        grid, values, kept_mask = _resampled(image, mask, wish.spacing_dhw_mm)
+        kept = _resampled(image, mask, wish.spacing_dhw_mm)
     except (UnreadableVolumeError, BadGeometryError, ConfigError) as error:
         return RejectedCase(id=source.case_id, reason=" ".join(str(error).split()))
-    # From here on the old files, made of something else, are no case.
-    _entry_path(folder, source.case_id).unlink(missing_ok=True)
-    names = {kind: f"{source.case_id}.{kind}.npy" for kind in ("image", "label")}
-    digests = {
-        "image": _write_array(cache_values(values, image.array), folder / names["image"]),
-        "label": _write_array(kept_mask, folder / names["label"]),
-    }
-    sample = foreground_sample(image.array, mask, source.case_id)
-    _write_array(sample, folder / _sample_name(source.case_id))
+    files = _write_arrays(source.case_id, folder, kept, image, mask)
+    modality = recognise_modality(image, value_sample(image)).modality
     case = PreparedCase(
         id=source.case_id,
         group=source.case_id,
@@ -110,13 +103,10 @@ def prepare_case(
         label=_source_file(source.label),
         volume_index=wish.volume_index,
         tumour_label=wish.tumour_label,
-        image_file=names["image"],
-        label_file=names["label"],
-        image_sha256=digests["image"],
-        label_sha256=digests["label"],
-        shape_dhw=grid.shape_dhw,
-        affine_ras_mm=grid.affine_ras_mm.tolist(),
-        spacing_dhw_mm=grid.spacing_dhw_mm.tolist(),
+        **files,
+        shape_dhw=kept.grid.shape_dhw,
+        affine_ras_mm=kept.grid.affine_ras_mm.tolist(),
+        spacing_dhw_mm=kept.grid.spacing_dhw_mm.tolist(),
         native_shape_dhw=image.grid.shape_dhw,
         native_spacing_dhw_mm=image.grid.spacing_dhw_mm.tolist(),
         tumour_ml=int(mask.sum(dtype=np.int64)) * image.grid.voxel_volume_mm3 / 1000,
@@ -163,23 +153,50 @@ def _read_checked(source: SourceCase, wish: CaseWish) -> tuple[Volume, NDArray[n
     return image, mask
 
 
-def _resampled(
-    image: Volume, mask: NDArray[np.uint8], spacing_dhw_mm: Triple | None
-) -> tuple[VolumeGrid, NDArray[np.generic], NDArray[np.uint8]]:
-    """Return the grid, the scan's values and the mask as they are kept.
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A case as it is kept: the grid, the scan's values and the mask, both (D, H, W)."""
+
+    grid: VolumeGrid
+    values: NDArray[np.generic]
+    mask: NDArray[np.uint8]
+
+
+def _resampled(image: Volume, mask: NDArray[np.uint8], spacing_dhw_mm: Triple | None) -> _Kept:
+    """Return a case as it is kept.
 
     Raises:
         ConfigError: when nothing is left of the object.
     """
     if spacing_dhw_mm is None:
-        return image.grid, image.array, mask
+        return _Kept(image.grid, image.array, mask)
     grid = resampled_grid(image.grid, spacing_dhw_mm)
     kept_mask = resample_mask(mask, image.grid, grid)
     if not kept_mask.any():
         sides = " x ".join(f"{side:g}" for side in spacing_dhw_mm)
-        msg = f"its object of {int(mask.sum())} voxels is lost in voxels of {sides} mm; take smaller ones"
+        voxels = np.count_nonzero(mask)
+        msg = f"its object of {voxels} voxels is lost in voxels of {sides} mm; take smaller ones"
         raise ConfigError(msg)
-    return grid, resample(image.array, image.grid, grid), kept_mask
+    return _Kept(grid, resample(image.array, image.grid, grid), kept_mask)
+
+
+def _write_arrays(
+    case_id: str, folder: Path, kept: _Kept, image: Volume, mask: NDArray[np.uint8]
+) -> dict[str, str]:
+    """Write the arrays of a case; return the fields of `PreparedCase` that name and hash them."""
+    # From here on the old files, made of something else, are no case, and a manifest of them is not true.
+    _entry_path(folder, case_id).unlink(missing_ok=True)
+    (folder.parent / MANIFEST_NAME).unlink(missing_ok=True)
+    names = {kind: f"{case_id}.{kind}.npy" for kind in ("image", "label")}
+    image_sha256 = _write_array(cache_values(kept.values, image.array), folder / names["image"])
+    label_sha256 = _write_array(kept.mask, folder / names["label"])
+    _write_array(foreground_sample(image.array, mask, case_id), folder / _sample_name(case_id))
+    return {
+        "image_file": names["image"],
+        "label_file": names["label"],
+        "image_sha256": image_sha256,
+        "label_sha256": label_sha256,
+    }
 
 
 def _key(source: SourceCase, wish: CaseWish) -> str:

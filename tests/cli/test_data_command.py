@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from clickvol.datasets.prepared import read_prepared_set
+from reference.data_sets import label_ijk, write_msd, write_nifti
+
+IDS = [f"p_{n}" for n in range(6)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_msd(tmp_path / "src", IDS)
+
+
+def test_one_command_prepares_and_says_what_it_made(run, source, tmp_path):
+    outcome = run("data", "prepare", "msd", source, "-o", tmp_path / "dst")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (
+        f"{tmp_path / 'dst'}: 6 cases of Tiny prepared, 0 rejected: 4 train, 1 val, 1 test; "
+        "CT 100 to 100, mean 100, deviation 1 (fingerprint)\n"
+    )
+    assert len(read_prepared_set(tmp_path / "dst").cases) == 6
+
+
+def test_bad_cases_are_named_and_the_rest_is_prepared(run, source, tmp_path):
+    (source / "imagesTr" / "p_1.nii.gz").write_bytes(b"rubbish")
+    write_nifti(label_ijk(0), source / "labelsTr" / "p_3.nii.gz")
+    outcome = run("data", "prepare", "msd", source, "-o", tmp_path / "dst")
+    assert outcome.code == 0
+    lines = outcome.err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [["rejected", "p_1"], ["rejected", "p_3"]]
+    assert "4 cases of Tiny prepared, 2 rejected" in outcome.out
+
+
+def test_nothing_left_is_a_mistake_with_its_reasons(run, source, tmp_path):
+    for case in IDS:
+        (source / "labelsTr" / f"{case}.nii.gz").unlink()
+    outcome = run("data", "prepare", "msd", source, "-o", tmp_path / "dst")
+    assert outcome.code == 2
+    assert outcome.err.count("rejected: ") == 6
+    assert outcome.err.splitlines()[-1].startswith("error: no case of ")
+
+
+def test_every_option_reaches_the_set(run, source, tmp_path):
+    for case in IDS:
+        write_nifti(label_ijk(3), source / "labelsTr" / f"{case}.nii.gz")
+    groups, splits = tmp_path / "g.csv", tmp_path / "s.json"
+    groups.write_text("case,group\n" + "".join(f"{case},g{case}\n" for case in IDS))
+    splits.write_text(json.dumps([{"train": IDS[:3], "val": IDS[3:4], "test": IDS[4:]}]))
+    words = ["--label", 3, "--modality", "MR", "--groups", groups, "--spacing", "2,1,1.5"]
+    words += ["--splits", splits, "--seed", 5, "--force"]
+    outcome = run("data", "prepare", "msd", source, "-o", tmp_path / "dst", *words)
+    assert outcome.code == 0, outcome.err
+    made = read_prepared_set(tmp_path / "dst")
+    assert made.target_spacing_dhw_mm == (2, 1, 1.5)
+    assert made.seed == 5
+    assert [case.id for case in made.part("test")] == IDS[4:]
+    assert {(c.tumour_label, c.modality, c.group) for c in made.part("val")} == {(3, "MR", "gp_3")}
+
+
+@pytest.mark.parametrize(
+    ("text", "spacing"), [("1.5", (1.5, 1.5, 1.5)), ("native", "native"), ("3,1,1", (3, 1, 1))]
+)
+def test_a_spacing_is_one_length_three_or_native(run, source, tmp_path, text, spacing):
+    words = ("data", "prepare", "msd", source, "-o", tmp_path / "dst", "--spacing", text)
+    assert run(*words).code == 0
+    assert read_prepared_set(tmp_path / "dst").target_spacing_dhw_mm == spacing
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("msd", "gone", "-o", "dst"), "gone is not a folder"),
+        (("kits", "src", "-o", "dst"), "no folder like case_00000"),
+        (("msd", "src", "-o", "src"), "src is the data set itself"),
+        (("msd", "src", "-o", "dst", "--spacing", "1,2"), "--spacing takes native"),
+        (("msd", "src", "-o", "dst", "--spacing", "0"), "--spacing takes native"),
+        (("msd", "src", "-o", "dst", "--constants", "liver"), "known are colon, kits"),
+        (("msd", "src", "-o", "dst", "--splits", "gone.json"), "cannot read the splits gone.json"),
+        (("dicom", "src", "-o", "dst"), "'dicom' is not one of"),
+        (("msd", "src"), "--output"),
+    ],
+)
+def test_mistakes_are_one_line(run, source, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    outcome = run("data", "prepare", *words)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+    assert not (tmp_path / "dst").exists()

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from clickvol.datasets.fingerprint import (
+    SAMPLE_VOXELS,
+    IntensityConstants,
+    fingerprint,
+    foreground_sample,
+)
+from clickvol.datasets.published import read_published
+
+
+def test_two_scans_of_one_value_each_weigh_alike_whatever_their_size():
+    array = np.zeros((4, 5, 6), np.int16)
+    small, large = np.zeros(array.shape, np.uint8), np.ones(array.shape, np.uint8)
+    small[1, 2, 3] = 1
+    samples = [foreground_sample(array + 10, small, "a"), foreground_sample(array + 20, large, "b")]
+    found = fingerprint(samples)
+    assert (found.low, found.high) == (10, 20)
+    assert found.mean == 15
+    assert found.deviation == 5
+    assert found.source == "fingerprint"
+
+
+def test_percentiles_mean_and_deviation_are_exact():
+    values = np.arange(1001, dtype=np.float32)
+    found = fingerprint([values[:400], values[400:]])
+    assert found.low == pytest.approx(5)
+    assert found.high == pytest.approx(995)
+    assert found.mean == pytest.approx(500)
+    assert found.deviation == pytest.approx(np.sqrt((1001**2 - 1) / 12))
+
+
+def test_only_the_inside_counts_and_the_draw_is_seeded_by_the_case():
+    array = np.arange(2000, dtype=np.int16).reshape(10, 10, 20)
+    mask = (array >= 1500).astype(np.uint8)
+    sample = foreground_sample(array, mask, "a")
+    assert sample.shape == (SAMPLE_VOXELS,)
+    assert sample.dtype == np.float32
+    assert sample.min() == 1500
+    assert sample.max() == 1999
+    assert sample.mean() == pytest.approx(1749.5, abs=10)
+    assert np.array_equal(sample, foreground_sample(array, mask, "a"))
+    assert not np.array_equal(sample, foreground_sample(array, mask, "b"))
+
+
+def test_objects_of_a_single_value_can_still_be_normalised():
+    found = fingerprint([np.full(5, 7, np.float32)])
+    assert (found.low, found.high, found.mean, found.deviation) == (7, 7, 7, 1)
+
+
+def test_published_constants_become_a_scale():
+    known = IntensityConstants.of_published("colon", read_published("colon"))
+    assert known.source == "colon"
+    scale = known.scale()
+    assert scale.outside == -57
+    values = scale.normalise(np.array([-1000, 65.175035, 175, 3000], np.float32))
+    expected = (np.array([-57, 65.175035, 175, 175]) - 65.175035) / 32.651197
+    assert values == pytest.approx(expected, abs=1e-5)
