@@ -1,0 +1,289 @@
+"""Files of the CVPR 2025 challenge "Foundation Models for Interactive 3D Biomedical Image Segmentation".
+
+One .npz per scan: `imgs` (D, H, W), `spacing` in mm, with labels `gts` (D, H, W) of 0, 1, 2, ... where they are
+known; prompts `boxes` and `clicks`, one entry per class; the answer is an .npz with `segs` (D, H, W).
+
+The challenge stores prompts as pickled objects, which can run any program when they are read. They are never
+read here: prompts come from a JSON file beside the scan, NAME.prompts.json, with the same keys.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clickvol.errors import ClickvolError, ConfigError, UnreadableVolumeError
+from clickvol.evaluation.box_prompt import BoxPrompt
+from clickvol.evaluation.contestants import Contestant, Scan
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.prompts.click import Click
+from clickvol.volumes.atomic import atomic_path
+from clickvol.volumes.volume import Modality, Volume
+
+PROMPTS_SUFFIX = ".prompts.json"
+
+Voxel = tuple[int, int, int]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ChallengeBox(_Record):
+    """A box of one class: first and last slice, and the box on the middle slice; all ends are inside.
+
+    Attributes:
+        z_min, z_max: first and last slice.
+        z_mid: slice that the box is drawn on.
+        z_mid_x_min, z_mid_x_max: first and last column.
+        z_mid_y_min, z_mid_y_max: first and last row.
+    """
+
+    z_min: int = Field(ge=0)
+    z_max: int
+    z_mid: int
+    z_mid_x_min: int = Field(ge=0)
+    z_mid_x_max: int
+    z_mid_y_min: int = Field(ge=0)
+    z_mid_y_max: int
+
+    @model_validator(mode="after")
+    def _ends_follow_beginnings(self) -> Self:
+        ends = (
+            (self.z_min, self.z_mid, self.z_max),
+            (self.z_mid_x_min, self.z_mid_x_max),
+            (self.z_mid_y_min, self.z_mid_y_max),
+        )
+        if any(list(numbers) != sorted(numbers) for numbers in ends):
+            msg = "a box ends before it begins"
+            raise ValueError(msg)
+        return self
+
+    def prompt(self) -> BoxPrompt:
+        """Return the box as this package has it."""
+        start = (self.z_min, self.z_mid_y_min, self.z_mid_x_min)
+        stop = (self.z_max + 1, self.z_mid_y_max + 1, self.z_mid_x_max + 1)
+        return BoxPrompt(VoxelBox(start, stop), self.z_mid)
+
+
+class ChallengeClicks(_Record):
+    """Clicks of one class, (z, y, x) voxels.
+
+    Attributes:
+        fg, bg: inside and beside the object, the earlier ones first.
+    """
+
+    fg: tuple[Voxel, ...] = ()
+    bg: tuple[Voxel, ...] = ()
+
+
+class ChallengePrompts(_Record):
+    """What is pointed at, one entry per class, class 1 first.
+
+    Attributes:
+        boxes: empty where a scan comes without.
+        clicks: empty where there is none yet.
+        clicks_order: "fg" or "bg" for every click; not needed, as answers do not depend on the order.
+    """
+
+    boxes: tuple[ChallengeBox, ...] = ()
+    clicks: tuple[ChallengeClicks, ...] = ()
+    clicks_order: tuple[tuple[Literal["fg", "bg"], ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _has_one_entry_per_class(self) -> Self:
+        if self.boxes and self.clicks and len(self.boxes) != len(self.clicks):
+            msg = f"there are {len(self.boxes)} boxes but {len(self.clicks)} entries of clicks"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Number of objects that are asked for."""
+        return max(len(self.boxes), len(self.clicks))
+
+    def of_class(self, number: int) -> tuple[BoxPrompt | None, list[Click]]:
+        """Return box and clicks of a class, from 1; a box begins the clicks with the one at its centre."""
+        box = self.boxes[number - 1].prompt() if self.boxes else None
+        clicks = [box.click()] if box is not None else []
+        if self.clicks:
+            given = self.clicks[number - 1]
+            clicks += [Click(VoxelPoint(*map(float, voxel))) for voxel in given.fg]
+            clicks += [
+                Click(VoxelPoint(*map(float, voxel)), foreground=False) for voxel in given.bg
+            ]
+        return box, clicks
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeCase:
+    """One class of one file with labels.
+
+    Attributes:
+        case_id: "NAME-class1".
+        file: the .npz.
+        class_number: value in `gts`.
+    """
+
+    case_id: str
+    file: Path
+    class_number: int
+
+    @property
+    def modality(self) -> Modality:
+        """What the challenge's file name says, CT_... or MR_...; unknown for others."""
+        begin = self.file.name.split("_", 1)[0].upper()
+        return "CT" if begin == "CT" else "MR" if begin == "MR" else "unknown"
+
+    def read(self) -> tuple[Volume, NDArray[np.uint8]]:
+        """Read the scan and the mask of the class.
+
+        Raises:
+            UnreadableVolumeError: when the file is damaged.
+        """
+        volume = read_challenge_scan(self.file)
+        labels = _array(self.file, "gts")
+        if labels.shape != volume.array.shape:
+            msg = f"{self.file}: gts has shape {labels.shape}, imgs {volume.array.shape}; make it again"
+            raise UnreadableVolumeError(msg)
+        return volume, (labels == self.class_number).astype(np.uint8)
+
+
+def list_challenge_cases(folder: Path) -> list[ChallengeCase]:
+    """Return every class of every .npz file with labels.
+
+    Raises:
+        UnreadableVolumeError: when a file is damaged or has no labels.
+    """
+    cases = []
+    for file in sorted(folder.glob("*.npz")):
+        classes = [int(value) for value in np.unique(_array(file, "gts")) if value > 0]
+        cases += [ChallengeCase(f"{file.stem}-class{n}", file, n) for n in classes]
+    return cases
+
+
+def read_challenge_scan(path: Path) -> Volume:
+    """Read `imgs` and `spacing` of a file.
+
+    The values are 0 to 255 whatever the modality, not HU, so that the scan is treated as one without unit
+    ("MR"). There is no orientation in the file: slices are taken to grow to superior, rows to posterior,
+    columns to left, as in most axial scans. `spacing` is (x, y, z).
+
+    Raises:
+        UnreadableVolumeError: when the file is damaged, or an array is missing or of another form.
+        BadGeometryError: for a spacing that is not above 0.
+    """
+    array, spacing = _array(path, "imgs"), _array(path, "spacing")
+    if array.ndim != 3 or spacing.shape != (3,) or not np.isfinite(array).all():
+        msg = (
+            f"{path}: imgs has shape {array.shape} and spacing {spacing.shape}, but finite (D, H, W) and "
+            "(3,) are expected; make it again"
+        )
+        raise UnreadableVolumeError(msg)
+    x, y, z = spacing.astype(np.float64).tolist()
+    affine = np.array([[0, 0, -x, 0], [0, -y, 0, 0], [z, 0, 0, 0], [0, 0, 0, 1.0]])
+    d, h, w = array.shape
+    return Volume(array, VolumeGrid((d, h, w), affine), "MR", str(path))
+
+
+def read_challenge_prompts(path: Path) -> ChallengePrompts:
+    """Read the prompts of a scan from the JSON file beside it.
+
+    Args:
+        path: the .npz of the scan.
+
+    Raises:
+        ConfigError: when there is no such file (prompts inside the .npz are pickled, and never read), or it
+            has another form.
+    """
+    sidecar = path.with_name(path.stem + PROMPTS_SUFFIX)
+    if not sidecar.is_file():
+        msg = (
+            f"{sidecar} is missing; prompts inside an .npz are pickled objects, which are never read: write "
+            "boxes and clicks there as JSON"
+        )
+        raise ConfigError(msg)
+    try:
+        return ChallengePrompts.model_validate_json(sidecar.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "content"
+        msg = f"{sidecar} cannot be used: {where}: {fault['msg']}; see docs/evaluate.md"
+        raise ConfigError(msg) from error
+
+
+def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:
+    """Write prompts as the JSON file beside a scan's .npz."""
+    sidecar = path.with_name(path.stem + PROMPTS_SUFFIX)
+    with atomic_path(sidecar, ".json") as temporary:
+        temporary.write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def answer_challenge(scan_file: Path, answer_file: Path, contestant: Contestant) -> list[str]:
+    """Answer the prompts of a scan and write `segs`, as an entry to the challenge does.
+
+    Classes are answered one by one; where two claim a voxel, the later class has it. A class without an answer
+    stays empty.
+
+    Args:
+        scan_file: .npz with `imgs` and `spacing`, and its prompts beside it.
+        answer_file: .npz to write, with `segs` (D, H, W), uint8, or uint16 for more than 255 classes.
+        contestant: who answers; one that takes clicks.
+
+    Returns:
+        One line for each class without an answer.
+
+    Raises:
+        ConfigError, UnreadableVolumeError: when scan or prompts cannot be used.
+        OutputError: when the answer cannot be written.
+    """
+    volume, prompts = read_challenge_scan(scan_file), read_challenge_prompts(scan_file)
+    many = prompts.num_classes > np.iinfo(np.uint8).max
+    segs = np.zeros(volume.grid.shape_dhw, dtype=np.uint16 if many else np.uint8)
+    failures = []
+    scan = Scan.blind("cvpr2025", scan_file.stem, volume)
+    for number in range(1, prompts.num_classes + 1):
+        box, clicks = prompts.of_class(number)
+        try:
+            mask = contestant.open_scan(scan).answer(clicks).mask
+        except ClickvolError as error:
+            failures.append(f"class {number}: {error}")
+            continue
+        if box is not None:
+            mask = box.cut(mask, clicks)
+        segs[mask > 0] = number
+    write_challenge_answer(segs, answer_file)
+    return failures
+
+
+def write_challenge_answer(segs: NDArray[np.unsignedinteger[Any]], path: Path) -> None:
+    """Write an answer (D, H, W) of class numbers.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with atomic_path(path, ".npz") as temporary:
+        np.savez_compressed(temporary, segs=segs)
+
+
+def _array(path: Path, name: str) -> NDArray[Any]:
+    """Return a plain array of an .npz; a pickled one is refused and never opened."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if name not in content:
+                msg = f"{path} has no array {name!r}; this is no labelled scan of the challenge"
+                raise UnreadableVolumeError(msg)
+            array: NDArray[Any] = content[name]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        msg = f"{path}: {name!r} is damaged or a pickled object, which is never read; make it again"
+        raise UnreadableVolumeError(msg) from error
+    if array.dtype.kind not in "iufb":
+        msg = f"{path}: {name!r} holds {array.dtype}, but numbers are expected; make it again"
+        raise UnreadableVolumeError(msg)
+    return array

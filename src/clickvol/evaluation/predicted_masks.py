@@ -1,0 +1,65 @@
+"""Masks that another program wrote, one file per scan, such as those of nnU-Net."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from clickvol.errors import ConfigError, UnreadableVolumeError
+from clickvol.evaluation.contestants import Answer, Scan
+from clickvol.volumes.formats import read_volume
+
+_SUFFIX = ".nii.gz"
+
+# Two grids are one where no voxel centre is farther off. Chosen: far below a voxel, far above rounding.
+_GRID_TOLERANCE_MM = 0.01
+
+
+class PredictedMasks:
+    """A folder with masks CASE.nii.gz on the grids of the scans; the object where they are not 0.
+
+    Args:
+        folder: where they lie.
+
+    Raises:
+        ConfigError: when there is no such folder, or no mask in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
+        if not files:
+            msg = (
+                f"{folder} holds no masks; predictions:DIR takes a folder with CASE{_SUFFIX} files"
+            )
+            raise ConfigError(msg)
+        self._folder = folder
+        states = "".join(f"{file.name} {file.stat().st_size}\n" for file in files)
+        self.fingerprint = hashlib.sha256(states.encode("utf-8")).hexdigest()
+        self._last: tuple[Scan, Answer] | None = None
+
+    def mask_of(self, scan: Scan) -> Answer:
+        """Read the mask of a scan, once for all users of it; no time is counted.
+
+        Raises:
+            UnreadableVolumeError: when there is none, or it cannot be read; counted as a failure.
+            ConfigError: when it is on another grid; nothing it is scored on would mean anything.
+        """
+        if self._last is None or self._last[0] is not scan:
+            self._last = (scan, self._read(scan))
+        return self._last[1]
+
+    def _read(self, scan: Scan) -> Answer:
+        path = self._folder / f"{scan.case_id}{_SUFFIX}"
+        if not path.is_file():
+            msg = f"there is no mask of {scan.case_id} among the predictions"
+            raise UnreadableVolumeError(msg)
+        mask, grid = read_volume(path), scan.volume.grid
+        corner = np.array([*grid.shape_dhw, 1.0])
+        off_mm = np.abs((mask.grid.affine_ras_mm - grid.affine_ras_mm) * corner).sum(axis=1).max()
+        if mask.grid.shape_dhw != grid.shape_dhw or off_mm > _GRID_TOLERANCE_MM:
+            msg = (
+                f"{path} is not on the grid of its scan (shape {mask.grid.shape_dhw} against "
+                f"{grid.shape_dhw}, up to {off_mm:.3g} mm apart); write it on the scan's own grid"
+            )
+            raise ConfigError(msg)
+        return Answer((mask.array != 0).astype(np.uint8), 0.0)
