@@ -1,4 +1,7 @@
-"""Nothing is downloaded unasked and nothing is reported: one module can reach out, one command uses it."""
+"""Nothing is downloaded unasked and nothing is reported: one module can reach out, one command uses it.
+
+Another module runs nnU-Net's programs, and `clickvol nnunet setup` installs them with pip.
+"""
 
 import ast
 import subprocess
@@ -85,6 +88,8 @@ def test_only_the_download_module_reaches_out():
     found = {name: reaches for name, reaches in found.items() if reaches}
     assert found == {
         "weights/download.py": {"http", "ssl", "subprocess", "urllib"},
+        # nnU-Net's programs; pip is one of them, for `clickvol nnunet setup`.
+        "bridges/program.py": {"subprocess"},
         # The package's own names, imported when they are first used.
         "__init__.py": {"?"},
     }
@@ -96,6 +101,9 @@ def test_only_the_download_module_reaches_out():
         ("weights.download", {"weights/fetch.py", "cli/models_fetch.py"}),
         ("weights.fetch", {"cli/models_fetch.py"}),
         ("cli.models_fetch", {"cli/models.py"}),
+        ("bridges.program", {"bridges/nnunet_environment.py", "bridges/nnunet_run.py"}),
+        ("bridges.nnunet_run", {"cli/nnunet.py"}),
+        ("cli.nnunet", {"cli/app.py"}),
     ],
 )
 def test_only_the_command_leads_to_it(module, users):

@@ -44,5 +44,13 @@ class ConfigError(ClickvolError):
     """A configuration file or value that cannot be used."""
 
 
+class TrainingError(ClickvolError):
+    """A training run that cannot go on: a loss that is no number, or memory that ran out."""
+
+
 class DeviceError(ClickvolError):
     """A compute device that is not there."""
+
+
+class ExternalProgramError(ClickvolError):
+    """A program of somebody else's that cannot be started, or that failed."""

@@ -16,6 +16,7 @@ from clickvol.cli.data import data
 from clickvol.cli.demo import demo
 from clickvol.cli.info import info
 from clickvol.cli.models import models
+from clickvol.cli.nnunet import nnunet
 from clickvol.cli.segment import segment
 from clickvol.cli.segment_image import segment_image
 from clickvol.cli.train import train
@@ -42,6 +43,7 @@ app.command()(segment_image)
 app.command()(demo)
 app.add_typer(models, name="models")
 app.add_typer(data, name="data")
+app.add_typer(nnunet, name="nnunet")
 app.command()(info)
 app.command()(train)
 

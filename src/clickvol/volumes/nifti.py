@@ -7,6 +7,7 @@ its end, so that its checksum is verified.
 import gzip
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def read_nifti(path: Path, *, volume_index: int | None = None) -> Volume:
             without a choice of volume, or without any content.
         BadGeometryError: a spacing or an orientation that cannot be used.
     """
+    stored = read_stored(path, volume_index=volume_index)
+    array, value_notes = clean_values(stored.array, str(path))
+    return replace(stored, array=array, notes=(*stored.notes, *value_notes))
+
+
+def read_stored(path: Path, *, volume_index: int | None = None) -> Volume:
+    """Read a file as `read_nifti` does, but take the values as they are, also where all are the same.
+
+    Raises:
+        UnreadableVolumeError: as `read_nifti`, but not for what the values are.
+        BadGeometryError: a spacing or an orientation that cannot be used.
+    """
     try:
         compressed = _is_gzip(path)
         with gzip.open(path) if compressed else path.open("rb") as stream:
@@ -67,13 +80,12 @@ def read_nifti(path: Path, *, volume_index: int | None = None) -> Volume:
         msg = f"cannot read {path}: {error.strerror or error}; check the file and its permissions"
         raise UnreadableVolumeError(msg) from error
 
-    array, value_notes = clean_values(scale_values(array, slope, intercept), str(path))
     return Volume(
-        array=array,
+        array=scale_values(array, slope, intercept),
         grid=grid,
         source=str(path),
         nifti=nifti,
-        notes=(*notes, *geometry_notes, *value_notes),
+        notes=(*notes, *geometry_notes),
     )
 
 
