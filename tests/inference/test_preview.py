@@ -13,6 +13,7 @@ from clickvol.prompts.click import Click
 from clickvol.volumes.volume import Volume
 
 OUTLINE, FOREGROUND, BACKGROUND = (255, 170, 28), (64, 226, 160), (255, 84, 112)
+TRUTH = (92, 190, 255)
 SIDE = 40
 
 
@@ -205,3 +206,26 @@ def test_without_clicks_and_with_an_empty_mask_the_middle_of_the_scan_is_shown()
     nothing = np.zeros(volume.array.shape, np.uint8)
     found = _drawn(volume, nothing, [])
     assert _differing(found, _drawn(volume, nothing, [_centre_click()])) < 0.01
+
+
+def test_a_truth_is_a_second_outline_and_shown_whole():
+    volume = _scan()
+    mask, truth = np.zeros((2, *volume.array.shape), np.uint8)
+    mask[10:20, 10:20, 10:20] = 1
+    truth[10:30, 10:30, 10:30] = 3
+    clicks = [Click(VoxelPoint(14, 14, 14))]
+    with_truth = draw_preview(volume, mask, clicks, truth=truth)
+    for panel in _panels(with_truth):
+        assert _has(panel, TRUTH)
+        assert _has(panel, OUTLINE)
+    assert not any(_has(panel, TRUTH) for panel in _panels(draw_preview(volume, mask, clicks)))
+
+
+def test_the_planes_can_go_elsewhere_than_the_click():
+    volume = _scan()
+    volume.array[:] = np.random.default_rng(0).integers(-160, 240, volume.array.shape)
+    nothing = np.zeros(volume.array.shape, np.uint8)
+    there = VoxelPoint(22, 19, 21)
+    clicks = [Click(VoxelPoint(2, 2, 2))]
+    found = np.asarray(draw_preview(volume, nothing, clicks, through=there))
+    assert _differing(found, _drawn(volume, nothing, [Click(there)])) < 0.01

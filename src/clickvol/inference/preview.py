@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.inference.preview_sheet import PANEL_PIXELS, PanelPicture, compose_sheet
 from clickvol.prompts.click import Click
@@ -89,6 +90,8 @@ def draw_preview(
     *,
     modality: Modality | None = None,
     caption: str = "",
+    truth: NDArray[np.generic] | None = None,
+    through: VoxelPoint | None = None,
 ) -> Image.Image:
     """Draw the axial, coronal and sagittal plane through the first foreground click.
 
@@ -106,6 +109,8 @@ def draw_preview(
         modality: chooses the grey values: CT -160 to 240 HU, else percentile 0.5 to 99.5 of what
             is in view. Taken from the volume when not given.
         caption: one line above the planes.
+        truth: (D, H, W), non-zero where the object should be; drawn as a second outline.
+        through: where the planes meet, instead of the first foreground click.
 
     Returns:
         An RGB picture.
@@ -121,19 +126,24 @@ def draw_preview(
         (index for click, index in zip(clicks, indices, strict=True) if click.foreground),
         indices[0] if indices else _middle(axes.view(mask)),
     )
-    centre_mm, side_mm = _view_cube(axes.view(mask), axes, planes_through)
+    if through is not None:
+        planes_through = axes.index(through.as_array())
+    outlined = mask if truth is None else (mask != 0) | (truth != 0)
+    centre_mm, side_mm = _view_cube(axes.view(outlined), axes, planes_through)
     scan = axes.view(volume.array)
     window = _window(scan, axes, centre_mm, side_mm, modality or volume.modality)
     pictures = []
     for plane in _PLANES:
         panel = _Panel(plane, axes, centre_mm, side_mm)
         picture = panel.picture(scan, axes.view(mask), planes_through, window)
+        if truth is not None:
+            picture.truth = panel.inside(axes.view(truth), planes_through)
         for click, index in zip(clicks, indices, strict=True):
             off_plane = np.abs(index - planes_through) * axes.spacing_mm
             if off_plane[plane.normal_axis] <= _CLICK_REACH_MM:
                 picture.mark_click(*panel.place(index), foreground=click.foreground)
         pictures.append(picture.finish(plane.name, plane.letters, side_mm))
-    return compose_sheet(pictures, caption)
+    return compose_sheet(pictures, caption, with_truth=truth is not None)
 
 
 def _middle(mask: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -211,10 +221,15 @@ class _Panel:
         grey = np.clip((self._slice(scan, index, rows, columns) - low) / (high - low), 0, 1)
         return PanelPicture(
             grey=grey,
-            inside=self._slice(mask != 0, index, rows, columns) > 0.5,
+            inside=self.inside(mask, index),
             covered=self._in_scan(self._plane.row_axis, rows)[:, None]
             & self._in_scan(self._plane.column_axis, columns),
         )
+
+    def inside(self, mask: NDArray[np.generic], index: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which pixels of the slice nearest to an index (3,) are in a mask, a view."""
+        columns, rows = self._indices(self._plane.column_axis), self._indices(self._plane.row_axis)
+        return np.asarray(self._slice(mask != 0, index, rows, columns) > 0.5)
 
     def place(self, index: NDArray[np.float64]) -> tuple[float, float]:
         """Return the column and row, in pixels of the panel, of an index (3,) of the view."""

@@ -25,6 +25,7 @@ _OUTSIDE_SCAN: _Rgb = (30, 33, 39)
 _TEXT: _Rgb = (226, 230, 236)
 _FAINT_TEXT: _Rgb = (146, 154, 166)
 _OUTLINE: _Rgb = (255, 170, 28)
+_TRUTH: _Rgb = (92, 190, 255)
 _FOREGROUND: _Rgb = (64, 226, 160)
 _BACKGROUND: _Rgb = (255, 84, 112)
 _SHADOW: _Rgb = (0, 0, 0)
@@ -40,6 +41,7 @@ class PanelPicture:
         grey: (SAMPLES, SAMPLES) float, 0 black to 1 white.
         inside: (SAMPLES, SAMPLES) bool, where the object is.
         covered: (SAMPLES, SAMPLES) bool, where the scan has voxels.
+        truth: (SAMPLES, SAMPLES) bool, where the object should be, where that is known.
     """
 
     SAMPLES: ClassVar[int] = PANEL_PIXELS * _OVERSAMPLING
@@ -47,6 +49,7 @@ class PanelPicture:
     grey: NDArray[np.floating]
     inside: NDArray[np.bool_]
     covered: NDArray[np.bool_]
+    truth: NDArray[np.bool_] | None = None
     _image: Image.Image | None = None
 
     def mark_click(self, column: float, row: float, *, foreground: bool) -> None:
@@ -100,11 +103,24 @@ class PanelPicture:
         seam = outer & ~core & self.covered
         picture[seam] = (picture[seam] * 0.55).astype(np.uint8)
         picture[inside & ~depth] = _OUTLINE
+        if self.truth is not None:
+            # Around the object, where the mask's line is in it: where both agree, both are seen. So wide
+            # that it covers a whole pixel of the final size, wherever it lies.
+            around = ndimage.binary_dilation(self.truth, iterations=2 * _OVERSAMPLING - 1)
+            picture[around & ~self.truth & self.covered] = _TRUTH
         return Image.fromarray(picture)
 
 
-def compose_sheet(panels: Sequence[Image.Image], caption: str) -> Image.Image:
-    """Put the panels side by side under a caption; says that this is for research use only."""
+def compose_sheet(
+    panels: Sequence[Image.Image], caption: str, *, with_truth: bool = False
+) -> Image.Image:
+    """Put the panels side by side under a caption; says that this is for research use only.
+
+    Args:
+        panels: finished, of one size.
+        caption: one line.
+        with_truth: the legend explains the outline of the truth too.
+    """
     step = PANEL_PIXELS + _GAP_PIXELS
     width = _GAP_PIXELS + step * len(panels)
     sheet = Image.new("RGB", (width, _TOP_PIXELS + PANEL_PIXELS + _BOTTOM_PIXELS), _SHEET)
@@ -114,12 +130,14 @@ def compose_sheet(panels: Sequence[Image.Image], caption: str) -> Image.Image:
     top, bottom = _TOP_PIXELS // 2, sheet.height - _BOTTOM_PIXELS // 2
     _write(draw, (_GAP_PIXELS + 2, top), caption, 16, _TEXT, "lm")
     _write(draw, (_GAP_PIXELS + 2, bottom), DISCLAIMER, 14, _FAINT_TEXT, "lm")
-    _draw_legend(draw, width - _GAP_PIXELS - 2, bottom)
+    _draw_legend(draw, width - _GAP_PIXELS - 2, bottom, with_truth=with_truth)
     return sheet
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, right: int, middle: int) -> None:
-    entries = (("outline", _OUTLINE), ("click", _FOREGROUND), ("background click", _BACKGROUND))
+def _draw_legend(draw: ImageDraw.ImageDraw, right: int, middle: int, *, with_truth: bool) -> None:
+    clicks = (("click", _FOREGROUND), ("background click", _BACKGROUND))
+    outlines = (("mask", _OUTLINE), ("truth", _TRUTH)) if with_truth else (("outline", _OUTLINE),)
+    entries = (*outlines, *clicks)
     for label, colour in reversed(entries):
         _write(draw, (right, middle), label, 14, _FAINT_TEXT, "rm")
         right -= round(draw.textlength(label, font=ImageFont.load_default(14))) + 8
