@@ -14,6 +14,7 @@ import typer
 
 from clickvol.cli.data import data
 from clickvol.cli.demo import demo
+from clickvol.cli.evaluate import evaluate
 from clickvol.cli.info import info
 from clickvol.cli.models import models
 from clickvol.cli.nnunet import nnunet
@@ -46,6 +47,7 @@ app.add_typer(data, name="data")
 app.add_typer(nnunet, name="nnunet")
 app.command()(info)
 app.command()(train)
+app.command()(evaluate)
 
 
 @app.callback(invoke_without_command=True)

@@ -275,7 +275,7 @@ def write_challenge_answer(segs: NDArray[np.unsignedinteger[Any]], path: Path) -
 def _array(path: Path, name: str) -> NDArray[Any]:
     """Return a plain array of an .npz; a pickled one is refused and never opened."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
             if name not in content:
                 msg = f"{path} has no array {name!r}; this is no labelled scan of the challenge"
                 raise UnreadableVolumeError(msg)

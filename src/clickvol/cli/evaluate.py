@@ -1,0 +1,152 @@
+"""`clickvol evaluate`: models and labelled scans in, a report out."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help=(
+            "Models by id or path; ball, ball:MM, region-growing, random-walker; predictions:DIR for masks "
+            "CASE.nii.gz of another program. NAME=MODEL gives a name."
+        ),
+    ),
+]
+_Data = Annotated[
+    list[str],
+    typer.Option(
+        metavar="[NAME=]DIR",
+        help=(
+            "Labelled scans: of clickvol data prepare, in MSD layout, or .npz files of the CVPR 2025 "
+            "challenge. Repeatable."
+        ),
+    ),
+]
+_Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="REPORT", help="Folder of the report; resumed if begun."
+    ),
+]
+_Split = Annotated[
+    str, typer.Option(help="Part of a prepared set: train, val, test or all; others have all only.")
+]
+_Fold = Annotated[int, typer.Option(min=0, help="Fold of the splits.")]
+_ProtocolName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Rules: clickvol, promise3d, sam3d_adapter, tags or cvpr2025; see docs/evaluate.md.",
+    ),
+]
+_Clicks = Annotated[
+    str | None,
+    typer.Option(metavar="1,3,5,10", help="Score after these numbers of clicks; 1-10 for all."),
+]
+_Seeds = Annotated[int | None, typer.Option(metavar="N", min=1, help="Simulated users per scan.")]
+_Tolerance = Annotated[
+    float | None,
+    typer.Option(metavar="MM", help="Tolerance of the NSD that is compared: 1, 2 or 5."),
+]
+_Reference = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Compare the others with this model.")
+]
+_Robustness = Annotated[
+    bool,
+    typer.Option("--robustness", help="Also click at the centre, inside, near the edge, outside."),
+]
+_Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")
+]
+_Device = Annotated[str, typer.Option(help="Where models compute: auto, cpu, cuda or mps.")]
+_Workers = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Processes; each loads every model.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+def evaluate(
+    *,
+    models: _Models,
+    data: _Data,
+    output: _Output,
+    split: _Split = "test",
+    fold: _Fold = 0,
+    protocol: _ProtocolName = "clickvol",
+    clicks: _Clicks = None,
+    seeds: _Seeds = None,
+    tolerance: _Tolerance = None,
+    reference: _Reference = None,
+    robustness: _Robustness = False,
+    limit: _Limit = None,
+    device: _Device = "auto",
+    workers: _Workers = 1,
+    quiet: _Quiet = False,
+) -> None:
+    """Score models on labelled scans with a simulated user, and write a report.
+
+    Numbers that are not given are those of the protocol. The same command again goes on where it was stopped.
+    """
+    from clickvol.cli.progress import show_progress, show_warnings
+    from clickvol.evaluation.plan import EvaluationRequest
+    from clickvol.evaluation.protocol import read_protocol
+    from clickvol.evaluation.run import Progress, run_evaluation
+
+    request = EvaluationRequest(
+        contestants=tuple(models),
+        data=tuple(data),
+        folder=output,
+        protocol=read_protocol(
+            protocol,
+            num_clicks=None if clicks is None else parse_numbers(clicks),
+            seeds=seeds,
+            nsd_tolerance_mm=tolerance,
+        ),
+        split=split,
+        fold=fold,
+        limit=limit,
+        reference=reference,
+        robustness=robustness,
+        device=device,
+        workers=workers,
+    )
+    with show_progress("evaluating", quiet=quiet) as advance:
+
+        def on_progress(progress: Progress) -> None:
+            advance(progress.done, progress.total, progress.text)
+
+        evaluated = run_evaluation(request, on_progress=on_progress)
+    from clickvol.evaluation.reporting import report_evaluation
+
+    report_evaluation(evaluated)
+    if quiet:
+        return
+    show_warnings([f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped])
+    failures = sum(record.failure is not None for record in evaluated.records)
+    typer.echo(
+        f"{output / 'report.md'}: {len(evaluated.records)} scores of {len(evaluated.contestants)} "
+        f"contestants, {failures} failures, {len(evaluated.skipped)} cases not evaluated"
+    )
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Parse "1,3,5,10", with ranges such as "1-10".
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    from clickvol.errors import ConfigError
+
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        if found is None:
+            msg = f"cannot read --clicks {text!r}; give rising numbers such as 1,3,5,10 or 1-10"
+            raise ConfigError(msg)
+        first, last = found.group(1), found.group(2) or found.group(1)
+        numbers += range(int(first), int(last) + 1)
+    return tuple(numbers)

@@ -1,0 +1,201 @@
+import gc
+
+import numpy as np
+import pytest
+
+from clickvol.errors import ClickError, ConfigError
+from clickvol.evaluation.asking import Examined, RunPlan, ask
+from clickvol.evaluation.contestants import Scan
+from clickvol.evaluation.protocol import read_protocol
+from clickvol.evaluation.result_log import RunKey
+from clickvol.evaluation.simulated_user import Truth
+from clickvol.volumes.formats import read_volume
+from clickvol.volumes.volume import Volume
+from reference.evaluation_sets import SHAPE, Scripted, block_arrays, oblique_grid
+
+EMPTY = np.zeros(SHAPE, np.uint8)
+
+
+@pytest.fixture
+def label():
+    return block_arrays()[1]
+
+
+@pytest.fixture
+def case(label):
+    volume = Volume(block_arrays()[0], oblique_grid(), "CT", "/data/labels/case.nii.gz")
+    return Examined(Scan.blind("set", "case", volume), Truth.of(label), "patient", "CT")
+
+
+def plan_of(numbers=(1, 2, 3), placement="centre", seed=0, mask_file=None):
+    key = RunKey("scripted", "set", "case", seed, placement or "none")
+    return RunPlan(key=key, placement=placement, num_clicks=numbers, mask_file=mask_file)
+
+
+def run(case, answer, plan=None, protocol=None, **words):
+    contestant = Scripted(answer, **words)
+    outcome = ask(contestant, case, plan or plan_of(), protocol or read_protocol())
+    return contestant, outcome
+
+
+def test_a_perfect_answer_has_perfect_scores_and_ends_the_clicking(case, label):
+    contestant, outcome = run(case, lambda scan, clicks: label)
+    assert [record.num_clicks for record in outcome.records] == [1, 2, 3]
+    assert [record.dice for record in outcome.records] == [1.0] * 3
+    assert [record.seconds for record in outcome.records] == [0.25, 0.0, 0.0]
+    assert len(contestant.asked) == 1
+    assert len(outcome.clicks) == 1
+    first = outcome.records[0]
+    assert (first.model, first.data, first.case_id, first.group) == (
+        "scripted", "set", "case", "patient",
+    )  # fmt: skip
+    assert first.truth_ml == pytest.approx(400 * 3 * 1.5 * 1.5 / 1000)
+    assert first.nsd == (1.0, 1.0, 1.0)
+    assert first.failure is None
+
+
+def test_clicks_are_given_one_by_one_and_the_scores_are_those_asked_for(case, label):
+    half = label.copy()
+    half[:, :, :11] = 0
+
+    def answer(scan, clicks):
+        return label if len(clicks) >= 3 else half
+
+    contestant, outcome = run(case, answer, plan_of((2, 3)))
+    assert [len(clicks) for clicks in contestant.asked] == [1, 2, 3]
+    assert contestant.asked[1][:1] == contestant.asked[0]
+    assert contestant.asked[2][:2] == contestant.asked[1]
+    assert [record.num_clicks for record in outcome.records] == [2, 3]
+    assert outcome.records[0].dice == pytest.approx(2 * 200 / 600)
+    assert outcome.records[1].dice == 1.0
+
+
+def test_the_audit_says_everything_about_every_click(case, label):
+    too_much = label.copy()
+    too_much[8:, :, :] = 1
+    _, outcome = run(case, lambda scan, clicks: too_much, plan_of((1, 2)))
+    first, second = outcome.clicks
+    assert (first.click, first.foreground, first.region_voxels) == (1, True, 400)
+    assert first.drawn_from == "centre of the largest part of the tumour"
+    assert first.label_sha256 == Truth.of(label).sha256
+    assert (second.click, second.foreground) == (2, False)
+    assert second.region_voxels == 2 * 24 * 24
+    assert second.drawn_from == "centre of the largest part beside the tumour"
+    i, j, k = second.voxel_ijk
+    assert k in (8, 9)
+    world = second.world_ras_mm
+    assert world == pytest.approx((30 - 1.5 * i, -20 - 1.5 * j, 100 - 3.0 * k))
+    assert (second.model, second.case_id, second.seed) == ("scripted", "case", 0)
+
+
+def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
+    def answer(scan, clicks):
+        if len(clicks) == 1:
+            msg = "out of\nluck"
+            raise ClickError(msg)
+        if len(clicks) == 2:
+            raise MemoryError
+        return label
+
+    contestant, outcome = run(case, answer)
+    assert [r.failure for r in outcome.records] == ["out of luck", "MemoryError", None]
+    assert [r.dice for r in outcome.records] == [0.0, 0.0, 1.0]
+    assert outcome.records[0].nsd == (0.0, 0.0, 0.0)
+    assert outcome.records[0].hd95_mm is None
+    assert outcome.records[0].mask_ml == 0.0
+    assert outcome.clicks[1].foreground  # the user goes on from an empty mask
+    assert len(contestant.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [(EMPTY, "the mask is empty"), (EMPTY[:-1], "a mask of shape")],
+)
+def test_no_mask_is_a_failure(case, mask, words):
+    _, outcome = run(case, lambda scan, clicks: mask, plan_of((1,)))
+    assert words in outcome.records[0].failure
+
+
+def test_an_answer_after_the_time_limit_is_a_failure(case, label):
+    protocol = read_protocol("cvpr2025")
+    plan = plan_of((1,), "box")
+    _, slow = run(case, lambda scan, clicks: label, plan, protocol, seconds=91.0)
+    assert slow.records[0].failure == "took 91.0 s, the protocol allows 90 s"
+    assert slow.records[0].dice == 0.0
+    assert slow.records[0].seconds == 91.0
+    _, in_time = run(case, lambda scan, clicks: label, plan, protocol, seconds=90.0)
+    assert in_time.records[0].dice == 1.0
+
+
+def test_a_contestant_that_cannot_be_asked_stops_the_evaluation(case):
+    def answer(scan, clicks):
+        msg = "on another grid"
+        raise ConfigError(msg)
+
+    with pytest.raises(ConfigError, match="on another grid"):
+        run(case, answer)
+
+
+def test_published_clicks_are_answered_all_at_once(case, label):
+    protocol = read_protocol("tags")
+    contestant, outcome = run(case, lambda s, c: label, plan_of((1, 3, 10), "random"), protocol)
+    assert [len(clicks) for clicks in contestant.asked] == [1, 3, 10]
+    assert len(outcome.clicks) == 10
+    assert all(click.foreground for click in outcome.clicks)
+    assert contestant.asked[2][:3] == contestant.asked[1]
+
+
+def test_a_box_is_a_click_and_cuts_the_mask(case, label):
+    plan = plan_of((1, 2), "box")
+    everything = np.ones(SHAPE, np.uint8)
+    contestant, outcome = run(case, lambda s, c: everything, plan, read_protocol("cvpr2025"))
+    # 400 voxels; the box grows by 2 rows and 3 columns on each side.
+    assert outcome.records[0].dice == pytest.approx(2 * 400 / (400 + 5 * 12 * 16))
+    assert outcome.clicks[0].drawn_from == "centre of the box"
+    assert not outcome.clicks[1].foreground
+    assert len(contestant.asked) == 2
+
+
+def test_without_clicks_there_is_one_record_and_no_audit(case, label):
+    contestant, outcome = run(case, lambda s, c: label, plan_of((0,), None), takes_clicks=False)
+    assert contestant.asked == [()]
+    assert [(r.num_clicks, r.placement, r.dice) for r in outcome.records] == [(0, "none", 1.0)]
+    assert outcome.clicks == ()
+
+
+def test_a_first_click_that_has_no_place_is_a_failure(case):
+    full = Examined(case.scan, Truth.of(np.ones(SHAPE)), "patient", "CT")
+    contestant, outcome = run(full, lambda s, c: EMPTY, plan_of((1, 3), "outside"))
+    assert contestant.asked == []
+    assert ["choose another placement" in r.failure for r in outcome.records] == [True, True]
+
+
+def test_the_last_mask_is_kept_on_the_grid_of_the_scan(case, label, tmp_path):
+    file = tmp_path / "masks" / "case.nii.gz"
+    run(case, lambda s, c: label, plan_of((1,), mask_file=file))
+    kept = read_volume(file)
+    assert np.array_equal(kept.array, label)
+    assert np.allclose(kept.grid.affine_ras_mm, case.scan.volume.grid.affine_ras_mm)
+
+
+def test_a_contestant_that_looks_everywhere_finds_no_label(case, label):
+    """Walk everything that can be reached from what a contestant is given."""
+    seen = {}
+
+    def answer(scan, clicks):
+        queue = [scan, clicks]
+        while queue:
+            thing = queue.pop()
+            if id(thing) in seen or isinstance(thing, type) or callable(thing):
+                continue
+            seen[id(thing)] = thing
+            queue += gc.get_referents(thing)
+        return EMPTY
+
+    run(case, answer, plan_of((1,)))
+    arrays = [thing for thing in seen.values() if isinstance(thing, np.ndarray)]
+    texts = [thing for thing in seen.values() if isinstance(thing, str)]
+    assert any(array.shape == SHAPE for array in arrays)  # the walk saw the scan
+    assert not any(array.shape == SHAPE and np.array_equal(array, label) for array in arrays)
+    assert not any("labels" in text for text in texts)
+    assert not any(isinstance(thing, Truth | Examined) for thing in seen.values())

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from clickvol.errors import ConfigError
+from clickvol.evaluation.cases import open_data
+from reference.evaluation_sets import SHAPE, block_arrays, write_set
+
+
+@pytest.fixture
+def folder(tmp_path):
+    cases = {name: block_arrays(seed=seed) for seed, name in enumerate(("a_1", "a_2", "a_3"))}
+    return write_set(tmp_path / "blocks", cases, modality="MRI")
+
+
+def test_an_msd_folder_gives_its_cases(folder):
+    (data,) = open_data([str(folder)], split="all")
+    assert data.name == "blocks"
+    assert [case.case_id for case in data.cases] == ["a_1", "a_2", "a_3"]
+    assert {case.modality for case in data.cases} == {"MR"}
+    volume, label = data.cases[1].read()
+    image, expected = block_arrays(seed=1)
+    assert np.array_equal(volume.array, image.astype(np.int16))
+    assert np.array_equal(label, expected)
+    assert volume.modality == "MR"
+    assert volume.grid.shape_dhw == SHAPE
+
+
+def test_a_name_can_be_given_and_cases_limited(folder):
+    (data,) = open_data([f"mine={folder}"], split="all", limit=2)
+    assert data.name == "mine"
+    assert len(data.cases) == 2
+
+
+def test_other_files_are_other_data(folder):
+    (before,) = open_data([str(folder)], split="all")
+    (again,) = open_data([str(folder)], split="all", limit=1)
+    assert before.content_hash == again.content_hash
+    file = next((folder / "imagesTr").iterdir())
+    file.write_bytes(file.read_bytes() + b"\0")
+    (after,) = open_data([str(folder)], split="all")
+    assert before.content_hash != after.content_hash
+
+
+@pytest.mark.parametrize(
+    ("words", "split", "message"),
+    [
+        ([], "all", "give --data"),
+        (["{}"], "test", "has no splits, so there is no 'test'"),
+        (["{}", "{}"], "all", "two data sets are called 'blocks'"),
+        (["{}/imagesTr"], "all", "is no data set"),
+        (["{}/nowhere"], "all", "is no data set"),
+    ],
+)
+def test_what_is_no_data_is_refused(folder, words, split, message):
+    with pytest.raises(ConfigError, match=message):
+        open_data([word.format(folder) for word in words], split=split)
