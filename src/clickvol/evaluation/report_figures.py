@@ -12,7 +12,7 @@ from clickvol.errors import ConfigError
 from clickvol.evaluation.measures import DICE
 from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.series import main_placement, ordered
-from clickvol.evaluation.summary import ScoreRow, Summary
+from clickvol.evaluation.summary import ScoreRow, Statistic, Summary
 from clickvol.volumes.atomic import atomic_path
 
 # Told apart also by the colour-blind (M. Okabe and K. Ito, Color universal design, 2008); without their yellow,
@@ -83,14 +83,19 @@ def _matplotlib_figure() -> Callable[..., Any]:
 
 
 def _panels(
-    titles: Sequence[str], *, size_inches: tuple[float, float] = _PANEL_INCHES, legend_rows: int = 0
+    titles: Sequence[str],
+    *,
+    size_inches: tuple[float, float] = _PANEL_INCHES,
+    least_height: float = 0.0,
+    more_width: float = 0.0,
 ) -> tuple[Any, list[_Axes]]:
-    """Return a figure with one panel per title, up to three in a row."""
+    """Return a figure with one panel per title, up to three in a row; more width is for a legend, in inches."""
     columns = min(3, len(titles))
     rows = math.ceil(len(titles) / columns)
     width, height = size_inches
     figure = _matplotlib_figure()(
-        figsize=(width * columns, height * rows + 0.28 * legend_rows), layout="constrained"
+        figsize=(width * columns + more_width, max(height * rows, least_height)),
+        layout="constrained",
     )
     figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -109,47 +114,74 @@ def _look(model: str, models: Sequence[str]) -> dict[str, Any]:
     return {
         "color": _COLOURS[index % len(_COLOURS)],
         "linestyle": _DASHES[index // len(_COLOURS) % len(_DASHES)],
+        "marker": _MARKERS[index % len(_MARKERS)],
     }
 
 
 def _click_curve(rows: Sequence[ScoreRow], models: Sequence[str]) -> Any:  # noqa: ANN401  # matplotlib's
-    """Mean Dice over clicks with its interval; a model without clicks is a level."""
+    """Mean Dice over clicks with its interval; a model without clicks is a level, its interval at the right."""
     data = list(dict.fromkeys(row.data for row in rows))
     titles = [f"{name}\n{_count([row for row in rows if row.data == name])}" for name in data]
-    figure, panels = _panels(titles, legend_rows=math.ceil(len(models) / 3))
+    labels = {
+        model: model
+        if any(row.num_clicks for row in rows if row.model == model)
+        else f"{model} (no click)"
+        for model in models
+    }
+    longest = max(map(len, labels.values()))
+    figure, panels = _panels(
+        titles, least_height=0.6 + 0.21 * len(models), more_width=0.7 + 0.085 * longest
+    )
     handles: dict[str, Any] = {}
     for panel, name in zip(panels, data, strict=True):
         here = [row for row in rows if row.data == name]
         clicks = sorted({row.num_clicks for row in here} - {0}) or [0]
-        for model in models:
-            own = [row for row in here if row.model == model]
-            drawn = [(row.num_clicks, row.statistics[DICE.name]) for row in own]
-            if not drawn:
-                continue
-            look = _look(model, models)
-            if drawn[0][0] == 0:  # as wide as the panel
-                drawn = [(n, drawn[0][1]) for n in (clicks[0], clicks[-1])]
-            marker = _MARKERS[models.index(model) % len(_MARKERS)] if own[0].num_clicks else None
-            x = [n for n, _ in drawn]
-            (handles[model],) = panel.plot(
-                x, [s.mean for _, s in drawn], marker=marker, markersize=5, linewidth=1.8, **look
-            )
-            low = [s.low if s.low is not None else s.mean for _, s in drawn]
-            high = [s.high if s.high is not None else s.mean for _, s in drawn]
-            if len(set(x)) > 1:
-                panel.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        step = 0.025 * max(clicks[-1] - clicks[0], 1)
+        for rank, model in enumerate(models):
+            means = [
+                (row.num_clicks, row.statistics[DICE.name]) for row in here if row.model == model
+            ]
+            if means:
+                handles[model] = _curve(
+                    panel, means, clicks, _look(model, models), clicks[-1] + step * (rank + 1)
+                )
         panel.set_xticks(clicks)
         panel.set_xlabel("clicks")
         panel.set_ylabel("mean Dice, 95 % interval")
         panel.set_ylim(0, 1)
-    labels = [
-        f"{model} (no click)" if all(r.num_clicks == 0 for r in rows if r.model == model) else model
-        for model in handles
-    ]
     figure.legend(
-        handles.values(), labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9
+        handles.values(),
+        [labels[model] for model in handles],
+        loc="outside right upper",
+        frameon=False,
+        fontsize=9,
     )
     return figure
+
+
+def _curve(
+    panel: _Axes,
+    means: list[tuple[int, Statistic]],
+    clicks: Sequence[int],
+    look: dict[str, Any],
+    bar_at: float,
+) -> Any:  # noqa: ANN401  # matplotlib's
+    """Draw one model: a band around a curve, or a level or point with a bar at a place on the x axis."""
+    if len(means) > 1:
+        found = [(n, s.low, s.high) for n, s in means if s.low is not None]
+        if found:
+            x, low, high = zip(*found, strict=True)
+            panel.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+    else:
+        num_clicks, one = means[0]
+        if one.low is not None:
+            panel.vlines(bar_at, one.low, one.high, color=look["color"], linewidth=1.8)
+        if num_clicks == 0:  # as wide as the panel
+            means, look = [(clicks[0], one), (clicks[-1], one)], look | {"marker": None}
+    (line,) = panel.plot(
+        [n for n, _ in means], [s.mean for _, s in means], markersize=5, linewidth=1.8, **look
+    )
+    return line
 
 
 def _count(rows: Sequence[ScoreRow]) -> str:
@@ -247,7 +279,8 @@ def _bland_altman(records: Sequence[ClickScore], models: Sequence[str]) -> Any: 
         f"{_label(model, clicks[model])}\n{_count_cases([r for r in records if r.model == model])}"
         for model in models
     ]
-    figure, panels = _panels(titles, legend_rows=1 if len(data) > 1 else 0)
+    longest = max(map(len, data)) if len(data) > 1 else 0
+    figure, panels = _panels(titles, more_width=0.7 + 0.085 * longest if longest else 0.0)
     for panel, model in zip(panels, models, strict=True):
         every, x = [], []
         for number, name in enumerate(data):
@@ -278,7 +311,7 @@ def _bland_altman(records: Sequence[ClickScore], models: Sequence[str]) -> Any: 
         panel.set_ylabel("mask minus true volume (ml)")
     if len(data) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
