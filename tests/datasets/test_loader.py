@@ -96,13 +96,21 @@ def test_nothing_to_train_on_is_refused():
 
 
 def test_batch_indices_count_on_from_the_first_step():
-    assert list(batch_indices(0, 3, 2)) == [[0, 1], [2, 3], [4, 5]]
-    assert list(batch_indices(2, 3, 2)) == [[4, 5]]
-    assert list(batch_indices(3, 3, 2)) == []
+    assert list(batch_indices(range(3), 2)) == [[0, 1], [2, 3], [4, 5]]
+    assert list(batch_indices(range(5, 6), 3)) == [[15, 16, 17]]
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_numbers():
-    assert [*batch_indices(0, 4, 3), *batch_indices(4, 9, 3)] == list(batch_indices(0, 9, 3))
+    parts = [*batch_indices(range(4), 3), *batch_indices(range(4, 9), 3)]
+    assert parts == list(batch_indices(range(9), 3))
+
+
+def test_processes_and_rounds_share_the_samples_of_one_larger_batch():
+    whole = list(batch_indices(range(2), 6))
+    split = [list(batch_indices(range(2), 2, rank=r, count=3)) for r in range(3)]
+    assert [a + b + c for a, b, c in zip(*split, strict=True)] == whole
+    rounds = list(batch_indices(range(6), 2))
+    assert [[*a, *b, *c] for a, b, c in (rounds[:3], rounds[3:])] == whole
 
 
 # -- reading ----------------------------------------------------------------------------------------

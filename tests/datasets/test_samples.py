@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.samples import MAX_CLICKS, draw_sample, spoiled_mask, stack
+from clickvol.datasets.samples import MAX_CLICKS, MAX_EXTRA_CLICKS, draw_sample, spoiled_mask, stack
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.metrics.overlap import dice
 from clickvol.preprocessing.intensity import IntensityScale
@@ -105,7 +105,7 @@ def test_the_click_of_a_fitted_look_wanders_within_its_bound(box_case, plain):
     assert (np.abs(away).max(axis=0) > 0.2).all()
 
 
-def test_padding_stands_behind_the_clicks_and_one_slot_stays_free(phantom_case):
+def test_padding_stands_behind_the_clicks_and_slots_stay_free_for_corrections(phantom_case):
     config = SamplingSection(extra_click_share=1.0)
     counts = set()
     for seed in range(60):
@@ -116,7 +116,7 @@ def test_padding_stands_behind_the_clicks_and_one_slot_stays_free(phantom_case):
         assert sample.labels[0] == 1
         assert (sample.labels[count:] == -1).all()
         assert (sample.points_dhw[count:] == 0).all()
-    assert max(counts) == MAX_CLICKS - 1
+    assert max(counts) == MAX_EXTRA_CLICKS + 1 < MAX_CLICKS
 
 
 def test_further_clicks_carry_the_sign_of_the_label_under_them(phantom_case):

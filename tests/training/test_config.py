@@ -1,7 +1,7 @@
 import pytest
 
 from clickvol.errors import ConfigError
-from clickvol.training.config import read_train_config
+from clickvol.training.read_config import read_train_config
 
 
 @pytest.fixture
@@ -45,9 +45,15 @@ def test_overrides_are_values_as_in_toml_or_bare_words(config_path):
     [
         ("optimiser.steps=0", r"optimiser\.steps: "),
         ("optimiser.steps=many", r"optimiser\.steps: "),
-        ("optimiser.novelty=1", r"optimiser\.novelty: "),
-        ("novelty.a=1", "novelty: "),
-        ("run.precision=float16", r"run\.precision: "),
+        ("optimiser.novelty=1", r"optimiser\.novelty is not known.* known here are .*weight_decay"),
+        (
+            "novelty.a=1",
+            "novelty is not known; known here are data, model, optimiser, run, sampling",
+        ),
+        ("sampling.novelty=1", "sampling.*novelty is not known.*first_zoom"),
+        ("run.precision=float8", r"run\.precision: "),
+        ("run.keep=best", r"run: run\.keep is best, so run\.validate_every must be above 0"),
+        ("optimiser.epochs=3", r"optimiser: give optimiser\.steps or optimiser\.epochs, one"),
         ("data.phantom_share=1.5", r"data\.phantom_share: "),
         ("optimiser.steps", "--set takes section.field=value"),
         ("=1", "--set takes section.field=value"),
@@ -79,3 +85,17 @@ def test_a_missing_section_is_named(tmp_path):
     path.write_text("[model]\nid = 't'\ntitle = 't'\npreset = 'tiny'\n")
     with pytest.raises(ConfigError, match="optimiser: Field required"):
         read_train_config(path, [])
+
+
+def test_a_way_of_sampling_has_its_own_keys(config_path):
+    content = config_path.read_text().replace("corrected_click_share = 0.5", 'kind = "windows"')
+    config_path.write_text(content)
+    config = read_train_config(config_path, ["sampling.voxel_mm=2.0"])
+    assert config.sampling.voxel_mm == 2.0
+    with pytest.raises(
+        ConfigError, match=r"sampling\.prior_share is not known; .*foreground_share"
+    ) as caught:
+        read_train_config(config_path, ["sampling.prior_share=0.1"])
+    assert "first_zoom" not in str(caught.value)
+    with pytest.raises(ConfigError, match="sampling"):
+        read_train_config(config_path, ["sampling.kind=novelty"])

@@ -8,10 +8,16 @@ from clickvol.datasets.samples import MAX_CLICKS, TrainingSample
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.shapes import PADDING_LABEL
-from clickvol.training.config import OptimiserSection, TrainConfig
-from clickvol.training.loop import fit, learning_rate
+from clickvol.training.checkpoints import Checkpoints
+from clickvol.training.config import TrainConfig
+from clickvol.training.loop import Harness, fit
+from clickvol.training.processes import Processes
+from clickvol.training.run_log import RunLog
+from clickvol.training.schedule import Schedule
 from clickvol.training.state import TrainState
+from clickvol.training.step import TrainingStep
 from reference.compare import noise
+from reference.training_batches import training_batch
 
 
 def make_config(**sections):
@@ -45,39 +51,22 @@ def make_batch(seed=0):
     return TrainingSample(patch, label, points, labels, torch.zeros(2, 1, 16, 16, 16))
 
 
-def run(state, batches, config, folder, recipe=None):
+def run(state, batches, config, folder, recipe=None, text=None):
     reported = []
-    fit(
-        state,
-        batches,
-        config,
-        recipe or promise3d_recipe("clickvol", "tiny"),
-        checkpoint=folder / "checkpoint.pt",
-        fingerprint="f",
-        report=reported.append,
-    )
+    folder.mkdir(exist_ok=True)
+    recipe = recipe or promise3d_recipe("clickvol", "tiny")
+    step = TrainingStep(state.network, recipe, config.sampling, config.run.seed, text)
+    with RunLog(folder, state.step) as log:
+        harness = Harness(
+            processes=Processes(0, 1, torch.device("cpu")),
+            schedule=Schedule(config.optimiser.steps, 1),
+            checkpoints=Checkpoints(folder, "f"),
+            log=log,
+            validator=None,
+            report=reported.append,
+        )
+        fit(state, step, batches, config, harness)
     return reported
-
-
-def test_the_rate_rises_linearly_then_falls_as_a_cosine():
-    config = OptimiserSection(steps=110, warmup_steps=10, learning_rate=2.0)
-    assert learning_rate(0, config) == pytest.approx(0.2)
-    assert learning_rate(4, config) == pytest.approx(1.0)
-    assert learning_rate(9, config) == pytest.approx(2.0)
-    assert learning_rate(10, config) == pytest.approx(2.0)
-    # A quarter, a half, all of the way: (1 + cos) / 2 of 99 %, above 1 %.
-    quarter = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi / 4))
-    assert learning_rate(35, config) == pytest.approx(2 * quarter)
-    assert learning_rate(60, config) == pytest.approx(2 * (0.01 + 0.99 / 2))
-    assert learning_rate(110, config) == pytest.approx(0.02)
-    assert learning_rate(10_000, config) == pytest.approx(0.02)
-
-
-def test_a_schedule_that_is_all_warm_up_has_no_division_by_zero():
-    config = OptimiserSection(steps=5, warmup_steps=5, learning_rate=1.0)
-    assert [learning_rate(s, config) for s in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert learning_rate(5, config) == pytest.approx(1.0)
-    assert learning_rate(0, OptimiserSection(steps=5, warmup_steps=0, learning_rate=1.0)) == 1.0
 
 
 def test_each_step_uses_its_rate(tmp_path):
@@ -183,7 +172,7 @@ def test_bfloat16_trains_too(tmp_path, log_every_second_step):
 def test_checkpoints_come_at_their_steps_and_at_the_end(tmp_path, monkeypatch):
     steps = []
     monkeypatch.setattr(
-        "clickvol.training.loop.save_state", lambda state, *_: steps.append(state.step)
+        "clickvol.training.checkpoints.Checkpoints.save", lambda _, state: steps.append(state.step)
     )
     run(make_state(), [make_batch()] * 5, make_config(run={"checkpoint_every": 2}), tmp_path)
     assert steps == [2, 4, 5]
@@ -214,3 +203,45 @@ def test_a_published_recipe_draws_its_own_clicks(monkeypatch, tmp_path):
     assert prompts.labels[1].tolist() == [0] * 20 + [PADDING_LABEL] * 10
     d, h, w = prompts.points_dhw[0, :10].long().T
     assert batch.label[0, 0, d, h, w].all()
+
+
+def test_rounds_of_a_step_are_one_larger_batch(tmp_path):
+    weights = []
+    for accumulate, batches in (
+        (1, [training_batch(2)]),
+        (2, [training_batch(2, only=n) for n in (0, 1)]),
+    ):
+        state = make_state()
+        config = make_config(optimiser={"accumulate": accumulate, "learning_rate": 1e-3})
+        run(state, batches * 2, config, tmp_path / str(accumulate))
+        assert state.step == 2
+        weights.append(state.network.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=5e-4)
+
+
+def test_a_round_that_is_left_over_is_no_step(tmp_path):
+    state = make_state()
+    run(state, [make_batch()] * 3, make_config(optimiser={"accumulate": 2}), tmp_path)
+    assert state.step == 1
+
+
+def test_each_part_is_clipped_by_itself(tmp_path):
+    state = make_state()
+    change = {"max_gradient_norm": 1e-3, "clipping": "parts"}
+    run(state, [make_batch()], make_config(optimiser=change), tmp_path)
+    norms = {
+        name: float(torch.stack([p.grad.square().sum() for p in part.parameters()]).sum().sqrt())
+        for name, part in state.network.named_children()
+    }
+    assert set(norms) >= {"image_encoder", "prompt_encoder", "mask_decoder"}
+    assert list(norms.values()) == pytest.approx([1e-3] * len(norms), rel=1e-3)
+
+
+def test_float16_scales_the_loss_and_leaves_gradients_as_they_are(tmp_path):
+    state = make_state()
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    run(state, [make_batch()], make_config(run={"precision": "float16"}), tmp_path)
+    squares = [p.grad.square().sum() for p in state.network.parameters()]
+    assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(1.0, rel=1e-3)
+    assert state.step == 1

@@ -18,6 +18,16 @@ from clickvol.weights.load import load_model, network_config
 
 pytestmark = pytest.mark.slow
 
+FILES = {
+    ".lock",
+    "checkpoint.pt",
+    "config.json",
+    "provenance.json",
+    "t.json",
+    "t.safetensors",
+    "tensorboard",
+}
+
 
 def weights_of(folder):
     return (folder / "t.safetensors").read_bytes()
@@ -37,8 +47,7 @@ def whole_run(write_config, log_every_second_step):
 
 def test_a_run_leaves_log_checkpoint_configuration_and_model(whole_run):
     folder = whole_run[1]
-    names = ["checkpoint.pt", "config.json", "log.jsonl", "t.json", "t.safetensors"]
-    assert sorted(p.name for p in folder.iterdir()) == names
+    assert {p.name for p in folder.iterdir()} == FILES | {"log.jsonl"}
     assert log_steps(folder) == [2, 4, 6, 8]
     assert json.loads((folder / "config.json").read_text())["run"]["seed"] == 3
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 8
@@ -220,6 +229,5 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     whole_path, whole_folder = write_config("not-killed")
     train_from_config(whole_path, overrides, max_steps=done + 2)
     assert weights_of(folder) == weights_of(whole_folder)
-    names = {p.name for p in folder.iterdir()} - {"log.jsonl"}
-    assert names == {"checkpoint.pt", "config.json", "t.json", "t.safetensors"}
+    assert {p.name for p in folder.iterdir()} - {"log.jsonl"} == FILES
     assert load_model(folder, device="cpu").card.id == "t"

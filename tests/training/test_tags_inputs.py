@@ -10,7 +10,8 @@ from clickvol.datasets.organs import OrganPlan
 from clickvol.errors import ConfigError, ModelNotFoundError, WeightsUnavailableError
 from clickvol.image_encoders.text_bank import TextBank, sentences_sha256
 from clickvol.methods.tags import tags_recipe
-from clickvol.training.config import TrainConfig, read_train_config
+from clickvol.training.config import TrainConfig
+from clickvol.training.read_config import read_train_config
 from clickvol.training.run import train_from_config
 from clickvol.training.tags_inputs import load_text_bank, organ_plan, tags_notes
 from clickvol.weights.card import read_card

@@ -1,5 +1,7 @@
 """`clickvol train`: train a model from a configuration file."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +23,60 @@ def train(
         int | None, typer.Option(metavar="N", min=1, help="Stop after this step.")
     ] = None,
 ) -> None:
-    """Train a model; a run that was stopped goes on where it was."""
+    """Train a model; a run that was stopped goes on where it was.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m clickvol train CONFIG
+    """
     from clickvol.training.run import train_from_config
 
-    card = train_from_config(
-        config, overrides or [], fresh=not resume, max_steps=steps, report=_report
+    with _show_figures() as report:
+        card = train_from_config(
+            config, overrides or [], fresh=not resume, max_steps=steps, report=report
+        )
+    if card.is_file():
+        typer.echo(f"{card}: the model's card; use it with clickvol segment --model {card}")
+
+
+@contextlib.contextmanager
+def _show_figures() -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a bar with the time that is left on a terminal, and a line per report elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
     )
-    typer.echo(f"{card}: the model's card; use it with clickvol segment --model {card}")
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _print_line
+        return
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  Dice {task.fields[dice]:.3f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("training", total=None, loss=float("nan"), dice=float("nan"))
+
+        def show(figures: dict[str, float]) -> None:
+            progress.update(
+                bar,
+                completed=figures["step"],
+                total=figures["num_steps"],
+                loss=figures["loss"],
+                dice=figures["dice"],
+            )
+
+        yield show
 
 
-def _report(figures: dict[str, float]) -> None:
+def _print_line(figures: dict[str, float]) -> None:
     typer.echo("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), err=True)

@@ -6,10 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from clickvol.datasets.implants import draw_implant_sample
 from clickvol.datasets.msd import CaseRecord
 from clickvol.datasets.organs import OrganPlan, check_one_grid, read_organ
+from clickvol.datasets.published_samples import draw_published_sample
 from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sample
-from clickvol.datasets.sampling import SamplingSection
+from clickvol.datasets.sampling import AnySampling, PublishedSampling, WindowSampling
+from clickvol.datasets.window_samples import draw_window_sample
 from clickvol.errors import ConfigError
 from clickvol.preprocessing.channels import stand_in_organ
 from clickvol.volumes.formats import read_volume
@@ -39,7 +42,7 @@ class SampleStream(Dataset[TrainingSample]):
         *,
         phantom_share: float,
         patch_shape_dhw: tuple[int, int, int],
-        sampling: SamplingSection,
+        sampling: AnySampling,
         seed: int,
         length: int,
         num_channels: int = 1,
@@ -68,9 +71,30 @@ class SampleStream(Dataset[TrainingSample]):
         else:
             pool = self._pools[rng.integers(len(self._pools))]
         case = pool[rng.choice(len(pool), p=_shares(pool, self._sampling.small_object_exponent))]
-        return draw_sample(
+        return draw_any_sample(
             case, self._patch_shape_dhw, self._sampling, rng, num_channels=self._num_channels
         )
+
+
+def draw_any_sample(
+    case: LabelledVolume,
+    patch_shape_dhw: tuple[int, int, int],
+    sampling: AnySampling,
+    rng: np.random.Generator,
+    *,
+    num_channels: int = 1,
+) -> TrainingSample:
+    """Draw a sample the way that `sampling` says; see there."""
+    shape, channels = patch_shape_dhw, num_channels
+    if isinstance(sampling, WindowSampling):
+        return draw_window_sample(case, shape, sampling, rng, num_channels=channels)
+    if isinstance(sampling, PublishedSampling):
+        return draw_published_sample(case, shape, sampling, rng, num_channels=channels)
+    if sampling.implant_share and rng.random() < sampling.implant_share:
+        implanted = draw_implant_sample(case, shape, sampling, rng, num_channels=channels)
+        if implanted is not None:
+            return implanted
+    return draw_sample(case, shape, sampling, rng, num_channels=channels)
 
 
 def _shares(pool: Sequence[LabelledVolume], exponent: float) -> NDArray[np.float64]:
@@ -79,10 +103,20 @@ def _shares(pool: Sequence[LabelledVolume], exponent: float) -> NDArray[np.float
     return np.asarray(weights / weights.sum())
 
 
-def batch_indices(first_step: int, last_step: int, batch_size: int) -> Iterator[list[int]]:
-    """Yield the sample numbers of each step from `first_step` on."""
-    for step in range(first_step, last_step):
-        yield list(range(step * batch_size, (step + 1) * batch_size))
+def batch_indices(
+    rounds: range, batch_size: int, *, rank: int = 0, count: int = 1
+) -> Iterator[list[int]]:
+    """Yield the sample numbers of each forward pass of one process.
+
+    Args:
+        rounds: forward passes of the run, counted over all steps.
+        batch_size: samples per pass and process.
+        rank: number of the process.
+        count: processes; in each pass together they take count x batch_size samples that follow one another.
+    """
+    for number in rounds:
+        first = (number * count + rank) * batch_size
+        yield list(range(first, first + batch_size))
 
 
 def read_labelled(

@@ -8,6 +8,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clickvol.datasets.augment import (
+    bend_at,
+    displacement,
+    shape_of,
+    smooth_noise,
+    spoil_intensity,
+    turned,
+)
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
@@ -20,8 +28,11 @@ from clickvol.volumes.volume import Volume
 
 _Array32 = NDArray[np.float32]
 
-MAX_CLICKS = 6
-"""Slots for clicks in a sample; one is kept free for a correction."""
+MAX_CLICKS = 12
+"""Slots for clicks in a sample; those that are not drawn with it are free for corrections."""
+
+MAX_EXTRA_CLICKS = 4
+"""Most clicks that are drawn beside the first one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +88,16 @@ class TrainingSample:
     labels: Tensor
     prior: Tensor
 
+    def to(self, device: torch.device) -> "TrainingSample":
+        """Return the sample on a device."""
+        return TrainingSample(
+            patch=self.patch.to(device, non_blocking=True),
+            label=self.label.to(device, non_blocking=True),
+            points_dhw=self.points_dhw.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            prior=self.prior.to(device, non_blocking=True),
+        )
+
 
 def draw_sample(
     case: LabelledVolume,
@@ -88,12 +109,12 @@ def draw_sample(
 ) -> TrainingSample:
     """Draw a sample: a random voxel of the object is clicked, the field of view is laid around it."""
     voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
-    kept, scan_grid = _cut(case, config, rng)
+    kept, scan_grid = cut_around_object(case, config.cut_share, config.max_cut_mm, rng)
     click = case.volume.grid.to_world(VoxelPoint(*(voxel + rng.uniform(-0.5, 0.5, 3)).tolist()))
     is_first_look = rng.random() < config.first_look_share
     field = _choose_field(case, click, patch_shape_dhw, config, rng, first_look=is_first_look)
-    grid = _turned(field.grid(), click, config, rng)
-    bend = _displacement(patch_shape_dhw, config.elastic_voxels, rng)
+    grid = turned(field.grid(), click, config.rotation_degrees, config.stretch, rng)
+    bend = displacement(patch_shape_dhw, config.elastic_voxels, rng)
 
     def cut_out(array: NDArray[np.generic], outside_value: float) -> _Array32:
         return extract(
@@ -103,39 +124,86 @@ def draw_sample(
     image = cut_out(case.volume.array, case.outside_value)
     soft = cut_out(case.label, 0.0)
     label = soft > 0.5
-    patch = _spoil_intensity(case.scale.normalise(image), rng)[None]
+    patch = spoil_intensity(case.scale.normalise(image), rng)[None]
     if num_channels > 1:
         organ = None if case.organ is None else cut_out(case.organ, 0.0)
         patch = with_organ_channel(patch[0], organ)
     centre = grid.to_voxel(click)
-    first = PatchPoint(*(centre.as_array() - _bend_at(bend, centre)).tolist())
-    points, signs = extra_clicks(first, label, MAX_CLICKS - 1, config.extra_click_share, rng)
+    first = PatchPoint(*(centre.as_array() - bend_at(bend, centre)).tolist())
+    points, signs = extra_clicks(first, label, MAX_EXTRA_CLICKS + 1, config.extra_click_share, rng)
     prior = np.zeros(patch_shape_dhw, dtype=np.float32)
     if not is_first_look and rng.random() < config.prior_share:
         prior = spoiled_mask(soft, rng)
+    return clicked_sample(torch.from_numpy(patch), label, points, signs, torch.from_numpy(prior))
+
+
+def clicked_sample(
+    patch: Tensor,
+    label: NDArray[np.bool_],
+    points: list[PatchPoint],
+    signs: list[int],
+    prior: Tensor,
+) -> TrainingSample:
+    """Put a sample together.
+
+    Args:
+        patch: (C, D, H, W).
+        label: (D, H, W).
+        points: at most MAX_CLICKS clicks.
+        signs: 1 inside or 0 beside, for each.
+        prior: (D, H, W) in [-1, 1].
+    """
     filled = torch.full((MAX_CLICKS,), PADDING_LABEL, dtype=torch.int64)
-    filled[: len(signs)] = torch.tensor(signs)
+    filled[: len(signs)] = torch.tensor(signs, dtype=torch.int64)
     places = torch.zeros(MAX_CLICKS, 3)
-    places[: len(points)] = torch.tensor(
-        np.array([p.as_array() for p in points]), dtype=torch.float32
-    )
+    if points:
+        places[: len(points)] = torch.tensor(
+            np.array([p.as_array() for p in points]), dtype=torch.float32
+        )
     return TrainingSample(
-        patch=torch.from_numpy(patch),
+        patch=patch,
         label=torch.from_numpy(label.astype(np.uint8))[None],
         points_dhw=places,
         labels=filled,
-        prior=torch.from_numpy(prior)[None],
+        prior=prior[None],
     )
 
 
-def _cut(
-    case: LabelledVolume, config: SamplingSection, rng: np.random.Generator
+def unclicked_sample(
+    patch: Tensor,
+    label: NDArray[np.bool_],
+    num_channels: int,
+    organ: _Array32 | None = None,
+) -> TrainingSample:
+    """Put a sample without clicks together.
+
+    Args:
+        patch: (D, H, W), normalised.
+        label: (D, H, W).
+        num_channels: that the network takes.
+        organ: (D, H, W) organ mask for two channels; None lays the scan there.
+    """
+    channels = patch[None]
+    if num_channels > 1:
+        channels = torch.from_numpy(with_organ_channel(patch.numpy(), organ))
+    return clicked_sample(channels, label, [], [], torch.zeros(patch.shape))
+
+
+def cut_around_object(
+    case: LabelledVolume, share: float, max_cut_mm: float, rng: np.random.Generator
 ) -> tuple[tuple[slice, slice, slice], VolumeGrid]:
-    """Return what is kept of a scan and its grid: in some samples sides are cut off, never the object."""
+    """Return what is kept of a scan and its grid: in some samples sides are cut off, never the object.
+
+    Args:
+        case: the scan.
+        share: part of the samples that are cut.
+        max_cut_mm: most that is cut off a side.
+        rng: source of the randomness.
+    """
     grid = case.volume.grid
-    if rng.random() >= config.cut_share:
+    if rng.random() >= share:
         return (slice(None), slice(None), slice(None)), grid
-    most = config.max_cut_mm / grid.spacing_dhw_mm
+    most = max_cut_mm / grid.spacing_dhw_mm
     first = case.object_voxels_dhw.min(axis=0)
     last = case.object_voxels_dhw.max(axis=0)
     start = np.minimum(rng.uniform(0, most), first).astype(int)
@@ -144,7 +212,7 @@ def _cut(
     d, h, w = (slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
     affine = np.array(grid.affine_ras_mm)
     affine[:3, 3] += affine[:3, :3] @ start
-    return (d, h, w), VolumeGrid(_triple(case.label[d, h, w]), affine)
+    return (d, h, w), VolumeGrid(shape_of(case.label[d, h, w]), affine)
 
 
 def _choose_field(
@@ -170,73 +238,6 @@ def _choose_field(
     return FieldOfView(WorldPointRAS(*centre.tolist()), voxel_mm, shape)
 
 
-def _turned(
-    grid: VolumeGrid, pivot: WorldPointRAS, config: SamplingSection, rng: np.random.Generator
-) -> VolumeGrid:
-    """Rotate, stretch and mirror a patch grid about the click."""
-    angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_degrees)
-    change = np.eye(3)
-    for axis, angle in enumerate(angles):
-        a, b = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-        change = change @ turn
-    change = change @ np.diag(
-        np.exp(rng.uniform(-1, 1, 3) * config.stretch) * rng.choice([-1.0, 1.0], 3)
-    )
-    affine = np.array(grid.affine_ras_mm)
-    centre = pivot.as_array()
-    affine[:3, :3] = change @ affine[:3, :3]
-    affine[:3, 3] = change @ (affine[:3, 3] - centre) + centre
-    return VolumeGrid(grid.shape_dhw, affine)
-
-
-def _smooth_noise(
-    channels: int, shape: tuple[int, int, int], cells: int, rng: np.random.Generator
-) -> _Array32:
-    """Return (channels, *shape) of standard normal noise on `cells`^3 nodes, trilinear between."""
-    nodes = torch.from_numpy(rng.standard_normal((1, channels, cells, cells, cells), np.float32))
-    field = F.interpolate(nodes, size=shape, mode="trilinear", align_corners=True)
-    return np.asarray(field[0].numpy(), dtype=np.float32)
-
-
-def _displacement(
-    shape: tuple[int, int, int], sigma_voxels: float, rng: np.random.Generator
-) -> _Array32 | None:
-    if sigma_voxels == 0 or rng.random() < 0.3:
-        return None
-    return _smooth_noise(3, shape, 5, rng) * np.float32(sigma_voxels)
-
-
-def _bend_at(bend: _Array32 | None, place: VoxelPoint) -> NDArray[np.float64]:
-    """Return the displacement next to a patch place, to first order the way back."""
-    if bend is None:
-        return np.zeros(3)
-    index = np.clip(np.rint(place.as_array()), 0, np.array(bend.shape[1:]) - 1).astype(int)
-    return bend[:, index[0], index[1], index[2]].astype(np.float64)
-
-
-def _spoil_intensity(patch: _Array32, rng: np.random.Generator) -> _Array32:
-    """Change contrast, brightness, sharpness and noise of a normalised patch."""
-    patch = patch * np.float32(rng.uniform(0.8, 1.25)) + np.float32(rng.uniform(-0.2, 0.2))
-    if rng.random() < 0.3:
-        # Gamma on the range of the patch.
-        low, span = patch.min(), np.ptp(patch) + 1e-6
-        patch = low + span * ((patch - low) / span) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
-    if rng.random() < 0.3:
-        patch = patch + _smooth_noise(1, _triple(patch), 3, rng)[0] * np.float32(0.2)
-    if rng.random() < 0.2:
-        blurred = F.avg_pool3d(
-            torch.from_numpy(patch)[None, None], 3, stride=1, padding=1, count_include_pad=False
-        )[0, 0]
-        patch = blurred.numpy()
-    if rng.random() < 0.5:
-        noise = rng.standard_normal(patch.shape, np.float32)
-        patch = patch + noise * np.float32(rng.uniform(0, 0.15))
-    return np.ascontiguousarray(patch, dtype=np.float32)
-
-
 def spoiled_mask(soft: _Array32, rng: np.random.Generator) -> _Array32:
     """Return what a coarser look might have found: (D, H, W) in [-1, 1], from a label in [0, 1].
 
@@ -248,14 +249,9 @@ def spoiled_mask(soft: _Array32, rng: np.random.Generator) -> _Array32:
     blurred = F.avg_pool3d(mask, size, stride=1, padding=size // 2, count_include_pad=False)[
         0, 0
     ].numpy()
-    error = _smooth_noise(1, _triple(soft), int(rng.integers(5, 10)), rng)[0]
+    error = smooth_noise(1, shape_of(soft), int(rng.integers(5, 10)), rng)[0]
     wrong = blurred + np.float32(rng.uniform(0, 0.3)) * error
     return np.asarray(np.clip(4 * (wrong - 0.5), -1, 1), dtype=np.float32)
-
-
-def _triple(array: NDArray[np.generic]) -> tuple[int, int, int]:
-    d, h, w = array.shape
-    return (d, h, w)
 
 
 def stack(samples: list[TrainingSample]) -> TrainingSample:

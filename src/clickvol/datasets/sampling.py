@@ -1,12 +1,15 @@
 """How training samples are drawn, as configuration."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SamplingSection(BaseModel):
-    """What a sample looks like. All choices of ours: no paper trains on several scales.
+    """A simulated user's looks at an object. All choices of ours: no paper trains on several scales.
 
     Attributes:
+        kind: tells this way from the others.
         small_object_exponent: a case is drawn with a probability that goes as its longest side to the
             minus this power; 0 draws all alike. Small tumours are rare among the large ones.
         first_voxel_mm: voxel side of the first look at a click.
@@ -25,12 +28,16 @@ class SamplingSection(BaseModel):
         stretch: largest relative change of scale per axis.
         elastic_voxels: standard deviation of the smooth displacement.
         extra_click_share: part of the samples with one to four clicks more, of both signs.
-        corrected_click_share: part of the steps that get one more click into the present error.
+        corrected_click_share: part of the steps that get further clicks into the present error.
+        max_corrected_clicks: most of those, one after the other; their number is uniform from 1 on.
         prior_share: part of the fitted samples that are given a spoiled mask as a prompt.
+        implant_share: part of the samples whose object is a synthetic tumour put into the real scan.
+        implant_extents_mm: shortest and longest mean diameter of those, log-uniform.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["clicked"] = "clicked"
     small_object_exponent: float = 0.0
     first_voxel_mm: float = 3.0
     first_zoom: tuple[float, float] = (0.87, 1.15)
@@ -46,4 +53,89 @@ class SamplingSection(BaseModel):
     elastic_voxels: float = 1.0
     extra_click_share: float = 0.4
     corrected_click_share: float = 0.35
+    max_corrected_clicks: int = Field(default=1, ge=1)
     prior_share: float = 0.35
+    implant_share: float = Field(default=0.0, ge=0, le=1)
+    implant_extents_mm: tuple[float, float] = (20.0, 120.0)
+
+
+class WindowSampling(BaseModel):
+    """Windows of one voxel size for networks that take no clicks, augmented as the clicked ones.
+
+    Attributes:
+        kind: tells this way from the others.
+        voxel_mm: voxel side; the network is slid over scans at the same one.
+        foreground_share: part of the windows laid around a voxel of the object; the others are laid around any
+            voxel of the scan. 2/3 in the released 3DSAM-adapter; nnU-Net has 1/3.
+        max_shift: how far the voxel may be from the middle, as part of the side.
+        small_object_exponent, cut_share, max_cut_mm, rotation_degrees, stretch, elastic_voxels: as in
+            `SamplingSection`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["windows"]
+    voxel_mm: float = Field(default=3.0, gt=0)
+    foreground_share: float = Field(default=2 / 3, ge=0, le=1)
+    max_shift: float = 0.3
+    small_object_exponent: float = 0.0
+    cut_share: float = 0.6
+    max_cut_mm: float = 40.0
+    rotation_degrees: float = 15.0
+    stretch: float = 0.15
+    elastic_voxels: float = 1.0
+
+
+class PublishedSampling(BaseModel):
+    """Patches and augmentations of the released ProMISe-3D, 3DSAM-adapter and TAGS (one loader).
+
+    There, each change interpolates the whole scan again; here all of them are one grid, and the scan is read
+    once. A patch at the border shows what the scan has there; the released loader cuts the scan to its
+    voxels above the lower clipping bound first.
+
+    Attributes:
+        kind: tells this way from the others.
+        voxel_mm: voxel side.
+        foreground_share: part of the patches around a voxel of the object: 2/3 as released, 1/2 in the text of
+            ProMISe-3D; the others are around a background voxel.
+        jitter_voxels: the patch is cut at random from one that is larger by this on each side:
+            (154 - 128) / 2.
+        shift_share, shift: part of the patches whose values are shifted, by up to this many HU.
+        geometry: "in_plane" (released for pancreas and colon: rotation about d, zoom of h and w) or "zoom"
+            (kidney and liver: one factor).
+        rotation_share, rotation_degrees: of "in_plane".
+        zoom_share, zoom: of either; 0.3 and [0.9, 1.1] for "in_plane", 0.8 and [0.85, 1.25] for "zoom".
+        flip_share: of each axis.
+        quarter_turn_share: part turned by 90, 180 or 270 degrees in the plane of d and h.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["published"]
+    voxel_mm: float = Field(default=1.0, gt=0)
+    foreground_share: float = Field(default=2 / 3, ge=0, le=1)
+    jitter_voxels: int = Field(default=13, ge=0)
+    shift_share: float = 0.5
+    shift: float = 20.0
+    geometry: Literal["in_plane", "zoom"] = "in_plane"
+    rotation_share: float = 0.3
+    rotation_degrees: float = 30.0
+    zoom_share: float = 0.3
+    zoom: tuple[float, float] = (0.9, 1.1)
+    flip_share: float = 0.5
+    quarter_turn_share: float = 0.5
+
+    @property
+    def small_object_exponent(self) -> float:
+        """All scans are drawn alike."""
+        return 0.0
+
+    @model_validator(mode="after")
+    def _zoom_is_a_range(self) -> Self:
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            msg = f"zoom is {self.zoom}, but takes a smallest and a largest factor above 0"
+            raise ValueError(msg)
+        return self
+
+
+AnySampling = SamplingSection | WindowSampling | PublishedSampling

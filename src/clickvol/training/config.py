@@ -1,18 +1,29 @@
 """The configuration of a training run: a TOML file, every field documented here."""
 
-import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from clickvol.datasets.sampling import SamplingSection
-from clickvol.errors import ConfigError
+from clickvol.datasets.sampling import PublishedSampling, SamplingSection, WindowSampling
 from clickvol.preprocessing.channels import OrganMaskSource
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Method3d = Literal[
+    "promise3d",
+    "sam3d_adapter",
+    "tags",
+    "dynunet",
+    "swin_unetr",
+    "unetr",
+    "uxnet3d",
+    "nnformer",
+]
+"""Ids of the systems for volumes and of the networks to compare with."""
 
 
 class ModelSection(_Section):
@@ -21,7 +32,7 @@ class ModelSection(_Section):
     Attributes:
         id: id of the model that comes out.
         title: one line for lists.
-        method: id of a 3D method.
+        method: id of a 3D method or of a network without clicks.
         preset: a preset of the method, see its page in `methods`: network, loss and training clicks.
         size: size of the network, see `methods.sizes`.
         notes: limits that a user of the model should know, one sentence each.
@@ -29,7 +40,7 @@ class ModelSection(_Section):
 
     id: str
     title: str
-    method: Literal["promise3d", "sam3d_adapter", "tags"] = "promise3d"
+    method: Method3d = "promise3d"
     preset: str = "clickvol"
     size: str = "small"
     notes: list[str] = []
@@ -39,7 +50,7 @@ class FolderSection(_Section):
     """One data set.
 
     Attributes:
-        path: folder in MSD layout below `data.root`.
+        path: folder below `data.root`: a prepared data set (`clickvol data prepare`), or one in MSD layout.
         modality: of its scans.
         source: its citation.
         tumour_label: value of the object in the labels; every value above 0 when not given.
@@ -57,7 +68,10 @@ class DataSection(_Section):
     Attributes:
         root: folder that the paths of `folders` are relative to; relative to the working folder.
         folders: labelled data sets; may be empty for phantoms only.
-        validation_patients: never trained on; scored with `benchmarks/score_patients.py`.
+        validation_patients: never trained on; prepared data sets say by their splits what is trained on.
+        fold: which split of prepared data sets.
+        intensity: "scan" for this package's own scale, "set" for the constants of prepared data sets:
+            published ones or those of their fingerprint.
         phantoms: number of synthetic scans, half CT and half MR; made once per run.
         phantom_share: part of the samples that come from phantoms.
     """
@@ -65,30 +79,55 @@ class DataSection(_Section):
     root: Path = Path()
     folders: list[FolderSection] = []
     validation_patients: tuple[str, ...] = ()
+    fold: int = Field(default=0, ge=0)
+    intensity: Literal["scan", "set"] = "scan"
     phantoms: int = Field(default=0, ge=0)
     phantom_share: float = Field(default=0.0, ge=0, le=1)
 
 
 class OptimiserSection(_Section):
-    """AdamW with a linear warm-up and a cosine decay.
+    """AdamW and its schedule.
 
     Attributes:
-        steps: length of the schedule in optimiser steps.
-        batch_size: samples per step.
-        learning_rate: peak; decays to 1 % of it.
-        warmup_steps: steps of the linear rise.
+        steps: length of the run in optimiser steps; or `epochs`, one of the two.
+        epochs: length in passes over the training scans, one sample per scan and pass.
+        batch_size: samples per process and forward pass.
+        accumulate: forward passes per optimiser step. A step sees batch_size x accumulate x processes
+            samples, the same ones however they are split.
+        learning_rate: highest rate.
+        schedule: "cosine" falls to `final_rate` at the end; "linear" falls by whole epochs to `final_rate`
+            after `linear_epochs`, as the published methods do, and the run may end before; "constant".
+        warmup_steps: steps of a linear rise before; 0 for none.
+        final_rate: last rate over the highest.
+        linear_epochs: see `schedule`; 500 in the released ProMISe-3D, 3DSAM-adapter and TAGS.
         weight_decay: decoupled.
         max_gradient_norm: clipping.
-        average_decay: of the exponential moving average of the weights, which is what is kept.
+        clipping: of the "whole" gradient, or of the image encoder's, the prompt encoder's and the decoder's
+            by themselves, "parts", as published.
+        average_decay: of the exponential moving average of the weights, which is what is kept; 0 keeps
+            the last weights, as published.
     """
 
-    steps: int = Field(gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
     batch_size: int = Field(default=2, gt=0)
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    weight_decay: float = 1e-2
-    max_gradient_norm: float = 1.0
-    average_decay: float = 0.998
+    accumulate: int = Field(default=1, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=200, ge=0)
+    final_rate: float = Field(default=0.01, ge=0, le=1)
+    linear_epochs: int = Field(default=500, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    clipping: Literal["whole", "parts"] = "whole"
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            msg = "give optimiser.steps or optimiser.epochs, one of the two"
+            raise ValueError(msg)
+        return self
 
 
 class RunSection(_Section):
@@ -98,8 +137,14 @@ class RunSection(_Section):
         folder: where log, checkpoints and the model go.
         seed: of everything.
         checkpoint_every: steps between checkpoints.
+        validate_every: steps between looks at the validation scans; 0 for none.
+        keep: the model that is written: the "last" weights, or the "best" by the validation loss.
+        workers: processes that prepare samples.
         threads: CPU threads; 0 leaves it to torch.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with several processes each takes its own CUDA device.
         precision: arithmetic of the forward pass.
+        recompute_blocks: forget what the encoder's blocks computed and compute it again for the gradient:
+            a third more time, a fraction of the memory.
         start_from: a model (id or path) whose weights to begin with; "" for random ones.
         foundation: a 2D foundation (id or path, method "sam2d") whose image encoder is lifted into the
             network before training; "" for none.
@@ -109,11 +154,23 @@ class RunSection(_Section):
     folder: Path
     seed: int = 0
     checkpoint_every: int = Field(default=200, gt=0)
+    validate_every: int = Field(default=0, ge=0)
+    keep: Literal["last", "best"] = "last"
+    workers: int = Field(default=1, ge=1)
     threads: int = 0
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    device: str = "auto"
+    precision: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    recompute_blocks: bool = False
     start_from: str = ""
     foundation: str = ""
     trained: Literal["everything", "adapters"] = "everything"
+
+    @model_validator(mode="after")
+    def _best_needs_a_judge(self) -> Self:
+        if self.keep == "best" and not self.validate_every:
+            msg = "run.keep is best, so run.validate_every must be above 0"
+            raise ValueError(msg)
+        return self
 
 
 class TagsSection(_Section):
@@ -138,12 +195,26 @@ class TagsSection(_Section):
     organ_path: str = ""
 
 
+def _kind_of_sampling(content: object) -> str:
+    kind = content.get("kind", "clicked") if isinstance(content, dict) else content.kind  # type: ignore[attr-defined]
+    return str(kind)
+
+
+Sampling = Annotated[
+    Annotated[SamplingSection, Tag("clicked")]
+    | Annotated[PublishedSampling, Tag("published")]
+    | Annotated[WindowSampling, Tag("windows")],
+    Discriminator(_kind_of_sampling),
+]
+"""How samples are drawn; `kind` says which, "clicked" where it is not given."""
+
+
 class TrainConfig(_Section):
     """A whole training run; the section `tags` belongs to that method alone."""
 
     model: ModelSection
     data: DataSection = DataSection()
-    sampling: SamplingSection = SamplingSection()
+    sampling: Sampling = SamplingSection()
     optimiser: OptimiserSection
     run: RunSection
     tags: TagsSection | None = None
@@ -159,47 +230,3 @@ class TrainConfig(_Section):
             )
             raise ValueError(msg)
         return self
-
-
-def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
-    """Read a TOML file and apply "section.field=value" overrides (values as in TOML, or bare words).
-
-    Raises:
-        ConfigError: when the file is missing or not TOML, or a value is wrong; the field is named.
-    """
-    if not path.is_file():
-        msg = f"the configuration {path} does not exist"
-        raise ConfigError(msg)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path} is not valid TOML: {error}"
-        raise ConfigError(msg) from error
-    for override in overrides:
-        _apply(content, override)
-    try:
-        return TrainConfig.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        msg = f"{path}: {where}: {first['msg']}"
-        raise ConfigError(msg) from error
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    keys = name.strip().split(".")
-    if not separator or not all(keys):
-        msg = f"--set takes section.field=value, not {override!r}"
-        raise ConfigError(msg)
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    section = content
-    for key in keys[:-1]:
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
-            msg = f"--set {override}: {key} is a value, not a section"
-            raise ConfigError(msg)
-    section[keys[-1]] = value

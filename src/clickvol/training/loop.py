@@ -1,187 +1,207 @@
 """The training loop, readable from top to bottom."""
 
-import json
-import math
+import contextlib
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from clickvol.datasets.samples import TrainingSample
-from clickvol.errors import ConfigError
-from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
-from clickvol.methods.recipe import LossRecipe, Recipe, TrainingClicks
-from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.prompts.simulate import click_into_error, published_clicks
-from clickvol.shapes import PADDING_LABEL
-from clickvol.training.alignment_loss import alignment_loss
-from clickvol.training.config import OptimiserSection, TrainConfig
-from clickvol.training.losses import segmentation_loss
-from clickvol.training.state import TrainState, save_state
-from clickvol.volumes.atomic import atomic_path
+from clickvol.errors import TrainingError
+from clickvol.training.checkpoints import Checkpoints
+from clickvol.training.config import TrainConfig
+from clickvol.training.processes import Processes
+from clickvol.training.run_log import RunLog
+from clickvol.training.schedule import Schedule, learning_rate
+from clickvol.training.state import TrainState
+from clickvol.training.step import SampleNumbers, TrainingStep
+from clickvol.training.validation import Validator
 
 _LOG_EVERY = 20
 
 
-def learning_rate(step: int, config: OptimiserSection) -> float:
-    """Return the rate of a step: linear rise, then cosine to 1 % of the peak."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+@dataclass(frozen=True, slots=True, eq=False)
+class Harness:
+    """What stands around the loop.
+
+    Attributes:
+        processes: this process among those of the run.
+        schedule: length and learning rate.
+        checkpoints: where the state is kept.
+        log: where the figures go.
+        validator: looks at the validation scans now and then; None for never.
+        report: called by the first process with the figures of the last 20 steps.
+    """
+
+    processes: Processes
+    schedule: Schedule
+    checkpoints: Checkpoints
+    log: RunLog
+    validator: Validator | None
+    report: Callable[[dict[str, float]], None]
 
 
 def fit(
     state: TrainState,
+    step: TrainingStep,
     batches: Iterable[TrainingSample],
     config: TrainConfig,
-    recipe: Recipe,
-    *,
-    text: Tensor | None = None,
-    checkpoint: Path,
-    fingerprint: str,
-    report: Callable[[dict[str, float]], None],
+    harness: Harness,
 ) -> None:
     """Train until the schedule ends or the batches do; checkpoints on the way and at the end.
 
     Args:
         state: where the run stands; changed in place.
-        batches: from step `state.step` on.
+        step: from a batch to its loss, with the network of the state.
+        batches: of this process, from step `state.step` on, `optimiser.accumulate` of them per step.
         config: of the run.
-        recipe: loss and clicks of the method.
-        text: (E_text, 2), see `TextBank`; a recipe with texts cannot do without.
-        checkpoint: file for the checkpoints; the log goes beside it.
-        fingerprint: text of the configuration, kept in the checkpoints.
-        report: called with the figures of the last 20 steps.
+        harness: what stands around.
+
+    Raises:
+        TrainingError: when the loss is no number; the batch is saved beside the checkpoint.
+        OutputError: when nothing can be written; the checkpoint before is whole.
     """
-    network = state.network
-    log = checkpoint.with_name("log.jsonl")
     losses: list[float] = []
     overlaps: list[float] = []
     started_at = time.perf_counter()
-    network.train()
-    for batch in batches:
-        rng = np.random.default_rng([config.run.seed, state.step, 1])
-        rate = learning_rate(state.step, config.optimiser)
+    state.network.train()
+    runner = _for_all_processes(step, harness.processes)
+    for rounds in _in_groups(batches, config.optimiser.accumulate):
+        rate = learning_rate(state.step, config.optimiser, harness.schedule)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        encoded, logits = _forward(network, batch, config, recipe, rng)
-        loss = _loss(encoded, logits, batch.label, recipe.loss, text)
-        state.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
-        state.optimiser.step()
-        state.step += 1
-        _update_average(state, config.optimiser.average_decay)
-        losses.append(loss.item())
-        overlaps.append(_hard_dice(logits.detach(), batch.label))
+        loss, overlap = _take_gradients(state, runner, rounds, config, harness)
+        _update(state, config)
+        losses.append(loss)
+        overlaps.append(overlap)
         if state.step % _LOG_EVERY == 0:
-            figures = {
-                "step": state.step,
-                "loss": float(np.mean(losses)),
-                "dice": float(np.mean(overlaps)),
-                "learning_rate": rate,
-                "seconds_per_step": (time.perf_counter() - started_at) / len(losses),
-            }
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
-            report(figures)
+            seconds = (time.perf_counter() - started_at) / len(losses)
+            figures = _figures(state.step, losses, overlaps, rate, seconds, harness.processes)
+            harness.log.write(figures)
+            harness.report(figures)
             losses, overlaps, started_at = [], [], time.perf_counter()
+        if config.run.validate_every and state.step % config.run.validate_every == 0:
+            _validate(state, step, harness)
         if state.step % config.run.checkpoint_every == 0:
-            save_state(state, checkpoint, fingerprint)
-    save_state(state, checkpoint, fingerprint)
+            harness.checkpoints.save(state)
+    harness.checkpoints.save(state)
 
 
-def forget_after(step: int, log: Path) -> None:
-    """Drop the log's lines of steps that will be done again, and a line that a crash cut short."""
-    if not log.is_file():
-        return
-    kept: list[str] = []
-    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
-            break
-        kept.append(line)
-    with atomic_path(log, log.suffix) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _forward(
-    network: LiftedSegmenter,
-    batch: TrainingSample,
+def _take_gradients(
+    state: TrainState,
+    runner: nn.Module,
+    rounds: list[TrainingSample],
     config: TrainConfig,
-    recipe: Recipe,
-    rng: np.random.Generator,
-) -> tuple[EncodedPatch, Tensor]:
-    """Return the encoded patches and the logits (B, 2, D, H, W).
-
-    Without published clicks: in some steps after one more click into the present error.
-    """
-    prompts = PointPrompts(batch.points_dhw, batch.labels)
-    if recipe.training_clicks is not None:
-        prompts = _published_clicks(batch.label, recipe.training_clicks, rng)
-    use_bfloat16 = config.run.precision == "bfloat16"
-    with torch.autocast(batch.patch.device.type, torch.bfloat16, enabled=use_bfloat16):
-        encoded = network.encode_image(batch.patch)
-        interactive = recipe.training_clicks is None and network.prompt_encoder is not None
-        if interactive and rng.random() < config.sampling.corrected_click_share:
-            prompts = _corrected(network, encoded, prompts, batch, rng)
-        return encoded, network.decode(encoded, prompts, batch.prior)
-
-
-def _loss(
-    encoded: EncodedPatch, logits: Tensor, label: Tensor, recipe: LossRecipe, text: Tensor | None
-) -> Tensor:
-    loss = segmentation_loss(logits.float(), label, recipe)
-    if recipe.alignment is None:
-        return loss
-    if text is None:
-        msg = "this method compares tokens with texts, but no text bank was given; load one"
-        raise ConfigError(msg)
-    aligning = alignment_loss(encoded.aligned, text.to(logits.device), label, recipe.alignment)
-    return loss + recipe.alignment.weight * aligning
+    harness: Harness,
+) -> tuple[float, float]:
+    """Leave the gradient of a step's loss in the parameters; return loss and Dice of this process."""
+    processes = harness.processes
+    state.optimiser.zero_grad()
+    losses, overlaps = [], []
+    for number, batch in enumerate(rounds):
+        placed = batch.to(processes.device)
+        size = len(placed.label)
+        before = state.step * len(rounds) + number
+        numbers = SampleNumbers(state.step, (before * processes.count + processes.rank) * size)
+        is_last = number == len(rounds) - 1
+        with _without_exchange(runner, exchange=is_last), _arithmetic(config, processes.device):
+            loss, logits = runner(placed, numbers)
+        if not torch.isfinite(loss):
+            place = harness.checkpoints.save_batch(batch, state.step, processes.rank)
+            msg = (
+                f"the loss is {loss.item()} at step {state.step + 1}; its batch is in {place}; lower "
+                "optimiser.learning_rate, or set run.precision=float32, and go on from the checkpoint before"
+            )
+            raise TrainingError(msg)
+        with _without_exchange(runner, exchange=is_last):
+            state.scaler.scale(loss / len(rounds)).backward()
+        losses.append(loss.item())
+        overlaps.append(_hard_dice(logits, placed.label))
+    return float(np.mean(losses)), float(np.mean(overlaps))
 
 
-def _published_clicks(
-    label: Tensor, clicks: TrainingClicks, rng: np.random.Generator
-) -> PointPrompts:
-    """Draw clicks from the labels (B, 1, D, H, W) as the published methods do; padded where none exist."""
-    number = clicks.foreground + clicks.others
-    points = torch.zeros(label.shape[0], number, 3)
-    labels = torch.full((label.shape[0], number), PADDING_LABEL)
-    for sample, truth in enumerate(label[:, 0].bool().cpu().numpy()):
-        places, signs = published_clicks(
-            truth, clicks.foreground, clicks.others, clicks.others_from, rng
-        )
-        points[sample, : len(signs)] = torch.from_numpy(places.astype(np.float32))
-        labels[sample, : len(signs)] = torch.from_numpy(signs)
-    return PointPrompts(points.to(label.device), labels.to(label.device))
+def _update(state: TrainState, config: TrainConfig) -> None:
+    """Clip the gradient and take the step."""
+    state.scaler.unscale_(state.optimiser)
+    limit = config.optimiser.max_gradient_norm
+    parts = state.network.children() if config.optimiser.clipping == "parts" else [state.network]
+    for part in parts:
+        torch.nn.utils.clip_grad_norm_(part.parameters(), limit)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    state.step += 1
+    _update_average(state, config.optimiser.average_decay)
 
 
-@torch.no_grad()
-def _corrected(
-    network: LiftedSegmenter,
-    encoded: EncodedPatch,
-    prompts: PointPrompts,
-    batch: TrainingSample,
-    rng: np.random.Generator,
-) -> PointPrompts:
-    """Put a click into the error of the present prediction of each sample, in a free slot."""
-    logits = network.decode(encoded, prompts, batch.prior)
-    predicted = (logits[:, 1] > logits[:, 0]).cpu().numpy()
-    truth = batch.label[:, 0].bool().cpu().numpy()
-    points, labels = prompts.points_dhw.clone(), prompts.labels.clone()
-    for sample in range(labels.shape[0]):
-        free = (labels[sample] == PADDING_LABEL).nonzero()
-        found = click_into_error(predicted[sample], truth[sample], rng)
-        if found is None or len(free) == 0:
-            continue
-        slot = int(free[0])
-        points[sample, slot] = torch.from_numpy(found[0].as_array()).to(points)
-        labels[sample, slot] = found[1]
-    return PointPrompts(points, labels)
+def _validate(state: TrainState, step: TrainingStep, harness: Harness) -> None:
+    """Look at the validation scans with the averaged weights; keep them when they are the best."""
+    if harness.validator is None:
+        return
+    with state.averaged():
+        loss = harness.validator.loss(step)
+    state.network.train()
+    harness.log.write({"step": state.step, "validation_dice_loss": loss})
+    if loss < state.best_loss:
+        state.best_loss = loss
+        harness.checkpoints.save_best(state)
+
+
+def _for_all_processes(step: TrainingStep, processes: Processes) -> nn.Module:
+    """Let the processes share their gradients; each mean over a batch becomes the mean over all."""
+    if processes.count == 1:
+        return step
+    # Some methods have parameters that a step does not use, as published.
+    return DistributedDataParallel(step, find_unused_parameters=True, broadcast_buffers=False)
+
+
+@contextlib.contextmanager
+def _without_exchange(runner: nn.Module, *, exchange: bool) -> Iterator[None]:
+    """Keep gradients to this process in all rounds of a step but the last."""
+    if exchange or not isinstance(runner, DistributedDataParallel):
+        yield
+    else:
+        with runner.no_sync():
+            yield
+
+
+@contextlib.contextmanager
+def _arithmetic(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.bfloat16}
+    enabled = config.run.precision != "float32"
+    with torch.autocast(device.type, kinds[config.run.precision], enabled=enabled):
+        yield
+
+
+def _in_groups(batches: Iterable[TrainingSample], size: int) -> Iterator[list[TrainingSample]]:
+    """Yield as many batches as an optimiser step takes."""
+    group: list[TrainingSample] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+
+
+def _figures(
+    step: int,
+    losses: list[float],
+    overlaps: list[float],
+    rate: float,
+    seconds: float,
+    processes: Processes,
+) -> dict[str, float]:
+    loss, overlap = processes.mean([float(np.mean(losses)), float(np.mean(overlaps))])
+    return {
+        "step": step,
+        "loss": loss,
+        "dice": overlap,
+        "learning_rate": rate,
+        "seconds_per_step": seconds,
+    }
 
 
 @torch.no_grad()

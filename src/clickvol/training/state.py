@@ -1,18 +1,18 @@
 """What a run must remember to go on as if it had never stopped."""
 
-import pickle
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clickvol.errors import ConfigError
-from clickvol.methods.lifted_segmenter import LiftedSegmenter
-from clickvol.volumes.atomic import atomic_path
+from clickvol.methods.volume_segmenter import VolumeSegmenter
 
-_PARTS = ("step", "fingerprint", "network", "optimiser", "average")
+
+def _no_scaling() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", enabled=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -23,72 +23,35 @@ class TrainState:
         step: optimiser steps done.
         network: the network being trained.
         optimiser: its AdamW.
-        average: moving average of the network's parameters, by name.
+        average: moving average of the trained parameters, by name.
+        scaler: of the loss in float16; does nothing otherwise.
+        best_loss: lowest validation loss so far.
     """
 
     step: int
-    network: LiftedSegmenter
+    network: VolumeSegmenter[Any]
     optimiser: torch.optim.Optimizer
     average: dict[str, Tensor]
+    scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)
+    best_loss: float = float("inf")
 
+    def weights_to_keep(self) -> dict[str, Tensor]:
+        """Return the tensors of the network with the averaged parameters in place of the last ones."""
+        return dict(self.network.state_dict()) | self.average
 
-def save_state(state: TrainState, path: Path, fingerprint: str) -> None:
-    """Write a checkpoint; a crash meanwhile leaves the one before.
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network have its averaged parameters inside the block."""
+        parameters = dict(self.network.named_parameters())
+        last = {name: parameters[name].detach().clone() for name in self.average}
+        try:
+            self._place(self.average)
+            yield
+        finally:
+            self._place(last)
 
-    Args:
-        state: what to keep.
-        path: the file.
-        fingerprint: text of the configuration; a run with another one does not go on from here.
-    """
-    content: dict[str, Any] = {
-        "step": state.step,
-        "fingerprint": fingerprint,
-        "network": state.network.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
-        "average": state.average,
-    }
-    with atomic_path(path, path.suffix) as temporary:
-        torch.save(content, temporary)
-
-
-def restore_state(state: TrainState, path: Path, fingerprint: str) -> None:
-    """Read a checkpoint into a state of the same configuration.
-
-    Raises:
-        ConfigError: when the checkpoint is damaged, or of another configuration.
-    """
-    content = _read_content(path)
-    if content["fingerprint"] != fingerprint:
-        msg = (
-            f"{path} was written with another configuration; use --fresh to start again, or another "
-            "run.folder"
-        )
-        raise ConfigError(msg)
-    try:
-        state.network.load_state_dict(content["network"])
-        state.optimiser.load_state_dict(content["optimiser"])
-    except (RuntimeError, ValueError) as error:
-        msg = (
-            f"{path} was written with another version of the network; use --fresh to start again, or "
-            "another run.folder"
-        )
-        raise ConfigError(msg) from error
-    state.step = content["step"]
-    state.average = content["average"]
-
-
-def _read_content(path: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote; nothing in the file is ever run."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: content[name] for name in _PARTS}
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        msg = f"{path} is not a checkpoint of a training run; use --fresh to start again"
-        raise ConfigError(msg) from error
+    @torch.no_grad()
+    def _place(self, values: dict[str, Tensor]) -> None:
+        parameters = dict(self.network.named_parameters())
+        for name, value in values.items():
+            parameters[name].copy_(value)

@@ -7,7 +7,8 @@ import torch
 from clickvol.errors import ConfigError
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
-from clickvol.training.state import TrainState, restore_state, save_state
+from clickvol.training.checkpoints import Checkpoints
+from clickvol.training.state import TrainState
 
 
 class Payload:
@@ -33,8 +34,8 @@ def make_state(seed, preset="tiny"):
 
 def test_everything_comes_back_to_the_bit(tmp_path):
     saved, other = make_state(11), make_state(12)
-    save_state(saved, tmp_path / "c.pt", "f")
-    restore_state(other, tmp_path / "c.pt", "f")
+    Checkpoints(tmp_path, "f").save(saved)
+    Checkpoints(tmp_path, "f").restore(other)
     assert other.step == 11
     for name, value in saved.network.state_dict().items():
         assert torch.equal(other.network.state_dict()[name], value)
@@ -48,41 +49,43 @@ def test_everything_comes_back_to_the_bit(tmp_path):
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
-    save_state(make_state(11), tmp_path / "c.pt", "f")
+    Checkpoints(tmp_path, "f").save(make_state(11))
     state = make_state(12)
     with pytest.raises(ConfigError, match="written with another configuration; use --fresh"):
-        restore_state(state, tmp_path / "c.pt", "g")
+        Checkpoints(tmp_path, "g").restore(state)
     assert state.step == 12
 
 
 def test_a_network_that_has_changed_since_is_refused(tmp_path):
-    save_state(make_state(11), tmp_path / "c.pt", "f")
+    Checkpoints(tmp_path, "f").save(make_state(11))
     with pytest.raises(ConfigError, match="another version of the network") as caught:
-        restore_state(make_state(12, "small"), tmp_path / "c.pt", "f")
+        Checkpoints(tmp_path, "f").restore(make_state(12, "small"))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -1])
 def test_a_truncated_checkpoint_is_refused(tmp_path, kept):
-    path = tmp_path / "c.pt"
-    save_state(make_state(11), path, "f")
+    path = tmp_path / "checkpoint.pt"
+    Checkpoints(tmp_path, "f").save(make_state(11))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ConfigError, match=r"c\.pt is not a checkpoint.*use --fresh") as caught:
-        restore_state(make_state(12), path, "f")
+    with pytest.raises(
+        ConfigError, match=r"checkpoint\.pt is not a checkpoint.*use --fresh"
+    ) as caught:
+        Checkpoints(tmp_path, "f").restore(make_state(12))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"fingerprint": "f"}])
 def test_another_file_of_torch_is_refused(tmp_path, content):
-    torch.save(content, tmp_path / "c.pt")
+    torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(ConfigError, match="is not a checkpoint"):
-        restore_state(make_state(12), tmp_path / "c.pt", "f")
+        Checkpoints(tmp_path, "f").restore(make_state(12))
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("form", ["torch", "pickle"])
 def test_a_checkpoint_that_runs_code_is_refused_and_not_run(tmp_path, form):
-    path, touched = tmp_path / "c.pt", tmp_path / "touched"
+    path, touched = tmp_path / "checkpoint.pt", tmp_path / "touched"
     content = {"fingerprint": "f", "step": Payload(touched)}
     if form == "torch":
         buffer = io.BytesIO()
@@ -91,13 +94,13 @@ def test_a_checkpoint_that_runs_code_is_refused_and_not_run(tmp_path, form):
     else:
         path.write_bytes(pickle.dumps(content))
     with pytest.raises(ConfigError, match="is not a checkpoint"):
-        restore_state(make_state(12), path, "f")
+        Checkpoints(tmp_path, "f").restore(make_state(12))
     assert not touched.exists()
 
 
 def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    path = tmp_path / "c.pt"
-    save_state(make_state(11), path, "f")
+    path = tmp_path / "checkpoint.pt"
+    Checkpoints(tmp_path, "f").save(make_state(11))
     before = path.read_bytes()
 
     def fail(content, target):
@@ -106,6 +109,6 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_state(make_state(12), path, "f")
+        Checkpoints(tmp_path, "f").save(make_state(12))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,83 @@
+"""Samples as the released code of ProMISe-3D, 3DSAM-adapter and TAGS draws them."""
+
+import numpy as np
+import torch
+
+from clickvol.datasets.samples import LabelledVolume, TrainingSample, unclicked_sample
+from clickvol.datasets.sampling import PublishedSampling
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.patches.field_of_view import FieldOfView, extract
+
+_QUARTER_TURN_DH = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def draw_published_sample(
+    case: LabelledVolume,
+    patch_shape_dhw: tuple[int, int, int],
+    config: PublishedSampling,
+    rng: np.random.Generator,
+    *,
+    num_channels: int = 1,
+) -> TrainingSample:
+    """Draw a patch without clicks: these methods draw theirs from the label of the patch.
+
+    Outside the scan, the normalised patch is 0.
+    """
+    place = _centre(case, config, rng)
+    jitter_mm = config.voxel_mm * rng.integers(
+        -config.jitter_voxels, config.jitter_voxels, 3, endpoint=True
+    )
+    centre = WorldPointRAS(*(place.as_array() + jitter_mm).tolist())
+    shift = rng.uniform(-config.shift, config.shift) if rng.random() < config.shift_share else 0.0
+    field = FieldOfView(centre, config.voxel_mm, patch_shape_dhw)
+    grid = _changed(field.grid(), config, rng)
+    image = extract(case.volume.array, case.volume.grid, grid, outside_value=case.scale.mean)
+    soft = extract(case.label, case.volume.grid, grid, outside_value=0.0)
+    inside = extract(
+        np.broadcast_to(np.uint8(1), case.label.shape), case.volume.grid, grid, outside_value=0.0
+    )
+    # The released loader clips first and shifts then: a shifted value may lie past the bounds.
+    values = case.scale.normalise(image) + np.float32(shift / case.scale.deviation)
+    patch = np.where(inside > 0.5, values, np.float32(0))
+    organ = None
+    if num_channels > 1 and case.organ is not None:
+        organ = extract(case.organ, case.volume.grid, grid, outside_value=0.0)
+    return unclicked_sample(torch.from_numpy(patch), soft > 0.5, num_channels, organ)
+
+
+def _centre(
+    case: LabelledVolume, config: PublishedSampling, rng: np.random.Generator
+) -> WorldPointRAS:
+    """Return a voxel of the object, or of the background, in the patient."""
+    if rng.random() < config.foreground_share:
+        voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
+    else:
+        # Objects fill a small part of a scan, so that this ends at once.
+        voxel = rng.integers(0, case.label.shape)
+        while case.label[tuple(voxel)]:
+            voxel = rng.integers(0, case.label.shape)
+    return case.volume.grid.to_world(VoxelPoint(*np.asarray(voxel, dtype=float).tolist()))
+
+
+def _changed(grid: VolumeGrid, config: PublishedSampling, rng: np.random.Generator) -> VolumeGrid:
+    """Rotate, zoom, flip and turn a patch grid about its middle, in patch axes."""
+    change = np.eye(3)
+    if config.geometry == "in_plane":
+        if rng.random() < config.rotation_share:
+            angle = np.deg2rad(rng.uniform(-1, 1) * config.rotation_degrees)
+            change[1:, 1:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        if rng.random() < config.zoom_share:
+            change = change @ np.diag([1.0, *(1 / rng.uniform(*config.zoom, 2))])
+    elif rng.random() < config.zoom_share:
+        change = change / rng.uniform(*config.zoom)
+    change = change @ np.diag(np.where(rng.random(3) < config.flip_share, -1.0, 1.0))
+    if rng.random() < config.quarter_turn_share:
+        turns = int(rng.integers(1, 4))
+        change = change @ np.linalg.matrix_power(_QUARTER_TURN_DH, turns)
+    affine = np.array(grid.affine_ras_mm)
+    middle = (np.array(grid.shape_dhw) - 1) / 2
+    centre = affine[:3, :3] @ middle + affine[:3, 3]
+    affine[:3, :3] = affine[:3, :3] @ change
+    affine[:3, 3] = centre - affine[:3, :3] @ middle
+    return VolumeGrid(grid.shape_dhw, affine)

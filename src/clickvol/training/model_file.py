@@ -1,0 +1,92 @@
+"""The model that comes out of a run: weights in half precision, and their card."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clickvol.datasets.sampling import SamplingSection
+from clickvol.methods.recipe import Recipe
+from clickvol.training.config import Sampling, TrainConfig
+from clickvol.version import __version__
+from clickvol.volumes.atomic import atomic_path
+from clickvol.weights.card import FieldOfViewPlan, ModelCard, read_card
+from clickvol.weights.load import network_content
+from clickvol.weights.safe_file import write_weights
+
+
+def write_model(
+    tensors: dict[str, Tensor],
+    num_parameters: int,
+    config: TrainConfig,
+    recipe: Recipe,
+    command: str,
+    notes: list[str],
+) -> Path:
+    """Write weights and card into the folder of the run; return the card.
+
+    Args:
+        tensors: of the whole network, by name.
+        num_parameters: values in the network.
+        config: of the run.
+        recipe: of the method.
+        command: that made it.
+        notes: what a user should know.
+
+    Raises:
+        OutputError: when they cannot be written.
+    """
+    weights = config.run.folder / f"{config.model.id}.safetensors"
+    sha256, size = write_weights(tensors, weights, dtype=torch.float16)
+    card = ModelCard(
+        id=config.model.id,
+        title=config.model.title,
+        method=config.model.method,
+        network=network_content(config.model.method, recipe.network),
+        fields_of_view=_fields_of_view(config.sampling),
+        modalities=sorted({folder.modality for folder in config.data.folders}),
+        training_data=_sources(config),
+        training_command=command,
+        licence="Apache-2.0",
+        notes=notes,
+        num_parameters=num_parameters,
+        dtype="float16",
+        bytes=size,
+        sha256=sha256,
+        weights_file=weights.name,
+        clickvol_version=__version__,
+    )
+    path = weights.with_suffix(".json")
+    with atomic_path(path, ".json") as temporary:
+        temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _fields_of_view(sampling: Sampling) -> FieldOfViewPlan:
+    """Return the voxel sizes that the model was trained for."""
+    if isinstance(sampling, SamplingSection):
+        return FieldOfViewPlan(
+            first_voxel_mm=sampling.first_voxel_mm,
+            finest_voxel_mm=sampling.finest_voxel_mm,
+            coarsest_voxel_mm=sampling.coarsest_voxel_mm,
+        )
+    return FieldOfViewPlan(
+        first_voxel_mm=sampling.voxel_mm,
+        finest_voxel_mm=sampling.voxel_mm,
+        coarsest_voxel_mm=sampling.voxel_mm,
+    )
+
+
+def _sources(config: TrainConfig) -> list[str]:
+    sources = [f"{f.path} ({f.modality}): {f.source}" for f in config.data.folders]
+    if config.run.foundation:
+        sources.append(f"2D foundation {read_card(config.run.foundation).title}")
+    earlier = read_card(config.run.start_from).training_data if config.run.start_from else []
+    if config.data.phantoms:
+        sources.append(
+            f"{config.data.phantoms} synthetic scans of this package (volumes/phantoms.py)"
+        )
+    left_out = ", ".join(config.data.validation_patients)
+    if left_out:
+        sources.append(f"patients left out for validation: {left_out}")
+    return sources + [line for line in earlier if line not in sources]

@@ -1,0 +1,168 @@
+"""What becomes of a run when something goes wrong."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from clickvol.datasets.folder_lock import only_process_in
+from clickvol.errors import ConfigError, OutputError, TrainingError
+from clickvol.training import run as run_module
+from clickvol.training.checkpoints import Checkpoints
+from clickvol.training.run import train_from_config
+from clickvol.training.step import TrainingStep
+
+pytestmark = pytest.mark.slow
+
+
+def step_done(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(write_config, monkeypatch):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=3)
+    weights = (folder / "t.safetensors").read_bytes()
+    forward = TrainingStep.forward
+
+    def broken(self, batch, numbers):
+        loss, logits = forward(self, batch, numbers)
+        return (loss * float("nan") if numbers.step == 4 else loss), logits
+
+    monkeypatch.setattr(TrainingStep, "forward", broken)
+    with pytest.raises(TrainingError, match=r"loss is nan at step 5.*bad_batch_step5_process0\.pt"):
+        train_from_config(path, [])
+    batch = torch.load(folder / "bad_batch_step5_process0.pt", weights_only=True)
+    assert batch["patch"].shape == (2, 1, 32, 32, 32)
+    assert step_done(folder) == 3
+    assert (folder / "t.safetensors").read_bytes() == weights
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(write_config):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=3)
+    kept = (folder / "checkpoint.pt").read_bytes()
+    # The largest file that a process may write stands for the room on the disk.
+    code = (
+        "import resource, signal, sys; from clickvol.cli.app import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(kept) // 2},) * 2);"
+        f"sys.exit(main(['train', {str(path)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(error) == 1
+    assert "checkpoint.pt" in error[0]
+    assert "the file before is whole" in error[0]
+    assert (folder / "checkpoint.pt").read_bytes() == kept
+    assert not list(folder.glob(".clickvol-*"))
+    train_from_config(path, [])
+    assert step_done(folder) == 8
+
+
+def test_the_limit_of_this_process_is_untouched():
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_folder_that_another_run_works_in_is_refused(write_config):
+    path, folder = write_config("run")
+    with (
+        only_process_in(folder),
+        pytest.raises(ConfigError, match=f"another process is working in {folder}"),
+    ):
+        train_from_config(path, [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_memory_that_runs_out_says_what_to_lower(write_config, monkeypatch, error):
+    path, _ = write_config("run")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(run_module, "fit", fail)
+    with pytest.raises(TrainingError, match=r"lower optimiser\.batch_size .*recompute_blocks"):
+        train_from_config(path, [])
+
+
+def test_another_runtime_error_is_not_taken_for_lack_of_memory(write_config, monkeypatch):
+    path, _ = write_config("run")
+
+    def fail(*_):
+        msg = "shapes differ"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(run_module, "fit", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train_from_config(path, [])
+
+
+def test_weights_of_another_method_or_shape_are_refused(write_config):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=1)
+    start = f"run.start_from={folder / 't.json'}"
+    other = write_config("other")[0]
+    windows = ["sampling={kind='published'}", start]
+    with pytest.raises(
+        ConfigError, match=r"run\.start_from is a model of the method promise3d, but"
+    ):
+        train_from_config(other, ["model.method=sam3d_adapter", "model.preset=released", *windows])
+    with pytest.raises(ConfigError, match="are of another shape than clickvol at size small"):
+        train_from_config(other, ["model.size=small", start])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["sampling={kind='windows'}"],
+            "trained by a simulated user, but sampling.kind is windows",
+        ),
+        (["model.method=dynunet", "model.preset=automatic"], "takes no clicks, but sampling.kind"),
+        (["model.preset=released", "run.precision=float16"], "float16 cannot hold"),
+        (
+            [
+                "model.method=dynunet",
+                "model.preset=automatic",
+                "sampling={kind='windows'}",
+                "run.trained=adapters",
+            ],
+            "dynunet has no 2D foundation",
+        ),
+        (["run.validate_every=1"], "no scan is for validation"),
+    ],
+)
+def test_values_that_contradict_each_other_are_named(write_config, overrides, message):
+    path, _ = write_config("run")
+    with pytest.raises(ConfigError, match=message) as caught:
+        train_from_config(path, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_best_weights_are_asked_for_before_any_validation(tmp_path):
+    with pytest.raises(ConfigError, match="no validation has been done yet"):
+        Checkpoints(tmp_path, "f").read_best()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    def fail(*_):
+        msg = "PytorchStreamWriter failed writing file data/0: file write failed\nframe 1"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch, "save", fail)
+    state = type("State", (), {"step": 1, "weights_to_keep": dict})()
+    with pytest.raises(OutputError, match="file write failed; the file before is whole") as caught:
+        Checkpoints(tmp_path, "f").save_best(state)
+    assert "\n" not in str(caught.value)

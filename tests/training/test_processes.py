@@ -1,0 +1,96 @@
+"""Several processes, as a launcher starts them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from clickvol.errors import ConfigError
+from clickvol.training.processes import Processes, join_processes
+from clickvol.training.run import train_from_config
+
+
+def launch(count, config, *overrides):
+    """Run `clickvol train` under torchrun with the Gloo backend, as on a machine without CUDA."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    settings = [word for override in overrides for word in ("--set", override)]
+    return subprocess.run(
+        [sys.executable, *words, "-m", "clickvol", "train", str(config), *settings],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def gradients(folder):
+    """Return AdamW's mean gradient after a run, all parameters in one."""
+    content = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert content["step"] == 3
+    states = content["optimiser"]["state"].values()
+    return torch.cat([state["exp_avg"].flatten() for state in states]).double()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_the_doubled_batch(write_config):
+    path, folder = write_config("two")
+    # A click into the error may fall elsewhere by the rounding of a single voxel.
+    overrides = [
+        "optimiser.steps=3",
+        "optimiser.batch_size=1",
+        "sampling.corrected_click_share=0.0",
+    ]
+    done = launch(2, path, *overrides)
+    assert done.returncode == 0, done.stderr
+    both = gradients(folder)
+
+    path, folder = write_config("one")
+    train_from_config(path, [*overrides, "optimiser.batch_size=2"])
+    one = gradients(folder)
+    assert float((both - one).norm() / one.norm()) < 1e-4
+
+    path, folder = write_config("half")
+    train_from_config(path, overrides)
+    assert float((gradients(folder) - one).norm() / one.norm()) > 0.1
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_by_every_process_and_nothing_is_left(write_config):
+    path, folder = write_config("two")
+    done = launch(2, path, "optimiser.novelty=1")
+    assert done.returncode != 0
+    assert "optimiser.novelty is not known" in done.stderr
+    assert not folder.exists()
+
+
+def test_alone_a_process_is_the_first_and_its_means_are_its_own():
+    with join_processes("cpu") as processes:
+        assert (processes.rank, processes.count, processes.is_first) == (0, 1, True)
+        assert processes.mean([1.0, 2.0]) == [1.0, 2.0]
+        processes.wait()
+
+
+def test_the_means_are_over_all_processes(monkeypatch):
+    # Two processes that hold 1 and 4: what the second one adds is put in by hand.
+    def add_the_other(tensor):
+        tensor += torch.tensor([4.0, 0.0], dtype=tensor.dtype)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", add_the_other)
+    assert Processes(0, 2, torch.device("cpu")).mean([1.0, 3.0]) == [2.5, 1.5]
+
+
+def test_more_processes_than_cuda_devices_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with (
+        pytest.raises(
+            ConfigError, match="process 1 of this machine has no CUDA device, there are 1"
+        ),
+        join_processes("auto"),
+    ):
+        pass
