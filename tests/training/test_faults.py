@@ -28,8 +28,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(write_confi
     forward = TrainingStep.forward
 
     def broken(self, batch, numbers):
-        loss, logits = forward(self, batch, numbers)
-        return (loss * float("nan") if numbers.step == 4 else loss), logits
+        loss, *rest = forward(self, batch, numbers)
+        return (loss * float("nan") if numbers.step == 4 else loss), *rest
 
     monkeypatch.setattr(TrainingStep, "forward", broken)
     with pytest.raises(TrainingError, match=r"loss is nan at step 5.*bad_batch_step5_process0\.pt"):

@@ -63,7 +63,7 @@ def test_a_correction_lies_in_the_error_and_has_its_sign(monkeypatch):
 
 def test_the_loss_is_the_mean_over_the_samples():
     step = make_step(corrected_click_share=0.0)
-    whole, _ = step(training_batch(2), SampleNumbers(0, 0))
+    whole, _, _ = step(training_batch(2), SampleNumbers(0, 0))
     parts = [step(training_batch(2, only=n), SampleNumbers(0, n))[0].item() for n in range(2)]
     np.testing.assert_allclose(whole.item(), np.mean(parts), rtol=1e-5)
     assert abs(parts[0] - parts[1]) > 1e-4

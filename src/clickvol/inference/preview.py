@@ -122,10 +122,7 @@ def draw_preview(
     indices = [
         axes.index(volume.grid.to_voxel(click.world(volume.grid)).as_array()) for click in clicks
     ]
-    planes_through = next(
-        (index for click, index in zip(clicks, indices, strict=True) if click.foreground),
-        indices[0] if indices else _middle(axes.view(mask)),
-    )
+    planes_through = _first_inside(clicks, indices, axes.view(mask))
     if through is not None:
         planes_through = axes.index(through.as_array())
     outlined = mask if truth is None else (mask != 0) | (truth != 0)
@@ -144,6 +141,16 @@ def draw_preview(
                 picture.mark_click(*panel.place(index), foreground=click.foreground)
         pictures.append(picture.finish(plane.name, plane.letters, side_mm))
     return compose_sheet(pictures, caption, with_truth=truth is not None)
+
+
+def _first_inside(
+    clicks: Sequence[Click], indices: list[NDArray[np.float64]], mask: NDArray[np.generic]
+) -> NDArray[np.float64]:
+    """Return the first click inside, else the first one, else the middle of the mask: an index (3,)."""
+    return next(
+        (index for click, index in zip(clicks, indices, strict=True) if click.foreground),
+        indices[0] if indices else _middle(mask),
+    )
 
 
 def _middle(mask: NDArray[np.generic]) -> NDArray[np.float64]:

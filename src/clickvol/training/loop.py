@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clickvol.datasets.samples import TrainingSample
@@ -109,7 +109,7 @@ def _take_gradients(
         numbers = SampleNumbers(state.step, (before * processes.count + processes.rank) * size)
         is_last = number == len(rounds) - 1
         with _without_exchange(runner, exchange=is_last), _arithmetic(config, processes.device):
-            loss, logits = runner(placed, numbers)
+            loss, overlap, _ = runner(placed, numbers)
         if not torch.isfinite(loss):
             place = harness.checkpoints.save_batch(batch, state.step, processes.rank)
             msg = (
@@ -120,7 +120,7 @@ def _take_gradients(
         with _without_exchange(runner, exchange=is_last):
             state.scaler.scale(loss / len(rounds)).backward()
         losses.append(loss.item())
-        overlaps.append(_hard_dice(logits, placed.label))
+        overlaps.append(overlap.item())
     return float(np.mean(losses)), float(np.mean(overlaps))
 
 
@@ -211,12 +211,3 @@ def _update_average(state: TrainState, decay: float) -> None:
     current = dict(state.network.named_parameters())
     for name in state.average:
         state.average[name].lerp_(current[name], 1 - decay)
-
-
-def _hard_dice(logits: Tensor, label: Tensor) -> float:
-    """Return the mean Dice of the masks of a batch; 1 where both are empty."""
-    predicted = logits[:, 1] > logits[:, 0]
-    truth = label[:, 0].bool()
-    overlap = (predicted & truth).sum((1, 2, 3))
-    total = predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-    return float(torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean())

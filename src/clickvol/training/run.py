@@ -66,6 +66,24 @@ def train_from_config(
     config = read_train_config(config_path, overrides)
     settings = [f" --set {shlex.quote(override)}" for override in overrides]
     command = f"clickvol train {config_path}" + "".join(settings)
+    return train(config, command, fresh=fresh, max_steps=max_steps, report=report)
+
+
+def train(
+    config: TrainConfig,
+    command: str,
+    *,
+    fresh: bool = False,
+    max_steps: int | None = None,
+    report: Report = lambda _: None,
+) -> Path:
+    """Train as a configuration says; see `train_from_config`.
+
+    Args:
+        config: of the run.
+        command: that asked for it, for the card and the provenance.
+        fresh, max_steps, report: as there.
+    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     with join_processes(config.run.device) as processes, contextlib.ExitStack() as held:

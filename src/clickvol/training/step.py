@@ -18,7 +18,7 @@ from clickvol.prompts.simulate import click_into_error, published_clicks
 from clickvol.shapes import PADDING_LABEL
 from clickvol.training.alignment_loss import alignment_loss
 from clickvol.training.config import Sampling
-from clickvol.training.losses import segmentation_loss
+from clickvol.training.losses import dice_loss, segmentation_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,10 @@ class TrainingStep(nn.Module):
         self._sampling = sampling
         self._seed = seed
 
-    def forward(self, batch: TrainingSample, numbers: SampleNumbers) -> tuple[Tensor, Tensor]:
-        """Return the loss, a scalar, and the logits (B, 2, D, H, W), without gradient."""
+    def forward(
+        self, batch: TrainingSample, numbers: SampleNumbers
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, and without gradient the Dice of the masks and the soft Dice loss: scalars."""
         clicks = self._recipe.training_clicks
         prompts = PointPrompts(batch.points_dhw, batch.labels)
         if clicks is not None:
@@ -81,7 +83,8 @@ class TrainingStep(nn.Module):
             prompts = self._corrected(encoded, prompts, batch, numbers)
         logits = self.network.decode(encoded, prompts, batch.prior)
         loss = _loss(encoded, logits, batch.label, self._recipe.loss, self.text)
-        return loss, logits.detach()
+        found = logits.detach().float()
+        return loss, _hard_dice(found, batch.label), dice_loss(found, batch.label)
 
     def _generator(self, number: int) -> np.random.Generator:
         """Return the randomness of one sample."""
@@ -155,3 +158,12 @@ def _loss(
         return loss
     aligning = alignment_loss(encoded.aligned, text, label, recipe.alignment)
     return loss + recipe.alignment.weight * aligning
+
+
+def _hard_dice(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean Dice of the masks of a batch; 1 where both are empty."""
+    predicted = logits[:, 1] > logits[:, 0]
+    truth = label[:, 0].bool()
+    overlap = (predicted & truth).sum((1, 2, 3))
+    total = predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean()

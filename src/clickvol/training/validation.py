@@ -8,7 +8,6 @@ import torch
 from clickvol.datasets.loader import draw_any_sample
 from clickvol.datasets.samples import LabelledVolume, TrainingSample, stack
 from clickvol.datasets.sampling import AnySampling, PublishedSampling
-from clickvol.training.losses import dice_loss
 from clickvol.training.step import SampleNumbers, TrainingStep
 
 # Patches per validation scan. The released code takes one, a new one every time.
@@ -58,8 +57,8 @@ class Validator:
         losses = []
         for number, batch in enumerate(self._batches):
             placed = batch.to(self._device)
-            _, logits = step(placed, SampleNumbers(0, number * len(batch.label)))
-            losses.append(float(dice_loss(logits.float(), placed.label)))
+            _, _, loss = step(placed, SampleNumbers(0, number * len(batch.label)))
+            losses.append(loss.item())
         return float(np.mean(losses))
 
 
