@@ -82,7 +82,9 @@ def train(
     Args:
         config: of the run.
         command: that asked for it, for the card and the provenance.
-        fresh, max_steps, report: as there.
+        fresh: as there.
+        max_steps: as there.
+        report: as there.
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
