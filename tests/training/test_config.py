@@ -99,3 +99,21 @@ def test_a_way_of_sampling_has_its_own_keys(config_path):
     assert "first_zoom" not in str(caught.value)
     with pytest.raises(ConfigError, match="sampling"):
         read_train_config(config_path, ["sampling.kind=novelty"])
+
+
+def test_a_file_says_what_differs_from_the_one_it_extends(config_path, tmp_path):
+    (tmp_path / "more").mkdir()
+    path = tmp_path / "more" / "arm.toml"
+    path.write_text('extends = "../run.toml"\n[model]\nid = "arm"\n[optimiser]\nsteps = 5\n')
+    below, arm = read_train_config(config_path, []), read_train_config(path, ["run.seed=9"])
+    assert (arm.model.id, arm.model.title, arm.optimiser.steps) == ("arm", below.model.title, 5)
+    assert arm.run.seed == 9
+    assert arm.sampling == below.sampling
+    path.write_text('extends = "../run.toml"\n[sampling]\nkind = "windows"\nvoxel_mm = 2.0\n')
+    assert read_train_config(path, []).sampling.voxel_mm == 2.0
+    path.write_text('extends = "arm.toml"\n')
+    with pytest.raises(ConfigError, match=r"arm\.toml extends itself"):
+        read_train_config(path, [])
+    path.write_text('extends = "nothing.toml"\n')
+    with pytest.raises(ConfigError, match=r"nothing\.toml does not exist"):
+        read_train_config(path, [])

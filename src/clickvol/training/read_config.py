@@ -13,17 +13,13 @@ from clickvol.training.config import TrainConfig
 def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     """Read a TOML file and apply "section.field=value" overrides (values as in TOML, or bare words).
 
+    A file may begin with `extends = "other.toml"`, relative to itself: it then says only what differs from the
+    other one.
+
     Raises:
-        ConfigError: when the file is missing or not TOML, or a value is wrong; the field is named.
+        ConfigError: when a file is missing or not TOML, or a value is wrong; the field is named.
     """
-    if not path.is_file():
-        msg = f"the configuration {path} does not exist"
-        raise ConfigError(msg)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path} is not valid TOML: {error}"
-        raise ConfigError(msg) from error
+    content = _read_content(path, seen=())
     for override in overrides:
         _apply(content, override)
     try:
@@ -31,6 +27,39 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     except ValidationError as error:
         msg = f"{path}: {_explained(error)}"
         raise ConfigError(msg) from error
+
+
+def _read_content(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Return what a file says, laid over the file that it extends."""
+    if not path.is_file():
+        msg = f"the configuration {path} does not exist"
+        raise ConfigError(msg)
+    if path.resolve() in seen:
+        msg = f"{path} extends itself by way of other files; take one `extends` out"
+        raise ConfigError(msg)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path} is not valid TOML: {error}"
+        raise ConfigError(msg) from error
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    return _laid_over(_read_content(path.parent / str(base), (*seen, path.resolve())), content)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return `below` with the values of `above`; sections are joined, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            # Another way to sample has other keys.
+            is_other_kind = value.get("kind", old.get("kind")) != old.get("kind")
+            merged[key] = value if is_other_kind else _laid_over(old, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _explained(error: ValidationError) -> str:
