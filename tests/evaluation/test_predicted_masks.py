@@ -31,6 +31,11 @@ def test_a_mask_is_found_by_the_name_of_its_case(tmp_path, mask):
     assert answer.seconds == 0.0
 
 
+def test_an_empty_mask_is_one(tmp_path, mask):
+    write_volume(mask * 0, GRID, None, tmp_path / "case.nii.gz")
+    assert not PredictedMasks(tmp_path).mask_of(scan_of()).mask.any()
+
+
 def test_another_set_of_files_is_another_contestant(tmp_path, mask):
     write_volume(mask, GRID, None, tmp_path / "case.nii.gz")
     before = PredictedMasks(tmp_path).fingerprint

@@ -94,7 +94,8 @@ def evaluate(
     from clickvol.cli.progress import show_progress, show_warnings
     from clickvol.evaluation.plan import EvaluationRequest
     from clickvol.evaluation.protocol import read_protocol
-    from clickvol.evaluation.run import Progress, run_evaluation
+    from clickvol.evaluation.reporting import report_evaluation
+    from clickvol.evaluation.runner import run_evaluation
 
     request = EvaluationRequest(
         contestants=tuple(models),
@@ -115,22 +116,19 @@ def evaluate(
         workers=workers,
     )
     with show_progress("evaluating", quiet=quiet) as advance:
-
-        def on_progress(progress: Progress) -> None:
-            advance(progress.done, progress.total, progress.text)
-
-        evaluated = run_evaluation(request, on_progress=on_progress)
-    from clickvol.evaluation.reporting import report_evaluation
-
+        evaluated = run_evaluation(
+            request, on_progress=lambda now: advance(now.done, now.total, now.text)
+        )
     report_evaluation(evaluated)
-    if quiet:
-        return
-    show_warnings([f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped])
-    failures = sum(record.failure is not None for record in evaluated.records)
-    typer.echo(
-        f"{output / 'report.md'}: {len(evaluated.records)} scores of {len(evaluated.contestants)} "
-        f"contestants, {failures} failures, {len(evaluated.skipped)} cases not evaluated"
-    )
+    if not quiet:
+        show_warnings(
+            [f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped]
+        )
+        failures = sum(record.failure is not None for record in evaluated.records)
+        typer.echo(
+            f"{output / 'report.md'}: {len(evaluated.records)} scores of {len(evaluated.contestants)} "
+            f"contestants, {failures} failures, {len(evaluated.skipped)} cases not evaluated"
+        )
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.contestants import Answer, Scan
-from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_mask
 
 _SUFFIX = ".nii.gz"
 
@@ -53,7 +53,7 @@ class PredictedMasks:
         if not path.is_file():
             msg = f"there is no mask of {scan.case_id} among the predictions"
             raise UnreadableVolumeError(msg)
-        mask, grid = read_volume(path), scan.volume.grid
+        mask, grid = read_mask(path), scan.volume.grid
         corner = np.array([*grid.shape_dhw, 1.0])
         off_mm = np.abs((mask.grid.affine_ras_mm - grid.affine_ras_mm) * corner).sum(axis=1).max()
         if mask.grid.shape_dhw != grid.shape_dhw or off_mm > _GRID_TOLERANCE_MM:
@@ -62,4 +62,4 @@ class PredictedMasks:
                 f"{grid.shape_dhw}, up to {off_mm:.3g} mm apart); write it on the scan's own grid"
             )
             raise ConfigError(msg)
-        return Answer((mask.array != 0).astype(np.uint8), 0.0)
+        return Answer(mask.array, 0.0)

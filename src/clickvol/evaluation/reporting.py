@@ -5,7 +5,6 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from clickvol.evaluation.contestants import Contestant
@@ -14,12 +13,12 @@ from clickvol.evaluation.plan import EvaluationRequest, mask_file
 from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.report import write_report
 from clickvol.evaluation.result_log import RunKey, read_audit
-from clickvol.evaluation.run import Evaluated
+from clickvol.evaluation.runner import Evaluated
 from clickvol.evaluation.summary import Summary
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.inference.installation import describe_installation
 from clickvol.prompts.click import Click
-from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_mask
 
 PICTURES_NAME = "pictures"
 
@@ -120,14 +119,12 @@ def _pictures(evaluated: Evaluated) -> dict[str, Path]:
                 if not mask.is_file():
                     continue
                 volume, truth = cases[score.case_id].read()
-                # An empty file is no scan to read.
-                found = read_volume(mask).array if score.mask_ml > 0 else np.zeros_like(truth)
                 path = _picture_file(folder, mask, rank)
                 title = _title(score, rank)
                 case_picture(
                     replace(volume, modality=cases[score.case_id].modality),
                     truth,
-                    found,
+                    read_mask(mask).array,
                     path,
                     title,
                     clicks.get(key, ()),

@@ -1,0 +1,133 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clickvol.cli.evaluate import parse_numbers
+from clickvol.errors import ConfigError
+from reference.evaluation_sets import write_phantoms
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    return write_phantoms(tmp_path_factory.mktemp("data") / "phantoms")
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def without_seconds(path):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in lines(path)]
+
+
+@pytest.mark.slow
+def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phantoms, tmp_path):
+    report = tmp_path / "report"
+    words = ("evaluate", "ball:25", "promise3d-small", "--data", phantoms, "--split", "all")
+    numbers = ("--clicks", "1", "--seeds", 1, "--reference", "ball 25 mm", "--robustness")
+    code, out, err = run(*words, *numbers, "-o", report)
+    assert (code, err) == (0, "")
+    assert out == (
+        f"{report / 'report.md'}: 20 scores of 2 contestants, 0 failures, 0 cases not evaluated\n"
+    )
+    records = lines(report / "results.jsonl")
+    assert {r["placement"] for r in records} == {"random", "centre", "inside", "edge", "outside"}
+    assert {r["modality"] for r in records} == {"CT"}
+    page = (report / "report.md").read_text()
+    for text in (
+        "difference to ball 25 mm",
+        "Dice after one click, by where it was put",
+        "--reference 'ball 25 mm'",
+        "clickvol: one random click in the tumour",
+        "promise3d-small (sha256 ",
+    ):
+        assert text in page, text
+    summary = json.loads((report / "summary.json").read_text())
+    best = max(row["statistics"]["dice"]["mean"] for row in summary["rows"])
+    assert best == pytest.approx(
+        max(
+            np.mean(
+                [r["dice"] for r in records if (r["model"], r["placement"], r["num_clicks"]) == k]
+            )
+            for k in {(r["model"], r["placement"], r["num_clicks"]) for r in records}
+        )
+    )
+    pictures = sorted((report / "pictures").glob("*.png"))
+    assert len(pictures) == 4  # the worst and the best of two cases, for two contestants
+    assert np.asarray(Image.open(pictures[0])).std() > 10
+    assert all(f"pictures/{picture.name}" in page for picture in pictures)
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_to_the_same_files(run, phantoms, tmp_path, tiny_model):
+    words = [
+        "evaluate", "ball:25", tiny_model, "--data", phantoms, "--split", "all",
+        "--clicks", "1,2", "--seeds", 2, "--device", "cpu",
+    ]  # fmt: skip
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    with subprocess.Popen(
+        [sys.executable, "-m", "clickvol", *map(str, words), "-o", str(killed)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        results = killed / "results.jsonl"
+        deadline = time.monotonic() + 120
+        while not (results.is_file() and results.read_bytes().count(b"\n") >= 6):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    done = len(lines(results))
+    assert 6 <= done < 16
+    with results.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(results.read_bytes().splitlines()[-1][:50])
+    assert run(*words, "-o", killed)[0] == 0
+    assert run(*words, "-o", whole)[0] == 0
+    assert len(lines(results)) == 16
+    assert without_seconds(results) == without_seconds(whole / "results.jsonl")
+    for name in ("audit.jsonl", "settings.json", "not_evaluated.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    masks = sorted(path.relative_to(whole) for path in (whole / "masks").rglob("*.nii.gz"))
+    assert len(masks) == 4
+    for path in masks:
+        assert (killed / path).read_bytes() == (whole / path).read_bytes(), path
+    left = {path.relative_to(killed) for path in killed.rglob("*") if path.is_file()}
+    assert left == {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--clicks", "1,x"], "cannot read --clicks '1,x'"),
+        (["--clicks", "3,1"], "give rising ones"),
+        (["--protocol", "nobody"], "there is no protocol 'nobody'"),
+        (["--tolerance", "3"], "choose one of 1, 2, 5"),
+        (["--split", "test"], "has no splits"),
+        (["--reference", "nobody"], "the reference 'nobody' is not evaluated"),
+        (["--device", "abacus"], "there is no device 'abacus'"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(run, phantoms, tmp_path, words, message):
+    given = ["--split", "all"] if "--split" not in words else []
+    code, out, err = run(
+        "evaluate", "ball", "--data", phantoms, "-o", tmp_path / "r", *given, *words
+    )
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_numbers_of_clicks_may_be_ranges():
+    assert parse_numbers("1,3,5,10") == (1, 3, 5, 10)
+    assert parse_numbers("1-4, 8") == (1, 2, 3, 4, 8)
+    for text in ("", "1,", "1;2", "-3", "1-2-3"):
+        with pytest.raises(ConfigError, match="cannot read"):
+            parse_numbers(text)

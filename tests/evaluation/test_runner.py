@@ -1,0 +1,175 @@
+import json
+
+import numpy as np
+import pytest
+
+from clickvol.datasets.folder_lock import only_process_in
+from clickvol.errors import ConfigError
+from clickvol.evaluation import runner
+from clickvol.evaluation.plan import EvaluationRequest
+from clickvol.evaluation.protocol import read_protocol
+from clickvol.evaluation.result_log import read_audit, read_scores
+from clickvol.evaluation.runner import EMPTY_LABEL, run_evaluation
+from clickvol.volumes.formats import read_volume, write_volume
+from reference.evaluation_sets import SHAPE, block_arrays, oblique_grid, write_set
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    cases = {f"case_{seed}": block_arrays(seed=seed) for seed in range(3)}
+    return write_set(tmp_path_factory.mktemp("data") / "blocks", cases)
+
+
+def request_of(folder, report, **words):
+    return EvaluationRequest(
+        **{
+            "contestants": ("ball:8", "region-growing"),
+            "data": (str(folder),),
+            "folder": report,
+            "protocol": read_protocol(num_clicks=(1, 2), seeds=2),
+            "split": "all",
+            "device": "cpu",
+        }
+        | words
+    )
+
+
+def without_seconds(records):
+    return [record.model_copy(update={"seconds": 0.0}) for record in records]
+
+
+def test_every_contestant_case_user_and_number_of_clicks_has_a_record(folder, tmp_path):
+    seen = []
+    found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
+    keys = {(r.model, r.case_id, r.seed, r.num_clicks) for r in found.records}
+    assert keys == {
+        (model, f"case_{case}", seed, number)
+        for model in ("ball 8 mm", "region growing")
+        for case in range(3)
+        for seed in range(2)
+        for number in (1, 2)
+    }
+    assert len(found.records) == len(keys)
+    assert [(p.done, p.total) for p in seen] == [(done, 12) for done in range(13)]
+    assert seen[-1].text == "blocks case_2 region growing"
+    assert tuple(read_scores(tmp_path / "r")) == found.records
+    assert len(read_audit(tmp_path / "r")) == 24
+    masks = sorted(
+        p.relative_to(tmp_path / "r/masks") for p in (tmp_path / "r/masks").rglob("*.gz")
+    )
+    assert len(masks) == 6
+    last = next(
+        r for r in found.records
+        if (r.model, r.case_id, r.seed, r.num_clicks) == ("ball 8 mm", "case_0", 0, 2)
+    )  # fmt: skip
+    kept = read_volume(tmp_path / "r/masks/ball 8 mm/blocks/case_0.nii.gz")
+    assert kept.array.sum() * 3 * 1.5 * 1.5 / 1000 == pytest.approx(last.mask_ml)
+
+
+def test_all_contestants_get_the_same_first_click(folder, tmp_path):
+    run_evaluation(request_of(folder, tmp_path / "r"))
+    first = {}
+    for audit in read_audit(tmp_path / "r"):
+        if audit.click == 1:
+            first.setdefault((audit.case_id, audit.seed), set()).add(audit.voxel_ijk)
+    assert all(len(places) == 1 for places in first.values())
+    assert len(set.union(*first.values())) > 1
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_the_same(folder, tmp_path, monkeypatch):
+    whole = run_evaluation(request_of(folder, tmp_path / "whole"))
+    asked = []
+    ask = runner.ask
+
+    def ask_until(*words):
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        asked.append(words)
+        return ask(*words)
+
+    monkeypatch.setattr(runner, "ask", ask_until)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(request_of(folder, tmp_path / "parts"))
+    asked.clear()
+    monkeypatch.setattr(runner, "ask", lambda *words: asked.append(words) or ask(*words))
+    seen = []
+    parts = run_evaluation(request_of(folder, tmp_path / "parts"), on_progress=seen.append)
+    assert len(asked) == 7
+    assert (seen[0].done, seen[0].total) == (5, 12)
+    assert without_seconds(parts.records) == without_seconds(whole.records)
+    asked.clear()
+    again = run_evaluation(request_of(folder, tmp_path / "parts"))
+    assert asked == []
+    assert again.records == parts.records
+
+
+@pytest.mark.slow
+def test_several_processes_find_the_same(folder, tmp_path):
+    one = run_evaluation(request_of(folder, tmp_path / "one"))
+    two = run_evaluation(request_of(folder, tmp_path / "two", workers=2))
+    assert without_seconds(two.records) == without_seconds(one.records)
+    audits = [(tmp_path / name / "audit.jsonl").read_text() for name in ("one", "two")]
+    assert audits[0] == audits[1]
+
+
+def test_other_settings_and_a_folder_in_use_are_refused(folder, tmp_path):
+    report = tmp_path / "r"
+    run_evaluation(request_of(folder, report, limit=1))
+    with pytest.raises(ConfigError, match="another data"):
+        run_evaluation(request_of(folder, report, limit=2))
+    with pytest.raises(ConfigError, match="another models"):
+        run_evaluation(request_of(folder, report, limit=1, contestants=("ball:9",)))
+    with only_process_in(report), pytest.raises(ConfigError, match="another process is working"):
+        run_evaluation(request_of(folder, report, limit=1))
+
+
+def test_an_unknown_reference_is_refused_before_anything_is_done(folder, tmp_path):
+    with pytest.raises(ConfigError, match="choose one of ball 8 mm, region growing"):
+        run_evaluation(request_of(folder, tmp_path / "r", reference="nobody"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_cases_that_cannot_be_asked_about_are_listed(tmp_path):
+    image, label = block_arrays()
+    cases = dict.fromkeys(("good", "empty", "zero", "torn", "shifted"), (image, label))
+    folder = write_set(tmp_path / "blocks", cases)
+    nothing = np.zeros(SHAPE, np.int16)
+    nothing[:, :, 0] = -1  # no voxel above 0, but not of one value
+    write_volume(nothing, oblique_grid(), None, folder / "labelsTr" / "empty.nii.gz")
+    write_volume(nothing * 0, oblique_grid(), None, folder / "labelsTr" / "zero.nii.gz")
+    torn = folder / "imagesTr" / "torn.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:-200])
+    write_volume(label[:-1], oblique_grid(label[:-1].shape), None,
+                 folder / "labelsTr" / "shifted.nii.gz")  # fmt: skip
+    seen = []
+    found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
+    assert {record.case_id for record in found.records} == {"good"}
+    reasons = {case.case_id: case.reason for case in found.skipped}
+    assert reasons["empty"] == EMPTY_LABEL
+    assert "damaged" in reasons["torn"] or "truncated" in reasons["torn"]
+    assert {"shifted", "zero"} <= set(reasons)
+    assert seen[-1].done == seen[-1].total == 20
+    listed = json.loads((tmp_path / "r" / "not_evaluated.json").read_text())
+    assert {entry["case_id"]: entry["reason"] for entry in listed} == reasons
+
+
+def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tmp_path):
+    predictions = tmp_path / "nnU-Net"
+    predictions.mkdir()
+    _, label = block_arrays()
+    wrong = label.copy()
+    wrong[8:, 20:, 20:] = 1
+    for case, mask in enumerate((label, wrong)):
+        write_volume(mask, oblique_grid(), None, predictions / f"case_{case}.nii.gz")
+    words = (f"predictions:{predictions}",)
+    found = run_evaluation(request_of(folder, tmp_path / "r", contestants=words))
+    dice = {
+        (r.model, r.case_id, r.num_clicks): (r.dice, r.failure)
+        for r in found.records
+        if r.seed == 0
+    }
+    assert dice["nnU-Net", "case_0", 0] == (1.0, None)
+    assert dice["nnU-Net", "case_1", 0] == (pytest.approx(2 * 400 / (800 + 32)), None)
+    assert dice["nnU-Net + click", "case_1", 1] == (1.0, None)
+    assert dice["nnU-Net", "case_2", 0] == (0.0, "there is no mask of case_2 among the predictions")
+    assert sum(r.model == "nnU-Net" for r in found.records) == 3
