@@ -33,6 +33,7 @@ OTHER_SHAPES = {
     "swin_unetr": (32, 64, 96),
     "unetr": None,
     "uxnet3d": (16, 32, 48),
+    "nnformer": None,
 }
 VOXEL_MM = 4.0
 

@@ -15,7 +15,7 @@ from clickvol.weights.cache import cached_model_folder
 from clickvol.weights.registry import PLAIN_NAME
 
 # Their networks have no clicks at all; methods/baselines.py.
-_BASELINES = frozenset({"dynunet", "swin_unetr", "unetr", "uxnet3d"})
+_BASELINES = frozenset({"dynunet", "swin_unetr", "unetr", "uxnet3d", "nnformer"})
 
 DEFAULT_MODEL_ID = "promise3d-small"
 """The model that is used where none is named; ships in the package."""
@@ -91,6 +91,7 @@ class ModelCard(BaseModel):
         "swin_unetr",
         "unetr",
         "uxnet3d",
+        "nnformer",
     ]
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
