@@ -1,4 +1,5 @@
 from dataclasses import fields
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -6,7 +7,13 @@ import pytest
 import torch
 
 from clickvol.datasets import loader
-from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms, read_labelled
+from clickvol.datasets.loader import (
+    SampleStream,
+    batch_indices,
+    draw_any_sample,
+    make_phantoms,
+    read_labelled,
+)
 from clickvol.datasets.msd import CaseRecord
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.errors import ConfigError, UnreadableVolumeError
@@ -20,8 +27,8 @@ def _stream(cases, phantoms=(), *, phantom_share=0.0, seed=0, length=100):
         cases,
         phantoms,
         phantom_share=phantom_share,
-        patch_shape_dhw=SHAPE,
-        sampling=SamplingSection(),
+        draw=partial(draw_any_sample, patch_shape_dhw=SHAPE, sampling=SamplingSection()),
+        small_object_exponent=0.0,
         seed=seed,
         length=length,
     )

@@ -1,13 +1,14 @@
 """Organ masks beside training scans: read, cut with the scan, and standing in for what is not there."""
 
 from dataclasses import fields, replace
+from functools import partial
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.loader import SampleStream, make_phantoms, read_labelled
+from clickvol.datasets.loader import SampleStream, draw_any_sample, make_phantoms, read_labelled
 from clickvol.datasets.msd import CaseRecord
 from clickvol.datasets.organs import OrganPlan
 from clickvol.datasets.samples import draw_sample
@@ -131,11 +132,12 @@ def test_the_stream_gives_the_channels_of_the_network(box_case):
         [box_case],
         [],
         phantom_share=0.0,
-        patch_shape_dhw=SHAPE,
-        sampling=SamplingSection(),
+        draw=partial(
+            draw_any_sample, patch_shape_dhw=SHAPE, sampling=SamplingSection(), num_channels=2
+        ),
+        small_object_exponent=0.0,
         seed=0,
         length=2,
-        num_channels=2,
     )
     assert stream[0].patch.shape == (2, *SHAPE)
 
