@@ -28,13 +28,16 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node N -m clickvol train CONFIG
     """
     from clickvol.training.run import train_from_config
+    from clickvol.weights.card import read_card
 
     with _show_figures() as report:
         card = train_from_config(
             config, overrides or [], fresh=not resume, max_steps=steps, report=report
         )
     if card.is_file():
-        typer.echo(f"{card}: the model's card; use it with clickvol segment --model {card}")
+        is_for_images = read_card(card).fields_of_view is None
+        command = "segment-image" if is_for_images else "segment"
+        typer.echo(f"{card}: the model's card; use it with clickvol {command} --model {card}")
 
 
 @contextlib.contextmanager

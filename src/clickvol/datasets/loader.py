@@ -1,6 +1,7 @@
 """An endless, seeded stream of batches that can begin anywhere."""
 
 from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from clickvol.datasets.msd import CaseRecord
 from clickvol.datasets.organs import OrganPlan, check_one_grid, read_organ
 from clickvol.datasets.published_samples import draw_published_sample
 from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sample
-from clickvol.datasets.sampling import AnySampling, PublishedSampling, WindowSampling
+from clickvol.datasets.sampling import PublishedSampling, VolumeSampling, WindowSampling
 from clickvol.datasets.window_samples import draw_window_sample
 from clickvol.errors import ConfigError
 from clickvol.preprocessing.channels import stand_in_organ
@@ -19,8 +20,18 @@ from clickvol.volumes.formats import read_volume
 from clickvol.volumes.phantoms import make_phantom
 from clickvol.volumes.volume import Volume
 
+SampleT = TypeVar("SampleT")
+DrawnT_co = TypeVar("DrawnT_co", covariant=True)
 
-class SampleStream(Dataset[TrainingSample]):
+
+class Draw(Protocol[DrawnT_co]):
+    """How a sample is drawn from a case."""
+
+    def __call__(self, case: LabelledVolume, *, rng: np.random.Generator) -> DrawnT_co:
+        """Draw one sample; all that is random in it comes from `rng`."""
+
+
+class SampleStream(Dataset[SampleT], Generic[SampleT]):
     """Sample number n of a run: the same whatever was drawn before it, so a run can be resumed.
 
     Args:
@@ -28,11 +39,10 @@ class SampleStream(Dataset[TrainingSample]):
             with equal probability.
         phantoms: synthetic ones; may be empty.
         phantom_share: part of the samples from them.
-        patch_shape_dhw: shape of the patches.
-        sampling: how samples are drawn.
+        draw: what is made of a case; handed to the loader's processes.
+        small_object_exponent: see `SamplingSection`.
         seed: of the run.
         length: number of samples in the run.
-        num_channels: of a patch; 2 for networks that see an organ mask.
     """
 
     def __init__(
@@ -41,11 +51,10 @@ class SampleStream(Dataset[TrainingSample]):
         phantoms: Sequence[LabelledVolume],
         *,
         phantom_share: float,
-        patch_shape_dhw: tuple[int, int, int],
-        sampling: AnySampling,
+        draw: Draw[SampleT],
+        small_object_exponent: float,
         seed: int,
         length: int,
-        num_channels: int = 1,
     ) -> None:
         if not cases and not phantoms:
             msg = "there is nothing to train on; give data.folders, or data.phantoms above 0"
@@ -55,31 +64,28 @@ class SampleStream(Dataset[TrainingSample]):
         self._phantoms = list(phantoms)
         share = phantom_share if phantoms else 0.0
         self._phantom_share = share if cases else 1.0
-        self._patch_shape_dhw = patch_shape_dhw
-        self._sampling = sampling
+        self._draw = draw
+        self._small_object_exponent = small_object_exponent
         self._seed = seed
         self._length = length
-        self._num_channels = num_channels
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> TrainingSample:
+    def __getitem__(self, index: int) -> SampleT:
         rng = np.random.default_rng([self._seed, index])
         if rng.random() < self._phantom_share:
             pool = self._phantoms
         else:
             pool = self._pools[rng.integers(len(self._pools))]
-        case = pool[rng.choice(len(pool), p=_shares(pool, self._sampling.small_object_exponent))]
-        return draw_any_sample(
-            case, self._patch_shape_dhw, self._sampling, rng, num_channels=self._num_channels
-        )
+        case = pool[rng.choice(len(pool), p=_shares(pool, self._small_object_exponent))]
+        return self._draw(case, rng=rng)
 
 
 def draw_any_sample(
     case: LabelledVolume,
     patch_shape_dhw: tuple[int, int, int],
-    sampling: AnySampling,
+    sampling: VolumeSampling,
     rng: np.random.Generator,
     *,
     num_channels: int = 1,

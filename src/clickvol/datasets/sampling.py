@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clickvol.preprocessing.slices2d import Plane
+
 
 class SamplingSection(BaseModel):
     """A simulated user's looks at an object. All choices of ours: no paper trains on several scales.
@@ -138,4 +140,66 @@ class PublishedSampling(BaseModel):
         return self
 
 
-AnySampling = SamplingSection | WindowSampling | PublishedSampling
+class SliceSampling(BaseModel):
+    """Slices of scans as 2D images, augmented as the released ProMISe-2D augments its images.
+
+    A scan is drawn, then one of the slices that show its object, all alike however large the object is in them
+    (ours: the method was published for single images). What the defaults say is released; what they do not is
+    chosen on the page of the function, `datasets.augment2d`.
+
+    Attributes:
+        kind: tells this way from the others.
+        plane: of the patient that the slices follow.
+        crop_share, crop: part of the images of which a random part is enlarged; its area over the image's.
+        flip_share: of rows and of columns.
+        move_share: part of the images that are shifted, scaled and turned together,
+        shift: by at most this part of the sides,
+        scale: by at most this factor more or less,
+        rotation_degrees: and by at most this angle.
+        blur_share: part that is blurred.
+        contrast_share, contrast: part whose brightness and contrast change, each by at most this.
+        grain_share: part that is sharpened, made noisy or packed as JPEG.
+        dropout_share: part with squares blotted out; the truth under them stays.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["slices"]
+    plane: Plane = "axial"
+    crop_share: float = Field(default=0.25, ge=0, le=1)
+    crop: tuple[float, float] = (0.95, 1.05)
+    flip_share: float = Field(default=0.25, ge=0, le=1)
+    move_share: float = Field(default=0.25, ge=0, le=1)
+    shift: float = Field(default=0.0625, ge=0)
+    scale: float = Field(default=0.05, ge=0, lt=1)
+    rotation_degrees: float = Field(default=45.0, ge=0)
+    blur_share: float = Field(default=0.25, ge=0, le=1)
+    contrast_share: float = Field(default=0.25, ge=0, le=1)
+    contrast: float = Field(default=0.1, ge=0)
+    grain_share: float = Field(default=0.25, ge=0, le=1)
+    dropout_share: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _crop_is_a_range(self) -> Self:
+        if not 0 < self.crop[0] <= self.crop[1]:
+            msg = f"crop is {self.crop}, but takes a smallest and a largest part above 0"
+            raise ValueError(msg)
+        return self
+
+    def without_changes(self) -> "SliceSampling":
+        """Return the same slices as they are."""
+        return SliceSampling(
+            kind="slices",
+            plane=self.plane,
+            crop_share=0,
+            flip_share=0,
+            move_share=0,
+            blur_share=0,
+            contrast_share=0,
+            grain_share=0,
+            dropout_share=0,
+        )
+
+
+VolumeSampling = SamplingSection | WindowSampling | PublishedSampling
+"""How samples for volumes are drawn."""

@@ -235,7 +235,8 @@ def binary_mask(logits: Tensor, *, opening_side_pixel: int = 0) -> Tensor:
 class Promise2dTraining:
     """How it is trained and scored. The defaults are the released ones.
 
-    The optimiser is Adam without weight decay (released scripts). The released augmentation is not built.
+    The optimiser is Adam without weight decay (released scripts); the augmentation is in
+    `datasets.sampling.SliceSampling`.
 
     Attributes:
         learning_rate: 1e-5 (released scripts).
@@ -278,7 +279,11 @@ class Promise2dRecipe:
 
 
 def promise2d_preset(
-    name: str = "released", foundation: str = "vit_b", mode: Mode = "promise", form: Form = "resnet"
+    name: str = "released",
+    foundation: str = "vit_b",
+    mode: Mode = "promise",
+    form: Form = "resnet",
+    num_points: int = 16,
 ) -> Promise2dRecipe:
     """Return a variant of ProMISe-2D on one of the foundations.
 
@@ -288,16 +293,23 @@ def promise2d_preset(
         foundation: see `methods.sam2d.sam2d_preset`. The published one is "vit_b".
         mode: which parts are added.
         form: of the auto-prompting module.
+        num_points: N, predicted or drawn from the truth.
 
     Raises:
         ConfigError: for an unknown name or foundation.
     """
     if name == "released":
-        network = promise2d_network(foundation, mode, form=form, last_layer="default")
-        return Promise2dRecipe(preset=name, network=network, training=Promise2dTraining())
+        network = promise2d_network(
+            foundation, mode, form=form, last_layer="default", num_points=num_points
+        )
+        training = Promise2dTraining(num_sampled_points=num_points)
+        return Promise2dRecipe(preset=name, network=network, training=training)
     if name == "clickvol":
-        network = promise2d_network(foundation, mode, form=form, last_layer="zero")
+        network = promise2d_network(
+            foundation, mode, form=form, last_layer="zero", num_points=num_points
+        )
         training = Promise2dTraining(
+            num_sampled_points=num_points,
             # Not published; at 1e-5 a ResNet from scratch hardly moves in a short run.
             learning_rate=1e-4,
             sigmoid="once",

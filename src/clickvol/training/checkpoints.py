@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clickvol.datasets.samples import TrainingSample
 from clickvol.errors import ConfigError, OutputError
 from clickvol.training.state import TrainState
+from clickvol.training.task import Batch
 from clickvol.volumes.atomic import atomic_path
 
 _PARTS = ("step", "fingerprint", "network", "optimiser", "average", "scaler", "best_loss")
@@ -65,7 +65,7 @@ class Checkpoints:
         """
         self._write({"step": state.step, "weights": state.weights_to_keep()}, self.best)
 
-    def save_batch(self, batch: TrainingSample, step: int, rank: int) -> Path:
+    def save_batch(self, batch: Batch, step: int, rank: int) -> Path:
         """Write a batch for somebody to look at; return its path."""
         path = self.folder / f"bad_batch_step{step + 1}_process{rank}.pt"
         with atomic_path(path, path.suffix) as temporary:

@@ -5,15 +5,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from clickvol.datasets.sampling import PublishedSampling, SamplingSection, WindowSampling
+from clickvol.datasets.sampling import (
+    PublishedSampling,
+    SamplingSection,
+    SliceSampling,
+    WindowSampling,
+)
+from clickvol.methods.promise2d import Mode
 from clickvol.preprocessing.channels import OrganMaskSource
+from clickvol.prompt_encoders.auto_prompt import Form
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Method3d = Literal[
+TrainedMethod = Literal[
+    "promise2d",
     "promise3d",
     "sam3d_adapter",
     "tags",
@@ -23,7 +31,7 @@ Method3d = Literal[
     "uxnet3d",
     "nnformer",
 ]
-"""Ids of the systems for volumes and of the networks to compare with."""
+"""Ids of the published systems and of the networks to compare with."""
 
 
 class ModelSection(_Section):
@@ -32,15 +40,16 @@ class ModelSection(_Section):
     Attributes:
         id: id of the model that comes out.
         title: one line for lists.
-        method: id of a 3D method or of a network without clicks.
+        method: id of a published system or of a network without clicks.
         preset: a preset of the method, see its page in `methods`: network, loss and training clicks.
-        size: size of the network, see `methods.sizes`.
+        size: size of the network, see `methods.sizes`; of promise2d its foundation's, see
+            `methods.sam2d.sam2d_preset`.
         notes: limits that a user of the model should know, one sentence each.
     """
 
     id: str
     title: str
-    method: Method3d = "promise3d"
+    method: TrainedMethod = "promise3d"
     preset: str = "clickvol"
     size: str = "small"
     notes: list[str] = []
@@ -147,7 +156,7 @@ class RunSection(_Section):
             a third more time, a fraction of the memory.
         start_from: a model (id or path) whose weights to begin with; "" for random ones.
         foundation: a 2D foundation (id or path, method "sam2d") whose image encoder is lifted into the
-            network before training; "" for none.
+            network before training; "" for none. promise2d cannot do without: it is the network's frozen part.
         trained: "everything", or only the "adapters" and what else does not come from the foundation.
     """
 
@@ -195,6 +204,21 @@ class TagsSection(_Section):
     organ_path: str = ""
 
 
+class Promise2dSection(_Section):
+    """Which ProMISe-2D.
+
+    Attributes:
+        mode: "apm" (the network predicts the points), "ips" (it is shifted towards the data, and given points:
+            in training, from the truth) or "promise" (both; it predicts the points).
+        form: of what predicts the points; the released scripts use "resnet".
+        num_points: that are predicted, or drawn from the truth; 16 as released.
+    """
+
+    mode: Mode = "promise"
+    form: Form = "resnet"
+    num_points: int = Field(default=16, gt=0)
+
+
 def _kind_of_sampling(content: object) -> str:
     kind = content.get("kind", "clicked") if isinstance(content, dict) else content.kind  # type: ignore[attr-defined]
     return str(kind)
@@ -203,14 +227,15 @@ def _kind_of_sampling(content: object) -> str:
 Sampling = Annotated[
     Annotated[SamplingSection, Tag("clicked")]
     | Annotated[PublishedSampling, Tag("published")]
-    | Annotated[WindowSampling, Tag("windows")],
+    | Annotated[WindowSampling, Tag("windows")]
+    | Annotated[SliceSampling, Tag("slices")],
     Discriminator(_kind_of_sampling),
 ]
 """How samples are drawn; `kind` says which, "clicked" where it is not given."""
 
 
 class TrainConfig(_Section):
-    """A whole training run; the section `tags` belongs to that method alone."""
+    """A whole training run; the sections `tags` and `promise2d` belong to these methods alone."""
 
     model: ModelSection
     data: DataSection = DataSection()
@@ -218,15 +243,16 @@ class TrainConfig(_Section):
     optimiser: OptimiserSection
     run: RunSection
     tags: TagsSection | None = None
+    promise2d: Promise2dSection | None = None
 
     @model_validator(mode="after")
-    def _tags_has_its_section(self) -> Self:
-        if self.model.method == "tags" and self.tags is None:
-            msg = "the method tags needs a section [tags]; see TagsSection in training/config.py"
-            raise ValueError(msg)
-        if self.model.method != "tags" and self.tags is not None:
-            msg = (
-                f"the section [tags] is for the method tags, not {self.model.method}; leave it out"
-            )
-            raise ValueError(msg)
+    def _methods_have_their_sections(self) -> Self:
+        method = self.model.method
+        for name, section in (("tags", self.tags), ("promise2d", self.promise2d)):
+            if method == name and section is None:
+                msg = f"the method {name} needs a section [{name}]; see training/config.py"
+                raise ValueError(msg)
+            if method != name and section is not None:
+                msg = f"the section [{name}] is for the method {name}, not {method}; leave it out"
+                raise ValueError(msg)
         return self

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clickvol.datasets.samples import TrainingSample
 from clickvol.errors import TrainingError
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
@@ -18,7 +17,8 @@ from clickvol.training.processes import Processes
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule, learning_rate
 from clickvol.training.state import TrainState
-from clickvol.training.step import SampleNumbers, TrainingStep
+from clickvol.training.step import SampleNumbers
+from clickvol.training.task import Batch
 from clickvol.training.validation import Validator
 
 _LOG_EVERY = 20
@@ -47,8 +47,8 @@ class Harness:
 
 def fit(
     state: TrainState,
-    step: TrainingStep,
-    batches: Iterable[TrainingSample],
+    step: nn.Module,
+    batches: Iterable[Batch],
     config: TrainConfig,
     harness: Harness,
 ) -> None:
@@ -56,7 +56,7 @@ def fit(
 
     Args:
         state: where the run stands; changed in place.
-        step: from a batch to its loss, with the network of the state.
+        step: from a batch to its loss, with the network of the state; see `Task.make_step`.
         batches: of this process, from step `state.step` on, `optimiser.accumulate` of them per step.
         config: of the run.
         harness: what stands around.
@@ -94,7 +94,7 @@ def fit(
 def _take_gradients(
     state: TrainState,
     runner: nn.Module,
-    rounds: list[TrainingSample],
+    rounds: list[Batch],
     config: TrainConfig,
     harness: Harness,
 ) -> tuple[float, float]:
@@ -137,7 +137,7 @@ def _update(state: TrainState, config: TrainConfig) -> None:
     _update_average(state, config.optimiser.average_decay)
 
 
-def _validate(state: TrainState, step: TrainingStep, harness: Harness) -> None:
+def _validate(state: TrainState, step: nn.Module, harness: Harness) -> None:
     """Look at the validation scans with the averaged weights; keep them when they are the best."""
     if harness.validator is None:
         return
@@ -150,7 +150,7 @@ def _validate(state: TrainState, step: TrainingStep, harness: Harness) -> None:
         harness.checkpoints.save_best(state)
 
 
-def _for_all_processes(step: TrainingStep, processes: Processes) -> nn.Module:
+def _for_all_processes(step: nn.Module, processes: Processes) -> nn.Module:
     """Let the processes share their gradients; each mean over a batch becomes the mean over all."""
     if processes.count == 1:
         return step
@@ -176,9 +176,9 @@ def _arithmetic(config: TrainConfig, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _in_groups(batches: Iterable[TrainingSample], size: int) -> Iterator[list[TrainingSample]]:
+def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Yield as many batches as an optimiser step takes."""
-    group: list[TrainingSample] = []
+    group: list[Batch] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:

@@ -30,14 +30,29 @@ def bce_dice(logits: Tensor, target: Tensor, *, sigmoid: Sigmoid = "once") -> Te
     Returns:
         A scalar, at least 0.
     """
-    wanted = target.to(logits.dtype)
-    if wanted.shape[-2:] != logits.shape[-2:]:
-        wanted = F.interpolate(wanted, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+    wanted = truth_at(target, logits)
     if sigmoid == "twice":
         logits = torch.sigmoid(logits)
     found = torch.sigmoid(logits)
+    return F.binary_cross_entropy_with_logits(logits, wanted) + soft_dice_loss(found, wanted)
+
+
+def soft_dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """Return 1 - soft Dice per image, averaged over the batch: a scalar in [0, 1].
+
+    Args:
+        found: (B, 1, h, w) probabilities.
+        wanted: (B, 1, h, w) in [0, 1].
+    """
     places = (1, 2, 3)
     overlap = 2 * (found * wanted).sum(places) + _DICE_SMOOTHING
     total = found.sum(places) + wanted.sum(places) + _DICE_SMOOTHING
-    dice_loss = (1 - overlap / total).mean()
-    return F.binary_cross_entropy_with_logits(logits, wanted) + dice_loss
+    return (1 - overlap / total).mean()
+
+
+def truth_at(target: Tensor, logits: Tensor) -> Tensor:
+    """Return a truth at the resolution and of the type of logits: (B, 1, H, W) -> (B, 1, h, w), bilinear."""
+    wanted = target.to(logits.dtype)
+    if wanted.shape[-2:] == logits.shape[-2:]:
+        return wanted
+    return F.interpolate(wanted, size=logits.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,16 +1,16 @@
 """The model that comes out of a run: weights in half precision, and their card."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from clickvol.datasets.sampling import SamplingSection
-from clickvol.methods.recipe import Recipe
-from clickvol.training.config import Sampling, TrainConfig
+from clickvol.training.config import TrainConfig
+from clickvol.training.task import Task
 from clickvol.version import __version__
 from clickvol.volumes.atomic import atomic_path
-from clickvol.weights.card import FieldOfViewPlan, ModelCard, read_card
+from clickvol.weights.card import ModelCard, read_card
 from clickvol.weights.load import network_content
 from clickvol.weights.safe_file import write_weights
 
@@ -19,9 +19,8 @@ def write_model(
     tensors: dict[str, Tensor],
     num_parameters: int,
     config: TrainConfig,
-    recipe: Recipe,
+    task: Task[Any],
     command: str,
-    notes: list[str],
 ) -> Path:
     """Write weights and card into the folder of the run; return the card.
 
@@ -29,9 +28,8 @@ def write_model(
         tensors: of the whole network, by name.
         num_parameters: values in the network.
         config: of the run.
-        recipe: of the method.
+        task: what was trained.
         command: that made it.
-        notes: what a user should know.
 
     Raises:
         OutputError: when they cannot be written.
@@ -42,13 +40,13 @@ def write_model(
         id=config.model.id,
         title=config.model.title,
         method=config.model.method,
-        network=network_content(config.model.method, recipe.network),
-        fields_of_view=_fields_of_view(config.sampling),
+        network=network_content(config.model.method, task.network_config),
+        fields_of_view=task.fields_of_view,
         modalities=sorted({folder.modality for folder in config.data.folders}),
         training_data=_sources(config),
         training_command=command,
         licence="Apache-2.0",
-        notes=notes,
+        notes=[*config.model.notes, *task.notes],
         num_parameters=num_parameters,
         dtype="float16",
         bytes=size,
@@ -60,21 +58,6 @@ def write_model(
     with atomic_path(path, ".json") as temporary:
         temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return path
-
-
-def _fields_of_view(sampling: Sampling) -> FieldOfViewPlan:
-    """Return the voxel sizes that the model was trained for."""
-    if isinstance(sampling, SamplingSection):
-        return FieldOfViewPlan(
-            first_voxel_mm=sampling.first_voxel_mm,
-            finest_voxel_mm=sampling.finest_voxel_mm,
-            coarsest_voxel_mm=sampling.coarsest_voxel_mm,
-        )
-    return FieldOfViewPlan(
-        first_voxel_mm=sampling.voxel_mm,
-        finest_voxel_mm=sampling.voxel_mm,
-        coarsest_voxel_mm=sampling.voxel_mm,
-    )
 
 
 def _sources(config: TrainConfig) -> list[str]:

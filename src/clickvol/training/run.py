@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,9 @@ from torch.utils.data import DataLoader
 
 from clickvol.datasets.folder_lock import only_process_in
 from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms
-from clickvol.datasets.organs import OrganPlan
-from clickvol.datasets.samples import LabelledVolume, TrainingSample, stack
+from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
 from clickvol.methods.freezing import num_parameters
-from clickvol.methods.recipe import Recipe
-from clickvol.methods.tags import with_text_width
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
 from clickvol.training.loop import Harness, fit
@@ -27,9 +25,8 @@ from clickvol.training.provenance import hash_of_cases, write_provenance
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule
-from clickvol.training.start import fresh_state, recipe_of, training_cases, validation_cases
-from clickvol.training.step import TrainingStep
-from clickvol.training.tags_inputs import load_text_bank, organ_plan, tags_notes
+from clickvol.training.start import fresh_state, task_of, training_cases, validation_cases
+from clickvol.training.task import Batch, Task
 from clickvol.training.validation import Validator
 from clickvol.volumes.atomic import atomic_path, remove_abandoned
 
@@ -109,25 +106,28 @@ def _train(
     report: Report,
 ) -> Path:
     torch.manual_seed(config.run.seed)
-    recipe = recipe_of(config)
-    bank = load_text_bank(config, recipe)
-    if bank is not None:
-        recipe = with_text_width(recipe, bank.width)
-    organs = organ_plan(config.tags, recipe.network.num_channels)
-    state = fresh_state(config, recipe, processes.device)
-    checkpoints = Checkpoints(config.run.folder, _fingerprint(config), writes=processes.is_first)
+    task = task_of(config)
+    state = fresh_state(config, task, processes.device)
+    checkpoints = Checkpoints(config.run.folder, run_fingerprint(config), writes=processes.is_first)
     if checkpoints.last.is_file() and not fresh:
         checkpoints.restore(state)
-    cases = training_cases(config, organs)
+    cases = training_cases(config, task.organs)
+    phantoms = _phantoms(config, task)
     per_step = config.optimiser.batch_size * config.optimiser.accumulate * processes.count
-    schedule = Schedule.of(config.optimiser, len(cases) + config.data.phantoms, per_step)
-    stream = _sample_stream(config, recipe, cases, organs, schedule.num_steps * per_step)
+    schedule = Schedule.of(config.optimiser, task.num_items([*cases, *phantoms]), per_step)
+    stream = SampleStream(
+        cases,
+        phantoms,
+        phantom_share=config.data.phantom_share,
+        draw=task.draw,
+        small_object_exponent=task.small_object_exponent,
+        seed=config.run.seed,
+        length=schedule.num_steps * per_step,
+    )
     if processes.is_first:
         _describe(config, command, cases, processes)
     last_step = min(schedule.num_steps, max_steps or schedule.num_steps)
-    text = None if bank is None else bank.columns
-    step = TrainingStep(state.network, recipe, config.sampling, config.run.seed, text)
-    step.to(processes.device)
+    step = task.make_step(state.network).to(processes.device)
 
     def report_length(figures: dict[str, float]) -> None:
         if processes.is_first:
@@ -140,17 +140,16 @@ def _train(
             schedule=schedule,
             checkpoints=checkpoints,
             log=log,
-            validator=_validator(config, recipe, organs, processes),
+            validator=_validator(config, task, processes),
             report=report_length,
         )
-        batches = _batches(stream, range(state.step, last_step), config, processes)
+        batches = _batches(stream, task, range(state.step, last_step), config, processes)
         fit(state, step, batches, config, harness)
     card = config.run.folder / f"{config.model.id}.json"
     if processes.is_first:
-        notes = [*config.model.notes, *tags_notes(config, bank, organs)]
         kept = _weights_to_keep(config, checkpoints, state.weights_to_keep())
         count, _ = num_parameters(state.network)
-        card = write_model(kept, count, config, recipe, command, notes)
+        card = write_model(kept, count, config, task, command)
     processes.wait()
     return card
 
@@ -178,7 +177,7 @@ def _memory_explained() -> Iterator[None]:
         raise TrainingError(msg) from error
 
 
-def _fingerprint(config: TrainConfig) -> str:
+def run_fingerprint(config: TrainConfig) -> str:
     """Return what makes a run this run: what it is called and where it is kept may change."""
     aside = {
         "model": {"id", "title", "notes"},
@@ -200,8 +199,12 @@ def _describe(
 
 
 def _batches(
-    stream: SampleStream, steps: range, config: TrainConfig, processes: Processes
-) -> "DataLoader[TrainingSample]":
+    stream: SampleStream[Batch],
+    task: Task[Any],
+    steps: range,
+    config: TrainConfig,
+    processes: Processes,
+) -> "DataLoader[Batch]":
     """Return the batches of this process: `accumulate` of them per step."""
     rounds = range(
         steps.start * config.optimiser.accumulate, steps.stop * config.optimiser.accumulate
@@ -213,7 +216,7 @@ def _batches(
                 rounds, config.optimiser.batch_size, rank=processes.rank, count=processes.count
             )
         ),
-        collate_fn=stack,
+        collate_fn=task.stack,
         num_workers=config.run.workers,
         prefetch_factor=4,
         worker_init_fn=_leave_the_cores_to_the_trainer,
@@ -225,36 +228,13 @@ def _leave_the_cores_to_the_trainer(_: int) -> None:
     os.nice(5)
 
 
-def _sample_stream(
-    config: TrainConfig,
-    recipe: Recipe,
-    cases: list[LabelledVolume],
-    organs: OrganPlan | None,
-    length: int,
-) -> SampleStream:
-    has_organs = organs is not None and organs.source != "none"
-    return SampleStream(
-        cases,
-        make_phantoms(config.data.phantoms, config.run.seed, with_organ=has_organs),
-        phantom_share=config.data.phantom_share,
-        patch_shape_dhw=recipe.network.patch_shape_dhw,
-        sampling=config.sampling,
-        seed=config.run.seed,
-        length=length,
-        num_channels=recipe.network.num_channels,
-    )
+def _phantoms(config: TrainConfig, task: Task[Any]) -> list[LabelledVolume]:
+    has_organs = task.organs is not None and task.organs.source != "none"
+    return make_phantoms(config.data.phantoms, config.run.seed, with_organ=has_organs)
 
 
-def _validator(
-    config: TrainConfig, recipe: Recipe, organs: OrganPlan | None, processes: Processes
-) -> Validator | None:
+def _validator(config: TrainConfig, task: Task[Any], processes: Processes) -> Validator | None:
     if not config.run.validate_every:
         return None
-    return Validator(
-        validation_cases(config, organs),
-        recipe.network.patch_shape_dhw,
-        config.sampling,
-        config.run.seed,
-        processes.device,
-        num_channels=recipe.network.num_channels,
-    )
+    cases = validation_cases(config, task.organs)
+    return Validator(cases, task, config.run.seed, processes.device)

@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor
-
-from clickvol.methods.volume_segmenter import VolumeSegmenter
+from torch import Tensor, nn
 
 
 def _no_scaling() -> torch.amp.GradScaler:
@@ -29,7 +26,7 @@ class TrainState:
     """
 
     step: int
-    network: VolumeSegmenter[Any]
+    network: nn.Module
     optimiser: torch.optim.Optimizer
     average: dict[str, Tensor]
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clickvol.datasets.samples import TrainingSample
-from clickvol.datasets.sampling import SamplingSection
+from clickvol.datasets.sampling import SamplingSection, VolumeSampling
 from clickvol.errors import ConfigError
 from clickvol.methods.lifted_segmenter import EncodedPatch
 from clickvol.methods.recipe import LossRecipe, Recipe, TrainingClicks
@@ -17,7 +17,6 @@ from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.prompts.simulate import click_into_error, published_clicks
 from clickvol.shapes import PADDING_LABEL
 from clickvol.training.alignment_loss import alignment_loss
-from clickvol.training.config import Sampling
 from clickvol.training.losses import dice_loss, segmentation_loss
 
 
@@ -56,7 +55,7 @@ class TrainingStep(nn.Module):
         self,
         network: VolumeSegmenter[Any],
         recipe: Recipe,
-        sampling: Sampling,
+        sampling: VolumeSampling,
         seed: int,
         text: Tensor | None = None,
     ) -> None:

@@ -1,0 +1,105 @@
+"""Training samples of 2D networks: slices of labelled scans as the network's square input."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clickvol.datasets.augment2d import moved, spoiled
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.sampling import SliceSampling
+from clickvol.methods.sam2d import Sam2dConfig, SquareFit, prepare_image
+from clickvol.preprocessing.slices2d import Plane, slice_view, unit_values
+from clickvol.prompts.simulate2d import sample_points
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceSample:
+    """One slice; with a first axis B on every field, a batch.
+
+    Attributes:
+        image: (3, S, S) float32, normalised for the network.
+        label: (1, S, S) uint8, the truth over the same square; 0 in its padding.
+        points_xy_pixel: (N, 2) float32, drawn from the truth, in pixels of the square; N may be 0.
+        point_labels: (N,) int64, 1 inside the object and 0 beside it.
+    """
+
+    image: Tensor
+    label: Tensor
+    points_xy_pixel: Tensor
+    point_labels: Tensor
+
+    def to(self, device: torch.device) -> "SliceSample":
+        """Return the sample on a device."""
+        return SliceSample(
+            image=self.image.to(device, non_blocking=True),
+            label=self.label.to(device, non_blocking=True),
+            points_xy_pixel=self.points_xy_pixel.to(device, non_blocking=True),
+            point_labels=self.point_labels.to(device, non_blocking=True),
+        )
+
+
+def object_slices(case: LabelledVolume, plane: Plane) -> NDArray[np.int64]:
+    """Return the indices of the slices that show the object, ascending."""
+    axis = slice_view(case.volume.grid, plane, 0).normal_axis
+    return np.flatnonzero(np.bincount(case.object_voxels_dhw[:, axis]))
+
+
+def draw_slice_sample(
+    case: LabelledVolume,
+    sam: Sam2dConfig,
+    sampling: SliceSampling,
+    num_points: int,
+    rng: np.random.Generator,
+) -> SliceSample:
+    """Draw a slice that shows the object, changed as `sampling` says.
+
+    The slice lies and is windowed as `clickvol segment-image --slice` would have it. A change may move the
+    object out of the image; then all points lie beside it.
+
+    Args:
+        case: the scan.
+        sam: network whose input is made.
+        sampling: which slices, which changes.
+        num_points: points to draw from the truth, after the changes and over the whole square, as released.
+        rng: source of the randomness.
+    """
+    index = int(rng.choice(object_slices(case, sampling.plane)))
+    view = slice_view(case.volume.grid, sampling.plane, index)
+    image = unit_values(view.cut(case.volume.array), case.volume.modality)
+    image, mask = moved(image, view.cut(case.label).astype(np.bool_), sampling, rng)
+    image = spoiled(image, sampling, rng)
+    prepared, fit = prepare_image(torch.from_numpy(image), sam)
+    truth = _on_square(mask, fit)
+    points, signs = np.zeros((0, 2)), np.zeros(0, dtype=np.int64)
+    if num_points:
+        points, signs = sample_points(truth[0].numpy(), num_points, rng)
+    return SliceSample(
+        image=prepared,
+        label=truth.to(torch.uint8),
+        points_xy_pixel=torch.from_numpy(points.astype(np.float32)),
+        point_labels=torch.from_numpy(signs),
+    )
+
+
+def stack_slices(samples: list[SliceSample]) -> SliceSample:
+    """Join samples into a batch: a new first axis on every field."""
+    return SliceSample(
+        image=torch.stack([s.image for s in samples]),
+        label=torch.stack([s.label for s in samples]),
+        points_xy_pixel=torch.stack([s.points_xy_pixel for s in samples]),
+        point_labels=torch.stack([s.point_labels for s in samples]),
+    )
+
+
+def _on_square(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
+    """(H, W) -> (1, S, S) bool: where at least half of a pixel of the square is object."""
+    values = torch.from_numpy(mask.astype(np.float32))[None, None]
+    h, w = fit.resized_shape_hw
+    resized = F.interpolate(
+        values, size=(h, w), mode="bilinear", align_corners=False, antialias=True
+    )
+    return F.pad(resized[0] > 0.5, (0, fit.side_pixel - w, 0, fit.side_pixel - h))
