@@ -20,7 +20,16 @@ NETWORK_STAGES = (
     "baselines",
     "methods",
 )
-JOINED_STAGES = ("weights", "inference", "datasets", "bridges", "training", "evaluation", "cli")
+JOINED_STAGES = (
+    "weights",
+    "inference",
+    "datasets",
+    "bridges",
+    "training",
+    "evaluation",
+    "reproduction",
+    "cli",
+)
 LADDER = (*NUMPY_STAGES, *NETWORK_STAGES, *JOINED_STAGES)
 
 # A network sees tensors; what a scan is it need not know.

@@ -18,6 +18,7 @@ from clickvol.cli.evaluate import evaluate
 from clickvol.cli.info import info
 from clickvol.cli.models import models
 from clickvol.cli.nnunet import nnunet
+from clickvol.cli.reproduce import reproduce
 from clickvol.cli.segment import segment
 from clickvol.cli.segment_image import segment_image
 from clickvol.cli.train import train
@@ -48,6 +49,7 @@ app.add_typer(nnunet, name="nnunet")
 app.command()(info)
 app.command()(train)
 app.command()(evaluate)
+app.command()(reproduce)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,1 @@
+"""A published table again: from the raw data sets to our numbers beside the paper's."""

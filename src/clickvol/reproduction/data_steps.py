@@ -1,0 +1,161 @@
+"""The data sets of a study: prepared once, with the published split sizes where they are known."""
+
+import hashlib
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from clickvol.datasets.preparation import Outcome, PreparationPlan, prepare_data_set
+from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
+from clickvol.datasets.published import read_published
+from clickvol.datasets.sources import list_source
+from clickvol.datasets.splits import Split, read_splits, splits_json
+from clickvol.errors import ConfigError
+from clickvol.reproduction.study import DataSet
+from clickvol.reproduction.workspace import Reproduction
+from clickvol.volumes.atomic import atomic_path
+
+
+def missing_source(job: Reproduction, data: DataSet) -> str | None:
+    """Return in one line what a user has to do when the raw folder is not there; None when it is."""
+    folder = job.source(data)
+    if folder.is_dir():
+        return None
+    obtain = f" ({data.obtain})" if data.obtain else ""
+    return (
+        f"{folder} is missing: the data set {data.name} is expected there{obtain}; put it there, or give "
+        f"--data the folder that holds {data.folder}"
+    )
+
+
+def is_prepared(job: Reproduction, data: DataSet) -> bool:
+    """Tell whether a data set is prepared as the study wants it."""
+    folder = job.prepared(data)
+    if not is_prepared_set(folder):
+        return False
+    made, plan = read_prepared_set(folder), preparation_plan(job, data)
+    if (made.kind, made.constants) != (plan.kind, plan.constants):
+        return False
+    if plan.spacing_dhw_mm is not None and made.target_spacing_dhw_mm != plan.spacing_dhw_mm:
+        return False
+    if plan.splits is None:
+        return made.seed == plan.seed
+    usable = {case.id for case in made.cases}
+    return made.splits == tuple(fold.only(usable) for fold in read_splits(plan.splits))
+
+
+def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
+    """Return what `clickvol data prepare` is asked for.
+
+    Raises:
+        ConfigError: for values that contradict.
+    """
+    splits = job.splits.get(data.name)
+    if splits is None and data.splits is not None:
+        splits = job.file.beside(data.splits)
+    if splits is None and job.drawn_splits(data).is_file():
+        splits = job.drawn_splits(data)
+    return PreparationPlan(
+        kind=data.layout,
+        source=job.source(data),
+        destination=job.prepared(data),
+        tumour_label=data.tumour_label,
+        modality=data.modality,
+        spacing_dhw_mm=data.spacing,
+        constants=data.constants,
+        groups=None if data.groups is None else job.file.beside(data.groups),
+        splits=splits,
+        seed=data.seed,
+        workers=job.workers,
+    )
+
+
+def preparation_command(job: Reproduction, data: DataSet) -> str:
+    """Return the command that does the same."""
+    plan = preparation_plan(job, data)
+    words = ["clickvol", "data", "prepare", plan.kind, str(plan.source)]
+    words += ["-o", str(plan.destination), "--modality", data.modality, "--seed", str(plan.seed)]
+    spacing = plan.spacing_dhw_mm
+    for option, value in (
+        ("--label", plan.tumour_label),
+        ("--spacing", ",".join(map(str, spacing)) if isinstance(spacing, tuple) else spacing),
+        ("--constants", plan.constants),
+        ("--groups", plan.groups),
+        ("--splits", plan.splits),
+    ):
+        if value is not None:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def prepare(job: Reproduction, data: DataSet, report: Callable[[str], None]) -> None:
+    """Prepare a data set.
+
+    Raises:
+        ConfigError: when it is missing or cannot be used.
+        OutputError: when it cannot be written.
+    """
+    missing = missing_source(job, data)
+    if missing is not None:
+        raise ConfigError(missing)
+    plan = preparation_plan(job, data)
+    if plan.splits is None:
+        plan = replace(plan, splits=None if not _draw(job, data) else job.drawn_splits(data))
+
+    def on_case(done: int, total: int, last: Outcome) -> None:
+        report(f"{data.name}: {done} of {total} cases, the last {last.id}")
+
+    prepare_data_set(plan, on_case)
+
+
+def _draw(job: Reproduction, data: DataSet) -> bool:
+    """Write a split with the published numbers of cases; tell whether they fit the set."""
+    if data.constants is None or data.groups is not None:
+        return False
+    known = read_published(data.constants)
+    case_ids = [case.case_id for case in list_source(data.layout, job.source(data)).cases]
+    if len(case_ids) != known.train_cases + known.validation_cases + known.test_cases:
+        return False
+    split = draw_split(case_ids, data.seed, known.validation_cases, known.test_cases)
+    path = job.drawn_splits(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, ".json") as temporary:
+        temporary.write_text(splits_json([split]), encoding="utf-8")
+    return True
+
+
+def draw_split(case_ids: Sequence[str], seed: int, num_val: int, num_test: int) -> Split:
+    """Draw a split with so many cases in each part; the rest trains.
+
+    Args:
+        case_ids: all different.
+        seed: the same cases and seed give the same split, in whatever order they come.
+        num_val: number of cases that validate.
+        num_test: number of cases that test.
+    """
+    order = sorted(case_ids, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
+    val, test = order[:num_val], order[num_val : num_val + num_test]
+    return Split(
+        train=tuple(sorted(order[num_val + num_test :])),
+        val=tuple(sorted(val)),
+        test=tuple(sorted(test)),
+    )
+
+
+def split_note(job: Reproduction, data: DataSet) -> str:
+    """Return one sentence on the split of a prepared data set."""
+    made, plan = read_prepared_set(job.prepared(data)), preparation_plan(job, data)
+    counts = "/".join(str(len(made.part(part))) for part in ("train", "val", "test"))
+    drawn = plan.splits is None or plan.splits == job.drawn_splits(data)
+    how = f"drawn with seed {made.seed}" if drawn else f"of {plan.splits}"
+    note = f"{data.name}: {counts} scans train/validate/test, {how}; {len(made.rejected)} rejected."
+    if data.constants is None:
+        return note
+    known = read_published(data.constants)
+    theirs = f"{known.train_cases}/{known.validation_cases}/{known.test_cases}"
+    if not drawn:
+        return f"{note} The published numbers are {theirs}."
+    return (
+        f"{note} The published numbers are {theirs}; which scans those were is only in files that "
+        f"are not part of this package, so our test scans are others (--splits {data.name}=FILE takes a list)."
+    )

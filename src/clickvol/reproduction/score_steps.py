@@ -1,0 +1,123 @@
+"""The arms of a study scored, each by itself, and compared task by task."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clickvol.datasets.prepared import read_prepared_set
+from clickvol.evaluation.entries import make_contestants
+from clickvol.evaluation.plan import EvaluationRequest
+from clickvol.evaluation.records import ClickScore
+from clickvol.evaluation.report import write_report
+from clickvol.evaluation.reporting import command_of
+from clickvol.evaluation.result_log import SETTINGS_NAME, read_scores
+from clickvol.evaluation.runner import NOT_EVALUATED_NAME, run_evaluation
+from clickvol.evaluation.summary import Summary
+from clickvol.reproduction.arm_steps import Say, contestant_word
+from clickvol.reproduction.data_steps import is_prepared
+from clickvol.reproduction.study import Arm, Task, TrainArm
+from clickvol.reproduction.workspace import Reproduction
+from clickvol.version import __version__
+from clickvol.weights.card import read_card
+
+
+def evaluation_command(job: Reproduction, arm: Arm, task: Task) -> str:
+    """Return the command that scores an arm."""
+    word = contestant_word(job, arm, task) or f"{arm.name}={job.run_folder(arm, task)}"
+    return command_of(_request(job, arm, task, word))
+
+
+def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
+    """Tell whether the model that an arm is now has been scored on the whole of the task."""
+    folder = job.evaluation_folder(arm, task)
+    settings = _settings(folder)
+    # Written when the last run is done.
+    if not (folder / NOT_EVALUATED_NAME).is_file() or settings is None:
+        return False
+    if not all(is_prepared(job, data) for data in task.data):
+        return False
+    word = contestant_word(job, arm, task)
+    if word is None:
+        return False
+    hashes = {d.name: read_prepared_set(job.prepared(d)).content_hash for d in task.data}
+    try:
+        there = {name: one["content_hash"] for name, one in settings["data"].items()}
+        models = set(settings["models"].values())
+        protocol, split = settings["protocol"], settings["split"]
+    except (LookupError, TypeError, AttributeError):
+        return False
+    wanted = json.loads(json.dumps(asdict(job.study.protocol.protocol())))
+    return (protocol, split, there) == (wanted, job.study.protocol.split, hashes) and models == {
+        _fingerprint(arm, word)
+    }
+
+
+def score(job: Reproduction, arm: Arm, task: Task, say: Say) -> None:
+    """Score an arm on a task; goes on where it was.
+
+    Raises:
+        ClickvolError: as `run_evaluation`.
+    """
+    word = contestant_word(job, arm, task)
+    if word is None:
+        return
+    run_evaluation(
+        _request(job, arm, task, word),
+        on_progress=lambda now: say(f"scoring {now.text}: {now.done} of {now.total}"),
+    )
+
+
+def compare(job: Reproduction, task: Task) -> Summary | None:
+    """Write the report of all arms of a task that are scored; None where none is.
+
+    Raises:
+        ConfigError: without matplotlib.
+        OutputError: when a file cannot be written.
+    """
+    records: list[ClickScore] = []
+    names = []
+    for arm in job.study.arms:
+        if is_scored(job, arm, task):
+            records += read_scores(job.evaluation_folder(arm, task))
+            names.append(arm.name)
+    if not records:
+        return None
+    protocol, reference = job.study.protocol.protocol(), job.study.reference
+    compared = {record.model for record in records}
+    notes = [f"Of the study {job.study.name}, task {task.name}: {', '.join(names)}."]
+    if job.steps is not None:
+        notes.append(f"EVERY TRAINING WAS ENDED AFTER {job.steps} STEPS: this is a rehearsal.")
+    return write_report(
+        records,
+        job.report_folder(task),
+        reference=reference if reference in compared else None,
+        provenance={"Study": job.study.title, "Version": f"clickvol {__version__}"},
+        nsd_tolerance_mm=protocol.nsd_tolerance_mm,
+        notes=notes,
+    )
+
+
+def _request(job: Reproduction, arm: Arm, task: Task, word: str) -> EvaluationRequest:
+    return EvaluationRequest(
+        contestants=(word,),
+        data=tuple(f"{data.name}={job.prepared(data)}" for data in task.data),
+        folder=job.evaluation_folder(arm, task),
+        protocol=job.study.protocol.protocol(),
+        split=job.study.protocol.split,
+        device=job.device,
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _fingerprint(arm: Arm, word: str) -> str:
+    """Return what an evaluation calls the contestant, without loading a network that was trained here."""
+    if isinstance(arm, TrainArm):
+        return read_card(word.partition("=")[2]).sha256
+    return make_contestants([word], device="cpu")[0].fingerprint

@@ -1,0 +1,292 @@
+"""A study: data sets, who is compared on them, by which rules, and what was published. A TOML file."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clickvol.datasets.prepared import CaseModality, Triple
+from clickvol.datasets.sources import SourceKind
+from clickvol.errors import ConfigError
+from clickvol.evaluation.protocol import DEFAULT_PROTOCOL, Protocol, read_protocol
+
+_STUDIES = Path(__file__).with_name("studies")
+
+TASK_FIELD = "{task}"
+"""Stands for the name of the task in `TrainArm.config`."""
+
+# The name of a folder, and of a contestant on a command line.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSet(_Section):
+    """One data set, as `clickvol data prepare` takes it.
+
+    Attributes:
+        name: its column in the table.
+        folder: where it is, below the folder with the raw data.
+        layout: of that folder.
+        modality: of its scans.
+        source: its citation.
+        obtain: where a user gets it, for the message when it is missing.
+        tumour_label, spacing, constants, groups, seed: see `PreparationPlan`; files are relative to the study.
+        splits: file with the cases of each part. Without one a split is drawn: with the published numbers of
+            cases where `constants` has them and the set is whole, else .7, .1 and .2.
+    """
+
+    name: Name
+    folder: str
+    layout: SourceKind = "msd"
+    modality: CaseModality
+    source: str
+    obtain: str = ""
+    tumour_label: int | None = Field(default=None, gt=0)
+    spacing: Triple | Literal["native"] | None = None
+    constants: str | None = None
+    groups: Path | None = None
+    splits: Path | None = None
+    seed: int = Field(default=0, ge=0)
+
+
+class Task(_Section):
+    """Data sets that one model is trained on.
+
+    Attributes:
+        name: of its runs and reports.
+        title: one line.
+        data: each is a column of the table.
+    """
+
+    name: Name
+    title: str
+    data: tuple[DataSet, ...] = Field(min_length=1)
+
+
+class PublishedScore(_Section):
+    """A number to compare with.
+
+    Attributes:
+        data: name of the data set.
+        clicks: after so many; 0 for a method without clicks.
+        dice, nsd: percent.
+        source: where it stands.
+    """
+
+    data: str
+    clicks: int = Field(ge=0)
+    dice: float = Field(ge=0, le=100)
+    nsd: float = Field(ge=0, le=100)
+    source: str
+
+
+class _Arm(_Section):
+    """A row of the table.
+
+    Attributes:
+        name: of its runs.
+        title: in the table.
+        needs: hardware, where somebody has measured it, and who.
+        published: what it reached elsewhere.
+    """
+
+    name: Name
+    title: str
+    needs: str = ""
+    published: tuple[PublishedScore, ...] = ()
+
+
+class TrainArm(_Arm):
+    """A model that this package trains.
+
+    Attributes:
+        config: training file, relative to the study; "{task}" in it stands for the name of the task. Where
+            it names no data of its own, or other data, the study's are taken.
+        overrides: "section.field=value", as `clickvol train --set` takes them.
+    """
+
+    kind: Literal["train"]
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+class NnunetArm(_Arm):
+    """The real nnU-Net; see `NnunetSettings`."""
+
+    kind: Literal["nnunet"]
+    configuration: str = "3d_fullres"
+    epochs: int = Field(default=1000, gt=0)
+    iterations_per_epoch: int = Field(default=250, gt=0)
+    memory_gb: float | None = None
+    mirroring: bool = True
+
+
+class ContestantArm(_Arm):
+    """Anything that needs no training here.
+
+    Attributes:
+        word: see `evaluation.entries`; "ball".
+    """
+
+    kind: Literal["contestant"]
+    word: str
+
+
+Arm = TrainArm | NnunetArm | ContestantArm
+
+
+class ProtocolSection(_Section):
+    """How it is scored.
+
+    Attributes:
+        name: a preset of `evaluation.protocol`.
+        num_clicks, seeds, nsd_tolerance_mm: instead of the preset's.
+        split: the part that is scored.
+    """
+
+    name: str = DEFAULT_PROTOCOL
+    num_clicks: tuple[int, ...] | None = None
+    seeds: int | None = None
+    nsd_tolerance_mm: float | None = None
+    split: Literal["train", "val", "test"] = "test"
+
+    def protocol(self) -> Protocol:
+        """Return the rules; ConfigError for an unknown preset or values that contradict."""
+        return read_protocol(
+            self.name,
+            num_clicks=self.num_clicks,
+            seeds=self.seeds,
+            nsd_tolerance_mm=self.nsd_tolerance_mm,
+        )
+
+
+class Study(_Section):
+    """A table to make.
+
+    Attributes:
+        name: of the table.
+        title: its heading.
+        source: what is reproduced, a citation; "" for a study of one's own.
+        notes: printed below the table, one sentence each.
+        protocol: how it is scored.
+        reference: name of the arm that the others are tested against.
+        tasks, arms: see their types.
+    """
+
+    name: Name
+    title: str
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    protocol: ProtocolSection = ProtocolSection()
+    reference: str | None = None
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    arms: tuple[Annotated[Arm, Field(discriminator="kind")], ...] = Field(min_length=1)
+
+    @property
+    def data(self) -> tuple[DataSet, ...]:
+        """The data sets of all tasks."""
+        return tuple(data for task in self.tasks for data in task.data)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        arms, data = [arm.name for arm in self.arms], [one.name for one in self.data]
+        for names in (arms, data, [task.name for task in self.tasks]):
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double is not None:
+                msg = f"{double} is there twice; names are given once"
+                raise ValueError(msg)
+        if self.reference is not None and self.reference not in arms:
+            msg = f"the reference {self.reference!r} is no arm; choose one of {', '.join(arms)}"
+            raise ValueError(msg)
+        for arm in self.arms:
+            if isinstance(arm, NnunetArm) and any(len(task.data) > 1 for task in self.tasks):
+                msg = f"{arm.name}: nnU-Net is trained on one data set; give every data set its own task"
+                raise ValueError(msg)
+            for score in arm.published:
+                if score.data not in data:
+                    msg = (
+                        f"{arm.name} has a published score on {score.data!r}, which is no data set of the "
+                        f"study; choose one of {', '.join(data)}"
+                    )
+                    raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """A study, and where its file lies.
+
+    Attributes:
+        study: what it says.
+        path: of the file; other files that it names are relative to its folder.
+    """
+
+    study: Study
+    path: Path
+
+    def beside(self, file: str | Path) -> Path:
+        """Return a file that the study names."""
+        return Path(os.path.normpath(self.path.parent / file))
+
+
+def study_names() -> tuple[str, ...]:
+    """Return the names of the studies in the package, sorted."""
+    return tuple(sorted(path.stem for path in _STUDIES.glob("*.toml")))
+
+
+def read_study(name_or_path: str) -> StudyFile:
+    """Read a study of the package by its name, or one's own by its path.
+
+    Raises:
+        ConfigError: when there is none, or it cannot be used; the key is named.
+    """
+    path = Path(name_or_path)
+    if name_or_path in study_names():
+        path = _STUDIES / f"{name_or_path}.toml"
+    elif not path.is_file():
+        msg = (
+            f"there is no study {name_or_path!r}; give one of {', '.join(study_names())}, or a file"
+        )
+        raise ConfigError(msg)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path} is not valid TOML: {error}"
+        raise ConfigError(msg) from error
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        msg = f"{path}: {_explained(error)}"
+        raise ConfigError(msg) from error
+    study.protocol.protocol()  # its mistakes show now, not after days of training
+    return StudyFile(study, path)
+
+
+# What stands behind a key of a study; for arms pydantic names their kind.
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "tasks": Task,
+    "data": DataSet,
+    "protocol": ProtocolSection,
+    "published": PublishedScore,
+    "train": TrainArm,
+    "nnunet": NnunetArm,
+    "contestant": ContestantArm,
+}
+
+
+def _explained(error: ValidationError) -> str:
+    """Return the first mistake in one line; for an unknown key with the keys that there are."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    where = ".".join(place)
+    if first["type"] != "extra_forbidden":
+        what = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {what}" if where else what
+    section = next((_SECTIONS[key] for key in reversed(place[:-1]) if key in _SECTIONS), Study)
+    return f"{where} is not known; known here are {', '.join(sorted(section.model_fields))}"

@@ -1,0 +1,88 @@
+"""What a reproduction is asked to do, and where everything of it lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clickvol.errors import ConfigError
+from clickvol.reproduction.study import Arm, DataSet, Study, StudyFile, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduction:
+    """A study, its data, and a folder for what comes out.
+
+    Attributes:
+        file: the study.
+        raw: folder with the data sets as they come.
+        folder: gets everything; absolute, since training files name their data.
+        only: names of the arms to do; all where empty.
+        steps: end every training after so many steps, for a rehearsal; None for the whole schedule.
+        device: where models are trained and compute.
+        venv: nnU-Net's environment; without it nnU-Net is left out.
+        splits: files with the cases of each part, by the name of the data set; before the study's own.
+        workers: processes that prepare, load and save.
+
+    Raises:
+        ConfigError: on construction, for a name that the study does not have.
+    """
+
+    file: StudyFile
+    raw: Path
+    folder: Path
+    only: tuple[str, ...] = ()
+    steps: int | None = None
+    device: str = "auto"
+    venv: Path | None = None
+    splits: Mapping[str, Path] = field(default_factory=dict)
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("arm", self.only, [arm.name for arm in self.study.arms]),
+            ("data set", tuple(self.splits), [data.name for data in self.study.data]),
+        ):
+            for name in given:
+                if name not in known:
+                    msg = f"the study has no {what} {name!r}; choose one of {', '.join(known)}"
+                    raise ConfigError(msg)
+
+    @property
+    def study(self) -> Study:
+        """What the study says."""
+        return self.file.study
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Those to do now."""
+        return tuple(arm for arm in self.study.arms if not self.only or arm.name in self.only)
+
+    @property
+    def results(self) -> Path:
+        """Folder of all that depends on the length of the trainings: a rehearsal has its own."""
+        return self.folder if self.steps is None else self.folder / f"first-{self.steps}-steps"
+
+    def source(self, data: DataSet) -> Path:
+        """Return the folder of a data set as it comes."""
+        return self.raw / data.folder
+
+    def prepared(self, data: DataSet) -> Path:
+        """Return the folder of a prepared data set."""
+        return self.folder / "data" / data.name
+
+    def drawn_splits(self, data: DataSet) -> Path:
+        """Return the file of a split that was drawn with the published numbers of cases."""
+        return self.folder / "data" / f"{data.name}-splits.json"
+
+    def run_folder(self, arm: Arm, task: Task) -> Path:
+        """Return where an arm is trained."""
+        name = arm.name if len(self.study.tasks) == 1 else f"{arm.name}-{task.name}"
+        return self.results / "runs" / name
+
+    def evaluation_folder(self, arm: Arm, task: Task) -> Path:
+        """Return where an arm is scored: each by itself, so that one more changes nothing of the others."""
+        return self.results / "evaluations" / task.name / arm.name
+
+    def report_folder(self, task: Task) -> Path:
+        """Return where all arms of a task are compared."""
+        return self.results / "reports" / task.name

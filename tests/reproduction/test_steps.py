@@ -1,0 +1,221 @@
+import csv
+import json
+import shutil
+
+import pytest
+
+from clickvol.datasets import published
+from clickvol.datasets.published import PublishedConstants
+from clickvol.errors import ConfigError
+from clickvol.evaluation.measures import MISSING
+from clickvol.reproduction import data_steps
+from clickvol.reproduction.steps import left_out, reproduce, steps_of
+from clickvol.reproduction.study import read_study
+from clickvol.reproduction.workspace import Reproduction
+from clickvol.training.run import train_from_config
+from reference.studies import STUDY, write_study
+
+pytestmark = pytest.mark.slow
+
+TITLES = [
+    "prepare lump",
+    "train clicked on lump",
+    "score clicked on lump",
+    "train windows on lump",
+    "score windows on lump",
+    "score ball on lump",
+]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+def job_of(study, out, **words):
+    made = {"file": read_study(str(study.path)), "raw": study.raw, "folder": out, "device": "cpu"}
+    return Reproduction(**made | words)
+
+
+def run(job):
+    """Do all steps; return the titles and whether each was done before."""
+    seen = {}
+    reproduce(job, on_step=lambda step, is_done: seen.update({step.title: is_done}))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def whole(study, tmp_path_factory):
+    """A study that was done from its beginning to its end in one go."""
+    job = job_of(study, tmp_path_factory.mktemp("whole"))
+    assert run(job) == dict.fromkeys(TITLES, False)
+    return job
+
+
+def rows_of(job):
+    return list(csv.DictReader((job.results / "table.csv").read_text().splitlines()))
+
+
+def test_the_table_has_our_numbers_beside_the_published(whole):
+    rows = rows_of(whole)
+    assert [(row["arm"], row["clicks"], row["published_dice_percent"]) for row in rows] == [
+        ("clicked", "1", "66.81"),
+        ("windows", "0", "40.0"),
+        ("windows + click", "1", ""),
+        ("ball", "1", ""),
+    ]
+    assert all(row["scans"] == "2" and 0 <= float(row["dice_mean"]) <= 1 for row in rows)
+    ball = rows[-1]
+    assert float(ball["dice_mean"]) > 0.2
+    text = (whole.results / "table.md").read_text()
+    mean, low, high = (100 * float(ball[f"dice_{what}"]) for what in ("mean", "low", "high"))
+    assert f"| A ball | 1 | {mean:.2f} [{low:.2f}, {high:.2f}] | {MISSING} | {MISSING} |" in text
+    ours = 100 * float(rows[0]["dice_mean"])
+    assert f"| 66.81 | {ours - 66.81:+.2f} |" in text
+    assert "lump: 1/1/2 scans train/validate/test" in text
+    assert "REHEARSAL" not in text.upper()
+    assert (whole.results / "reports" / "lump" / "report.md").is_file()
+
+
+def test_a_second_time_nothing_is_done_and_the_table_stays(whole):
+    before = (whole.results / "table.md").read_bytes()
+    card = whole.results / "runs" / "clicked" / "clicked.json"
+    changed = card.stat().st_mtime_ns
+    assert run(whole) == dict.fromkeys(TITLES, True)
+    assert (whole.results / "table.md").read_bytes() == before
+    assert card.stat().st_mtime_ns == changed
+
+
+def test_stopped_after_the_first_arm_it_goes_on_to_the_same_table(study, whole, tmp_path):
+    job = job_of(study, tmp_path / "out")
+
+    def stop(step, _is_done):
+        if step.title == "train windows on lump":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(job, on_step=stop)
+    assert not (job.results / "table.md").exists()
+    seen = run(job)
+    assert [seen[title] for title in TITLES] == [True, True, True, False, False, False]
+    for name in ("table.md", "table.csv"):
+        assert (job.results / name).read_bytes() == (whole.results / name).read_bytes()
+
+
+def test_a_rehearsal_says_so_and_stays_apart(study, whole):
+    job = job_of(study, whole.folder, steps=2, only=("windows", "ball"))
+    before = (whole.results / "table.md").read_bytes()
+    seen = run(job)
+    assert seen["prepare lump"] is True
+    assert seen["train windows on lump"] is False
+    text = (job.results / "table.md").read_text()
+    assert text.count("NOT THE SCHEDULE OF THE STUDY") == 1
+    assert "A network without clicks (ONLY 2 STEPS)" in text
+    assert "A ball (ONLY" not in text
+    row = f"| A clicked network (ONLY 2 STEPS) | 1 | not run | 66.81 | {MISSING} | not run |"
+    assert row in text
+    (first, *_) = rows_of(job)
+    assert (first["dice_mean"], first["training_ended_after"]) == ("", "2")
+    assert (whole.results / "table.md").read_bytes() == before
+    assert run(job)["train windows on lump"] is True
+
+
+def test_a_training_that_clickvol_train_finished_is_taken(study, whole, tmp_path, monkeypatch):
+    """Its data lie elsewhere, and have the same content."""
+    monkeypatch.chdir(tmp_path)
+    copy = write_study(tmp_path / "study")
+    shutil.copytree(whole.folder / "data" / "lump", tmp_path / "mine" / "lump")
+    config = copy.path.parent / "lump-clicked.toml"
+    data = (
+        '[data]\nroot = "mine"\n[[data.folders]]\npath = "lump"\nmodality = "CT"\nsource = "me"\n'
+    )
+    config.write_text(config.read_text().replace("[sampling]", data + "[sampling]"))
+    train_from_config(config, [])
+    shutil.copytree(whole.folder / "data", tmp_path / "out" / "data")
+    job = job_of(copy, tmp_path / "out", only=("clicked",), raw=study.raw)
+    (_, training, _) = steps_of(job)
+    assert training.is_done()
+    assert "run.folder" not in training.command()
+    config.write_text(config.read_text().replace("steps = 3", "steps = 4"))
+    assert not training.is_done()
+    assert "run.folder" in training.command()
+
+
+def test_a_training_of_another_configuration_is_not_overwritten(study, whole, tmp_path):
+    copy = write_study(tmp_path / "study")
+    config = copy.path.parent / "lump-clicked.toml"
+    config.write_text(config.read_text().replace("steps = 3", "steps = 5"))
+    job = job_of(copy, whole.folder, raw=study.raw, only=("clicked",))
+    with pytest.raises(ConfigError, match="runs/clicked holds a training with another config"):
+        run(job)
+
+
+def test_a_missing_data_set_is_asked_for_before_any_work(study, tmp_path):
+    job = job_of(study, tmp_path / "out", raw=tmp_path)
+    with pytest.raises(ConfigError, match=r"Task99_Lump is missing.*ask nobody.*--data"):
+        run(job)
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_and_data_sets_that_are_not_there_are_named(study, tmp_path):
+    with pytest.raises(ConfigError, match="no arm 'x'; choose one of clicked, windows, ball"):
+        job_of(study, tmp_path, only=("x",))
+    with pytest.raises(ConfigError, match="no data set 'x'; choose one of lump"):
+        job_of(study, tmp_path, splits={"x": tmp_path})
+
+
+def test_nnunet_without_its_environment_is_left_out_with_its_command(study, whole, tmp_path):
+    path = study.path.with_name("with-nnunet.toml")
+    path.write_text(
+        STUDY + '\n[[arms]]\nkind = "nnunet"\nname = "nnunet"\ntitle = "nnU-Net"\nepochs = 5\n'
+        'published = [{ data = "lump", clicks = 0, dice = 45.6, nsd = 53.01, source = "a paper" }]\n'
+    )
+    job = job_of(study, whole.folder, file=read_study(str(path)))
+    assert [step.title for step in steps_of(job)] == TITLES
+    (line,) = left_out(job)
+    assert "clickvol nnunet run" in line
+    assert "--epochs 5" in line
+    run(job)
+    text = (job.results / "table.md").read_text()
+    row = f"| nnU-Net | 0 | not run | 45.60 | {MISSING} | not run | 53.01 | {MISSING} |"
+    assert row in text
+    assert f"- Not run: {line}" in text
+    (job.results / "table.md").unlink()
+    run(job_of(study, whole.folder))  # as it was, for other tests
+
+
+def test_splits_of_the_published_numbers_are_drawn_where_they_fit(study, tmp_path, monkeypatch):
+    known = published.read_published("colon")
+
+    def fitting(_name):
+        counts = {"train_cases": 1, "validation_cases": 1, "test_cases": 2}
+        return PublishedConstants(**known.model_dump() | counts)
+
+    monkeypatch.setattr(data_steps, "read_published", fitting)
+    text = STUDY.replace('splits = "splits.json"', 'constants = "colon"')
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    job = job_of(study, tmp_path / "out", file=read_study(str(path)))
+    (data,) = job.study.data
+    data_steps.prepare(job, data, lambda _: None)
+    assert data_steps.is_prepared(job, data)
+    (split,) = json.loads((tmp_path / "out" / "data" / "lump" / "splits.json").read_text())
+    assert [len(split[part]) for part in ("train", "val", "test")] == [1, 1, 2]
+    note = data_steps.split_note(job, data)
+    assert note.startswith("lump: 1/1/2 scans train/validate/test, drawn with seed 0; 0 rejected.")
+    assert "The published numbers are 1/1/2" in note
+    assert "--splits lump=FILE" in note
+
+
+def test_another_number_of_cases_is_split_by_shares(study, tmp_path):
+    text = STUDY.replace('splits = "splits.json"', 'constants = "colon"')
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    job = job_of(study, tmp_path / "out", file=read_study(str(path)))
+    (data,) = job.study.data
+    data_steps.prepare(job, data, lambda _: None)
+    assert not job.drawn_splits(data).exists()
+    assert data_steps.is_prepared(job, data)
+    note = data_steps.split_note(job, data)
+    assert note.startswith("lump: 2/1/1 scans")
+    assert "The published numbers are 89/11/26" in note
