@@ -1,37 +1,12 @@
 """Several processes, as a launcher starts them."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from clickvol.errors import ConfigError
 from clickvol.training.processes import Processes, join_processes
 from clickvol.training.run import train_from_config
-
-
-def launch(count, config, *overrides):
-    """Run `clickvol train` under torchrun with the Gloo backend, as on a machine without CUDA."""
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    settings = [word for override in overrides for word in ("--set", override)]
-    return subprocess.run(
-        [sys.executable, *words, "-m", "clickvol", "train", str(config), *settings],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
-def gradients(folder):
-    """Return AdamW's mean gradient after a run, all parameters in one."""
-    content = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert content["step"] == 3
-    states = content["optimiser"]["state"].values()
-    return torch.cat([state["exp_avg"].flatten() for state in states]).double()
+from reference.launched_runs import gradients, launch
 
 
 @pytest.mark.slow
