@@ -126,9 +126,9 @@ def _build_body(config: BaselineConfig) -> nn.Module:
 
 # Patch and network. "paper": as published. nnU-Net plans its patch from the data; 128^3 is what it takes for
 # cubic voxels. On CT the papers of Swin UNETR, UNETR and 3D UX-Net cut 96^3, that of nnFormer 64 x 128^2.
-# "small": narrower, so that a CPU trains it; forward and backward of a patch in bfloat16 take 0.5 to 1.4 s of one
-# core (AMD EPYC with AVX-512 BF16). Swin UNETR's widths are multiples of 12 only; its windows of 7^3 tokens alone
-# would take four times as long as all the rest.
+# "small": narrower, so that a CPU trains it; forward and backward of a patch in bfloat16 take 0.5 to 1.4 s of
+# one core (AMD EPYC with AVX-512 BF16). Swin UNETR's widths are multiples of 12 only; its windows of 7^3 tokens
+# alone would take four times as long as all the rest.
 _SIZES: dict[str, dict[str, tuple[Triple, BodyConfig]]] = {
     "paper": {
         "dynunet": ((128, 128, 128), DynUnetConfig()),
@@ -149,7 +149,7 @@ _SIZES: dict[str, dict[str, tuple[Triple, BodyConfig]]] = {
     },
     "tiny": {
         "dynunet": ((32, 32, 32), DynUnetConfig(first_width=4, largest_width=16)),
-        "swin_unetr": ((64, 64, 64), SwinUnetrConfig(width=12, num_heads=(1, 2, 2, 4), window=4)),
+        "swin_unetr": ((32, 32, 64), SwinUnetrConfig(width=12, num_heads=(1, 2, 2, 4), window=4)),
         "unetr": ((32, 32, 32), UnetrConfig(width=24, mlp_width=48, num_heads=2, decoder_width=4)),
         "uxnet3d": ((32, 32, 32), UxNet3dConfig(width=4, depths=(1, 1, 1, 1))),
         "nnformer": (
