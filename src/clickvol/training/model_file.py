@@ -1,16 +1,19 @@
 """The model that comes out of a run: weights in half precision, and their card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.errors import ConfigError
 from clickvol.training.config import TrainConfig
 from clickvol.training.task import Task
 from clickvol.version import __version__
 from clickvol.volumes.atomic import atomic_path
-from clickvol.weights.card import ModelCard, read_card
+from clickvol.weights.card import IntensityPlan, ModelCard, read_card
 from clickvol.weights.load import network_content
 from clickvol.weights.safe_file import write_weights
 
@@ -21,6 +24,7 @@ def write_model(
     config: TrainConfig,
     task: Task[Any],
     command: str,
+    intensity: IntensityPlan | None = None,
 ) -> Path:
     """Write weights and card into the folder of the run; return the card.
 
@@ -30,6 +34,7 @@ def write_model(
         config: of the run.
         task: what was trained.
         command: that made it.
+        intensity: constants that the values of all scans went through; None for the scale of this package.
 
     Raises:
         OutputError: when they cannot be written.
@@ -42,6 +47,7 @@ def write_model(
         method=config.model.method,
         network=network_content(config.model.method, task.network_config),
         fields_of_view=task.fields_of_view,
+        intensity=intensity,
         modalities=sorted({folder.modality for folder in config.data.folders}),
         training_data=_sources(config),
         training_command=command,
@@ -58,6 +64,29 @@ def write_model(
     with atomic_path(path, ".json") as temporary:
         temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def fixed_intensity(config: TrainConfig, cases: Sequence[LabelledVolume]) -> IntensityPlan | None:
+    """Return the constants that a model is trained with, which its card has to tell inference.
+
+    Args:
+        config: of the run.
+        cases: what it trains on.
+
+    Raises:
+        ConfigError: when the data sets have different ones, since a model has room for one.
+    """
+    if config.data.intensity == "scan":
+        return None
+    scales = {(c.scale.low, c.scale.high, c.scale.mean, c.scale.deviation) for c in cases}
+    if len(scales) != 1:
+        msg = (
+            f"data.intensity is set, but the data sets have {len(scales)} different sets of constants and a "
+            "model holds one; train on one of them, or set data.intensity to scan"
+        )
+        raise ConfigError(msg)
+    ((low, high, mean, deviation),) = scales
+    return IntensityPlan(clip=(low, high), mean=mean, deviation=deviation)
 
 
 def _sources(config: TrainConfig) -> list[str]:

@@ -19,7 +19,7 @@ from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
 from clickvol.training.loop import Harness, fit
-from clickvol.training.model_file import write_model
+from clickvol.training.model_file import fixed_intensity, write_model
 from clickvol.training.processes import Processes, join_processes
 from clickvol.training.provenance import hash_of_cases, write_provenance
 from clickvol.training.read_config import read_train_config
@@ -112,6 +112,7 @@ def _train(
     if checkpoints.last.is_file() and not fresh:
         checkpoints.restore(state)
     cases = training_cases(config, task.organs)
+    intensity = fixed_intensity(config, cases)
     phantoms = _phantoms(config, task)
     per_step = config.optimiser.batch_size * config.optimiser.accumulate * processes.count
     schedule = Schedule.of(config.optimiser, task.num_items([*cases, *phantoms]), per_step)
@@ -149,7 +150,7 @@ def _train(
     if processes.is_first:
         kept = _weights_to_keep(config, checkpoints, state.weights_to_keep())
         count, _ = num_parameters(state.network)
-        card = write_model(kept, count, config, task, command)
+        card = write_model(kept, count, config, task, command, intensity)
     processes.wait()
     return card
 
