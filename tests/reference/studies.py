@@ -55,6 +55,9 @@ id = "clicked"
 title = "tiny"
 size = "tiny"
 
+[data]
+intensity = "set"
+
 [sampling]
 first_voxel_mm = 5.0
 finest_voxel_mm = 3.0

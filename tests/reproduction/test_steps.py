@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from clickvol.datasets import published
+from clickvol.datasets.prepared import read_prepared_set
 from clickvol.datasets.published import PublishedConstants
 from clickvol.errors import ConfigError
 from clickvol.evaluation.measures import MISSING
@@ -13,6 +14,7 @@ from clickvol.reproduction.steps import left_out, reproduce, steps_of
 from clickvol.reproduction.study import read_study
 from clickvol.reproduction.workspace import Reproduction
 from clickvol.training.run import train_from_config
+from clickvol.weights.card import read_card
 from reference.studies import STUDY, write_study
 
 pytestmark = pytest.mark.slow
@@ -77,6 +79,13 @@ def test_the_table_has_our_numbers_beside_the_published(whole):
     assert (whole.results / "reports" / "lump" / "report.md").is_file()
 
 
+def test_a_model_is_asked_with_the_constants_it_was_trained_with(whole):
+    made = read_prepared_set(whole.folder / "data" / "lump").intensity["CT"]
+    plan = read_card(whole.results / "runs" / "clicked").intensity
+    assert plan.clip == (made.low, made.high)
+    assert (plan.mean, plan.deviation) == (made.mean, made.deviation)
+
+
 def test_a_second_time_nothing_is_done_and_the_table_stays(whole):
     before = (whole.results / "table.md").read_bytes()
     card = whole.results / "runs" / "clicked" / "clicked.json"
@@ -126,10 +135,8 @@ def test_a_training_that_clickvol_train_finished_is_taken(study, whole, tmp_path
     copy = write_study(tmp_path / "study")
     shutil.copytree(whole.folder / "data" / "lump", tmp_path / "mine" / "lump")
     config = copy.path.parent / "lump-clicked.toml"
-    data = (
-        '[data]\nroot = "mine"\n[[data.folders]]\npath = "lump"\nmodality = "CT"\nsource = "me"\n'
-    )
-    config.write_text(config.read_text().replace("[sampling]", data + "[sampling]"))
+    data = 'root = "mine"\n[[data.folders]]\npath = "lump"\nmodality = "CT"\nsource = "me"\n'
+    config.write_text(config.read_text().replace("[sampling]", data + "[sampling]", 1))
     train_from_config(config, [])
     shutil.copytree(whole.folder / "data", tmp_path / "out" / "data")
     job = job_of(copy, tmp_path / "out", only=("clicked",), raw=study.raw)
