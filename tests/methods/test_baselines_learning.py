@@ -1,0 +1,45 @@
+"""The tiny networks without clicks learn one patch."""
+
+import pytest
+
+from clickvol.methods.baselines import BASELINE_IDS, baseline_recipe
+from reference.lessons import (
+    CENTRE_A,
+    CENTRE_B,
+    RADII_A,
+    RADII_B,
+    Lesson,
+    dice,
+    ellipsoid,
+    learn,
+    make_patch,
+    mask_of,
+)
+
+pytestmark = pytest.mark.slow
+
+# (steps, rate). nnFormer learns slowly: what is fine reaches its answer through attention alone.
+LEARNED_IN = {
+    "dynunet": (60, 1e-2),
+    "swin_unetr": (15, 1e-2),
+    "unetr": (40, 1e-2),
+    "uxnet3d": (30, 1e-2),
+    "nnformer": (320, 3e-3),
+}
+
+
+@pytest.mark.parametrize("kind", BASELINE_IDS)
+def test_it_learns_which_lesion_is_meant(kind):
+    recipe = baseline_recipe(kind)("automatic", "tiny")
+    d, h, w = recipe.network.patch_shape_dhw
+    first, second = (
+        ellipsoid(centre, radii, side=64)[:d, :h, :w]
+        for centre, radii in ((CENTRE_A, RADII_A), (CENTRE_B, RADII_B))
+    )
+    # The one that is meant is the darker one.
+    patch = make_patch(1.5 * first - 1.5 * second)
+    steps, rate = LEARNED_IN[kind]
+    network = learn(recipe, patch, [Lesson((), second)], steps=steps, rate=rate)
+    found = mask_of(network, patch)
+    assert dice(found, second) > 0.9
+    assert dice(found, first) < 0.1
