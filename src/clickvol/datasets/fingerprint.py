@@ -50,8 +50,8 @@ class IntensityConstants(BaseModel):
         )
 
     def scale(self) -> IntensityScale:
-        """Return the map of values; outside a scan is its low end."""
-        return IntensityScale(self.low, self.high, self.mean, self.deviation, outside=self.low)
+        """Return the map of values; outside a scan is the mean, as the released code pads."""
+        return IntensityScale(self.low, self.high, self.mean, self.deviation, outside=self.mean)
 
 
 def foreground_sample(
