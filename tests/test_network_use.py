@@ -114,7 +114,7 @@ def test_only_the_download_module_reaches_out():
         ("weights.fetch", {"cli/models_fetch.py"}),
         ("cli.models_fetch", {"cli/models.py"}),
         ("bridges.program", {"bridges/nnunet_environment.py", "bridges/nnunet_run.py"}),
-        ("bridges.nnunet_run", {"cli/nnunet.py"}),
+        ("bridges.nnunet_run", {"cli/nnunet.py", "reproduction/arm_steps.py"}),
         ("cli.nnunet", {"cli/app.py"}),
     ],
 )
