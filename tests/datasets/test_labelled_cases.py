@@ -78,7 +78,7 @@ def test_the_scale_is_the_scans_or_that_of_the_set(prepare):
     assert (first.scale.low, first.scale.high) == (-160, 240)
     (first, *_) = read_folder_cases(folder, None, (), scale="set")
     assert first.scale == IntensityScale(10, 20, 15, 5, outside=15)
-    assert first.outside_value == 10
+    assert first.outside_value == 15
 
 
 def test_organs_are_on_the_grid_of_the_arrays(prepare):
