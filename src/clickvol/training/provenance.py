@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clickvol.version import __version__
 from clickvol.volumes.atomic import atomic_path
@@ -22,7 +24,7 @@ def write_provenance(folder: Path, command: str, data_hash: str, num_processes: 
     Args:
         folder: of the run.
         command: that started it.
-        data_hash: of what it trains on, see `hash_of_cases`.
+        data_hash: of what it trains on, see `start.hash_of_data`.
         num_processes: that train together.
     """
     content = {
@@ -76,7 +78,7 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def hash_of_cases(arrays: list[tuple[str, Any, Any]]) -> str:
+def hash_of_cases(arrays: list[tuple[str, NDArray[Any], NDArray[Any]]]) -> str:
     """Return a hash over names, scans and labels: sha256, hex.
 
     Args:
@@ -85,6 +87,6 @@ def hash_of_cases(arrays: list[tuple[str, Any, Any]]) -> str:
     digest = hashlib.sha256()
     for name, scan, label in arrays:
         digest.update(f"{name} {scan.shape} {scan.dtype} {label.dtype}".encode())
-        digest.update(memoryview(scan.copy(order="C")).cast("B"))
-        digest.update(memoryview(label.copy(order="C")).cast("B"))
+        for array in (scan, label):
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -21,11 +21,17 @@ from clickvol.training.config import TrainConfig
 from clickvol.training.loop import Harness, fit
 from clickvol.training.model_file import fixed_intensity, write_model
 from clickvol.training.processes import Processes, join_processes
-from clickvol.training.provenance import hash_of_cases, write_provenance
+from clickvol.training.provenance import write_provenance
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule
-from clickvol.training.start import fresh_state, task_of, training_cases, validation_cases
+from clickvol.training.start import (
+    fresh_state,
+    hash_of_data,
+    task_of,
+    training_cases,
+    validation_cases,
+)
 from clickvol.training.task import Batch, Task
 from clickvol.training.validation import Validator
 from clickvol.volumes.atomic import atomic_path, remove_abandoned
@@ -195,8 +201,7 @@ def _describe(
     folder = config.run.folder
     with atomic_path(folder / "config.json", ".json") as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    named = [(str(case.volume.source), case.volume.array, case.label) for case in cases]
-    write_provenance(folder, command, hash_of_cases(named), processes.count)
+    write_provenance(folder, command, hash_of_data(config, cases), processes.count)
 
 
 def _batches(

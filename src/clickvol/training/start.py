@@ -1,6 +1,8 @@
 """Where a run begins: task, network, optimiser, scans."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +12,12 @@ from clickvol.datasets.labelled_cases import read_folder_cases
 from clickvol.datasets.loader import read_labelled
 from clickvol.datasets.msd import list_msd_cases
 from clickvol.datasets.organs import OrganPlan
-from clickvol.datasets.prepared import is_prepared_set
+from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
 from clickvol.training.config import TrainConfig
+from clickvol.training.provenance import hash_of_cases
 from clickvol.training.slice_task import SliceTask
 from clickvol.training.state import TrainState
 from clickvol.training.task import Task
@@ -135,3 +138,21 @@ def validation_cases(config: TrainConfig, organs: OrganPlan | None) -> list[Labe
         )
         raise ConfigError(msg)
     return cases
+
+
+def hash_of_data(config: TrainConfig, cases: list[LabelledVolume]) -> str:
+    """Return a hash of what is trained on: sha256, hex; the same wherever the files lie.
+
+    Prepared data sets know theirs, so that gigabytes are not read at every start.
+
+    Args:
+        config: of the run.
+        cases: that are trained on.
+    """
+    paths = [config.data.root / folder.path for folder in config.data.folders]
+    if paths and all(map(is_prepared_set, paths)):
+        known = "".join(read_prepared_set(path).content_hash for path in paths)
+        return hashlib.sha256(known.encode()).hexdigest()
+    return hash_of_cases(
+        [(Path(case.volume.source).name, case.volume.array, case.label) for case in cases]
+    )
