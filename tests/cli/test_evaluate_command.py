@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clickvol.cli.evaluate import parse_numbers
+from clickvol.cli.evaluate import parse_numbers, parse_tolerances
 from clickvol.errors import ConfigError
 from reference.evaluation_sets import write_phantoms
 
@@ -109,6 +109,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_files(run, phantoms, tmp_path, 
         (["--clicks", "3,1"], "give rising ones"),
         (["--protocol", "nobody"], "there is no protocol 'nobody'"),
         (["--tolerance", "3"], "choose one of 1, 2, 5"),
+        (["--nsd-tolerances", "1,3"], "the tolerance 2 mm is not recorded; choose one of 1, 3"),
+        (["--nsd-tolerances", "1,mm"], "cannot read --nsd-tolerances '1,mm'"),
         (["--split", "test"], "has no splits"),
         (["--reference", "nobody"], "the reference 'nobody' is not evaluated"),
         (["--device", "abacus"], "there is no device 'abacus'"),
@@ -131,3 +133,21 @@ def test_numbers_of_clicks_may_be_ranges():
     for text in ("", "1,", "1;2", "-3", "1-2-3"):
         with pytest.raises(ConfigError, match="cannot read"):
             parse_numbers(text)
+
+
+def test_tolerances_need_not_be_whole():
+    assert parse_tolerances("1,2,5") == (1.0, 2.0, 5.0)
+    assert parse_tolerances("0.5, 3") == (0.5, 3.0)
+    for text in ("", "1,", "1;2"):
+        with pytest.raises(ConfigError, match="give rising millimetres"):
+            parse_tolerances(text)
+
+
+def test_the_nsd_is_recorded_at_the_tolerances_asked_for(run, phantoms, tmp_path):
+    words = ("evaluate", "ball:25", "--data", phantoms, "--split", "all", "--limit", 1)
+    numbers = ("--clicks", 1, "--seeds", 1, "--nsd-tolerances", "3,20", "--tolerance", 3)
+    assert run(*words, *numbers, "-o", tmp_path)[0] == 0
+    (record,) = lines(tmp_path / "results.jsonl")
+    assert record["nsd_tolerances_mm"] == [3, 20]
+    assert 0 < record["nsd"][0] < record["nsd"][1]
+    assert "--nsd-tolerances 3,20" in (tmp_path / "report.md").read_text()

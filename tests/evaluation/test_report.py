@@ -119,6 +119,21 @@ def test_the_page_lists_the_failures(report):
     assert line in page
 
 
+def test_columns_are_those_of_the_tolerances_that_were_recorded(tmp_path):
+    finer = {"nsd": (0.25, 0.75), "nsd_tolerances_mm": (0.5, 3.0)}
+    scores = [click_score("net", **finer), click_score("other", **finer | {"nsd": (0.5, 0.5)})]
+    _write(tmp_path, scores, reference="other", nsd_tolerance_mm=3.0)
+    row = _rows(tmp_path / "scores.csv")[0]
+    assert (row["nsd_0.5mm"], row["nsd_3mm"]) == ("0.25", "0.75")
+    assert not {"nsd", "nsd_5mm", "nsd_tolerances_mm"} & set(row)
+    assert _rows(tmp_path / "summary.csv")[0]["nsd_3mm_mean"] == "0.75"
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "NSD 0.5 mm | NSD 3 mm | HD95" in page
+    assert re.search(r"\| net .* NSD 3 mm \| 1 \| 0.250 \|", page)
+    with pytest.raises(ConfigError, match=r"5 mm is not recorded; choose one of 0\.5, 3"):
+        _write(tmp_path, scores)
+
+
 def test_a_long_list_of_failures_is_cut_and_says_so(tmp_path):
     scores = [click_score(case_id=f"{n:02d}", failure="no memory") for n in range(23)]
     _write(tmp_path, scores)

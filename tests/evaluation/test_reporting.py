@@ -36,6 +36,7 @@ def test_the_command_does_the_same_evaluation(evaluated):
     assert command.startswith("clickvol evaluate ball:8 'predictions:")
     for words in (
         "--split all --fold 0 --protocol clickvol --clicks 1,2 --seeds 1 --tolerance 2",
+        "--nsd-tolerances 1,2,5",
         "--reference 'ball 8 mm'",
     ):
         assert words in command

@@ -50,7 +50,13 @@ _Clicks = Annotated[
 _Seeds = Annotated[int | None, typer.Option(metavar="N", min=1, help="Simulated users per scan.")]
 _Tolerance = Annotated[
     float | None,
-    typer.Option(metavar="MM", help="Tolerance of the NSD that is compared: 1, 2 or 5."),
+    typer.Option(metavar="MM", help="Tolerance of the NSD that is compared."),
+]
+_Tolerances = Annotated[
+    str | None,
+    typer.Option(
+        "--nsd-tolerances", metavar="1,2,5", help="Tolerances at which the NSD is recorded, in mm."
+    ),
 ]
 _Reference = Annotated[
     str | None, typer.Option(metavar="NAME", help="Compare the others with this model.")
@@ -80,6 +86,7 @@ def evaluate(
     clicks: _Clicks = None,
     seeds: _Seeds = None,
     tolerance: _Tolerance = None,
+    nsd_tolerances: _Tolerances = None,
     reference: _Reference = None,
     robustness: _Robustness = False,
     limit: _Limit = None,
@@ -106,6 +113,7 @@ def evaluate(
             num_clicks=None if clicks is None else parse_numbers(clicks),
             seeds=seeds,
             nsd_tolerance_mm=tolerance,
+            nsd_tolerances_mm=None if nsd_tolerances is None else parse_tolerances(nsd_tolerances),
         ),
         split=split,
         fold=fold,
@@ -148,3 +156,18 @@ def parse_numbers(text: str) -> tuple[int, ...]:
         first, last = found.group(1), found.group(2) or found.group(1)
         numbers += range(int(first), int(last) + 1)
     return tuple(numbers)
+
+
+def parse_tolerances(text: str) -> tuple[float, ...]:
+    """Parse "1,2,5" or "0.5,2" as millimetres.
+
+    Raises:
+        ConfigError: for anything but numbers.
+    """
+    from clickvol.errors import ConfigError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        msg = f"cannot read --nsd-tolerances {text!r}; give rising millimetres such as 1,2,5"
+        raise ConfigError(msg) from error

@@ -11,7 +11,7 @@ from clickvol.errors import ClickError, ClickvolError, ConfigError
 from clickvol.evaluation.box_prompt import BoxPrompt
 from clickvol.evaluation.contestants import Contestant, OpenedScan, Scan
 from clickvol.evaluation.protocol import Placement, Protocol
-from clickvol.evaluation.records import NSD_TOLERANCES_MM, ClickScore
+from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.result_log import ClickAudit, RunKey
 from clickvol.evaluation.simulated_user import PlacedClick, SimulatedUser, Truth
 from clickvol.metrics.scores import MaskScores, score_masks
@@ -103,7 +103,7 @@ def ask(contestant: Contestant, case: Examined, plan: RunPlan, protocol: Protoco
     standing = _Standing(empty)
     if plan.placement is None:
         _answer(opened, standing, None, protocol)
-        standing.records.append(_record(case, plan.key, 0, standing))
+        standing.records.append(_record(case, plan.key, 0, standing, protocol))
     else:
         _question(opened, case, plan, protocol, standing)
     if plan.mask_file is not None:
@@ -135,7 +135,7 @@ def _question(
         except ClickError as error:
             # No voxel of this scan is where the first click should be: there is nothing to answer.
             standing.failure = str(error)
-            standing.records += [_record(case, key, n, standing) for n in plan.num_clicks]
+            standing.records += [_record(case, key, n, standing, protocol) for n in plan.num_clicks]
             return
         if placed is None:
             standing.seconds = 0.0
@@ -145,7 +145,7 @@ def _question(
             if wanted or protocol.next_clicks == "error":
                 _answer(opened, standing, user.box, protocol)
         if wanted:
-            standing.records.append(_record(case, key, number, standing))
+            standing.records.append(_record(case, key, number, standing, protocol))
 
 
 def _answer(
@@ -180,9 +180,12 @@ def _answer(
     standing.mask = mask
 
 
-def _record(case: Examined, key: RunKey, number: int, standing: _Standing) -> ClickScore:
+def _record(
+    case: Examined, key: RunKey, number: int, standing: _Standing, protocol: Protocol
+) -> ClickScore:
     spacing = case.scan.volume.grid.spacing_dhw_mm
-    scores: MaskScores = score_masks(standing.mask, case.truth.array, spacing, NSD_TOLERANCES_MM)
+    tolerances = protocol.nsd_tolerances_mm
+    scores: MaskScores = score_masks(standing.mask, case.truth.array, spacing, tolerances)
     return ClickScore(
         **key._asdict(),
         group=case.group,
@@ -190,6 +193,7 @@ def _record(case: Examined, key: RunKey, number: int, standing: _Standing) -> Cl
         num_clicks=number,
         seconds=standing.seconds,
         failure=standing.failure,
+        nsd_tolerances_mm=tolerances,
         **asdict(scores),
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clickvol.geometry.box import bounding_box
 from clickvol.inference.automatic import segment_automatically
 from clickvol.inference.cascade import keep_clicked
-from clickvol.inference.session import InteractiveSession
+from clickvol.inference.clickable_scan import ClickableScan
 from clickvol.prompts.click import Click
 from clickvol.volumes.volume import Volume
 from clickvol.weights.load import LoadedModel
@@ -97,7 +97,7 @@ class Contestant(Protocol):
 
 
 class PromptableModel:
-    """A model that takes clicks, through an `InteractiveSession` of its own for every user."""
+    """A model that takes clicks, through a `ClickableScan` of its own for every user."""
 
     takes_clicks = True
 
@@ -114,14 +114,14 @@ class PromptableModel:
 class _ModelAtScan:
     def __init__(self, model: LoadedModel, volume: Volume) -> None:
         self._model, self._volume = model, volume
-        self._session: InteractiveSession | None = None
+        self._scan: ClickableScan | None = None
 
     def answer(self, clicks: Sequence[Click]) -> Answer:
-        """Answer through the session, which keeps the features of the scan."""
+        """Answer; the features of the scan are kept."""
         started_at = time.perf_counter()
-        if self._session is None:
-            self._session = InteractiveSession(self._volume, self._model)
-        mask = self._session.set_clicks(list(clicks)).mask.array
+        if self._scan is None:
+            self._scan = ClickableScan(self._volume, self._model)
+        mask = self._scan.answer(clicks).mask.array
         return Answer(mask, time.perf_counter() - started_at)
 
 

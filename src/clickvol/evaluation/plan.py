@@ -1,7 +1,7 @@
 """What an evaluation is asked to do, and the runs that follow from it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -99,7 +99,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """Return what decides the results, by the words a person knows it by."""
     return {
-        "protocol": asdict(request.protocol),
+        "protocol": request.protocol.settings(),
         "robustness": request.robustness,
         "models": {contestant.name: contestant.fingerprint for contestant in contestants},
         "data": {

@@ -1,8 +1,9 @@
 """How an evaluation is done: where clicks are put, how many, how often; presets with their sources."""
 
 import itertools
+import math
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from typing import Any, Literal, get_args
 
@@ -48,7 +49,8 @@ class Protocol:
             computed after every click; with "random_foreground", where no click depends on a mask, only for
             these numbers, all clicks at once.
         seeds: number of simulated users per scan: seeds 0, 1, ...
-        nsd_tolerance_mm: which tolerance of the surface Dice is the protocol's own; all are recorded.
+        nsd_tolerance_mm: which tolerance of the surface Dice is the protocol's own, and compared.
+        nsd_tolerances_mm: rising, those that are recorded; the protocol's own is one of them.
         time_limit_seconds: an answer that took longer is a failure; None for no limit.
 
     Raises:
@@ -62,6 +64,7 @@ class Protocol:
     num_clicks: tuple[int, ...]
     seeds: int
     nsd_tolerance_mm: float
+    nsd_tolerances_mm: tuple[float, ...] = NSD_TOLERANCES_MM
     time_limit_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -73,12 +76,7 @@ class Protocol:
         if self.seeds < 1:
             msg = f"the number of seeds is {self.seeds}; give at least 1"
             raise ConfigError(msg)
-        if self.nsd_tolerance_mm not in NSD_TOLERANCES_MM:
-            known = ", ".join(f"{t:g}" for t in NSD_TOLERANCES_MM)
-            msg = (
-                f"the tolerance {self.nsd_tolerance_mm:g} mm is not recorded; choose one of {known}"
-            )
-            raise ConfigError(msg)
+        self._check_tolerances()
         for value, allowed, what in (
             (self.first_click, get_args(Placement), "first click"),
             (self.next_clicks, get_args(NextClick), "next click"),
@@ -89,6 +87,29 @@ class Protocol:
         if self.time_limit_seconds is not None and self.time_limit_seconds <= 0:
             msg = f"the time limit is {self.time_limit_seconds:g} s; give more than 0"
             raise ConfigError(msg)
+
+    def _check_tolerances(self) -> None:
+        tolerances = self.nsd_tolerances_mm
+        known = ", ".join(f"{t:g}" for t in tolerances)
+        rises = all(a < b for a, b in itertools.pairwise(tolerances))
+        if not tolerances or not rises or tolerances[0] <= 0 or not math.isfinite(tolerances[-1]):
+            msg = f"the tolerances of the NSD are {known or 'none'}; give rising ones above 0 mm, such as 1,2,5"
+            raise ConfigError(msg)
+        if self.nsd_tolerance_mm not in tolerances:
+            msg = (
+                f"the tolerance {self.nsd_tolerance_mm:g} mm is not recorded; choose one of {known}"
+            )
+            raise ConfigError(msg)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the rules as plain values, by which a folder knows whose results it holds.
+
+        The usual tolerances are left out, so that evaluations of versions that knew no others go on.
+        """
+        values = asdict(self)
+        if self.nsd_tolerances_mm == NSD_TOLERANCES_MM:
+            del values["nsd_tolerances_mm"]
+        return values
 
 
 def protocol_names() -> list[str]:
@@ -103,6 +124,7 @@ def read_protocol(
     num_clicks: tuple[int, ...] | None = None,
     seeds: int | None = None,
     nsd_tolerance_mm: float | None = None,
+    nsd_tolerances_mm: tuple[float, ...] | None = None,
 ) -> Protocol:
     """Return a preset, with some of its numbers replaced.
 
@@ -117,10 +139,12 @@ def read_protocol(
     if unknown:
         msg = f"the protocol {name} has the unknown key {unknown[0]}; install clickvol again"
         raise ConfigError(msg)
-    preset = Protocol(name=name, **(content | {"num_clicks": tuple(content["num_clicks"])}))
+    lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
+    preset = Protocol(name=name, **(content | lists))
     changes: dict[str, Any] = {
         "num_clicks": num_clicks,
         "seeds": seeds,
         "nsd_tolerance_mm": nsd_tolerance_mm,
+        "nsd_tolerances_mm": nsd_tolerances_mm,
     }
     return replace(preset, **{key: value for key, value in changes.items() if value is not None})

@@ -1,9 +1,12 @@
 """One line of an evaluation: what one model answered to the first n clicks on one scan."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NSD_TOLERANCES_MM = (1.0, 2.0, 5.0)
-"""Tolerances of the normalised surface Dice; ProMISe-3D and 3DSAM-adapter report 5 mm (released code)."""
+"""Tolerances of the normalised surface Dice where no others are chosen; ProMISe-3D and 3DSAM-adapter report
+5 mm (released code)."""
 
 
 class ClickScore(BaseModel):
@@ -22,7 +25,8 @@ class ClickScore(BaseModel):
         placement: where the first click was put, see `evaluation.protocol`.
         num_clicks: clicks given so far; 0 for none.
         dice, iou: 0 to 1.
-        nsd: normalised surface Dice at `NSD_TOLERANCES_MM`, in that order, 0 to 1.
+        nsd: normalised surface Dice at `nsd_tolerances_mm`, in that order, 0 to 1.
+        nsd_tolerances_mm: rising. Records of earlier versions do not say them, and have the usual ones.
         hd95_mm, assd_mm: surface distances; None where one of the masks is empty.
         truth_ml, mask_ml: volumes.
         lesion_recall: part of the truth's connected lesions that the mask hits; None without lesions.
@@ -42,7 +46,8 @@ class ClickScore(BaseModel):
     num_clicks: int = Field(ge=0)
     dice: float
     iou: float
-    nsd: tuple[float, float, float]
+    nsd: tuple[float, ...]
+    nsd_tolerances_mm: tuple[float, ...] = NSD_TOLERANCES_MM
     hd95_mm: float | None
     assd_mm: float | None
     truth_ml: float
@@ -50,3 +55,14 @@ class ClickScore(BaseModel):
     lesion_recall: float | None
     seconds: float
     failure: str | None = None
+
+    @model_validator(mode="after")
+    def _one_surface_dice_per_tolerance(self) -> Self:
+        if len(self.nsd) != len(self.nsd_tolerances_mm):
+            msg = f"{len(self.nsd)} surface Dice were given for {len(self.nsd_tolerances_mm)} tolerances"
+            raise ValueError(msg)
+        return self
+
+    def nsd_at(self, tolerance_mm: float) -> float:
+        """Return the surface Dice at a tolerance of `nsd_tolerances_mm`; ValueError for another one."""
+        return self.nsd[self.nsd_tolerances_mm.index(tolerance_mm)]

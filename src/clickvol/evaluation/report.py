@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from clickvol.evaluation.measures import MEASURES
+from clickvol.evaluation.measures import measures_of, nsd_name
 from clickvol.evaluation.records import NSD_TOLERANCES_MM, ClickScore
 from clickvol.evaluation.report_figures import write_figures
 from clickvol.evaluation.report_tables import markdown_cell, report_tables
@@ -81,7 +81,7 @@ def write_report(
     figures = write_figures(records, summary, folder)
     tables = report_tables(summary)
     _write(folder / "scores.csv", _csv(map(_score_cells, records)))
-    _write(folder / "summary.csv", _csv(map(_summary_cells, summary.rows)))
+    _write(folder / "summary.csv", _csv(_summary_cells(row, summary) for row in summary.rows))
     _write(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
     _write(folder / "tables.tex", "\n".join(table.latex() for table in tables))
     sections = [
@@ -119,19 +119,18 @@ def _score_cells(score: ClickScore) -> dict[str, object]:
     cells: dict[str, object] = {}
     for name, value in score:
         if name == "nsd":
-            tolerances = zip(NSD_TOLERANCES_MM, score.nsd, strict=True)
-            cells |= {f"nsd_{tolerance:g}mm": nsd for tolerance, nsd in tolerances}
-        else:
+            cells |= {nsd_name(mm): score.nsd_at(mm) for mm in score.nsd_tolerances_mm}
+        elif name != "nsd_tolerances_mm":
             cells[name] = value
     return cells
 
 
-def _summary_cells(row: ScoreRow) -> dict[str, object]:
+def _summary_cells(row: ScoreRow, summary: Summary) -> dict[str, object]:
     cells: dict[str, object] = {
         name: value for name, value in row if name not in ("statistics", "failures")
     }
     cells["failures"] = row.failures
-    for what in MEASURES:
+    for what in measures_of(summary.nsd_tolerances_mm):
         cells |= {f"{what.name}_{name}": value for name, value in row.statistics[what.name]}
     return cells
 

@@ -1,9 +1,9 @@
 """The tables of a report, for Markdown and LaTeX."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clickvol.evaluation.measures import DICE, MEASURES, MISSING, Measure, measure
+from clickvol.evaluation.measures import DICE, MISSING, Measure, measures_of
 from clickvol.evaluation.summary import CurveRow, ScoreRow, Statistic, Summary
 
 _LATEX_ESCAPES = str.maketrans(
@@ -23,9 +23,6 @@ _LATEX_ESCAPES = str.maketrans(
         MISSING: "--",
     }
 )
-
-# Measures whose interval stands beside the mean; with all of them a row would not fit on a page.
-_WITH_INTERVAL = frozenset({"dice", "nsd_1mm", "nsd_2mm", "nsd_5mm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +77,11 @@ def latex_text(text: str) -> str:
 
 def report_tables(summary: Summary) -> list[Table]:
     """Return the tables of a report in their order: scores, first clicks, click curves, comparisons."""
-    tables = list(_score_tables(summary.rows))
+    measures = measures_of(summary.nsd_tolerances_mm)
+    tables = list(_score_tables(summary.rows, measures))
     tables += _placement_tables(summary.rows)
     tables += _curve_tables(summary.curves, summary.dice_to_reach)
-    tables += _comparison_tables(summary)
+    tables += _comparison_tables(summary, {m.name: m for m in measures})
     return tables
 
 
@@ -108,15 +106,15 @@ def _with_interval(found: Statistic, digits: int) -> str:
 
 def _mean(row: ScoreRow, what: Measure) -> str:
     found = row.statistics[what.name]
-    if what.name in _WITH_INTERVAL:
+    if what.with_interval:
         return _with_interval(found, what.digits)
     return number(found.mean, what.digits)
 
 
-def _score_tables(rows: Iterable[ScoreRow]) -> Iterable[Table]:
+def _score_tables(rows: Iterable[ScoreRow], measures: Sequence[Measure]) -> Iterable[Table]:
     """One table per data set: mean scores of every model after every number of clicks."""
     rows = tuple(rows)
-    others = [m for m in MEASURES if m is not DICE]
+    others = [m for m in measures if m is not DICE]
     for data in dict.fromkeys(row.data for row in rows):
         yield Table(
             caption=f"{data}: mean scores",
@@ -197,7 +195,7 @@ def _curve_tables(curves: Iterable[CurveRow], dice_to_reach: float) -> Iterable[
         )
 
 
-def _comparison_tables(summary: Summary) -> Iterable[Table]:
+def _comparison_tables(summary: Summary, measures: Mapping[str, Measure]) -> Iterable[Table]:
     """One table per data set: every model minus the reference."""
     for data in dict.fromkeys(c.data for c in summary.comparisons):
         yield Table(
@@ -220,11 +218,11 @@ def _comparison_tables(summary: Summary) -> Iterable[Table]:
                     c.model,
                     c.placement,
                     str(c.num_clicks),
-                    measure(c.measure).title,
+                    measures[c.measure].title,
                     str(c.groups),
                     _with_interval(
                         Statistic(n=c.groups, mean=c.difference, low=c.low, high=c.high),
-                        measure(c.measure).digits,
+                        measures[c.measure].digits,
                     ),
                     p_value(c.t_p),
                     p_value(c.t_p_holm),

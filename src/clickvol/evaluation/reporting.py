@@ -58,6 +58,7 @@ def command_of(request: EvaluationRequest) -> str:
     words += ["--split", request.split, "--fold", str(request.fold)]
     words += ["--protocol", protocol.name, "--clicks", ",".join(map(str, protocol.num_clicks))]
     words += ["--seeds", str(protocol.seeds), "--tolerance", f"{protocol.nsd_tolerance_mm:g}"]
+    words += ["--nsd-tolerances", ",".join(f"{mm:g}" for mm in protocol.nsd_tolerances_mm)]
     if request.limit is not None:
         words += ["--limit", str(request.limit)]
     if request.robustness:

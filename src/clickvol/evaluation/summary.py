@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clickvol.errors import ConfigError
 from clickvol.evaluation.comparison import Comparison, compare_with_reference
-from clickvol.evaluation.measures import DICE, MEASURES, Measure, measure, nsd_name
+from clickvol.evaluation.measures import DICE, Measure, measures_of, surface_dice, tolerances_of
 from clickvol.evaluation.records import NSD_TOLERANCES_MM, ClickScore
 from clickvol.evaluation.series import Series, ordered, series_of
 from clickvol.evaluation.statistics import RESAMPLES, bootstrap_interval
@@ -83,6 +83,7 @@ class Summary(_Frozen):
 
     Attributes:
         reference: model that others are compared with; None for no comparison.
+        nsd_tolerances_mm: of the surface Dice that the rows have.
         nsd_tolerance_mm: of the surface Dice that is compared.
         dice_to_reach: what "clicks to reach" asks for.
         resamples, seed: of the bootstrap.
@@ -90,6 +91,7 @@ class Summary(_Frozen):
     """
 
     reference: str | None
+    nsd_tolerances_mm: tuple[float, ...]
     nsd_tolerance_mm: float
     dice_to_reach: float
     resamples: int
@@ -117,27 +119,32 @@ def summarise(
         seed: of the bootstrap.
 
     Raises:
-        ConfigError: without records, for a record that is there twice, a reference that is no model, or
-            a tolerance that is not recorded.
+        ConfigError: without records, for a record that is there twice, a reference that is no model, a
+            tolerance that is not recorded, or records with different tolerances.
     """
     records = ordered(scores)
     models = {score.model for score in records}
     if reference is not None and reference not in models:
         msg = f"the reference {reference!r} was not evaluated; choose one of {', '.join(sorted(models))}"
         raise ConfigError(msg)
-    if nsd_tolerance_mm not in NSD_TOLERANCES_MM:
-        known = ", ".join(f"{t:g}" for t in NSD_TOLERANCES_MM)
+    tolerances = tolerances_of(records)
+    if nsd_tolerance_mm not in tolerances:
+        known = ", ".join(f"{t:g}" for t in tolerances)
         msg = f"the tolerance {nsd_tolerance_mm:g} mm is not recorded; choose one of {known}"
         raise ConfigError(msg)
     series = series_of(records)
-    compared = (DICE, measure(nsd_name(nsd_tolerance_mm)))
+    measures = measures_of(tolerances)
+    compared = (DICE, surface_dice(nsd_tolerance_mm))
     return Summary(
         reference=reference,
+        nsd_tolerances_mm=tolerances,
         nsd_tolerance_mm=nsd_tolerance_mm,
         dice_to_reach=DICE_TO_REACH,
         resamples=resamples,
         seed=seed,
-        rows=tuple(_score_row(one, found, resamples, seed) for one, found in series.items()),
+        rows=tuple(
+            _score_row(one, found, measures, resamples, seed) for one, found in series.items()
+        ),
         curves=tuple(_curve_rows(series, resamples, seed)),
         comparisons=()
         if reference is None
@@ -145,7 +152,13 @@ def summarise(
     )
 
 
-def _score_row(one: Series, records: list[ClickScore], resamples: int, seed: int) -> ScoreRow:
+def _score_row(
+    one: Series,
+    records: list[ClickScore],
+    measures: Sequence[Measure],
+    resamples: int,
+    seed: int,
+) -> ScoreRow:
     return ScoreRow(
         model=one.model,
         data=one.data,
@@ -155,7 +168,7 @@ def _score_row(one: Series, records: list[ClickScore], resamples: int, seed: int
         groups=len({r.group for r in records}),
         records=len(records),
         failures=sum(r.failure is not None for r in records),
-        statistics={m.name: _of_measure(m, records, resamples, seed) for m in MEASURES},
+        statistics={m.name: _of_measure(m, records, resamples, seed) for m in measures},
     )
 
 

@@ -23,7 +23,7 @@ class MaskScores:
 
     Attributes:
         dice, iou: 0 to 1.
-        nsd: normalised surface Dice at the three tolerances asked for, 0 to 1.
+        nsd: normalised surface Dice at the tolerances asked for, in their order, 0 to 1.
         hd95_mm: the larger of both surfaces' distance within which 95 % of its area lies; or None.
         assd_mm: mean distance over the area of both surfaces; or None.
         truth_ml, mask_ml: volumes.
@@ -32,7 +32,7 @@ class MaskScores:
 
     dice: float
     iou: float
-    nsd: tuple[float, float, float]
+    nsd: tuple[float, ...]
     hd95_mm: float | None
     assd_mm: float | None
     truth_ml: float
@@ -44,7 +44,7 @@ def score_masks(
     prediction: NDArray[np.generic],
     truth: NDArray[np.generic],
     spacing_dhw_mm: Sequence[float] | NDArray[np.float64],
-    tolerances_mm: tuple[float, float, float] = TOLERANCES_MM,
+    tolerances_mm: tuple[float, ...] = TOLERANCES_MM,
 ) -> MaskScores:
     """Compare a mask with the truth.
 
@@ -63,11 +63,10 @@ def score_masks(
     """
     predicted, true = prediction != 0, truth != 0
     distances = surface_distances(predicted, true, spacing_dhw_mm)
-    first, second, third = tolerances_mm
     return MaskScores(
         dice=dice(predicted, true),
         iou=iou(predicted, true),
-        nsd=(distances.nsd(first), distances.nsd(second), distances.nsd(third)),
+        nsd=tuple(distances.nsd(tolerance) for tolerance in tolerances_mm),
         hd95_mm=distances.hausdorff_mm(95.0),
         assd_mm=distances.average_mm(),
         truth_ml=volume_ml(true, spacing_dhw_mm),

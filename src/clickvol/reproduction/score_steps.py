@@ -1,7 +1,6 @@
 """The arms of a study scored, each by itself, and compared task by task."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
         protocol, split = settings["protocol"], settings["split"]
     except (LookupError, TypeError, AttributeError):
         return False
-    wanted = json.loads(json.dumps(asdict(job.study.protocol.protocol())))
+    wanted = json.loads(json.dumps(job.study.protocol.protocol().settings()))
     return (protocol, split, there) == (wanted, job.study.protocol.split, hashes) and models == {
         _fingerprint(arm, word)
     }
