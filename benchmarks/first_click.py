@@ -33,22 +33,24 @@ print(time.time() - float(sys.argv[2]))
 
 CLICKS = """
 import json, sys, time
-from clickvol import Click, InteractiveSession, load_model, read_volume
+from clickvol import InteractiveSession, load_model, read_volume
+from clickvol.geometry.coordinates import VoxelPoint
 volume = read_volume(sys.argv[2])
 ijk = tuple(json.loads(sys.argv[3]))
 model = load_model(sys.argv[1])
 started_at = time.perf_counter()
-session = InteractiveSession(volume, model)
-session.add_click(Click.at(ijk))
+session = InteractiveSession(model)
+session.set_volume(volume)
+session.click(VoxelPoint.from_ijk(*ijk))
 first = time.perf_counter() - started_at
 further = []
 for offset in (3, -4, 6):
     started_at = time.perf_counter()
-    session.add_click(Click.at((ijk[0] + offset, ijk[1] - offset, ijk[2])))
+    session.click(VoxelPoint.from_ijk(ijk[0] + offset, ijk[1] - offset, ijk[2]))
     further.append(time.perf_counter() - started_at)
 background = (ijk[0] + 70, ijk[1], ijk[2])
 started_at = time.perf_counter()
-session.add_click(Click.at(background, foreground=False))
+session.click(VoxelPoint.from_ijk(*background), positive=False)
 further.append(time.perf_counter() - started_at)
 print(json.dumps([first, max(further)]))
 """

@@ -9,7 +9,8 @@ The whole public interface:
     write_mask(found.mask, "mask.nii.gz")                     # on exactly the grid of the scan
     found.mask.volume_ml, found.fields_of_view, found.probability()
 
-Many clicks on one scan: `InteractiveSession(volume, load_model())` with `add_click`, `undo` and `reset`.
+Many clicks on one scan, several objects, undo and redo: `session = InteractiveSession(load_model())`, then
+`session.set_volume(volume)`, `session.click(point)`, `session.undo()`, `session.mask()`.
 The bare network, to compare with a published one: `patch_logits(model, patch_dhw, clicks_dhw)`.
 Every error that a user can cause is a `ClickvolError` with a one-line message.
 

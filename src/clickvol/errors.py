@@ -12,6 +12,10 @@ class UnreadableVolumeError(ClickvolError):
     """A scan that cannot be read: missing, truncated, not an image, or of the wrong dimension."""
 
 
+class ScanTooLargeError(UnreadableVolumeError):
+    """A scan that has more voxels, or unpacks to more bytes, than is allowed here."""
+
+
 class BadGeometryError(ClickvolError):
     """A grid that maps no voxel to a place: zero or non-finite spacing, singular affine."""
 
@@ -22,6 +26,10 @@ class DicomSeriesError(UnreadableVolumeError):
 
 class ClickError(ClickvolError):
     """A click that cannot be used: malformed, not finite, outside the scan, or only background."""
+
+
+class CancelledError(ClickvolError):
+    """An answer that nobody waits for any more; nothing has changed."""
 
 
 class OutputError(ClickvolError):

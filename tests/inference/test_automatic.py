@@ -275,7 +275,7 @@ def test_a_click_outside_the_scan_is_refused(random):
 
 def test_a_session_of_clicks_needs_a_network_that_takes_them(random):
     with pytest.raises(ConfigError, match=r"random is automatic .* use segment\(\)"):
-        InteractiveSession(noisy_scan((8, 8, 8)), random)
+        InteractiveSession(random).set_volume(noisy_scan((8, 8, 8)))
 
 
 def test_an_organ_mask_is_refused_where_the_network_takes_none(random):

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from clickvol import Click, InteractiveSession, segment
+from clickvol import Click, segment
 from clickvol.errors import ConfigError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.inference.clickable_scan import ClickableScan
+from clickvol.inference.features import ScanFeatures
 from clickvol.inference.looks import Looker, Stopwatch
 from clickvol.inference.organ_mask import check_organ_mask
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
@@ -73,7 +75,8 @@ def test_the_mask_is_cut_with_the_scan_and_not_normalised(scan, organ, model, mo
     # Patch voxels on scan voxels along h and w: 2 mm; the click's centre between two of the patch.
     centre = scan.grid.to_world(VoxelPoint(10, 15.5, 18.5))
     field = FieldOfView(centre, 2.0, (32, 32, 32))
-    Looker(scan, scale, model, organ).probability(field, [], Stopwatch())
+    features = ScanFeatures(scan, scale, model, organ, max_bytes=10**9)
+    Looker(features).probability(field, [], Stopwatch())
     mask = seen[0][0, 1].numpy()
     assert set(np.unique(mask)) == {0.0, 1.0}
     # h and w of the file run against the patient's: 6..19 is 11.5 - 15.5 .. from the middle, and so on.
@@ -97,9 +100,9 @@ def test_a_mask_on_another_grid_is_the_same_mask(scan, organ, model):
 
 
 def test_tokens_in_text_space_are_not_kept(scan, model):
-    session = InteractiveSession(scan, model)
-    session.add_click(CLICK)
-    kept = [encoded for encoded, _ in session._looker._encoded.values()]
+    opened = ClickableScan(scan, model)
+    opened.answer([CLICK])
+    kept = [view.encoded for view in opened._features._views.values()]
     assert kept
     assert all(encoded.aligned == () for encoded in kept)
 

@@ -148,7 +148,7 @@ def test_it_segments_a_whole_scan_and_clicks_choose_parts(random, kind):
 
 def test_no_session_is_opened_with_a_model_without_clicks(random):
     with pytest.raises(ConfigError, match="is automatic and takes no clicks"):
-        InteractiveSession(scan(), random["dynunet"])
+        InteractiveSession(random["dynunet"]).set_volume(scan())
 
 
 def test_the_command_line_segments_without_a_click(saved, tmp_path, capfd):

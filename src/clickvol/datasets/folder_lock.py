@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from clickvol.errors import ConfigError, OutputError
+from clickvol.errors import OutputError
+from clickvol.volumes.file_lock import lock_or_refuse
 
 _LOCK_NAME = ".lock"
 
@@ -26,25 +26,8 @@ def only_process_in(folder: Path) -> Iterator[None]:
         msg = f"cannot write to {folder}: {error.strerror}; choose another folder"
         raise OutputError(msg) from error
     try:
-        _lock(descriptor, folder)
+        busy = f"another process is working in {folder}; wait for it, or choose another folder"
+        lock_or_refuse(descriptor, busy)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:  # what Linux and Windows say of a held lock
-        msg = f"another process is working in {folder}; wait for it, or choose another folder"
-        raise ConfigError(msg) from error
-    except OSError as error:
-        msg = f"cannot lock {folder}: {error.strerror}; choose a folder on a local disk"
-        raise OutputError(msg) from error

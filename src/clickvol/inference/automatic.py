@@ -16,7 +16,8 @@ from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.inference.cascade import FAINT, THRESHOLD, keep_clicked
-from clickvol.inference.looks import Array32, Stopwatch, WorldClick, arithmetic
+from clickvol.inference.features import Array32, arithmetic
+from clickvol.inference.looks import Stopwatch, WorldClick
 from clickvol.inference.organ_mask import check_organ_mask
 from clickvol.inference.recognised_scan import recognise_scan
 from clickvol.inference.segmentation import FieldOfViewReport, Segmentation

@@ -17,7 +17,8 @@ from scipy import ndimage
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.inference.looks import Array32, Looker, Stopwatch, WorldClick
+from clickvol.inference.features import Array32
+from clickvol.inference.looks import Looker, Stopwatch, WorldClick
 from clickvol.inference.segmentation import FieldOfViewReport
 from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
 from clickvol.weights.card import FieldOfViewPlan

@@ -1,30 +1,21 @@
 """One look of the model: a field of view in, probabilities on its patch out."""
 
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clickvol.errors import CancelledError
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.methods.lifted_segmenter import EncodedPatch
+from clickvol.inference.features import Array32, ScanFeatures, arithmetic
 from clickvol.patches.field_of_view import FieldOfView, extract
-from clickvol.preprocessing.channels import with_organ_channel
-from clickvol.preprocessing.intensity import IntensityScale
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
-from clickvol.volumes.volume import Mask, Volume
-from clickvol.weights.load import LoadedModel
-
-Array32 = NDArray[np.float32]
-
-# Fields of view kept encoded. Enough for the first look, its widenings and the tiles of a refinement.
-_MAX_ENCODED = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +46,30 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
 
+def never() -> bool:
+    """Tell that nobody has cancelled."""
+    return False
+
+
 class Looker:
-    """Looks at one scan with one model, and keeps what no click changes.
+    """Looks at one scan for one answer.
 
     Args:
-        volume: the scan.
-        scale: its intensity scale.
-        model: the model.
-        organ_mask: on a grid of its own, for a model that takes one; without it such a model sees the
-            scan in its place.
+        features: of the scan.
+        taken: (D, H, W) on the scan's grid, voxels that belong to other objects and so are never found; None
+            for none.
+        cancelled: asked before every look; True ends the answer.
     """
 
     def __init__(
         self,
-        volume: Volume,
-        scale: IntensityScale,
-        model: LoadedModel,
-        organ_mask: Mask | None = None,
+        features: ScanFeatures,
+        taken: NDArray[np.bool_] | None = None,
+        cancelled: Callable[[], bool] = never,
     ) -> None:
-        self._volume = volume
-        self._scale = scale
-        self._model = model
-        self._organ_mask = organ_mask
-        self._encoded: OrderedDict[FieldOfView, tuple[EncodedPatch, NDArray[np.bool_]]] = (
-            OrderedDict()
-        )
+        self._features = features
+        self._taken = taken
+        self._cancelled = cancelled
 
     def probability(
         self,
@@ -98,70 +88,34 @@ class Looker:
             prior: (D, H, W) probability of an earlier look on this patch, or None.
 
         Returns:
-            (D, H, W) float32 in [0, 1]; 0 outside the scan.
+            (D, H, W) float32 in [0, 1]; 0 outside the scan and where other objects are.
+
+        Raises:
+            CancelledError: when the answer is not wanted any more.
         """
+        if self._cancelled():
+            msg = "the click was cancelled before its answer was there; click again"
+            raise CancelledError(msg)
+        model = self._features.model
         with stopwatch.stage("encode"):
-            encoded, inside = self._encode(field_of_view)
-        with stopwatch.stage("decode"), arithmetic(self._model):
-            prompts = _to_prompts(clicks, field_of_view, self._model.device)
+            view = self._features.encode(field_of_view)
+        with stopwatch.stage("decode"), arithmetic(model):
+            prompts = _to_prompts(clicks, field_of_view, model.device)
             known = None
             if prior is not None:
-                known = torch.from_numpy(2 * prior - 1)[None, None].to(self._model.device)
-            logits = self._model.network.decode(encoded, prompts, known)
+                known = torch.from_numpy(2 * prior - 1)[None, None].to(model.device)
+            logits = model.network.decode(view.encoded, prompts, known)
             found = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
-            return np.where(inside, found, np.float32(0))
+            return np.where(
+                view.inside & ~self._is_taken(field_of_view.grid()), found, np.float32(0)
+            )
 
-    def _encode(self, field_of_view: FieldOfView) -> tuple[EncodedPatch, NDArray[np.bool_]]:
-        if field_of_view in self._encoded:
-            self._encoded.move_to_end(field_of_view)
-            return self._encoded[field_of_view]
-        grid = self._volume.grid
-        patch_grid = field_of_view.grid()
-        image = extract(self._volume.array, grid, patch_grid, outside_value=self._scale.outside)
-        inside = _inside(patch_grid, grid)
-        channels = self._channels(self._scale.normalise(image), patch_grid)
-        patch = torch.from_numpy(channels)[None].to(self._model.device)
-        with arithmetic(self._model):
-            encoded = self._model.network.encode_image(patch)
-        # Tokens in text space are for the loss alone; kept, they would be the largest thing here.
-        encoded = replace(encoded, aligned=())
-        self._encoded[field_of_view] = (encoded, inside)
-        if len(self._encoded) > _MAX_ENCODED:
-            self._encoded.popitem(last=False)
-        return encoded, inside
-
-    def _channels(self, scan: Array32, patch_grid: VolumeGrid) -> Array32:
-        """Return what the network takes: (C, D, H, W) from the normalised scan (D, H, W)."""
-        if self._model.network.config.num_channels == 1:
-            return scan[None]
-        if self._organ_mask is None:
-            return with_organ_channel(scan, None)
-        mask = self._organ_mask
-        return with_organ_channel(
-            scan, extract(mask.array, mask.grid, patch_grid, outside_value=0.0)
-        )
-
-
-@contextmanager
-def arithmetic(model: LoadedModel) -> Iterator[None]:
-    """Compute without gradients, in the model's number format, inside the block."""
-    reduced = model.precision != torch.float32
-    with (
-        torch.inference_mode(),
-        torch.autocast(model.device.type, torch.bfloat16, enabled=reduced),
-    ):
-        yield
-
-
-def _inside(patch_grid: VolumeGrid, grid: VolumeGrid) -> NDArray[np.bool_]:
-    """Tell which patch voxels lie in the scan: (D, H, W)."""
-    to_scan = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
-    unit = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    corners = unit * (np.array(patch_grid.shape_dhw) - 1) @ to_scan[:3, :3].T + to_scan[:3, 3]
-    if ((corners >= 0) & (corners <= np.array(grid.shape_dhw) - 1)).all():
-        return np.ones(patch_grid.shape_dhw, dtype=bool)
-    everywhere = np.broadcast_to(np.uint8(1), grid.shape_dhw)
-    return extract(everywhere, grid, patch_grid, outside_value=0.0) > 0.5
+    def _is_taken(self, patch_grid: VolumeGrid) -> NDArray[np.bool_]:
+        """Tell which patch voxels mostly belong to other objects: (D, H, W)."""
+        if self._taken is None:
+            return np.zeros(patch_grid.shape_dhw, dtype=bool)
+        grid = self._features.volume.grid
+        return extract(self._taken.view(np.uint8), grid, patch_grid, outside_value=0.0) > 0.5
 
 
 def _to_prompts(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from clickvol.inference.automatic import segment_automatically
+from clickvol.inference.clickable_scan import ClickableScan
 from clickvol.inference.segmentation import Segmentation
-from clickvol.inference.session import InteractiveSession
 from clickvol.prompts.click import Click
 from clickvol.volumes.volume import Mask, Modality, Volume
 from clickvol.weights.load import LoadedModel, load_model
@@ -41,5 +41,5 @@ def segment(
         return segment_automatically(
             volume, list(clicks), loaded, modality=modality, organ_mask=organ_mask
         )
-    session = InteractiveSession(volume, loaded, modality=modality, organ_mask=organ_mask)
-    return session.set_clicks(list(clicks))
+    scan = ClickableScan(volume, loaded, modality=modality, organ_mask=organ_mask)
+    return scan.answer(clicks)

@@ -1,0 +1,48 @@
+"""A mask in little memory, so that every step of a long history can be kept."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.geometry.box import VoxelBox, bounding_box
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMask:
+    """A mask as compressed bits of its bounding box: some kB for a tumour.
+
+    Attributes:
+        box: around the object; None for an empty mask.
+        bits: zlib of the box's voxels, eight to a byte, in (d, h, w) order.
+        num_voxels: of the object.
+    """
+
+    box: VoxelBox | None
+    bits: bytes
+    num_voxels: int
+
+    @classmethod
+    def of(cls, mask: NDArray[np.generic]) -> "PackedMask":
+        """Pack a mask (D, H, W); what is not 0 is object."""
+        box = bounding_box(mask)
+        if box is None:
+            return EMPTY
+        inner = mask[box.slices] != 0
+        return cls(box, zlib.compress(np.packbits(inner).tobytes(), level=1), int(inner.sum()))
+
+    def in_box(self) -> NDArray[np.bool_]:
+        """Return the voxels of the box: (box shape); (0, 0, 0) for an empty mask."""
+        shape = (0, 0, 0) if self.box is None else self.box.shape_dhw
+        packed = np.frombuffer(zlib.decompress(self.bits) if self.bits else b"", dtype=np.uint8)
+        return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).view(np.bool_)
+
+    def paint(self, canvas: NDArray[np.generic], value: int) -> None:
+        """Write a value into the object's voxels of an array (D, H, W)."""
+        if self.box is not None:
+            canvas[self.box.slices][self.in_box()] = value
+
+
+EMPTY = PackedMask(None, b"", 0)
+"""The mask of an object that nobody has clicked."""
