@@ -1,13 +1,12 @@
 import warnings
 
-import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from clickvol.errors import DicomSeriesError
-from clickvol.volumes.dicom_slices import ImageFile, find_images, read_stored_pixels, slices_of
+from clickvol.errors import DicomSeriesError, ScanTooLargeError
+from clickvol.volumes.dicom_slices import ImageFile, find_images, slices_of
+from clickvol.volumes.read_limits import ReadLimits
 
 
 def test_a_slice_says_where_it_lies(write_series):
@@ -36,16 +35,6 @@ def test_folders_below_are_searched_only_when_needed(write_series, tmp_path):
     assert len(find_images(tmp_path / "disk")) == 4
     write_series("disk", skip=(1, 2, 3))
     assert len(find_images(tmp_path / "disk")) == 1
-
-
-def test_a_file_without_preamble_is_read(tmp_path, make_dataset, stored_pixels):
-    dataset = make_dataset(stored_pixels[0], 0)
-    dataset.preamble = None
-    del dataset.file_meta
-    dataset.save_as(tmp_path / "old", implicit_vr=True, little_endian=True)
-    assert (tmp_path / "old").read_bytes()[:2] == b"\x08\x00"
-    (file,) = find_images(tmp_path)
-    np.testing.assert_array_equal(read_stored_pixels(file.path)[0], stored_pixels[0])
 
 
 def test_a_position_that_is_no_number_is_refused(make_dataset, stored_pixels, tmp_path):
@@ -87,15 +76,6 @@ def test_multi_frame_without_places_is_named(make_dataset, stored_pixels, tmp_pa
         slices_of(ImageFile(tmp_path / "nm", header))
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
-def test_stored_values_come_without_rescale(tmp_path, make_dataset, dtype):
-    pixels = (np.arange(30).reshape(5, 6) * 8).astype(dtype)
-    make_dataset(pixels, 0).save_as(tmp_path / "a", enforce_file_format=True)
-    stored = read_stored_pixels(tmp_path / "a")
-    assert (stored.shape, stored.dtype) == ((1, 5, 6), dtype)
-    np.testing.assert_array_equal(stored[0], pixels)
-
-
 def test_a_damaged_dicom_file_is_named_and_not_passed_over(write_series):
     folder = write_series()
     (folder / "damaged").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 10)
@@ -103,45 +83,46 @@ def test_a_damaged_dicom_file_is_named_and_not_passed_over(write_series):
         find_images(folder)
 
 
-def test_run_length_pixels(tmp_path, make_dataset, stored_pixels):
-    dataset = make_dataset(stored_pixels[1], 0)
-    dataset.compress(RLELossless)
+def test_a_message_names_the_source_and_the_file(write_series):
+    folder = write_series()
+    (folder / "damaged").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 10)
+    with pytest.raises(DicomSeriesError, match=r"^ct\.zip: damaged is a damaged or unreadable"):
+        find_images(folder, source="ct.zip")
+
+
+def test_parts_of_a_concatenation_are_refused_by_name(tmp_path, enhanced_ct):
+    enhanced_ct.ConcatenationUID = "1.2.3.77"
+    enhanced_ct.InConcatenationNumber, enhanced_ct.InConcatenationTotalNumber = 2, 3
+    enhanced_ct.save_as(tmp_path / "part", enforce_file_format=True)
+    with pytest.raises(DicomSeriesError, match="part is part 2 of 3 of a concatenation"):
+        slices_of(find_images(tmp_path)[0])
+    del enhanced_ct.InConcatenationTotalNumber  # optional in the standard
+    enhanced_ct.save_as(tmp_path / "part", enforce_file_format=True)
+    with pytest.raises(DicomSeriesError, match=r"part 2 of \? of a concatenation"):
+        slices_of(find_images(tmp_path)[0])
+    enhanced_ct.InConcatenationTotalNumber = 1
+    enhanced_ct.save_as(tmp_path / "part", enforce_file_format=True)
+    assert len(slices_of(find_images(tmp_path)[0])) == 4
+
+
+def test_frames_that_do_not_add_up_are_refused(tmp_path, enhanced_ct):
+    enhanced_ct.NumberOfFrames = 4_000_000
+    enhanced_ct.save_as(tmp_path / "enhanced", enforce_file_format=True)
+    with pytest.raises(DicomSeriesError, match="4000000 frames, but places 4"):
+        slices_of(find_images(tmp_path)[0])
+
+
+def test_deflated_files_are_bounded_before_they_are_inflated(
+    tmp_path, make_dataset, stored_pixels, monkeypatch
+):
+    dataset = make_dataset(stored_pixels[0], 0)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(tmp_path / "a", enforce_file_format=True)
-    np.testing.assert_array_equal(read_stored_pixels(tmp_path / "a")[0], stored_pixels[1])
-
-
-@pytest.mark.parametrize("compressor", ["JPEG2000", "JPEG"])
-def test_compressed_pixels_come_without_rescale(tmp_path, compressor, capfd):
-    pixels = np.random.default_rng(0).integers(-900, 2000, (1, 32, 40)).astype(np.int16)
-    image = sitk.GetImageFromArray(pixels)[:, :, 0]
-    image = sitk.JoinSeries([image])
-    image.SetMetaData("0008|0060", "CT")
-    image.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.2")
-    image.SetMetaData("0020|000e", str(generate_uid()))
-    image.SetMetaData("0028|1052", "-24")
-    image.SetMetaData("0028|1053", "2")
-    writer = sitk.ImageFileWriter()
-    writer.SetFileName(str(tmp_path / "a.dcm"))
-    writer.KeepOriginalImageUIDOn()
-    writer.SetImageIO("GDCMImageIO")
-    writer.SetCompressor(compressor)
-    writer.UseCompressionOn()
-    writer.Execute(image)
-    (file,) = find_images(tmp_path)
-    slope = float(file.header.get("RescaleSlope", 1))
-    intercept = float(file.header.get("RescaleIntercept", 0))
-    stored = read_stored_pixels(file.path)
-    # What ITK wrote are stored values that its own rescale tags turn into the image.
-    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.dcm")))
-    np.testing.assert_array_equal(stored * slope + intercept, expected)
-    assert pydicom.dcmread(tmp_path / "a.dcm").file_meta.TransferSyntaxUID.is_compressed
-    assert (slope, intercept) != (1, 0)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_truncated_pixels_are_refused(tmp_path, make_dataset, stored_pixels):
-    make_dataset(stored_pixels[0], 0).save_as(tmp_path / "a", enforce_file_format=True)
-    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-9])
-    with pytest.raises(DicomSeriesError, match="pixels of a are missing, truncated") as caught:
-        read_stored_pixels(tmp_path / "a")
-    assert "\n" not in str(caught.value)
+    assert len(find_images(tmp_path)) == 1
+    possible = (tmp_path / "a").stat().st_size * 1032
+    wide = ReadLimits(max_voxels=30, max_bytes_unpacked=possible)
+    assert len(find_images(tmp_path, limits=wide)) == 1
+    tight = ReadLimits(max_voxels=30, max_bytes_unpacked=possible - 1)
+    monkeypatch.setattr(pydicom, "dcmread", None)  # whoever calls it fails otherwise
+    with pytest.raises(ScanTooLargeError, match=f"a unpacks to {possible} bytes"):
+        find_images(tmp_path, limits=tight)

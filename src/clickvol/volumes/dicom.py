@@ -1,5 +1,6 @@
-"""A folder of DICOM files to one volume."""
+"""A folder or a zip of DICOM files to one volume."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError, UnreadableVolumeError
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.volumes.dicom_archive import opened_dicom
 from clickvol.volumes.dicom_geometry import stack_slices
-from clickvol.volumes.dicom_slices import (
-    DicomSlice,
-    ImageFile,
-    find_images,
-    read_stored_pixels,
-    slices_of,
+from clickvol.volumes.dicom_pixels import read_stored_pixels
+from clickvol.volumes.dicom_slices import DicomSlice, ImageFile, find_images, slices_of
+from clickvol.volumes.gantry_tilt import (
+    GantryTilt,
+    rectangular_grid,
+    resample_tilted,
+    tilt_degrees,
 )
+from clickvol.volumes.read_limits import ReadLimits
 from clickvol.volumes.volume import Modality, Volume
 from clickvol.volumes.voxel_values import clean_values, scale_values
 
@@ -47,59 +52,103 @@ class SeriesSummary:
         )
 
 
-def list_series(folder: str | Path) -> list[SeriesSummary]:
-    """Return the series of images in a folder, by number.
+def list_series(path: str | Path, *, limits: ReadLimits | None = None) -> list[SeriesSummary]:
+    """Return the series of images in a folder or a zip, by number.
 
     Args:
-        folder: searched itself, and below only where it holds no DICOM image.
+        path: a folder, searched itself, and below only where it holds no DICOM image; or a .zip file, searched
+            wholly.
+        limits: what a zip may unpack to; None for any size.
 
     Raises:
-        UnreadableVolumeError: when there is no DICOM image.
+        UnreadableVolumeError: when there is no DICOM image, or the zip cannot be unpacked.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        msg = f"{folder} is not a folder; give the folder that holds the DICOM files"
+    path = Path(path)
+    if not path.is_dir() and path.suffix.lower() != ".zip":
+        msg = f"{path} is not a folder; give the folder or the .zip that holds the DICOM files"
         raise UnreadableVolumeError(msg)
-    return [_summary(files) for files in _grouped(folder)]
+    with opened_dicom(path, limits) as folder:
+        return [_summary(files) for files in _grouped(folder, str(path), limits)]
 
 
-def read_dicom(folder: Path, *, series: str | None = None) -> Volume:
+def read_dicom(
+    path: Path,
+    *,
+    series: str | None = None,
+    gantry_tilt: GantryTilt = "keep",
+    limits: ReadLimits | None = None,
+) -> Volume:
     """Read a series of classic slices or an enhanced multi-frame object.
 
     Args:
-        folder: searched itself, and below only where it holds no DICOM image.
+        path: a folder, searched itself, and below only where it holds no DICOM image; or a .zip file, searched
+            wholly.
         series: SeriesInstanceUID or SeriesNumber; None where there is only one.
+        gantry_tilt: "keep" a tilted series on its sheared grid, "refuse" it, or "resample" it to a rectangular
+            one. Only with "keep" does a mask fit the slices of the file.
+        limits: what may be read; None for any size.
 
     Returns:
         The scan, rescaled (Hounsfield units for CT). d grows along (row x column direction).
 
     Raises:
-        UnreadableVolumeError: no DICOM image, or one without content.
-        DicomSeriesError: several series and no choice, or not one regular stack of slices.
+        UnreadableVolumeError: no DICOM image, one without content, or a zip that cannot be unpacked.
+        ScanTooLargeError: more than the limits allow.
+        DicomSeriesError: several series and no choice, not one regular stack of slices, or a tilt that is
+            refused.
         BadGeometryError: spacing or orientation that cannot be used.
     """
-    files = _choose(folder, _grouped(folder), series)
-    slices = [s for file in files for s in slices_of(file)]
-    ordered, grid, geometry_notes = stack_slices(slices)
-    array, value_notes = clean_values(_read_array(ordered), str(folder))
+    source = str(path)
+    with opened_dicom(path, limits) as folder:
+        files = _choose(source, _grouped(folder, source, limits), series)
+        slices = [s for file in files for s in slices_of(file)]
+        ordered, grid, geometry_notes = stack_slices(slices)
+        tilt = _allowed_tilt(grid, gantry_tilt, source)
+        if limits is not None:
+            needed = rectangular_grid(grid, source) if tilt and gantry_tilt == "resample" else grid
+            limits.check_voxels(math.prod(needed.shape_dhw), source)
+        array, value_notes = clean_values(_read_array(ordered), source)
+    tilt_notes: tuple[str, ...] = ()
+    if tilt:
+        outcome = "the grid is sheared accordingly"
+        if gantry_tilt == "resample":
+            array, grid = resample_tilted(array, grid, source)
+            outcome = "the slices were resampled to a rectangular grid"
+        tilt_notes = (f"The gantry was tilted by {tilt:.1f} degrees; {outcome}.",)
     modality = _summary(files).modality
     known: tuple[Modality, ...] = get_args(Modality)
     return Volume(
         array=array,
         grid=grid,
         modality=next((m for m in known if m == modality), "unknown"),
-        source=str(folder),
-        notes=(*geometry_notes, *value_notes),
+        source=source,
+        notes=(*geometry_notes, *tilt_notes, *value_notes),
     )
 
 
-def _grouped(folder: Path) -> list[list[ImageFile]]:
+def _allowed_tilt(grid: VolumeGrid, gantry_tilt: GantryTilt, source: str) -> float:
+    """Return the tilt in degrees, 0 for none.
+
+    Raises:
+        DicomSeriesError: for a tilt where it is to be refused.
+    """
+    tilt = tilt_degrees(grid)
+    if tilt and gantry_tilt == "refuse":
+        msg = (
+            f"{source}: the gantry was tilted by {tilt:.1f} degrees, but slices straight above each other are "
+            "expected; read the series with its tilt kept or resampled"
+        )
+        raise DicomSeriesError(msg)
+    return tilt
+
+
+def _grouped(folder: Path, source: str, limits: ReadLimits | None) -> list[list[ImageFile]]:
     groups: dict[str, list[ImageFile]] = {}
-    for file in find_images(folder):
+    for file in find_images(folder, source=source, limits=limits):
         groups.setdefault(file.series_uid, []).append(file)
     if not groups:
         msg = (
-            f"{folder} holds no DICOM images; give the folder of a CT, MR or PET series, or a "
+            f"{source} holds no DICOM images; give the folder or the .zip of a CT, MR or PET series, or a "
             ".nii.gz, .nrrd or .mha file"
         )
         raise UnreadableVolumeError(msg)
@@ -123,7 +172,7 @@ def _summary(files: Sequence[ImageFile]) -> SeriesSummary:
     )
 
 
-def _choose(folder: Path, groups: list[list[ImageFile]], series: str | None) -> list[ImageFile]:
+def _choose(source: str, groups: list[list[ImageFile]], series: str | None) -> list[ImageFile]:
     wanted = groups
     if series is not None:
         wish = series.strip()
@@ -133,13 +182,13 @@ def _choose(folder: Path, groups: list[list[ImageFile]], series: str | None) -> 
         return wanted[0]
     listed = " ".join(str(_summary(g)) for g in wanted or groups)
     if not wanted:
-        problem = f"{folder} has no series {series!r}; there are"
+        problem = f"{source} has no series {series!r}; there are"
     elif series is not None:
         problem = (
-            f"{folder} has {len(wanted)} series with the number {series}; give the UID of one of"
+            f"{source} has {len(wanted)} series with the number {series}; give the UID of one of"
         )
     else:
-        problem = f"{folder} holds {len(wanted)} series, but one is expected; pick one of"
+        problem = f"{source} holds {len(wanted)} series, but one is expected; pick one of"
     msg = f"{problem}: {listed} with --series UID or --series NUMBER"
     raise DicomSeriesError(msg)
 

@@ -24,7 +24,6 @@ _MISSING_GAP_RATIO = 1.5
 _MAX_OFFSET_MM = 0.11
 _MAX_OFFSET_RATIO = 0.02
 
-_MIN_TILT_DEGREES = 0.1
 _MAX_LISTED = 3
 
 
@@ -36,7 +35,7 @@ def stack_slices(slices: list[DicomSlice]) -> tuple[list[DicomSlice], VolumeGrid
 
     Returns:
         The slices in the order of the array's d axis, which grows along (row x column direction);
-        the grid; and a sentence for each thing a user should know.
+        the grid, sheared where the gantry was tilted; and a sentence for each thing a user should know.
 
     Raises:
         DicomSeriesError: mixed sizes, spacings or orientations, two slices at one place, or slices
@@ -60,7 +59,6 @@ def stack_slices(slices: list[DicomSlice]) -> tuple[list[DicomSlice], VolumeGrid
         _check_gaps(ordered, positions @ normal)
         step = (positions[-1] - positions[0]) / (len(ordered) - 1)
         _check_regular(ordered, positions, step)
-        notes = _tilt_note(step, normal)
 
     spacing_h, spacing_w = ordered[0].spacing_hw_mm
     affine_lps = np.eye(4)
@@ -151,11 +149,3 @@ def _check_regular(
             f"{spacing_mm:.2f} mm; export the series with equal gaps"
         )
         raise DicomSeriesError(msg)
-
-
-def _tilt_note(step: NDArray[np.float64], normal: NDArray[np.float64]) -> tuple[str, ...]:
-    cosine = abs(float(step @ normal)) / float(np.linalg.norm(step) * np.linalg.norm(normal))
-    degrees = float(np.degrees(np.arccos(min(cosine, 1.0))))
-    if degrees < _MIN_TILT_DEGREES:
-        return ()
-    return (f"The gantry was tilted by {degrees:.1f} degrees; the grid is sheared accordingly.",)

@@ -3,7 +3,6 @@
 A classic file is one slice; a frame of an enhanced multi-frame file is one as well.
 """
 
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import DicomSeriesError
-from clickvol.volumes.native_stderr import silent_native_stderr
+from clickvol.errors import DicomSeriesError, ScanTooLargeError
+from clickvol.volumes.read_limits import ReadLimits
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -42,13 +41,22 @@ _TAGS = (
     "RescaleIntercept",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
 )
 
 _MAGIC_OFFSET_BYTES = 128
 # Files of the time before the preamble start with the first tag, little endian group 0008.
 _BARE_START = b"\x08\x00"
 
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+START_BYTES = _MAGIC_OFFSET_BYTES + 4
+"""How much of a file `looks_like_dicom` needs to see."""
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+# Deflate cannot do better than about 1:1032.
+_MAX_DEFLATE_RATIO = 1032
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +107,41 @@ class DicomSlice:
         return f"{self.path.name} frame {self.frame + 1}" if self.frame else self.path.name
 
 
-def find_images(folder: Path) -> list[ImageFile]:
+def looks_like_dicom(start: bytes) -> bool:
+    """Tell from the first `START_BYTES` of a file, or all it has, whether it may be DICOM."""
+    return start[_MAGIC_OFFSET_BYTES:] == b"DICM" or start.startswith(_BARE_START)
+
+
+def find_images(
+    folder: Path, *, source: str | None = None, limits: ReadLimits | None = None
+) -> list[ImageFile]:
     """Return the DICOM files with pixels in a folder, or below it where it holds none itself.
 
     Files that are not DICOM, directories of media (DICOMDIR), and objects that are no scan (SEG,
     RTSTRUCT, SR, PR and the like) are passed over.
 
+    Args:
+        folder: where to look.
+        source: what messages call the folder; None for its path.
+        limits: what a deflated file may unpack to; None for any size.
+
     Raises:
         DicomSeriesError: for a damaged DICOM file.
+        ScanTooLargeError: for a deflated file that could unpack to more than the limit.
     """
-    direct = [file for path in sorted(folder.iterdir()) for file in _image_file(path)]
+    shown = source or str(folder)
+    direct = [f for path in sorted(folder.iterdir()) for f in _image_file(path, shown, limits)]
     if direct:
         return direct
-    return [file for path in sorted(folder.rglob("*")) for file in _image_file(path)]
+    return [f for path in sorted(folder.rglob("*")) for f in _image_file(path, shown, limits)]
 
 
-def _image_file(path: Path) -> Iterator[ImageFile]:
+def _image_file(path: Path, source: str, limits: ReadLimits | None) -> Iterator[ImageFile]:
     """Yield the file if it is a DICOM image.
 
     Raises:
         DicomSeriesError: for a damaged DICOM file; passing over it could shorten the scan.
+        ScanTooLargeError: for a deflated file that could unpack to more than the limit.
     """
     import pydicom
 
@@ -126,32 +149,44 @@ def _image_file(path: Path) -> Iterator[ImageFile]:
         return
     try:
         with path.open("rb") as file:
-            start = file.read(_MAGIC_OFFSET_BYTES + 4)
-        has_preamble = start[_MAGIC_OFFSET_BYTES:] == b"DICM"
-        if not has_preamble and not start.startswith(_BARE_START):
+            start = file.read(START_BYTES)
+        if not looks_like_dicom(start):
             return
+        has_preamble = start[_MAGIC_OFFSET_BYTES:] == b"DICM"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if has_preamble and limits is not None:
+                _check_deflated(path, source, limits)
             header = pydicom.dcmread(
                 path, stop_before_pixels=True, force=not has_preamble, specific_tags=list(_TAGS)
             )
             # Values are parsed when first asked for; here a strange one warns nobody.
             for _ in header.iterall():
                 pass
+    except ScanTooLargeError:
+        raise
     except Exception as error:
         # pydicom raises whatever its parser met: KeyError, struct.error, ValueError, ...
-        msg = f"{path} is a damaged or unreadable DICOM file; copy it again, or take it out"
+        msg = f"{source}: {path.name} is a damaged or unreadable DICOM file; copy it again, or take it out"
         raise DicomSeriesError(msg) from error
     if header.get("Rows") and header.get("Columns") and header.get("Modality") not in _NOT_SCANS:
         yield ImageFile(path, header)
+
+
+def _check_deflated(path: Path, source: str, limits: ReadLimits) -> None:
+    """Refuse a deflated file that could unpack to too much: pydicom inflates it all at once."""
+    from pydicom.filereader import read_file_meta_info
+
+    if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+        limits.check_bytes(path.stat().st_size * _MAX_DEFLATE_RATIO, f"{source}: {path.name}")
 
 
 def slices_of(file: ImageFile) -> list[DicomSlice]:
     """Return the slices of one file.
 
     Raises:
-        DicomSeriesError: a colour image, a tag missing that places the pixels, or a multi-frame
-            object without functional groups.
+        DicomSeriesError: a colour image, a tag missing that places the pixels, a multi-frame object without
+            functional groups, or one that is split into several files.
     """
     header = file.header
     samples = int(header.get("SamplesPerPixel") or 1)
@@ -162,6 +197,7 @@ def slices_of(file: ImageFile) -> list[DicomSlice]:
             "single grey channel is expected, so choose another series"
         )
         raise DicomSeriesError(msg)
+    _refuse_concatenation(file)
     try:
         if file.num_frames == 1 and "PerFrameFunctionalGroupsSequence" not in header:
             return [_slice(file, 0, [header])]
@@ -169,6 +205,21 @@ def slices_of(file: ImageFile) -> list[DicomSlice]:
     except (TypeError, ValueError) as error:
         msg = f"{file.path.name} has a damaged header: {error}; export the series again"
         raise DicomSeriesError(msg.replace("\n", " ")) from error
+
+
+def _refuse_concatenation(file: ImageFile) -> None:
+    """Refuse a part of a multi-frame object: whether all are there is not always told (PS3.3, C.7.6.16)."""
+    header = file.header
+    if not header.get("ConcatenationUID"):
+        return
+    part, total = header.get("InConcatenationNumber"), header.get("InConcatenationTotalNumber")
+    if total == 1:
+        return
+    msg = (
+        f"{file.path.name} is part {part or '?'} of {total or '?'} of a concatenation, a multi-frame object "
+        "split into several files, which is not supported; export it as one enhanced file or as single slices"
+    )
+    raise DicomSeriesError(msg)
 
 
 def _frames(file: ImageFile) -> list[DicomSlice]:
@@ -179,6 +230,12 @@ def _frames(file: ImageFile) -> list[DicomSlice]:
         msg = (
             f"{file.path.name} is a multi-frame object ({name}) that does not say where each "
             "frame lies; classic CT or MR slices, or enhanced CT or MR, are expected"
+        )
+        raise DicomSeriesError(msg)
+    if len(per_frame) != file.num_frames:
+        msg = (
+            f"{file.path.name} says that it has {file.num_frames} frames, but places {len(per_frame)}; export "
+            "it again"
         )
         raise DicomSeriesError(msg)
     shared = header.get("SharedFunctionalGroupsSequence") or [None]
@@ -227,59 +284,3 @@ def _slice(file: ImageFile, frame: int, sources: list["Dataset"]) -> DicomSlice:
         intercept=0.0 if intercept is None else float(intercept),
         thickness_mm=abs(float(thickness)) if thickness else None,
     )
-
-
-def read_stored_pixels(path: Path) -> NDArray[np.generic]:
-    """Return the stored values of a file, (frames, H, W) integers, before any rescaling.
-
-    pydicom reads uncompressed and run-length pixels; GDCM (inside SimpleITK) decompresses all
-    others.
-
-    Raises:
-        DicomSeriesError: when the pixels are truncated or cannot be decompressed.
-    """
-    import pydicom
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset = pydicom.dcmread(path, force=True)
-            syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-            if syntax is None:
-                # A file without a preamble is in the default transfer syntax of the standard.
-                dataset.file_meta = pydicom.dataset.FileMetaDataset()
-                dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-            elif syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
-                return _decompress(dataset)
-            pixels: NDArray[np.generic] = dataset.pixel_array
-        except Exception as error:
-            # pydicom and GDCM raise whatever their parsers met; to the user it is one thing.
-            msg = (
-                f"the pixels of {path.name} are missing, truncated or compressed in an unknown "
-                "way; copy or export the series again"
-            )
-            raise DicomSeriesError(msg) from error
-    return pixels if pixels.ndim == 3 else pixels[np.newaxis]
-
-
-def _decompress(dataset: "Dataset") -> NDArray[np.generic]:
-    """Decompress through GDCM a copy that has no rescale tags.
-
-    GDCM applies the rescale tags itself, but not for every kind of object; without them, and as a
-    plain picture, it hands out the stored values.
-    """
-    import SimpleITK as sitk
-
-    for tag in ("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"):
-        if tag in dataset:
-            delattr(dataset, tag)
-    dataset.SOPClassUID = _SECONDARY_CAPTURE
-    dataset.file_meta.MediaStorageSOPClassUID = _SECONDARY_CAPTURE
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "slice.dcm"
-        dataset.save_as(plain)
-        with silent_native_stderr():
-            pixels: NDArray[np.generic] = sitk.GetArrayFromImage(
-                sitk.ReadImage(str(plain), imageIO="GDCMImageIO")
-            )
-    return pixels

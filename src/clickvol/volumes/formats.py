@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from clickvol.errors import OutputError, UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.volumes.atomic import atomic_path
+from clickvol.volumes.gantry_tilt import GantryTilt
+from clickvol.volumes.read_limits import ReadLimits
 from clickvol.volumes.volume import Mask, NiftiGeometry, Volume
 
 _NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -22,38 +24,49 @@ WRITABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_WRITE_SUFFIXES)
 
 _WRITABLE_DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 
+_ARCHIVE_SUFFIX = ".zip"
+
 _DICOM_MAGIC_OFFSET = 128
 
 
 def read_volume(
-    path: str | Path, *, series: str | None = None, volume_index: int | None = None
+    path: str | Path,
+    *,
+    series: str | None = None,
+    volume_index: int | None = None,
+    gantry_tilt: GantryTilt = "keep",
+    limits: ReadLimits | None = None,
 ) -> Volume:
     """Read a CT, MR or PET scan.
 
     Args:
-        path: a .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd file, or a folder with a DICOM series.
-        series: for a folder with several DICOM series: the SeriesInstanceUID or SeriesNumber.
+        path: a .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd file, or a folder or .zip with a DICOM series.
+        series: for several DICOM series: the SeriesInstanceUID or SeriesNumber.
         volume_index: for 4D files: which volume to take, from 0.
+        gantry_tilt: what becomes of a tilted DICOM series: "keep" its sheared grid, "refuse" it, or "resample"
+            it to a rectangular grid, which is then not that of the slices in the file; told in `notes`.
+        limits: what may be read, for files of strangers; None for any size.
 
     Returns:
         The scan; the array (D, H, W) on its grid in RAS mm, and what was repaired in `notes`.
 
     Raises:
         UnreadableVolumeError: anything that does not make one 3D scan of one grey channel.
-        DicomSeriesError: a folder whose DICOM files do not make one regular volume.
+        ScanTooLargeError: more than the limits allow.
+        DicomSeriesError: DICOM files that do not make one regular volume, or a tilt that is refused.
         BadGeometryError: a grid that maps no voxel to a place.
     """
     if not str(path):
         msg = "the path of the scan is empty; give a file or a DICOM folder"
         raise UnreadableVolumeError(msg)
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and _suffix(path, (_ARCHIVE_SUFFIX,))):
         if volume_index:
-            msg = f"{path} is a DICOM folder and holds volume 0 only; leave out --volume {volume_index}"
+            msg = f"{path} is a DICOM series and holds volume 0 only; leave out --volume {volume_index}"
             raise UnreadableVolumeError(msg)
         from clickvol.volumes.dicom import read_dicom
 
-        return read_dicom(path, series=series)
+        return read_dicom(path, series=series, gantry_tilt=gantry_tilt, limits=limits)
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         msg = f"{path} {what}; give the path of a scan"
@@ -62,15 +75,15 @@ def read_volume(
     if suffix is None:
         raise UnreadableVolumeError(_unknown_input(path))
     if series is not None:
-        msg = f"{path} is not a DICOM folder, and only those have a series; leave out --series"
+        msg = f"{path} is not a DICOM folder or .zip, and only those have a series; leave out --series"
         raise UnreadableVolumeError(msg)
     if suffix in _NIFTI_SUFFIXES:
         from clickvol.volumes.nifti import read_nifti
 
-        return read_nifti(path, volume_index=volume_index)
+        return read_nifti(path, volume_index=volume_index, limits=limits)
     from clickvol.volumes.itk_formats import read_itk
 
-    return read_itk(path, volume_index=volume_index)
+    return read_itk(path, volume_index=volume_index, limits=limits)
 
 
 def write_mask(mask: Mask, path: str | Path) -> None:
@@ -186,6 +199,6 @@ def _unknown_input(path: Path) -> str:
     if path.suffix.lower() == ".dcm" or start[_DICOM_MAGIC_OFFSET:] == b"DICM":
         return f"{path} is a single DICOM file; give the folder that holds its series"
     return (
-        f"{path} has no suffix of a supported format; expected a folder with DICOM files, or one "
+        f"{path} has no suffix of a supported format; expected a folder or .zip with DICOM files, or one "
         f"of {', '.join(READABLE_SUFFIXES)}"
     )

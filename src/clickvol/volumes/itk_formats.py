@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.volumes.detached_data import refuse_voxels_elsewhere
 from clickvol.volumes.native_stderr import silent_native_stderr
+from clickvol.volumes.read_limits import ReadLimits
 from clickvol.volumes.volume import Volume
 from clickvol.volumes.volume_choice import choose_volume
 from clickvol.volumes.voxel_values import clean_values
@@ -52,23 +54,29 @@ class _Header:
         return bool({"list", "time"} & set(self.fields.get("kinds", "").split()))
 
 
-def read_itk(path: Path, *, volume_index: int | None = None) -> Volume:
+def read_itk(
+    path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None
+) -> Volume:
     """Read a .nrrd, .nhdr, .mha or .mhd file.
 
     Args:
         path: the file; .nhdr and .mhd name a second file with the voxels.
         volume_index: which 3D volume of a 4D file to take, from 0.
+        limits: what may be read, from this file alone; None for any size and place.
 
     Returns:
         The scan; the array (D, H, W) in the stored dtype.
 
     Raises:
+        ScanTooLargeError: more than the limits allow.
         UnreadableVolumeError: missing, truncated, not an image, not one grey channel, 4D without a
             choice of volume, or without any content.
         BadGeometryError: a spacing or directions that cannot be used.
     """
     import SimpleITK as sitk
 
+    if limits is not None:
+        refuse_voxels_elsewhere(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     # Not left to ITK, which knows no suffix in capitals.
@@ -82,6 +90,11 @@ def read_itk(path: Path, *, volume_index: int | None = None) -> Volume:
     index = _check_axes(header, path, volume_index)
     # Before the voxels are read: ITK makes a negative spacing positive without a word.
     _check_geometry(header, path)
+    if limits is not None:
+        limits.check_voxels(math.prod(header.size_ijk[:3]), str(path))
+        one_voxel = sitk.Image([1, 1, 1], reader.GetPixelID(), header.num_components)
+        stored = math.prod(header.size_ijk) * header.num_components
+        limits.check_bytes(stored * one_voxel.GetSizeOfPixelComponent(), str(path))
     if len(header.size_ijk) == 4:
         reader.SetExtractIndex((0, 0, 0, index))
         reader.SetExtractSize((*header.size_ijk[:3], 0))

@@ -5,6 +5,7 @@ its end, so that its checksum is verified.
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from clickvol.volumes.nifti_header import (
     read_scaling,
     voxel_layout,
 )
+from clickvol.volumes.read_limits import ReadLimits
 from clickvol.volumes.volume import NiftiGeometry, Volume
 from clickvol.volumes.voxel_values import clean_values, scale_values
 
@@ -36,27 +38,33 @@ _MAX_GZIP_RATIO = 1040
 _GZIP_LEVEL = 1
 
 
-def read_nifti(path: Path, *, volume_index: int | None = None) -> Volume:
+def read_nifti(
+    path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None
+) -> Volume:
     """Read a .nii or .nii.gz file.
 
     Args:
         path: the file. Whether it is compressed is seen from its first bytes.
         volume_index: which 3D volume of a 4D file to take, from 0.
+        limits: what may be read; None for any size.
 
     Returns:
         The scan; the array (D, H, W) in the stored dtype where the header asks for no scaling.
 
     Raises:
+        ScanTooLargeError: more than the limits allow.
         UnreadableVolumeError: missing, truncated, damaged, not NIfTI, not one grey channel, 4D
             without a choice of volume, or without any content.
         BadGeometryError: a spacing or an orientation that cannot be used.
     """
-    stored = read_stored(path, volume_index=volume_index)
+    stored = read_stored(path, volume_index=volume_index, limits=limits)
     array, value_notes = clean_values(stored.array, str(path))
     return replace(stored, array=array, notes=(*stored.notes, *value_notes))
 
 
-def read_stored(path: Path, *, volume_index: int | None = None) -> Volume:
+def read_stored(
+    path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None
+) -> Volume:
     """Read a file as `read_nifti` does, but take the values as they are, also where all are the same.
 
     Raises:
@@ -72,7 +80,10 @@ def read_stored(path: Path, *, volume_index: int | None = None) -> Volume:
             affine, nifti, geometry_notes = read_geometry(header, path)
             grid = VolumeGrid.from_ijk(layout.shape_ijk, affine)
             _refuse_impossible_size(layout, path, compressed=compressed)
-            array = _read_array(stream, layout, path)
+            if limits is not None:
+                limits.check_voxels(math.prod(layout.shape_ijk), str(path))
+                limits.check_bytes(layout.offset_bytes + layout.num_bytes, str(path))
+            array = _read_array(stream, layout, path, limits)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         msg = f"{path} is truncated or damaged: its compressed data ends early; copy it again"
         raise UnreadableVolumeError(msg) from error
@@ -133,7 +144,9 @@ def _refuse_impossible_size(layout: VoxelLayout, path: Path, *, compressed: bool
         raise UnreadableVolumeError(_truncated(path, layout))
 
 
-def _read_array(stream: BufferedIOBase, layout: VoxelLayout, path: Path) -> NDArray[np.generic]:
+def _read_array(
+    stream: BufferedIOBase, layout: VoxelLayout, path: Path, limits: ReadLimits | None
+) -> NDArray[np.generic]:
     raw = np.empty(layout.num_bytes, dtype=np.uint8)
     stream.seek(layout.offset_bytes)
     filled = 0
@@ -145,7 +158,8 @@ def _read_array(stream: BufferedIOBase, layout: VoxelLayout, path: Path) -> NDAr
         filled += got
     if isinstance(stream, gzip.GzipFile):
         while stream.read(_CHUNK_BYTES):  # the checksum is compared at the end of the stream
-            pass
+            if limits is not None:
+                limits.check_bytes(stream.tell(), str(path))
     array: NDArray[np.generic] = raw.view(layout.dtype)
     if not layout.dtype.isnative:
         array = array.byteswap(inplace=True).view(layout.dtype.newbyteorder("="))
