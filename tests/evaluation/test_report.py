@@ -18,6 +18,7 @@ pytest.importorskip("matplotlib")
 FILES = {
     "report.md",
     "scores.csv",
+    "cases.csv",
     "summary.csv",
     "summary.json",
     "tables.tex",
@@ -91,6 +92,23 @@ def test_the_summary_table_has_the_numbers_of_the_summary(report):
         assert int(row["failures"]) == expected.failures
 
 
+def test_the_table_of_scans_has_the_means_over_their_users(report):
+    rows = _rows(report[0] / "cases.csv")
+    # Three scans of two data sets, two clicked models after two numbers of clicks, one without clicks.
+    assert len(rows) == 2 * 3 * (2 * 2 + 1)
+    row = next(r for r in rows if (r["model"], r["num_clicks"]) == ("ball 50 mm", "5"))
+    assert (row["data"], row["case_id"], row["records"]) == ("liver_CT", "liver_CT-00", "2")
+    dice = [
+        s.dice
+        for s in SCORES
+        if (s.model, s.case_id, s.num_clicks) == ("ball 50 mm", "liver_CT-00", 5)
+    ]
+    assert len(dice) == 2
+    assert float(row["dice"]) == pytest.approx(sum(dice) / 2)
+    page = (report[0] / "report.md").read_text(encoding="utf-8")
+    assert "### liver_CT: Dice of each scan, mean over users" in page
+
+
 def test_the_page_names_where_its_numbers_come_from(report):
     page = (report[0] / "report.md").read_text(encoding="utf-8")
     assert "- command: `clickvol evaluate a|b`" in page
@@ -146,9 +164,9 @@ def test_each_table_of_the_page_is_also_for_latex(report):
     page = (report[0] / "report.md").read_text(encoding="utf-8")
     latex = (report[0] / "tables.tex").read_text(encoding="utf-8")
     captions = re.findall(r"^### (.*)$", page, re.MULTILINE)
-    assert len(captions) == 6
+    assert len(captions) == 8
     assert re.findall(r"^% (.*)$", latex, re.MULTILINE) == captions
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 6
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 8
 
 
 def test_no_file_says_nan(tmp_path):
@@ -157,7 +175,14 @@ def test_no_file_says_nan(tmp_path):
         click_score("other", "b"),
     ]
     _write(tmp_path, scores, reference="other")
-    for name in ("report.md", "scores.csv", "summary.csv", "summary.json", "tables.tex"):
+    for name in (
+        "report.md",
+        "scores.csv",
+        "cases.csv",
+        "summary.csv",
+        "summary.json",
+        "tables.tex",
+    ):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert not re.search(
             r"\b(nan|inf|None)\b", text, re.IGNORECASE if name != "report.md" else 0

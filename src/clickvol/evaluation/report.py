@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from clickvol.evaluation.case_table import case_rows, case_tables
 from clickvol.evaluation.measures import measures_of, nsd_name
 from clickvol.evaluation.records import NSD_TOLERANCES_MM, ClickScore
 from clickvol.evaluation.report_figures import write_figures
@@ -28,6 +29,7 @@ _POLICIES = (
     "empty mask has no HD95 and no ASSD; their means leave it out, so read them beside the failures and "
     "the Dice.",
     "Cases with an empty label are not evaluated.",
+    "The tables of single scans have the first models; all models and measures are in cases.csv.",
     "Lesion recall: share of the label's 26-connected components, of any size, with at least one voxel in "
     "the mask.",
     "Area under Dice: trapezoids over the numbers of clicks, divided by their range. Clicks to reach Dice "
@@ -53,8 +55,9 @@ def write_report(
 ) -> Summary:
     """Write the report of an evaluation; the same records and words give the same bytes.
 
-    The folder then has report.md, scores.csv (every record), summary.csv, summary.json (`Summary`),
-    tables.tex, click_curve.png, box_plot.png and volume_bland_altman.png. Files of these names are replaced.
+    The folder then has report.md, scores.csv (every record), cases.csv (every scan, means over its users),
+    summary.csv, summary.json (`Summary`), tables.tex, click_curve.png, box_plot.png and
+    volume_bland_altman.png. Files of these names are replaced.
 
     Args:
         scores: all records.
@@ -79,8 +82,10 @@ def write_report(
     )
     folder.mkdir(parents=True, exist_ok=True)
     figures = write_figures(records, summary, folder)
-    tables = report_tables(summary)
+    cases = case_rows(records)
+    tables = [*report_tables(summary), *case_tables(records, cases)]
     _write(folder / "scores.csv", _csv(map(_score_cells, records)))
+    _write(folder / "cases.csv", _csv(row.cells() for row in cases))
     _write(folder / "summary.csv", _csv(_summary_cells(row, summary) for row in summary.rows))
     _write(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
     _write(folder / "tables.tex", "\n".join(table.latex() for table in tables))
