@@ -97,10 +97,10 @@ def segment(
 
     Research use only, not a medical device. The exit code is 0 only when the mask is written.
     """
-    from clickvol.cli.click_option import parse_clicks
     from clickvol.cli.progress import show_stages, show_warnings
     from clickvol.cli.result import result_as_dict, result_as_text
     from clickvol.inference.scan_job import ScanJob, run_scan_job
+    from clickvol.prompts.click_text import parse_clicks
 
     job = ScanJob(
         scan=scan,

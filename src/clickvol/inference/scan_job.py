@@ -19,6 +19,7 @@ from clickvol.volumes.volume import Modality, Volume
 
 if TYPE_CHECKING:
     from clickvol.inference.segmentation import Segmentation
+    from clickvol.weights.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,10 @@ class ScanJobResult:
 
 
 def run_scan_job(
-    job: ScanJob, *, on_stage: Callable[[str], None] = lambda _stage: None
+    job: ScanJob,
+    *,
+    on_stage: Callable[[str], None] = lambda _stage: None,
+    load: "Callable[[], LoadedModel] | None" = None,
 ) -> ScanJobResult:
     """Read, segment and write; either all files are written or none.
 
@@ -82,6 +86,7 @@ def run_scan_job(
     Args:
         job: what to do.
         on_stage: told the name of each stage when it begins.
+        load: gives the job's model on the job's device where jobs share it; None loads it for this job alone.
 
     Raises:
         ClickvolError: for anything that the user can mend; no file is left then.
@@ -101,7 +106,7 @@ def run_scan_job(
         from clickvol.inference.predict import segment
         from clickvol.weights.load import load_model
 
-        model = load_model(model_name, device=job.device)
+        model = load_model(model_name, device=job.device) if load is None else load()
     with clock.stage("first_click", "segmenting"):
         segmentation = segment(
             volume, job.clicks, model, modality=job.modality, organ_mask=organ_mask

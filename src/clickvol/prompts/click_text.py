@@ -1,4 +1,4 @@
-"""The text form of a click on the command line."""
+"""The text form of a click, as the command line and the manifest of a batch have it."""
 
 from clickvol.errors import ClickError
 from clickvol.prompts.click import Click, Space
@@ -37,7 +37,7 @@ def parse_click(text: str, *, space: Space) -> Click:
 
 
 def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
-    """Parse all clicks of a command, which may have none.
+    """Parse all clicks on one object; an automatic model needs none.
 
     Raises:
         ClickError: when one cannot be read, or there are some and none is in the object.

@@ -1,6 +1,6 @@
 import pytest
 
-from clickvol.cli.click_option import parse_click, parse_clicks
+from clickvol.prompts.click_text import parse_click, parse_clicks
 from clickvol.errors import ClickError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 
