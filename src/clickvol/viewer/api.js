@@ -1,0 +1,91 @@
+// The server's HTTP interface: one method per call, and one kind of error.
+
+const RETRY_STATUSES = new Set([429, 503]);
+const MAX_TRIES = 8;
+
+/** What went wrong, in the server's one line. `status` is 0 where no answer came at all. */
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+  }
+
+  /** The session is over (its lease ended, or the server was started anew). */
+  get isGone() {
+    return this.status === 404;
+  }
+}
+
+const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+async function errorOf(response) {
+  let message = `the server answered ${response.status}; try again`;
+  try {
+    message = (await response.json()).error ?? message;
+  } catch {
+    // Not JSON: the status alone must do.
+  }
+  return new ApiError(message, response.status);
+}
+
+function fileNameOf(response, otherwise) {
+  const header = response.headers.get("Content-Disposition") ?? "";
+  return /filename="?([^";]+)"?/.exec(header)?.[1] ?? otherwise;
+}
+
+/**
+ * Make the calls of one page.
+ *
+ * @param {string|null} token sent with every call; null where the server asks for none.
+ */
+export function makeApi(token) {
+  async function call(method, path, { json, form, keepalive = false, tries = MAX_TRIES } = {}) {
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    if (json !== undefined) headers["Content-Type"] = "application/json";
+    const body = json === undefined ? form : JSON.stringify(json);
+    let response;
+    try {
+      response = await fetch(`api/${path}`, { method, headers, body, keepalive, cache: "no-store" });
+    } catch {
+      throw new ApiError("the server does not answer; see whether clickvol still runs in its terminal", 0);
+    }
+    // A full queue is no refusal: the server says when to come again.
+    if (RETRY_STATUSES.has(response.status) && tries > 1) {
+      await pause(Math.min(Number(response.headers.get("Retry-After")) || 1, 10));
+      return call(method, path, { json, form, keepalive, tries: tries - 1 });
+    }
+    if (!response.ok) throw await errorOf(response);
+    return response;
+  }
+
+  const asJson = async (...words) => (await call(...words)).json();
+  const asBytes = async (...words) => (await call(...words)).arrayBuffer();
+
+  return {
+    start: () => asJson("GET", "start"),
+    model: () => asJson("GET", "model"),
+    openPath: (path) => asJson("POST", "sessions", { json: { path } }),
+    openFile(file) {
+      const form = new FormData();
+      form.append("scan", file, file.name);
+      return asJson("POST", "sessions", { form });
+    },
+    scan: (id) => asBytes("GET", `sessions/${id}/scan.nii.gz`),
+    mask: (id) => asBytes("GET", `sessions/${id}/mask.nii.gz`),
+    click: (id, click) => asJson("POST", `sessions/${id}/clicks`, { json: click }),
+    undo: (id) => asJson("POST", `sessions/${id}/undo`),
+    redo: (id) => asJson("POST", `sessions/${id}/redo`),
+    reset: (id) => asJson("POST", `sessions/${id}/reset`),
+    addObject: (id, name) => asJson("POST", `sessions/${id}/objects`, { json: { name } }),
+    freeze: (id, objectId, frozen) =>
+      asJson("PATCH", `sessions/${id}/objects/${objectId}`, { json: { frozen } }),
+    resume: (id, log) => asJson("POST", `sessions/${id}/resume`, { json: { log } }),
+    heartbeat: (id) => asJson("POST", `sessions/${id}/heartbeat`, { tries: 1 }),
+    close: (id) => call("DELETE", `sessions/${id}`, { keepalive: true, tries: 1 }),
+    async exportFile(id, format, deidentify) {
+      const response = await call("GET", `sessions/${id}/export?format=${format}&deidentify=${deidentify}`);
+      return { name: fileNameOf(response, "mask"), blob: await response.blob() };
+    },
+  };
+}

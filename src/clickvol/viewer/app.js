@@ -1,0 +1,106 @@
+// The page: makes the parts and ties them together.
+
+import { makeApi } from "./api.js";
+import { listenToKeys } from "./keyboard.js";
+import { makeMarkers } from "./markers.js";
+import { makeNotices } from "./notices.js";
+import { makeOpening } from "./opening.js";
+import { makePanel } from "./panel.js";
+import { listenToPointer } from "./pointer.js";
+import { makeSaving } from "./saving.js";
+import { Scene } from "./scene.js";
+import { makeSession } from "./session.js";
+import { makeStore, nextObjectId, selectedObject } from "./state.js";
+import { makeTiles } from "./tiles.js";
+import { makeToolbar } from "./toolbar.js";
+import { draggedWindow, presetsFor, windowOf } from "./windows.js";
+
+const byId = (id) => document.getElementById(id);
+
+/** Take the token from the fragment, which no server and no log ever sees. */
+const tokenOfAddress = () => new URLSearchParams(location.hash.slice(1)).get("token");
+
+const store = makeStore();
+const scene = new Scene(byId("canvas"));
+const notify = makeNotices(byId("notices"));
+const api = makeApi(tokenOfAddress());
+const opening = makeOpening({ api, store, scene, notify, session: () => session });
+const session = makeSession({ api, store, scene, notify, reopen: opening.reopen });
+const openSaving = makeSaving({ api, store, notify });
+
+const isPositive = (isShift) => (store.get().mode === "tumour") !== isShift;
+
+const acts = {
+  ...session,
+  select: (id) => store.set({ selected: id }),
+  clickHere: (isShift) => scene.image && session.click(scene.crosshairMm(), isPositive(isShift)),
+  move: (...step) => scene.moveCrosshair(...step),
+  nextObject: () => store.set({ selected: nextObjectId(store.get()) }),
+  freezeSelected() {
+    const object = selectedObject(store.get());
+    if (object) session.freeze(object.id, !object.frozen);
+  },
+  switchMode: () => store.set({ mode: store.get().mode === "tumour" ? "background" : "tumour" }),
+  preset(number) {
+    const { opened } = store.get();
+    const preset = opened && presetsFor(opened.scan.modality)[number];
+    if (preset) store.set({ preset: preset.id, window: windowOf(preset, scene.image) });
+  },
+  opacity: (change) => store.set({ opacity: Math.min(1, Math.max(0, store.get().opacity + change)) }),
+  switchOutline: () => store.set({ outline: !store.get().outline }),
+  zoom: (factor) => (factor ? scene.zoom(factor) : scene.resetView()),
+  save: openSaving,
+  help: () => byId("help-dialog").showModal(),
+};
+
+listenToKeys(byId("canvas"), acts);
+listenToPointer(byId("canvas"), {
+  click(x, y, isShift) {
+    const mm = scene.mmUnder(x, y);
+    if (mm) session.click(mm, isPositive(isShift));
+  },
+  window: (dx, dy) => store.get().window && store.set({ preset: "", window: draggedWindow(store.get().window, dx, dy) }),
+  zoom: acts.zoom,
+});
+
+const writeToolbar = makeToolbar(acts);
+const writePanel = makePanel(store, acts);
+const drawMarkers = makeMarkers(byId("markers"), scene);
+const writeTiles = makeTiles(byId("tiles"), scene, (planeId) => {
+  scene.enlarge(planeId);
+  writeTiles(store.get());
+});
+
+function write(state, before) {
+  writeToolbar(state, before);
+  writePanel(state, before);
+  writeTiles(state);
+  if (!before || state.session !== before.session || state.pending !== before.pending) drawMarkers(state);
+}
+
+let windowFrame = 0;
+store.subscribe((state, before) => {
+  write(state, before);
+  if (state.window !== before.window && state.opened === before.opened) {
+    // A drag sends more changes than a card can show.
+    cancelAnimationFrame(windowFrame);
+    windowFrame = requestAnimationFrame(() => scene.setWindow(store.get().window));
+  }
+  if (state.opacity !== before.opacity || state.outline !== before.outline) {
+    scene.setMaskStyle(state.opacity, state.outline);
+  }
+});
+scene.onMove = (place) => store.set({ place });
+scene.onDraw = () => drawMarkers(store.get());
+
+async function start() {
+  write(store.get());
+  await scene.attach();
+  scene.setMaskStyle(store.get().opacity, store.get().outline);
+  const [{ path }, model] = await Promise.all([api.start(), api.model()]);
+  store.set({ model });
+  if (path) await opening.openPath(path);
+  else opening.showStart();
+}
+
+start().catch((error) => notify("error", error.message ?? String(error)));

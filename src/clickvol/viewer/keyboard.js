@@ -1,0 +1,103 @@
+// Keys: which there are, what they do, and the page of help that lists them.
+
+const MOUSE = [
+  ["Click", "tumour is here"],
+  ["Shift + click", "background is here"],
+  ["Drag", "move the crosshair; in 3D, turn"],
+  ["Right drag", "window: across is width, up and down is level"],
+  ["Middle or Ctrl + drag", "pan"],
+  ["Wheel", "slices"],
+  ["Ctrl + wheel", "zoom"],
+];
+
+/** The keys in the order of the help page: what is pressed, what it does, when it fits, and the act. */
+function makeKeys(acts) {
+  const key = (code) => (event) => !event.ctrlKey && !event.metaKey && event.key.toLowerCase() === code;
+  const control = (code, shift = false) => (event) =>
+    (event.ctrlKey || event.metaKey) && event.shiftKey === shift && event.key.toLowerCase() === code;
+  const digit = (event) => !event.ctrlKey && !event.metaKey && !event.altKey && /^[1-4]$/.test(event.key);
+  return [
+    { keys: ["Enter"], says: "tumour at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && !e.shiftKey, act: () => acts.clickHere(false) },
+    { keys: ["Shift", "Enter"], says: "background at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && e.shiftKey, act: () => acts.clickHere(true) },
+    { keys: ["← → ↑ ↓"], says: "move the crosshair", onCanvas: true, fits: (e) => e.key in STEPS && e.key.startsWith("Arrow"), act: (e) => acts.move(...STEPS[e.key]) },
+    { keys: ["Page Up", "Page Down"], says: "next or previous slice", onCanvas: true, fits: (e) => e.key.startsWith("Page"), act: (e) => acts.move(...STEPS[e.key]) },
+    { keys: ["Ctrl", "Z"], says: "undo", fits: control("z"), act: acts.undo },
+    { keys: ["Ctrl", "Shift", "Z"], says: "redo; also Ctrl Y", fits: (e) => control("z", true)(e) || control("y")(e), act: acts.redo },
+    { keys: ["N"], says: "next object", fits: key("n"), act: acts.nextObject },
+    { keys: ["A"], says: "add an object", fits: key("a"), act: acts.addObject },
+    { keys: ["F"], says: "freeze the object, or let it go", fits: key("f"), act: acts.freezeSelected },
+    { keys: ["B"], says: "clicks mark background, or tumour again", fits: key("b"), act: acts.switchMode },
+    { keys: ["1", "…", "4"], says: "window preset", fits: digit, act: (e) => acts.preset(Number(e.key) - 1) },
+    { keys: ["[", "]"], says: "mask fainter, stronger", fits: (e) => "[]".includes(e.key), act: (e) => acts.opacity(e.key === "]" ? 0.1 : -0.1) },
+    { keys: ["O"], says: "outline on or off", fits: key("o"), act: acts.switchOutline },
+    { keys: ["+", "−", "0"], says: "zoom; 0 shows all", fits: (e) => !e.ctrlKey && !e.metaKey && "+=-0".includes(e.key), act: (e) => acts.zoom({ "-": 1 / 1.25, 0: 0 }[e.key] ?? 1.25) },
+    { keys: ["Ctrl", "S"], says: "save", fits: control("s"), act: acts.save },
+    { keys: ["?"], says: "this page", fits: (e) => e.key === "?", act: acts.help },
+  ];
+}
+
+// RAS voxels. The patient's right is at the left of the screen.
+const STEPS = {
+  ArrowLeft: [1, 0, 0],
+  ArrowRight: [-1, 0, 0],
+  ArrowUp: [0, 1, 0],
+  ArrowDown: [0, -1, 0],
+  PageUp: [0, 0, 1],
+  PageDown: [0, 0, -1],
+};
+
+const isTyping = (target) => target.matches?.("input[type=text], textarea, select");
+
+/** Listen to the keys; `acts` are what they do. */
+export function listenToKeys(canvas, acts) {
+  const keys = makeKeys(acts);
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      const onCanvas = event.target === canvas;
+      // NiiVue has keys of its own, among them one that opens an alert.
+      if (onCanvas) event.stopPropagation();
+      if (isTyping(event.target) || document.querySelector("dialog[open]")) return;
+      const fitting = keys.find((key) => key.fits(event));
+      if (!fitting || (fitting.onCanvas && !onCanvas)) return;
+      event.preventDefault();
+      fitting.act(event);
+    },
+    { capture: true },
+  );
+  document.addEventListener(
+    "keyup",
+    (event) => {
+      if (event.target === canvas) event.stopPropagation();
+    },
+    { capture: true },
+  );
+  writeHelp(keys);
+}
+
+function writeHelp(keys) {
+  const list = (title, lines) => {
+    const section = document.createElement("section");
+    const head = document.createElement("h3");
+    head.textContent = title;
+    const table = document.createElement("dl");
+    for (const [caps, says] of lines) {
+      const term = document.createElement("dt");
+      for (const cap of [caps].flat()) {
+        const element = document.createElement("kbd");
+        element.textContent = cap;
+        term.append(element, " ");
+      }
+      const meaning = document.createElement("dd");
+      meaning.textContent = says;
+      table.append(term, meaning);
+    }
+    section.append(head, table);
+    return section;
+  };
+  document.getElementById("keys").replaceChildren(
+    list("Mouse", MOUSE),
+    list("Keys in the planes", keys.filter((key) => key.onCanvas).map((key) => [key.keys, key.says])),
+    list("Keys", keys.filter((key) => !key.onCanvas).map((key) => [key.keys, key.says])),
+  );
+}

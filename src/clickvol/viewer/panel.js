@@ -1,0 +1,110 @@
+// The panel at the right: what a click marks, the objects, and how the masks look.
+
+import { colourOf, nameOf } from "./state.js";
+
+const LOCK = "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z";
+const OPEN_LOCK = "M7 11V8a5 5 0 0 1 9.6-2M5.5 11h13v9h-13z";
+
+const byId = (id) => document.getElementById(id);
+
+function lockIcon(frozen) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", frozen ? LOCK : OPEN_LOCK);
+  svg.append(path);
+  return svg;
+}
+
+const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+
+/** Return the volume of an object in ml with three digits that mean something; a dash for none. */
+export function volumeText(object) {
+  if (!object.num_voxels) return "–";
+  const digits = object.volume_ml < 10 ? 2 : object.volume_ml < 100 ? 1 : 0;
+  return `${object.volume_ml.toFixed(digits)} ml`;
+}
+
+function objectRow(object, isSelected, commands) {
+  const row = document.createElement("li");
+  row.className = `object${isSelected ? " selected" : ""}${object.frozen ? " frozen" : ""}`;
+  row.style.setProperty("--colour", colourOf(object.id));
+
+  const pick = document.createElement("button");
+  pick.type = "button";
+  pick.className = "pick";
+  pick.dataset.object = object.id;
+  pick.setAttribute("aria-pressed", String(isSelected));
+  const part = (className, text) => {
+    const span = document.createElement("span");
+    span.className = className;
+    span.textContent = text;
+    pick.append(span);
+  };
+  part("chip", "");
+  part("object-name", nameOf(object));
+  part("object-volume", volumeText(object));
+  part("object-clicks", `${count(object.clicks.length, "click")}${object.frozen ? ", frozen" : ""}`);
+  pick.addEventListener("click", () => commands.select(object.id));
+
+  const freeze = document.createElement("button");
+  freeze.type = "button";
+  freeze.className = "freeze";
+  freeze.dataset.freeze = object.id;
+  freeze.setAttribute("aria-pressed", String(object.frozen));
+  freeze.setAttribute("aria-label", `Freeze ${nameOf(object)}`);
+  freeze.title = object.frozen
+    ? "Frozen: no click changes it, and other objects leave it alone (F)"
+    : "Freeze: no click changes it, and other objects leave it alone (F)";
+  freeze.append(lockIcon(object.frozen));
+  freeze.addEventListener("click", () => commands.freeze(object.id, !object.frozen));
+  row.append(pick, freeze);
+  return row;
+}
+
+/** Write the rows anew without taking the keyboard's focus away. */
+function writeObjects(list, state, commands) {
+  const { object, freeze } = document.activeElement?.dataset ?? {};
+  list.replaceChildren(
+    ...state.session.objects.map((each) => objectRow(each, each.id === state.selected, commands)),
+  );
+  if (object) list.querySelector(`[data-object="${object}"]`)?.focus();
+  if (freeze) list.querySelector(`[data-freeze="${freeze}"]`)?.focus();
+}
+
+function statusText({ opened, working, waiting, session }) {
+  if (!opened) return "";
+  if (working) return waiting ? `${working}… ${waiting} waiting` : `${working}…`;
+  const clicks = session.objects.reduce((sum, object) => sum + object.clicks.length, 0);
+  return clicks ? "Ready" : "Click inside the tumour in one of the planes";
+}
+
+/** Return a function that writes a state into the panel; `commands` are told what was pressed. */
+export function makePanel(store, commands) {
+  const list = byId("objects");
+  const modes = [...byId("mode").querySelectorAll("button")];
+  for (const button of modes) {
+    button.addEventListener("click", () => store.set({ mode: button.dataset.mode }));
+  }
+  byId("add").addEventListener("click", commands.addObject);
+  const [opacity, outline] = [byId("opacity"), byId("outline")];
+  opacity.addEventListener("input", () => store.set({ opacity: Number(opacity.value) / 100 }));
+  outline.addEventListener("change", () => store.set({ outline: outline.checked }));
+
+  return function write(state, before) {
+    const isNew = before === undefined;
+    if (isNew || state.session !== before.session || state.selected !== before.selected) {
+      writeObjects(list, state, commands);
+    }
+    if (isNew || state.mode !== before.mode) {
+      for (const button of modes) button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+    }
+    byId("add").disabled = !state.opened;
+    opacity.value = String(Math.round(100 * state.opacity));
+    byId("opacity-value").textContent = `${opacity.value} %`;
+    outline.checked = state.outline;
+    const status = statusText(state);
+    if (byId("status").textContent !== status) byId("status").textContent = status;
+  };
+}

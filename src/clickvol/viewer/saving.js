@@ -1,0 +1,73 @@
+// The save dialog: one button per format; what cannot be written says why.
+
+import { nameOf } from "./state.js";
+
+const FORMATS = [
+  { id: "nifti", name: "NIfTI", about: "label map, .nii.gz", isDicom: false },
+  { id: "nrrd", name: "NRRD", about: "label map for 3D Slicer, .nrrd", isDicom: false },
+  { id: "dicom-seg", name: "DICOM SEG", about: "voxels, beside the images", isDicom: true },
+  { id: "rtstruct", name: "RTSTRUCT", about: "contours, for radiotherapy", isDicom: true },
+];
+
+const byId = (id) => document.getElementById(id);
+
+/** Hand a file to the browser, which puts it where downloads go. */
+function handOver({ name, blob }) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** Return a function that opens the dialog. */
+export function makeSaving({ api, store, notify }) {
+  const dialog = byId("save-dialog");
+  const deidentify = byId("deidentify");
+
+  async function save(format) {
+    const { opened, session } = store.get();
+    dialog.close();
+    store.set({ working: `Writing ${format.name}` });
+    try {
+      const file = await api.exportFile(opened.session_id, format.id, format.isDicom && deidentify.checked);
+      handOver(file);
+      const names = session.objects.filter((object) => object.num_voxels).map(nameOf);
+      notify("info", `saved ${file.name}: ${names.join(", ")}`);
+    } catch (error) {
+      notify("error", error.message, error.status === 0 ? { name: "Try again", run: () => save(format) } : null);
+    } finally {
+      store.set({ working: "" });
+    }
+  }
+
+  const buttons = FORMATS.map((format) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "format";
+    button.dataset.format = format.id;
+    const name = document.createElement("strong");
+    name.textContent = format.name;
+    const about = document.createElement("small");
+    about.textContent = format.about;
+    button.append(name, about);
+    button.addEventListener("click", () => save(format));
+    byId("formats").append(button);
+    return { button, format };
+  });
+
+  return function open() {
+    const { opened } = store.get();
+    if (!opened || dialog.open) return;
+    const isDicom = opened.scan.is_dicom;
+    for (const { button, format } of buttons) {
+      button.disabled = format.isDicom && !isDicom;
+      if (button.disabled) button.setAttribute("aria-describedby", "dicom-reason");
+    }
+    const reason = byId("dicom-reason");
+    reason.hidden = isDicom;
+    reason.textContent = "DICOM SEG and RTSTRUCT refer to the images of a DICOM series; this scan is none.";
+    deidentify.disabled = !isDicom;
+    dialog.showModal();
+  };
+}

@@ -1,0 +1,121 @@
+// The session with the server: commands one after another, none lost, and the mask that follows.
+
+/**
+ * Run the commands of a user in order.
+ *
+ * @param {object} parts `api`, `store`, `scene` and `notify`; `reopen` opens the scan anew where the server
+ *   has forgotten the session.
+ */
+export function makeSession({ api, store, scene, notify, reopen }) {
+  let queue = [];
+  let running = false;
+  let shownRevision = null;
+  let heart = 0;
+
+  const idOf = () => store.get().opened?.session_id;
+
+  function enqueue(command) {
+    if (!idOf()) return;
+    queue.push({ ...command, session: idOf() });
+    if (command.pending) store.set({ pending: [...store.get().pending, command.pending] });
+    store.set({ waiting: queue.length });
+    if (!running) run();
+  }
+
+  async function run() {
+    running = true;
+    while (queue.length) {
+      const command = queue.shift();
+      store.set({ working: command.says, waiting: queue.length });
+      if (command.session === idOf()) await carryOut(command);
+    }
+    store.set({ working: "", waiting: 0 });
+    running = false;
+  }
+
+  async function carryOut(command) {
+    try {
+      const answer = await command.call(command.session);
+      if (command.session !== idOf()) return;
+      take(answer.state);
+      command.then?.(answer);
+    } catch (error) {
+      explain(error, command);
+    } finally {
+      if (command.pending) {
+        store.set({ pending: store.get().pending.filter((click) => click !== command.pending) });
+      }
+    }
+    // Of several answers in a row, only the last one's mask is looked at.
+    if (!queue.length) await showMask();
+  }
+
+  function take(state) {
+    const { selected } = store.get();
+    const known = state.objects.some((object) => object.id === selected);
+    store.set({ session: state, selected: known ? selected : (state.objects.at(-1)?.id ?? 1) });
+  }
+
+  async function showMask() {
+    const { session } = store.get();
+    if (session.revision === shownRevision) return;
+    try {
+      const isEmpty = session.objects.every((object) => object.num_voxels === 0);
+      await scene.showMask(isEmpty ? null : await api.mask(idOf()));
+      shownRevision = session.revision;
+    } catch (error) {
+      notify("error", `the mask could not be shown: ${error.message}`, { name: "Try again", run: showMask });
+    }
+  }
+
+  function explain(error, command) {
+    if (error.isGone) {
+      queue = [];
+      notify("error", "the server has closed this session; its clicks are kept", { name: "Open again", run: reopen });
+      return;
+    }
+    // What did not arrive can be sent again; what was refused would be refused again.
+    const again = error.status === 0 ? { name: "Try again", run: () => enqueue(command) } : null;
+    notify("error", error.message ?? String(error), again);
+  }
+
+  function tellAnswer({ answer }) {
+    for (const warning of answer.warnings) notify("info", warning);
+    if (answer.num_voxels === 0) notify("info", "nothing was found at the click; try another place");
+  }
+
+  return {
+    /** Begin with what the server said when it opened a scan. */
+    async begin(opened) {
+      queue = [];
+      shownRevision = null;
+      clearInterval(heart);
+      heart = setInterval(
+        () => api.heartbeat(opened.session_id).catch(() => {}), // the next command tells
+        (1000 * opened.lease_seconds) / 3,
+      );
+      take(opened.state);
+      await showMask();
+    },
+    click(mm, positive) {
+      const object_id = store.get().selected;
+      enqueue({
+        says: "Segmenting",
+        pending: { ras_mm: mm, positive, object_id },
+        call: (id) => api.click(id, { position: mm, space: "ras", positive, object_id }),
+        then: tellAnswer,
+      });
+    },
+    undo: () => enqueue({ says: "Undoing", call: api.undo }),
+    redo: () => enqueue({ says: "Redoing", call: api.redo }),
+    addObject: () =>
+      enqueue({
+        says: "Adding an object",
+        call: (id) => api.addObject(id, ""),
+        then: ({ object_id }) => store.set({ selected: object_id }),
+      }),
+    freeze: (objectId, frozen) =>
+      enqueue({ says: frozen ? "Freezing" : "Unfreezing", call: (id) => api.freeze(id, objectId, frozen) }),
+    resume: (log) => enqueue({ says: "Repeating the earlier clicks", call: (id) => api.resume(id, log) }),
+  };
+}

@@ -1,0 +1,66 @@
+// The bar above and the line below: the scan, its window, history, saving, and where the crosshair is.
+
+import { presetsFor } from "./windows.js";
+
+const byId = (id) => document.getElementById(id);
+
+function factsText({ scan }) {
+  const size = scan.shape_ijk.join(" × ");
+  const spacing = scan.spacing_ijk_mm.map((mm) => mm.toFixed(2)).join(" × ");
+  const modality = scan.modality === "unknown" ? "unknown modality" : scan.modality;
+  return `${modality}  ·  ${size}  ·  ${spacing} mm`;
+}
+
+const signed = (number, digits) => number.toFixed(digits).replace("-", "−");
+
+function whereText({ place, opened }) {
+  if (!place || !opened) return "";
+  const [x, y, z] = place.mm.map((mm) => signed(mm, 1));
+  const value = place.value === undefined ? "" : signed(place.value, Number.isInteger(place.value) ? 0 : 2);
+  const unit = opened.scan.modality === "CT" ? " HU" : "";
+  return `R ${x}   A ${y}   S ${z} mm      ${value}${unit}`;
+}
+
+function writePresets(group, state, acts) {
+  const presets = state.opened ? presetsFor(state.opened.scan.modality) : [];
+  group.hidden = !presets.length;
+  const buttons = presets.map(({ id, name }, n) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    button.title = `${name} window (${n + 1})`;
+    button.dataset.preset = id;
+    button.setAttribute("aria-keyshortcuts", String(n + 1));
+    button.addEventListener("click", () => acts.preset(n));
+    return button;
+  });
+  group.replaceChildren(...buttons);
+}
+
+/** Return a function that writes a state into bar and line. */
+export function makeToolbar(acts) {
+  for (const id of ["undo", "redo", "save", "help"]) byId(id).addEventListener("click", acts[id]);
+
+  return function write(state, before) {
+    if (state.opened !== before?.opened) {
+      writePresets(byId("presets"), state, acts);
+      byId("scan").hidden = !state.opened;
+      if (state.opened) {
+        byId("scan-name").textContent = state.name;
+        byId("scan-facts").textContent = factsText(state.opened);
+        document.title = `${state.name} – clickvol`;
+      }
+    }
+    for (const button of byId("presets").children) {
+      button.setAttribute("aria-pressed", String(button.dataset.preset === state.preset));
+    }
+    byId("undo").disabled = !state.session.can_undo;
+    byId("redo").disabled = !state.session.can_redo;
+    byId("save").disabled = !state.session.objects.some((object) => object.num_voxels > 0);
+    byId("where").textContent = whereText(state);
+    byId("model").textContent = state.model ? `Model ${state.model.id}` : "";
+    byId("progress").hidden = !state.working;
+    byId("stage").classList.toggle("busy", state.working !== "");
+    byId("stage").classList.toggle("background", state.mode === "background");
+  };
+}
