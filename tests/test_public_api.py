@@ -20,6 +20,7 @@ PUBLIC_NAMES = [
     "__version__",
     "dice",
     "load_model",
+    "nnInteractiveInferenceSession",
     "patch_logits",
     "read_volume",
     "segment",

@@ -11,6 +11,7 @@ The whole public interface:
 
 Many clicks on one scan, several objects, undo and redo: `session = InteractiveSession(load_model())`, then
 `session.set_volume(volume)`, `session.click(point)`, `session.undo()`, `session.mask()`.
+Scripts for nnInteractive: `nnInteractiveInferenceSession` has its method names.
 The bare network, to compare with a published one: `patch_logits(model, patch_dhw, clicks_dhw)`.
 Every error that a user can cause is a `ClickvolError` with a one-line message.
 
@@ -25,6 +26,7 @@ from clickvol.version import __version__
 
 if TYPE_CHECKING:
     from clickvol.errors import ClickvolError
+    from clickvol.inference.nninteractive import nnInteractiveInferenceSession
     from clickvol.inference.patch_logits import patch_logits
     from clickvol.inference.predict import segment
     from clickvol.inference.segmentation import Segmentation
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "dice",
     "load_model",
+    "nnInteractiveInferenceSession",
     "patch_logits",
     "read_volume",
     "segment",
@@ -62,6 +65,7 @@ _HOMES = {
     "Volume": "clickvol.volumes.volume",
     "dice": "clickvol.metrics.overlap",
     "load_model": "clickvol.weights.load",
+    "nnInteractiveInferenceSession": "clickvol.inference.nninteractive",
     "patch_logits": "clickvol.inference.patch_logits",
     "read_volume": "clickvol.volumes.formats",
     "segment": "clickvol.inference.predict",

@@ -18,6 +18,7 @@ from clickvol.cli.evaluate import evaluate
 from clickvol.cli.info import info
 from clickvol.cli.models import models
 from clickvol.cli.nnunet import nnunet
+from clickvol.cli.replay import replay
 from clickvol.cli.reproduce import reproduce
 from clickvol.cli.segment import segment
 from clickvol.cli.segment_image import segment_image
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(segment_image)
+app.command()(replay)
 app.command()(demo)
 app.add_typer(models, name="models")
 app.add_typer(data, name="data")

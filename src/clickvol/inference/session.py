@@ -250,7 +250,7 @@ class InteractiveSession:
         try:
             for logged in read.steps:
                 if logged.counts:
-                    self._repeat(logged.step)
+                    repeat_step(self, logged.step)
         except BaseException:
             writer.close()
             raise
@@ -368,14 +368,20 @@ class InteractiveSession:
                 self._write(Outcome(time=now(), kind="cancelled" if cancelled else "failed"))
             raise
 
-    def _repeat(self, step: Step) -> None:
-        match step:
-            case ClickStep():
-                click = Click.at(step.position, space=step.space, foreground=step.positive)
-                self.click(click.position, positive=step.positive, object_id=step.object_id)
-            case AddStep():
-                self.add_object(step.name)
-            case FreezeStep():
-                self.freeze_object(step.object_id, frozen=step.frozen)
-            case PlainStep():
-                {"undo": self.undo, "redo": self.redo, "reset": self.reset}[step.kind]()
+
+def repeat_step(session: InteractiveSession, step: Step) -> None:
+    """Do a step of a log.
+
+    Raises:
+        ClickError: when it does not fit what was done before it.
+    """
+    match step:
+        case ClickStep():
+            click = Click.at(step.position, space=step.space, foreground=step.positive)
+            session.click(click.position, positive=step.positive, object_id=step.object_id)
+        case AddStep():
+            session.add_object(step.name)
+        case FreezeStep():
+            session.freeze_object(step.object_id, frozen=step.frozen)
+        case PlainStep():
+            {"undo": session.undo, "redo": session.redo, "reset": session.reset}[step.kind]()

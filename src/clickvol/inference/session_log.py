@@ -24,7 +24,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.prompts.click import Click
 from clickvol.version import __version__
 from clickvol.volumes.file_lock import lock_or_refuse
-from clickvol.volumes.volume import Mask, Volume
+from clickvol.volumes.volume import Mask, Modality, Volume
 from clickvol.weights.load import LoadedModel
 
 Triple = tuple[float, float, float]
@@ -44,7 +44,7 @@ class LogHeader(_Line):
     format: Literal[1] = 1
     scan_sha256: str
     organ_mask_sha256: str | None = None
-    modality: str | None = None
+    modality: Modality | None = None
     shape_dhw: tuple[int, int, int]
     model_id: str
     model_sha256: str
@@ -226,7 +226,11 @@ def now() -> str:
 
 
 def header_of(
-    volume: Volume, model: LoadedModel, *, modality: str | None, organ_mask: Mask | Volume | None
+    volume: Volume,
+    model: LoadedModel,
+    *,
+    modality: Modality | None,
+    organ_mask: Mask | Volume | None,
 ) -> LogHeader:
     """Say of a session what decides its masks."""
     import torch

@@ -1,0 +1,82 @@
+"""`clickvol replay`: the log of a session and its scan in, the same mask again out."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def replay(
+    *,
+    log: Annotated[
+        Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")
+    ],
+    scan: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCAN",
+            help="The scan that was clicked, in any format; a log holds its hash, not its name.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="MASK", help="Where the label map goes."),
+    ] = None,
+    object_id: Annotated[
+        int | None,
+        typer.Option("--object", metavar="N", help="Write one object as 0 and 1 instead."),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Which DICOM series of a folder with several.")
+    ] = None,
+    volume_index: Annotated[
+        int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
+    ] = None,
+    organ_mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The organ mask, where there was one.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID|PATH", help="Which model; the one of the log when not given."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
+    ] = "auto",
+) -> None:
+    """Repeat a session, and tell whether every mask is the same to the bit.
+
+    The exit code is 0 only when all are.
+    """
+    from clickvol.errors import ConfigError
+    from clickvol.inference.replay import replay_log
+    from clickvol.inference.session_log import read_log
+    from clickvol.volumes.formats import check_output_path, read_volume, write_mask
+    from clickvol.weights.load import load_model
+
+    if output is not None:
+        check_output_path(output, scan)
+    header = read_log(log).header
+    volume = read_volume(scan, series=series, volume_index=volume_index)
+    organ = None if organ_mask is None else read_volume(organ_mask)
+    loaded = load_model(model or header.model_id, device=device)
+    if loaded.device.type == "cpu":
+        import torch
+
+        # Sums are taken in another order by another number of threads.
+        torch.set_num_threads(header.num_threads)
+    done = replay_log(log, volume, loaded, organ_mask=organ)
+    if output is not None:
+        write_mask(done.session.mask(object_id), output)
+    for thing in done.session.objects:
+        state = ", frozen" if thing.frozen else ""
+        named = f" {thing.name!r}" if thing.name else ""
+        typer.echo(
+            f"object {thing.id}{named}: {thing.volume_ml:.1f} ml, {len(thing.clicks)} clicks{state}"
+        )
+    same = done.num_answers - len(done.differing)
+    typer.echo(f"{same} of {done.num_answers} masks are the same to the bit")
+    if done.differing:
+        clicks = ", ".join(map(str, done.differing))
+        why = f" ({'; '.join(done.conditions)})" if done.conditions else ""
+        msg = f"the masks of the clicks {clicks} differ from those of the log{why}"
+        raise ConfigError(msg)
