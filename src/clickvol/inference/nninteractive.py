@@ -1,8 +1,8 @@
 """The method names of nnInteractive's inference session, so that scripts written for it run on our models.
 
-Names and argument order are those of its documentation; nothing of its code or weights is here. Our models take
-clicks: a box or a lasso stands for the click at its middle, a scribble for a few clicks along it, and an initial
-segmentation is refused.
+Names and argument order are those of its documentation; nothing of its code or weights is here. Our models
+take clicks: a box or a lasso stands for the click at its middle, a scribble for a few clicks along it, and an
+initial segmentation is refused.
 """
 
 from collections.abc import Sequence
@@ -195,7 +195,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
 
     def add_initial_seg_interaction(
         self,
-        initial_seg: NDArray[np.generic],
+        initial_seg: NDArray[np.generic],  # noqa: ARG002
         run_prediction: bool = False,  # noqa: ARG002, FBT001, FBT002
     ) -> None:
         """Refuse: our models begin with a click.
