@@ -1,4 +1,5 @@
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import RunKey
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.volumes.formats import read_volume
-from clickvol.volumes.volume import Volume
+from clickvol.volumes.volume import Mask, Volume
 from reference.evaluation_sets import SHAPE, Scripted, block_arrays, oblique_grid
 
 EMPTY = np.zeros(SHAPE, np.uint8)
@@ -199,3 +200,22 @@ def test_a_contestant_that_looks_everywhere_finds_no_label(case, label):
     assert not any(array.shape == SHAPE and np.array_equal(array, label) for array in arrays)
     assert not any("labels" in text for text in texts)
     assert not any(isinstance(thing, Truth | Examined) for thing in seen.values())
+
+
+def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
+    organ = Mask(np.ones(SHAPE, np.uint8), case.scan.volume.grid)
+    case = replace(case, scan_with_organ=replace(case.scan, organ=organ))
+    blind, outcome = run(case, lambda scan, clicks: label)
+    assert [scan.organ for scan in blind.scans] == [None]
+    assert [audit.oracle for audit in outcome.clicks] == [None]
+    shown, outcome = run(case, lambda scan, clicks: label, takes_organ_mask=True)
+    assert [scan.organ for scan in shown.scans] == [organ]
+    assert [audit.oracle for audit in outcome.clicks] == [
+        "organ and tumour as one mask from the label: an oracle"
+    ]
+
+
+def test_where_no_organ_is_shown_nobody_sees_one(case, label):
+    contestant, outcome = run(case, lambda scan, clicks: label, takes_organ_mask=True)
+    assert contestant.scans == [case.scan]
+    assert [audit.oracle for audit in outcome.clicks] == [None]

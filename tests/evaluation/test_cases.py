@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
 from clickvol.evaluation.cases import open_data
 from reference.evaluation_sets import SHAPE, block_arrays, write_set
+from reference.prepared_sets import prepared_of, write_case
 
 
 @pytest.fixture
@@ -23,6 +25,29 @@ def test_an_msd_folder_gives_its_cases(folder):
     assert np.array_equal(label, expected)
     assert volume.modality == "MR"
     assert volume.grid.shape_dhw == SHAPE
+
+
+def test_the_organ_is_every_labelled_voxel_of_a_set_with_a_tumour_label(tmp_path):
+    cases = [write_case(tmp_path, number) for number in range(2)]
+    cases[1] = cases[1].model_copy(update={"tumour_label": None})
+    split = Split(train=(), val=(), test=("case_0", "case_1"))
+    manifest = prepared_of(cases, [split]).model_dump_json()
+    (tmp_path / "prepared.json").write_text(manifest)
+    (data,) = open_data([str(tmp_path)], split="test")
+    one, other = data.cases
+    _, tumour = one.read()
+    assert tumour.sum() == 3 * 2 * 2
+    organ = one.read_organ()
+    assert organ.dtype == np.uint8
+    assert organ.sum() == tumour.sum() + 1
+    assert organ[tumour > 0].all()
+    assert organ[0, 0, 0] == 1
+    assert other.read_organ is None
+
+
+def test_a_set_that_was_not_prepared_tells_no_organ(folder):
+    (data,) = open_data([str(folder)], split="all")
+    assert [case.read_organ for case in data.cases] == [None] * 3
 
 
 def test_a_name_can_be_given_and_cases_limited(folder):

@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,14 +14,16 @@ from clickvol.evaluation.contestants import (
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.inference.predict import segment
 from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.methods.tags import tags_recipe
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Volume
+from clickvol.volumes.volume import Mask, Volume
 from reference.evaluation_sets import oblique_grid
 from reference.random_models import random_model
 
 
 class FixedMask:
     fingerprint = "fixed"
+    takes_organ_mask = False
 
     def __init__(self, mask):
         self.mask, self.calls = mask, 0
@@ -46,7 +48,8 @@ def test_a_blind_scan_does_not_say_where_it_came_from(scan):
     assert scan.volume.source == ""
     assert scan.volume.notes == ()
     assert scan.volume.modality == "CT"
-    assert {field.name for field in fields(scan)} == {"data", "case_id", "volume"}
+    assert {field.name for field in fields(scan)} == {"data", "case_id", "volume", "organ"}
+    assert scan.organ is None
 
 
 def test_a_promptable_model_answers_as_segment_does(scan):
@@ -62,11 +65,36 @@ def test_a_promptable_model_answers_as_segment_does(scan):
     assert contestant.takes_clicks
 
 
-def test_an_automatic_model_works_once_per_scan(scan, monkeypatch):
-    calls = []
+def test_a_model_that_looks_at_an_organ_is_given_it(scan):
+    model = random_model(tags_recipe("clickvol", "tiny"))
+    contestant = PromptableModel("tags", model)
+    assert contestant.takes_organ_mask
+    array = np.zeros(scan.volume.grid.shape_dhw, np.uint8)
+    array[2:6, 4:12, 4:12] = 1
+    organ = Mask(array, scan.volume.grid)
+    clicks = (click(4, 8, 8),)
+    shown = contestant.open_scan(replace(scan, organ=organ)).answer(clicks).mask
+    blind = contestant.open_scan(scan).answer(clicks).mask
+    with_organ = segment(scan.volume, clicks, model, organ_mask=organ).mask.array
+    assert np.array_equal(shown, with_organ)
+    assert np.array_equal(blind, segment(scan.volume, clicks, model).mask.array)
+    assert not np.array_equal(shown, blind)
 
-    def answer(volume, clicks, model):
+
+def test_a_model_of_the_scan_alone_takes_no_organ():
+    model = random_model(promise3d_recipe("clickvol", "tiny"))
+    assert not PromptableModel("tiny", model).takes_organ_mask
+    source = AutomaticModel(model)
+    assert not AsItIs("a", source).takes_organ_mask
+    assert not KeptUnderClicks("a + click", source).takes_organ_mask
+
+
+def test_an_automatic_model_works_once_per_scan(scan, monkeypatch):
+    calls, masks = [], []
+
+    def answer(volume, clicks, model, *, organ_mask):
         calls.append(clicks)
+        masks.append(organ_mask)
         return segment(volume, [click(4, 8, 8)], model)
 
     monkeypatch.setattr("clickvol.evaluation.contestants.segment_automatically", answer)
@@ -76,6 +104,10 @@ def test_an_automatic_model_works_once_per_scan(scan, monkeypatch):
     assert calls == [[]]
     AsItIs("a", source).open_scan(Scan.blind("data", "y", scan.volume)).answer(())
     assert calls == [[], []]
+    assert masks == [None, None]
+    organ = Mask(np.ones(scan.volume.grid.shape_dhw, np.uint8), scan.volume.grid)
+    AsItIs("a", source).open_scan(replace(scan, organ=organ)).answer(())
+    assert masks[2] is organ
 
 
 def test_as_it_is_the_mask_is_whole_and_under_clicks_only_their_parts(scan):

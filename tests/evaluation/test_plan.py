@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from clickvol.errors import ConfigError
 from clickvol.evaluation.cases import EvaluationCase, EvaluationData
 from clickvol.evaluation.plan import EvaluationRequest, mask_file, plan_runs, settings_of
 from clickvol.evaluation.protocol import read_protocol
@@ -85,7 +86,16 @@ def test_settings_are_what_decides_the_results():
     for changed in (
         settings_of(request_of(seeds=2), contestants, data, "cpu"),
         settings_of(request_of(robustness=True), contestants, data, "cpu"),
+        settings_of(request_of(organ_mask="gt"), contestants, data, "cpu"),
         settings_of(request_of(), contestants, data, "cuda"),
         settings_of(request_of(), contestants, [data_of("c", "d")], "cpu"),
     ):
         assert changed != first
+
+
+def test_an_organ_mask_is_named_in_the_settings_only_where_it_is_shown():
+    settings = settings_of(request_of(), [], [], "cpu")
+    assert "organ_mask" not in settings  # as in evaluations of versions without the choice
+    assert settings_of(request_of(organ_mask="gt"), [], [], "cpu")["organ_mask"] == "gt"
+    with pytest.raises(ConfigError, match="'file' to evaluate with; choose one of none, gt"):
+        request_of(organ_mask="file")

@@ -50,6 +50,13 @@ def begun(tmp_path):
     return tmp_path
 
 
+def test_an_audit_of_an_earlier_version_tells_of_no_oracle(begun):
+    path = begun / AUDIT_NAME
+    path.write_text(path.read_text().replace(', "oracle": null', ""))
+    assert "oracle" not in path.read_text()
+    assert read_audit(begun)[0] == audit_of(key_of("a"), 1)
+
+
 def test_runs_that_are_written_are_there_when_it_is_opened_again(begun):
     log = open_log(begun)
     assert key_of("a") in log

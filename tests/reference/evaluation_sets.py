@@ -62,8 +62,17 @@ class Scripted:
     takes_clicks = True
     fingerprint = "scripted"
 
-    def __init__(self, answer, name="scripted", *, takes_clicks=True, seconds=0.25):
+    def __init__(
+        self,
+        answer,
+        name="scripted",
+        *,
+        takes_clicks=True,
+        takes_organ_mask=False,
+        seconds=0.25,
+    ):
         self.name, self.takes_clicks = name, takes_clicks
+        self.takes_organ_mask = takes_organ_mask
         self._answer, self._seconds = answer, seconds
         self.scans, self.asked = [], []
 

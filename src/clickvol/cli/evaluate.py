@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -65,6 +65,12 @@ _Robustness = Annotated[
     bool,
     typer.Option("--robustness", help="Also click at the centre, inside, near the edge, outside."),
 ]
+_OrganMask = Annotated[
+    Literal["none", "gt"],
+    typer.Option(
+        help="For models of the method tags; gt: organ and tumour of the label, an oracle.",
+    ),
+]
 _Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")
 ]
@@ -89,6 +95,7 @@ def evaluate(
     nsd_tolerances: _Tolerances = None,
     reference: _Reference = None,
     robustness: _Robustness = False,
+    organ_mask: _OrganMask = "none",
     limit: _Limit = None,
     device: _Device = "auto",
     workers: _Workers = 1,
@@ -120,6 +127,7 @@ def evaluate(
         limit=limit,
         reference=reference,
         robustness=robustness,
+        organ_mask=organ_mask,
         device=device,
         workers=workers,
     )
@@ -132,11 +140,7 @@ def evaluate(
         show_warnings(
             [f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped]
         )
-        failures = sum(record.failure is not None for record in evaluated.records)
-        typer.echo(
-            f"{output / 'report.md'}: {len(evaluated.records)} scores of {len(evaluated.contestants)} "
-            f"contestants, {failures} failures, {len(evaluated.skipped)} cases not evaluated"
-        )
+        typer.echo(f"{output / 'report.md'}: {evaluated.outcome()}")
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

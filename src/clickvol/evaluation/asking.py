@@ -19,6 +19,9 @@ from clickvol.prompts.click import Click
 from clickvol.volumes.formats import write_mask
 from clickvol.volumes.volume import Mask, Modality
 
+ORGAN_ORACLE = "organ and tumour as one mask from the label: an oracle"
+"""What an audit says of a contestant that was shown the organ."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
@@ -46,12 +49,20 @@ class Examined:
         truth: for the user and the scorer.
         group: the patient.
         modality: of the scan.
+        scan_with_organ: the same for contestants that take an organ mask; None where none is shown.
     """
 
     scan: Scan
     truth: Truth
     group: str
     modality: Modality
+    scan_with_organ: Scan | None = None
+
+    def scan_for(self, contestant: Contestant) -> Scan:
+        """Return what a contestant sees."""
+        if self.scan_with_organ is not None and contestant.takes_organ_mask:
+            return self.scan_with_organ
+        return self.scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,7 @@ class _Standing:
     """Where a run stands."""
 
     mask: NDArray[np.uint8]
+    oracle: str | None = None
     seconds: float = 0.0
     failure: str | None = None
     clicks: list[Click] = field(default_factory=list)
@@ -98,9 +110,10 @@ def ask(contestant: Contestant, case: Examined, plan: RunPlan, protocol: Protoco
         ConfigError: when the contestant cannot be asked at all.
         OutputError: when the mask cannot be kept.
     """
-    opened = contestant.open_scan(case.scan)
+    scan = case.scan_for(contestant)
+    opened = contestant.open_scan(scan)
     empty = np.zeros(case.scan.volume.grid.shape_dhw, dtype=np.uint8)
-    standing = _Standing(empty)
+    standing = _Standing(empty, None if scan.organ is None else ORGAN_ORACLE)
     if plan.placement is None:
         _answer(opened, standing, None, protocol)
         standing.records.append(_record(case, plan.key, 0, standing, protocol))
@@ -141,7 +154,7 @@ def _question(
             standing.seconds = 0.0
         else:
             standing.clicks.append(placed.click)
-            standing.audits.append(_audit(placed, number, key, case.truth))
+            standing.audits.append(_audit(placed, number, key, case.truth, standing.oracle))
             if wanted or protocol.next_clicks == "error":
                 _answer(opened, standing, user.box, protocol)
         if wanted:
@@ -198,7 +211,9 @@ def _record(
     )
 
 
-def _audit(placed: PlacedClick, number: int, key: RunKey, truth: Truth) -> ClickAudit:
+def _audit(
+    placed: PlacedClick, number: int, key: RunKey, truth: Truth, oracle: str | None
+) -> ClickAudit:
     return ClickAudit(
         **key._asdict(),
         click=number,
@@ -208,4 +223,5 @@ def _audit(placed: PlacedClick, number: int, key: RunKey, truth: Truth) -> Click
         drawn_from=placed.drawn_from,
         region_voxels=placed.region_voxels,
         label_sha256=truth.sha256,
+        oracle=oracle,
     )

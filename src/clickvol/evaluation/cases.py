@@ -5,23 +5,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.datasets.msd import list_msd_cases, read_msd_index
 from clickvol.datasets.prepared import (
+    PreparedCase,
     is_prepared_set,
+    object_mask,
     read_native_case,
     read_pair,
     read_prepared_set,
 )
 from clickvol.errors import ConfigError
 from clickvol.evaluation.cvpr2025 import list_challenge_cases
+from clickvol.preprocessing.channels import organ_of_label
+from clickvol.volumes.formats import read_volume
 from clickvol.volumes.volume import Modality, Volume
 
 WHOLE_SET = "all"
 """The part of a data set that has all of its cases; the only one of a set without splits."""
+
+OrganMaskChoice = Literal["none", "gt"]
+"""What is shown to contestants that look at an organ mask.
+
+none: nothing; the scan stands in its place, as in the released test code of TAGS. gt: every labelled voxel,
+organ and tumour together. That is an oracle: no user has it, and where the tumour's outline is the organ's it
+gives it away.
+"""
 
 LabelledScan = tuple[Volume, NDArray[np.uint8]]
 
@@ -35,12 +48,14 @@ class EvaluationCase:
         group: the patient.
         modality: what the scan is.
         read: reads the scan and its mask (D, H, W) uint8, 0 or 1, on the native grid.
+        read_organ: reads organ and tumour as one such mask; None where the labels have one value for all.
     """
 
     case_id: str
     group: str
     modality: Modality
     read: Callable[[], LabelledScan]
+    read_organ: Callable[[], NDArray[np.uint8]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,10 +134,22 @@ def _open(word: str, split: str, fold: int, limit: int | None) -> EvaluationData
 def _prepared(folder: Path, split: str, fold: int) -> EvaluationData:
     prepared = read_prepared_set(folder)
     cases = tuple(
-        EvaluationCase(case.id, case.group, case.modality, partial(read_native_case, case))
+        EvaluationCase(
+            case.id,
+            case.group,
+            case.modality,
+            partial(read_native_case, case),
+            None if case.tumour_label is None else partial(_read_native_organ, case),
+        )
         for case in prepared.part(split, fold)
     )
     return EvaluationData(prepared.name, prepared.content_hash, cases)
+
+
+def _read_native_organ(case: PreparedCase) -> NDArray[np.uint8]:
+    """Return every labelled voxel, the tumour too: (D, H, W), 0 or 1, on the native grid."""
+    label = read_volume(case.label.path).array
+    return organ_of_label(label, object_mask(label, case.tumour_label))
 
 
 def _msd(folder: Path) -> EvaluationData:

@@ -56,6 +56,7 @@ class Classical:
     fingerprint: str
     segment: Segmenter
     takes_clicks: bool = True
+    takes_organ_mask: bool = False
 
     def open_scan(self, scan: Scan) -> OpenedScan:
         """Begin at a scan."""

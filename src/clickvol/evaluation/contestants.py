@@ -1,6 +1,7 @@
 """Who is evaluated: anything that opens a scan and answers lists of clicks with masks.
 
-A contestant sees a `Scan`, which holds nothing of the label, not even where the scan was read from.
+A contestant sees a `Scan`, which holds nothing of the label, not even where the scan was read from; but for the
+organ, where an evaluation was asked to show it.
 """
 
 import time
@@ -16,7 +17,7 @@ from clickvol.inference.automatic import segment_automatically
 from clickvol.inference.cascade import keep_clicked
 from clickvol.inference.clickable_scan import ClickableScan
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Volume
+from clickvol.volumes.volume import Mask, Volume
 from clickvol.weights.load import LoadedModel
 
 CLICK_SUFFIX = " + click"
@@ -31,11 +32,13 @@ class Scan:
         data: name of the data set.
         case_id: of the scan in it, by which masks of other programs are found.
         volume: the scan on its native grid; its `source` is empty, since labels lie beside scans.
+        organ: mask of the organ on the same grid, for contestants that take one; None where none is shown.
     """
 
     data: str
     case_id: str
     volume: Volume
+    organ: Mask | None = None
 
     @classmethod
     def blind(cls, data: str, case_id: str, volume: Volume) -> "Scan":
@@ -75,6 +78,7 @@ class Contestant(Protocol):
         name: in the report.
         fingerprint: a hash of the weights, or the parameters in words; another one is another contestant.
         takes_clicks: False for one that is scored once per scan, as it is.
+        takes_organ_mask: True for one that looks at an organ mask beside the scan; others are never shown any.
     """
 
     @property
@@ -85,6 +89,9 @@ class Contestant(Protocol):
 
     @property
     def takes_clicks(self) -> bool: ...  # noqa: D102
+
+    @property
+    def takes_organ_mask(self) -> bool: ...  # noqa: D102
 
     def open_scan(self, scan: Scan) -> OpenedScan:
         """Begin at a scan; cheap, or done with the first answer.
@@ -104,25 +111,32 @@ class PromptableModel:
     def __init__(self, name: str, model: LoadedModel) -> None:
         self.name = name
         self.fingerprint = model.card.sha256
+        self.takes_organ_mask = _takes_organ_mask(model)
         self._model = model
 
     def open_scan(self, scan: Scan) -> OpenedScan:
         """Begin at a scan."""
-        return _ModelAtScan(self._model, scan.volume)
+        return _ModelAtScan(self._model, scan)
 
 
 class _ModelAtScan:
-    def __init__(self, model: LoadedModel, volume: Volume) -> None:
-        self._model, self._volume = model, volume
-        self._scan: ClickableScan | None = None
+    def __init__(self, model: LoadedModel, scan: Scan) -> None:
+        self._model, self._scan = model, scan
+        self._opened: ClickableScan | None = None
 
     def answer(self, clicks: Sequence[Click]) -> Answer:
         """Answer; the features of the scan are kept."""
         started_at = time.perf_counter()
-        if self._scan is None:
-            self._scan = ClickableScan(self._volume, self._model)
-        mask = self._scan.answer(clicks).mask.array
+        if self._opened is None:
+            self._opened = ClickableScan(
+                self._scan.volume, self._model, organ_mask=self._scan.organ
+            )
+        mask = self._opened.answer(clicks).mask.array
         return Answer(mask, time.perf_counter() - started_at)
+
+
+def _takes_organ_mask(model: LoadedModel) -> bool:
+    return model.network.config.num_channels > 1
 
 
 class UnclickedMask(Protocol):
@@ -130,6 +144,9 @@ class UnclickedMask(Protocol):
 
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
+
+    @property
+    def takes_organ_mask(self) -> bool: ...  # noqa: D102
 
     def mask_of(self, scan: Scan) -> Answer:
         """Return the mask.
@@ -145,6 +162,7 @@ class AutomaticModel:
 
     def __init__(self, model: LoadedModel) -> None:
         self.fingerprint = model.card.sha256
+        self.takes_organ_mask = _takes_organ_mask(model)
         self._model = model
         self._last: tuple[Scan, Answer] | None = None
 
@@ -152,8 +170,8 @@ class AutomaticModel:
         """Slide the model over the scan, once for all users of it."""
         if self._last is None or self._last[0] is not scan:
             started_at = time.perf_counter()
-            mask = segment_automatically(scan.volume, [], self._model).mask.array
-            self._last = (scan, Answer(mask, time.perf_counter() - started_at))
+            found = segment_automatically(scan.volume, [], self._model, organ_mask=scan.organ)
+            self._last = (scan, Answer(found.mask.array, time.perf_counter() - started_at))
         return self._last[1]
 
 
@@ -174,6 +192,11 @@ class AsItIs:
     def fingerprint(self) -> str:
         """That of the source."""
         return self.source.fingerprint
+
+    @property
+    def takes_organ_mask(self) -> bool:
+        """Whether the source does."""
+        return self.source.takes_organ_mask
 
     def open_scan(self, scan: Scan) -> OpenedScan:
         """Begin at a scan."""
@@ -200,6 +223,11 @@ class KeptUnderClicks:
     def fingerprint(self) -> str:
         """That of the source."""
         return self.source.fingerprint
+
+    @property
+    def takes_organ_mask(self) -> bool:
+        """Whether the source does."""
+        return self.source.takes_organ_mask
 
     def open_scan(self, scan: Scan) -> OpenedScan:
         """Begin at a scan."""

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
+from clickvol.errors import ConfigError
 from clickvol.evaluation.asking import RunPlan
-from clickvol.evaluation.cases import EvaluationData
+from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice
 from clickvol.evaluation.contestants import Contestant
 from clickvol.evaluation.protocol import (
     NO_CLICK,
@@ -41,8 +42,12 @@ class EvaluationRequest:
         limit: only so many first cases of each data set; None for all.
         reference: name of the contestant that the others are compared with; None for no comparison.
         robustness: also click once at the centre, well inside, near the edge and beside the object.
+        organ_mask: what is shown to contestants that look at an organ mask.
         device: where models compute.
         workers: processes; each loads all models.
+
+    Raises:
+        ConfigError: on construction, for an organ mask that is none of the choices.
     """
 
     contestants: tuple[str, ...]
@@ -54,8 +59,17 @@ class EvaluationRequest:
     limit: int | None = None
     reference: str | None = None
     robustness: bool = False
+    organ_mask: OrganMaskChoice = "none"
     device: str = "auto"
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.organ_mask not in get_args(OrganMaskChoice):
+            msg = (
+                f"there is no organ mask {self.organ_mask!r} to evaluate with; choose one of "
+                f"{', '.join(get_args(OrganMaskChoice))}"
+            )
+            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +111,12 @@ def settings_of(
     data: Sequence[EvaluationData],
     device: str,
 ) -> dict[str, Any]:
-    """Return what decides the results, by the words a person knows it by."""
-    return {
+    """Return what decides the results, by the words a person knows it by.
+
+    Organ masks are named where there are any, so that evaluations of versions that knew none go on.
+    """
+    shown = {} if request.organ_mask == "none" else {"organ_mask": request.organ_mask}
+    return shown | {
         "protocol": request.protocol.settings(),
         "robustness": request.robustness,
         "models": {contestant.name: contestant.fingerprint for contestant in contestants},

@@ -25,6 +25,8 @@ class PredictedMasks:
         ConfigError: when there is no such folder, or no mask in it.
     """
 
+    takes_organ_mask = False
+
     def __init__(self, folder: Path) -> None:
         files = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
         if not files:

@@ -63,6 +63,8 @@ def command_of(request: EvaluationRequest) -> str:
         words += ["--limit", str(request.limit)]
     if request.robustness:
         words.append("--robustness")
+    if request.organ_mask != "none":
+        words += ["--organ-mask", request.organ_mask]
     if request.reference is not None:
         words += ["--reference", request.reference]
     return shlex.join([*words, "-o", str(request.folder)])
@@ -82,11 +84,27 @@ def _provenance(evaluated: Evaluated) -> dict[str, str]:
         "Users": f"{protocol.seeds} per scan, seeds 0 to {protocol.seeds - 1}",
         "Data": "; ".join(data),
         "Contestants": "; ".join(_named(contestant) for contestant in evaluated.contestants),
+        **_organ_masks(evaluated),
         "Versions": f"clickvol {installation['clickvol']}, Python {installation['python']}, {libraries}",
         "Machine": (
             f"{_device_name(evaluated.device)}, {installation['cpu_cores']} CPU cores, "
             f"{installation['threads']} threads, {platform.machine()}, {platform.system()}"
         ),
+    }
+
+
+def _organ_masks(evaluated: Evaluated) -> dict[str, str]:
+    """Say what stood in the place of organ masks, where anybody looks at one."""
+    names = ", ".join(one.name for one in evaluated.contestants if one.takes_organ_mask)
+    if not names:
+        return {}
+    if evaluated.request.organ_mask == "none":
+        return {"Organ masks": f"none; {names} saw the scan in their place"}
+    return {
+        "Organ masks": (
+            f"FROM THE LABELS, AN ORACLE: {names} saw organ and tumour as one mask, which no user has and "
+            "which can give the tumour's outline away"
+        )
     }
 
 

@@ -46,6 +46,7 @@ class ClickAudit:
         drawn_from: in words.
         region_voxels: number of voxels that it was drawn from, or that the error has.
         label_sha256: of the label, uint8 in (D, H, W) order.
+        oracle: what the contestant was shown of the label beside the clicks, in words; None for nothing.
     """
 
     model: str
@@ -60,6 +61,7 @@ class ClickAudit:
     drawn_from: str
     region_voxels: int
     label_sha256: str
+    oracle: str | None = None
 
 
 class ResultLog:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from clickvol.datasets.folder_lock import only_process_in
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.asking import Examined, RunOutcome, ask
-from clickvol.evaluation.cases import EvaluationData, open_data
+from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
 from clickvol.evaluation.contestants import Contestant, Scan
 from clickvol.evaluation.entries import make_contestants
 from clickvol.evaluation.plan import (
@@ -28,6 +28,7 @@ from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.result_log import ResultLog, RunKey
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.volumes.atomic import atomic_path, remove_abandoned
+from clickvol.volumes.volume import Mask
 from clickvol.weights.device import choose_device
 
 NOT_EVALUATED_NAME = "not_evaluated.json"
@@ -83,6 +84,14 @@ class Evaluated:
     records: tuple[ClickScore, ...]
     skipped: tuple[SkippedCase, ...]
 
+    def outcome(self) -> str:
+        """Return how much was done, in one line."""
+        failures = sum(record.failure is not None for record in self.records)
+        return (
+            f"{len(self.records)} scores of {len(self.contestants)} contestants, {failures} failures, "
+            f"{len(self.skipped)} cases not evaluated"
+        )
+
 
 def run_evaluation(
     request: EvaluationRequest, *, on_progress: Callable[[Progress], None] = lambda _: None
@@ -102,6 +111,7 @@ def run_evaluation(
     device = str(choose_device(request.device))
     contestants = make_contestants(request.contestants, device=device)
     _check_reference(request, contestants)
+    _check_organ_masks(request, contestants, data)
     cases = plan_runs(request, contestants, data)
     expected = {run.key: run.num_clicks for case in cases for _, run in case.runs}
     with only_process_in(request.folder):
@@ -126,6 +136,24 @@ def _check_reference(request: EvaluationRequest, contestants: Sequence[Contestan
     if request.reference is not None and request.reference not in names:
         msg = f"the reference {request.reference!r} is not evaluated; choose one of {', '.join(names)}"
         raise ConfigError(msg)
+
+
+def _check_organ_masks(
+    request: EvaluationRequest, contestants: Sequence[Contestant], data: Sequence[EvaluationData]
+) -> None:
+    if request.organ_mask == "none":
+        return
+    if not any(contestant.takes_organ_mask for contestant in contestants):
+        names = ", ".join(contestant.name for contestant in contestants)
+        msg = f"{names} look at no organ mask; leave --organ-mask out, or name a model of the method tags"
+        raise ConfigError(msg)
+    for one_set in data:
+        if any(case.read_organ is None for case in one_set.cases):
+            msg = (
+                f"the labels of {one_set.name} tell no organ from the tumour; give a set that was prepared "
+                "with --label, or leave --organ-mask out"
+            )
+            raise ConfigError(msg)
 
 
 def _answer_all(
@@ -176,7 +204,7 @@ def _case_answers(
     request: EvaluationRequest,
 ) -> tuple[str | None, Iterator[RunOutcome]]:
     """Return why a case is not evaluated, or the outcomes of its runs as they come."""
-    examined = _examine(data[case.data_index], case.case_index)
+    examined = _examine(data[case.data_index], case.case_index, request.organ_mask)
     if isinstance(examined, str):
         return examined, iter(())
     return None, (
@@ -184,18 +212,22 @@ def _case_answers(
     )
 
 
-def _examine(one_set: EvaluationData, case_index: int) -> Examined | str:
+def _examine(
+    one_set: EvaluationData, case_index: int, organ_mask: OrganMaskChoice
+) -> Examined | str:
     """Read a case; the reason in one line where nothing can be asked about it."""
     case = one_set.cases[case_index]
     try:
         volume, label = case.read()
+        organ = case.read_organ() if organ_mask == "gt" and case.read_organ else None
     except ClickvolError as error:
         return str(error)
     truth = Truth.of(label)
     if truth is None:
         return EMPTY_LABEL
     scan = Scan.blind(one_set.name, case.case_id, volume)
-    return Examined(scan, truth, case.group, case.modality)
+    with_organ = None if organ is None else replace(scan, organ=Mask(organ, volume.grid))
+    return Examined(scan, truth, case.group, case.modality, with_organ)
 
 
 def _in_processes(

@@ -1,0 +1,128 @@
+"""An evaluation that shows the organ, from the command's words to its report."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clickvol.datasets.prepared import PreparedCase, SourceFile
+from clickvol.datasets.splits import Split
+from clickvol.errors import ConfigError
+from clickvol.evaluation.plan import EvaluationRequest
+from clickvol.evaluation.protocol import read_protocol
+from clickvol.evaluation.reporting import command_of, report_evaluation
+from clickvol.evaluation.result_log import read_audit
+from clickvol.evaluation.runner import run_evaluation
+from clickvol.methods.tags import tags_recipe
+from reference.evaluation_sets import block_arrays, oblique_grid, write_set
+from reference.prepared_sets import prepared_of
+from reference.random_models import write_random_model
+
+
+def prepared_case(folder, case_id):
+    image, label = (folder / kind / f"{case_id}.nii.gz" for kind in ("imagesTr", "labelsTr"))
+    grid = oblique_grid()
+    return PreparedCase(
+        id=case_id, group=case_id, modality="CT", volume_index=None, tumour_label=2,
+        image=SourceFile(path=image, bytes=image.stat().st_size),
+        label=SourceFile(path=label, bytes=label.stat().st_size),
+        image_file="-", label_file="-", image_sha256="-", label_sha256="-",
+        shape_dhw=grid.shape_dhw, affine_ras_mm=tuple(map(tuple, grid.affine_ras_mm.tolist())),
+        spacing_dhw_mm=(3.0, 1.5, 1.5), native_shape_dhw=grid.shape_dhw,
+        native_spacing_dhw_mm=(3.0, 1.5, 1.5), tumour_ml=1.0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Two cases with a tumour (2) in an organ (1), and one whose label holds the tumour alone."""
+    image, tumour = block_arrays()
+    both = tumour * 2
+    both[1:9, 4:20, 4:20] = np.maximum(both[1:9, 4:20, 4:20], 1)
+    arrays = {"a": (image, both), "b": (image, both), "bare": (image, tumour * 2)}
+    folder = write_set(tmp_path_factory.mktemp("data") / "raw", arrays)
+    cases = [prepared_case(folder, case_id) for case_id in arrays]
+    split = Split(train=(), val=(), test=tuple(arrays))
+    manifest = prepared_of(cases, [split], "Organs").model_dump_json()
+    (folder / "prepared.json").write_text(manifest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tags_model(tmp_path_factory):
+    return write_random_model(tags_recipe("clickvol", "tiny"), tmp_path_factory.mktemp("tags"))
+
+
+@pytest.fixture(scope="module")
+def request_for(prepared, tags_model, tmp_path_factory):
+    request = EvaluationRequest(
+        contestants=(f"tags={tags_model}", "ball:8"),
+        data=(str(prepared),),
+        folder=tmp_path_factory.mktemp("reports") / "gt",
+        protocol=read_protocol(num_clicks=(1,), seeds=1),
+        organ_mask="gt",
+        device="cpu",
+    )
+    return lambda **changes: replace(request, **changes)
+
+
+@pytest.fixture(scope="module")
+def shown(request_for):
+    return run_evaluation(request_for())
+
+
+def test_the_audit_and_the_settings_say_who_was_shown_an_oracle(shown):
+    folder = shown.request.folder
+    said = {(audit.model, audit.oracle) for audit in read_audit(folder)}
+    assert said == {
+        ("tags", "organ and tumour as one mask from the label: an oracle"),
+        ("ball 8 mm", None),
+    }
+    assert json.loads((folder / "settings.json").read_text())["organ_mask"] == "gt"
+
+
+def test_a_label_with_the_tumour_alone_is_not_shown(shown):
+    (skipped,) = shown.skipped
+    assert skipped.case_id == "bare"
+    assert "would be the answer" in skipped.reason
+    assert {record.case_id for record in shown.records} == {"a", "b"}
+
+
+def test_the_organ_changes_the_answers_of_who_looks_at_it_and_no_click(shown, request_for):
+    blind = run_evaluation(request_for(folder=shown.request.folder / "none", organ_mask="none"))
+    assert not blind.skipped
+    masks = {
+        (r.model, r.case_id, kind): r.mask_ml
+        for kind, found in (("gt", shown), ("none", blind))
+        for r in found.records
+    }
+    assert masks["ball 8 mm", "a", "gt"] == masks["ball 8 mm", "a", "none"]
+    assert masks["tags", "a", "gt"] != masks["tags", "a", "none"]
+    audits = [read_audit(found.request.folder) for found in (shown, blind)]
+    first, second = ({(a.model, a.case_id): a.voxel_ijk for a in audit} for audit in audits)
+    assert first.items() <= second.items()
+
+
+def test_an_evaluation_with_the_organ_is_not_gone_on_with_without_it(shown, request_for):
+    with pytest.raises(ConfigError, match="another organ_mask"):
+        run_evaluation(request_for(organ_mask="none"))
+
+
+def test_the_page_calls_it_an_oracle(shown):
+    assert "--organ-mask gt" in command_of(shown.request)
+    report_evaluation(shown)
+    page = (shown.request.folder / "report.md").read_text()
+    assert (
+        "- Organ masks: FROM THE LABELS, AN ORACLE: tags saw organ and tumour as one mask" in page
+    )
+
+
+def test_what_has_no_organ_is_refused_before_anything_is_done(request_for, prepared, tmp_path):
+    with pytest.raises(ConfigError, match="ball 8 mm look at no organ mask"):
+        run_evaluation(request_for(contestants=("ball:8",), folder=tmp_path / "r"))
+    whole = tmp_path / "whole"
+    write_set(whole, {"a": block_arrays()})
+    with pytest.raises(ConfigError, match="the labels of whole tell no organ from the tumour"):
+        run_evaluation(request_for(data=(str(whole),), split="all", folder=tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
