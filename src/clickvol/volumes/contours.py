@@ -96,8 +96,9 @@ def _loops(padded: NDArray[np.bool_]) -> list[list[_Corner]]:
         voxels touch at a corner only, a loop stays with its voxel.
     """
     following: dict[_Corner, list[_Corner]] = {}
-    change_h = np.diff(padded.astype(np.int8), axis=0)[:, 1:-1]
-    change_w = np.diff(padded.astype(np.int8), axis=1)[1:-1, :]
+    signed = padded.astype(np.int8)
+    change_h = (signed[1:] - signed[:-1])[:, 1:-1]
+    change_w = (signed[:, 1:] - signed[:, :-1])[1:-1, :]
     for start, end in _sides(change_h, change_w):
         following.setdefault(start, []).append(end)
     loops = []
@@ -165,4 +166,4 @@ def _turning_points(loop: Sequence[_Corner]) -> NDArray[np.float64]:
     corners = np.array(loop, dtype=np.float64)
     before = corners - np.roll(corners, 1, axis=0)
     after = np.roll(corners, -1, axis=0) - corners
-    return corners[(before != after).any(axis=1)]
+    return np.asarray(corners[(before != after).any(axis=1)])
