@@ -102,6 +102,12 @@ def test_only_the_download_module_reaches_out():
         "bridges/program.py": {"subprocess"},
         # git, for the commit that a run was made with.
         "training/provenance.py": {"subprocess"},
+        # A script's session on a server that it names.
+        "server/client.py": {"http"},
+        # The event loop that waits for the model's thread.
+        "server/worker.py": {"asyncio"},
+        # The browser that shows the page of `clickvol view`.
+        "cli/view.py": {"webbrowser"},
         # The package's own names, imported when they are first used.
         "__init__.py": {"?"},
     }

@@ -22,7 +22,9 @@ from clickvol.cli.replay import replay
 from clickvol.cli.reproduce import reproduce
 from clickvol.cli.segment import segment
 from clickvol.cli.segment_image import segment_image
+from clickvol.cli.serve import serve
 from clickvol.cli.train import train
+from clickvol.cli.view import view
 from clickvol.errors import ClickvolError
 from clickvol.version import __version__
 
@@ -45,6 +47,7 @@ app.command()(segment)
 app.command()(segment_image)
 app.command()(replay)
 app.command()(demo)
+app.command()(view)
 app.add_typer(models, name="models")
 app.add_typer(data, name="data")
 app.add_typer(nnunet, name="nnunet")
@@ -52,6 +55,7 @@ app.command()(info)
 app.command()(train)
 app.command()(evaluate)
 app.command()(reproduce)
+app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)

@@ -65,7 +65,7 @@ export function makeApi(token) {
   return {
     start: () => asJson("GET", "start"),
     model: () => asJson("GET", "model"),
-    openPath: (path) => asJson("POST", "sessions", { json: { path } }),
+    openPath: (path, series) => asJson("POST", "sessions", { json: { path, series } }),
     openFile(file) {
       const form = new FormData();
       form.append("scan", file, file.name);
@@ -76,7 +76,6 @@ export function makeApi(token) {
     click: (id, click) => asJson("POST", `sessions/${id}/clicks`, { json: click }),
     undo: (id) => asJson("POST", `sessions/${id}/undo`),
     redo: (id) => asJson("POST", `sessions/${id}/redo`),
-    reset: (id) => asJson("POST", `sessions/${id}/reset`),
     addObject: (id, name) => asJson("POST", `sessions/${id}/objects`, { json: { name } }),
     freeze: (id, objectId, frozen) =>
       asJson("PATCH", `sessions/${id}/objects/${objectId}`, { json: { frozen } }),

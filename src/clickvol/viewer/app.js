@@ -17,25 +17,33 @@ import { draggedWindow, presetsFor, windowOf } from "./windows.js";
 
 const byId = (id) => document.getElementById(id);
 
-/** Take the token from the fragment, which no server and no log ever sees. */
-const tokenOfAddress = () => new URLSearchParams(location.hash.slice(1)).get("token");
+// The fragment of the address, which no server and no log ever sees: the token, and which series to open.
+const fragment = new URLSearchParams(location.hash.slice(1));
 
-const store = makeStore();
-const scene = new Scene(byId("canvas"));
+// The browser tests import these two from here.
+export const store = makeStore();
+export const scene = new Scene(byId("canvas"));
 const notify = makeNotices(byId("notices"));
-const api = makeApi(tokenOfAddress());
+const api = makeApi(fragment.get("token"));
 const opening = makeOpening({ api, store, scene, notify, session: () => session });
 const session = makeSession({ api, store, scene, notify, reopen: opening.reopen });
 const openSaving = makeSaving({ api, store, notify });
 
 const isPositive = (isShift) => (store.get().mode === "tumour") !== isShift;
 
+/** Let clicks go to an object, and show where it is. */
+function select(id) {
+  store.set({ selected: id });
+  const click = selectedObject(store.get())?.clicks.at(-1);
+  if (click) scene.goTo(click.ras_mm);
+}
+
 const acts = {
   ...session,
-  select: (id) => store.set({ selected: id }),
+  select,
   clickHere: (isShift) => scene.image && session.click(scene.crosshairMm(), isPositive(isShift)),
   move: (...step) => scene.moveCrosshair(...step),
-  nextObject: () => store.set({ selected: nextObjectId(store.get()) }),
+  nextObject: () => select(nextObjectId(store.get())),
   freezeSelected() {
     const object = selectedObject(store.get());
     if (object) session.freeze(object.id, !object.frozen);
@@ -52,6 +60,9 @@ const acts = {
   save: openSaving,
   help: () => byId("help-dialog").showModal(),
 };
+
+// As a link it would take the place of the token in the address.
+byId("skip").addEventListener("click", () => byId("canvas").focus());
 
 listenToKeys(byId("canvas"), acts);
 listenToPointer(byId("canvas"), {
@@ -99,7 +110,7 @@ async function start() {
   scene.setMaskStyle(store.get().opacity, store.get().outline);
   const [{ path }, model] = await Promise.all([api.start(), api.model()]);
   store.set({ model });
-  if (path) await opening.openPath(path);
+  if (path) await opening.openPath(path, fragment.get("series") ?? undefined);
   else opening.showStart();
 }
 

@@ -1,6 +1,6 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
-import { presetsFor, windowOf } from "./windows.js";
+import { looksLikeCt, presetsFor, windowOf } from "./windows.js";
 import { initialState } from "./state.js";
 
 const byId = (id) => document.getElementById(id);
@@ -50,12 +50,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
     try {
       const opened = await next.open();
       wait("Loading the scan into the view");
-      const bytes = await api.scan(opened.session_id);
-      const preset = presetsFor(opened.scan.modality)[0];
-      let window = null;
-      await scene.showScan(bytes, (image) => (window = windowOf(preset, image)));
-      const { opacity, outline, model } = store.get();
-      store.set({ ...initialState(), opacity, outline, model, opened, preset: preset.id, window, name: next.name });
+      await show(opened, next.name);
       source = next;
       if (earlier) api.close(earlier.session_id).catch(() => {}); // its lease ends it otherwise
       await session().begin(opened);
@@ -71,13 +66,33 @@ export function makeOpening({ api, store, scene, notify, session }) {
     }
   }
 
+  async function show(opened, name) {
+    const bytes = await api.scan(opened.session_id);
+    const { scan } = opened;
+    let window = null;
+    let preset = null;
+    await scene.showScan(bytes, (image) => {
+      if (scan.modality === "unknown" && looksLikeCt(image)) scan.modality = "CT";
+      [preset] = presetsFor(scan.modality);
+      window = windowOf(preset, image);
+      return window;
+    });
+    const { opacity, outline, model } = store.get();
+    store.set({ ...initialState(), opacity, outline, model, opened, name, window, preset: preset.id });
+    scene.tellPlace();
+  }
+
   async function offerToResume({ resumable }, atOnce) {
     const log = resumable.find((each) => each.num_clicks > 0);
     if (log && (atOnce || (await askToResume(log)))) session().resume(log.log);
   }
 
-  const openPath = (path) =>
-    open({ name: path.split(/[\\/]/).at(-1), says: "Reading the scan", open: () => api.openPath(path) });
+  const openPath = (path, series) =>
+    open({
+      name: path.split(/[\\/]/).at(-1),
+      says: "Reading the scan",
+      open: () => api.openPath(path, series),
+    });
 
   const openFile = (file) =>
     open({ name: file.name, says: `Sending ${file.name} (${megabytes(file.size)})`, open: () => api.openFile(file) });

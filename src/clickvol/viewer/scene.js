@@ -112,6 +112,10 @@ export class Scene {
     this.view.scene.crosshairPos = [0.5, 0.5, 0.5];
     this.view.scene.pan2Dxyzmm = [0, 0, 0, 1];
     this.view.addVolume(image);
+  }
+
+  /** Tell `onMove` where the crosshair is. */
+  tellPlace() {
     this.view.createOnLocationChange();
   }
 
@@ -223,10 +227,11 @@ export class Scene {
     if (this.image) this.view.moveCrosshairInVox(x, y, z);
   }
 
+  /** Move the crosshair to a place in RAS mm. */
   goTo(mm) {
     this.view.scene.crosshairPos = this.view.mm2frac(mm, 0, true);
     this.view.drawScene();
-    this.view.createOnLocationChange();
+    this.tellPlace();
   }
 
   /** Zoom the planes by a factor; the crosshair stays where it is on the screen. */

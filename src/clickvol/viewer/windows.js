@@ -12,6 +12,12 @@ const AUTO = { id: "auto", name: "Auto" };
 const AUTO_FRACTIONS = [0.005, 0.995];
 const MAX_SAMPLES = 200_000;
 
+// Air is -1000 HU; no other modality has values like that.
+const CT_BELOW = -300;
+
+/** Tell whether a scan whose file does not say what it is has the values of a CT. */
+export const looksLikeCt = (image) => sortedSamples(image)[0] < CT_BELOW;
+
 /** Return the presets that make sense for a modality, in the order of the keys 1 to 4. */
 export const presetsFor = (modality) => (modality === "CT" ? [...CT_PRESETS, AUTO] : [AUTO]);
 
@@ -26,13 +32,17 @@ export function windowOf(preset, image) {
   return { low: preset.level - preset.width / 2, high: preset.level + preset.width / 2 };
 }
 
-function percentileWindow({ img, hdr }) {
+function sortedSamples({ img, hdr }) {
   const slope = hdr.scl_slope || 1;
   const inter = hdr.scl_inter || 0;
   const step = Math.max(1, Math.floor(img.length / MAX_SAMPLES));
   const samples = new Float64Array(Math.ceil(img.length / step));
   for (let n = 0; n < samples.length; n++) samples[n] = img[n * step] * slope + inter;
-  samples.sort();
+  return samples.sort();
+}
+
+function percentileWindow(image) {
+  const samples = sortedSamples(image);
   // What surrounds the patient (air, or zero) fills much of a scan and says nothing about it.
   const floor = samples[0];
   const first = samples.findIndex((value) => value > floor);

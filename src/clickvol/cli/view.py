@@ -1,0 +1,98 @@
+"""`clickvol view`: a scan in the browser, to click in."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from clickvol.errors import UnreadableVolumeError
+
+_HOST = "127.0.0.1"
+_TOKEN_BYTES = 24
+
+
+def view(
+    *,
+    scan: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SCAN]",
+            help=(
+                "A .nii, .nii.gz, .nrrd or .mha file, a folder with a DICOM series, or a zip of one. Without "
+                "it, drop a file into the page."
+            ),
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")
+    ] = 0,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address and open nothing.")
+    ] = False,
+    series: Annotated[
+        str | None, typer.Option(help="Which DICOM series of a folder with several.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    state_folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where clicks are kept; a folder of this user by default."
+        ),
+    ] = None,
+) -> None:
+    """Open a scan in the browser: click the tumour, correct, save. Ctrl-C ends it.
+
+    Only this machine can reach the page, and only with the address that is printed.
+    Research use only, not a medical device.
+    """
+    import secrets
+    import webbrowser
+    from urllib.parse import urlencode
+
+    from clickvol.server.running import check_installed, run_server
+    from clickvol.server.settings import ServerSettings, default_state_folder
+
+    check_installed()
+    settings = ServerSettings(
+        state_folder=(state_folder or default_state_folder()).absolute(),
+        root=root_of(scan),
+        start_path=scan.resolve() if scan else None,
+        host=_HOST,
+        port=port,
+        token=secrets.token_urlsafe(_TOKEN_BYTES),
+    )
+    # Behind the #, where browsers keep it to themselves.
+    told = {"token": settings.token} | ({"series": series} if series else {})
+
+    def tell(address: str) -> None:
+        address = f"{address}#{urlencode(told)}"
+        typer.echo(f"{address}\nOpen this address in a browser on this machine; Ctrl-C ends it.")
+        if not no_browser:
+            webbrowser.open(address)
+
+    typer.echo("starting ...", err=True)
+    try:
+        run_server(settings, model=model, device=device, on_ready=tell)
+    except KeyboardInterrupt:  # the way that a user ends it
+        typer.echo("closed; opening the scan again offers the clicks", err=True)
+
+
+def root_of(scan: Path | None) -> Path:
+    """Return the folder whose scans the page may open: that of the scan, else the present one.
+
+    Raises:
+        UnreadableVolumeError: when there is no such scan.
+    """
+    if scan is None:
+        return Path.cwd()
+    if not scan.exists():
+        msg = f"there is no {scan}; give a scan, or a folder with a DICOM series"
+        raise UnreadableVolumeError(msg)
+    place = scan.resolve()
+    return place if place.is_dir() else place.parent
