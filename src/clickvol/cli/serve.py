@@ -1,0 +1,116 @@
+"""`clickvol serve`: clicks over HTTP, for the viewer in a browser, scripts, 3D Slicer and OHIF."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+TOKEN_VARIABLE = "CLICKVOL_TOKEN"
+
+
+def serve(
+    *,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Scans under it may be opened by path; else uploads only."
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; another than loopback needs a token."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Holds the token; or set {TOKEN_VARIABLE}."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further name of this server in browsers; repeatable."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    max_upload_mb: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Largest upload.")
+    ] = 2048,
+    max_voxels: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")
+    ] = 1 << 29,
+    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Open at one time.")] = 16,
+    lease_minutes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="A session unused so long ends.")
+    ] = 30,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk."
+        ),
+    ] = 4096,
+    state_folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
+) -> None:
+    """Serve clicks, masks and the viewer.
+
+    Research use only, not a medical device. Listens on this machine alone unless --host says otherwise.
+    """
+    from clickvol.server.running import check_installed, log_to_stderr, run_server
+    from clickvol.server.settings import ServerSettings, default_state_folder, is_loopback_name
+
+    check_installed()
+    token = _token(token_file)
+    is_made = token is None and not is_loopback_name(host)
+    settings = ServerSettings(
+        state_folder=(state_folder or default_state_folder()).absolute(),
+        root=None if root is None else root.resolve(),
+        host=host,
+        port=port,
+        token=secrets.token_urlsafe(32) if is_made else token,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(origin.rstrip("/") for origin in allow_origin or ()),
+        max_upload_mb=max_upload_mb,
+        max_voxels=max_voxels,
+        max_sessions=sessions,
+        lease_seconds=60 * lease_minutes,
+        memory_mb=memory_mb,
+    )
+
+    def say_where(address: str) -> None:
+        # The fragment never leaves the browser, so that the token is in no log on the way.
+        typer.echo(f"{address}#token={settings.token}" if is_made else address)
+        typer.echo("Research use only, not a medical device. Ctrl-C ends it.", err=True)
+
+    if not quiet:
+        log_to_stderr()
+    run_server(settings, model=model, device=device, on_ready=say_where)
+
+
+def _token(path: Path | None) -> str | None:
+    """Return the token of the file or of the environment; None where there is none.
+
+    Raises:
+        ConfigError: when the file cannot be read.
+    """
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    from clickvol.errors import ConfigError
+
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        msg = f"cannot read a token from {path}; give a text file with one line of ASCII characters"
+        raise ConfigError(msg) from error

@@ -1,0 +1,40 @@
+"""NRRD without compression: what OHIF's extension for MONAI Label can read. Torch-free."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.geometry.grid import VolumeGrid
+
+_TYPES = {"uint8": "uchar", "uint16": "ushort"}
+
+# RAS to LPS: x and y change sign.
+_TO_LPS = np.array([[-1.0], [-1.0], [1.0]])
+
+
+def raw_nrrd(array: NDArray[np.uint8] | NDArray[np.uint16], grid: VolumeGrid) -> bytes:
+    """Return a label map as the bytes of a NRRD file (format 4 of Teem's definition), in LPS as ITK writes it.
+
+    Args:
+        array: (D, H, W) uint8 or uint16.
+        grid: where its voxels lie; may be sheared.
+    """
+    affine = _TO_LPS * grid.affine_ijk_ras_mm[:3]
+    d, h, w = array.shape
+    header = (
+        "NRRD0004",
+        f"type: {_TYPES[array.dtype.name]}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {w} {h} {d}",
+        f"space directions: {' '.join(_vector(affine[:, axis]) for axis in range(3))}",
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: raw",
+        f"space origin: {_vector(affine[:, 3])}",
+    )
+    text = "\n".join(header) + "\n\n"
+    return text.encode("ascii") + array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+def _vector(values: NDArray[np.float64]) -> str:
+    return f"({','.join(repr(float(v)) for v in values)})"

@@ -1,0 +1,149 @@
+"""What a server may be asked for, by whom, and where it keeps its sessions. Torch-free."""
+
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clickvol.errors import ConfigError
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+
+_MEBI = 1 << 20
+
+MIN_TOKEN_LENGTH = 16
+"""Shorter tokens are refused; 16 random characters of base 64 are 96 bits. Chosen, not from a standard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How a server is set up.
+
+    Attributes:
+        state_folder: where sessions are kept, so that they survive the process.
+        root: scans under this folder may be opened by path; None: uploads only.
+        start_path: what the viewer opens at once, under the root; None: nothing.
+        start_series: which DICOM series of it, where there are several.
+        host: address to listen on.
+        port: 0 takes a free one.
+        token: every call must carry it; None: none is asked for, on loopback only.
+        allowed_hosts: further names in the address line under which browsers reach the server.
+        allowed_origins: web pages of other servers (an OHIF viewer) that may call, "https://host:port".
+        max_upload_mb: of one request, MiB.
+        max_voxels: of one scan, after unpacking.
+        max_sessions: open at one time.
+        lease_seconds: a session that nothing asks for so long ends.
+        memory_mb: for scans, features and history of all sessions, MiB; above it, the session used least
+            recently waits on disk.
+        max_waiting: requests that may wait for the model; further ones are told to come again.
+        keep_log_days: how long click logs of ended sessions stay.
+
+    Raises:
+        ConfigError: when the settings contradict each other or are out of range.
+    """
+
+    state_folder: Path
+    root: Path | None = None
+    start_path: Path | None = None
+    start_series: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    max_upload_mb: int = 2048
+    max_voxels: int = 1 << 29
+    max_sessions: int = 16
+    lease_seconds: int = 1800
+    memory_mb: int = 4096
+    max_waiting: int = 32
+    keep_log_days: int = 30
+
+    def __post_init__(self) -> None:
+        if not self.is_loopback and self.token is None:
+            msg = f"a server on {self.host} can be reached by others and needs a token; give one"
+            raise ConfigError(msg)
+        if self.token is not None and (
+            len(self.token) < MIN_TOKEN_LENGTH or not self.token.isascii() or " " in self.token
+        ):
+            msg = (
+                f"the token is too short or not plain; give at least {MIN_TOKEN_LENGTH} ASCII characters "
+                "without spaces"
+            )
+            raise ConfigError(msg)
+        if not 0 <= self.port <= 65535:
+            msg = f"the port is {self.port}; give 0 to 65535"
+            raise ConfigError(msg)
+        positive = ("max_upload_mb", "max_voxels", "max_sessions", "lease_seconds", "memory_mb")
+        for name in (*positive, "max_waiting", "keep_log_days"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; give at least 1"
+                raise ConfigError(msg)
+        if self.root is not None and not self.root.is_dir():
+            msg = f"the root {self.root} is not a folder; give the folder that holds the scans"
+            raise ConfigError(msg)
+        if self.start_path is not None and self.root is None:
+            msg = "a scan to start with lies under a root; give the root too"
+            raise ConfigError(msg)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach the server."""
+        return is_loopback_name(self.host)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest body of a request with a file."""
+        return self.max_upload_mb * _MEBI
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of all sessions."""
+        return self.memory_mb * _MEBI
+
+
+def is_loopback_name(host: str) -> bool:
+    """Tell whether a host is this machine's loopback, by name or by address (127.0.0.0/8, ::1)."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def default_state_folder() -> Path:
+    """Return where sessions are kept if nothing else is said.
+
+    Raises:
+        ConfigError: when this user has no home folder.
+    """
+    try:
+        return state_folder_for(os.environ, platform=sys.platform)
+    except RuntimeError as error:
+        msg = "this user has no home folder to keep sessions in; give one with --state-folder"
+        raise ConfigError(msg) from error
+
+
+def state_folder_for(environment: Mapping[str, str], *, platform: str) -> Path:
+    """Return the folder for sessions of an environment.
+
+    Args:
+        environment: variables, for the usual place of user data of the system (on Linux that of the XDG base
+            directory specification, which ignores a relative path).
+        platform: as `sys.platform`.
+
+    Raises:
+        RuntimeError: when the place depends on the user's home and there is none.
+    """
+    if platform == "win32":
+        local = environment.get("LOCALAPPDATA", "")
+        base = Path(local) if local else Path.home() / "AppData" / "Local"
+    elif platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        xdg = Path(environment.get("XDG_DATA_HOME", ""))
+        base = xdg if xdg.is_absolute() else Path.home() / ".local" / "share"
+    return base / "clickvol" / "sessions"

@@ -1,0 +1,207 @@
+"""What travels between server and client, as pydantic models: the same for both sides. Torch-free.
+
+Positions are in millimetres RAS, voxel indices (i, j, k) of the file as stored, volumes in millilitres.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clickvol.volumes.volume import Modality
+
+Triple = tuple[float, float, float]
+ExportFormat = Literal["nifti", "nrrd", "dicom-seg", "rtstruct"]
+
+RESEARCH_USE = "research use, not a medical device"
+
+_MAX_PATH_LENGTH = 4096
+_MAX_NAME_LENGTH = 64
+_MAX_OBJECTS = 255  # a label map of bytes holds no more
+
+ObjectId = Annotated[int, Field(ge=1, le=_MAX_OBJECTS)]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class OpenUploadIn(_In):
+    """What may be said of an uploaded scan."""
+
+    series: str | None = Field(default=None, min_length=1, max_length=64)
+    modality: Literal["CT", "MR", "PT"] | None = None
+
+
+class OpenPathIn(OpenUploadIn):
+    """A scan under the allowed root: relative to it, or absolute."""
+
+    path: str = Field(min_length=1, max_length=_MAX_PATH_LENGTH)
+
+
+class ClickIn(_In):
+    """One click: mm in RAS or LPS, or a voxel of the file."""
+
+    position: Triple
+    space: Literal["ras", "lps", "ijk"] = "ras"
+    positive: bool = True
+    object_id: ObjectId = 1
+
+
+class NewObjectIn(_In):
+    """A further object."""
+
+    name: str = Field(default="", max_length=_MAX_NAME_LENGTH)
+
+
+class ObjectChangeIn(_In):
+    """What of an object is to change."""
+
+    frozen: bool
+
+
+class ResumeIn(_In):
+    """One of the logs that were offered when the session was opened."""
+
+    log: str = Field(min_length=1, max_length=128)
+
+
+class ClickOut(_Out):
+    """A click of an object."""
+
+    ras_mm: Triple
+    positive: bool
+
+
+class ObjectOut(_Out):
+    """An object of a session."""
+
+    id: int
+    name: str
+    frozen: bool
+    volume_ml: float
+    num_voxels: int
+    clicks: list[ClickOut]
+
+
+class StateOut(_Out):
+    """Where a session stands. The revision grows with every change."""
+
+    revision: int
+    objects: list[ObjectOut]
+    can_undo: bool
+    can_redo: bool
+
+
+class StatusOut(StateOut):
+    """Where a session stands, and whether it computes."""
+
+    busy: bool
+
+
+class ChangedOut(_Out):
+    """The state after a change."""
+
+    state: StateOut
+
+
+class AnswerOut(_Out):
+    """What came of a click."""
+
+    object_id: int
+    num_voxels: int
+    volume_ml: float
+    seconds: float
+    warnings: list[str]
+
+
+class ClickedOut(ChangedOut):
+    """The state after a click, and what came of it."""
+
+    answer: AnswerOut
+
+
+class AddedOut(ChangedOut):
+    """The state with a further object, and its id."""
+
+    object_id: int
+
+
+class ExtentOut(_Out):
+    """Smallest and largest RAS mm of any voxel centre."""
+
+    low: Triple
+    high: Triple
+
+
+class ScanOut(_Out):
+    """The scan of a session."""
+
+    shape_ijk: tuple[int, int, int]
+    spacing_ijk_mm: Triple
+    modality: Modality
+    extent_ras_mm: ExtentOut
+    is_dicom: bool
+    notes: list[str]
+
+
+class ResumableOut(_Out):
+    """An earlier session on the same scan."""
+
+    log: str
+    num_clicks: int
+    last_time: str
+
+
+class LeaseOut(_Out):
+    """How long a session lives without being asked for."""
+
+    lease_seconds: int
+
+
+class OpenedOut(LeaseOut):
+    """A new session."""
+
+    session_id: str
+    model_id: str
+    scan: ScanOut
+    resumable: list[ResumableOut]
+    state: StateOut
+
+
+class HealthOut(_Out):
+    """Whether the server works, and how much it has to do."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+    sessions: int
+    queue: int
+
+
+class ModelOut(_Out):
+    """The model that answers."""
+
+    id: str
+    title: str
+    method: str
+    modalities: list[str]
+    licence: str
+    notes: list[str]
+    sha256: str
+    use: str = RESEARCH_USE
+
+
+class StartOut(_Out):
+    """What the viewer opens at once."""
+
+    path: str | None
+    version: str
+
+
+class ErrorOut(_Out):
+    """Why a request was turned down, in one line."""
+
+    error: str
