@@ -29,7 +29,7 @@ PATIENT = {
     "PatientAge": "072Y",
     "OtherPatientIDs": "PID-OLD",
     "PatientComments": "lives at Secret Street",
-    "StudyInstanceUID": "1.2.3.1",
+    "StudyInstanceUID": "1.2.999.1",
     "StudyDate": "20230405",
     "StudyTime": "101112",
     "StudyID": "S77",
@@ -43,7 +43,7 @@ PATIENT = {
     "ManufacturerModelName": "Scanner 3000",
     "DeviceSerialNumber": "SN-12345",
     "SoftwareVersions": "7.1",
-    "SeriesInstanceUID": "1.2.3.4",
+    "SeriesInstanceUID": "1.2.999.4",
     "SeriesNumber": 5,
     "SeriesDescription": "abdomen",
     "SeriesDate": "20230405",
@@ -51,7 +51,7 @@ PATIENT = {
     "AcquisitionTime": "101213",
     "ContentDate": "20230405",
     "ContentTime": "101214",
-    "FrameOfReferenceUID": "1.2.3.5",
+    "FrameOfReferenceUID": "1.2.999.5",
     "PositionReferenceIndicator": "",
     "Modality": "CT",
 }
@@ -63,7 +63,7 @@ def pixels_of(shape_dhw):
 
 
 def slice_uid(index):
-    return f"1.2.3.6.{index + 1}"
+    return f"1.2.999.6.{index + 1}"
 
 
 def make_file(pixels, sop_class, uid, **tags):
@@ -124,7 +124,7 @@ def write_enhanced(folder, kind="axial", shape_dhw=(5, 7, 6)):
     folder.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(4).permutation(shape_dhw[0]).tolist()
     dataset = make_file(
-        pixels_of(shape_dhw)[order], ENHANCED_CT, "1.2.3.7", NumberOfFrames=len(order)
+        pixels_of(shape_dhw)[order], ENHANCED_CT, "1.2.999.7", NumberOfFrames=len(order)
     )
     shared, measures, orientation, values = Dataset(), Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = list(SPACING_HW_MM), GAP_MM

@@ -195,7 +195,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path, monkeypatch):
 def test_several_multi_frame_files_cannot_be_referred_to(tmp_path):
     folder = write_enhanced(tmp_path / "ct")
     second = pydicom.dcmread(folder / "enhanced")
-    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = "1.2.3.8"
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = "1.2.999.8"
     for item in second.PerFrameFunctionalGroupsSequence:
         item.PlanePositionSequence[0].ImagePositionPatient[2] += 15
     second.save_as(folder / "more", enforce_file_format=True)

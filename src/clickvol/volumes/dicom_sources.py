@@ -137,6 +137,24 @@ class SourceImages:
             raise OutputError(msg)
 
 
+def check_is_series(path: str | Path) -> Path:
+    """Return the path of a scan if it may hold DICOM images; they are not looked at.
+
+    Args:
+        path: of the scan; "" for one that came from nowhere.
+
+    Raises:
+        OutputError: for anything but a folder or a .zip.
+    """
+    if str(path) and (Path(path).is_dir() or Path(path).suffix.lower() == ".zip"):
+        return Path(path)
+    msg = (
+        f"{path or 'the scan'} is not a DICOM series, and a mask as DICOM refers to its images; give a folder "
+        "or .zip of DICOM files, or write .nii.gz"
+    )
+    raise OutputError(msg)
+
+
 def read_source_images(
     path: str | Path, *, series: str | None = None, grid: VolumeGrid | None = None
 ) -> SourceImages:
@@ -151,13 +169,7 @@ def read_source_images(
         OutputError: when there is no such series, or nothing says what study it belongs to.
         UnreadableVolumeError, DicomSeriesError, BadGeometryError: as `read_volume`.
     """
-    path = Path(path)
-    if not path.is_dir() and path.suffix.lower() != ".zip":
-        msg = (
-            f"{path} is not a DICOM series, and a mask as DICOM refers to its images; give a folder or .zip of "
-            "DICOM files, or write .nii.gz"
-        )
-        raise OutputError(msg)
+    path = check_is_series(path)
     with opened_dicom(path) as folder:
         groups: dict[str, list[ImageFile]] = {}
         for file in find_images(folder):

@@ -137,12 +137,18 @@ def write_volume(
             write_itk(array, grid, temporary)
 
 
-def check_output_path(path: str | Path, scan_source: str | Path | None = None) -> Path:
+def check_output_path(
+    path: str | Path,
+    scan_source: str | Path | None = None,
+    *,
+    suffixes: tuple[str, ...] = WRITABLE_SUFFIXES,
+) -> Path:
     """Tell before any computing whether a mask can be written here.
 
     Args:
         path: where the mask is to go. An existing file would be overwritten.
         scan_source: the scan that must not be overwritten, however the two paths are spelled.
+        suffixes: those of the format, in lower case.
 
     Returns:
         The path.
@@ -153,20 +159,22 @@ def check_output_path(path: str | Path, scan_source: str | Path | None = None) -
     """
     path = Path(path)
     try:
-        return _check_output_path(path, scan_source)
+        return _check_output_path(path, scan_source, suffixes)
     except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
         msg = f"{str(path)!r} cannot be the name of a file; choose another"
         raise OutputError(msg) from error
 
 
-def _check_output_path(path: Path, scan_source: str | Path | None) -> Path:
+def _check_output_path(
+    path: Path, scan_source: str | Path | None, suffixes: tuple[str, ...]
+) -> Path:
     if path.is_dir():
         msg = f"{path} is a folder; give the name of a file in it, such as {path / 'mask.nii.gz'}"
         raise OutputError(msg)
-    if _suffix(path, WRITABLE_SUFFIXES) is None:
+    if _suffix(path, suffixes) is None:
         msg = (
             f"cannot tell from {path.name!r} which format to write; the supported suffixes are "
-            f"{', '.join(WRITABLE_SUFFIXES)}"
+            f"{', '.join(suffixes)}"
         )
         raise OutputError(msg)
     parent = Path(os.path.realpath(path)).parent
