@@ -1,6 +1,7 @@
 """How errors are answered: always `{"error": "one line"}`, with the status that fits."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,11 +32,12 @@ _ROUTING_MISTAKES = {
 
 def answer_errors(app: FastAPI, settings: ServerSettings) -> None:
     """Let an app answer errors in the one form, without the names of the server's own folders."""
-    own = [f"{settings.state_folder}/"] + ([] if settings.root is None else [f"{settings.root}/"])
+    own = [rf"{re.escape(str(settings.state_folder))}/(open/[0-9a-f]+/)?"]
+    own += [] if settings.root is None else [rf"{re.escape(str(settings.root))}/"]
+    own_folders = re.compile("|".join(own))
 
     def answer(status: int, message: str, retry_after_seconds: int | None = None) -> JSONResponse:
-        for folder in own:
-            message = message.replace(folder, "")
+        message = own_folders.sub("", message)
         headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
         return JSONResponse({"error": " ".join(message.split())}, status, headers)
 

@@ -9,6 +9,7 @@ from clickvol.errors import (
     ConfigError,
     DeviceError,
     OutputError,
+    ScanTooLargeError,
     UnreadableVolumeError,
 )
 
@@ -19,6 +20,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STATUS_BY_CLASS: tuple[tuple[type[ClickvolError], int], ...] = (
     (CancelledError, 409),
     (ClickError, 422),
+    (ScanTooLargeError, 413),
     (UnreadableVolumeError, 422),
     (ConfigError, 422),
     (DeviceError, 503),

@@ -76,6 +76,7 @@ def run_server(
         access_log=False,  # it would hold paths; the middleware keeps a log of its own
         log_config=None,
         log_level="critical",  # unexpected errors are logged by the middleware, without their words
+        ws="none",
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -1,0 +1,217 @@
+import logging
+
+import pytest
+
+TOKEN = "a-token-of-24-characters"
+HEALTH = "/api/health"
+
+
+def ask(client, method="GET", path=HEALTH, **headers):
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.request(method, path, headers=names)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("LocalHost:1", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 403),
+        ("evil.example:8000", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("192.168.1.7", 403),
+        ("", 403),
+        ("127.0.0.1:80:80", 403),
+        ("[::1", 403),
+        ("localhost@evil.example", 403),
+    ],
+)
+def test_only_known_names_are_answered(client, host, status):
+    assert ask(client, host=host).status_code == status
+
+
+def test_another_name_can_be_allowed(make_client):
+    client = make_client(allowed_hosts=("scans.hospital.example",))
+    assert ask(client, host="scans.hospital.example:80").status_code == 200
+
+
+def test_a_server_for_others_is_known_by_its_number(make_client):
+    client = make_client(host="0.0.0.0", token=TOKEN)
+    known = {"authorization": f"Bearer {TOKEN}"}
+    assert ask(client, host="192.168.1.7:8000", **known).status_code == 200
+    assert ask(client, host="evil.example", **known).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 404),
+        ({"origin": "http://127.0.0.1:8000"}, 404),
+        ({"origin": "http://127.0.0.1:8001"}, 403),
+        ({"origin": "http://localhost:8000"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://[bad"}, 403),
+        ({"sec_fetch_site": "same-origin"}, 404),
+        ({"sec_fetch_site": "none"}, 404),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "same-site"}, 403),
+        ({"sec_fetch_site": "same-origin", "origin": "https://evil.example"}, 403),
+    ],
+)
+def test_pages_of_other_sites_cannot_change_anything(client, headers, status):
+    """404 is the route's own answer: there is no such session."""
+    reply = ask(client, "POST", "/api/sessions/none/undo", **headers)
+    assert reply.status_code == status
+
+
+def test_pages_of_other_sites_cannot_read(client):
+    assert ask(client, sec_fetch_site="cross-site").status_code == 403
+    assert ask(client, sec_fetch_site="cross-site", sec_fetch_mode="navigate").status_code == 403
+    assert "access-control-allow-origin" not in ask(client, origin="https://evil.example").headers
+
+
+def test_a_link_to_the_viewer_may_be_followed(client):
+    visit = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert ask(client, path="/", **visit).status_code == 200
+    assert ask(client, "POST", "/", **visit).status_code == 403
+
+
+def test_an_allowed_page_may_call(make_client):
+    page = "https://ohif.hospital.example"
+    client = make_client(allowed_origins=(page,))
+    asked = {"origin": page, "access_control_request_method": "POST"}
+    preflight = ask(client, "OPTIONS", "/infer/random", **asked)
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == page
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    reply = ask(client, "GET", "/info/", origin=page, sec_fetch_site="cross-site")
+    assert reply.status_code == 200
+    assert reply.headers["access-control-allow-origin"] == page
+    assert (
+        ask(client, "OPTIONS", "/info/", **{**asked, "origin": "https://evil.example"}).headers.get(
+            "access-control-allow-origin"
+        )
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "",
+        "Bearer",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer é",
+    ],
+)
+def test_a_wrong_token_is_refused(make_client, given):
+    client = make_client(token=TOKEN)
+    headers = {} if given is None else {"authorization": given.encode()}
+    for path in (HEALTH, "/openapi.json", "/info/", "/nothing", "/api/sessions/x"):
+        reply = client.get(path, headers=headers)
+        assert reply.status_code == 401, path
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert set(reply.json()) == {"error"}
+
+
+def test_the_token_lets_in_but_not_from_the_address(make_client):
+    client = make_client(token=TOKEN)
+    assert ask(client, authorization=f"Bearer {TOKEN}").status_code == 200
+    assert ask(client, authorization=f"bearer {TOKEN}").status_code == 200
+    assert ask(client, path=f"{HEALTH}?token={TOKEN}").status_code == 401
+
+
+def test_the_page_itself_comes_before_the_token(make_client):
+    client = make_client(token=TOKEN)
+    assert client.get("/").status_code == 200
+    assert client.get("/viewer/app.js").headers["content-type"].startswith("text/javascript")
+    assert client.get("/viewer/../server/app.py").status_code in (401, 404)
+    assert client.get("/viewer/%2e%2e/server/app.py").status_code == 404
+
+
+def test_every_answer_carries_the_headers(client):
+    for path in ("/", "/viewer/app.js", HEALTH, "/nothing", "/api/sessions/x"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert "cache-control" in headers
+    assert client.get(HEALTH).headers["cache-control"] == "no-store"
+    assert ask(client, host="evil.example").headers["x-frame-options"] == "DENY"
+
+
+def test_a_body_that_says_it_is_too_long_is_not_read(make_client):
+    client = make_client(max_upload_mb=1)
+    file = {"scan": ("a.nii", b"\0" * (1 << 20))}
+    assert client.post("/api/sessions", files=file).status_code == 413
+    reply = client.post("/api/sessions", content=b"x", headers={"content-length": "9" * 5000})
+    assert reply.status_code == 413
+    reply = client.post("/api/sessions", content=b"x", headers={"content-length": "-1"})
+    assert reply.status_code == 400
+
+
+def test_a_body_that_does_not_say_is_counted(make_client, tmp_path):
+    client = make_client(max_upload_mb=1)
+
+    def endless():
+        yield b'--b\r\nContent-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\n'
+        for _ in range(40):
+            yield b"\0" * (1 << 16)
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    reply = client.post("/api/sessions", content=endless(), headers=headers)
+    assert reply.status_code == 413
+    assert reply.json()["error"].startswith("the request is longer than the 1 MiB")
+    assert list((tmp_path / "state" / "open").iterdir()) == []
+
+
+def test_json_may_not_be_long_at_all(client):
+    reply = client.post("/api/sessions", content=b'{"path": "' + b"x" * (1 << 18) + b'"}')
+    assert reply.status_code == 413
+
+
+def test_the_log_names_nobody(client, caplog, root, inside_ras_mm):
+    (root / "scan.nii.gz").rename(root / "Meier_Hans_1961.nii.gz")
+    with caplog.at_level(logging.DEBUG):
+        opened = client.post("/api/sessions", json={"path": "Meier_Hans_1961.nii.gz"})
+        url = f"/api/sessions/{opened.json()['session_id']}"
+        client.post(f"{url}/clicks", json={"position": inside_ras_mm})
+        client.post("/api/sessions", json={"path": "Meier_not_there.nii.gz"})
+        client.get("/datastore/image?image=Meier")
+        client.get("/Meier")
+    text = "\n".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("clickvol")
+    )
+    assert "POST /api/sessions 201" in text
+    assert "POST /api/sessions/{session_id}/clicks 200" in text
+    assert "GET /datastore/image 404" in text
+    assert "GET - 404" in text
+    assert "Meier" not in text
+    assert opened.json()["session_id"] not in text
+    assert str(root) not in text
+
+
+def test_an_unexpected_error_tells_nothing(client, caplog, monkeypatch):
+    def broken(*_):
+        msg = "/home/meier/scan of Meier"
+        raise KeyError(msg)
+
+    monkeypatch.setattr("clickvol.server.image_store.os.walk", broken)
+    reply = client.get("/datastore/")
+    assert reply.status_code == 500
+    assert reply.json() == {
+        "error": "the server made a mistake; try again, and tell its owner if it stays"
+    }
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert "unexpected KeyError at" in text
+    assert "Meier" not in text
+    assert all(record.exc_info is None for record in caplog.records)
