@@ -9,13 +9,15 @@ import typer
 Space = Literal["ijk", "ras", "lps"]
 ScanModality = Literal["CT", "MR", "PT"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+DicomKind = Literal["seg", "rtstruct"]
+Tilt = Literal["keep", "refuse", "resample"]
 
 
 _ScanPath = Annotated[
     Path,
     typer.Argument(
         metavar="SCAN",
-        help="A .nii, .nii.gz, .nrrd or .mha file, or a folder with one DICOM series.",
+        help="A .nii, .nii.gz, .nrrd or .mha file, or a folder or .zip with one DICOM series.",
     ),
 ]
 _ClickTexts = Annotated[
@@ -36,7 +38,10 @@ _MaskPath = Annotated[
         "--output",
         "-o",
         metavar="MASK",
-        help="Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nrrd or .mha.",
+        help=(
+            "Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nrrd or .mha; for a "
+            "DICOM scan also .dcm."
+        ),
     ),
 ]
 _SpaceName = Annotated[
@@ -70,6 +75,26 @@ _PreviewPath = Annotated[
     Path | None,
     typer.Option(metavar="FILE.png", help="Also draw three planes through the click."),
 ]
+_DicomKind = Annotated[
+    DicomKind | None,
+    typer.Option("--dicom", help="What a .dcm mask is; a segmentation (seg) when not given."),
+]
+_Deidentify = Annotated[
+    bool,
+    typer.Option(
+        "--deidentify",
+        help=(
+            "Leave patient, dates and places out of a .dcm mask, and rename the scan it refers "
+            "to. Other formats never hold them."
+        ),
+    ),
+]
+_GantryTilt = Annotated[
+    Tilt,
+    typer.Option(
+        help="A DICOM series of a tilted gantry: keep its sheared grid, refuse or resample it."
+    ),
+]
 _AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
 ]
@@ -90,6 +115,9 @@ def segment(
     device: _DeviceName = "auto",
     probability: _ProbabilityPath = None,
     preview: _PreviewPath = None,
+    dicom: _DicomKind = None,
+    deidentify: _Deidentify = False,
+    gantry_tilt: _GantryTilt = "keep",
     as_json: _AsJson = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -114,6 +142,9 @@ def segment(
         organ_mask=organ_mask,
         probability=probability,
         preview=preview,
+        dicom=dicom,
+        deidentify=deidentify,
+        gantry_tilt=gantry_tilt,
     )
     with show_stages(quiet=quiet) as on_stage:
         result = run_scan_job(job, on_stage=on_stage)

@@ -6,14 +6,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clickvol.errors import ClickError, OutputError
+from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.prompts.click import Click
 from clickvol.volumes.atomic import atomic_path
-from clickvol.volumes.formats import check_output_path, read_volume, write_mask, write_volume
+from clickvol.volumes.dicom_sources import read_source_images
+from clickvol.volumes.export import ExportFormat, check_export, export_masks
+from clickvol.volumes.formats import (
+    WRITABLE_SUFFIXES,
+    check_output_path,
+    read_volume,
+    write_mask,
+    write_volume,
+)
+from clickvol.volumes.gantry_tilt import GantryTilt
+from clickvol.volumes.labelled_mask import LabelledMask
 from clickvol.volumes.pictures import check_picture_output
 from clickvol.volumes.volume import Modality, Volume
 
@@ -29,7 +39,7 @@ class ScanJob:
     Attributes:
         scan: a file, or a folder with DICOM files.
         clicks: at least one inside the object; an automatic model needs none.
-        mask: file for the mask; the suffix chooses the format.
+        mask: file for the mask; the suffix chooses the format. A .dcm refers to the images of a DICOM scan.
         series: which DICOM series of the folder.
         volume_index: which volume of a 4D file, from 0.
         modality: what the scan is, where the file does not say it or says it wrongly.
@@ -38,6 +48,12 @@ class ScanJob:
         organ_mask: file with the organ above 0, for a model that takes one; None for none.
         probability: file for the probabilities, float32; None for no file.
         preview: PNG file for the picture; None for no file.
+        dicom: what a .dcm mask is, a Segmentation or an RT Structure Set; None for a Segmentation.
+        deidentify: a .dcm mask names neither patient nor scan; other formats never do.
+        gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
+
+    Raises:
+        ConfigError: on construction, for `dicom` with a mask that is no .dcm.
     """
 
     scan: Path
@@ -51,6 +67,21 @@ class ScanJob:
     organ_mask: Path | None = None
     probability: Path | None = None
     preview: Path | None = None
+    dicom: Literal["seg", "rtstruct"] | None = None
+    deidentify: bool = False
+    gantry_tilt: GantryTilt = "keep"
+
+    def __post_init__(self) -> None:
+        if self.dicom is not None and self.dicom_format is None:
+            msg = f"a mask as DICOM {self.dicom} ends in .dcm, not {self.mask.name!r}; rename one or the other"
+            raise ConfigError(msg)
+
+    @property
+    def dicom_format(self) -> ExportFormat | None:
+        """Which DICOM format the mask is written in; None for the other formats."""
+        if self.mask.suffix.lower() != ".dcm":
+            return None
+        return "rtstruct" if self.dicom == "rtstruct" else "dicom-seg"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,10 +128,18 @@ def run_scan_job(
     clock = _Stages(on_stage)
     _check_outputs(job)
     model_name = job.model or DEFAULT_MODEL_ID
-    needs_click = not read_card(model_name).is_automatic
+    card = read_card(model_name)
     with clock.stage("read", f"reading {job.scan}"):
-        volume = read_volume(job.scan, series=job.series, volume_index=job.volume_index)
-        _check_clicks(job, volume, needs_click=needs_click)
+        volume = read_volume(
+            job.scan,
+            series=job.series,
+            volume_index=job.volume_index,
+            gantry_tilt=job.gantry_tilt,
+        )
+        _check_clicks(job, volume, needs_click=not card.is_automatic)
+        if job.dicom_format is not None:
+            images = read_source_images(job.scan, series=job.series, grid=volume.grid)
+            images.check_grid(volume.grid)
         organ_mask = None if job.organ_mask is None else read_volume(job.organ_mask)
     with clock.stage("load_model", f"loading {model_name}"):
         from clickvol.inference.predict import segment
@@ -116,7 +155,7 @@ def run_scan_job(
         where = "at the click" if job.clicks else "in the scan"
         warnings.append(f"nothing was found {where}; the mask is empty")
     with clock.stage("write", f"writing {job.mask}"):
-        _write(job, volume, segmentation)
+        _write(job, volume, segmentation, model_version=f"sha256 {card.sha256[:12]}")
     return ScanJobResult(job, volume, segmentation, tuple(warnings), clock.finish())
 
 
@@ -141,10 +180,13 @@ class _Stages:
 
 def _check_outputs(job: ScanJob) -> None:
     outputs = [job.mask] if job.probability is None else [job.mask, job.probability]
+    inputs = [job.scan] if job.organ_mask is None else [job.scan, job.organ_mask]
+    if job.dicom_format is not None:
+        check_export(job.mask, job.scan, job.dicom_format)
     for path in outputs:
-        check_output_path(path, job.scan)
-        if job.organ_mask is not None:
-            check_output_path(path, job.organ_mask)
+        is_dicom = job.dicom_format is not None and path == job.mask
+        for given in inputs:
+            check_output_path(path, given, suffixes=(".dcm",) if is_dicom else WRITABLE_SUFFIXES)
     if job.preview is not None:
         outputs.append(check_picture_output(job.preview, [job.scan]))
     places = [os.path.realpath(path) for path in outputs]
@@ -167,14 +209,18 @@ def _check_clicks(job: ScanJob, volume: Volume, *, needs_click: bool) -> None:
         raise ClickError(msg)
 
 
-def _write(job: ScanJob, volume: Volume, segmentation: "Segmentation") -> None:
+def _write(
+    job: ScanJob, volume: Volume, segmentation: "Segmentation", *, model_version: str
+) -> None:
     """Write every file under a temporary name, and only then move them all into place.
 
     The mask is moved last: where it is, the others are.
     """
     mask = segmentation.mask
     with contextlib.ExitStack() as files:
-        write_mask(mask, files.enter_context(_temporary(job.mask)))
+        _write_mask(
+            job, volume, segmentation, files.enter_context(_temporary(job.mask)), model_version
+        )
         if job.probability is not None:
             probability = segmentation.probability().astype(np.float32, copy=False)
             place = files.enter_context(_temporary(job.probability))
@@ -190,6 +236,29 @@ def _write(job: ScanJob, volume: Volume, segmentation: "Segmentation") -> None:
                 volume, mask.array, job.clicks, modality=segmentation.modality, caption=caption
             )
             picture.save(files.enter_context(_temporary(job.preview)), format="PNG")
+
+
+def _write_mask(
+    job: ScanJob, volume: Volume, segmentation: "Segmentation", path: Path, model_version: str
+) -> None:
+    if job.dicom_format is None:
+        write_mask(segmentation.mask, path)
+        return
+    labelled = LabelledMask(
+        name="tumour",
+        mask=segmentation.mask,
+        model_id=segmentation.model_id,
+        model_version=model_version,
+        made_by="model with clicks" if job.clicks else "model",
+    )
+    export_masks(
+        [labelled],
+        volume,
+        path,
+        file_format=job.dicom_format,
+        deidentify=job.deidentify,
+        series=job.series,
+    )
 
 
 def _temporary(path: Path) -> contextlib.AbstractContextManager[Path]:
