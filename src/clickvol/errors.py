@@ -36,6 +36,10 @@ class OutputError(ClickvolError):
     """A file that cannot be written where or how it was asked for."""
 
 
+class BatchError(ClickvolError):
+    """A batch in which rows failed; every other row is done."""
+
+
 class ModelNotFoundError(ClickvolError):
     """A model id or path that names nothing."""
 

@@ -1,8 +1,8 @@
 import pytest
 
-from clickvol.prompts.click_text import parse_click, parse_clicks
 from clickvol.errors import ClickError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.prompts.click_text import parse_click, parse_clicks
 
 
 @pytest.mark.parametrize(

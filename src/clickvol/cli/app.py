@@ -12,6 +12,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
+from clickvol.cli.batch import batch
 from clickvol.cli.data import data
 from clickvol.cli.demo import demo
 from clickvol.cli.evaluate import evaluate
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(segment_image)
+app.command()(batch)
 app.command()(replay)
 app.command()(demo)
 app.command()(view)

@@ -1,0 +1,88 @@
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from clickvol.cli.batch import parse_options
+from clickvol.errors import ConfigError
+
+
+@pytest.fixture
+def manifest(scan, tiny_model, tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "scan,click,space,output,modality,model\n"
+        f'{scan.name},"20,18,10",ijk,a/first.nii.gz,CT,{tiny_model}\n'
+        f'none.nii.gz,"20,18,10",ijk,second.nii.gz,CT,{tiny_model}\n'
+        f'{scan.name},"10,4,10;2,2,2:-",ras,third.nrrd,CT,{tiny_model}\n'
+    )
+    return path
+
+
+def test_a_batch_writes_what_segment_writes(run, manifest, scan, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = run("batch", manifest, "-o", tmp_path / "out", "--device", "cpu")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: 1 of 3 rows failed; {tmp_path}/out/summary.csv says why, and the same command again tries "
+        "them again\n"
+    )
+    with (tmp_path / "out/summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "failed", "done"]
+    assert "none.nii.gz does not exist" in rows[1]["error"]
+    assert (rows[0]["model"], rows[0]["modality"]) == ("tiny", "CT")
+    alone = run(
+        "segment", scan, "--click", "20,18,10", "-o", tmp_path / "alone.nii.gz", "--model", tiny_model,
+        "--modality", "CT", "--device", "cpu", "--json",
+    )  # fmt: skip
+    expected = nibabel.load(tmp_path / "alone.nii.gz")
+    found = nibabel.load(tmp_path / "out/a/first.nii.gz")
+    assert np.array_equal(found.get_fdata(), expected.get_fdata())
+    assert np.array_equal(found.affine, expected.affine)
+    assert int(rows[0]["voxels"]) == json.loads(alone.out)["voxels"] == found.get_fdata().sum()
+    text = manifest.read_text().replace("none.nii.gz", scan.name).splitlines(keepends=True)
+    manifest.write_text("".join(text[:2]))  # the first row alone, which is done
+    again = run("batch", manifest, "-o", tmp_path / "out")
+    assert again == (0, f"{tmp_path}/out/summary.csv: 1 rows done, 1 of them earlier\n", "")
+    assert run("batch", manifest, "-o", tmp_path / "out", "--quiet").out == ""
+
+
+def test_mistakes_in_words_are_answered_in_a_line(run, manifest, tmp_path):
+    out = tmp_path / "out"
+    for words, message in [
+        (["--shard", "3/2"], "there is no shard 3/2; give 1/2 to 2/2"),
+        (["--shard", "x"], "cannot read the shard 'x'"),
+        (["--workers", "0"], "--workers"),
+        (["--slurm", "gpu", "--slurm-option", "gres"], "cannot use --slurm-option 'gres'"),
+        (["--slurm", "gpu", "--shard", "1/2"], "makes the shards itself"),
+    ]:
+        done = run("batch", manifest, "-o", out, *words)
+        assert (done.code, done.out) == (2, "")
+        assert message in done.err
+        assert done.err.count("\n") == 1
+    done = run("batch", tmp_path / "none.csv", "-o", out)
+    assert (done.code, "cannot read the manifest" in done.err) == (2, True)
+    assert not out.exists()
+
+
+def test_options_of_sbatch():
+    assert parse_options(["gres=gpu:1", "--comment = a=b "]) == {"gres": "gpu:1", "comment": "a=b"}
+    for texts in (["gres"], ["=1"], ["a=1", "a=2"]):
+        with pytest.raises(ConfigError, match="give NAME=VALUE, each name once"):
+            parse_options(texts)
+
+
+def test_slurm_jobs_are_named(run, manifest, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("srun", "sbatch"):
+        (programs / name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    words = ("--slurm", "gpu", "--shards", "2", "--slurm-option", "gres=gpu:1")
+    done = run("batch", manifest, "-o", tmp_path / "out", *words)
+    assert done == (0, "queued 2 jobs: 12_0, 12_1\n", "")
