@@ -9,6 +9,7 @@ from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.errors import ConfigError
 from clickvol.preprocessing.intensity import IntensityScale
 from reference.data_sets import SHAPE_IJK, label_ijk, write_msd, write_nifti
+from reference.dicom_data_set import truth_dhw, write_dicom_data_set
 
 IDS = [f"p_{n}" for n in range(5)]
 SPLITS = [
@@ -134,3 +135,26 @@ def test_an_msd_folder_of_unknown_modality_needs_a_word(tmp_path):
 def test_a_folder_of_neither_kind_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"dataset\.json is missing"):
         read_folder_cases(tmp_path, None, ())
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_labels_as_dicom(tmp_path, prepared):
+    """Segment 2 is the tumour, and everything labelled the organ, although they overlap in the file."""
+    folder = write_dicom_data_set(tmp_path / "set", ["a_1", "a_2"])
+    if prepared:
+        prepare_data_set(
+            PreparationPlan(
+                kind="folder", source=folder, destination=tmp_path / "dst", tumour_label=2,
+                spacing_dhw_mm="native", modality="CT",
+            )
+        )  # fmt: skip
+        folder = tmp_path / "dst"
+    organ, tumour = truth_dhw()
+    cases = read_folder_cases(
+        folder, None, (), "all", tumour_label=2, organs=OrganPlan(source="gt")
+    )
+    assert len(cases) == 2
+    for case in cases:
+        assert case.label.sum() == tumour.sum()
+        assert case.organ.sum() == organ.sum()
+        np.testing.assert_array_equal(case.label, tumour)

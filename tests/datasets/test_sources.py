@@ -5,6 +5,7 @@ import pytest
 from clickvol.datasets.sources import list_source
 from clickvol.errors import ConfigError
 from reference.data_sets import write_msd
+from reference.dicom_data_set import write_dicom_data_set
 
 
 def _touch(folder, *names):
@@ -171,3 +172,20 @@ def test_two_empty_folders_are_refused(tmp_path):
     (tmp_path / "labels").mkdir()
     with pytest.raises(ConfigError, match="holds no case"):
         list_source("folder", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "msd"])
+def test_series_and_labels_as_dicom(tmp_path, kind):
+    listing = list_source(kind, write_dicom_data_set(tmp_path / "set", ["a", "b"]))
+    assert [(c.case_id, c.image.name, c.label.name) for c in listing.cases] == [
+        ("a", "a", "a.dcm"),
+        ("b", "b", "b.dcm"),
+    ]
+    assert listing.rejected == ()
+
+
+def test_a_single_dicom_file_is_no_image(tmp_path):
+    _touch(tmp_path, "images/a.dcm", "images/b.nii", "labels/a.dcm", "labels/b.dcm")
+    listing = list_source("folder", tmp_path)
+    assert _found(listing) == ["b"]
+    assert "has no image" in _reasons(listing)["a"]

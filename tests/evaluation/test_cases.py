@@ -4,6 +4,7 @@ import pytest
 from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
 from clickvol.evaluation.cases import open_data
+from reference.dicom_data_set import truth_dhw, write_dicom_data_set
 from reference.evaluation_sets import SHAPE, block_arrays, write_set
 from reference.prepared_sets import prepared_of, write_case
 
@@ -79,3 +80,16 @@ def test_other_files_are_other_data(folder):
 def test_what_is_no_data_is_refused(folder, words, split, message):
     with pytest.raises(ConfigError, match=message):
         open_data([word.format(folder) for word in words], split=split)
+
+
+def test_scans_and_labels_as_dicom(tmp_path):
+    folder = write_dicom_data_set(tmp_path / "set", ["a_1", "a_2"])
+    (data,) = open_data([str(folder)], split="all")
+    assert [case.case_id for case in data.cases] == ["a_1", "a_2"]
+    for case in data.cases:
+        volume, label = case.read()
+        assert volume.array.dtype == np.int16
+        np.testing.assert_array_equal(label, truth_dhw()[0])
+    next((folder / "images" / "a_1").iterdir()).write_bytes(b"another")
+    (changed,) = open_data([str(folder)], split="all")
+    assert changed.content_hash != data.content_hash

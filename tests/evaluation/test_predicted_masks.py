@@ -5,8 +5,13 @@ from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.contestants import Scan
 from clickvol.evaluation.predicted_masks import PredictedMasks
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.volumes.dicom import read_dicom
+from clickvol.volumes.dicom_seg import write_dicom_seg
 from clickvol.volumes.formats import write_volume
-from clickvol.volumes.volume import Volume
+from clickvol.volumes.labelled_mask import LabelledMask
+from clickvol.volumes.rtstruct import write_rtstruct
+from clickvol.volumes.volume import Mask, Volume
+from reference.dicom_series import write_series
 from reference.evaluation_sets import oblique_grid
 
 GRID = oblique_grid()
@@ -65,3 +70,18 @@ def test_a_missing_mask_is_a_failure_and_a_folder_without_any_is_refused(tmp_pat
     write_volume(mask, GRID, None, tmp_path / "case.nii.gz")
     with pytest.raises(UnreadableVolumeError, match="no mask of other"):
         PredictedMasks(tmp_path).mask_of(scan_of("other"))
+
+
+@pytest.mark.parametrize("write", [write_dicom_seg, write_rtstruct])
+def test_a_mask_as_dicom_is_all_that_it_holds(tmp_path, write):
+    volume = read_dicom(write_series(tmp_path / "ct", "oblique"))
+    arrays = np.zeros((2, *volume.array.shape), np.uint8)
+    arrays[0, 1:3, 2:4, 1:4] = arrays[1, 2, 3:6, 3:5] = 1
+    masks = [LabelledMask(name=f"o{n}", mask=Mask(a, volume.grid)) for n, a in enumerate(arrays)]
+    (tmp_path / "predictions").mkdir()
+    write(masks, tmp_path / "ct", tmp_path / "predictions" / "case.dcm")
+    scan = Scan.blind("data", "case", volume)
+    predicted = PredictedMasks(tmp_path / "predictions")
+    np.testing.assert_array_equal(predicted.mask_of(scan).mask, arrays.any(axis=0))
+    with pytest.raises(UnreadableVolumeError, match="no mask of other"):
+        predicted.mask_of(Scan.blind("data", "other", volume))

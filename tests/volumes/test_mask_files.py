@@ -4,12 +4,17 @@ import gzip
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from clickvol.errors import UnreadableVolumeError
-from clickvol.volumes.formats import write_mask
-from clickvol.volumes.mask_files import read_mask
-from clickvol.volumes.volume import Mask
+from clickvol.volumes.dicom_seg import write_dicom_seg
+from clickvol.volumes.formats import read_volume, write_mask, write_volume
+from clickvol.volumes.labelled_mask import LabelledMask
+from clickvol.volumes.mask_files import read_label, read_mask
+from clickvol.volumes.rtstruct import write_rtstruct
+from clickvol.volumes.volume import Mask, Volume
+from reference.dicom_series import write_series
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -81,3 +86,55 @@ def test_a_4d_file(tmp_path):
     )
     with pytest.raises(UnreadableVolumeError, match="4D"):
         read_mask(tmp_path / "m.nii")
+
+
+@pytest.fixture
+def organ_and_tumour(tmp_path):
+    """A series, and an organ with a tumour in it: the organ has the number 1, the tumour 2."""
+    volume = read_volume(write_series(tmp_path / "ct", "oblique"))
+    organ, tumour = (np.zeros(volume.array.shape, np.uint8) for _ in range(2))
+    organ[1:4, 1:6, 1:5] = 1
+    tumour[2, 3, 2:4] = 1
+    masks = [
+        LabelledMask(name="organ", mask=Mask(organ, volume.grid)),
+        LabelledMask(name="tumour", mask=Mask(tumour, volume.grid)),
+    ]
+    return volume, masks
+
+
+@pytest.mark.parametrize("write", [write_dicom_seg, write_rtstruct])
+def test_a_label_as_dicom_has_the_numbers_of_its_segments(organ_and_tumour, tmp_path, write):
+    volume, masks = organ_and_tumour
+    write(masks, volume.source, tmp_path / "label.dcm")
+    label = read_label(tmp_path / "label.dcm", volume)
+    organ, tumour = (m.mask.array for m in masks)
+    np.testing.assert_array_equal(label.array, np.where(tumour, 2, organ))
+    assert label.grid == volume.grid
+    assert label.source.endswith("label.dcm")
+
+
+def test_roi_numbers_may_be_any(organ_and_tumour, tmp_path):
+    volume, masks = organ_and_tumour
+    write_rtstruct(masks, volume.source, tmp_path / "label.dcm")
+    dataset = pydicom.dcmread(tmp_path / "label.dcm")
+    for number, new in ((0, 700), (1, 30)):
+        dataset.StructureSetROISequence[number].ROINumber = new
+        dataset.ROIContourSequence[number].ReferencedROINumber = new
+    dataset.save_as(tmp_path / "label.dcm")
+    label = read_label(tmp_path / "label.dcm", volume)
+    values, counts = np.unique(label.array, return_counts=True)
+    assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {0: 150, 30: 2, 700: 58}
+
+
+def test_an_empty_label_as_dicom_is_refused(organ_and_tumour, tmp_path):
+    volume, _ = organ_and_tumour
+    nothing = Mask(np.zeros(volume.array.shape, np.uint8), volume.grid)
+    write_dicom_seg([LabelledMask(name="a", mask=nothing)], volume.source, tmp_path / "label.dcm")
+    with pytest.raises(UnreadableVolumeError, match=r"label\.dcm is an empty label"):
+        read_label(tmp_path / "label.dcm", volume)
+
+
+def test_a_label_in_another_format_is_read_like_a_scan(plain_grid, scan_array, tmp_path):
+    write_volume(scan_array, plain_grid, None, tmp_path / "label.nii.gz")
+    scan = Volume(scan_array, plain_grid)
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii.gz", scan).array, scan_array)

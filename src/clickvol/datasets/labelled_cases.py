@@ -25,6 +25,7 @@ from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sources import list_source
 from clickvol.errors import ConfigError
 from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_label
 
 
 def read_folder_cases(
@@ -126,7 +127,7 @@ def _prepared_organ(case: PreparedCase, organs: OrganPlan) -> NDArray[np.uint8] 
     if organs.source == "none":
         return None
     image = read_volume(case.image.path, volume_index=case.volume_index)
-    label = read_volume(case.label.path)
+    label = read_label(case.label.path, image)
     tumour = object_mask(label.array, case.tumour_label)
     organ = read_organ(organs, _record(case), image, label, tumour)
     grid = case.grid()

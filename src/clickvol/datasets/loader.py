@@ -17,6 +17,7 @@ from clickvol.datasets.window_samples import draw_window_sample
 from clickvol.errors import ConfigError
 from clickvol.preprocessing.channels import stand_in_organ
 from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_label
 from clickvol.volumes.phantoms import make_phantom
 from clickvol.volumes.volume import Volume
 
@@ -140,7 +141,8 @@ def read_labelled(
         ConfigError: when label, organ mask and image are not on one grid, or the label does not have the
             value that was asked for.
     """
-    image, label = read_volume(record.image), read_volume(record.label)
+    image = read_volume(record.image)
+    label = read_label(record.label, image)
     check_one_grid(image, label)
     values = label.array.astype(np.float32)
     mask = (values > 0 if tumour_label is None else values == tumour_label).astype(np.uint8)

@@ -55,7 +55,8 @@ def list_msd_cases(folder: Path, modality: Modality) -> list[CaseRecord]:
     cases = []
     for image_name, label_name in read_msd_index(folder).pairs:
         image, label = folder / image_name, folder / label_name
-        if not image.is_file() or not label.is_file():
+        # A folder is a DICOM series.
+        if not image.exists() or not label.exists():
             msg = f"{folder / 'dataset.json'} names {image_name}, but the image or its label is missing"
             raise ConfigError(msg)
         cases.append(CaseRecord(msd_case_id(image), modality, image, label))

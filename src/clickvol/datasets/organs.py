@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from clickvol.datasets.msd import CaseRecord
 from clickvol.errors import ConfigError
 from clickvol.preprocessing.channels import OrganMaskSource, organ_of_label, organ_of_values
-from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_label
 from clickvol.volumes.volume import Volume
 
 
@@ -58,7 +58,7 @@ def read_organ(
         return None
     if plan.source == "gt":
         return organ_of_label(label.array, tumour)
-    organ = read_volume(record.image.parent / plan.path.format(case_id=record.case_id))
+    organ = read_label(record.image.parent / plan.path.format(case_id=record.case_id), image)
     check_one_grid(image, organ)
     return organ_of_values(organ.array)
 

@@ -17,6 +17,7 @@ from clickvol.datasets.splits import PART_NAMES, Split
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_label
 from clickvol.volumes.volume import Volume
 
 MANIFEST_NAME = "prepared.json"
@@ -263,7 +264,7 @@ def read_pair(
 
     Args:
         image_path: file or DICOM folder of the scan.
-        label_path: the same of its label.
+        label_path: the same of its label, or a DICOM Segmentation or RT Structure Set.
         tumour_label: value of the object; None for every value above 0.
         volume_index: which volume of a 4D image.
 
@@ -273,7 +274,7 @@ def read_pair(
     """
     image = read_volume(image_path, volume_index=volume_index)
     try:
-        label = read_volume(label_path)
+        label = read_label(label_path, image)
     except UnreadableVolumeError as error:
         msg = f"the label cannot be used: {error}"
         raise UnreadableVolumeError(msg) from error

@@ -22,6 +22,9 @@ _LABEL_FOLDERS = ("labels", "labelsTr")
 # nnU-Net's raw data: the first channel of an image ends so, its label does not.
 _FIRST_CHANNEL = "_0000"
 
+# A single file of this kind is a Segmentation or an RT Structure Set; a scan is a folder of them.
+_DICOM_MASK_SUFFIX = ".dcm"
+
 
 @dataclass(frozen=True, slots=True)
 class SourceCase:
@@ -30,7 +33,7 @@ class SourceCase:
     Attributes:
         case_id: unique in the data set.
         image: a file, or a folder with a DICOM series.
-        label: the same, on the grid of the image.
+        label: the same, on the grid of the image; or a DICOM Segmentation or RT Structure Set.
     """
 
     case_id: str
@@ -90,7 +93,7 @@ def _list_msd(folder: Path, channel: int) -> Listing:
     for image_name, label_name in index.pairs:
         image, label = folder / image_name, folder / label_name
         case = SourceCase(msd_case_id(image), image, label)
-        missing = [path for path in (image, label) if not path.is_file()]
+        missing = [path for path in (image, label) if not path.exists()]
         if missing:
             reason = f"{missing[0]} is missing, but dataset.json names it"
             rejected.append(RejectedCase(id=case.case_id, reason=reason))
@@ -170,21 +173,21 @@ def _list_folder(folder: Path) -> Listing:
         msg = f"{folder} has no folders images and labels (or imagesTr and labelsTr); make them"
         raise ConfigError(msg)
     labels: dict[str, list[Path]] = {}
-    for stem, path in _scans(label_folder):
+    for stem, path in _scans(label_folder, (*READABLE_SUFFIXES, _DICOM_MASK_SUFFIX)):
         labels.setdefault(stem, []).append(path)
     images: dict[str, list[Path]] = {}
-    for stem, path in _scans(image_folder):
+    for stem, path in _scans(image_folder, READABLE_SUFFIXES):
         case_id = stem if stem in labels else stem.removesuffix(_FIRST_CHANNEL)
         images.setdefault(case_id, []).append(path)
     cases, rejected = _pair(images, labels)
     return Listing(name=folder.resolve().name, cases=tuple(cases), rejected=tuple(rejected))
 
 
-def _scans(folder: Path) -> Iterable[tuple[str, Path]]:
-    """Yield stem and path of every readable file and every folder, sorted by name."""
+def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]]:
+    """Yield stem and path of every file with one of the suffixes and of every folder, sorted by name."""
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
-        suffix = next((s for s in READABLE_SUFFIXES if name.endswith(s)), None)
+        suffix = next((s for s in suffixes if name.endswith(s)), None)
         if path.name.startswith("."):
             continue
         if path.is_dir():

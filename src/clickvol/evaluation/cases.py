@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clickvol.datasets.msd import list_msd_cases, read_msd_index
 from clickvol.datasets.prepared import (
     PreparedCase,
+    file_state,
     is_prepared_set,
     object_mask,
     read_native_case,
@@ -23,6 +24,7 @@ from clickvol.errors import ConfigError
 from clickvol.evaluation.cvpr2025 import list_challenge_cases
 from clickvol.preprocessing.channels import organ_of_label
 from clickvol.volumes.formats import read_volume
+from clickvol.volumes.mask_files import read_label
 from clickvol.volumes.volume import Modality, Volume
 
 WHOLE_SET = "all"
@@ -148,7 +150,8 @@ def _prepared(folder: Path, split: str, fold: int) -> EvaluationData:
 
 def _read_native_organ(case: PreparedCase) -> NDArray[np.uint8]:
     """Return every labelled voxel, the tumour too: (D, H, W), 0 or 1, on the native grid."""
-    label = read_volume(case.label.path).array
+    image = read_volume(case.image.path, volume_index=case.volume_index)
+    label = read_label(case.label.path, image).array
     return organ_of_label(label, object_mask(label, case.tumour_label))
 
 
@@ -195,5 +198,5 @@ def _challenge(folder: Path) -> EvaluationData:
 
 def _hash_of_files(files: Sequence[Path]) -> str:
     """Hash names and sizes; the contents would take as long as the evaluation of a ball."""
-    states = "".join(f"{file.name} {file.stat().st_size}\n" for file in files)
+    states = "".join(f"{file.name} {file_state(file)[0]}\n" for file in files)
     return hashlib.sha256(states.encode("utf-8")).hexdigest()

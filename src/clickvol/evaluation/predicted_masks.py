@@ -7,9 +7,11 @@ import numpy as np
 
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.contestants import Answer, Scan
+from clickvol.volumes.dicom_masks import read_mask_file
 from clickvol.volumes.mask_files import read_mask
 
 _SUFFIX = ".nii.gz"
+_DICOM_SUFFIX = ".dcm"
 
 # Two grids are one where no voxel centre is farther off. Chosen: far below a voxel, far above rounding.
 _GRID_TOLERANCE_MM = 0.01
@@ -17,6 +19,8 @@ _GRID_TOLERANCE_MM = 0.01
 
 class PredictedMasks:
     """A folder with masks CASE.nii.gz on the grids of the scans; the object where they are not 0.
+
+    A mask may also be CASE.dcm, a DICOM Segmentation or RT Structure Set; the object is all that it holds.
 
     Args:
         folder: where they lie.
@@ -28,10 +32,11 @@ class PredictedMasks:
     takes_organ_mask = False
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
+        files = [f for s in (_SUFFIX, _DICOM_SUFFIX) for f in sorted(folder.glob(f"*{s}"))]
         if not files:
             msg = (
-                f"{folder} holds no masks; predictions:DIR takes a folder with CASE{_SUFFIX} files"
+                f"{folder} holds no masks; predictions:DIR takes a folder with CASE{_SUFFIX} or "
+                f"CASE{_DICOM_SUFFIX} files"
             )
             raise ConfigError(msg)
         self._folder = folder
@@ -52,6 +57,12 @@ class PredictedMasks:
 
     def _read(self, scan: Scan) -> Answer:
         path = self._folder / f"{scan.case_id}{_SUFFIX}"
+        dicom = self._folder / f"{scan.case_id}{_DICOM_SUFFIX}"
+        if dicom.is_file() and not path.exists():
+            array = np.zeros(scan.volume.grid.shape_dhw, np.uint8)
+            for labelled in read_mask_file(dicom, scan.volume.grid):
+                array |= labelled.mask.array
+            return Answer(array, 0.0)
         if not path.is_file():
             msg = f"there is no mask of {scan.case_id} among the predictions"
             raise UnreadableVolumeError(msg)

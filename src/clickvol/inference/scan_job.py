@@ -24,6 +24,7 @@ from clickvol.volumes.formats import (
 )
 from clickvol.volumes.gantry_tilt import GantryTilt
 from clickvol.volumes.labelled_mask import LabelledMask
+from clickvol.volumes.mask_files import read_label
 from clickvol.volumes.pictures import check_picture_output
 from clickvol.volumes.volume import Modality, Volume
 
@@ -140,7 +141,7 @@ def run_scan_job(
         if job.dicom_format is not None:
             images = read_source_images(job.scan, series=job.series, grid=volume.grid)
             images.check_grid(volume.grid)
-        organ_mask = None if job.organ_mask is None else read_volume(job.organ_mask)
+        organ_mask = None if job.organ_mask is None else read_label(job.organ_mask, volume)
     with clock.stage("load_model", f"loading {model_name}"):
         from clickvol.inference.predict import segment
         from clickvol.weights.load import load_model

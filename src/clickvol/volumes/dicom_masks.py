@@ -13,7 +13,7 @@ from clickvol.errors import UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.volumes.contours import contours_mask
 from clickvol.volumes.dicom_slices import START_BYTES, looks_like_dicom
-from clickvol.volumes.labelled_mask import LabelledMask
+from clickvol.volumes.labelled_mask import LabelledMask, label_map
 from clickvol.volumes.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
 from clickvol.volumes.volume import Mask
 
@@ -72,7 +72,33 @@ def read_mask_file(
         lie
             on the grid, or has contours but no grid was given.
     """
-    path = Path(path)
+    return [labelled for _, labelled in _read(Path(path), grid, segment)]
+
+
+def read_label_map(path: Path, grid: VolumeGrid) -> NDArray[np.generic]:
+    """Read all masks of a file as one array; where they overlap, the smaller one is seen.
+
+    Args:
+        path: the file.
+        grid: of the scan that it was drawn on.
+
+    Returns:
+        (D, H, W): the segment or ROI number, 0 beside all.
+
+    Raises:
+        UnreadableVolumeError: as `read_mask_file`; also where the file has nothing in it.
+    """
+    found = _read(path, grid, None)
+    if not any(labelled.mask.num_voxels for _, labelled in found):
+        msg = f"{path} is an empty label: no voxel belongs to an object; check that this is the right file"
+        raise UnreadableVolumeError(msg)
+    numbers = np.array([0, *(part.number for part, _ in found)])
+    return np.asarray(numbers[label_map([labelled for _, labelled in found])])
+
+
+def _read(
+    path: Path, grid: VolumeGrid | None, segment: str | int | None
+) -> list[tuple[_Part, LabelledMask]]:
     dataset = _read_dataset(path)
     sop_class = str(dataset.get("SOPClassUID", ""))
     try:
@@ -126,15 +152,17 @@ def _chosen(path: Path, parts: list[_Part], wish: str | int | None) -> list[_Par
     raise UnreadableVolumeError(msg)
 
 
-def _labelled(part: _Part, array: NDArray[np.uint8], grid: VolumeGrid) -> LabelledMask:
+def _labelled(
+    part: _Part, array: NDArray[np.uint8], grid: VolumeGrid
+) -> tuple[_Part, LabelledMask]:
     name = "".join(c for c in part.name if c.isprintable() and c != "\\").strip()
     shown = name[:_MAX_NAME_LENGTH] or f"object {part.number}"
-    return LabelledMask(name=shown, mask=Mask(array, grid), made_by="person")
+    return part, LabelledMask(name=shown, mask=Mask(array, grid), made_by="person")
 
 
 def _read_segmentation(
     path: Path, dataset: "Dataset", grid: VolumeGrid | None, wish: str | int | None
-) -> list[LabelledMask]:
+) -> list[tuple[_Part, LabelledMask]]:
     parts = [
         _Part(int(item.SegmentNumber), str(item.get("SegmentLabel", "")))
         for item in dataset.SegmentSequence
@@ -206,7 +234,7 @@ def _plane(sources: tuple["Dataset", ...]) -> Plane:
 
 def _read_contours(
     path: Path, dataset: "Dataset", grid: VolumeGrid | None, wish: str | int | None
-) -> list[LabelledMask]:
+) -> list[tuple[_Part, LabelledMask]]:
     if grid is None:
         msg = f"{path} holds contours, which have no voxels; give the scan that they were drawn on"
         raise UnreadableVolumeError(msg)
