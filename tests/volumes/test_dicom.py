@@ -1,8 +1,10 @@
 import warnings
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset
 
 from clickvol.errors import BadGeometryError, DicomSeriesError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
@@ -79,6 +81,27 @@ def test_enhanced_ct_is_a_stack_of_its_frames(tmp_path, enhanced_ct, stored_pixe
     np.testing.assert_allclose(volume.grid.affine_ijk_ras_mm[:3, 3], [100, 50, 11])
     assert volume.grid.spacing_dhw_mm.tolist() == [3, 0.8, 0.5]
     assert list_series(tmp_path)[0].num_slices == 4
+
+
+def test_enhanced_mr_has_measures_and_rescales_of_its_frames(tmp_path, enhanced_ct, stored_pixels):
+    enhanced_ct.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    enhanced_ct.Modality = "MR"
+    shared = enhanced_ct.SharedFunctionalGroupsSequence[0]
+    # The distance of slices comes from their positions, not from what the file says of it.
+    measures = shared.PixelMeasuresSequence
+    measures[0].SpacingBetweenSlices = 4.5
+    del shared.PixelMeasuresSequence, shared.PixelValueTransformationSequence
+    for number, frame in enumerate(enhanced_ct.PerFrameFunctionalGroupsSequence):
+        frame.PixelMeasuresSequence = measures
+        values = Dataset()
+        values.RescaleSlope, values.RescaleIntercept = 1 + number, -number
+        frame.PixelValueTransformationSequence = pydicom.Sequence([values])
+    enhanced_ct.save_as(tmp_path / "enhanced", enforce_file_format=True)
+    volume = read_dicom(tmp_path)
+    assert (volume.modality, volume.grid.spacing_dhw_mm.tolist()) == ("MR", [3, 0.8, 0.5])
+    for number in range(4):
+        expected = stored_pixels[number] * (1.0 + number) - number
+        np.testing.assert_allclose(volume.array[3 - number], expected)
 
 
 def test_several_series_are_listed_and_chosen(write_series, stored_pixels):
