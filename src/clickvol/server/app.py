@@ -337,8 +337,9 @@ async def export(
     served: Served,
     service: Service,
     format: ExportFormat = "nifti",  # noqa: A002  # the name of the query parameter
+    deidentify: bool = False,
 ) -> Response:
     """Return all objects as one file: a label map, a DICOM segmentation or a structure set."""
-    content, name = await export_file(service, served, file_format=format)
+    content, name = await export_file(service, served, file_format=format, deidentify=deidentify)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)

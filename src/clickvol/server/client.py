@@ -242,7 +242,7 @@ class RemoteSession:
         """End the session on the server, which keeps its log, and the connection."""
         try:
             self._end()
-        except RemoteError:  # it has ended already, or the server has
+        except RemoteError:  # the server is gone, and the session with it or kept on its disk
             self._opened = None
         finally:
             self._connection.close()
@@ -283,9 +283,14 @@ class RemoteSession:
         self._opened, self._state = opened, opened.state
 
     def _end(self) -> None:
-        if self._opened is not None:
-            self._call("DELETE", f"/api/sessions/{self._opened.session_id}")
-            self._opened = self._state = None
+        if self._opened is None:
+            return
+        ended, self._opened, self._state = self._opened, None, None
+        try:
+            self._call("DELETE", f"/api/sessions/{ended.session_id}")
+        except RemoteError as error:
+            if error.status != 404:  # it has ended already
+                raise
 
     def _path(self, rest: str) -> str:
         return f"/api/sessions/{self._session().session_id}/{rest}"

@@ -1,10 +1,16 @@
 """All objects of a session as one file to keep."""
 
+from pathlib import Path
+
 from clickvol.server.refusal import RefusedError
 from clickvol.server.service import SessionService
-from clickvol.server.sessions import ServedSession
+from clickvol.server.sessions import Live, ServedSession
 from clickvol.server.wire import ExportFormat
+from clickvol.volumes.export import export_masks
 from clickvol.volumes.formats import write_mask
+from clickvol.volumes.labelled_mask import LabelledMask
+from clickvol.volumes.volume import Volume
+from clickvol.weights.card import ModelCard
 
 # Without the scan's name, which could be a patient's.
 _FILE_NAMES: dict[ExportFormat, str] = {
@@ -16,18 +22,20 @@ _FILE_NAMES: dict[ExportFormat, str] = {
 
 
 async def export_file(
-    service: SessionService, served: ServedSession, *, file_format: ExportFormat
+    service: SessionService, served: ServedSession, *, file_format: ExportFormat, deidentify: bool
 ) -> tuple[bytes, str]:
     """Return the content of a file with all objects, and a name for it.
 
     Args:
         service: of the server.
         served: the session.
-        file_format: NIfTI and NRRD hold the label map; the DICOM formats one segment for each object.
-
+        file_format: NIfTI and NRRD hold the label map with the ids of the objects; the DICOM formats the
+            objects one by one.
+        deidentify: leave out who the patient is; NIfTI and NRRD never say it.
 
     Raises:
-        RefusedError: 409 for a DICOM format where the scan is not DICOM, 507 when the disk is full.
+        RefusedError: 409 for a DICOM format where the scan is not DICOM or nothing was found, 507 when the disk
+            is full.
         OutputError: when the format cannot hold the masks.
     """
     name = _FILE_NAMES[file_format]
@@ -37,4 +45,33 @@ async def export_file(
     if not served.is_dicom:
         msg = "this scan is not DICOM, so there are no images to refer to; save as NIfTI or NRRD"
         raise RefusedError(409, msg)
-    raise RefusedError(409, "this version cannot write DICOM yet; save as NIfTI or NRRD")
+    card = service.model.card
+    masks, volume = await service.act(served, lambda live, _: _labelled(live, card))
+    series = None if served.record is None else served.record.series
+
+    def write(place: Path) -> None:
+        export_masks(
+            masks, volume, place, file_format=file_format, deidentify=deidentify, series=series
+        )
+
+    return await service.written(served, name, write), name
+
+
+def _labelled(live: Live, card: ModelCard) -> tuple[list[LabelledMask], Volume]:
+    """Return every object that was found, with a name, and the scan."""
+    masks = []
+    for known in live.session.objects:
+        mask = live.session.mask(known.id)
+        if mask.num_voxels:
+            name = known.name.strip() or f"Tumour {known.id}"
+            masks.append(
+                LabelledMask(
+                    name=name,
+                    mask=mask,
+                    model_id=card.id,
+                    model_version=card.clickvol_version,
+                )
+            )
+    if not masks:
+        raise RefusedError(409, "nothing was found yet, so there is nothing to save; click first")
+    return masks, live.volume

@@ -16,6 +16,8 @@ RESEARCH_USE = "research use, not a medical device"
 
 _MAX_PATH_LENGTH = 4096
 _MAX_NAME_LENGTH = 64
+# What DICOM can hold as well: no control characters, no backslash (PS3.5, 6.2).
+_NAME = r"^[^\x00-\x1f\x7f\\]*$"
 _MAX_OBJECTS = 255  # a label map of bytes holds no more
 
 ObjectId = Annotated[int, Field(ge=1, le=_MAX_OBJECTS)]
@@ -54,7 +56,7 @@ class ClickIn(_In):
 class NewObjectIn(_In):
     """A further object."""
 
-    name: str = Field(default="", max_length=_MAX_NAME_LENGTH)
+    name: str = Field(default="", max_length=_MAX_NAME_LENGTH, pattern=_NAME)
 
 
 class ObjectChangeIn(_In):

@@ -1,0 +1,131 @@
+"""The client against a real server on loopback, and beside a session of this process."""
+
+import numpy as np
+import pytest
+
+from clickvol.errors import ClickError, ConfigError, OutputError
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.inference.session import InteractiveSession
+from clickvol.server.app import create_app
+from clickvol.server.client import RemoteError, RemoteSession
+from clickvol.server.settings import ServerSettings
+from clickvol.volumes.volume import Volume
+from reference.live_server import served
+
+TOKEN = "a-token-of-24-characters"
+
+
+@pytest.fixture
+def address(tmp_path, root, tiny_model):
+    settings = ServerSettings(state_folder=tmp_path / "state", root=root, token=TOKEN)
+    with served(create_app(tiny_model, settings)) as where:
+        yield where
+
+
+def test_it_answers_as_a_session_of_this_process(address, tiny_model, phantom):
+    local = InteractiveSession(tiny_model)
+    local.set_volume(phantom.volume)
+    with RemoteSession(address, token=TOKEN) as remote:
+        remote.set_volume(phantom.volume)
+        beside = VoxelPoint(phantom.inside.d, phantom.inside.h + 4, phantom.inside.w)
+        place = phantom.volume.grid.to_world(phantom.inside)
+        for session in (local, remote):
+            session.click(phantom.inside)
+            session.click(beside, positive=False)
+            assert session.add_object("node") == 2
+            answer = session.click(WorldPointRAS(place.x, place.y, place.z + 3), object_id=2)
+            session.freeze_object(2)
+            assert session.undo()
+            assert session.redo()
+            assert not session.redo()
+        assert answer.num_voxels == local.objects[1].num_voxels
+        for object_id in (None, 1, 2):
+            ours, theirs = local.mask(object_id), remote.mask(object_id)
+            assert np.array_equal(ours.array, theirs.array)
+            assert ours.grid == theirs.grid  # to the bit, because the scan was ours
+        # On the way the grid was rounded to the 32 bits of NIfTI.
+        assert np.allclose(local.probability(2), remote.probability(2), atol=1e-4)
+        known = [(o.id, o.name, o.frozen, o.num_voxels, len(o.clicks)) for o in local.objects]
+        assert known == [
+            (o.id, o.name, o.frozen, o.num_voxels, len(o.clicks)) for o in remote.objects
+        ]
+        assert (remote.can_undo, remote.can_redo) == (local.can_undo, local.can_redo)
+        remote.reset()
+        assert not remote.mask().array.any()
+
+
+def test_scans_in_other_number_formats_arrive(address, phantom):
+    array = phantom.volume.array
+    with RemoteSession(address, token=TOKEN) as remote:
+        for dtype in (np.int8, np.int64, np.float32):
+            remote.set_volume(Volume((array % 100).astype(dtype), phantom.volume.grid))
+            assert remote.objects[0].clicks == []
+
+
+def test_a_scan_of_the_servers_and_its_earlier_clicks(address, phantom):
+    with RemoteSession(address, token=TOKEN) as remote:
+        remote.open_path("scan.nii.gz")
+        remote.click(phantom.inside)
+        mask = remote.mask()
+    with RemoteSession(address, token=TOKEN) as remote:
+        remote.open_path("scan.nii.gz")
+        (log,) = remote.resumable
+        remote.resume(log.log)
+        assert np.array_equal(remote.mask().array, mask.array)
+        with pytest.raises(RemoteError) as refused:
+            remote.open_path("../secret.nii.gz")
+        assert refused.value.status == 403
+
+
+def test_mistakes_are_the_same_errors(address, phantom):
+    with RemoteSession(address, token=TOKEN) as remote:
+        with pytest.raises(ConfigError, match="set_volume first"):
+            remote.click(phantom.inside)
+        remote.set_volume(phantom.volume)
+        with pytest.raises(ClickError, match=r"valid voxel indices are i 0\.\.43"):
+            remote.click(VoxelPoint(0, 0, 44))
+        with pytest.raises(ClickError, match="no click inside the object"):
+            remote.click(phantom.inside, positive=False)
+
+
+def test_a_wrong_token_is_said(address, phantom):
+    for token in (None, "another-token-of-24-char"):
+        with (
+            RemoteSession(address, token=token) as remote,
+            pytest.raises(RemoteError, match="token"),
+        ):
+            remote.set_volume(phantom.volume)
+
+
+def test_a_full_disk_there_is_an_output_error(address, phantom, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with RemoteSession(address, token=TOKEN) as remote:
+        remote.set_volume(phantom.volume)
+        with monkeypatch.context() as patched:
+            patched.setattr("clickvol.volumes.nifti.write_nifti", full)
+            with pytest.raises(OutputError, match="disk is full"):
+                remote.mask()
+        assert not remote.mask().array.any()
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:8000", "ftp://x", "http://"])
+def test_what_is_no_address_is_said(address):
+    with pytest.raises(ConfigError, match="no address"):
+        RemoteSession(address)
+
+
+def test_nobody_there_is_said(phantom):
+    with (
+        RemoteSession("http://127.0.0.1:9", timeout_seconds=5) as remote,
+        pytest.raises(RemoteError, match="does not answer"),
+    ):
+        remote.set_volume(phantom.volume)
+
+
+def test_no_proxy_is_asked(address, phantom, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with RemoteSession(address, token=TOKEN) as remote:
+        remote.set_volume(phantom.volume)

@@ -1,0 +1,89 @@
+"""Whatever is sent, the server gives a reason and never fails: schemathesis reads the OpenAPI document."""
+
+import contextlib
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+
+from clickvol.errors import ConfigError
+from clickvol.server.app import create_app
+from clickvol.server.client import RemoteError, RemoteSession
+from clickvol.server.settings import ServerSettings
+from reference.live_server import served
+
+EXAMPLES = 3
+"""For each route, once as the document says and once against it; docs/reliability.md has a command for more."""
+
+REFUSED_FOR_GOOD_REASON = {503}
+"""Too many sessions at once; what a failure of the program would give is 500."""
+
+
+class Sessions:
+    """A session that is there whenever a request is made, though one of them may be to close it."""
+
+    def __init__(self, address):
+        self._remote = RemoteSession(address)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._remote.close()
+
+    def alive(self):
+        try:
+            self._remote._call("POST", self._remote._path("heartbeat"))
+        except (RemoteError, ConfigError):
+            self._remote.open_path("scan.nii.gz")
+        return self._remote._session().session_id
+
+
+@pytest.mark.slow
+def test_no_request_makes_the_server_fail(tmp_path, root, tiny_model):
+    state = tmp_path / "state"
+    app = create_app(tiny_model, ServerSettings(state_folder=state, root=root, max_sessions=1000))
+    statuses = {}
+    with served(app) as address, Sessions(address) as sessions:
+        schema = schemathesis.openapi.from_dict(app.openapi())
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                seen = statuses.setdefault(operation.label, set())
+                ask(operation, mode, address, sessions, seen)
+    assert len(statuses) > 20
+    assert 200 in statuses["POST /api/sessions/{session_id}/undo"]
+    assert 200 in statuses["GET /api/sessions/{session_id}/mask.nii.gz"]
+    assert 422 in statuses["POST /api/sessions/{session_id}/clicks"]
+
+
+def ask(operation, mode, address, sessions, seen):
+    """Make some requests of one kind."""
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def request(case):
+        if "session_id" in (case.path_parameters or {}):
+            case.path_parameters["session_id"] = sessions.alive()
+        reply = case.call(base_url=address)
+        seen.add(reply.status_code)
+        if reply.status_code not in REFUSED_FOR_GOOD_REASON:
+            case.validate_response(reply, checks=[not_a_server_error])
+        if reply.status_code >= 400:
+            assert set(reply.json()) == {"error"}
+            assert "\n" not in reply.json()["error"]
+
+    # A route without anything to get wrong has no wrong requests.
+    expected = Unsatisfiable if mode is GenerationMode.NEGATIVE else ()
+    with contextlib.suppress(expected):
+        request()

@@ -1,0 +1,137 @@
+"""The real server in a process of its own: killed in the middle of a click, and started again."""
+
+import json
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from clickvol.errors import ConfigError
+from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.server.client import RemoteError, RemoteSession
+from clickvol.server.running import address_of, check_installed
+from reference.live_server import ServerProcess
+from reference.random_models import write_random_model
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    return write_random_model(
+        promise3d_recipe("clickvol", "tiny"), tmp_path_factory.mktemp("model")
+    )
+
+
+@pytest.fixture
+def start(card, root, tmp_path):
+    started = []
+
+    def start_server(*words):
+        state = ("--state-folder", tmp_path / "state")
+        server = ServerProcess("--root", root, "--model", card, *state, *words)
+        started.append(server)
+        return server
+
+    yield start_server
+    for server in started:
+        server.kill()
+
+
+def ask(server, path, body=None, token=None):
+    headers = {"Content-Type": "application/json"}
+    headers |= {} if token is None else {"Authorization": f"Bearer {token}"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.address + path, data=data, headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return reply.read()
+
+
+def kinds_of(log):
+    """The kinds of the whole lines of a log that may be written to right now."""
+    text = log.read_text()
+    return [json.loads(line)["kind"] for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_the_middle_of_a_click_loses_no_click(start, tmp_path, phantom):
+    server = start()
+    session = json.loads(ask(server, "/api/sessions", {"path": "scan.nii.gz"}))
+    url = f"/api/sessions/{session['session_id']}"
+    i, j, k = phantom.inside.to_ijk()
+    clicks = [((i, j, k), True), ((i + 3, j, k), False), ((i, j + 3, k), True)]
+    for position, positive in clicks[:2]:
+        ask(server, f"{url}/clicks", {"position": position, "space": "ijk", "positive": positive})
+    (log,) = (tmp_path / "state").rglob("*.jsonl")
+    assert kinds_of(log)[-1] == "answered"
+
+    def last_click():
+        with pytest.raises((OSError, urllib.error.URLError)):
+            ask(server, f"{url}/clicks", {"position": clicks[2][0], "space": "ijk"})
+
+    thread = threading.Thread(target=last_click)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while kinds_of(log)[-1] != "click" and time.monotonic() < deadline:
+        time.sleep(0.001)
+    server.kill()
+    thread.join()
+    assert kinds_of(log) == ["clickvol-session", *["click", "answered"] * 2, "click"]
+
+    again = start()
+    state = json.loads(ask(again, url))
+    assert len(state["objects"][0]["clicks"]) == 3
+    assert state["revision"] > session["state"]["revision"]
+    mask = ask(again, f"{url}/mask.nii.gz")
+    fresh = json.loads(ask(again, "/api/sessions", {"path": "scan.nii.gz"}))
+    other = f"/api/sessions/{fresh['session_id']}"
+    for position, positive in clicks:
+        ask(again, f"{other}/clicks", {"position": position, "space": "ijk", "positive": positive})
+    assert ask(again, f"{other}/mask.nii.gz") == mask
+    assert fresh["resumable"][0]["num_clicks"] == 3
+    ask(again, f"{url}/undo", {})
+    err = again.stop()
+    assert "Traceback" not in err
+    assert "POST /api/sessions/{session_id}/undo 200" in err
+    assert "scan.nii.gz" not in err.replace("/scan.nii.gz", "")
+
+
+@pytest.mark.slow
+def test_a_server_for_others_makes_a_token_and_says_it_once(start, tmp_path):
+    server = start("--host", "0.0.0.0", "--quiet")
+    address, _, token = server.first_line.partition("#token=")
+    assert len(token) >= 40
+    server.address = address.replace("0.0.0.0", "127.0.0.1").rstrip("/")
+    assert json.loads(ask(server, "/api/health", token=token))["status"] == "ok"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(server, "/api/health")
+    with pytest.raises(RuntimeError, match="cannot listen"):
+        start("--port", server.address.rsplit(":", 1)[1])
+    err = server.stop()
+    assert token not in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_token_from_a_file(start, tmp_path, phantom):
+    (tmp_path / "token").write_text("a-token-of-24-characters\n")
+    server = start("--token-file", tmp_path / "token")
+    assert "token" not in server.first_line
+    with RemoteSession(server.address, token="a-token-of-24-characters") as remote:
+        remote.open_path("scan.nii.gz")
+        assert remote.click(phantom.inside).num_voxels > 0
+    with RemoteSession(server.address) as remote, pytest.raises(RemoteError, match="token"):
+        remote.open_path("scan.nii.gz")
+
+
+def test_addresses():
+    assert address_of("127.0.0.1", 80) == "http://127.0.0.1:80/"
+    assert address_of("::1", 8000) == "http://[::1]:8000/"
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
+    check_installed()
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(ConfigError, match=r'pip install "clickvol\[serve\]"'):
+        check_installed()
