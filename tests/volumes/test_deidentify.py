@@ -11,6 +11,7 @@ from clickvol.volumes.dicom_uids import remapped_uid
 from clickvol.volumes.labelled_mask import LabelledMask
 from clickvol.volumes.rtstruct import write_rtstruct
 from clickvol.volumes.volume import Mask
+from reference.dicom_modules import missing_attributes
 from reference.dicom_series import PATIENT, slice_uid, write_enhanced, write_series
 
 # What describes the pixels and not the patient.
@@ -91,3 +92,12 @@ def test_without_it_nothing_claims_to_be_deidentified(write, scan, tmp_path):
     dataset = pydicom.dcmread(tmp_path / "m.dcm")
     assert "PatientIdentityRemoved" not in dataset
     assert dataset.PatientID == "PID-4711"
+
+
+@pytest.mark.parametrize("deidentify", [False, True])
+def test_a_file_has_all_that_the_standard_demands(write, scan, tmp_path, deidentify):
+    write(scan[1], scan[0], tmp_path / "m.dcm", deidentify=deidentify)
+    dataset = pydicom.dcmread(tmp_path / "m.dcm")
+    assert missing_attributes(dataset) == []
+    del dataset.PatientID, dataset.file_meta
+    assert missing_attributes(dataset) == ["PatientID"]

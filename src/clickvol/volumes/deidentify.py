@@ -40,15 +40,14 @@ _REMAPPED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # Attributes that must have a value get one that is none (action D of PS3.15, table E.1-1).
 _NO_DATE, _NO_TIME, _NO_DATE_TIME = "19000101", "000000", "19000101000000"
 
-# Of a date or time element itself, and of the equipment, which may be named after a person or place.
+# When it was written, and on what equipment, which may be named after a person or a place. What no module
+# demands is left out; the equipment that remains is this program.
 _REMOVED = (
     "InstanceCreationDate",
     "InstanceCreationTime",
     "SeriesDate",
     "SeriesTime",
-    "OperatorsName",
     "StationName",
-    "DeviceSerialNumber",
     "InstitutionName",
     "ContributingEquipmentSequence",
 )
