@@ -35,6 +35,9 @@ IsGone = Callable[[], Awaitable[bool]]
 # The widest voxels that a scan can have: float64, and as much again for headers and padding of an archive.
 _MAX_BYTES_PER_VOXEL = 16
 
+# So many sessions can click in turn before one has to wait on disk. Chosen: a reading room, not a ward.
+_NUM_BUSY_SESSIONS = 8
+
 _SCAN_COPY = "scan-copy.nii.gz"
 
 # Beside reading one scan, one result can be written.
@@ -102,8 +105,7 @@ class SessionService:
             max_voxels=settings.max_voxels,
             max_bytes_unpacked=settings.max_voxels * _MAX_BYTES_PER_VOXEL,
         )
-        # A session alone may have half of all, so that its scan and one other fit as well.
-        self._feature_memory_mb = settings.memory_bytes / 2e6
+        self._feature_memory_mb = settings.memory_bytes / _NUM_BUSY_SESSIONS / 1e6
 
     @property
     def num_waiting(self) -> int:
