@@ -79,7 +79,7 @@ def test_the_page_fits_a_policy_without_inline_code(page):
 
 
 def test_the_page_says_what_it_is(page):
-    tags = {tag: attributes for tag, attributes in page}
+    tags = dict(page)
     assert tags["html"]["lang"] == "en"
     assert "title" in tags
     assert {"main", "header", "footer", "aside", "noscript"} <= set(tags)

@@ -77,7 +77,7 @@ function statusText({ opened, working, waiting, session }) {
   if (!opened) return "";
   if (working) return waiting ? `${working}… ${waiting} waiting` : `${working}…`;
   const clicks = session.objects.reduce((sum, object) => sum + object.clicks.length, 0);
-  return clicks ? "Ready" : "Click inside the tumour in one of the planes";
+  return clicks ? "Ready" : "Click inside the tumour";
 }
 
 /** Return a function that writes a state into the panel; `commands` are told what was pressed. */

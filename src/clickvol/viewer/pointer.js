@@ -14,9 +14,13 @@ export function listenToPointer(canvas, acts) {
   let pressed = null; // {x, y, moved} since the button went down
   let rightAt = null; // where the right button was last
 
+  // The event that NiiVue puts its crosshair by; that of a pointer has fractions of pixels.
+  canvas.addEventListener("mousedown", (event) => {
+    if (event.button === 0) pressed = { x: event.clientX, y: event.clientY, moved: 0 };
+  });
+
   canvas.addEventListener("pointerdown", (event) => {
     canvas.classList.add("pointed");
-    if (event.button === 0) pressed = { x: event.clientX, y: event.clientY, moved: 0 };
     if (event.button === 2) {
       rightAt = [event.clientX, event.clientY];
       canvas.setPointerCapture(event.pointerId);

@@ -57,8 +57,12 @@ export function makeSaving({ api, store, notify }) {
   });
 
   return function open() {
-    const { opened } = store.get();
+    const { opened, session } = store.get();
     if (!opened || dialog.open) return;
+    if (!session.objects.some((object) => object.num_voxels)) {
+      notify("info", "there is nothing to save yet; click inside a tumour first");
+      return;
+    }
     const isDicom = opened.scan.is_dicom;
     for (const { button, format } of buttons) {
       button.disabled = format.isDicom && !isDicom;
@@ -66,7 +70,7 @@ export function makeSaving({ api, store, notify }) {
     }
     const reason = byId("dicom-reason");
     reason.hidden = isDicom;
-    reason.textContent = "DICOM SEG and RTSTRUCT refer to the images of a DICOM series; this scan is none.";
+    reason.textContent = "DICOM SEG and RTSTRUCT refer to the images of a DICOM series; this scan was not read from one.";
     deidentify.disabled = !isDicom;
     dialog.showModal();
   };

@@ -19,6 +19,17 @@ export const PLANES = [
 // In a plane's tile, across and up are these axes of the patient; the third one looks out of the screen.
 const TILE_AXES = { 0: [0, 1, 2], 1: [0, 2, 1], 2: [1, 2, 0] };
 
+/** Return where NiiVue has drawn a slice, in pixels of the canvas; a negative width means mirrored. */
+function boxOf({ leftTopWidthHeight: [left, top, width, height] }) {
+  const isMirrored = width < 0;
+  return { left: isMirrored ? left + width : left, top, width: Math.abs(width), height, isMirrored };
+}
+
+/** Return the mm along the third axis of a slice at a place in it; an oblique slice changes with the place. */
+function outOf({ AxyzMxy: [x, y, z, dx, dy] }, across, up) {
+  return z + dy * (up - y) - dx * (across - x);
+}
+
 /** NiiVue that says when it has drawn, and keeps masks solid in 3D however faint they are in the planes. */
 class ScanView extends Niivue {
   afterDraw = () => {};
@@ -173,16 +184,21 @@ export class Scene {
     return Array.from(this.view.frac2mm(this.view.scene.crosshairPos, 0, true)).slice(0, 3);
   }
 
-  /** Return the RAS mm under a pixel of a plane, also beside the scan; null in the 3D view or no tile. */
+  /** Return the RAS mm under a pixel of a plane, also beside the scan; null in the 3D view or between tiles. */
   mmUnder(clientX, clientY) {
     const box = this.canvas.getBoundingClientRect();
-    const ratio = this.canvas.width / box.width;
-    const [x, y] = [(clientX - box.left) * ratio, (clientY - box.top) * ratio];
-    const tile = this.view.tileIndex(x, y);
-    const slice = this.view.screenSlices[tile];
-    if (!this.image || !slice || slice.axCorSag > 2) return null;
-    const fraction = this.view.screenXY2TextureFrac(x, y, tile, false);
-    return Array.from(this.view.frac2mm(fraction, 0, true)).slice(0, 3);
+    const [fx, fy] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
+    const within = ({ position: [x, y, w, h] }) => fx >= x && fx < x + w && fy >= y && fy < y + h;
+    const type = this.view.getCustomLayout().find(within)?.sliceType;
+    const slice = this.view.screenSlices.find((each) => each.axCorSag === type);
+    if (!this.image || !slice || !TILE_AXES[type]) return null;
+    const { left, top, width, height, isMirrored } = boxOf(slice);
+    const part = (fx * this.canvas.width - left) / width;
+    const across = slice.leftTopMM[0] + (isMirrored ? 1 - part : part) * slice.fovMM[0];
+    const up = slice.leftTopMM[1] + (1 - (fy * this.canvas.height - top) / height) * slice.fovMM[1];
+    const flat = [0, 0, 0];
+    TILE_AXES[type].forEach((axis, n) => (flat[axis] = [across, up, outOf(slice, across, up)][n]));
+    return Array.from(this.view.frac2mm(this.view.mm2frac(flat), 0, true)).slice(0, 3);
   }
 
   /**
@@ -201,20 +217,15 @@ export class Scene {
       const axes = TILE_AXES[slice.axCorSag];
       if (!axes) return [];
       const [across, up, out] = axes.map((axis) => flat[axis]);
-      let [left, , width] = slice.leftTopWidthHeight;
-      const [, top, , height] = slice.leftTopWidthHeight;
-      let fx = (across - slice.leftTopMM[0]) / slice.fovMM[0];
+      const { left, top, width, height, isMirrored } = boxOf(slice);
+      const part = (across - slice.leftTopMM[0]) / slice.fovMM[0];
+      const fx = isMirrored ? 1 - part : part;
       const fy = (up - slice.leftTopMM[1]) / slice.fovMM[1];
-      if (width < 0) {
-        // Mirrored: radiological convention.
-        [left, width, fx] = [left + width, -width, 1 - fx];
-      }
       if (fx < 0 || fx > 1 || fy < 0 || fy > 1) return [];
-      const a = slice.AxyzMxy;
-      const plane = a[2] + a[4] * (up - a[1]) - a[3] * (across - a[0]);
       const [x, y] = [left + fx * width, top + (1 - fy) * height];
+      const distanceMm = Math.abs(out - outOf(slice, across, up));
       const tile = { left: left / ratio, top: top / ratio, width: width / ratio, height: height / ratio };
-      return [{ x: x / ratio, y: y / ratio, distanceMm: Math.abs(out - plane), axis: axes[2], tile }];
+      return [{ x: x / ratio, y: y / ratio, distanceMm, axis: axes[2], tile }];
     });
   }
 

@@ -1,0 +1,154 @@
+"""A headless browser on the viewer of a real server in a process of its own."""
+
+import base64
+import contextlib
+import io
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+# Software rendering, and none of a browser's own calls home. A root user has no sandbox.
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Software rendering on a busy machine takes its time.
+WAIT_MS = 60_000
+
+
+def chromium():
+    """Return the path of a Chromium, or None."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextlib.contextmanager
+def served(scan, state_folder):
+    """Run `clickvol view` on a scan.
+
+    Yields:
+        The address that it prints.
+    """
+    words = [sys.executable, "-m", "clickvol", "view", str(scan), "--no-browser", "--device", "cpu"]
+    words += ["--state-folder", str(state_folder)]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            address = process.stdout.readline().strip()
+            if not address:
+                raise RuntimeError(process.stderr.read())
+            yield address
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+class ViewerPage:
+    """The viewer in a page of the browser, as its user sees and handles it.
+
+    Args:
+        page: of playwright.
+    """
+
+    def __init__(self, page):
+        self.page = page
+        self.problems = []
+        self.addresses = []
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda m: self.problems.append(m.text) if m.type != "log" else None)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.addresses.append(request.url))
+
+    def wait_open(self, name):
+        self.page.wait_for_function(
+            "name => document.getElementById('scan-name').textContent === name"
+            " && document.getElementById('wait').hidden",
+            arg=name,
+        )
+
+    def idle(self):
+        """Wait until everything that was asked for is done and drawn."""
+        self.page.wait_for_function("() => document.getElementById('progress').hidden")
+
+    def state(self):
+        """Return the page's state."""
+        return self.page.evaluate("async () => (await import('/viewer/app.js')).store.get()")
+
+    def objects(self):
+        return self.state()["session"]["objects"]
+
+    def go_to(self, mm):
+        """Move the crosshair to a place in RAS mm."""
+        self.page.evaluate("async mm => (await import('/viewer/app.js')).scene.goTo(mm)", list(mm))
+
+    def pixel_of(self, mm, axis=2):
+        """Return where a place lies on the screen, in the plane that an axis (0 to 2) goes through."""
+        return self.page.evaluate(
+            """async ([mm, axis]) => {
+                const { scene } = await import('/viewer/app.js');
+                const box = scene.canvas.getBoundingClientRect();
+                const place = scene.placesOf(mm).find((each) => each.axis === axis);
+                return [place.x + box.left, place.y + box.top];
+            }""",
+            [list(mm), axis],
+        )
+
+    def click_at(self, mm, axis=2, *, shift=False):
+        """Click on a place with the mouse; it must lie in the slice that is shown."""
+        x, y = self.pixel_of(mm, axis)
+        if shift:
+            self.page.keyboard.down("Shift")
+        self.page.mouse.click(x, y)
+        if shift:
+            self.page.keyboard.up("Shift")
+
+    def drop(self, name, content):
+        """Drop a file into the page."""
+        self.page.evaluate(
+            """([name, content]) => {
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                const carried = new DataTransfer();
+                carried.items.add(new File([bytes], name));
+                for (const kind of ['dragenter', 'dragover', 'drop']) {
+                    document.body.dispatchEvent(new DragEvent(kind,
+                        { dataTransfer: carried, bubbles: true, cancelable: true }));
+                }
+            }""",
+            [name, base64.b64encode(content).decode()],
+        )
+
+    def press(self, keys):
+        self.page.keyboard.press(keys)
+
+    def picture(self, selector="#canvas"):
+        """Return what is on the screen there, (H, W, 3) int."""
+        content = self.page.locator(selector).screenshot()
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+    def undo_all(self):
+        """Go back to where no scan was clicked."""
+        self.page.keyboard.press("Escape")
+        for _ in range(30):
+            self.idle()
+            if not self.state()["session"]["can_undo"]:
+                return
+            self.page.keyboard.press("Control+z")
+        raise AssertionError("undo does not end")
+
+    def close_notices(self):
+        self.page.evaluate("document.getElementById('notices').replaceChildren()")

@@ -1,0 +1,341 @@
+"""The viewer end to end: a real server, a real browser, mouse and keys."""
+
+import re
+
+import numpy as np
+import pytest
+
+from clickvol.cli.app import main
+from clickvol.geometry.coordinates import WorldPointRAS
+from clickvol.volumes.formats import read_volume, write_volume
+from clickvol.volumes.phantoms import make_phantom
+from reference.browser import FLAGS, ViewerPage, chromium, served
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine"),
+]
+
+SCAN_NAME = "leg.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """The patient of the demo, on fewer voxels: software rendering is slow."""
+    return make_phantom(
+        8, shape_dhw=(40, 72, 72), spacing_dhw_mm=(5.0, 2.6, 2.6), tumour_diameter_mm=100
+    )
+
+
+@pytest.fixture(scope="module")
+def inside_mm(phantom):
+    return phantom.volume.grid.to_world(phantom.inside).as_array()
+
+
+@pytest.fixture(scope="module")
+def scan(phantom, tmp_path_factory):
+    path = tmp_path_factory.mktemp("viewer") / SCAN_NAME
+    write_volume(phantom.volume.array, phantom.volume.grid, None, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(scan, tmp_path_factory):
+    """The page with the scan open; one for all tests, because opening takes seconds."""
+    with (
+        served(scan, tmp_path_factory.mktemp("state")) as address,
+        sync_api.sync_playwright() as play,
+    ):
+        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
+            viewer.page.goto(address)
+            viewer.wait_open(SCAN_NAME)
+            viewer.origin = address.split("#")[0]
+            yield viewer
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def viewer(opened, inside_mm):
+    """The page with no click on the scan, the crosshair in the tumour."""
+    opened.close_notices()
+    opened.undo_all()
+    opened.page.locator("#canvas").focus()
+    opened.go_to(inside_mm)
+    yield opened
+    # Nothing went wrong behind the scenes, and nothing was asked of anybody else.
+    assert [text for text in opened.problems if "422" not in text] == []
+    opened.problems.clear()
+    assert [
+        a for a in opened.addresses if not a.startswith((opened.origin, "data:", "blob:"))
+    ] == []
+
+
+def num_tinted(picture):
+    """Count pixels in the colour of the first object; the scan itself is grey."""
+    return int((picture[..., 0] - picture[..., 2] > 40).sum())
+
+
+def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(
+    viewer, inside_mm, phantom
+):
+    before = num_tinted(viewer.picture())
+    viewer.click_at(inside_mm)
+    viewer.idle()
+    clicked = viewer.picture()
+    assert num_tinted(clicked) > before + 2000
+    (tumour,) = viewer.objects()
+    assert [c["positive"] for c in tumour["clicks"]] == [True]
+    # A pixel of the screen is less than a voxel.
+    np.testing.assert_allclose(tumour["clicks"][0]["ras_mm"], inside_mm, atol=2.6)
+    shown = viewer.page.locator(".object-volume").inner_text()
+    assert float(re.fullmatch(r"([\d.]+) ml", shown).group(1)) == pytest.approx(
+        tumour["volume_ml"], rel=0.01
+    )
+    assert 0.3 < tumour["volume_ml"] / phantom.truth.volume_ml < 3
+    assert viewer.page.locator(".marker.tumour").count() == 3  # one in every plane
+
+    viewer.press("Control+z")
+    viewer.idle()
+    assert num_tinted(viewer.picture()) <= before + 50
+    assert viewer.page.locator(".marker").count() == 0
+
+    viewer.press("Control+Shift+Z")
+    viewer.idle()
+    again = viewer.picture()
+    # The 3D view has noise of its own; the axial plane has none.
+    half = (slice(40, again.shape[0] // 2 - 4), slice(8, again.shape[1] // 2 - 4))
+    np.testing.assert_array_equal(again[half], clicked[half])
+
+
+def test_the_saved_mask_is_that_of_the_command_line(viewer, inside_mm, scan, tmp_path):
+    viewer.click_at(inside_mm)
+    viewer.idle()
+    x, y, z = viewer.objects()[0]["clicks"][0]["ras_mm"]
+    viewer.page.click("#save")
+    with viewer.page.expect_download() as download:
+        viewer.page.click("[data-format=nifti]")
+    assert download.value.suggested_filename.endswith(".nii.gz")
+    download.value.save_as(tmp_path / "saved.nii.gz")
+
+    mask = tmp_path / "mask.nii.gz"
+    words = [
+        "segment",
+        str(scan),
+        "--space",
+        "ras",
+        "--click",
+        f"{x!r},{y!r},{z!r}",
+        "-o",
+        str(mask),
+    ]
+    assert main([*words, "--device", "cpu", "--quiet"]) == 0
+    saved, expected = read_volume(tmp_path / "saved.nii.gz"), read_volume(mask)
+    assert expected.array.sum() > 100
+    np.testing.assert_array_equal(saved.array, expected.array)
+    assert saved.grid == expected.grid
+
+
+def test_formats_of_dicom_say_why_they_cannot_be_had(viewer, inside_mm):
+    viewer.click_at(inside_mm)
+    viewer.idle()
+    viewer.press("Control+s")
+    for name in ("dicom-seg", "rtstruct"):
+        assert viewer.page.locator(f"[data-format={name}]").is_disabled()
+    assert "DICOM series" in viewer.page.locator("#dicom-reason").inner_text()
+    assert viewer.page.locator("#deidentify").is_disabled()
+    viewer.press("Escape")
+    assert not viewer.page.locator("#save-dialog").is_visible()
+
+
+def test_shift_marks_background_and_objects_are_added_chosen_and_frozen(viewer, inside_mm):
+    viewer.click_at(inside_mm)
+    # Not waited for: the second click is not lost, and comes second.
+    viewer.click_at(inside_mm + np.array([12.0, 0, 0]), shift=True)
+    viewer.idle()
+    (tumour,) = viewer.objects()
+    assert [c["positive"] for c in tumour["clicks"]] == [True, False]
+    assert viewer.page.locator(".marker.background").count() >= 1
+
+    viewer.press("a")
+    viewer.idle()
+    assert [o["id"] for o in viewer.objects()] == [1, 2]
+    assert viewer.state()["selected"] == 2
+    assert viewer.page.locator("[data-object='2']").get_attribute("aria-pressed") == "true"
+    viewer.press("n")
+    assert viewer.state()["selected"] == 1
+
+    viewer.press("f")
+    viewer.idle()
+    assert viewer.objects()[0]["frozen"]
+    viewer.click_at(inside_mm)
+    viewer.page.wait_for_selector(".notice.error")
+    assert len(viewer.objects()[0]["clicks"]) == 2
+    viewer.page.click("[data-freeze='1']")
+    viewer.idle()
+    assert not viewer.objects()[0]["frozen"]
+
+
+def test_a_click_beside_the_scan_is_told_and_changes_nothing(viewer, scan):
+    grid = read_volume(scan).grid
+    low, _ = grid.extent_ras_mm()
+    x, y = viewer.pixel_of([low.x + 4, low.y + 4, viewer.state()["place"]["mm"][2]])
+    # Radiological convention: low x, the patient's left, is at the right; beyond it is the black margin.
+    viewer.page.mouse.click(x + 40, y - 30)
+    notice = viewer.page.locator("[role=alert]")
+    notice.wait_for()
+    assert "outside" in notice.inner_text()
+    assert viewer.objects()[0]["clicks"] == []
+    notice.get_by_label("Dismiss").click()
+    assert notice.count() == 0
+
+
+def test_a_drag_is_no_click_and_the_right_button_sets_the_window(viewer, inside_mm):
+    x, y = viewer.pixel_of(inside_mm)
+    before = viewer.state()
+    viewer.page.mouse.move(x, y)
+    viewer.page.mouse.down()
+    viewer.page.mouse.move(x + 30, y + 10, steps=3)
+    viewer.page.mouse.up()
+    after = viewer.state()
+    assert after["place"]["mm"] != before["place"]["mm"]  # the crosshair went along
+    viewer.page.mouse.move(x, y)
+    viewer.page.mouse.down(button="right")
+    viewer.page.mouse.move(x + 60, y, steps=2)
+    viewer.page.mouse.up(button="right")
+    after = viewer.state()
+    width = [s["window"]["high"] - s["window"]["low"] for s in (before, after)]
+    assert width[1] == pytest.approx(width[0] * np.exp(60 / 250), rel=1e-6)
+    viewer.idle()
+    assert viewer.objects()[0]["clicks"] == []
+    viewer.page.mouse.dblclick(x, y)
+    viewer.idle()
+    assert len(viewer.objects()[0]["clicks"]) == 1  # and not two
+
+
+def test_windows_opacity_and_outline_have_keys(viewer):
+    # Level and width, in HU: 40/400, -600/1500, 400/1800.
+    for key, window in (("1", (-160, 240)), ("2", (-1350, 150)), ("3", (-500, 1300))):
+        viewer.press(key)
+        state = viewer.state()
+        assert (state["window"]["low"], state["window"]["high"]) == window
+    viewer.press("4")
+    automatic = viewer.state()["window"]
+    assert -1024 <= automatic["low"] < 0 < automatic["high"] <= 3071
+    pressed = viewer.page.locator("#presets [aria-pressed=true]")
+    assert pressed.inner_text() == "Auto"
+    viewer.press("1")
+    opacity = viewer.state()["opacity"]
+    viewer.press("]")
+    assert viewer.state()["opacity"] == pytest.approx(opacity + 0.1)
+    viewer.press("[")
+    assert viewer.state()["opacity"] == pytest.approx(opacity)
+    assert viewer.state()["outline"]
+    viewer.press("o")
+    assert not viewer.state()["outline"]
+    viewer.press("o")
+    assert viewer.page.locator("#outline").is_checked()
+
+
+def test_everything_works_without_a_mouse(viewer, phantom):
+    viewer.page.locator("#skip").focus()
+    viewer.press("Enter")
+    assert viewer.page.evaluate("document.activeElement.id") == "canvas"
+    start = np.array(viewer.state()["place"]["mm"])
+    for key, step in (
+        ("ArrowLeft", [2.6, 0, 0]),  # the patient's right is at the left
+        ("ArrowRight", [-2.6, 0, 0]),
+        ("ArrowUp", [0, 2.6, 0]),
+        ("ArrowDown", [0, -2.6, 0]),
+        ("PageUp", [0, 0, 5.0]),
+        ("PageDown", [0, 0, -5.0]),
+    ):
+        viewer.press(key)
+        place = np.array(viewer.state()["place"]["mm"])
+        np.testing.assert_allclose(place - start, step, atol=1e-3)
+        start = place
+    viewer.press("Enter")
+    viewer.press("Shift+Enter")
+    viewer.idle()
+    (tumour,) = viewer.objects()
+    assert [c["positive"] for c in tumour["clicks"]] == [True, False]
+    np.testing.assert_allclose(tumour["clicks"][0]["ras_mm"], start, atol=1e-3)
+    viewer.press("Control+z")
+    viewer.idle()
+    viewer.press("Control+s")
+    viewer.page.locator("[data-format=nrrd]").focus()
+    with viewer.page.expect_download() as download:
+        viewer.press("Enter")
+    assert download.value.suggested_filename.endswith(".nrrd")
+
+
+def test_every_control_can_be_reached_and_has_a_name(viewer):
+    names = viewer.page.evaluate(
+        """() => [...document.querySelectorAll('button, input, [role], canvas')]
+            .filter((e) => e.checkVisibility() && !e.disabled)
+            .map((e) => e.getAttribute('aria-label') || e.textContent.trim()
+                || e.labels?.[0]?.textContent.trim() || document.getElementById(
+                   e.getAttribute('aria-labelledby'))?.textContent || e.getAttribute('role'))"""
+    )
+    assert len(names) > 15
+    assert all(names)
+    viewer.page.locator("#skip").focus()
+    reached = set()
+    for _ in range(40):
+        viewer.press("Tab")
+        reached.add(
+            viewer.page.evaluate("document.activeElement.id || document.activeElement.className")
+        )
+    assert {"open", "help", "canvas", "add", "opacity", "outline", "pick", "freeze"} <= reached
+    viewer.press("?")
+    assert viewer.page.locator("#help-dialog").is_visible()
+    assert viewer.page.locator("#keys dt").count() > 18
+    viewer.press("Escape")
+    assert viewer.page.get_by_text("Research use only, not a medical device").is_visible()
+
+
+def test_a_dropped_file_opens_and_offers_the_clicks_made_before(viewer, inside_mm, scan):
+    viewer.click_at(inside_mm)
+    viewer.idle()
+    clicks = viewer.objects()[0]["clicks"]
+    viewer.drop("dropped.nii.gz", scan.read_bytes())
+    viewer.wait_open("dropped.nii.gz")
+    viewer.page.wait_for_selector("#resume-dialog[open]")
+    assert re.search(r"\d+ clicks? of", viewer.page.locator("#resume-text").inner_text())
+    viewer.page.get_by_role("button", name="Go on").click()
+    viewer.idle()
+    assert viewer.objects()[0]["clicks"] == clicks
+    assert num_tinted(viewer.picture()) > 2000
+
+
+def test_clicks_are_right_in_an_oblique_scan_with_axes_in_another_order(opened, tmp_path):
+    """The last test: it leaves another scan in the page."""
+    turned = np.radians(25)
+    turn = np.array(
+        [[np.cos(turned), -np.sin(turned), 0], [np.sin(turned), np.cos(turned), 0], [0, 0, 1]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([[0, 4.0, 0], [0, 0, -3.5], [-6.0, 0, 0]])
+    affine[:3, 3] = [140, 60, 90]
+    phantom = make_phantom(8, shape_dhw=(30, 44, 48), affine_ras_mm=affine, tumour_diameter_mm=90)
+    path = tmp_path / "oblique.nii.gz"
+    write_volume(phantom.volume.array, phantom.volume.grid, None, path)
+    opened.drop("oblique.nii.gz", path.read_bytes())
+    opened.wait_open("oblique.nii.gz")
+    inside_mm = phantom.volume.grid.to_world(phantom.inside).as_array()
+    for axis in range(3):
+        opened.go_to(inside_mm)
+        opened.click_at(inside_mm, axis)
+    opened.idle()
+    # Where the library itself says that the crosshair is now.
+    np.testing.assert_allclose(opened.state()["place"]["mm"], inside_mm, atol=1.0)
+    for click in opened.objects()[0]["clicks"]:
+        np.testing.assert_allclose(click["ras_mm"], inside_mm, atol=1.0)
+    clicked = phantom.volume.grid.to_voxel(WorldPointRAS(*click["ras_mm"])).as_array()
+    np.testing.assert_allclose(clicked, phantom.inside.as_array(), atol=0.3)
+    np.testing.assert_allclose(click["ras_mm"], opened.state()["place"]["mm"], atol=0.01)
