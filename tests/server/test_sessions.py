@@ -4,7 +4,7 @@ import time
 import pytest
 
 from clickvol.server.refusal import RefusedError
-from clickvol.server.sessions import SessionRegistry
+from clickvol.server.sessions import Live, SessionRegistry
 from clickvol.server.settings import ServerSettings
 from clickvol.volumes.formats import write_volume
 from clickvol.volumes.phantoms import make_phantom
@@ -62,7 +62,8 @@ def test_a_session_in_use_by_another_process_is_left_alone(make_client, open_on,
     assert opened.post("heartbeat").status_code == 200
 
 
-def test_sessions_beyond_the_memory_wait_on_disk(make_client, open_on, inside_ras_mm):
+def test_sessions_beyond_the_memory_wait_on_disk(make_client, open_on, inside_ras_mm, monkeypatch):
+    monkeypatch.setattr(Live, "num_bytes", property(lambda _: 600_000))
     client = make_client(memory_mb=1)
     service = client.app.state.service
     first, second = open_on(client), open_on(client)

@@ -9,60 +9,66 @@ import typer
 
 TOKEN_VARIABLE = "CLICKVOL_TOKEN"
 
+_Root = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Scans under it may be opened by path; else uploads only."),
+]
+_Host = Annotated[
+    str, typer.Option(help="Address to listen on; another than loopback needs a token.")
+]
+_Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+_TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help=f"Holds the token; or set {TOKEN_VARIABLE}.")
+]
+_HostNames = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Further name of this server in browsers; repeatable."),
+]
+_Origins = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable."),
+]
+_ModelName = Annotated[
+    str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
+]
+_DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
+]
+_UploadSize = Annotated[int, typer.Option(min=1, metavar="MIB", help="Largest upload.")]
+_VoxelCount = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")
+]
+_SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="Open at one time.")]
+_Lease = Annotated[int, typer.Option(min=1, metavar="N", help="A session unused so long ends.")]
+_Memory = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk."
+    ),
+]
+_StateFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No line for each request.")]
+
 
 def serve(
     *,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Scans under it may be opened by path; else uploads only."
-        ),
-    ] = None,
-    host: Annotated[
-        str,
-        typer.Option(help="Address to listen on; another than loopback needs a token."),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help=f"Holds the token; or set {TOKEN_VARIABLE}."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Further name of this server in browsers; repeatable."),
-    ] = None,
-    allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
-    ] = "auto",
-    max_upload_mb: Annotated[
-        int, typer.Option(min=1, metavar="MIB", help="Largest upload.")
-    ] = 2048,
-    max_voxels: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")
-    ] = 1 << 29,
-    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Open at one time.")] = 16,
-    lease_minutes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="A session unused so long ends.")
-    ] = 30,
-    memory_mb: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk."
-        ),
-    ] = 4096,
-    state_folder: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
+    root: _Root = None,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8000,
+    token_file: _TokenFile = None,
+    allow_host: _HostNames = None,
+    allow_origin: _Origins = None,
+    model: _ModelName = None,
+    device: _DeviceName = "auto",
+    max_upload_mb: _UploadSize = 2048,
+    max_voxels: _VoxelCount = 1 << 29,
+    sessions: _SessionCount = 16,
+    lease_minutes: _Lease = 30,
+    memory_mb: _Memory = 4096,
+    state_folder: _StateFolder = None,
+    quiet: _Quiet = False,
 ) -> None:
     """Serve clicks, masks and the viewer.
 

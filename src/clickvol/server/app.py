@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 
@@ -22,6 +23,7 @@ from clickvol.server import monai_label
 from clickvol.server.answers import REFUSALS, answer_errors, parse_json, parse_values
 from clickvol.server.exporting import export_file
 from clickvol.server.paths import find_under_root
+from clickvol.server.refusal import RefusedError
 from clickvol.server.security import Guard
 from clickvol.server.service import SessionService
 from clickvol.server.sessions import ScanRecord, ServedSession
@@ -55,6 +57,8 @@ from clickvol.weights.load import LoadedModel
 
 _GZIP = "application/gzip"
 _MULTIPART = "multipart/form-data"
+
+_SWEEP_SECONDS = 60.0
 
 _FORM_SCHEMA = {
     "type": "object",
@@ -90,7 +94,10 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_sweep_for_ever, service)
+            yield
+            tasks.cancel_scope.cancel()
         service.close()
 
     app = FastAPI(
@@ -108,6 +115,16 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
     answer_errors(app, settings)
     app.add_middleware(Guard, settings=settings)
     return app
+
+
+async def _sweep_for_ever(service: SessionService) -> None:
+    """Delete what is left of sessions whose lease is over, also when nobody asks for anything."""
+    while True:
+        await anyio.sleep(_SWEEP_SECONDS)
+        try:
+            await service.on_files(lambda _: service.registry.sweep())
+        except RefusedError:  # busy; next time
+            continue
 
 
 async def _service_of(request: Request) -> SessionService:

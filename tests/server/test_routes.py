@@ -344,6 +344,17 @@ def test_sessions_have_an_end(make_client, open_on, monkeypatch):
     assert opened.post("heartbeat").status_code == 404
 
 
+def test_what_is_left_of_a_session_is_deleted_unasked(make_client, open_on, monkeypatch, tmp_path):
+    monkeypatch.setattr("clickvol.server.app._SWEEP_SECONDS", 0.01)
+    open_on(make_client(lease_seconds=60))
+    now = time.time()
+    monkeypatch.setattr("clickvol.server.sessions.time.time", lambda: now + 61)
+    deadline = time.monotonic() + 20
+    while list((tmp_path / "state" / "open").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert list((tmp_path / "state" / "open").iterdir()) == []
+
+
 def test_no_more_sessions_than_allowed(make_client, open_on):
     client = make_client(max_sessions=2)
     first, _ = open_on(client), open_on(client)

@@ -1,4 +1,4 @@
-"""DICOM out of the server; the other formats are in test_app.py."""
+"""DICOM out of the server; the other formats are in test_routes.py."""
 
 import shutil
 from pathlib import Path
