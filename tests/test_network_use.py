@@ -106,6 +106,8 @@ def test_only_the_download_module_reaches_out():
         "server/client.py": {"http"},
         # The event loop that waits for the model's thread.
         "server/worker.py": {"asyncio"},
+        # A pipe to the processes of a batch.
+        "inference/batch_worker.py": {"multiprocessing.connection"},
         # The browser that shows the page of `clickvol view`.
         "cli/view.py": {"webbrowser"},
         # The package's own names, imported when they are first used.

@@ -6,42 +6,49 @@ from typing import Annotated, Literal
 import typer
 
 
+_LogPath = Annotated[
+    Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")
+]
+_ScanPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SCAN",
+        help="The scan that was clicked, in any format; a log holds its hash, not its name.",
+    ),
+]
+_MaskPath = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="MASK", help="Where the label map goes.")
+]
+_ObjectId = Annotated[
+    int | None, typer.Option("--object", metavar="N", help="Write one object as 0 and 1 instead.")
+]
+_SeriesName = Annotated[
+    str | None, typer.Option(help="Which DICOM series of a folder with several.")
+]
+_VolumeNumber = Annotated[
+    int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
+]
+_OrganMaskPath = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The organ mask, where there was one.")
+]
+_ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="ID|PATH", help="Which model; the one of the log when not given."),
+]
+_Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+
+
 def replay(
     *,
-    log: Annotated[
-        Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")
-    ],
-    scan: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SCAN",
-            help="The scan that was clicked, in any format; a log holds its hash, not its name.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="MASK", help="Where the label map goes."),
-    ] = None,
-    object_id: Annotated[
-        int | None,
-        typer.Option("--object", metavar="N", help="Write one object as 0 and 1 instead."),
-    ] = None,
-    series: Annotated[
-        str | None, typer.Option(help="Which DICOM series of a folder with several.")
-    ] = None,
-    volume_index: Annotated[
-        int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
-    ] = None,
-    organ_mask: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The organ mask, where there was one.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="ID|PATH", help="Which model; the one of the log when not given."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
-    ] = "auto",
+    log: _LogPath,
+    scan: _ScanPath,
+    output: _MaskPath = None,
+    object_id: _ObjectId = None,
+    series: _SeriesName = None,
+    volume_index: _VolumeNumber = None,
+    organ_mask: _OrganMaskPath = None,
+    model: _ModelName = None,
+    device: _Device = "auto",
 ) -> None:
     """Repeat a session, and tell whether every mask is the same to the bit.
 

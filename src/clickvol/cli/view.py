@@ -11,40 +11,44 @@ _HOST = "127.0.0.1"
 _TOKEN_BYTES = 24
 
 
+_ScanPath = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[SCAN]",
+        help=(
+            "A .nii, .nii.gz, .nrrd or .mha file, a folder with a DICOM series, or a zip of one. Without "
+            "it, drop a file into the page."
+        ),
+    ),
+]
+_Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")
+]
+_NoBrowser = Annotated[
+    bool, typer.Option("--no-browser", help="Print the address and open nothing.")
+]
+_SeriesName = Annotated[
+    str | None, typer.Option(help="Which DICOM series of a folder with several.")
+]
+_ModelName = Annotated[
+    str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
+]
+_Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+_StateFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where clicks are kept; a folder of this user by default."),
+]
+
+
 def view(
     *,
-    scan: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[SCAN]",
-            help=(
-                "A .nii, .nii.gz, .nrrd or .mha file, a folder with a DICOM series, or a zip of one. Without "
-                "it, drop a file into the page."
-            ),
-        ),
-    ] = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")
-    ] = 0,
-    no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Print the address and open nothing.")
-    ] = False,
-    series: Annotated[
-        str | None, typer.Option(help="Which DICOM series of a folder with several.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
-    ] = "auto",
-    state_folder: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Where clicks are kept; a folder of this user by default."
-        ),
-    ] = None,
+    scan: _ScanPath = None,
+    port: _Port = 0,
+    no_browser: _NoBrowser = False,
+    series: _SeriesName = None,
+    model: _ModelName = None,
+    device: _Device = "auto",
+    state_folder: _StateFolder = None,
 ) -> None:
     """Open a scan in the browser: click the tumour, correct, save. Ctrl-C ends it.
 

@@ -55,9 +55,8 @@ def write_report(
 ) -> Summary:
     """Write the report of an evaluation; the same records and words give the same bytes.
 
-    The folder then has report.md, scores.csv (every record), cases.csv (every scan, means over its users),
-    summary.csv, summary.json (`Summary`), tables.tex, click_curve.png, box_plot.png and
-    volume_bland_altman.png. Files of these names are replaced.
+    The folder then has report.md, scores.csv (records), cases.csv (scans, means over users), summary.csv,
+    summary.json, tables.tex, click_curve.png, box_plot.png and volume_bland_altman.png, replaced where there.
 
     Args:
         scores: all records.
