@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-
 _LogPath = Annotated[
     Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")
 ]
