@@ -38,7 +38,7 @@ def test_a_voxel_outside_is_told_the_valid_range(place):
         Click.at(place).world(GRID)
     assert str(caught.value) == (
         f"click ({place[0]}, {place[1]}, {place[2]}) lies outside the scan; the valid voxel indices are "
-        "i 0..5, j 0..4, k 0..3 (use --space ras or lps for millimetres)"
+        "i 0..5, j 0..4, k 0..3 (or give millimetres, in the space ras or lps)"
     )
 
 

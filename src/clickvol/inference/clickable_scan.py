@@ -143,8 +143,7 @@ def check_any_inside(clicks: Sequence[Click]) -> None:
     if any(click.foreground for click in clicks):
         return
     msg = (
-        "there is no click inside the object; give at least one (only background clicks, "
-        "those ending in ':-', were given)"
+        "there is no click inside the object, only beside it; give at least one inside"
         if clicks
         else "there is no click; give at least one inside the object"
     )

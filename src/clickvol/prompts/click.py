@@ -69,7 +69,7 @@ def _outside_voxels(point: VoxelPoint, grid: VolumeGrid) -> str:
     n_k, n_j, n_i = grid.shape_dhw
     return (
         f"click ({i:g}, {j:g}, {k:g}) lies outside the scan; the valid voxel indices are "
-        f"i 0..{n_i - 1}, j 0..{n_j - 1}, k 0..{n_k - 1} (use --space ras or lps for millimetres)"
+        f"i 0..{n_i - 1}, j 0..{n_j - 1}, k 0..{n_k - 1} (or give millimetres, in the space ras or lps)"
     )
 
 
