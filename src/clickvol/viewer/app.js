@@ -34,8 +34,7 @@ const isPositive = (isShift) => (store.get().mode === "tumour") !== isShift;
 /** Let clicks go to an object, and show where it is. */
 function select(id) {
   store.set({ selected: id });
-  const click = selectedObject(store.get())?.clicks.at(-1);
-  if (click) scene.goTo(click.ras_mm);
+  session.showLastClick();
 }
 
 const acts = {

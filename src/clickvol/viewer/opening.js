@@ -142,6 +142,11 @@ export function makeOpening({ api, store, scene, notify, session }) {
     if (path) openPath(path);
   });
   listenToDrops();
+  // A page that is loaded anew opens a session of its own, and offers the clicks of this one.
+  window.addEventListener("pagehide", ({ persisted }) => {
+    const { opened } = store.get();
+    if (opened && !persisted) api.close(opened.session_id).catch(() => {});
+  });
 
   return {
     openPath,

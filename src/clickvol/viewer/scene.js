@@ -8,6 +8,7 @@ import { COLOURS } from "./state.js";
 
 const GAP_PIXELS = 2;
 const MAX_LABELS = 255; // one byte per voxel
+const VIEW_DEGREES = [200, 12]; // 3D from the front, a little from the side and from above
 
 export const PLANES = [
   { id: "axial", name: "Axial", type: SLICE_TYPE.AXIAL, axis: 2 },
@@ -122,6 +123,7 @@ export class Scene {
     }
     this.view.scene.crosshairPos = [0.5, 0.5, 0.5];
     this.view.scene.pan2Dxyzmm = [0, 0, 0, 1];
+    [this.view.scene.renderAzimuth, this.view.scene.renderElevation] = VIEW_DEGREES;
     this.view.addVolume(image);
   }
 

@@ -1,5 +1,7 @@
 // The session with the server: commands one after another, none lost, and the mask that follows.
 
+import { selectedObject } from "./state.js";
+
 /**
  * Run the commands of a user in order.
  *
@@ -84,7 +86,13 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     if (answer.num_voxels === 0) notify("info", "nothing was found at the click; try another place");
   }
 
+  function showLastClick() {
+    const click = selectedObject(store.get())?.clicks.at(-1);
+    if (click) scene.goTo(click.ras_mm);
+  }
+
   return {
+    showLastClick,
     /** Begin with what the server said when it opened a scan. */
     async begin(opened) {
       queue = [];
@@ -116,6 +124,11 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       }),
     freeze: (objectId, frozen) =>
       enqueue({ says: frozen ? "Freezing" : "Unfreezing", call: (id) => api.freeze(id, objectId, frozen) }),
-    resume: (log) => enqueue({ says: "Repeating the earlier clicks", call: (id) => api.resume(id, log) }),
+    resume: (log) =>
+      enqueue({
+        says: "Repeating the earlier clicks",
+        call: (id) => api.resume(id, log),
+        then: showLastClick,
+      }),
   };
 }
