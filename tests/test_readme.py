@@ -60,6 +60,14 @@ def test_the_segment_commands_run(scans, monkeypatch, line):
     assert mask.is_file()
 
 
+def test_the_batch_command_runs(scans, monkeypatch):
+    (line,) = re.findall(r"^\.venv/bin/clickvol (batch .*)$", README, flags=re.MULTILINE)
+    monkeypatch.chdir(scans)
+    Path("list.csv").write_text('scan,click,output\nscan.mha,"120,88,41",tumour.mha\n')
+    assert main(shlex.split(line.split("#")[0])) == 0
+    assert (scans / "masks" / "tumour.mha").is_file()
+
+
 def test_the_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
