@@ -143,10 +143,19 @@ def test_a_folder_that_cannot_be_written(manifest, tmp_path):
         request_of(path, workers=0)
 
 
+# A shell without job control has its background jobs ignore Ctrl-C, and so would this process.
+COMMAND = """
+import signal, sys
+from clickvol.cli.app import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
 def begin(path, *words):
     """Start the command in a process group of its own, as a terminal does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "clickvol", "batch", path, "-o", path.parent / "out", *words],
+        [sys.executable, "-c", COMMAND, "batch", path, "-o", path.parent / "out", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -172,6 +181,7 @@ def test_a_stop_loses_nothing_and_leaves_nobody_behind(manifest, tmp_path, how, 
     path, out = manifest("ok-1", "slow-2", "ok-3"), tmp_path / "out"
     command = begin(path)
     wait_for(lambda: list(out.glob(".clickvol-*")))  # slow-2 is being written
+    wait_for(lambda: list(out.glob("records/*.json")))  # and ok-1 is written down
     if how == "Ctrl-C":
         os.killpg(command.pid, signal.SIGINT)
     else:

@@ -28,6 +28,7 @@ def test_a_new_session_describes_its_scan(client, opened, phantom):
     assert scan["extent_ras_mm"]["low"] == pytest.approx([low.x, low.y, low.z])
     assert scan["extent_ras_mm"]["high"] == pytest.approx([high.x, high.y, high.z])
     assert scan["is_dicom"] is False
+    assert scan["modality"] == "CT"  # NIfTI does not say it; the values do
     assert (known["model_id"], known["lease_seconds"], known["resumable"]) == ("random", 1800, [])
     assert [o["id"] for o in known["state"]["objects"]] == [1]
     assert len(opened.id) >= 32

@@ -1,5 +1,6 @@
 """Sessions and scans as they travel. Torch-free."""
 
+from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.server.sessions import Live
 from clickvol.server.wire import ClickOut, ExtentOut, ObjectOut, ScanOut, StateOut
 from clickvol.volumes.volume import Volume
@@ -33,14 +34,17 @@ def state_out(live: Live, revision: int) -> StateOut:
 
 
 def scan_out(volume: Volume, *, is_dicom: bool) -> ScanOut:
-    """Return what a client needs to know of a scan."""
+    """Return what a client needs to know of a scan; as which it is treated where its file does not say."""
     d, h, w = volume.grid.shape_dhw
     sd, sh, sw = (float(v) for v in volume.grid.spacing_dhw_mm)
     low, high = volume.grid.extent_ras_mm()
+    modality = volume.modality
+    if modality == "unknown":
+        modality = recognise_modality(volume, value_sample(volume)).modality
     return ScanOut(
         shape_ijk=(w, h, d),
         spacing_ijk_mm=(sw, sh, sd),
-        modality=volume.modality,
+        modality=modality,
         extent_ras_mm=ExtentOut(low=(low.x, low.y, low.z), high=(high.x, high.y, high.z)),
         is_dicom=is_dicom,
         notes=list(volume.notes),

@@ -1,6 +1,6 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
-import { looksLikeCt, presetsFor, windowOf } from "./windows.js";
+import { presetsFor, windowOf } from "./windows.js";
 import { initialState } from "./state.js";
 
 const byId = (id) => document.getElementById(id);
@@ -72,7 +72,6 @@ export function makeOpening({ api, store, scene, notify, session }) {
     let window = null;
     let preset = null;
     await scene.showScan(bytes, (image) => {
-      if (scan.modality === "unknown" && looksLikeCt(image)) scan.modality = "CT";
       [preset] = presetsFor(scan.modality);
       window = windowOf(preset, image);
       return window;

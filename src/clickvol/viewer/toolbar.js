@@ -7,8 +7,7 @@ const byId = (id) => document.getElementById(id);
 function factsText({ scan }) {
   const size = scan.shape_ijk.join(" × ");
   const spacing = scan.spacing_ijk_mm.map((mm) => mm.toFixed(2)).join(" × ");
-  const modality = scan.modality === "unknown" ? "unknown modality" : scan.modality;
-  return `${modality}  ·  ${size}  ·  ${spacing} mm`;
+  return `${scan.modality}  ·  ${size}  ·  ${spacing} mm`;
 }
 
 const signed = (number, digits) => number.toFixed(digits).replace("-", "−");

@@ -12,12 +12,6 @@ const AUTO = { id: "auto", name: "Auto" };
 const AUTO_FRACTIONS = [0.005, 0.995];
 const MAX_SAMPLES = 200_000;
 
-// Air is -1000 HU; no other modality has values like that.
-const CT_BELOW = -300;
-
-/** Tell whether a scan whose file does not say what it is has the values of a CT. */
-export const looksLikeCt = (image) => sortedSamples(image)[0] < CT_BELOW;
-
 /** Return the presets that make sense for a modality, in the order of the keys 1 to 4. */
 export const presetsFor = (modality) => (modality === "CT" ? [...CT_PRESETS, AUTO] : [AUTO]);
 
