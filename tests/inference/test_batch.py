@@ -189,6 +189,7 @@ def test_a_stop_loses_nothing_and_leaves_nobody_behind(manifest, tmp_path, how, 
     printed, complaint = command.communicate(timeout=60)
     assert (command.returncode, printed) == (code, "")
     assert "Traceback" not in complaint
+    assert ("interrupted" in complaint) == (how == "Ctrl-C")
     (worker,) = {int(process) for _, process, _ in batch_stand_in.calls(out)}
     wait_for(lambda: not is_alive(worker), seconds=15)
     assert sorted(p.name for p in out.glob("*.nii.gz")) == ["m1.nii.gz"]

@@ -101,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         code = _run([word for word in words if word != "--debug"])
+        if code == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C in a command
+            raise KeyboardInterrupt
         # A closed pipe would otherwise show only when Python shuts down, where nobody catches it.
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
