@@ -59,9 +59,8 @@ def write_dicom_seg(
             `clickvol.volumes.deidentify` for what that means.
 
     Raises:
-        OutputError: when highdicom is not installed, the source is not a DICOM series, a mask does not lie
-        on its
-            slices, or the file cannot be written.
+        OutputError: when highdicom is not installed, the source is not a DICOM series, a mask does not lie on
+            its slices, or the file cannot be written.
         UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
     """
     grid = masks[0].mask.grid if masks else None

@@ -65,8 +65,7 @@ def write_rtstruct(
             `clickvol.volumes.deidentify` for what that means.
 
     Raises:
-        OutputError: when the source is not a DICOM series, a mask does not lie on its slices, or the file
-        cannot
+        OutputError: when the source is not a DICOM series, a mask does not lie on its slices, or the file cannot
             be written.
         UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
     """
