@@ -65,8 +65,8 @@ def write_rtstruct(
             `clickvol.volumes.deidentify` for what that means.
 
     Raises:
-        OutputError: when the source is not a DICOM series, a mask does not lie on its slices, or the file cannot
-            be written.
+        OutputError: when the source is not a DICOM series, a mask does not lie on its slices, or the file
+            cannot be written.
         UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
     """
     grid = masks[0].mask.grid if masks else None
