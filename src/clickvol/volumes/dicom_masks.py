@@ -69,8 +69,7 @@ def read_mask_file(
 
     Raises:
         UnreadableVolumeError: when the file is damaged, is neither of the two, has no such segment, does not
-        lie
-            on the grid, or has contours but no grid was given.
+            lie on the grid, or has contours but no grid was given.
     """
     return [labelled for _, labelled in _read(Path(path), grid, segment)]
 
