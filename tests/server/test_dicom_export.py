@@ -59,6 +59,7 @@ def test_the_file_holds_the_mask(clicked, series, tmp_path, file_format, name, m
     assert np.array_equal(read.mask.array, shown.array)
     source = pydicom.dcmread(next(series.iterdir()))
     assert dataset.PatientID == source.PatientID
+    assert "sha256 " in str(dataset)  # which weights
     reply = clicked.get(f"export?format={file_format}&deidentify=true")
     place.write_bytes(reply.content)
     assert str(pydicom.dcmread(place).PatientID) != str(source.PatientID)

@@ -156,7 +156,7 @@ def run_scan_job(
         where = "at the click" if job.clicks else "in the scan"
         warnings.append(f"nothing was found {where}; the mask is empty")
     with clock.stage("write", f"writing {job.mask}"):
-        _write(job, volume, segmentation, model_version=f"sha256 {card.sha256[:12]}")
+        _write(job, volume, segmentation, model_version=card.weights_version)
     return ScanJobResult(job, volume, segmentation, tuple(warnings), clock.finish())
 
 

@@ -69,7 +69,7 @@ def _labelled(live: Live, card: ModelCard) -> tuple[list[LabelledMask], Volume]:
                     name=name,
                     mask=mask,
                     model_id=card.id,
-                    model_version=card.clickvol_version,
+                    model_version=card.weights_version,
                 )
             )
     if not masks:

@@ -110,6 +110,11 @@ class ModelCard(BaseModel):
     clickvol_version: str
 
     @property
+    def weights_version(self) -> str:
+        """Which weights, in words short enough for a DICOM attribute."""
+        return f"sha256 {self.sha256[:12]}"
+
+    @property
     def is_automatic(self) -> bool:
         """Tell whether it is a 3D network that takes no clicks: a baseline, or without prompt encoder."""
         if self.method in _BASELINES:
