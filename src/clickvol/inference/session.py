@@ -18,6 +18,7 @@ from clickvol.inference.clickable_scan import FEATURE_MEMORY_MB, ClickableScan, 
 from clickvol.inference.looks import never
 from clickvol.inference.packed_mask import PackedMask
 from clickvol.inference.segmentation import Segmentation
+from clickvol.inference.session_history import history_of
 from clickvol.inference.session_log import (
     AddStep,
     ClickStep,
@@ -234,7 +235,7 @@ class InteractiveSession:
         return self._last[1].probability()
 
     def resume(self, log: Path) -> None:
-        """Repeat the steps of a log on the scan, and go on writing to it.
+        """Repeat the steps of a log that undo and redo can reach, and go on writing to it.
 
         Raises:
             ConfigError: when the log is of another scan or model, damaged, or in use.
@@ -248,9 +249,10 @@ class InteractiveSession:
         self._states, self._position, self._last = [SessionState()], 0, None
         folder, self._log_folder = self._log_folder, None
         try:
-            for logged in read.steps:
-                if logged.counts:
-                    repeat_step(self, logged.step)
+            history = history_of(read.steps)
+            for step in history.steps:
+                repeat_step(self, step)
+            self._position = history.position
         except BaseException:
             writer.close()
             raise

@@ -29,7 +29,7 @@ from clickvol.weights.load import LoadedModel
 
 Triple = tuple[float, float, float]
 
-_LOG_SUFFIX = ".jsonl"
+LOG_SUFFIX = ".jsonl"
 
 
 class _Line(BaseModel):
@@ -135,23 +135,6 @@ class ReadLog:
     num_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogSummary:
-    """A log to choose from.
-
-    Attributes:
-        path: of the log.
-        num_clicks: in it.
-        last_time: of its last line, ISO 8601, UTC.
-        model_id: that answered.
-    """
-
-    path: Path
-    num_clicks: int
-    last_time: str
-    model_id: str
-
-
 class SessionLog:
     """Appends to a log that no other process writes to.
 
@@ -187,7 +170,7 @@ class SessionLog:
             OutputError: when the file system refuses; nothing is left then.
         """
         begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        name = f"{header.scan_sha256[:16]}-{begun}-{secrets.token_hex(4)}{_LOG_SUFFIX}"
+        name = f"{header.scan_sha256[:16]}-{begun}-{secrets.token_hex(4)}{LOG_SUFFIX}"
         log = cls(folder / name)
         try:
             log.append(header)
@@ -337,22 +320,6 @@ def read_log(path: Path) -> ReadLog:
             msg = f"{path}: line {number} answers no click; the log was changed"
             raise ConfigError(msg)
     return ReadLog(lines[0], tuple(steps), len(whole))
-
-
-def find_logs(folder: Path, volume: Volume) -> list[LogSummary]:
-    """Return the logs of a scan that hold clicks, the newest first; damaged ones are left out."""
-    scan_sha256 = scan_hash(volume)
-    found = []
-    for path in folder.glob(f"{scan_sha256[:16]}-*{_LOG_SUFFIX}"):
-        try:
-            log = read_log(path)
-        except ConfigError:
-            continue
-        num_clicks = sum(isinstance(logged.step, ClickStep) for logged in log.steps)
-        if log.header.scan_sha256 == scan_sha256 and num_clicks:
-            last = log.steps[-1].outcome or log.steps[-1].step
-            found.append(LogSummary(path, num_clicks, last.time, log.header.model_id))
-    return sorted(found, key=lambda summary: summary.last_time, reverse=True)
 
 
 def _parsed(path: Path, number: int, line: bytes) -> LogHeader | Step | Outcome:

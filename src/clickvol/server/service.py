@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from clickvol.errors import CancelledError, ClickvolError, OutputError
 from clickvol.inference.session import InteractiveSession
-from clickvol.inference.session_log import find_logs
+from clickvol.inference.session_history import find_logs
 from clickvol.server.descriptions import scan_out, state_out
 from clickvol.server.refusal import RefusedError, storage_refusal
 from clickvol.server.sessions import Live, ScanRecord, ServedSession, SessionRegistry
