@@ -1,5 +1,6 @@
 """`clickvol serve`: clicks over HTTP, for the viewer in a browser, scripts, 3D Slicer and OHIF."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -102,7 +103,8 @@ def serve(
 
     if not quiet:
         log_to_stderr()
-    run_server(settings, model=model, device=device, on_ready=say_where)
+    with contextlib.suppress(KeyboardInterrupt):  # the way that a server ends
+        run_server(settings, model=model, device=device, on_ready=say_where)
 
 
 def _token(path: Path | None) -> str | None:
