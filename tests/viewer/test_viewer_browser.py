@@ -163,8 +163,9 @@ def test_shift_marks_background_and_objects_are_added_chosen_and_frozen(viewer, 
     assert viewer.page.locator(".marker.background").count() >= 1
 
     viewer.press("a")
+    viewer.click_at(inside_mm + np.array([0, 10.0, 0]))  # the server has yet to add the object
     viewer.idle()
-    assert [o["id"] for o in viewer.objects()] == [1, 2]
+    assert [(o["id"], len(o["clicks"])) for o in viewer.objects()] == [(1, 2), (2, 1)]
     assert viewer.state()["selected"] == 2
     assert viewer.page.locator("[data-object='2']").get_attribute("aria-pressed") == "true"
     viewer.press("n")

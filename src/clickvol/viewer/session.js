@@ -13,6 +13,8 @@ export function makeSession({ api, store, scene, notify, reopen }) {
   let running = false;
   let shownRevision = null;
   let heart = 0;
+  // An object that the server has yet to add: clicks go to it, unless another one is chosen meanwhile.
+  let adding = null;
 
   const idOf = () => store.get().opened?.session_id;
 
@@ -96,6 +98,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     /** Begin with what the server said when it opened a scan. */
     async begin(opened) {
       queue = [];
+      adding = null;
       shownRevision = null;
       clearInterval(heart);
       heart = setInterval(
@@ -106,22 +109,39 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       await showMask();
     },
     click(mm, positive) {
-      const object_id = store.get().selected;
+      const { selected, session } = store.get();
+      const target = adding?.chosenBefore === selected ? adding : { id: selected };
       enqueue({
         says: "Segmenting",
-        pending: { ras_mm: mm, positive, object_id },
-        call: (id) => api.click(id, { position: mm, space: "ras", positive, object_id }),
+        pending: { ras_mm: mm, positive, object_id: target.id ?? session.objects.length + 1 },
+        call: (id) => {
+          if (target.id === null) throw new Error("the object was not added, nor this click; add it again");
+          return api.click(id, { position: mm, space: "ras", positive, object_id: target.id });
+        },
         then: tellAnswer,
       });
     },
     undo: () => enqueue({ says: "Undoing", call: api.undo }),
     redo: () => enqueue({ says: "Redoing", call: api.redo }),
-    addObject: () =>
+    addObject() {
+      const added = { id: null, chosenBefore: store.get().selected };
+      adding = added;
       enqueue({
         says: "Adding an object",
-        call: (id) => api.addObject(id, ""),
-        then: ({ object_id }) => store.set({ selected: object_id }),
-      }),
+        call: async (id) => {
+          try {
+            const answer = await api.addObject(id, "");
+            added.id = answer.object_id;
+            return answer;
+          } finally {
+            if (adding === added) adding = null;
+          }
+        },
+        then: ({ object_id }) => {
+          if (store.get().selected === added.chosenBefore) store.set({ selected: object_id });
+        },
+      });
+    },
     freeze: (objectId, frozen) =>
       enqueue({ says: frozen ? "Freezing" : "Unfreezing", call: (id) => api.freeze(id, objectId, frozen) }),
     resume: (log) =>
