@@ -1,7 +1,9 @@
 """Undo and redo through the steps of a log."""
 
+import numpy as np
 import pytest
 
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.inference.session_history import history_of
 from clickvol.inference.session_log import (
     AddStep,
@@ -9,7 +11,9 @@ from clickvol.inference.session_log import (
     LoggedStep,
     Outcome,
     PlainStep,
+    mask_hash,
 )
+from clickvol.volumes.volume import Mask
 
 
 def step_of(word):
@@ -50,3 +54,12 @@ def test_what_is_left(logged, left, position, num_clicks):
     history = history_of([step_of(word) for word in logged.split()])
     assert (words_of(history.steps), history.position) == (left, position)
     assert history.num_clicks == num_clicks
+
+
+def test_the_hash_of_a_mask_tells_where_it_is():
+    grid = VolumeGrid((2, 3, 4), np.eye(4))
+    masks = [np.zeros((2, 3, 4), dtype=np.uint8) for _ in range(4)]
+    masks[1][0, 1, 1] = masks[2][0, 1, 2] = masks[3][0, 1, 1] = 1
+    hashes = [mask_hash(Mask(mask, grid)) for mask in masks]
+    assert len(set(hashes[:3])) == 3
+    assert hashes[3] == hashes[1]

@@ -151,8 +151,9 @@ class InteractiveSession:
             found, changed = self._answered(object_id, click, cancelled)
         self._push(changed)
         # The click is in the log, so that it counts even where there is no room for its outcome.
-        with contextlib.suppress(OutputError):
-            self._write(outcome_of(found.mask, found.seconds))
+        if self._log is not None:
+            with contextlib.suppress(OutputError):
+                self._log.append(outcome_of(found.mask, found.seconds))
         return Answer(
             object_id, found.mask.num_voxels, found.mask.volume_ml, found.seconds, found.warnings
         )

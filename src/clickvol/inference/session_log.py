@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from clickvol.errors import ConfigError, OutputError
+from clickvol.geometry.box import bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.prompts.click import Click
 from clickvol.version import __version__
@@ -250,8 +251,13 @@ def scan_hash(volume: Volume | Mask) -> str:
 
 
 def mask_hash(mask: Mask) -> str:
-    """Return a hash of a mask's voxels."""
-    return hashlib.sha256(np.packbits(mask.array != 0).tobytes()).hexdigest()
+    """Return a hash of where the object's voxels are: of its bounding box and the bits in it."""
+    box = bounding_box(mask.array)
+    if box is None:
+        return hashlib.sha256(b"empty").hexdigest()
+    digest = hashlib.sha256(f"{box.start_dhw} {box.stop_dhw} ".encode())
+    digest.update(np.packbits(mask.array[box.slices] != 0).tobytes())
+    return digest.hexdigest()
 
 
 def step_of_click(click: Click, object_id: int) -> ClickStep:
