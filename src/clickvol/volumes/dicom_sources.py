@@ -21,6 +21,18 @@ from clickvol.volumes.dicom_uids import hashed_uid
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+TAGS_OF_THE_SERIES = (
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+"""Of the series or the images of a scan, and so not of a mask, which is a series of its own."""
+
 # PS3.3: Patient (C.7.1.1), Clinical Trial Subject and Study (C.7.1.3, C.7.2.3), General Study (C.7.2.1),
 # Patient Study (C.7.2.2), and the attributes of the images that a mask inherits.
 _COPIED = (
@@ -52,14 +64,7 @@ _COPIED = (
     "StudyDescription",
     "AccessionNumber",
     "ReferringPhysicianName",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "Modality",
-    "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
+    *TAGS_OF_THE_SERIES,
 )
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID")
 

@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from clickvol.version import __version__
-from clickvol.volumes.dicom_sources import SourceImages
+from clickvol.volumes.dicom_sources import TAGS_OF_THE_SERIES, SourceImages
 from clickvol.volumes.labelled_mask import LabelledMask
 
 if TYPE_CHECKING:
@@ -24,17 +24,6 @@ _PATIENT_AND_STUDY = (
     "StudyID",
     "AccessionNumber",
     "ReferringPhysicianName",
-)
-# Of the series or the images of the scan; a mask is a series of its own.
-_NOT_OF_THE_STUDY = (
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "Modality",
-    "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
 )
 
 # PS3.5, 6.2. A value of another form cannot be kept: it would make the new file invalid.
@@ -59,7 +48,7 @@ def patient_and_study(images: SourceImages) -> "Dataset":
 
     header = Dataset()
     for element in images.header:
-        if element.keyword not in _NOT_OF_THE_STUDY:
+        if element.keyword not in TAGS_OF_THE_SERIES:
             header[element.keyword] = element
     for keyword in _PATIENT_AND_STUDY:
         value = images.text(keyword)
