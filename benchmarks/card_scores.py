@@ -83,8 +83,7 @@ def card_scores(report: Path, rows: Sequence[Row], model: str) -> list[dict[str,
                 },
                 "users_per_scan": settings["protocol"]["seeds"],
                 "patients": [
-                    case.rsplit("_", maxsplit=1)[-1]
-                    for case in dict.fromkeys(row["case_id"] for row in of)
+                    case.rsplit("_", maxsplit=1)[-1] for case in dict.fromkeys(row["case_id"] for row in of)
                 ],
                 "protocol": f"{settings['protocol']['title']}, whole scan, its own grid",
                 "command": command,

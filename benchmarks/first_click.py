@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import make_phantom
 
 SHAPE_DHW = (300, 512, 512)
 SPACING_DHW_MM = (1.0, 0.8, 0.8)
@@ -67,9 +67,7 @@ def measure_once(folder: Path, ijk: list[int], model: str, threads: int) -> dict
     """Return every figure of one repeat."""
     python = sys.executable
     ready = float(run([python, "-c", MODEL_READY, model, str(time.time())], threads))
-    clicked = run(
-        [python, "-c", CLICKS, model, str(folder / "ct.nii.gz"), json.dumps(ijk)], threads
-    )
+    clicked = run([python, "-c", CLICKS, model, str(folder / "ct.nii.gz"), json.dumps(ijk)], threads)
     first, following = json.loads(clicked)
     place = ",".join(str(i) for i in ijk)
     mask = str(folder / "mask.nii.gz")
@@ -94,16 +92,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        phantom = make_phantom(
-            3, shape_dhw=SHAPE_DHW, spacing_dhw_mm=SPACING_DHW_MM, tumour_diameter_mm=80.0
-        )
+        phantom = make_phantom(3, shape_dhw=SHAPE_DHW, spacing_dhw_mm=SPACING_DHW_MM, tumour_diameter_mm=80.0)
         write_volume(phantom.volume.array, phantom.volume.grid, None, folder / "ct.nii.gz")
         ijk = [int(v) for v in phantom.inside.to_ijk()]
         del phantom
-        results = [
-            measure_once(folder, ijk, options.model, options.threads)
-            for _ in range(options.repeats)
-        ]
+        results = [measure_once(folder, ijk, options.model, options.threads) for _ in range(options.repeats)]
     # Largest process that this one waited for; the scan was made in this process, not in a child.
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     print(f"{options.threads} threads, {platform.processor() or platform.machine()}")

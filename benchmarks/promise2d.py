@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 
 from clickvol.methods.promise2d import Promise2d, promise2d_preset
-from clickvol.training.losses2d import bce_dice
+from clickvol.training.tasks.losses2d import bce_dice
 
 FOUNDATIONS = ("vit_b", "litemedsam")
 NUMBER_FORMATS = ("bf16", "fp32")
@@ -84,9 +84,7 @@ def main() -> None:
         for precision in options.precision:
             words = [sys.executable, __file__, "--foundation", foundation, "--precision", precision]
             environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-            done = subprocess.run(
-                [*words, "--only"], check=True, stdout=subprocess.PIPE, env=environment
-            )
+            done = subprocess.run([*words, "--only"], check=True, stdout=subprocess.PIPE, env=environment)
             m = json.loads(done.stdout)
             print(
                 f"| {foundation} | {m['all']:.1f} ({m['trained']:.1f}) | {precision} | {m['encode']:.2f} "

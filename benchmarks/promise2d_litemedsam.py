@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from clickvol.datasets.msd import CaseRecord, list_msd_cases
 from clickvol.image_encoders.slice_features import SliceFeatures
+from clickvol.io.formats import read_volume
 from clickvol.methods.promise2d import (
     Promise2d,
     binary_mask,
@@ -41,8 +42,7 @@ from clickvol.methods.sam2d import (
 )
 from clickvol.metrics.overlap import dice
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
-from clickvol.training.losses2d import bce_dice
-from clickvol.volumes.formats import read_volume
+from clickvol.training.tasks.losses2d import bce_dice
 
 VALIDATION_PATIENTS = ("008", "019", "024", "029", "042", "047")
 WINDOW_HU = (-160.0, 240.0)
@@ -253,8 +253,7 @@ def best_disc_radius(data: EncodedSlices, centre: Callable[[Slice], Tensor]) -> 
     """Return the radius in pixels of the input with the best mean Dice on slices to train on."""
     radii = range(10, 130, 5)
     means = [
-        score(data, lambda row, _, r=r: disc(256, centre(data.slices[row]), r), range(1)).mean()
-        for r in radii
+        score(data, lambda row, _, r=r: disc(256, centre(data.slices[row]), r), range(1)).mean() for r in radii
     ]
     return float(radii[int(np.argmax(means))])
 
@@ -309,9 +308,7 @@ def promise_answers(network: Promise2d, data: EncodedSlices, seed: int) -> dict[
     if network.config.mode == "ips":
         return {
             "IPS, 1 click": lambda row, draw: drawn(row, draw, 1),
-            "IPS, 1 wrong click": lambda row, draw: logits(
-                row, wrong_click(data.slices[row], seed, draw)
-            ),
+            "IPS, 1 wrong click": lambda row, draw: logits(row, wrong_click(data.slices[row], seed, draw)),
         }
     return {
         "ProMISe, auto": lambda row, _: logits(row, "auto"),

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from clickvol.errors import ClickError
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import Phantom, make_phantom
 from clickvol.server.client import RemoteError, RemoteSession
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import Phantom, make_phantom
 
 T = TypeVar("T")
 
@@ -173,8 +173,7 @@ def report(clients: list[Client], memory: list[float], arguments: argparse.Names
         "lost clicks": lost,
         "voxels that differ from a fresh session": mixed_up,
         "waiting time, median / 95 % / longest, s": (
-            f"{statistics.median(seconds):.2f} / {seconds[int(0.95 * len(seconds))]:.2f} / "
-            f"{seconds[-1]:.2f}"
+            f"{statistics.median(seconds):.2f} / {seconds[int(0.95 * len(seconds))]:.2f} / {seconds[-1]:.2f}"
         ),
         "server's memory, first third / last third / peak, MiB": (
             f"{max(memory[:third]):.0f} / {max(memory[-third:]):.0f} / {max(memory):.0f}"

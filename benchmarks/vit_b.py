@@ -32,7 +32,7 @@ from clickvol.methods.recipe import Recipe
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.methods.tags import tags_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.training.losses import segmentation_loss
+from clickvol.training.tasks.losses import segmentation_loss
 
 METHODS: dict[str, Callable[[], Recipe]] = {
     "promise3d": lambda: promise3d_recipe("released", "vit_b"),
@@ -78,9 +78,7 @@ def matrix_rates(precision: str) -> dict[str, float]:
     """Return GFLOP per second of a linear layer and of a convolution: the best of several calls."""
     options: dict[str, Any] = {"device": DEVICE, "dtype": NUMBER_FORMATS[precision]}
     rows, weight = torch.randn(2048, 768, **options), torch.randn(3072, 768, **options)
-    maps = torch.randn(1, 256, 32, 32, 32, **options).contiguous(
-        memory_format=torch.channels_last_3d
-    )
+    maps = torch.randn(1, 256, 32, 32, 32, **options).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(256, 256, 3, 3, 3, **options)
     with torch.inference_mode():
         linear = min(seconds(lambda: F.linear(rows, weight)) for _ in range(20))

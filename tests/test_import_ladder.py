@@ -11,7 +11,17 @@ PACKAGE = Path(__file__).parents[1] / "src" / "clickvol"
 
 # These three stand at the foot and import nothing of the package.
 FOOT = ("errors", "version", "shapes")
-NUMPY_STAGES = ("geometry", "volumes", "preprocessing", "patches", "prompts", "metrics")
+NUMPY_STAGES = (
+    "files",
+    "geometry",
+    "io",
+    "phantoms",
+    "preprocessing",
+    "patches",
+    "prompts",
+    "metrics",
+    "previews",
+)
 NETWORK_STAGES = (
     "layers",
     "image_encoders",
@@ -22,11 +32,14 @@ NETWORK_STAGES = (
 )
 JOINED_STAGES = (
     "weights",
-    "inference",
+    "predict",
+    "interactive",
+    "batch",
     "datasets",
     "bridges",
     "training",
     "evaluation",
+    "report",
     "reproduction",
     "server",
     "cli",
@@ -34,7 +47,7 @@ JOINED_STAGES = (
 LADDER = (*NUMPY_STAGES, *NETWORK_STAGES, *JOINED_STAGES)
 
 # A network sees tensors; what a scan is it need not know.
-UNKNOWN_TO_NETWORKS = ("volumes", "preprocessing", "patches")
+UNKNOWN_TO_NETWORKS = ("io", "phantoms", "preprocessing", "patches")
 
 # __init__ names the public interface and __main__ starts the command line: both are above the ladder.
 ABOVE = ("__init__", "__main__")
@@ -71,8 +84,7 @@ def imported_modules(source):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                msg = "imports are absolute"
-                raise ValueError(msg)
+                raise ValueError("imports are absolute")
             if node.module == "clickvol":
                 found |= {f"clickvol.{alias.name}" for alias in node.names}
             else:
@@ -112,15 +124,15 @@ def test_a_module_imports_only_what_is_below_it(path):
 @pytest.mark.parametrize(
     ("stage", "source", "bad"),
     [
-        ("geometry", "from clickvol.volumes.volume import Volume", ["clickvol.volumes.volume"]),
+        ("geometry", "from clickvol.io.volume import Volume", ["clickvol.io.volume"]),
         ("geometry", "def f():\n    import clickvol.cli.app", ["clickvol.cli.app"]),
         ("layers", "from clickvol.patches import field_of_view", ["clickvol.patches"]),
         ("layers", "from clickvol.geometry.box import VoxelBox", []),
         ("errors", "from clickvol.version import __version__", ["clickvol.version"]),
         ("cli", "from clickvol import segment", ["clickvol.segment"]),
-        ("weights", "if True:\n    from clickvol.inference import cascade", ["clickvol.inference"]),
-        ("cli", "from clickvol.inference import cascade\nimport numpy", []),
-        ("volumes", "from clickvol.volumes.atomic import atomic_path", []),
+        ("weights", "if True:\n    from clickvol.predict import zoom_refinement", ["clickvol.predict"]),
+        ("cli", "from clickvol.predict import zoom_refinement\nimport numpy", []),
+        ("io", "from clickvol.files.atomic import atomic_path", []),
         ("datasets", "import clickvol.utils", ["clickvol.utils"]),
     ],
 )

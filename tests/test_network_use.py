@@ -107,7 +107,7 @@ def test_only_the_download_module_reaches_out():
         # The event loop that waits for the model's thread.
         "server/worker.py": {"asyncio"},
         # A pipe to the processes of a batch.
-        "inference/batch_worker.py": {"multiprocessing.connection"},
+        "batch/worker.py": {"multiprocessing.connection"},
         # The browser that shows the page of `clickvol view`.
         "cli/view.py": {"webbrowser"},
         # The package's own names, imported when they are first used.
@@ -118,9 +118,9 @@ def test_only_the_download_module_reaches_out():
 @pytest.mark.parametrize(
     ("module", "users"),
     [
-        ("weights.download", {"weights/fetch.py", "cli/models_fetch.py"}),
-        ("weights.fetch", {"cli/models_fetch.py"}),
-        ("cli.models_fetch", {"cli/models.py"}),
+        ("weights.download", {"weights/fetch.py", "cli/models/fetch.py"}),
+        ("weights.fetch", {"cli/models/fetch.py"}),
+        ("cli.models.fetch", {"cli/models/app.py"}),
         ("bridges.program", {"bridges/nnunet_environment.py", "bridges/nnunet_run.py"}),
         ("bridges.nnunet_run", {"cli/nnunet.py", "reproduction/arm_steps.py"}),
         ("cli.nnunet", {"cli/app.py"}),

@@ -35,9 +35,7 @@ ROOT = Path(__file__).parents[1]
 def _loaded_after(code):
     """Return the heavy packages that a fresh interpreter has loaded after some code."""
     report = f"\nimport sys; print('LOADED', *[n for n in {HEAVY!r} if n in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1].split()[1:], done.stdout
 
 
@@ -79,9 +77,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert _loaded_after("import clickvol")[0] == []
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["segment", "--help"], ["--version"], ["models", "--help"]]
-)
+@pytest.mark.parametrize("words", [["--help"], ["segment", "--help"], ["--version"], ["models", "--help"]])
 def test_help_loads_nothing_heavy(words):
     loaded, output = _loaded_after(f"from clickvol.cli.app import main; main({words!r})")
     assert loaded == []

@@ -9,8 +9,8 @@ import pytest
 import SimpleITK
 
 from clickvol.cli.app import main
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import make_phantom
 from clickvol.weights.card import DEFAULT_MODEL_ID, find_card
 
 ROOT = Path(__file__).parents[1]

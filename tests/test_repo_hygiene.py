@@ -74,12 +74,6 @@ def test_modules_are_nouns_of_the_flow():
     assert [_name_of(p) for p in SOURCES if vague.search(p.stem)] == []
 
 
-def test_file_names_of_tests_are_unique():
-    """There are no packages in tests, so two of one name would hide each other."""
-    names = [p.name for p in TESTS]
-    assert sorted(names) == sorted(set(names))
-
-
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "types", "fmt", "ci"])
 def test_the_makefile_has_its_targets_with_short_recipes(target):
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()

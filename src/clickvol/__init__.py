@@ -26,15 +26,15 @@ from clickvol.version import __version__
 
 if TYPE_CHECKING:
     from clickvol.errors import ClickvolError
-    from clickvol.inference.nninteractive import nnInteractiveInferenceSession
-    from clickvol.inference.patch_logits import patch_logits
-    from clickvol.inference.predict import segment
-    from clickvol.inference.segmentation import Segmentation
-    from clickvol.inference.session import InteractiveSession
+    from clickvol.interactive.nninteractive import nnInteractiveInferenceSession
+    from clickvol.interactive.session import InteractiveSession
+    from clickvol.io.formats import read_volume, write_mask
+    from clickvol.io.volume import Mask, Volume
     from clickvol.metrics.overlap import dice
+    from clickvol.predict.patch_logits import patch_logits
+    from clickvol.predict.predict import segment
+    from clickvol.predict.segmentation import Segmentation
     from clickvol.prompts.click import Click
-    from clickvol.volumes.formats import read_volume, write_mask
-    from clickvol.volumes.volume import Mask, Volume
     from clickvol.weights.load import LoadedModel, load_model
 
 __all__ = [
@@ -58,25 +58,24 @@ __all__ = [
 _HOMES = {
     "Click": "clickvol.prompts.click",
     "ClickvolError": "clickvol.errors",
-    "InteractiveSession": "clickvol.inference.session",
+    "InteractiveSession": "clickvol.interactive.session",
     "LoadedModel": "clickvol.weights.load",
-    "Mask": "clickvol.volumes.volume",
-    "Segmentation": "clickvol.inference.segmentation",
-    "Volume": "clickvol.volumes.volume",
+    "Mask": "clickvol.io.volume",
+    "Segmentation": "clickvol.predict.segmentation",
+    "Volume": "clickvol.io.volume",
     "dice": "clickvol.metrics.overlap",
     "load_model": "clickvol.weights.load",
-    "nnInteractiveInferenceSession": "clickvol.inference.nninteractive",
-    "patch_logits": "clickvol.inference.patch_logits",
-    "read_volume": "clickvol.volumes.formats",
-    "segment": "clickvol.inference.predict",
-    "write_mask": "clickvol.volumes.formats",
+    "nnInteractiveInferenceSession": "clickvol.interactive.nninteractive",
+    "patch_logits": "clickvol.predict.patch_logits",
+    "read_volume": "clickvol.io.formats",
+    "segment": "clickvol.predict.predict",
+    "write_mask": "clickvol.io.formats",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        msg = f"module 'clickvol' has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module 'clickvol' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -154,9 +154,7 @@ def test_what_is_no_environment_says_how_to_make_one(tmp_path):
 def test_another_version_is_refused(venv):
     facts = {"nnunet": "2.5.1", "torch": "2.13.0", "cuda": False, "package": "/p"}
     (venv / "facts.json").write_text(json.dumps(facts))
-    with pytest.raises(
-        ConfigError, match=rf"holds nnunetv2 2.5.1, .* written for {NNUNET_VERSION}"
-    ):
+    with pytest.raises(ConfigError, match=rf"holds nnunetv2 2.5.1, .* written for {NNUNET_VERSION}"):
         check_environment(venv)
 
 

@@ -78,9 +78,7 @@ def test_a_killed_program_most_likely_had_no_memory(program):
 
 
 def test_a_program_that_is_not_there(program, tmp_path):
-    missing = LoggedProgram(
-        name="x", words=("/no/such",), variables={}, log=tmp_path / "log", advice="make it"
-    )
+    missing = LoggedProgram(name="x", words=("/no/such",), variables={}, log=tmp_path / "log", advice="make it")
     with pytest.raises(ExternalProgramError, match=r"^cannot start /no/such: No such .*; make it$"):
         run_logged(missing)
     with pytest.raises(ExternalProgramError, match=r"^cannot start /no/such: No such .*; make it$"):
@@ -92,9 +90,7 @@ def _is_alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    stat = subprocess.run(
-        ["ps", "-o", "stat=", str(pid)], capture_output=True, text=True, check=False
-    )
+    stat = subprocess.run(["ps", "-o", "stat=", str(pid)], capture_output=True, text=True, check=False)
     return not stat.stdout.strip().startswith("Z")
 
 

@@ -15,9 +15,7 @@ from reference.prepared_sets import prepared_of, write_case
 ENVIRONMENT = os.environ.get("CLICKVOL_NNUNET_VENV", "")
 
 
-@pytest.mark.skipif(
-    not ENVIRONMENT, reason="CLICKVOL_NNUNET_VENV names no environment with nnU-Net"
-)
+@pytest.mark.skipif(not ENVIRONMENT, reason="CLICKVOL_NNUNET_VENV names no environment with nnU-Net")
 def test_two_iterations_give_masks_on_the_grids_of_the_scans(tmp_path):
     random = np.random.default_rng(0)
     cases = []

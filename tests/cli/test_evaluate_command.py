@@ -34,9 +34,7 @@ def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phant
     numbers = ("--clicks", "1", "--seeds", 1, "--reference", "ball 25 mm", "--robustness")
     code, out, err = run(*words, *numbers, "-o", report)
     assert (code, err) == (0, "")
-    assert out == (
-        f"{report / 'report.md'}: 20 scores of 2 contestants, 0 failures, 0 cases not evaluated\n"
-    )
+    assert out == (f"{report / 'report.md'}: 20 scores of 2 contestants, 0 failures, 0 cases not evaluated\n")
     records = lines(report / "results.jsonl")
     assert {r["placement"] for r in records} == {"random", "centre", "inside", "edge", "outside"}
     assert {r["modality"] for r in records} == {"CT"}
@@ -53,9 +51,7 @@ def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phant
     best = max(row["statistics"]["dice"]["mean"] for row in summary["rows"])
     assert best == pytest.approx(
         max(
-            np.mean(
-                [r["dice"] for r in records if (r["model"], r["placement"], r["num_clicks"]) == k]
-            )
+            np.mean([r["dice"] for r in records if (r["model"], r["placement"], r["num_clicks"]) == k])
             for k in {(r["model"], r["placement"], r["num_clicks"]) for r in records}
         )
     )
@@ -119,9 +115,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_files(run, phantoms, tmp_path, 
 )
 def test_a_mistake_is_told_in_one_line(run, phantoms, tmp_path, words, message):
     given = ["--split", "all"] if "--split" not in words else []
-    code, out, err = run(
-        "evaluate", "ball", "--data", phantoms, "-o", tmp_path / "r", *given, *words
-    )
+    code, out, err = run("evaluate", "ball", "--data", phantoms, "-o", tmp_path / "r", *given, *words)
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1

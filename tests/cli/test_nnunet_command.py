@@ -37,9 +37,7 @@ def test_a_run_says_where_the_masks_are_and_how_they_are_scored(run, data, venv,
     assert outcome.code == 0
     first, second = outcome.out.splitlines()
     assert first == f"2 masks in {out / 'predictions'}; score them with"
-    assert (
-        second == f"  clickvol evaluate predictions:{out / 'predictions'} --data {data} -o REPORT"
-    )
+    assert second == f"  clickvol evaluate predictions:{out / 'predictions'} --data {data} -o REPORT"
     assert nibabel.load(out / "predictions" / "case_3.nii.gz").shape == (6, 5, 4)
     settings = json.loads((out / "run.json").read_text())
     assert (settings["epochs"], settings["iterations_per_epoch"]) == (2, 3)
@@ -97,8 +95,6 @@ def test_offline_and_missing_pip_says_so(run, tmp_path, monkeypatch):
     folder = tmp_path / "new"
     outcome = run("nnunet", "setup", "--venv", folder)
     assert outcome.code == 2
-    assert outcome.err.startswith(
-        "error: pip failed: ERROR: No matching distribution found for torch"
-    )
+    assert outcome.err.startswith("error: pip failed: ERROR: No matching distribution found for torch")
     assert "--no-index" in (folder / "clickvol-setup.log").read_text()
     assert Path(sys.prefix).resolve() not in (folder / "bin" / "python").parents

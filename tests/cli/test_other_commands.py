@@ -17,9 +17,7 @@ def test_demo_writes_its_files_and_says_the_dice_and_the_command(run, tmp_path, 
     assert sorted(p.name for p in out_folder.iterdir()) == sorted(names)
     for name in names:
         assert str(out_folder / name) in out
-    truth, mask = (
-        np.asarray(nibabel.load(out_folder / n).dataobj) for n in ("truth.nii.gz", "mask.nii.gz")
-    )
+    truth, mask = (np.asarray(nibabel.load(out_folder / n).dataobj) for n in ("truth.nii.gz", "mask.nii.gz"))
     assert f"Dice {dice(mask, truth):.3f}" in out
     assert nibabel.load(out_folder / "scan.nii.gz").get_data_dtype() == np.int16
     with Image.open(out_folder / "preview.png") as image:

@@ -8,17 +8,15 @@ import pytest
 
 from clickvol import InteractiveSession, load_model, read_volume
 from clickvol.cli.app import main
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import make_phantom
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A scan, the log of a session on it, and its label map."""
     folder = tmp_path_factory.mktemp("replay")
-    phantom = make_phantom(
-        3, shape_dhw=(24, 48, 48), spacing_dhw_mm=(4.0, 3.0, 3.0), tumour_diameter_mm=50
-    )
+    phantom = make_phantom(3, shape_dhw=(24, 48, 48), spacing_dhw_mm=(4.0, 3.0, 3.0), tumour_diameter_mm=50)
     scan = folder / "scan.nii.gz"
     write_volume(phantom.volume.array.astype(np.int16), phantom.volume.grid, None, scan)
     session = InteractiveSession(load_model(device="cpu"), log_folder=folder / "logs")

@@ -28,9 +28,7 @@ def test_a_dry_run_prints_every_step_and_writes_nothing(run, study, tmp_path):
 
 
 def test_the_published_tables_can_be_planned_without_data(run, tmp_path):
-    done = run(
-        "reproduce", "promise3d-table1", "--data", tmp_path, "-o", tmp_path / "o", "--dry-run"
-    )
+    done = run("reproduce", "promise3d-table1", "--data", tmp_path, "-o", tmp_path / "o", "--dry-run")
     assert done.code == 0
     assert "Task10_Colon is missing" in done.out
     assert "medicaldecathlon.com" in done.out

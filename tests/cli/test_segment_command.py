@@ -11,11 +11,11 @@ import SimpleITK as Sitk
 from PIL import Image
 
 from clickvol.geometry.box import bounding_box
-from clickvol.inference import predict
-from clickvol.inference import preview as preview_module
-from clickvol.inference.segmentation import FieldOfViewReport, Segmentation
+from clickvol.io.volume import Mask
+from clickvol.predict import predict
+from clickvol.predict.segmentation import FieldOfViewReport, Segmentation
+from clickvol.previews import preview as preview_module
 from clickvol.version import __version__
-from clickvol.volumes.volume import Mask
 
 CLICK = "20,18,10"
 
@@ -195,12 +195,9 @@ def test_an_existing_mask_is_replaced(segment, known_answer, tmp_path):
     assert np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj).sum() == 320
 
 
-def test_a_late_failure_leaves_the_old_mask_and_no_new_file(
-    segment, known_answer, monkeypatch, tmp_path
-):
+def test_a_late_failure_leaves_the_old_mask_and_no_new_file(segment, known_answer, monkeypatch, tmp_path):
     def fail(*_, **__):
-        msg = "no picture today"
-        raise RuntimeError(msg)
+        raise RuntimeError("no picture today")
 
     monkeypatch.setattr(preview_module, "draw_preview", fail)
     (tmp_path / "mask.nii.gz").write_text("old")

@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from clickvol.inference.scan_job import ScanJob
-from clickvol.volumes.dicom_masks import read_mask_file
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.mask_files import read_mask
+from clickvol.io.dicom.masks import read_mask_file
+from clickvol.io.formats import read_volume
+from clickvol.io.mask_files import read_mask
+from clickvol.predict.scan_job import ScanJob
 from reference.dicom_series import write_series
 
 CLICK = "12,14,8"

@@ -93,9 +93,7 @@ def test_the_model_points_itself(run, picture, tmp_path, models):
     assert len(result["points"]) == 4
 
 
-def test_points_of_the_truth_are_said_to_be_for_evaluation_only(
-    run, picture, truth, tmp_path, models
-):
+def test_points_of_the_truth_are_said_to_be_for_evaluation_only(run, picture, truth, tmp_path, models):
     def draw(seed):
         words = ("--points", "gt", "--truth", truth, "--num-points", 6, "--seed", seed, "--json")
         code, out, err = run(
@@ -190,9 +188,7 @@ def test_the_truth_of_a_slice_is_cut_as_the_scan(run, scan, write_scan, ct_array
         (("--click", "3,3", "--model", "litemedsam"), "clickvol models fetch litemedsam"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_no_file(
-    run, picture, tmp_path, models, monkeypatch, words, line
-):
+def test_mistakes_are_one_line_and_leave_no_file(run, picture, tmp_path, models, monkeypatch, words, line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLICKVOL_CACHE", str(tmp_path / "cache"))
     Image.fromarray(np.zeros((2, 3), np.uint8)).save("small.png")
@@ -214,15 +210,11 @@ def test_a_scan_needs_one_of_its_slices(run, scan, tmp_path, models):
         (("--slice", 20), "no axial slice 20; its axial slices are 0 to 19"),
         (("--slice", 40, "--axis", "sagittal"), "sagittal slices are 0 to 39"),
     ):
-        code, _, err = run(
-            *slice_words(scan, tmp_path / "m.nii.gz", models["sam2d"], "--click", "3,3", *words)
-        )
+        code, _, err = run(*slice_words(scan, tmp_path / "m.nii.gz", models["sam2d"], "--click", "3,3", *words))
         assert (code, line in err) == (2, True), err
 
 
-def test_weights_that_are_fetched_but_not_imported_are_told_how(
-    run, picture, tmp_path, monkeypatch
-):
+def test_weights_that_are_fetched_but_not_imported_are_told_how(run, picture, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setenv("CLICKVOL_CACHE", str(cache))
     words = ("segment-image", picture, "-o", tmp_path / "m.png", "--click", "3,3")

@@ -2,7 +2,7 @@ import pytest
 
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SamplingSection
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.phantoms.phantom import make_phantom
 from reference.labelled import block_case
 
 

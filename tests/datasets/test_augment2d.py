@@ -60,15 +60,11 @@ def test_image_and_mask_move_together(image, shares):
 
 def test_a_crop_enlarges_and_a_large_crop_shrinks(image):
     area = (image > 0.5).sum()
-    smaller = [
-        both(image, only(crop_share=1.0, crop=(1.5, 1.5)), seed)[1].sum() for seed in range(4)
-    ]
+    smaller = [both(image, only(crop_share=1.0, crop=(1.5, 1.5)), seed)[1].sum() for seed in range(4)]
     assert np.allclose(smaller, area / 1.5, rtol=0.15)
     # A plain image without border: everything in it is still inside.
     plain = np.ones(SHAPE_HW, np.float32)
-    assert both(plain, only(crop_share=1.0, crop=(0.9, 0.9)), 0)[0].min() == pytest.approx(
-        1, abs=1e-5
-    )
+    assert both(plain, only(crop_share=1.0, crop=(0.9, 0.9)), 0)[0].min() == pytest.approx(1, abs=1e-5)
     assert both(plain, only(crop_share=1.0, crop=(1.5, 1.5)), 0)[0].min() == 0
 
 

@@ -61,9 +61,7 @@ def test_native_arrays_are_those_of_the_files_in_dhw_order(make, tmp_path):
 def test_a_tumour_label_takes_that_value_alone(make, tmp_path):
     label = label_ijk(1)
     label[5, 4, 3] = 2
-    case = make(
-        image_ijk(), label, CaseWish(tumour_label=2, spacing_dhw_mm=None, volume_index=None)
-    )
+    case = make(image_ijk(), label, CaseWish(tumour_label=2, spacing_dhw_mm=None, volume_index=None))
     assert np.argwhere(_load(tmp_path, case, "label")).tolist() == [[3, 4, 5]]
     assert case.tumour_label == 2
 
@@ -150,10 +148,7 @@ def test_a_bad_case_is_rejected_with_one_line(make, image, label, affines, reaso
 
 def test_a_label_without_the_tumour_is_rejected(make):
     wish = CaseWish(tumour_label=2, spacing_dhw_mm=None, volume_index=None)
-    assert (
-        "has no voxel of value 2: there is no object"
-        in make(image_ijk(), label_ijk(1), wish).reason
-    )
+    assert "has no voxel of value 2: there is no object" in make(image_ijk(), label_ijk(1), wish).reason
 
 
 def test_zero_spacing_and_damaged_files_are_rejected(make, tmp_path):
@@ -181,10 +176,7 @@ def test_an_object_that_resampling_loses_is_rejected(make):
     label = np.zeros(SHAPE_IJK, np.uint8)
     label[5, 4, 3] = 1
     wish = CaseWish(tumour_label=None, spacing_dhw_mm=(4.0, 4.0, 4.0), volume_index=None)
-    assert (
-        "its object of 1 voxels is lost in voxels of 4 x 4 x 4 mm"
-        in make(image_ijk(), label, wish).reason
-    )
+    assert "its object of 1 voxels is lost in voxels of 4 x 4 x 4 mm" in make(image_ijk(), label, wish).reason
 
 
 # -- what is found made -------------------------------------------------------------------------
@@ -205,9 +197,7 @@ def test_a_finished_case_is_not_made_again(make, tmp_path):
 
 def test_another_wish_or_a_changed_file_makes_it_again(make, tmp_path):
     first = make(image_ijk(), label_ijk())
-    coarse = make(
-        wish=CaseWish(tumour_label=None, spacing_dhw_mm=(2.0, 2.0, 2.0), volume_index=None)
-    )
+    coarse = make(wish=CaseWish(tumour_label=None, spacing_dhw_mm=(2.0, 2.0, 2.0), volume_index=None))
     assert coarse.shape_dhw != first.shape_dhw
     again = make()
     assert again == first

@@ -48,9 +48,7 @@ def test_a_lump_differs_from_what_is_around_it(case):
     for seed in range(16):
         sample = draw(case, seed)
         mask = sample.label[0].numpy().astype(bool)
-        shell = ndimage.binary_dilation(mask, iterations=4) & ~ndimage.binary_dilation(
-            mask, iterations=2
-        )
+        shell = ndimage.binary_dilation(mask, iterations=4) & ~ndimage.binary_dilation(mask, iterations=2)
         core = ndimage.binary_erosion(mask, iterations=1)
         patch = sample.patch[0].numpy()
         contrasts.append(np.median(patch[core if core.any() else mask]) - np.median(patch[shell]))
@@ -79,9 +77,7 @@ def test_a_scan_of_air_has_no_room():
 
 def test_the_share_of_lumps_is_as_said(case, monkeypatch):
     counted = []
-    monkeypatch.setattr(
-        "clickvol.datasets.loader.draw_implant_sample", lambda *_, **__: counted.append(1)
-    )
+    monkeypatch.setattr("clickvol.datasets.loader.draw_implant_sample", lambda *_, **__: counted.append(1))
     monkeypatch.setattr("clickvol.datasets.loader.draw_sample", lambda *_, **__: None)
     config = SamplingSection(implant_share=0.25)
     for seed in range(400):

@@ -150,9 +150,7 @@ def test_labels_as_dicom(tmp_path, prepared):
         )  # fmt: skip
         folder = tmp_path / "dst"
     organ, tumour = truth_dhw()
-    cases = read_folder_cases(
-        folder, None, (), "all", tumour_label=2, organs=OrganPlan(source="gt")
-    )
+    cases = read_folder_cases(folder, None, (), "all", tumour_label=2, organs=OrganPlan(source="gt"))
     assert len(cases) == 2
     for case in cases:
         assert case.label.sum() == tumour.sum()

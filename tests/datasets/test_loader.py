@@ -127,9 +127,7 @@ def _record(folder, image, label, *, label_affine=None):
     affine = np.diag([1.0, 2, 3, 1])
     paths = folder / "image.nii.gz", folder / "label.nii.gz"
     nibabel.save(nibabel.Nifti1Image(image, affine), paths[0])
-    nibabel.save(
-        nibabel.Nifti1Image(label, affine if label_affine is None else label_affine), paths[1]
-    )
+    nibabel.save(nibabel.Nifti1Image(label, affine if label_affine is None else label_affine), paths[1])
     return CaseRecord("sts_001", "CT", *paths)
 
 

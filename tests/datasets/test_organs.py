@@ -132,9 +132,7 @@ def test_the_stream_gives_the_channels_of_the_network(box_case):
         [box_case],
         [],
         phantom_share=0.0,
-        draw=partial(
-            draw_any_sample, patch_shape_dhw=SHAPE, sampling=SamplingSection(), num_channels=2
-        ),
+        draw=partial(draw_any_sample, patch_shape_dhw=SHAPE, sampling=SamplingSection(), num_channels=2),
         small_object_exponent=0.0,
         seed=0,
         length=2,

@@ -38,9 +38,7 @@ def test_a_set_is_written_as_it_is_returned(source, tmp_path):
     assert [len(made.part(name)) for name in ("train", "val", "test", "all")] == [7, 1, 2, 10]
     assert (made.name, made.kind, made.target_spacing_dhw_mm) == ("Tiny", "msd", "native")
     (fold,) = json.loads((tmp_path / "dst" / "splits.json").read_text())
-    assert fold == {
-        name: [case.id for case in made.part(name)] for name in ("train", "val", "test")
-    }
+    assert fold == {name: [case.id for case in made.part(name)] for name in ("train", "val", "test")}
 
 
 def test_the_fingerprint_is_of_the_training_part_alone(source, tmp_path):
@@ -60,9 +58,7 @@ def test_published_constants_bring_spacing_and_label(source, tmp_path):
     assert made.target_spacing_dhw_mm == (1, 1, 1)
     assert {case.tumour_label for case in made.cases} == {2}
     assert made.cases[0].shape_dhw == (16, 10, 12)
-    native = prepare_data_set(
-        _plan(source, tmp_path / "dst", constants="pancreas", spacing_dhw_mm="native")
-    )
+    native = prepare_data_set(_plan(source, tmp_path / "dst", constants="pancreas", spacing_dhw_mm="native"))
     assert native.target_spacing_dhw_mm == "native"
     assert native.cases[0].shape_dhw == (8, 10, 12)
 
@@ -114,9 +110,7 @@ def test_scans_of_two_modalities_have_their_own_fingerprints(tmp_path):
     made = prepare_data_set(_plan(source, tmp_path / "dst", seed=1))
     assert made.intensity["MR"].mean == 900
     assert made.intensity["CT"].mean == 100
-    assert made.notes == (
-        "By their values the scans are 5 CT, 5 MR; --modality says what they are.",
-    )
+    assert made.notes == ("By their values the scans are 5 CT, 5 MR; --modality says what they are.",)
     told = prepare_data_set(_plan(source, tmp_path / "dst", seed=1, modality="MR"))
     assert set(told.intensity) == {"MR"}
     assert told.notes == ()
@@ -229,9 +223,7 @@ def test_a_set_without_a_usable_case_is_refused(tmp_path):
     source = write_msd(tmp_path / "src", ["a", "b"])
     for case in "ab":
         write_nifti(label_ijk(0), source / "labelsTr" / f"{case}.nii.gz")
-    with pytest.raises(
-        ConfigError, match=r"no case of .* can be used; 2 were rejected, the first, a"
-    ):
+    with pytest.raises(ConfigError, match=r"no case of .* can be used; 2 were rejected, the first, a"):
         prepare_data_set(_plan(source, tmp_path / "dst"))
     assert not (tmp_path / "dst" / "prepared.json").exists()
 
@@ -246,9 +238,7 @@ def test_a_split_whose_training_part_is_lost_is_refused(source, tmp_path):
 def test_a_folder_of_another_set_is_not_overwritten(source, tmp_path):
     prepare_data_set(_plan(source, tmp_path / "dst"))
     other = write_msd(tmp_path / "other", ["x"])
-    (other / "dataset.json").write_text(
-        (other / "dataset.json").read_text().replace("Tiny", "Small")
-    )
+    (other / "dataset.json").write_text((other / "dataset.json").read_text().replace("Tiny", "Small"))
     with pytest.raises(ConfigError, match=r"holds the prepared set Tiny \(msd\), not Small"):
         prepare_data_set(_plan(other, tmp_path / "dst"))
     assert prepare_data_set(_plan(other, tmp_path / "dst", force=True)).name == "Small"
@@ -264,9 +254,7 @@ def test_a_folder_of_another_set_is_not_overwritten(source, tmp_path):
 )
 def test_contradictions_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        PreparationPlan(
-            **{"kind": "msd", "source": Path("src"), "destination": Path("dst")} | options
-        )
+        PreparationPlan(**{"kind": "msd", "source": Path("src"), "destination": Path("dst")} | options)
 
 
 # -- real patients ------------------------------------------------------------------------------
@@ -299,8 +287,6 @@ def test_three_real_patients(tmp_path):
         native, native_mask = read_native_case(case)
         assert volume.modality == native.modality == "CT"
         assert mask.sum() * 27e-3 == pytest.approx(case.tumour_ml, rel=0.02)
-        assert native_mask.sum() * native.grid.voxel_volume_mm3 / 1e3 == pytest.approx(
-            case.tumour_ml
-        )
+        assert native_mask.sum() * native.grid.voxel_volume_mm3 / 1e3 == pytest.approx(case.tumour_ml)
         inside = volume.array[mask > 0].mean(), native.array[native_mask > 0].mean()
         assert inside[0] == pytest.approx(inside[1], abs=3)

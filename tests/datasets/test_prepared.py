@@ -24,9 +24,7 @@ def folder(tmp_path):
     label[5, 4, 3] = 2
     write_nifti(label, source / "labelsTr" / "b.nii.gz")
     prepare_data_set(
-        PreparationPlan(
-            kind="msd", source=source, destination=tmp_path / "dst", spacing_dhw_mm=(1, 1, 1)
-        )
+        PreparationPlan(kind="msd", source=source, destination=tmp_path / "dst", spacing_dhw_mm=(1, 1, 1))
     )
     return tmp_path / "dst"
 
@@ -41,9 +39,7 @@ def test_parts_are_lists_of_cases(folder):
     parts = [made.part(name) for name in ("train", "val", "test")]
     assert sorted(case.id for part in parts for case in part) == IDS
     assert made.part("all") == list(made.cases)
-    with pytest.raises(
-        ConfigError, match="no part 'tain' of a data set; choose train, val, test or all"
-    ):
+    with pytest.raises(ConfigError, match="no part 'tain' of a data set; choose train, val, test or all"):
         made.part("tain")
     for fold in (-1, 1):
         with pytest.raises(ConfigError, match=f"has no fold {fold}; its 1 folds"):

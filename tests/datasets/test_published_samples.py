@@ -70,9 +70,7 @@ def test_the_jitter_moves_the_object_by_whole_voxels_up_to_its_bound(case):
 def test_flips_mirror_image_and_label_together(case):
     plain, flipped = draw(case), draw(case, flip_share=1.0)
     # All three axes are mirrored, about the middle of the patch.
-    torch.testing.assert_close(
-        flipped.patch, torch.flip(plain.patch, dims=(1, 2, 3)), rtol=0, atol=1e-3
-    )
+    torch.testing.assert_close(flipped.patch, torch.flip(plain.patch, dims=(1, 2, 3)), rtol=0, atol=1e-3)
     assert torch.equal(flipped.label, torch.flip(plain.label, dims=(1, 2, 3)))
     assert not torch.equal(flipped.label, plain.label)
 

@@ -79,9 +79,7 @@ def test_the_first_click_lies_in_the_label_with_all_augmentation_on(large_case):
 
 
 def test_the_click_follows_the_bending_of_a_small_object():
-    config = SamplingSection(
-        first_look_share=0, fitted_extents=(3, 3), finest_voxel_mm=0.5, elastic_voxels=2
-    )
+    config = SamplingSection(first_look_share=0, fitted_extents=(3, 3), finest_voxel_mm=0.5, elastic_voxels=2)
     case = block_case(first=(14, 25, 25), last=(17, 29, 29))
     away = []
     for seed in range(100):
@@ -140,8 +138,7 @@ def test_a_fitted_look_shows_the_object_in_its_true_size(box_case, plain):
     config = plain.model_copy(update={"first_look_share": 0.0, "fitted_extents": (2.2, 2.2)})
     voxel_mm = box_case.longest_side_mm * 2.2 / 48
     volumes = [
-        float(_draw(box_case, config, seed, (48, 48, 48)).label.sum()) * voxel_mm**3
-        for seed in range(8)
+        float(_draw(box_case, config, seed, (48, 48, 48)).label.sum()) * voxel_mm**3 for seed in range(8)
     ]
     assert volumes == pytest.approx([24 * 20 * 28] * 8, rel=0.05)
 
@@ -151,8 +148,7 @@ def test_image_and_label_are_mirrored_turned_and_bent_together(box_case):
     agreements = [
         dice(_bright(sample), sample.label.numpy())
         for sample in (
-            _draw(box_case, SamplingSection(rotation_degrees=40, elastic_voxels=2), seed)
-            for seed in range(40)
+            _draw(box_case, SamplingSection(rotation_degrees=40, elastic_voxels=2), seed) for seed in range(40)
         )
     ]
     assert np.median(agreements) > 0.95

@@ -13,8 +13,8 @@ from clickvol.datasets.slice_samples import (
     stack_slices,
 )
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.methods.sam2d import sam2d_preset
-from clickvol.volumes.volume import Volume
 
 SAM = sam2d_preset("tiny")
 PLAIN = SliceSampling(kind="slices").without_changes()

@@ -41,9 +41,7 @@ def test_what_msd_calls_a_modality(tmp_path, word, modality):
 
 
 def test_a_task_of_the_decathlon_knows_its_tumour(tmp_path):
-    folder = write_msd(
-        tmp_path / "Task07_Pancreas", ["p"], labels={"0": "b", "1": "pancreas", "2": "cancer"}
-    )
+    folder = write_msd(tmp_path / "Task07_Pancreas", ["p"], labels={"0": "b", "1": "pancreas", "2": "cancer"})
     assert list_source("msd", folder).tumour_label == 2
     other = folder.rename(tmp_path / "Task99_Other")
     listing = list_source("msd", other)

@@ -9,15 +9,13 @@ from scipy import ndimage
 
 from clickvol.cli.app import main
 from clickvol.metrics.overlap import dice
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.phantoms.phantom import make_phantom
 
 
 @pytest.fixture(scope="module")
 def patient():
     """Return (array ijk, affine ijk -> RAS, click RAS mm, truth ijk) of a synthetic CT."""
-    phantom = make_phantom(
-        8, shape_dhw=(48, 100, 100), spacing_dhw_mm=(3.3, 1.8, 1.8), tumour_diameter_mm=100
-    )
+    phantom = make_phantom(8, shape_dhw=(48, 100, 100), spacing_dhw_mm=(3.3, 1.8, 1.8), tumour_diameter_mm=100)
     grid = phantom.volume.grid
     place = grid.to_world(phantom.inside).as_array()
     return phantom.volume.array.T, grid.affine_ijk_ras_mm, place, phantom.truth.array.T
@@ -79,27 +77,15 @@ def test_resampled_copies(patient, mask, tmp_path, kind):
     angle = np.deg2rad(25)
     turn = np.eye(3)
     if kind == "oblique":
-        about_x = np.array(
-            [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
-        )
-        about_z = np.array(
-            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-        )
+        about_x = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+        about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
         turn = about_x @ about_z
-    spacing = {"oblique": (1.8, 1.8, 3.0), "anisotropic": (3.0, 1.2, 5.0), "fine": (1.0, 1.0, 1.5)}[
-        kind
-    ]
-    new_shape = tuple(
-        int(n) for n in np.ceil(np.array(array.shape) * [1.8, 1.8, 3.3] / spacing) + 4
-    )
+    spacing = {"oblique": (1.8, 1.8, 3.0), "anisotropic": (3.0, 1.2, 5.0), "fine": (1.0, 1.0, 1.5)}[kind]
+    new_shape = tuple(int(n) for n in np.ceil(np.array(array.shape) * [1.8, 1.8, 3.3] / spacing) + 4)
     new_affine = np.eye(4)
     new_affine[:3, :3] = turn @ np.diag(spacing)
     new_affine[:3, 3] = middle[:3] - new_affine[:3, :3] @ ((np.array(new_shape) - 1) / 2)
-    copy = (
-        resampled(array, affine, new_shape, new_affine, order=1, fill=-1000)
-        .round()
-        .astype(np.int16)
-    )
+    copy = resampled(array, affine, new_shape, new_affine, order=1, fill=-1000).round().astype(np.int16)
     found = segment(copy, new_affine, place, tmp_path, kind)
     back = resampled(found, new_affine, mask.shape, affine, order=1, fill=0) > 0.5
     assert dice(back, mask) > 0.93

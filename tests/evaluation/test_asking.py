@@ -10,8 +10,8 @@ from clickvol.evaluation.contestants import Scan
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import RunKey
 from clickvol.evaluation.simulated_user import Truth
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.volume import Mask, Volume
+from clickvol.io.formats import read_volume
+from clickvol.io.volume import Mask, Volume
 from reference.evaluation_sets import SHAPE, Scripted, block_arrays, oblique_grid
 
 EMPTY = np.zeros(SHAPE, np.uint8)
@@ -92,8 +92,7 @@ def test_the_audit_says_everything_about_every_click(case, label):
 def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
     def answer(scan, clicks):
         if len(clicks) == 1:
-            msg = "out of\nluck"
-            raise ClickError(msg)
+            raise ClickError("out of\nluck")
         if len(clicks) == 2:
             raise MemoryError
         return label
@@ -130,8 +129,7 @@ def test_an_answer_after_the_time_limit_is_a_failure(case, label):
 
 def test_a_contestant_that_cannot_be_asked_stops_the_evaluation(case):
     def answer(scan, clicks):
-        msg = "on another grid"
-        raise ConfigError(msg)
+        raise ConfigError("on another grid")
 
     with pytest.raises(ConfigError, match="on another grid"):
         run(case, answer)

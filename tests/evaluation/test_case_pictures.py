@@ -3,11 +3,11 @@ import pytest
 from PIL import Image
 
 from clickvol.errors import ClickError
-from clickvol.evaluation.pictures import case_picture, choose_cases
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Volume
+from clickvol.report.pictures import case_picture, choose_cases
 from reference.click_scores import click_score
 
 MASK, TRUTH, CLICK = (255, 170, 28), (92, 190, 255), (64, 226, 160)

@@ -8,9 +8,9 @@ from clickvol.evaluation.classical import ball, random_walker, region_growing
 from clickvol.evaluation.contestants import Scan
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.metrics.overlap import dice
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Volume
 from reference.evaluation_sets import block_arrays, oblique_grid
 
 

@@ -128,8 +128,7 @@ def test_a_damaged_file_is_refused(scan_file):
 def test_an_answer_has_a_number_per_class_cut_to_its_box(scan_file, tmp_path):
     def answer(scan, clicks):
         if not any(click.foreground for click in clicks):
-            msg = "no click inside"
-            raise ClickError(msg)
+            raise ClickError("no click inside")
         return np.ones(scan.volume.grid.shape_dhw, np.uint8)
 
     second = BOX | {"z_min": 4, "z_mid": 5, "z_max": 5, "z_mid_x_min": 10, "z_mid_x_max": 11}
@@ -147,8 +146,7 @@ def test_an_answer_has_a_number_per_class_cut_to_its_box(scan_file, tmp_path):
 
 def test_a_class_without_an_answer_stays_empty_and_is_told(scan_file, tmp_path):
     def answer(scan, clicks):
-        msg = "there is no click inside the object"
-        raise ClickError(msg)
+        raise ClickError("there is no click inside the object")
 
     clicks = ChallengePrompts(clicks=(ChallengeClicks(bg=((0, 0, 0),)),))
     write_challenge_prompts(clicks, scan_file)

@@ -3,9 +3,9 @@ import pytest
 
 from clickvol.errors import ConfigError, ModelNotFoundError
 from clickvol.evaluation.entries import make_contestants
+from clickvol.io.formats import write_volume
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
-from clickvol.volumes.formats import write_volume
 from reference.evaluation_sets import oblique_grid
 from reference.random_models import write_random_model
 

@@ -16,9 +16,7 @@ def test_the_columns_follow_the_tolerances():
 
 
 def test_each_measure_reads_its_own_number():
-    score = click_score(
-        dice=0.5, truth_ml=10.0, mask_ml=7.0, lesion_recall=0.25, seconds=0.5, **FINER
-    )
+    score = click_score(dice=0.5, truth_ml=10.0, mask_ml=7.0, lesion_recall=0.25, seconds=0.5, **FINER)
     numbers = {measure.name: measure.read(score) for measure in measures_of((0.5, 3.0))}
     assert numbers == {
         "dice": 0.5,

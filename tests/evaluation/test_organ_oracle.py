@@ -11,10 +11,10 @@ from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
 from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
-from clickvol.evaluation.reporting import command_of, report_evaluation
 from clickvol.evaluation.result_log import read_audit
 from clickvol.evaluation.runner import run_evaluation
 from clickvol.methods.tags import tags_recipe
+from clickvol.report.reporting import command_of, report_evaluation
 from reference.evaluation_sets import block_arrays, oblique_grid, write_set
 from reference.prepared_sets import prepared_of
 from reference.random_models import write_random_model
@@ -113,9 +113,7 @@ def test_the_page_calls_it_an_oracle(shown):
     assert "--organ-mask gt" in command_of(shown.request)
     report_evaluation(shown)
     page = (shown.request.folder / "report.md").read_text()
-    assert (
-        "- Organ masks: FROM THE LABELS, AN ORACLE: tags saw organ and tumour as one mask" in page
-    )
+    assert "- Organ masks: FROM THE LABELS, AN ORACLE: tags saw organ and tumour as one mask" in page
 
 
 def test_what_has_no_organ_is_refused_before_anything_is_done(request_for, prepared, tmp_path):

@@ -28,8 +28,7 @@ def request_of(protocol="clickvol", **words):
 def runs_of(request, **words):
     (case,) = plan_runs(request, [Scripted(None, **words)], [data_of("c")])
     return [
-        (run.key.placement, run.key.seed, run.num_clicks, run.mask_file is not None)
-        for _, run in case.runs
+        (run.key.placement, run.key.seed, run.num_clicks, run.mask_file is not None) for _, run in case.runs
     ]
 
 

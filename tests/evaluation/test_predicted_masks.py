@@ -5,12 +5,12 @@ from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.contestants import Scan
 from clickvol.evaluation.predicted_masks import PredictedMasks
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.volumes.dicom import read_dicom
-from clickvol.volumes.dicom_seg import write_dicom_seg
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.labelled_mask import LabelledMask
-from clickvol.volumes.rtstruct import write_rtstruct
-from clickvol.volumes.volume import Mask, Volume
+from clickvol.io.dicom.rtstruct import write_rtstruct
+from clickvol.io.dicom.seg import write_dicom_seg
+from clickvol.io.dicom.series import read_dicom
+from clickvol.io.formats import write_volume
+from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.volume import Mask, Volume
 from reference.dicom_series import write_series
 from reference.evaluation_sets import oblique_grid
 

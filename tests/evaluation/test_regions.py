@@ -33,9 +33,7 @@ def test_a_region_keeps_its_place_and_has_an_empty_margin():
     assert region.start_dhw == (9, 22, 33)
     assert region.inside.shape == (4, 5, 3)
     assert region.num_voxels == 6
-    assert as_set(region.voxels(region.inside)) == {
-        (d, h, 34) for d in (10, 11) for h in (23, 24, 25)
-    }
+    assert as_set(region.voxels(region.inside)) == {(d, h, 34) for d in (10, 11) for h in (23, 24, 25)}
 
 
 def test_components_are_26_connected_and_come_largest_first():

@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.errors import ConfigError
 from clickvol.evaluation import runner
 from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import read_audit, read_scores
 from clickvol.evaluation.runner import EMPTY_LABEL, run_evaluation
-from clickvol.volumes.formats import read_volume, write_volume
+from clickvol.files.folder_lock import only_process_in
+from clickvol.io.formats import read_volume, write_volume
 from reference.evaluation_sets import SHAPE, block_arrays, oblique_grid, write_set
 
 
@@ -54,9 +54,7 @@ def test_every_contestant_case_user_and_number_of_clicks_has_a_record(folder, tm
     assert seen[-1].text == "blocks case_2 region growing"
     assert tuple(read_scores(tmp_path / "r")) == found.records
     assert len(read_audit(tmp_path / "r")) == 24
-    masks = sorted(
-        p.relative_to(tmp_path / "r/masks") for p in (tmp_path / "r/masks").rglob("*.gz")
-    )
+    masks = sorted(p.relative_to(tmp_path / "r/masks") for p in (tmp_path / "r/masks").rglob("*.gz"))
     assert len(masks) == 6
     last = next(
         r for r in found.records
@@ -163,11 +161,7 @@ def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tm
         write_volume(mask, oblique_grid(), None, predictions / f"case_{case}.nii.gz")
     words = (f"predictions:{predictions}",)
     found = run_evaluation(request_of(folder, tmp_path / "r", contestants=words))
-    dice = {
-        (r.model, r.case_id, r.num_clicks): (r.dice, r.failure)
-        for r in found.records
-        if r.seed == 0
-    }
+    dice = {(r.model, r.case_id, r.num_clicks): (r.dice, r.failure) for r in found.records if r.seed == 0}
     assert dice["nnU-Net", "case_0", 0] == (1.0, None)
     assert dice["nnU-Net", "case_1", 0] == (pytest.approx(2 * 400 / (800 + 32)), None)
     assert dice["nnU-Net + click", "case_1", 1] == (1.0, None)

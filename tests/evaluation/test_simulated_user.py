@@ -110,9 +110,7 @@ def test_a_missed_part_is_clicked_as_foreground_at_its_centre(label):
     user = user_of(label, placement="centre")
     user.first_click()
     mask = label.copy()
-    mask[3:8, 4:13, 8:13] = (
-        0  # 5 x 9 x 5 voxels are missed; w 8..12, of which 8 holds the first click
-    )
+    mask[3:8, 4:13, 8:13] = 0  # 5 x 9 x 5 voxels are missed; w 8..12, of which 8 holds the first click
     placed = user.next_click(mask)
     assert placed.click.foreground
     assert placed.drawn_from == "centre of the largest missed part"

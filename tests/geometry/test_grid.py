@@ -131,10 +131,7 @@ def test_world_to_voxel_to_patch_to_voxel_to_world(grid, place, voxel_mm):
 @settings_here
 @given(grid=any_grid())
 def test_spacing_and_volume_follow_the_affine(grid):
-    step = (
-        grid.to_world(VoxelPoint(1, 0, 0)).as_array()
-        - grid.to_world(VoxelPoint(0, 0, 0)).as_array()
-    )
+    step = grid.to_world(VoxelPoint(1, 0, 0)).as_array() - grid.to_world(VoxelPoint(0, 0, 0)).as_array()
     assert np.linalg.norm(step) == pytest.approx(grid.spacing_dhw_mm[0])
     assert grid.voxel_volume_mm3 == pytest.approx(np.prod(grid.spacing_dhw_mm))
 

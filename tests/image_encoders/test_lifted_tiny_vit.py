@@ -24,9 +24,7 @@ SLICES = TinyVitConfig(
     windows=(3, 3, 4, 3),
     feature_width=10,
 )
-TINY = LiftedTinyVitConfig(
-    slice_encoder=SLICES, slice_steps=(1, 1, 1, 1), feature_width=5, token_stride=4
-)
+TINY = LiftedTinyVitConfig(slice_encoder=SLICES, slice_steps=(1, 1, 1, 1), feature_width=5, token_stride=4)
 SIZES = [(4, 8, 12), (8, 12, 4), (12, 16, 8)]
 
 

@@ -58,9 +58,7 @@ def test_stages_are_the_plain_ones(shape_hw):
     found = network(image)
     expected = plain_stages(network, image)
     assert len(found.taps) == len(expected) == 4
-    for tap, plain, stride, width in zip(
-        found.taps, expected, SMALL.stage_strides, SMALL.widths, strict=True
-    ):
+    for tap, plain, stride, width in zip(found.taps, expected, SMALL.stage_strides, SMALL.widths, strict=True):
         assert tap.shape == (2, width, *[-(-n // stride) for n in shape_hw])
         assert deviation(tap, plain) < 1e-4
     # The neck: 1x1, LayerNorm over channels, 3x3, LayerNorm over channels.

@@ -38,9 +38,7 @@ def test_coarse_scales_reach_the_result():
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
-@pytest.mark.parametrize(
-    "shape", [(2, 3, 4, 5, 6), (1, 4, 1, 3, 2), (2, 2, 2, 1, 3), (1, 1, 3, 3, 3)]
-)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 4, 1, 3, 2), (2, 2, 2, 1, 3), (1, 1, 3, 3, 3)])
 def test_depth_wise_convolution_and_its_gradients_are_torchs(shape, memory_format):
     ours = randomise(DepthwiseConv3d(shape[1]))
     plain = nn.Conv3d(shape[1], shape[1], kernel_size=3, padding=1, groups=shape[1])

@@ -51,6 +51,4 @@ def test_columns_times_one_hot_is_the_sum_of_three_terms():
     # Query (1, 0, 3), key (0, 2, 1): offsets 1, -2 and 2.
     q = query[1, 0, 1, 0, 3]
     expected = q @ tables[0][1 + 1] + q @ tables[1][-2 + 2] + q @ tables[2][2 + 3]
-    assert bias[1, 0, 1 * 12 + 0 * 4 + 3, 0 * 12 + 2 * 4 + 1].item() == pytest.approx(
-        expected.item(), abs=1e-5
-    )
+    assert bias[1, 0, 1 * 12 + 0 * 4 + 3, 0 * 12 + 2 * 4 + 1].item() == pytest.approx(expected.item(), abs=1e-5)

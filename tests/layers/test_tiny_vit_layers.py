@@ -68,9 +68,7 @@ def test_a_normalised_convolution_by_hand():
     found = part(torch.arange(15.0).view(1, 1, 3, 5))
     # Sums around (0,0) (0,2) (0,4) and (2,0) (2,2) (2,4), zeros outside; then (sum - 1) * 3 + 0.5.
     sums = torch.tensor([[0 + 1 + 5 + 6, 1 + 2 + 3 + 6 + 7 + 8, 3 + 4 + 8 + 9]])
-    sums = torch.cat(
-        [sums, torch.tensor([[5 + 6 + 10 + 11, 6 + 7 + 8 + 11 + 12 + 13, 8 + 9 + 27]])]
-    )
+    sums = torch.cat([sums, torch.tensor([[5 + 6 + 10 + 11, 6 + 7 + 8 + 11 + 12 + 13, 8 + 9 + 27]])])
     assert torch.allclose(found[0, 0], (sums - 1) * 3 + 0.5, atol=1e-4)
 
 

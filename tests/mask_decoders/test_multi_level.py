@@ -90,9 +90,7 @@ def test_gradients_are_those_of_one_convolution_over_everything(form):
         return found | {f"map {i}": fmap.grad for i, fmap in enumerate(inputs)}
 
     expected = gradients(lambda inputs: plain_decoder(decoder, inputs, patch))
-    found = gradients(
-        lambda inputs: decoder(decoder.prepare(ImageFeatures(inputs), patch), inputs[-1], None)
-    )
+    found = gradients(lambda inputs: decoder(decoder.prepare(ImageFeatures(inputs), patch), inputs[-1], None))
     for name, gradient in found.items():
         assert deviation(gradient, expected[name]) < 2e-4 * float(expected[name].abs().max()), name
 
@@ -158,9 +156,7 @@ def test_samples_of_a_batch_do_not_meet():
 
 def test_the_image_is_shrunk_trilinear_at_one_half():
     patch = noise(2, 1, 4, 6, 8)
-    expected = torch.nn.functional.interpolate(
-        patch, scale_factor=0.5, mode="trilinear", align_corners=False
-    )
+    expected = torch.nn.functional.interpolate(patch, scale_factor=0.5, mode="trilinear", align_corners=False)
     assert deviation(on_decoder_grid(patch, 2), expected) < 1e-6
     assert on_decoder_grid(torch.arange(8.0).view(1, 1, 2, 2, 2), 2).item() == 3.5
 
@@ -173,9 +169,7 @@ def test_the_published_decoder_joins_641_channels():
 
 
 def test_the_published_decoder_of_3dsam_adapter_joins_513_channels():
-    config = MultiLevelDecoderConfig(
-        level_enlargement="trilinear", image_fusion="none", image_width=0
-    )
+    config = MultiLevelDecoderConfig(level_enlargement="trilinear", image_fusion="none", image_width=0)
     with torch.device("meta"):
         decoder = MultiLevelDecoder(config)
     assert decoder.join.weight.shape == (128, 513, 3, 3, 3)
@@ -203,9 +197,7 @@ def test_an_image_branch_that_contradicts_its_use_is_refused(fusion, image_width
 
 
 @pytest.mark.parametrize(("token_stride", "decoder_stride"), [(4, 8), (6, 4), (2, 4)])
-def test_maps_that_cannot_be_enlarged_to_the_decoders_grid_are_refused(
-    token_stride, decoder_stride
-):
+def test_maps_that_cannot_be_enlarged_to_the_decoders_grid_are_refused(token_stride, decoder_stride):
     with pytest.raises(ConfigError, match=f"token_stride is {token_stride}, .*{decoder_stride}th"):
         MultiLevelDecoderConfig(token_stride=token_stride, decoder_stride=decoder_stride)
 

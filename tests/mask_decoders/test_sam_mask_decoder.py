@@ -34,9 +34,7 @@ def test_it_is_tokens_transformer_upscaling_and_inner_products():
     for b in range(2):
         weights = (decoder.iou_token.weight, decoder.mask_tokens.weight, prompts.sparse[b])
         image = (embedding + prompts.dense)[b].reshape(1, 16, 24).mT
-        tokens, image = decoder.transformer(
-            torch.cat(weights)[None], image, positions.reshape(1, 16, 24).mT
-        )
+        tokens, image = decoder.transformer(torch.cat(weights)[None], image, positions.reshape(1, 16, 24).mT)
         fine = decoder.output_upscaling(image.mT.reshape(1, 16, 4, 6))[0]
         assert fine.shape == (2, 16, 24)
         for m in range(4):

@@ -12,7 +12,7 @@ from clickvol import Click, InteractiveSession, load_model, segment
 from clickvol.cli.app import main
 from clickvol.errors import ConfigError, DamagedWeightsError
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.inference.patch_logits import patch_logits
+from clickvol.io.volume import Volume
 from clickvol.methods.baselines import (
     BASELINE_IDS,
     BaselineConfig,
@@ -21,8 +21,8 @@ from clickvol.methods.baselines import (
     baseline_recipe,
 )
 from clickvol.methods.recipe import LossRecipe
+from clickvol.predict.patch_logits import patch_logits
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.volumes.volume import Volume
 from reference.compare import deviation, noise
 from reference.grids import make_grid
 from reference.random_models import random_model, write_random_model
@@ -50,9 +50,7 @@ def random():
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Return the path of a card by id."""
-    return {
-        kind: write_random_model(tiny(kind), tmp_path_factory.mktemp(kind)) for kind in BASELINE_IDS
-    }
+    return {kind: write_random_model(tiny(kind), tmp_path_factory.mktemp(kind)) for kind in BASELINE_IDS}
 
 
 def scan():
@@ -179,9 +177,7 @@ def test_a_card_with_an_unknown_option_of_a_network_is_refused(saved, tmp_path):
         (lambda: baseline_network("unetr", "vast"), "there is no size 'vast'; choose one of paper"),
         (lambda: BaselineConfig(num_channels=0), "num_channels is 0"),
         (
-            lambda: BaselineConfig(
-                patch_shape_dhw=(64, 64, 65), body=tiny("swin_unetr").network.body
-            ),
+            lambda: BaselineConfig(patch_shape_dhw=(64, 64, 65), body=tiny("swin_unetr").network.body),
             "does not suit swin_unetr",
         ),
     ],

@@ -85,9 +85,7 @@ def gradients(network, shape=PATCH):
     logits = network(noise(2, 1, *shape), PROMPTS)
     F.cross_entropy(logits, (noise(2, *shape, seed=2) > 0).long()).backward()
     names = dict(network.named_parameters())
-    return {n for n in names if names[n].grad is not None}, {
-        n for n in names if names[n].grad is None
-    }
+    return {n for n in names if names[n].grad is not None}, {n for n in names if names[n].grad is None}
 
 
 def moved(network):
@@ -163,6 +161,4 @@ def test_a_lifted_tiny_vit_trains_all_but_its_2d_network():
     # What the 2D network knows of its images stays too.
     assert all(torch.equal(values, statistics[name]) for name, values in network.named_buffers())
     total, trained = num_parameters(network)
-    assert total - trained == sum(
-        p.numel() for p in network.image_encoder.slice_encoder.parameters()
-    )
+    assert total - trained == sum(p.numel() for p in network.image_encoder.slice_encoder.parameters())

@@ -169,9 +169,7 @@ def foundation_with(encoder, grid_side):
             grid_side=grid_side,
             mask_channels=4,
         ),
-        decoder=SamMaskDecoderConfig(
-            width=encoder.feature_width, num_heads=2, mlp_width=16, iou_width=8
-        ),
+        decoder=SamMaskDecoderConfig(width=encoder.feature_width, num_heads=2, mlp_width=16, iou_width=8),
     )
     return randomise_norms(Sam2d(config))
 
@@ -254,9 +252,7 @@ def test_a_litemedsam_starts_a_3d_network():
     given = foundation.image_encoder.state_dict()
     filled = {n: t for n, t in network.state_dict().items() if n.startswith(slices)}
     # The statistics of the norms too; SAM's 2D neck is left out.
-    assert {n.removeprefix(slices) for n in filled} == {
-        n for n in given if not n.startswith("neck.")
-    }
+    assert {n.removeprefix(slices) for n in filled} == {n for n in given if not n.startswith("neck.")}
     for name, tensor in filled.items():
         assert torch.equal(tensor, given[name.removeprefix(slices)]), name
     assert stayed >= set(network.state_dict()) - set(filled)
@@ -272,8 +268,6 @@ def test_a_foundation_of_the_other_kind_is_refused():
     with pytest.raises(DamagedWeightsError, match="tensors of the 2D encoder are missing"):
         lift_foundation(sam, lifted_tiny_vit)
     litemedsam = foundation_with(TINY_VIT, grid_side=8)
-    lifted_sam = segmenter_with(
-        replace(LIFTED, feature_width=8), promise3d_recipe("released", "tiny")
-    )
+    lifted_sam = segmenter_with(replace(LIFTED, feature_width=8), promise3d_recipe("released", "tiny"))
     with pytest.raises(DamagedWeightsError, match="these weights are not a SAM image encoder"):
         lift_foundation(litemedsam, lifted_sam)

@@ -184,9 +184,7 @@ def test_every_parameter_has_a_gradient(network, prompts):
     F.cross_entropy(network(patch, prompts, prior), target).backward()
     largest = max(p.grad.abs().max() for p in network.parameters() if p.grad is not None)
     without = {
-        name
-        for name, p in network.named_parameters()
-        if p.grad is None or p.grad.abs().max() < 1e-7 * largest
+        name for name, p in network.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-7 * largest
     }
     # The bias of a key adds the same number to every logit of a row, which softmax ignores.
     expected = {name for name, _ in network.named_parameters() if name.endswith("k_proj.bias")}

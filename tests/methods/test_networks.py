@@ -20,9 +20,7 @@ KINDS = {
     "sam2d": (Sam2dConfig, Sam2d),
     **dict.fromkeys(BASELINE_IDS, (BaselineConfig, BaselineSegmenter)),
 }
-PRESETS = [
-    (page.METHOD_ID, preset) for page in (promise3d, sam3d_adapter, tags) for preset in page.PRESETS
-]
+PRESETS = [(page.METHOD_ID, preset) for page in (promise3d, sam3d_adapter, tags) for preset in page.PRESETS]
 PRESETS += [(kind, "automatic") for kind in BASELINE_IDS]
 
 

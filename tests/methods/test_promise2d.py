@@ -22,7 +22,7 @@ from clickvol.methods.promise2d import (
 )
 from clickvol.methods.sam2d import Sam2dConfig
 from clickvol.prompt_encoders.sam_prompts import Prompts2d, SamPromptConfig
-from clickvol.training.losses2d import bce_dice
+from clickvol.training.tasks.losses2d import bce_dice
 from reference.compare import deviation, noise, randomise
 
 MODES = ("apm", "ips", "promise")
@@ -31,14 +31,10 @@ SIDE = 64
 
 def tiny(mode, *, form="resnet", last_layer="default", num_points=4):
     """The tiny network with a ResNet of two blocks, which a batch of two can be normalised in."""
-    config = promise2d_network(
-        "tiny", mode, form=form, last_layer=last_layer, num_points=num_points
-    )
+    config = promise2d_network("tiny", mode, form=form, last_layer=last_layer, num_points=num_points)
     if config.auto_prompter is None:
         return config
-    smaller = replace(
-        config.auto_prompter, mixed_width=12, stage_widths=(8, 16), stage_depths=(1, 1)
-    )
+    smaller = replace(config.auto_prompter, mixed_width=12, stage_widths=(8, 16), stage_depths=(1, 1))
     return replace(config, auto_prompter=smaller)
 
 
@@ -443,9 +439,7 @@ def responsive(mode):
         stage_depths=(1, 1),
     )
     torch.manual_seed(0)
-    network = Promise2d(
-        Promise2dConfig(sam=sam, mode=mode, pattern=pattern, auto_prompter=prompter)
-    )
+    network = Promise2d(Promise2dConfig(sam=sam, mode=mode, pattern=pattern, auto_prompter=prompter))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for module in network.sam.modules():

@@ -81,9 +81,7 @@ def test_the_four_feature_maps_are_the_published_ones(features, golden, level):
     found = features.maps[level]
     assert found.shape == (1, 256, 16, 16, 16)
     np.testing.assert_allclose(in_hwd(found), golden[f"feat{level}"], rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(
-        statistics(found), golden[f"feat{level}_stats"], rtol=1e-4, atol=TOLERANCE
-    )
+    np.testing.assert_allclose(statistics(found), golden[f"feat{level}_stats"], rtol=1e-4, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
@@ -99,9 +97,7 @@ def test_the_logits_are_the_published_ones(logits, golden, clicks):
     np.testing.assert_allclose(
         found[..., 1::6, 1::6, 1::6].numpy(), golden[f"{clicks}_logits"], rtol=0, atol=TOLERANCE
     )
-    np.testing.assert_allclose(
-        statistics(found), golden[f"{clicks}_stats"], rtol=1e-4, atol=TOLERANCE
-    )
+    np.testing.assert_allclose(statistics(found), golden[f"{clicks}_stats"], rtol=1e-4, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)

@@ -83,9 +83,7 @@ def test_a_background_click_is_not_an_object_click(network):
 def test_a_background_click_changes_the_logits_around_it_most(network):
     # A place and a pair of clicks of which no lesson said anything.
     before = logits_of(network, PATCH, (CENTRE_A, INSIDE))
-    change = (
-        logits_of(network, PATCH, (CENTRE_A, INSIDE), ((10.0, 14.0, 11.0), BESIDE)) - before
-    ).abs()
+    change = (logits_of(network, PATCH, (CENTRE_A, INSIDE), ((10.0, 14.0, 11.0), BESIDE)) - before).abs()
     near = ellipsoid((10.0, 14.0, 11.0), (3.0, 3.0, 3.0))
     far = ~ellipsoid((10.0, 14.0, 11.0), (14.0, 14.0, 14.0))
     assert change[near].mean() > 2 * change[far].mean()

@@ -25,9 +25,7 @@ MORE_THAN_BASELINE = {
     "c": SECOND_ADAPTERS + UP_CONVOLUTIONS + IMAGE_CNN + JOINED_CNN,
     "c-b": SECOND_ADAPTERS + UP_CONVOLUTIONS + IMAGE_CNN + JOINED_CNN,
 }
-RELEASED_BOUNDARY = BoundaryTerm(
-    weight=10.0, kernel_dhw=(5, 5, 1), border="zeros_counted", channels="both"
-)
+RELEASED_BOUNDARY = BoundaryTerm(weight=10.0, kernel_dhw=(5, 5, 1), border="zeros_counted", channels="both")
 
 
 def row(name, size="vit_b", clicks=""):
@@ -65,28 +63,20 @@ def test_a_row_has_exactly_the_parameters_that_it_adds(name):
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_only_the_rows_with_b_have_the_boundary_term(name):
     boundary = RELEASED_BOUNDARY if name in ("r-b", "c-b") else None
-    assert row(name).loss == LossRecipe(
-        dice_weight=0.5, cross_entropy_weight=0.5, boundary=boundary
-    )
+    assert row(name).loss == LossRecipe(dice_weight=0.5, cross_entropy_weight=0.5, boundary=boundary)
 
 
 def test_each_row_changes_what_it_is_named_for_and_nothing_else():
     baseline, adapters, up, r, r_b, c, c_b = (row(name).network for name in ABLATIONS)
     assert baseline.encoder.second_adapter == "none"
-    assert adapters == replace(
-        baseline, encoder=replace(baseline.encoder, second_adapter="doubled")
-    )
+    assert adapters == replace(baseline, encoder=replace(baseline.encoder, second_adapter="doubled"))
     assert baseline.decoder.level_enlargement == "trilinear"
-    assert up == replace(
-        adapters, decoder=replace(adapters.decoder, level_enlargement="transposed")
-    )
+    assert up == replace(adapters, decoder=replace(adapters.decoder, level_enlargement="transposed"))
     assert (up.decoder.image_fusion, up.decoder.image_width) == ("none", 0)
     assert r == r_b
     assert r == replace(up, decoder=replace(up.decoder, image_fusion="added", image_width=128))
     assert c == c_b
-    assert c == replace(
-        up, decoder=replace(up.decoder, image_fusion="concatenated", image_width=128)
-    )
+    assert c == replace(up, decoder=replace(up.decoder, image_fusion="concatenated", image_width=128))
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -115,9 +105,7 @@ def test_the_defaults_are_the_released_network():
 def test_the_released_form():
     recipe = promise3d_recipe("released", "vit_b")
     assert recipe.loss.boundary == RELEASED_BOUNDARY
-    assert recipe.training_clicks == TrainingClicks(
-        foreground=10, others=20, others_from="everywhere"
-    )
+    assert recipe.training_clicks == TrainingClicks(foreground=10, others=20, others_from="everywhere")
     assert recipe.num_test_clicks == 1
     network = recipe.network
     assert network.encoder.second_adapter == "doubled"
@@ -136,9 +124,7 @@ def test_what_the_paper_says_otherwise():
     assert paper.loss.boundary.weight == 10.0
     assert paper.loss.boundary.kernel_dhw == (5, 5, 5)
     assert (paper.loss.boundary.taken_of, paper.loss.boundary.channels) == ("logits", "foreground")
-    assert paper.training_clicks == TrainingClicks(
-        foreground=10, others=10, others_from="background"
-    )
+    assert paper.training_clicks == TrainingClicks(foreground=10, others=10, others_from="background")
 
 
 def test_ours_repairs_and_adds_and_keeps_the_rest():

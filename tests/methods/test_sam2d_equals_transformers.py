@@ -63,9 +63,7 @@ def xy(*shape, seed=0):
 
 CASES = {
     "one point": Prompts2d(points_xy_pixel=xy(2, 1, 2), labels=torch.tensor([[1], [0]])),
-    "points": Prompts2d(
-        points_xy_pixel=xy(2, 4, 2), labels=torch.tensor([[1, 0, 1, 0], [0, 1, 1, -1]])
-    ),
+    "points": Prompts2d(points_xy_pixel=xy(2, 4, 2), labels=torch.tensor([[1, 0, 1, 0], [0, 1, 1, -1]])),
     "box": Prompts2d(boxes_xyxy_pixel=xy(2, 4, seed=1)),
     "points and box": Prompts2d(
         points_xy_pixel=xy(2, 3, 2),

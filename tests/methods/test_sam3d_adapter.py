@@ -40,9 +40,7 @@ def test_the_released_form():
     assert (network.decoder.image_fusion, network.decoder.image_width) == ("none", 0)
     assert (network.prompt.signed, network.prompt.positions) == (False, "ignored")
     assert recipe.loss == LossRecipe(dice_weight=0.5, cross_entropy_weight=0.5, boundary=None)
-    assert recipe.training_clicks == TrainingClicks(
-        foreground=10, others=20, others_from="everywhere"
-    )
+    assert recipe.training_clicks == TrainingClicks(foreground=10, others=20, others_from="everywhere")
     assert recipe.num_test_clicks == 1
 
 

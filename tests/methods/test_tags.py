@@ -13,7 +13,7 @@ from clickvol.methods.networks import find_recipe
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.methods.tags import PRESETS, tags_recipe, with_text_width
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.training.alignment_loss import alignment_loss
+from clickvol.training.tasks.alignment_loss import alignment_loss
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.load import load_model, network_content
 from clickvol.weights.safe_file import write_weights
@@ -81,9 +81,7 @@ def test_our_form_undoes_the_quirks():
 
 def test_the_ablations_take_the_text_the_mask_or_both():
     released = tags_recipe("released", "vit_b")
-    no_text, no_mask, neither = (
-        tags_recipe(name, "vit_b") for name in ("no-text", "no-organ-mask", "neither")
-    )
+    no_text, no_mask, neither = (tags_recipe(name, "vit_b") for name in ("no-text", "no-organ-mask", "neither"))
     assert no_text.network.encoder == replace(released.network.encoder, alignment=None)
     assert no_text.loss.alignment is None
     assert no_mask.network.encoder == replace(released.network.encoder, channel_sources=(0, 0, 0))
@@ -196,9 +194,7 @@ def test_without_blend_the_output_is_that_of_3dsam_adapter(text_width):
     scan = noise(2, 1, *PATCH)
     assert torch.equal(ours(scan, PROMPTS), plain(scan, PROMPTS))
     # The scan three times is what a network with a mask sees without one.
-    masked = LiftedSegmenter(
-        replace(ours.config, encoder=replace(encoder, channel_sources=(0, 0, 1)))
-    )
+    masked = LiftedSegmenter(replace(ours.config, encoder=replace(encoder, channel_sources=(0, 0, 1))))
     masked.load_state_dict(ours.state_dict())
     assert deviation(masked(scan.expand(-1, 2, -1, -1, -1), PROMPTS), ours(scan, PROMPTS)) < 1e-4
 

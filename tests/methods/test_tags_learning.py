@@ -7,8 +7,8 @@ from clickvol.image_encoders.text_bank import stub_text_bank
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.tags import tags_recipe, with_text_width
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.training.alignment_loss import alignment_loss
-from clickvol.training.losses import segmentation_loss
+from clickvol.training.tasks.alignment_loss import alignment_loss
+from clickvol.training.tasks.losses import segmentation_loss
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,7 @@ def make_patch():
 
 
 def prompts_at(*places):
-    return PointPrompts(
-        torch.tensor(places)[:, None], torch.ones(len(places), 1, dtype=torch.int64)
-    )
+    return PointPrompts(torch.tensor(places)[:, None], torch.ones(len(places), 1, dtype=torch.int64))
 
 
 @pytest.fixture(scope="module")

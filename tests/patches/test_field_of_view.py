@@ -193,9 +193,7 @@ def test_a_displacement_moves_the_sampling_places_in_patch_voxels():
     voxel_mm=st.floats(1, 8),
     seed=st.integers(0, 999),
 )
-def test_flipped_and_permuted_copies_of_a_volume_give_the_same_patch(
-    base, order, flips, voxel_mm, seed
-):
+def test_flipped_and_permuted_copies_of_a_volume_give_the_same_patch(base, order, flips, voxel_mm, seed):
     shape = tuple(min(n, 16) for n in base.shape_dhw)
     grid = VolumeGrid(shape, base.affine_ras_mm)
     array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)

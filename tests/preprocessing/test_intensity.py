@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.formats import read_volume
+from clickvol.io.volume import Volume
 from clickvol.preprocessing.intensity import (
     CT_WINDOW_HU,
     IntensityScale,
@@ -11,8 +13,6 @@ from clickvol.preprocessing.intensity import (
     recognise_modality,
     value_sample,
 )
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.volume import Volume
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -152,8 +152,7 @@ def test_the_mr_scale_is_made_of_two_percentiles():
 def test_the_mr_scale_does_not_mind_how_much_air_is_in_the_picture():
     tissue = np.linspace(200, 1000, 4000, dtype=np.float32)
     little, much = (
-        intensity_scale("MR", np.concatenate([np.zeros(n, np.float32), tissue]))
-        for n in (500, 4000)
+        intensity_scale("MR", np.concatenate([np.zeros(n, np.float32), tissue])) for n in (500, 4000)
     )
     assert little.low == much.low == 0
     assert little.high == pytest.approx(much.high, rel=0.01)

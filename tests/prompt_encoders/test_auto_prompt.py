@@ -134,11 +134,7 @@ def test_the_chosen_taps_matter_and_no_other(form):
 def test_a_gradient_reaches_every_parameter(form):
     prompter = make_prompter(form)
     prompter(make_taps(3)).points_xy_pixel.square().sum().backward()
-    silent = {
-        name
-        for name, p in prompter.regressor.named_parameters()
-        if p.grad is None or not p.grad.any()
-    }
+    silent = {name for name, p in prompter.regressor.named_parameters() if p.grad is None or not p.grad.any()}
     assert silent == set()
 
 
@@ -167,9 +163,7 @@ def test_the_resnet_has_the_published_grids():
     regressor(tuple(noise(1, 2, 64, 64, seed=i) for i in range(3)))
     stages = [(2, 32, 32)] * 3 + [(3, 16, 16)] * 4 + [(4, 8, 8)] * 6 + [(5, 4, 4)] * 3
     assert grids == stages
-    projected = [
-        i for i, b in enumerate(regressor.blocks) if not isinstance(b.shortcut, nn.Identity)
-    ]
+    projected = [i for i, b in enumerate(regressor.blocks) if not isinstance(b.shortcut, nn.Identity)]
     assert projected == [3, 7, 13, 15]
 
 
@@ -204,9 +198,7 @@ def test_queries_see_where_a_thing_lies():
     deepest = torch.zeros(1, 12, 8, 8)
     deepest[:, :, 1, 2] = 3
     others = [torch.zeros(1, w, s, s) for w, s in ((6, 16), (8, 8))]
-    moved = prompter.regressor((*others, deepest)) - prompter.regressor(
-        (*others, deepest.roll(4, -1))
-    )
+    moved = prompter.regressor((*others, deepest)) - prompter.regressor((*others, deepest.roll(4, -1)))
     assert moved.abs().max() > 1e-4
 
 
@@ -231,9 +223,7 @@ def test_maps_are_enlarged_to_the_published_sides():
 )
 def test_a_map_that_is_finer_already_is_enlarged_less(sides, doublings):
     number = len(sides)
-    config = AutoPrompterConfig(
-        taps=tuple(range(number)), tap_widths=(8,) * number, tap_sides=sides
-    )
+    config = AutoPrompterConfig(taps=tuple(range(number)), tap_widths=(8,) * number, tap_sides=sides)
     assert config.num_doublings == doublings
 
 

@@ -46,19 +46,13 @@ def test_further_clicks_have_the_sign_of_what_lies_under_them():
 
 def test_the_number_of_clicks_takes_every_value_up_to_the_most():
     label = np.ones((24, 24, 24), dtype=bool)
-    counts = [
-        len(extra_clicks(FIRST, label, 4, 1.0, np.random.default_rng(seed))[0])
-        for seed in range(300)
-    ]
+    counts = [len(extra_clicks(FIRST, label, 4, 1.0, np.random.default_rng(seed))[0]) for seed in range(300)]
     assert set(counts) == {1, 2, 3, 4}  # 1: the only further click was to lie beside, with no room
 
 
 def test_the_share_is_that_of_the_cases_with_further_clicks():
     label = _ball()
-    more = [
-        len(extra_clicks(FIRST, label, 5, 0.3, np.random.default_rng(seed))[0]) > 1
-        for seed in range(1000)
-    ]
+    more = [len(extra_clicks(FIRST, label, 5, 0.3, np.random.default_rng(seed))[0]) > 1 for seed in range(1000)]
     assert np.mean(more) == pytest.approx(0.3, abs=0.07)
 
 

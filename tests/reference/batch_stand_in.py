@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from clickvol.errors import ClickError
 from clickvol.inference import scan_job
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 
 
 def stand_in(job, *, load):

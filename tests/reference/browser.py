@@ -42,9 +42,7 @@ def served(scan, state_folder):
     """
     words = [sys.executable, "-m", "clickvol", "view", str(scan), "--no-browser", "--device", "cpu"]
     words += ["--state-folder", str(state_folder)]
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             address = process.stdout.readline().strip()
             if not address:

@@ -38,9 +38,7 @@ def write_msd(folder: Path, ids, *, values=None, labels=None, modality="CT") -> 
         value = 100 if values is None else values[number]
         write_nifti(image_ijk(value), folder / "imagesTr" / f"{case_id}.nii.gz")
         write_nifti(label_ijk(), folder / "labelsTr" / f"{case_id}.nii.gz")
-        pairs.append(
-            {"image": f"./imagesTr/{case_id}.nii.gz", "label": f"./labelsTr/{case_id}.nii.gz"}
-        )
+        pairs.append({"image": f"./imagesTr/{case_id}.nii.gz", "label": f"./labelsTr/{case_id}.nii.gz"})
     index = {
         "name": "Tiny",
         "modality": {"0": modality},

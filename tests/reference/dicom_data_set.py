@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 
-from clickvol.volumes.dicom import read_dicom
-from clickvol.volumes.dicom_seg import write_dicom_seg
-from clickvol.volumes.labelled_mask import LabelledMask
-from clickvol.volumes.rtstruct import write_rtstruct
-from clickvol.volumes.volume import Mask
+from clickvol.io.dicom.rtstruct import write_rtstruct
+from clickvol.io.dicom.seg import write_dicom_seg
+from clickvol.io.dicom.series import read_dicom
+from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.volume import Mask
 from reference.dicom_series import write_series
 
 WRITERS = (write_dicom_seg, write_rtstruct)

@@ -123,9 +123,7 @@ def write_enhanced(folder, kind="axial", shape_dhw=(5, 7, 6)):
     cosines, step = SERIES[kind]
     folder.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(4).permutation(shape_dhw[0]).tolist()
-    dataset = make_file(
-        pixels_of(shape_dhw)[order], ENHANCED_CT, "1.2.999.7", NumberOfFrames=len(order)
-    )
+    dataset = make_file(pixels_of(shape_dhw)[order], ENHANCED_CT, "1.2.999.7", NumberOfFrames=len(order))
     shared, measures, orientation, values = Dataset(), Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = list(SPACING_HW_MM), GAP_MM
     orientation.ImageOrientationPatient = cosines

@@ -6,8 +6,8 @@ import numpy as np
 
 from clickvol.evaluation.contestants import Answer
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import make_phantom
 
 SHAPE = (10, 24, 24)
 
@@ -48,9 +48,7 @@ def write_phantoms(folder, count=2, shape=(16, 32, 32)):
     """Write small CT phantoms as an MSD folder."""
     cases = {}
     for seed in range(count):
-        phantom = make_phantom(
-            seed, shape_dhw=shape, spacing_dhw_mm=(6.0, 5.0, 5.0), tumour_diameter_mm=50.0
-        )
+        phantom = make_phantom(seed, shape_dhw=shape, spacing_dhw_mm=(6.0, 5.0, 5.0), tumour_diameter_mm=50.0)
         grid = phantom.volume.grid
         cases[f"case_{seed:03d}"] = (phantom.volume.array, phantom.truth.array)
     return write_set(folder, cases, grid=grid)

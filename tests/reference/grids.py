@@ -7,9 +7,7 @@ from scipy.spatial.transform import Rotation
 from clickvol.geometry.grid import VolumeGrid
 
 
-def make_grid(
-    shape_dhw, spacing_dhw_mm, *, order=(0, 1, 2), signs=(1, 1, 1), degrees=(0, 0, 0), at=(0, 0, 0)
-):
+def make_grid(shape_dhw, spacing_dhw_mm, *, order=(0, 1, 2), signs=(1, 1, 1), degrees=(0, 0, 0), at=(0, 0, 0)):
     """Return a grid whose array axes run along the rotated world axes `order`, with `signs`."""
     axes = np.zeros((3, 3))
     for axis in range(3):

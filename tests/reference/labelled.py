@@ -4,7 +4,7 @@ import numpy as np
 
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.volumes.volume import Volume
+from clickvol.io.volume import Volume
 
 
 def block_case(

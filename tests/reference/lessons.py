@@ -6,7 +6,7 @@ import torch
 
 from clickvol.methods.networks import network_kind
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.training.losses import segmentation_loss
+from clickvol.training.tasks.losses import segmentation_loss
 
 INSIDE, BESIDE, ABSENT = 1, 0, -1
 

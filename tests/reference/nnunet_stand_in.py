@@ -74,9 +74,7 @@ if program != "python":
     call = {
         "program": program,
         "words": words,
-        "variables": {
-            n: v for n, v in os.environ.items() if n.startswith(("nnUNet", "PYTHONPATH"))
-        },
+        "variables": {n: v for n, v in os.environ.items() if n.startswith(("nnUNet", "PYTHONPATH"))},
         "path": os.environ["PATH"].split(os.pathsep)[0],
     }
     with (venv / "calls.jsonl").open("a") as calls:

@@ -35,9 +35,7 @@ def _attend(attention, tokens, place, window, mask):
     width = attention.head_width
     query, key, value = (
         F.linear(tokens, weight, bias)
-        for weight, bias in zip(
-            attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True
-        )
+        for weight, bias in zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True)
     )
     tables = [
         plain_table(table, n)
@@ -81,9 +79,7 @@ def plain_block(block, tokens):
 def _plain_adapter(adapter, tokens):
     hidden = F.linear(tokens, adapter.down.weight, adapter.down.bias).clamp(min=0)
     volume = hidden.movedim(-1, 1)
-    mixed = F.conv3d(
-        volume, adapter.mix.weight, adapter.mix.bias, padding=1, groups=volume.shape[1]
-    )
+    mixed = F.conv3d(volume, adapter.mix.weight, adapter.mix.bias, padding=1, groups=volume.shape[1])
     update = F.linear(mixed.clamp(min=0).movedim(1, -1), adapter.up.weight, adapter.up.bias)
     return update.clamp(min=0) if adapter.final_relu else update
 

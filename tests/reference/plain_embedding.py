@@ -11,9 +11,7 @@ def plain_embedding(embedding, patch):
     samples = []
     for sample in large:
         slices = torch.stack([sample[source] for source in embedding.channel_sources], dim=1)
-        planar = F.conv2d(
-            slices, embedding.patch_embed.weight, embedding.patch_embed.bias, stride=16
-        )
+        planar = F.conv2d(slices, embedding.patch_embed.weight, embedding.patch_embed.bias, stride=16)
         volume = planar.permute(1, 0, 2, 3)[None]
         joined = F.conv3d(
             volume,

@@ -150,13 +150,8 @@ def _token_attention(weights, name, queries, keys):
         key = f"{name}.{kind}_proj"
         return F.linear(values, weights[f"{key}.weight"], weights[f"{key}.bias"])
 
-    q, k, v = (
-        project(*pair).chunk(8, dim=1) for pair in (("q", queries), ("k", keys), ("v", keys))
-    )
-    mixed = [
-        torch.softmax(a @ b.T / a.shape[1] ** 0.5, dim=1) @ c
-        for a, b, c in zip(q, k, v, strict=True)
-    ]
+    q, k, v = (project(*pair).chunk(8, dim=1) for pair in (("q", queries), ("k", keys), ("v", keys)))
+    mixed = [torch.softmax(a @ b.T / a.shape[1] ** 0.5, dim=1) @ c for a, b, c in zip(q, k, v, strict=True)]
     return project("out", torch.cat(mixed, dim=1))
 
 

@@ -40,9 +40,7 @@ def plain_window_attention_2d(attention, window_tokens):
     width = e // attention.num_heads
     numbers = numbered_offsets(attention.window)
     places = list(itertools.product(range(h), range(w)))
-    normed = F.layer_norm(
-        window_tokens, (e,), attention.norm.weight, attention.norm.bias, attention.norm.eps
-    )
+    normed = F.layer_norm(window_tokens, (e,), attention.norm.weight, attention.norm.bias, attention.norm.eps)
     mixed = torch.zeros(h, w, e)
     for head in range(attention.num_heads):
         q, k, v = (
@@ -53,9 +51,7 @@ def plain_window_attention_2d(attention, window_tokens):
             logits = torch.stack(
                 [
                     q[y, x] @ k[place] / math.sqrt(width)
-                    + attention.attention_biases[
-                        head, numbers[(abs(y - place[0]), abs(x - place[1]))]
-                    ]
+                    + attention.attention_biases[head, numbers[(abs(y - place[0]), abs(x - place[1]))]]
                     for place in places
                 ]
             )

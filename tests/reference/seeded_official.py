@@ -76,9 +76,7 @@ def make_checkpoint(official, *, prompted=True):
     }
     if prompted:
         shapes = prompt_shapes(official)
-        content["feature_dict"] = [
-            make_part(official, f"feature_dict{index}", shapes) for index in range(4)
-        ]
+        content["feature_dict"] = [make_part(official, f"feature_dict{index}", shapes) for index in range(4)]
     return content
 
 
@@ -185,9 +183,7 @@ def decoder_shapes(official):
 def make_part(official, part, shapes):
     """Return key -> tensor; part is "encoder_dict", "feature_dict0" to "3", or "decoder_dict"."""
     return {
-        key: torch.from_numpy(
-            np.asarray(_tensor(official, part, key, shape), dtype=np.float32).reshape(shape)
-        )
+        key: torch.from_numpy(np.asarray(_tensor(official, part, key, shape), dtype=np.float32).reshape(shape))
         for key, shape in shapes.items()
     }
 

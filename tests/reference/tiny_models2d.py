@@ -16,9 +16,7 @@ def tiny_promise2d_config(mode):
     config = promise2d_network("tiny", mode, form="resnet", last_layer="default", num_points=4)
     if config.auto_prompter is None:
         return config
-    smaller = replace(
-        config.auto_prompter, mixed_width=12, stage_widths=(8, 16), stage_depths=(1, 1)
-    )
+    smaller = replace(config.auto_prompter, mixed_width=12, stage_widths=(8, 16), stage_depths=(1, 1))
     return replace(config, auto_prompter=smaller)
 
 

@@ -53,10 +53,7 @@ def test_the_first_table_has_the_papers_numbers():
 
 def test_the_second_table_has_the_papers_numbers():
     study = read_study("promise3d-table2").study
-    wanted = {
-        name: {("colon", 1): (a, b), ("pancreas", 1): (c, d)}
-        for name, (a, b, c, d) in TABLE_2.items()
-    }
+    wanted = {name: {("colon", 1): (a, b), ("pancreas", 1): (c, d)} for name, (a, b, c, d) in TABLE_2.items()}
     for name, (a, b, c, d) in TABLE_2_TEN.items():
         wanted[name] |= {("colon", 10): (a, b), ("pancreas", 10): (c, d)}
     assert {arm.name: published_of(arm) for arm in study.arms} == wanted
@@ -82,9 +79,7 @@ def test_every_training_of_a_table_is_one_that_can_be_made(name):
 def test_the_rows_of_the_second_table_are_the_presets_of_their_names():
     file = read_study("promise3d-table2")
     for arm in file.study.arms:
-        config = read_train_config(
-            file.beside("../published/promise3d-colon.toml"), [*arm.overrides]
-        )
+        config = read_train_config(file.beside("../published/promise3d-colon.toml"), [*arm.overrides])
         assert config.model.preset == f"table2-{arm.name}"
 
 

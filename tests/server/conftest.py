@@ -5,11 +5,11 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
+from clickvol.io.formats import write_volume
 from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.phantoms.phantom import make_phantom
 from clickvol.server.app import create_app
 from clickvol.server.settings import ServerSettings
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import make_phantom
 from reference.random_models import random_model
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -101,9 +101,6 @@ def logged_kinds(tmp_path):
 
     def kinds():
         logs = sorted((tmp_path / "state").rglob("*.jsonl"))
-        return {
-            log.name: [json.loads(line)["kind"] for line in log.read_text().splitlines()]
-            for log in logs
-        }
+        return {log.name: [json.loads(line)["kind"] for line in log.read_text().splitlines()] for log in logs}
 
     return kinds

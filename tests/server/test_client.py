@@ -5,11 +5,11 @@ import pytest
 
 from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
-from clickvol.inference.session import InteractiveSession
+from clickvol.interactive.session import InteractiveSession
+from clickvol.io.volume import Volume
 from clickvol.server.app import create_app
 from clickvol.server.client import RemoteError, RemoteSession
 from clickvol.server.settings import ServerSettings
-from clickvol.volumes.volume import Volume
 from reference.live_server import served
 
 TOKEN = "a-token-of-24-characters"
@@ -46,9 +46,7 @@ def test_it_answers_as_a_session_of_this_process(address, tiny_model, phantom):
         # On the way the grid was rounded to the 32 bits of NIfTI.
         assert np.allclose(local.probability(2), remote.probability(2), atol=1e-4)
         known = [(o.id, o.name, o.frozen, o.num_voxels, len(o.clicks)) for o in local.objects]
-        assert known == [
-            (o.id, o.name, o.frozen, o.num_voxels, len(o.clicks)) for o in remote.objects
-        ]
+        assert known == [(o.id, o.name, o.frozen, o.num_voxels, len(o.clicks)) for o in remote.objects]
         assert (remote.can_undo, remote.can_redo) == (local.can_undo, local.can_redo)
         remote.reset()
         assert not remote.mask().array.any()
@@ -104,7 +102,7 @@ def test_a_full_disk_there_is_an_output_error(address, phantom, monkeypatch):
     with RemoteSession(address, token=TOKEN) as remote:
         remote.set_volume(phantom.volume)
         with monkeypatch.context() as patched:
-            patched.setattr("clickvol.volumes.nifti.write_nifti", full)
+            patched.setattr("clickvol.io.nifti.write_nifti", full)
             with pytest.raises(OutputError, match="disk is full"):
                 remote.mask()
         assert not remote.mask().array.any()

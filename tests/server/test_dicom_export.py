@@ -7,8 +7,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from clickvol.volumes.dicom_masks import read_mask_file
-from clickvol.volumes.formats import read_volume
+from clickvol.io.dicom.masks import read_mask_file
+from clickvol.io.formats import read_volume
 from reference.dicom_series import write_series
 
 SHAPE_DHW = (12, 24, 20)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.inference.session import InteractiveSession
+from clickvol.interactive.session import InteractiveSession
+from clickvol.phantoms.phantom import make_phantom
 from clickvol.server.app import create_app
 from clickvol.server.client import RemoteError, RemoteSession
 from clickvol.server.settings import ServerSettings
-from clickvol.volumes.phantoms import make_phantom
 from reference.live_server import served
 
 NUM_CLIENTS = 8
@@ -60,9 +60,7 @@ def test_eight_clients_click_at_once(tmp_path, tiny_model):
         # The grid was rounded to the 32 bits of NIfTI on its way, which may turn a voxel at the threshold.
         assert np.count_nonzero(mask != local.mask().array) <= 2
         masks.append(mask)
-    differences = [
-        np.count_nonzero(one != other) for one in masks for other in masks if one is not other
-    ]
+    differences = [np.count_nonzero(one != other) for one in masks for other in masks if one is not other]
     assert min(differences) > 20  # so that a mix-up would have shown
     # One session may be larger than all are allowed, but no two are kept.
     assert max(most_bytes) < 2 * settings.memory_bytes

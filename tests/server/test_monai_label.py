@@ -15,8 +15,8 @@ import pydicom
 import pytest
 import SimpleITK
 
-from clickvol.volumes.formats import read_volume, write_volume
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.io.formats import read_volume, write_volume
+from clickvol.phantoms.phantom import make_phantom
 from reference.dicom_series import write_series
 
 SLICER_BOUNDARY = "----------lImIt_of_THE_fIle_eW_$"
@@ -206,9 +206,7 @@ def test_ohif_clicks_in_a_series(client, root, mask_of):
         "result_compress": False,
         "restore_label_idx": False,
     }
-    reply = client.post(
-        f"/infer/random?image={uid}&output=all", files={"params": (None, json.dumps(params))}
-    )
+    reply = client.post(f"/infer/random?image={uid}&output=all", files={"params": (None, json.dumps(params))})
     assert reply.status_code == 200
     boundary = re.search("boundary=([^;]+)", reply.headers["content-type"])[1]
     parts = reply.content.decode("utf-8", "replace").split(f"--{boundary}")

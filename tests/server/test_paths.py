@@ -80,9 +80,7 @@ def test_only_the_suffix_of_a_name_is_kept(name, suffix):
     assert scan_suffix(name) == suffix
 
 
-@pytest.mark.parametrize(
-    "name", ["", "nii.gz", ".nii.gz", "a.nhdr", "a.mhd", "a.nii.gz.exe", "a.gz"]
-)
+@pytest.mark.parametrize("name", ["", "nii.gz", ".nii.gz", "a.nhdr", "a.mhd", "a.nii.gz.exe", "a.gz"])
 def test_other_names_are_no_scans(name):
     with pytest.raises(RefusedError) as refused:
         scan_suffix(name)

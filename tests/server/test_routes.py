@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from clickvol.geometry.coordinates import WorldPointRAS
-from clickvol.inference.clickable_scan import ClickableScan
-from clickvol.inference.session import InteractiveSession
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.nifti import read_stored
+from clickvol.interactive.session import InteractiveSession
+from clickvol.io.formats import read_volume
+from clickvol.io.nifti import read_stored
+from clickvol.predict.clickable_scan import ClickableScan
 
 
 def stored(reply, tmp_path, name="answer.nii.gz"):
@@ -258,9 +258,7 @@ def test_dicom_needs_a_dicom_scan(opened, file_format):
     assert "NIfTI" in reply.json()["error"]
 
 
-def test_a_full_disk_while_saving_is_said_and_leaves_nothing(
-    opened, inside_ras_mm, monkeypatch, tmp_path
-):
+def test_a_full_disk_while_saving_is_said_and_leaves_nothing(opened, inside_ras_mm, monkeypatch, tmp_path):
     opened.click(inside_ras_mm)
     before = opened.get("export").content
 
@@ -268,7 +266,7 @@ def test_a_full_disk_while_saving_is_said_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("clickvol.volumes.nifti.write_nifti", full)
+        patched.setattr("clickvol.io.nifti.write_nifti", full)
         reply = opened.get("export")
     assert reply.status_code == 507
     assert "disk is full" in reply.json()["error"]
@@ -290,7 +288,7 @@ def test_a_full_disk_while_uploading(client, root, monkeypatch, tmp_path):
 def test_a_full_disk_while_clicking_changes_nothing(opened, inside_ras_mm, monkeypatch):
     before = opened.state()
     with monkeypatch.context() as patched:
-        patched.setattr("clickvol.inference.session_log.os.write", lambda *_: 0)
+        patched.setattr("clickvol.interactive.session_log.os.write", lambda *_: 0)
         reply = opened.click(inside_ras_mm)
     assert reply.status_code == 507
     assert opened.state() == before
@@ -305,9 +303,7 @@ def test_a_session_that_was_closed_is_gone(opened, inside_ras_mm):
         assert "open the scan again" in reply.json()["error"]
 
 
-def test_closing_a_session_stops_its_click(
-    opened, inside_ras_mm, monkeypatch, tmp_path, logged_kinds
-):
+def test_closing_a_session_stops_its_click(opened, inside_ras_mm, monkeypatch, tmp_path, logged_kinds):
     """The click waits at its first look, until the session is closed; then it is cancelled."""
     begun = threading.Event()
     answer = ClickableScan.answer

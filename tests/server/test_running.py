@@ -19,9 +19,7 @@ from reference.random_models import write_random_model
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
-    return write_random_model(
-        promise3d_recipe("clickvol", "tiny"), tmp_path_factory.mktemp("model")
-    )
+    return write_random_model(promise3d_recipe("clickvol", "tiny"), tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -188,9 +188,7 @@ def test_the_log_names_nobody(client, caplog, root, inside_ras_mm):
         client.post("/api/sessions", json={"path": "Meier_not_there.nii.gz"})
         client.get("/datastore/image?image=Meier")
         client.get("/Meier")
-    text = "\n".join(
-        record.getMessage() for record in caplog.records if record.name.startswith("clickvol")
-    )
+    text = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("clickvol"))
     assert "POST /api/sessions 201" in text
     assert "POST /api/sessions/{session_id}/clicks 200" in text
     assert "GET /datastore/image 404" in text
@@ -202,15 +200,12 @@ def test_the_log_names_nobody(client, caplog, root, inside_ras_mm):
 
 def test_an_unexpected_error_tells_nothing(client, caplog, monkeypatch):
     def broken(*_):
-        msg = "/home/meier/scan of Meier"
-        raise KeyError(msg)
+        raise KeyError("/home/meier/scan of Meier")
 
     monkeypatch.setattr("clickvol.server.image_store.os.walk", broken)
     reply = client.get("/datastore/")
     assert reply.status_code == 500
-    assert reply.json() == {
-        "error": "the server made a mistake; try again, and tell its owner if it stays"
-    }
+    assert reply.json() == {"error": "the server made a mistake; try again, and tell its owner if it stays"}
     text = "\n".join(record.getMessage() for record in caplog.records)
     assert "unexpected KeyError at" in text
     assert "Meier" not in text

@@ -3,11 +3,11 @@ import time
 
 import pytest
 
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import make_phantom
 from clickvol.server.refusal import RefusedError
 from clickvol.server.sessions import Live, SessionRegistry
 from clickvol.server.settings import ServerSettings
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.phantoms import make_phantom
 
 
 def mask_of(opened):

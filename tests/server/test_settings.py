@@ -24,9 +24,7 @@ def test_loopback_needs_none(host):
     assert settings(host=host).is_loopback
 
 
-@pytest.mark.parametrize(
-    "name", ["127.0.0.1.evil.example", "localhost.evil.example", "", "1270.0.1"]
-)
+@pytest.mark.parametrize("name", ["127.0.0.1.evil.example", "localhost.evil.example", "", "1270.0.1"])
 def test_what_only_looks_like_loopback_is_not(name):
     assert not is_loopback_name(name)
 

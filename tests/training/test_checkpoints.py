@@ -68,9 +68,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, kept):
     path = tmp_path / "checkpoint.pt"
     Checkpoints(tmp_path, "f").save(make_state(11))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(
-        ConfigError, match=r"checkpoint\.pt is not a checkpoint.*use --fresh"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt is not a checkpoint.*use --fresh") as caught:
         Checkpoints(tmp_path, "f").restore(make_state(12))
     assert "\n" not in str(caught.value)
 

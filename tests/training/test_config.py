@@ -92,9 +92,7 @@ def test_a_way_of_sampling_has_its_own_keys(config_path):
     config_path.write_text(content)
     config = read_train_config(config_path, ["sampling.voxel_mm=2.0"])
     assert config.sampling.voxel_mm == 2.0
-    with pytest.raises(
-        ConfigError, match=r"sampling\.prior_share is not known; .*foreground_share"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"sampling\.prior_share is not known; .*foreground_share") as caught:
         read_train_config(config_path, ["sampling.prior_share=0.1"])
     assert "first_zoom" not in str(caught.value)
     with pytest.raises(ConfigError, match="sampling"):

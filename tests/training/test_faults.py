@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.errors import ConfigError, OutputError, TrainingError
+from clickvol.files.folder_lock import only_process_in
 from clickvol.training import run as run_module
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.run import train_from_config
-from clickvol.training.step import TrainingStep
+from clickvol.training.tasks.step import TrainingStep
 
 pytestmark = pytest.mark.slow
 
@@ -101,8 +101,7 @@ def test_another_runtime_error_is_not_taken_for_lack_of_memory(write_config, mon
     path, _ = write_config("run")
 
     def fail(*_):
-        msg = "shapes differ"
-        raise RuntimeError(msg)
+        raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(run_module, "fit", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
@@ -115,9 +114,7 @@ def test_weights_of_another_method_or_shape_are_refused(write_config):
     start = f"run.start_from={folder / 't.json'}"
     other = write_config("other")[0]
     windows = ["sampling={kind='published'}", start]
-    with pytest.raises(
-        ConfigError, match=r"run\.start_from is a model of the method promise3d, but"
-    ):
+    with pytest.raises(ConfigError, match=r"run\.start_from is a model of the method promise3d, but"):
         train_from_config(other, ["model.method=sam3d_adapter", "model.preset=released", *windows])
     with pytest.raises(ConfigError, match="are of another shape than clickvol at size small"):
         train_from_config(other, ["model.size=small", start])
@@ -158,8 +155,7 @@ def test_the_best_weights_are_asked_for_before_any_validation(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     def fail(*_):
-        msg = "PytorchStreamWriter failed writing file data/0: file write failed\nframe 1"
-        raise RuntimeError(msg)
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nframe 1")
 
     monkeypatch.setattr(torch, "save", fail)
     state = type("State", (), {"step": 1, "weights_to_keep": dict})()

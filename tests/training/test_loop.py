@@ -15,7 +15,7 @@ from clickvol.training.processes import Processes
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule
 from clickvol.training.state import TrainState
-from clickvol.training.step import TrainingStep
+from clickvol.training.tasks.step import TrainingStep
 from reference.compare import noise
 from reference.training_batches import training_batch
 

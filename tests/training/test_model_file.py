@@ -6,10 +6,10 @@ import pytest
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.preprocessing.intensity import IntensityScale
 from clickvol.training.config import TrainConfig
 from clickvol.training.model_file import fixed_intensity
-from clickvol.volumes.volume import Volume
 
 
 def config_of(intensity):

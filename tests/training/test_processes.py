@@ -63,9 +63,7 @@ def test_more_processes_than_cuda_devices_are_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with (
-        pytest.raises(
-            ConfigError, match="process 1 of this machine has no CUDA device, there are 1"
-        ),
+        pytest.raises(ConfigError, match="process 1 of this machine has no CUDA device, there are 1"),
         join_processes("auto"),
     ):
         pass

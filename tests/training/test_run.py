@@ -58,7 +58,7 @@ def test_the_card_says_what_the_model_is(whole_run):
     card = read_card(folder)
     assert card.id == "t"
     assert card.training_command == f"clickvol train {path}"
-    assert card.training_data == ["2 synthetic scans of this package (volumes/phantoms.py)"]
+    assert card.training_data == ["2 synthetic scans of this package (phantoms/phantom.py)"]
     assert network_config("promise3d", card.network) == promise3d_recipe("clickvol", "tiny").network
     assert card.fields_of_view.model_dump() == {
         "first_voxel_mm": 3.0,
@@ -83,9 +83,7 @@ def test_the_model_is_the_average_in_half_precision(whole_run):
 
 
 @pytest.mark.parametrize("stops", [(3,), (1, 6)])
-def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(
-    whole_run, write_config, stops
-):
+def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(whole_run, write_config, stops):
     path, folder = write_config("parts")
     for stop in stops:
         train_from_config(path, [], max_steps=stop)
@@ -94,8 +92,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(
     train_from_config(path, [])
     assert weights_of(folder) == weights_of(whole_run[1])
     ours, theirs = (
-        torch.load(f / "checkpoint.pt", weights_only=True)["network"]
-        for f in (folder, whole_run[1])
+        torch.load(f / "checkpoint.pt", weights_only=True)["network"] for f in (folder, whole_run[1])
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

@@ -33,9 +33,7 @@ def test_a_schedule_that_is_all_warm_up_has_no_division_by_zero():
 
 def test_the_published_rate_falls_by_epochs_and_stops_on_the_way():
     # 10 scans, one per step: epoch 200 of a line that falls to 1 % in 500.
-    config = OptimiserSection(
-        epochs=200, batch_size=1, learning_rate=4e-4, schedule="linear", warmup_steps=0
-    )
+    config = OptimiserSection(epochs=200, batch_size=1, learning_rate=4e-4, schedule="linear", warmup_steps=0)
     schedule = Schedule.of(config, num_cases=10, samples_per_step=1)
     assert (schedule.num_steps, schedule.steps_per_epoch) == (2000, 10)
     assert learning_rate(0, config, schedule) == 4e-4

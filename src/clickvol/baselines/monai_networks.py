@@ -46,11 +46,9 @@ class DynUnetConfig:
 
     def __post_init__(self) -> None:
         if any(not side > 0 for side in self.spacing_mm):
-            msg = f"spacing_mm is {self.spacing_mm}, but voxels have positive sides"
-            raise ConfigError(msg)
+            raise ConfigError(f"spacing_mm is {self.spacing_mm}, but voxels have positive sides")
         if not 0 < self.first_width <= self.largest_width:
-            msg = f"first_width is {self.first_width}, but 1 to {self.largest_width} is expected"
-            raise ConfigError(msg)
+            raise ConfigError(f"first_width is {self.first_width}, but 1 to {self.largest_width} is expected")
 
     def plan(self, patch_shape_dhw: Triple) -> "DynUnetPlan":
         """Return strides and kernels for a patch, as nnU-Net plans them."""
@@ -95,11 +93,10 @@ def plan_dynunet(patch_shape_dhw: Triple, spacing_mm: tuple[float, float, float]
         strides.append(_triple(stride))
         side, spacing = side // stride, spacing * stride
     if len(strides) < 3:
-        msg = (
+        raise ConfigError(
             f"a patch of {patch_shape_dhw} is too small for DynUNet, which halves it at least twice; take "
             "sides that are multiples of 16"
         )
-        raise ConfigError(msg)
     return DynUnetPlan(tuple(strides), tuple(kernels))
 
 
@@ -119,17 +116,14 @@ class DynUnet(nn.Module):
         num_channels: channels of a patch.
     """
 
-    def __init__(
-        self, config: DynUnetConfig, patch_shape_dhw: Triple, num_channels: int = 1
-    ) -> None:
+    def __init__(self, config: DynUnetConfig, patch_shape_dhw: Triple, num_channels: int = 1) -> None:
         super().__init__()
         from monai.networks.nets.dynunet import DynUNet
 
         plan = config.plan(patch_shape_dhw)
         self._step_dhw = config.patch_step_dhw(patch_shape_dhw)
         widths = [
-            min(config.first_width * 2**level, config.largest_width)
-            for level in range(len(plan.strides))
+            min(config.first_width * 2**level, config.largest_width) for level in range(len(plan.strides))
         ]
         made = DynUNet(
             3,
@@ -182,14 +176,11 @@ class SwinUnetrConfig:
 
     def __post_init__(self) -> None:
         # 12: MONAI's own condition.
-        if self.width % 12 or any(
-            self.width * 2**level % heads for level, heads in enumerate(self.num_heads)
-        ):
-            msg = (
+        if self.width % 12 or any(self.width * 2**level % heads for level, heads in enumerate(self.num_heads)):
+            raise ConfigError(
                 f"width is {self.width}, but Swin UNETR needs a multiple of 12 that num_heads "
                 f"({self.num_heads}) divide"
             )
-            raise ConfigError(msg)
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
         """Return 32 per axis: five halvings.
@@ -198,11 +189,10 @@ class SwinUnetrConfig:
             ConfigError: for a patch that shrinks to one cell, which nothing can normalise.
         """
         if max(patch_shape_dhw) < 2 * _SWIN_STEP[0]:
-            msg = (
+            raise ConfigError(
                 f"a patch of {patch_shape_dhw} is too small for Swin UNETR, whose coarsest map is a 32nd of "
                 "it; take a side of 64 or more"
             )
-            raise ConfigError(msg)
         return _SWIN_STEP
 
 
@@ -266,8 +256,7 @@ class UnetrConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
-            msg = f"width is {self.width}, but num_heads ({self.num_heads}) must divide it"
-            raise ConfigError(msg)
+            raise ConfigError(f"width is {self.width}, but num_heads ({self.num_heads}) must divide it")
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
         """Return the patch itself: positions are learned for its tokens.

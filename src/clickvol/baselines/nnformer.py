@@ -42,19 +42,16 @@ class NnFormerConfig:
 
     def __post_init__(self) -> None:
         if any(n not in (1, 2, 4) for n in self.embedding_stride_dhw):
-            msg = f"embedding_stride_dhw is {self.embedding_stride_dhw}, but each must be 1, 2 or 4"
-            raise ConfigError(msg)
-        if self.width % 2 or any(
-            self.width * 2**level % heads for level, heads in enumerate(self.num_heads)
-        ):
-            msg = (
+            raise ConfigError(
+                f"embedding_stride_dhw is {self.embedding_stride_dhw}, but each must be 1, 2 or 4"
+            )
+        if self.width % 2 or any(self.width * 2**level % heads for level, heads in enumerate(self.num_heads)):
+            raise ConfigError(
                 f"width is {self.width}, but an even number that num_heads ({self.num_heads}) divide is "
                 "expected"
             )
-            raise ConfigError(msg)
         if self.window < 2 or self.window % 2:
-            msg = f"window is {self.window}, but an even number is expected"
-            raise ConfigError(msg)
+            raise ConfigError(f"window is {self.window}, but an even number is expected")
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
         """Return the patch itself: relative positions over whole maps are learned for it.
@@ -88,9 +85,7 @@ class NnFormer(nn.Module):
         num_channels: channels of a patch.
     """
 
-    def __init__(
-        self, config: NnFormerConfig, patch_shape_dhw: Triple, num_channels: int = 1
-    ) -> None:
+    def __init__(self, config: NnFormerConfig, patch_shape_dhw: Triple, num_channels: int = 1) -> None:
         super().__init__()
         self._patch_shape_dhw = config.patch_step_dhw(patch_shape_dhw)
         widths = [config.width * 2**level for level in range(_NUM_LEVELS)]
@@ -106,17 +101,13 @@ class NnFormer(nn.Module):
         )
         self.up = nn.ModuleList([Double(b, a) for a, b in itertools.pairwise(widths)])
         # On the way up the first of the two layers of a resolution attends to the skip.
-        self.join = nn.ModuleList(
-            [SkipLayer(width, heads, plain) for width, heads, (plain, _) in sizes[:-1]]
-        )
+        self.join = nn.ModuleList([SkipLayer(width, heads, plain) for width, heads, (plain, _) in sizes[:-1]])
         self.decoder = nn.ModuleList(
             [TransformerLayer(width, heads, shifted) for width, heads, (_, shifted) in sizes[:-1]]
         )
         self.norm = nn.LayerNorm(config.width)
         stride = config.embedding_stride_dhw
-        self.classify = nn.ConvTranspose3d(
-            config.width, _NUM_CLASSES, kernel_size=stride, stride=stride
-        )
+        self.classify = nn.ConvTranspose3d(config.width, _NUM_CLASSES, kernel_size=stride, stride=stride)
 
     def forward(self, patch: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, 2, D, H, W) logits.
@@ -139,9 +130,7 @@ class NnFormer(nn.Module):
         return torch.as_tensor(self.classify(_to_map(self.norm(tokens))))
 
 
-def _places(
-    config: NnFormerConfig, patch_shape_dhw: Triple, level: int
-) -> tuple[WindowPlace, WindowPlace]:
+def _places(config: NnFormerConfig, patch_shape_dhw: Triple, level: int) -> tuple[WindowPlace, WindowPlace]:
     """Return the windows of the two layers of a resolution: plain and shifted, or twice the whole map."""
     shape = config.map_shape_dhw(patch_shape_dhw, level)
     if level >= _NUM_LOCAL:

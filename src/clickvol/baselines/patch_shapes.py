@@ -17,11 +17,10 @@ def require_multiple(shape_dhw: Triple, step_dhw: Triple, network: str) -> None:
         ConfigError: for such a patch.
     """
     if any(n < k or n % k for n, k in zip(shape_dhw, step_dhw, strict=True)):
-        msg = (
+        raise ConfigError(
             f"a patch of {shape_dhw} does not suit {network}, whose patches have sides that are multiples "
             f"of {step_dhw}; choose another patch shape"
         )
-        raise ConfigError(msg)
 
 
 def require_same(shape_dhw: Triple, made_for_dhw: Triple, network: str) -> None:
@@ -31,8 +30,7 @@ def require_same(shape_dhw: Triple, made_for_dhw: Triple, network: str) -> None:
         ConfigError: for such a patch.
     """
     if shape_dhw != made_for_dhw:
-        msg = (
+        raise ConfigError(
             f"a patch of {shape_dhw} does not suit this {network}, which has learned positions in patches of "
             f"{made_for_dhw}; cut the patch to that shape"
         )
-        raise ConfigError(msg)

@@ -21,9 +21,7 @@ class ResidualConv(nn.Module):
         super().__init__()
         self.first = conv3(inputs, outputs)
         self.second = conv3(outputs, outputs)
-        self.shortcut = (
-            nn.Conv3d(inputs, outputs, kernel_size=1, bias=False) if inputs != outputs else None
-        )
+        self.shortcut = nn.Conv3d(inputs, outputs, kernel_size=1, bias=False) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, C', D, H, W)."""

@@ -42,8 +42,9 @@ class UxNet3dConfig:
 
     def __post_init__(self) -> None:
         if self.width < 1 or min(self.depths) < 1:
-            msg = f"width is {self.width} and depths are {self.depths}, but numbers from 1 on are expected"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"width is {self.width} and depths are {self.depths}, but numbers from 1 on are expected"
+            )
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
         """Return 16 per axis: four halvings.
@@ -52,11 +53,10 @@ class UxNet3dConfig:
             ConfigError: for a patch that shrinks to one cell, which nothing can normalise.
         """
         if max(patch_shape_dhw) < 2 * _STEP[0]:
-            msg = (
+            raise ConfigError(
                 f"a patch of {patch_shape_dhw} is too small for 3D UX-Net, whose coarsest map is a 16th of it; "
                 "take a side of 32 or more"
             )
-            raise ConfigError(msg)
         return _STEP
 
 
@@ -70,9 +70,7 @@ class UxBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm_places = ChannelLayerNorm(channels)
-        self.places = nn.Conv3d(
-            channels, channels, kernel_size=_KERNEL, padding=_KERNEL // 2, groups=channels
-        )
+        self.places = nn.Conv3d(channels, channels, kernel_size=_KERNEL, padding=_KERNEL // 2, groups=channels)
         self.norm_scaling = ChannelLayerNorm(channels)
         self.enlarge = nn.Conv3d(channels, _SCALING * channels, kernel_size=1, groups=channels)
         self.reduce = nn.Conv3d(_SCALING * channels, channels, kernel_size=1, groups=channels)
@@ -126,9 +124,7 @@ class UxNet3d(nn.Module):
         require_multiple((d, h, w), _STEP, "3D UX-Net")
         first, *rest = self.kept
         kept, x = [first(patch)], patch
-        for shrink, stage, norm, keep in zip(
-            self.shrink, self.stages, self.norms, rest, strict=True
-        ):
+        for shrink, stage, norm, keep in zip(self.shrink, self.stages, self.norms, rest, strict=True):
             x = stage(shrink(x))
             kept.append(keep(norm(x)))
         x = kept.pop()

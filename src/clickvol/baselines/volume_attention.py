@@ -76,9 +76,7 @@ class VolumeAttention(nn.Module):
     def _from_heads(self, x: Tensor, batch: int) -> Tensor:
         """(B, num_windows * heads, T, E / heads) -> (B, d, h, w, E)."""
         kd, kh, kw = self._place.window_dhw
-        d, h, w = (
-            n // k for n, k in zip(self._place.shape_dhw, self._place.window_dhw, strict=True)
-        )
+        d, h, w = (n // k for n, k in zip(self._place.shape_dhw, self._place.window_dhw, strict=True))
         num_windows, size, width = d * h * w, kd * kh * kw, x.shape[-1] * self._num_heads
         x = x.reshape(batch, num_windows, self._num_heads, size, -1).transpose(2, 3)
         x = x.reshape(batch, d, h, w, kd, kh, kw, width)

@@ -66,8 +66,7 @@ def check_environment(folder: Path) -> NnunetEnvironment:
     advice = f"make it with clickvol nnunet setup --venv {folder}"
     _refuse_ours(folder)
     if not (folder / "bin" / "python").exists():
-        msg = f"{folder} is not a virtual environment; {advice}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{folder} is not a virtual environment; {advice}")
     answer = ask_program((str(folder / "bin" / "python"), "-c", _QUESTION), advice)
     try:
         facts = json.loads(answer.strip().splitlines()[-1])
@@ -79,14 +78,12 @@ def check_environment(folder: Path) -> NnunetEnvironment:
             has_cuda=bool(facts["cuda"]),
         )
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        msg = f"the Python in {folder} does not say what it holds; {advice}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"the Python in {folder} does not say what it holds; {advice}") from error
     if environment.nnunet_version != NNUNET_VERSION:
-        msg = (
+        raise ConfigError(
             f"{folder} holds nnunetv2 {environment.nnunet_version}, but this bridge is written for "
             f"{NNUNET_VERSION}; {advice}"
         )
-        raise ConfigError(msg)
     return environment
 
 
@@ -124,8 +121,7 @@ def make_environment(
     _refuse_other_content(folder, log)
     interpreter = shutil.which(python or sys.executable)
     if interpreter is None:
-        msg = f"there is no Python {python!r}; give --python the path of an interpreter"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no Python {python!r}; give --python the path of an interpreter")
     advice = "mend that and give the same command again"
     _make_folder(folder)
     if not (folder / "bin" / "pip").exists():
@@ -154,15 +150,13 @@ def _run(name: str, words: tuple[str, ...], log: Path, advice: str) -> None:
 
 def _refuse_ours(folder: Path) -> None:
     if sys.platform == "win32":
-        msg = "the bridge to nnU-Net runs on Linux and macOS; use WSL on Windows"
-        raise ConfigError(msg)
+        raise ConfigError("the bridge to nnU-Net runs on Linux and macOS; use WSL on Windows")
     ours, asked = Path(sys.prefix).resolve(), folder.resolve()
     if asked == ours or ours in asked.parents or asked in ours.parents:
-        msg = (
+        raise ConfigError(
             f"{folder} is, holds or lies in the environment that runs clickvol; nnU-Net needs one of "
             "its own, so give another folder"
         )
-        raise ConfigError(msg)
 
 
 def _refuse_other_content(folder: Path, log: Path) -> None:
@@ -170,16 +164,14 @@ def _refuse_other_content(folder: Path, log: Path) -> None:
     if log.is_file() or not folder.exists():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        msg = (
+        raise ConfigError(
             f"{folder} holds something else than nnunetv2 {NNUNET_VERSION} and is not touched; give "
             "--venv a new folder"
         )
-        raise ConfigError(msg)
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"cannot make {folder}: {error.strerror}; give --venv another folder"
-        raise OutputError(msg) from error
+        raise OutputError(f"cannot make {folder}: {error.strerror}; give --venv another folder") from error

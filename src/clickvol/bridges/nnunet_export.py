@@ -12,9 +12,9 @@ import numpy as np
 
 from clickvol.datasets.prepared import PreparedCase, PreparedSet, read_native_case
 from clickvol.errors import ConfigError
-from clickvol.volumes.atomic import atomic_path
-from clickvol.volumes.formats import write_mask, write_volume
-from clickvol.volumes.volume import Mask, Volume
+from clickvol.files.atomic import atomic_path
+from clickvol.io.formats import write_mask, write_volume
+from clickvol.io.volume import Mask, Volume
 
 DATASET_ID = 501
 """nnU-Net's number of the data set: any free one, and every run has folders of its own."""
@@ -105,24 +105,20 @@ def export_dataset(
 def _channel_name(prepared: PreparedSet, parts: dict[str, list[PreparedCase]]) -> str:
     empty = [name for name, cases in parts.items() if not cases]
     if empty:
-        msg = (
+        raise ConfigError(
             f"the part {empty[0]!r} of {prepared.name} is empty, but nnU-Net needs scans in train, val "
             "and test; prepare the data with other splits"
         )
-        raise ConfigError(msg)
     modalities = sorted({case.modality for cases in parts.values() for case in cases})
     if len(modalities) > 1:
-        msg = (
+        raise ConfigError(
             f"{prepared.name} mixes {' and '.join(modalities)}, but nnU-Net normalises one modality; "
             "prepare one set for each"
         )
-        raise ConfigError(msg)
     return _CHANNEL_NAMES[modalities[0]]
 
 
-def _write_scans(
-    parts: dict[str, list[PreparedCase]], folder: Path, on_case: Callable[[str], None]
-) -> None:
+def _write_scans(parts: dict[str, list[PreparedCase]], folder: Path, on_case: Callable[[str], None]) -> None:
     for sub in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     for case in (*parts["train"], *parts["val"]):

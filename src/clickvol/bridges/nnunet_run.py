@@ -14,13 +14,13 @@ from clickvol.bridges.nnunet_environment import NnunetEnvironment
 from clickvol.bridges.nnunet_export import DATASET_ID, NnunetDataset, export_dataset
 from clickvol.bridges.nnunet_trainer import TRAINER_NAME, install_trainer, length_variables
 from clickvol.bridges.program import LoggedProgram, run_logged
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.datasets.prepared import PreparedCase, PreparedSet, read_native_case
 from clickvol.errors import ClickvolError, ConfigError, DeviceError, ExternalProgramError
-from clickvol.volumes.atomic import atomic_path
-from clickvol.volumes.formats import write_mask
-from clickvol.volumes.mask_files import read_mask
-from clickvol.volumes.volume import Mask
+from clickvol.files.atomic import atomic_path
+from clickvol.files.folder_lock import only_process_in
+from clickvol.io.formats import write_mask
+from clickvol.io.mask_files import read_mask
+from clickvol.io.volume import Mask
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 """nnU-Net's plans that train in one stage; its cascade needs two and is left out."""
@@ -31,8 +31,7 @@ DEVICES = ("cpu", "cuda")
 _GRID_TOLERANCE_MM = 1e-2
 
 _ADVICE = (
-    "the same command goes on from there; where memory was short, give a new folder and a smaller "
-    "--memory-gb"
+    "the same command goes on from there; where memory was short, give a new folder and a smaller --memory-gb"
 )
 
 
@@ -62,15 +61,12 @@ class NnunetSettings:
     def __post_init__(self) -> None:
         if self.configuration not in CONFIGURATIONS:
             known = ", ".join(CONFIGURATIONS)
-            msg = f"nnU-Net's configuration {self.configuration!r} is not known; choose {known}"
-            raise ConfigError(msg)
+            raise ConfigError(f"nnU-Net's configuration {self.configuration!r} is not known; choose {known}")
         for name in ("epochs", "iterations_per_epoch"):
             if getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)}; it must be at least 1"
-                raise ConfigError(msg)
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
-            msg = f"memory_gb is {self.memory_gb}; it must be above 0, such as 4"
-            raise ConfigError(msg)
+            raise ConfigError(f"memory_gb is {self.memory_gb}; it must be above 0, such as 4")
 
     @property
     def plans_name(self) -> str:
@@ -134,11 +130,11 @@ def choose_nnunet_device(name: str | None, environment: NnunetEnvironment) -> st
     if name is None:
         return "cuda" if environment.has_cuda else "cpu"
     if name not in DEVICES:
-        msg = f"nnU-Net runs on {' or '.join(DEVICES)}, not on {name!r}"
-        raise DeviceError(msg)
+        raise DeviceError(f"nnU-Net runs on {' or '.join(DEVICES)}, not on {name!r}")
     if name == "cuda" and not environment.has_cuda:
-        msg = f"the torch {environment.torch_version} in {environment.folder} sees no GPU; use --device cpu"
-        raise DeviceError(msg)
+        raise DeviceError(
+            f"the torch {environment.torch_version} in {environment.folder} sees no GPU; use --device cpu"
+        )
     return name
 
 
@@ -236,16 +232,14 @@ def _claim(run: NnunetRun, prepared: PreparedSet) -> None:
         try:
             found = dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
-            msg = f"{path} is damaged; give another folder"
-            raise ConfigError(msg) from error
+            raise ConfigError(f"{path} is damaged; give another folder") from error
         other = sorted(name for name in wanted if found.get(name) != wanted[name])
         if other:
             name = other[0]
-            msg = (
+            raise ConfigError(
                 f"{run.folder} holds a run with {name} {found.get(name)!r}, not {wanted[name]!r}; "
                 "give another folder, or the settings of that run"
             )
-            raise ConfigError(msg)
         return
     with atomic_path(path, ".json") as temporary:
         temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
@@ -260,11 +254,10 @@ def _plan(run: NnunetRun, dataset: NnunetDataset) -> None:
     folder = run.folder / "nnUNet_preprocessed" / dataset.name
     plans = _read_plans(folder / f"{run.settings.plans_name}.json")
     if run.settings.configuration not in plans:
-        msg = (
+        raise ConfigError(
             f"nnU-Net plans no {run.settings.configuration} for these scans, only "
             f"{', '.join(sorted(plans))}; choose one of those and a new folder"
         )
-        raise ConfigError(msg)
     with atomic_path(folder / "splits_final.json", ".json") as temporary:
         temporary.write_text(json.dumps(dataset.splits, indent=2) + "\n", encoding="utf-8")
     plan = plans[run.settings.configuration]
@@ -277,8 +270,7 @@ def _read_plans(path: Path) -> Mapping[str, Mapping[str, object]]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["configurations"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = f"nnU-Net's planning left no usable {path}; {_ADVICE}"
-        raise ExternalProgramError(msg) from error
+        raise ExternalProgramError(f"nnU-Net's planning left no usable {path}; {_ADVICE}") from error
 
 
 def _train(run: NnunetRun, dataset: NnunetDataset) -> None:
@@ -299,8 +291,7 @@ def _train(run: NnunetRun, dataset: NnunetDataset) -> None:
     resume = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
     _run(run, "nnU-Net's training", train_words(run, resume=resume), on_line)
     if not final.is_file():
-        msg = f"nnU-Net's training ended without {final}; see {run.log}; {_ADVICE}"
-        raise ExternalProgramError(msg)
+        raise ExternalProgramError(f"nnU-Net's training ended without {final}; see {run.log}; {_ADVICE}")
 
 
 def _predict(run: NnunetRun, dataset: NnunetDataset) -> None:
@@ -328,17 +319,15 @@ def _bring_home(run: NnunetRun, case: PreparedCase) -> Path:
         return target
     source = _raw_predictions(run) / target.name
     if not source.is_file():
-        msg = f"nnU-Net predicted no {source.name}; see {run.log}; {_ADVICE}"
-        raise ExternalProgramError(msg)
+        raise ExternalProgramError(f"nnU-Net predicted no {source.name}; see {run.log}; {_ADVICE}")
     predicted, (scan, _) = read_mask(source), read_native_case(case)
     difference = np.abs(predicted.grid.affine_ras_mm - scan.grid.affine_ras_mm)
     off_mm = float(np.max(difference @ np.array((*scan.grid.shape_dhw, 1))))
     if predicted.grid.shape_dhw != scan.grid.shape_dhw or off_mm > _GRID_TOLERANCE_MM:
-        msg = (
+        raise ExternalProgramError(
             f"nnU-Net's mask {source} has the shape {predicted.grid.shape_dhw} on a grid {off_mm:.3g} mm "
             f"off its scan's, whose shape is {scan.grid.shape_dhw}; ITK cannot hold that scan's grid"
         )
-        raise ExternalProgramError(msg)
     write_mask(Mask(array=predicted.array, grid=scan.grid, nifti=scan.nifti), target)
     return target
 
@@ -353,7 +342,5 @@ def _run(
     words: tuple[str, ...],
     on_line: Callable[[str], None] = lambda _line: None,
 ) -> None:
-    program = LoggedProgram(
-        name=name, words=words, variables=run.variables, log=run.log, advice=_ADVICE
-    )
+    program = LoggedProgram(name=name, words=words, variables=run.variables, log=run.log, advice=_ADVICE)
     run_logged(program, on_line)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 
 TRAINER_NAME = "nnUNetTrainerClickvol"
 

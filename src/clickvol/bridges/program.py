@@ -68,8 +68,9 @@ def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _
                 start_new_session=True,
             )
         except OSError as error:
-            msg = f"cannot start {program.words[0]}: {error.strerror}; {program.advice}"
-            raise ExternalProgramError(msg) from error
+            raise ExternalProgramError(
+                f"cannot start {program.words[0]}: {error.strerror}; {program.advice}"
+            ) from error
         try:
             last = _follow(process, program.log, log.tell(), on_line)
         except BaseException:
@@ -99,12 +100,10 @@ def ask_program(words: Sequence[str], advice: str) -> str:
             check=False,
         )
     except OSError as error:
-        msg = f"cannot start {words[0]}: {error.strerror}; {advice}"
-        raise ExternalProgramError(msg) from error
+        raise ExternalProgramError(f"cannot start {words[0]}: {error.strerror}; {advice}") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        msg = f"{words[0]} failed: {lines[-1][:_LONGEST_QUOTE]}; {advice}"
-        raise ExternalProgramError(msg)
+        raise ExternalProgramError(f"{words[0]} failed: {lines[-1][:_LONGEST_QUOTE]}; {advice}")
     return done.stdout
 
 
@@ -115,11 +114,10 @@ def _lock(log: BufferedWriter, program: LoggedProgram) -> None:
     try:
         fcntl.flock(log.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        msg = (
+        raise ExternalProgramError(
             f"{program.name} cannot begin: a program that an earlier command started still works "
             f"with {program.log}; wait for it or end it"
-        )
-        raise ExternalProgramError(msg) from error
+        ) from error
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -127,9 +125,7 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **variables}
 
 
-def _follow(
-    process: subprocess.Popen[bytes], log: Path, start: int, on_line: Callable[[str], None]
-) -> str:
+def _follow(process: subprocess.Popen[bytes], log: Path, start: int, on_line: Callable[[str], None]) -> str:
     """Wait for the end; return the last line that says something."""
     last, rest, ended = "", "", False
     with log.open("rb") as written:

@@ -17,7 +17,7 @@ from clickvol.cli.data import data
 from clickvol.cli.demo import demo
 from clickvol.cli.evaluate import evaluate
 from clickvol.cli.info import info
-from clickvol.cli.models import models
+from clickvol.cli.models.app import models
 from clickvol.cli.nnunet import nnunet
 from clickvol.cli.replay import replay
 from clickvol.cli.reproduce import reproduce

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from clickvol.inference.batch import BatchRequest
+    from clickvol.batch.run import BatchRequest
 
 _Manifest = Annotated[
     Path,
@@ -32,13 +32,9 @@ _Workers = Annotated[
 ]
 _ShardText = Annotated[
     str | None,
-    typer.Option(
-        metavar="I/N", help="Only part I of N, from 1/N to N/N; torchrun and --slurm do so too."
-    ),
+    typer.Option(metavar="I/N", help="Only part I of N, from 1/N to N/N; torchrun and --slurm do so too."),
 ]
-_ModelName = Annotated[
-    str | None, typer.Option(metavar="ID|PATH", help="Model of the rows that name none.")
-]
+_ModelName = Annotated[str | None, typer.Option(metavar="ID|PATH", help="Model of the rows that name none.")]
 _Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     typer.Option(help="Where to compute; several CUDA devices are dealt out to the workers."),
@@ -76,8 +72,8 @@ def batch(
 
     Research use only, not a medical device. The exit code is 0 only when every row has its mask.
     """
-    from clickvol.inference.batch import BatchRequest
-    from clickvol.inference.batch_launch import parse_shard
+    from clickvol.batch.launch import parse_shard
+    from clickvol.batch.run import BatchRequest
 
     request = BatchRequest(
         manifest=manifest,
@@ -90,7 +86,7 @@ def batch(
     if slurm is None:
         _run(request, quiet=quiet)
         return
-    from clickvol.inference.batch_slurm import SlurmPlan, submit_batch
+    from clickvol.batch.slurm import SlurmPlan, submit_batch
 
     plan = SlurmPlan(partition=slurm, shards=shards, options=parse_options(slurm_option or []))
     jobs = submit_batch(request, plan)
@@ -111,26 +107,23 @@ def parse_options(texts: list[str]) -> dict[str, str]:
         name, found, value = text.partition("=")
         name = name.strip().removeprefix("--")
         if not found or not name or name in options:
-            msg = f"cannot use --slurm-option {text!r}; give NAME=VALUE, each name once, such as gres=gpu:1"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"cannot use --slurm-option {text!r}; give NAME=VALUE, each name once, such as gres=gpu:1"
+            )
         options[name] = value.strip()
     return options
 
 
 def _run(request: "BatchRequest", *, quiet: bool) -> None:
+    from clickvol.batch.run import run_batch
     from clickvol.cli.progress import show_progress
-    from clickvol.inference.batch import run_batch
 
     with show_progress("segmenting", quiet=quiet) as advance:
         outcome = run_batch(
             request,
-            on_progress=lambda now: advance(
-                now.done, now.total, f"{now.failed} failed" if now.failed else ""
-            ),
+            on_progress=lambda now: advance(now.done, now.total, f"{now.failed} failed" if now.failed else ""),
         )
     outcome.raise_if_failed()
     if not quiet:
         of_shard = f" of shard {outcome.shard}" if outcome.shard.count > 1 else ""
-        typer.echo(
-            f"{outcome.summary}: {outcome.total} rows{of_shard} done, {outcome.earlier} of them earlier"
-        )
+        typer.echo(f"{outcome.summary}: {outcome.total} rows{of_shard} done, {outcome.earlier} of them earlier")

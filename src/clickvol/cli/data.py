@@ -35,9 +35,7 @@ _Label = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Value of the tumour in the labels; else all above 0."),
 ]
-_Modality = Annotated[
-    Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")
-]
+_Modality = Annotated[Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")]
 _Groups = Annotated[
     Path | None,
     typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),
@@ -54,12 +52,8 @@ _Splits = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn."),
 ]
-_Volume = Annotated[
-    int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")
-]
-_Force = Annotated[
-    bool, typer.Option("--force", help="Make finished cases again; replace another set.")
-]
+_Volume = Annotated[int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")]
+_Force = Annotated[bool, typer.Option("--force", help="Make finished cases again; replace another set.")]
 
 
 @data.command("prepare")
@@ -137,7 +131,8 @@ def _parse_spacing(text: str) -> tuple[float, float, float] | Literal["native"]:
     if len(sides) == 1:
         sides *= 3
     if len(sides) != 3 or not all(0 < side < float("inf") for side in sides):
-        msg = f"--spacing takes native, a length in mm or three as D,H,W, all above 0, not {text!r}"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"--spacing takes native, a length in mm or three as D,H,W, all above 0, not {text!r}"
+        )
     d, h, w = sides
     return (d, h, w)

@@ -28,9 +28,7 @@ _Data = Annotated[
 ]
 _Output = Annotated[
     Path,
-    typer.Option(
-        "--output", "-o", metavar="REPORT", help="Folder of the report; resumed if begun."
-    ),
+    typer.Option("--output", "-o", metavar="REPORT", help="Folder of the report; resumed if begun."),
 ]
 _Split = Annotated[
     str, typer.Option(help="Part of a prepared set: train, val, test or all; others have all only.")
@@ -54,13 +52,9 @@ _Tolerance = Annotated[
 ]
 _Tolerances = Annotated[
     str | None,
-    typer.Option(
-        "--nsd-tolerances", metavar="1,2,5", help="Tolerances at which the NSD is recorded, in mm."
-    ),
+    typer.Option("--nsd-tolerances", metavar="1,2,5", help="Tolerances at which the NSD is recorded, in mm."),
 ]
-_Reference = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Compare the others with this model.")
-]
+_Reference = Annotated[str | None, typer.Option(metavar="NAME", help="Compare the others with this model.")]
 _Robustness = Annotated[
     bool,
     typer.Option("--robustness", help="Also click at the centre, inside, near the edge, outside."),
@@ -71,13 +65,9 @@ _OrganMask = Annotated[
         help="For models of the method tags; gt: organ and tumour of the label, an oracle.",
     ),
 ]
-_Limit = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")
-]
+_Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")]
 _Device = Annotated[str, typer.Option(help="Where models compute: auto, cpu, cuda or mps.")]
-_Workers = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Processes; each loads every model.")
-]
+_Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes; each loads every model.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
@@ -108,8 +98,8 @@ def evaluate(
     from clickvol.cli.progress import show_progress, show_warnings
     from clickvol.evaluation.plan import EvaluationRequest
     from clickvol.evaluation.protocol import read_protocol
-    from clickvol.evaluation.reporting import report_evaluation
     from clickvol.evaluation.runner import run_evaluation
+    from clickvol.report.reporting import report_evaluation
 
     request = EvaluationRequest(
         contestants=tuple(models),
@@ -132,14 +122,10 @@ def evaluate(
         workers=workers,
     )
     with show_progress("evaluating", quiet=quiet) as advance:
-        evaluated = run_evaluation(
-            request, on_progress=lambda now: advance(now.done, now.total, now.text)
-        )
+        evaluated = run_evaluation(request, on_progress=lambda now: advance(now.done, now.total, now.text))
     report_evaluation(evaluated)
     if not quiet:
-        show_warnings(
-            [f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped]
-        )
+        show_warnings([f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped])
         typer.echo(f"{output / 'report.md'}: {evaluated.outcome()}")
 
 
@@ -155,8 +141,7 @@ def parse_numbers(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
         if found is None:
-            msg = f"cannot read --clicks {text!r}; give rising numbers such as 1,3,5,10 or 1-10"
-            raise ConfigError(msg)
+            raise ConfigError(f"cannot read --clicks {text!r}; give rising numbers such as 1,3,5,10 or 1-10")
         first, last = found.group(1), found.group(2) or found.group(1)
         numbers += range(int(first), int(last) + 1)
     return tuple(numbers)
@@ -173,5 +158,6 @@ def parse_tolerances(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        msg = f"cannot read --nsd-tolerances {text!r}; give rising millimetres such as 1,2,5"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"cannot read --nsd-tolerances {text!r}; give rising millimetres such as 1,2,5"
+        ) from error

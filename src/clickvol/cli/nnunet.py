@@ -20,9 +20,7 @@ def set_up(
     venv: Annotated[Path, _VENV],
     python: Annotated[
         str | None,
-        typer.Option(
-            metavar="PROGRAM", help="Make it with this Python; the present one if not given."
-        ),
+        typer.Option(metavar="PROGRAM", help="Make it with this Python; the present one if not given."),
     ] = None,
     pip_arguments: Annotated[
         list[str] | None,

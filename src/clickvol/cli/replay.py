@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-_LogPath = Annotated[
-    Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")
-]
+_LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")]
 _ScanPath = Annotated[
     Path,
     typer.Argument(
@@ -21,9 +19,7 @@ _MaskPath = Annotated[
 _ObjectId = Annotated[
     int | None, typer.Option("--object", metavar="N", help="Write one object as 0 and 1 instead.")
 ]
-_SeriesName = Annotated[
-    str | None, typer.Option(help="Which DICOM series of a folder with several.")
-]
+_SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
 _VolumeNumber = Annotated[
     int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
 ]
@@ -54,9 +50,9 @@ def replay(
     The exit code is 0 only when all are.
     """
     from clickvol.errors import ConfigError
-    from clickvol.inference.replay import replay_log
-    from clickvol.inference.session_log import read_log
-    from clickvol.volumes.formats import check_output_path, read_volume, write_mask
+    from clickvol.interactive.replay import replay_log
+    from clickvol.interactive.session_log import read_log
+    from clickvol.io.formats import check_output_path, read_volume, write_mask
     from clickvol.weights.load import load_model
 
     if output is not None:
@@ -76,13 +72,10 @@ def replay(
     for thing in done.session.objects:
         state = ", frozen" if thing.frozen else ""
         named = f" {thing.name!r}" if thing.name else ""
-        typer.echo(
-            f"object {thing.id}{named}: {thing.volume_ml:.1f} ml, {len(thing.clicks)} clicks{state}"
-        )
+        typer.echo(f"object {thing.id}{named}: {thing.volume_ml:.1f} ml, {len(thing.clicks)} clicks{state}")
     same = done.num_answers - len(done.differing)
     typer.echo(f"{same} of {done.num_answers} masks are the same to the bit")
     if done.differing:
         clicks = ", ".join(map(str, done.differing))
         why = f" ({'; '.join(done.conditions)})" if done.conditions else ""
-        msg = f"the masks of the clicks {clicks} differ from those of the log{why}"
-        raise ConfigError(msg)
+        raise ConfigError(f"the masks of the clicks {clicks} differ from those of the log{why}")

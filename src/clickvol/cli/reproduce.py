@@ -11,35 +11,25 @@ if TYPE_CHECKING:
 
 _Study = Annotated[
     str,
-    typer.Argument(
-        metavar="NAME|FILE", help="promise3d-table1, promise3d-table2, or a study of your own."
-    ),
+    typer.Argument(metavar="NAME|FILE", help="promise3d-table1, promise3d-table2, or a study of your own."),
 ]
-_Data = Annotated[
-    Path, typer.Option(metavar="RAW", help="Folder that holds the data sets as they come.")
-]
+_Data = Annotated[Path, typer.Option(metavar="RAW", help="Folder that holds the data sets as they come.")]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="OUT", help="Gets everything; resumed if begun.")
 ]
-_Only = Annotated[
-    list[str] | None, typer.Option(metavar="ARM", help="Do this arm only; repeatable.")
-]
+_Only = Annotated[list[str] | None, typer.Option(metavar="ARM", help="Do this arm only; repeatable.")]
 _Steps = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="A rehearsal: end every training after N steps."),
 ]
 _Device = Annotated[str, typer.Option(help="Where models are trained: auto, cpu, cuda or mps.")]
-_Venv = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="nnU-Net's environment; else it is not run.")
-]
+_Venv = Annotated[Path | None, typer.Option(metavar="DIR", help="nnU-Net's environment; else it is not run.")]
 _Splits = Annotated[
     list[str] | None,
     typer.Option(metavar="DATA=FILE", help="The cases of each part; nnU-Net's form; repeatable."),
 ]
 _Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that prepare scans.")]
-_DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print every step and its command; write nothing.")
-]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print every step and its command; write nothing.")]
 
 
 def reproduce(
@@ -109,6 +99,5 @@ def _split_file(text: str) -> tuple[str, Path]:
 
     name, separator, file = text.partition("=")
     if not (name and separator and file):
-        msg = f"--splits takes DATA=FILE, such as colon=splits.json, not {text!r}"
-        raise ConfigError(msg)
+        raise ConfigError(f"--splits takes DATA=FILE, such as colon=splits.json, not {text!r}")
     return name, Path(file)

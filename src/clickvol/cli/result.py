@@ -11,7 +11,7 @@ import numpy as np
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.inference.scan_job import ScanJobResult
+from clickvol.predict.scan_job import ScanJobResult
 from clickvol.version import __version__
 
 
@@ -66,9 +66,7 @@ def _ijk_bounds(box: VoxelBox) -> list[list[int]]:
 def _ras_bounds(box: VoxelBox, grid: VolumeGrid) -> list[list[float]]:
     """Bounds of the outer faces of the voxels, not of their centres."""
     faces = zip(np.array(box.start_dhw) - 0.5, np.array(box.stop_dhw) - 0.5, strict=True)
-    corners = np.array(
-        [grid.to_world(VoxelPoint(d, h, w)).as_array() for d, h, w in product(*faces)]
-    )
+    corners = np.array([grid.to_world(VoxelPoint(d, h, w)).as_array() for d, h, w in product(*faces)])
     return [_plain(corners.min(axis=0)), _plain(corners.max(axis=0))]
 
 

@@ -44,15 +44,9 @@ _MaskPath = Annotated[
         ),
     ),
 ]
-_SpaceName = Annotated[
-    Space, typer.Option(help="What clicks are: voxel indices, or mm in RAS or LPS.")
-]
-_SeriesName = Annotated[
-    str | None, typer.Option(help="Which DICOM series of a folder with several.")
-]
-_VolumeNumber = Annotated[
-    int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
-]
+_SpaceName = Annotated[Space, typer.Option(help="What clicks are: voxel indices, or mm in RAS or LPS.")]
+_SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
+_VolumeNumber = Annotated[int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")]
 _ModalityName = Annotated[
     ScanModality | None, typer.Option(help="What the scan is; recognised when not given.")
 ]
@@ -91,13 +85,9 @@ _Deidentify = Annotated[
 ]
 _GantryTilt = Annotated[
     Tilt,
-    typer.Option(
-        help="A DICOM series of a tilted gantry: keep its sheared grid, refuse or resample it."
-    ),
+    typer.Option(help="A DICOM series of a tilted gantry: keep its sheared grid, refuse or resample it."),
 ]
-_AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and the JSON).")]
 
 
@@ -127,7 +117,7 @@ def segment(
     """
     from clickvol.cli.progress import show_stages, show_warnings
     from clickvol.cli.result import result_as_dict, result_as_text
-    from clickvol.inference.scan_job import ScanJob, run_scan_job
+    from clickvol.predict.scan_job import ScanJob, run_scan_job
     from clickvol.prompts.click_text import parse_clicks
 
     job = ScanJob(

@@ -9,7 +9,7 @@ import typer
 from clickvol.errors import ClickError
 
 if TYPE_CHECKING:
-    from clickvol.inference.image_job import ImageJobResult
+    from clickvol.predict.image_job import ImageJobResult
     from clickvol.prompts.image_prompts import ImageClick
 
 _SIGNS = {":+": True, ":-": False}
@@ -65,9 +65,7 @@ _TruthPath = Annotated[
     Path | None,
     typer.Option(metavar="MASK", help="The known mask: to compare with, and for --points gt."),
 ]
-_NumPoints = Annotated[
-    int, typer.Option(metavar="N", min=1, help="How many points are drawn from the truth.")
-]
+_NumPoints = Annotated[int, typer.Option(metavar="N", min=1, help="How many points are drawn from the truth.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Of drawing points from the truth.")]
 _SliceIndex = Annotated[
     int | None,
@@ -82,9 +80,7 @@ _AxisName = Annotated[
         )
     ),
 ]
-_ModelName = Annotated[
-    str, typer.Option(metavar="ID|PATH", help="A SAM or ProMISe-2D model; see models list.")
-]
+_ModelName = Annotated[str, typer.Option(metavar="ID|PATH", help="A SAM or ProMISe-2D model; see models list.")]
 _PreviewPath = Annotated[
     Path | None, typer.Option(metavar="FILE.png", help="Also draw the outline on the image.")
 ]
@@ -93,18 +89,10 @@ _ModalityName = Annotated[
     Literal["CT", "MR", "PT"] | None,
     typer.Option(help="What the scan is; recognised when not given."),
 ]
-_SeriesName = Annotated[
-    str | None, typer.Option(help="Which DICOM series of a folder with several.")
-]
-_VolumeNumber = Annotated[
-    int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")
-]
-_DeviceName = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
-]
-_AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-]
+_SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
+_VolumeNumber = Annotated[int | None, typer.Option(metavar="N", help="Which volume of a 4D file, from 0.")]
+_DeviceName = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def segment_image(
@@ -136,7 +124,7 @@ def segment_image(
     corners = None if box is None else _parse_box(box)
 
     from clickvol.cli.progress import show_stages, show_warnings
-    from clickvol.inference.image_job import ImageJob, run_image_job
+    from clickvol.predict.image_job import ImageJob, run_image_job
     from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 
     job = ImageJob(
@@ -172,8 +160,9 @@ def _numbers(text: str, count: int, example: str) -> list[float]:
         numbers = []
     # Not a number is no place, and neither is infinity.
     if len(numbers) != count or not all(abs(number) < float("inf") for number in numbers):
-        msg = f"cannot read {text!r}; give {count} finite numbers with commas and no spaces, such as {example}"
-        raise ClickError(msg)
+        raise ClickError(
+            f"cannot read {text!r}; give {count} finite numbers with commas and no spaces, such as {example}"
+        )
     return numbers
 
 
@@ -205,9 +194,7 @@ def _as_dict(result: "ImageJobResult") -> dict[str, Any]:
         "preview": str(job.preview) if job.preview else None,
         "image": str(job.image),
         "image_rows_columns": list(found.mask.shape),
-        "slice": None
-        if cut is None
-        else {"axis": job.axis, "index": cut.view.index, "modality": cut.modality},
+        "slice": None if cut is None else {"axis": job.axis, "index": cut.view.index, "modality": cut.modality},
         "model": result.model_id,
         "points_from": job.points,
         "points": [point(click) for click in found.prompts.clicks],

@@ -14,9 +14,7 @@ _Root = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Scans under it may be opened by path; else uploads only."),
 ]
-_Host = Annotated[
-    str, typer.Option(help="Address to listen on; another than loopback needs a token.")
-]
+_Host = Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 _TokenFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help=f"Holds the token; or set {TOKEN_VARIABLE}.")
@@ -32,20 +30,14 @@ _Origins = Annotated[
 _ModelName = Annotated[
     str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
 ]
-_DeviceName = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")
-]
+_DeviceName = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 _UploadSize = Annotated[int, typer.Option(min=1, metavar="MIB", help="Largest upload.")]
-_VoxelCount = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")
-]
+_VoxelCount = Annotated[int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")]
 _SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="Open at one time.")]
 _Lease = Annotated[int, typer.Option(min=1, metavar="N", help="A session unused so long ends.")]
 _Memory = Annotated[
     int,
-    typer.Option(
-        min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk."
-    ),
+    typer.Option(min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk."),
 ]
 _StateFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart.")
@@ -120,5 +112,6 @@ def _token(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
-        msg = f"cannot read a token from {path}; give a text file with one line of ASCII characters"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"cannot read a token from {path}; give a text file with one line of ASCII characters"
+        ) from error

@@ -19,9 +19,7 @@ def train(
         bool,
         typer.Option("--resume/--fresh", help="Go on from the last checkpoint, or start anew."),
     ] = True,
-    steps: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Stop after this step.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after this step.")] = None,
 ) -> None:
     """Train a model; a run that was stopped goes on where it was.
 
@@ -31,9 +29,7 @@ def train(
     from clickvol.weights.card import read_card
 
     with _show_figures() as report:
-        card = train_from_config(
-            config, overrides or [], fresh=not resume, max_steps=steps, report=report
-        )
+        card = train_from_config(config, overrides or [], fresh=not resume, max_steps=steps, report=report)
     if card.is_file():
         is_for_images = read_card(card).fields_of_view is None
         command = "segment-image" if is_for_images else "segment"

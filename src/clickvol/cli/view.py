@@ -21,15 +21,9 @@ _ScanPath = Annotated[
         ),
     ),
 ]
-_Port = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")
-]
-_NoBrowser = Annotated[
-    bool, typer.Option("--no-browser", help="Print the address and open nothing.")
-]
-_SeriesName = Annotated[
-    str | None, typer.Option(help="Which DICOM series of a folder with several.")
-]
+_Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")]
+_NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address and open nothing.")]
+_SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
 _ModelName = Annotated[
     str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
 ]
@@ -96,7 +90,6 @@ def root_of(scan: Path | None) -> Path:
     if scan is None:
         return Path.cwd()
     if not scan.exists():
-        msg = f"there is no {scan}; give a scan, or a folder with a DICOM series"
-        raise UnreadableVolumeError(msg)
+        raise UnreadableVolumeError(f"there is no {scan}; give a scan, or a folder with a DICOM series")
     place = scan.resolve()
     return place if place.is_dir() else place.parent

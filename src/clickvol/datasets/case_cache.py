@@ -23,11 +23,11 @@ from clickvol.datasets.prepared import (
 from clickvol.datasets.resampling import cache_values, resample, resample_mask, resampled_grid
 from clickvol.datasets.sources import SourceCase
 from clickvol.errors import BadGeometryError, ConfigError, UnreadableVolumeError
+from clickvol.files.atomic import atomic_path
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
+from clickvol.io.voxel_values import RepairNote
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
-from clickvol.volumes.atomic import atomic_path
-from clickvol.volumes.volume import Volume
-from clickvol.volumes.voxel_values import RepairNote
 
 # Outside these a header is more likely wrong (metres, micrometres) than right: clinical scans have 0.2 to
 # 10 mm. Not stated by any of the papers; chosen with room on both sides.
@@ -130,26 +130,20 @@ def _read_checked(source: SourceCase, wish: CaseWish) -> tuple[Volume, NDArray[n
     Raises:
         UnreadableVolumeError, BadGeometryError, ConfigError: for what cannot be used.
     """
-    image, mask = read_pair(
-        source.image, source.label, wish.tumour_label, volume_index=wish.volume_index
-    )
+    image, mask = read_pair(source.image, source.label, wish.tumour_label, volume_index=wish.volume_index)
     for note in image.notes:
         if isinstance(note, RepairNote):
-            msg = f"{source.image} holds voxels that are no numbers: {note}"
-            raise ConfigError(msg)
+            raise ConfigError(f"{source.image} holds voxels that are no numbers: {note}")
     low, high = SANE_SPACING_MM
     spacing = image.grid.spacing_dhw_mm
     if not ((spacing >= low) & (spacing <= high)).all():
         sides = " x ".join(f"{side:g}" for side in spacing)
-        msg = (
-            f"{source.image} has voxels of {sides} mm; {low:g} to {high:g} mm was expected, so mend "
-            "the header"
+        raise ConfigError(
+            f"{source.image} has voxels of {sides} mm; {low:g} to {high:g} mm was expected, so mend the header"
         )
-        raise ConfigError(msg)
     if not mask.any():
         wanted = "above 0" if wish.tumour_label is None else f"{wish.tumour_label}"
-        msg = f"{source.label} has no voxel of value {wanted}: there is no object"
-        raise ConfigError(msg)
+        raise ConfigError(f"{source.label} has no voxel of value {wanted}: there is no object")
     return image, mask
 
 
@@ -175,8 +169,7 @@ def _resampled(image: Volume, mask: NDArray[np.uint8], spacing_dhw_mm: Triple | 
     if not kept_mask.any():
         sides = " x ".join(f"{side:g}" for side in spacing_dhw_mm)
         voxels = np.count_nonzero(mask)
-        msg = f"its object of {voxels} voxels is lost in voxels of {sides} mm; take smaller ones"
-        raise ConfigError(msg)
+        raise ConfigError(f"its object of {voxels} voxels is lost in voxels of {sides} mm; take smaller ones")
     return _Kept(grid, resample(image.array, image.grid, grid), kept_mask)
 
 
@@ -205,9 +198,7 @@ def _key(source: SourceCase, wish: CaseWish) -> str:
         "recipe": _RECIPE,
         "sample": SAMPLE_VOXELS,
         "wish": asdict(wish),
-        "files": [
-            [str(path.resolve()), *file_state(path)] for path in (source.image, source.label)
-        ],
+        "files": [[str(path.resolve()), *file_state(path)] for path in (source.image, source.label)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

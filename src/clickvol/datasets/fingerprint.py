@@ -54,9 +54,7 @@ class IntensityConstants(BaseModel):
         return IntensityScale(self.low, self.high, self.mean, self.deviation, outside=self.mean)
 
 
-def foreground_sample(
-    array: NDArray[np.generic], mask: NDArray[np.uint8], case_id: str
-) -> NDArray[np.float32]:
+def foreground_sample(array: NDArray[np.generic], mask: NDArray[np.uint8], case_id: str) -> NDArray[np.float32]:
     """Draw `SAMPLE_VOXELS` values inside an object, with replacement, so that all scans weigh alike.
 
     Args:

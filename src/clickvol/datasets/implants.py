@@ -65,15 +65,11 @@ def draw_implant_sample(
     patch = spoil_intensity(_painted(lump, rng), rng)[None]
     if num_channels > 1:
         patch = with_organ_channel(patch[0], None)
-    points, signs = extra_clicks(
-        lump.click, lump.mask, MAX_EXTRA_CLICKS + 1, config.extra_click_share, rng
-    )
+    points, signs = extra_clicks(lump.click, lump.mask, MAX_EXTRA_CLICKS + 1, config.extra_click_share, rng)
     prior = np.zeros(patch_shape_dhw, dtype=np.float32)
     if not lump.is_first_look and rng.random() < config.prior_share:
         prior = spoiled_mask(lump.mask.astype(np.float32), rng)
-    return clicked_sample(
-        torch.from_numpy(patch), lump.mask, points, signs, torch.from_numpy(prior)
-    )
+    return clicked_sample(torch.from_numpy(patch), lump.mask, points, signs, torch.from_numpy(prior))
 
 
 def _try_place(
@@ -130,9 +126,7 @@ def _outline(
     else:
         centre = middle + config.max_shift * rng.uniform(-1, 1, 3) * np.array(shape)
     axes = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    distance = np.sqrt(
-        sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True))
-    )
+    distance = np.sqrt(sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True)))
     cells = int(np.clip(3 * max(shape) / max(diameter_voxels, 1.0), 4, 16))
     bumps = smooth_noise(1, shape, cells, rng)[0] * rng.uniform(0, 0.25)
     inside = distance + bumps < 1

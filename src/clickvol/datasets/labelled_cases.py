@@ -24,8 +24,8 @@ from clickvol.datasets.resampling import resample_mask
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sources import list_source
 from clickvol.errors import ConfigError
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.mask_files import read_label
+from clickvol.io.formats import read_volume
+from clickvol.io.mask_files import read_label
 
 
 def read_folder_cases(
@@ -69,12 +69,12 @@ def read_folder_cases(
         _refuse_contradiction(path, [case for case, _ in chosen], modality, tumour_label)
         return [_read_prepared(path, prepared, case, organs, scale) for case, _ in chosen]
     if scale == "set" or split not in ("train", "all") or fold:
-        msg = f"{path} is not a prepared data set, so it has neither parts nor constants; prepare it first"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{path} is not a prepared data set, so it has neither parts nor constants; prepare it first"
+        )
     known = modality or list_source("msd", path).modality
     if known is None:
-        msg = f"the dataset.json of {path} says neither CT nor MR; give the modality"
-        raise ConfigError(msg)
+        raise ConfigError(f"the dataset.json of {path} says neither CT nor MR; give the modality")
     records = [r for r in list_msd_cases(path, known) if not r.belongs_to(excluded_patients)]
     _refuse_nothing(path, split, records)
     return [read_labelled(r, tumour_label=tumour_label, organs=organs) for r in records]
@@ -82,8 +82,7 @@ def read_folder_cases(
 
 def _refuse_nothing(path: Path, split: str, found: Sequence[object]) -> None:
     if not found:
-        msg = f"{path} has no case left in {split!r} that is not excluded; mend splits or patients"
-        raise ConfigError(msg)
+        raise ConfigError(f"{path} has no case left in {split!r} that is not excluded; mend splits or patients")
 
 
 def _refuse_contradiction(
@@ -94,12 +93,14 @@ def _refuse_contradiction(
 ) -> None:
     for case in cases:
         if modality is not None and case.modality != modality:
-            msg = f"{path} was prepared with {case.id} as {case.modality}, not {modality}; mend one of them"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{path} was prepared with {case.id} as {case.modality}, not {modality}; mend one of them"
+            )
         if tumour_label is not None and case.tumour_label != tumour_label:
             made = "every value above 0" if case.tumour_label is None else f"{case.tumour_label}"
-            msg = f"{path} was prepared with the tumour label {made}, not {tumour_label}; leave it out"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{path} was prepared with the tumour label {made}, not {tumour_label}; leave it out"
+            )
 
 
 def _record(case: PreparedCase) -> CaseRecord:

@@ -15,11 +15,11 @@ from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sampl
 from clickvol.datasets.sampling import PublishedSampling, VolumeSampling, WindowSampling
 from clickvol.datasets.window_samples import draw_window_sample
 from clickvol.errors import ConfigError
+from clickvol.io.formats import read_volume
+from clickvol.io.mask_files import read_label
+from clickvol.io.volume import Volume
+from clickvol.phantoms.phantom import make_phantom
 from clickvol.preprocessing.channels import stand_in_organ
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.mask_files import read_label
-from clickvol.volumes.phantoms import make_phantom
-from clickvol.volumes.volume import Volume
 
 SampleT = TypeVar("SampleT")
 DrawnT_co = TypeVar("DrawnT_co", covariant=True)
@@ -58,8 +58,7 @@ class SampleStream(Dataset[SampleT], Generic[SampleT]):
         length: int,
     ) -> None:
         if not cases and not phantoms:
-            msg = "there is nothing to train on; give data.folders, or data.phantoms above 0"
-            raise ConfigError(msg)
+            raise ConfigError("there is nothing to train on; give data.folders, or data.phantoms above 0")
         modalities = sorted({case.volume.modality for case in cases})
         self._pools = [[c for c in cases if c.volume.modality == m] for m in modalities]
         self._phantoms = list(phantoms)
@@ -110,9 +109,7 @@ def _shares(pool: Sequence[LabelledVolume], exponent: float) -> NDArray[np.float
     return np.asarray(weights / weights.sum())
 
 
-def batch_indices(
-    rounds: range, batch_size: int, *, rank: int = 0, count: int = 1
-) -> Iterator[list[int]]:
+def batch_indices(rounds: range, batch_size: int, *, rank: int = 0, count: int = 1) -> Iterator[list[int]]:
     """Yield the sample numbers of each forward pass of one process.
 
     Args:
@@ -147,8 +144,9 @@ def read_labelled(
     values = label.array.astype(np.float32)
     mask = (values > 0 if tumour_label is None else values == tumour_label).astype(np.uint8)
     if tumour_label is not None and not mask.any():
-        msg = f"{record.label} has no voxel of value {tumour_label}; mend tumour_label, or leave it out"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{record.label} has no voxel of value {tumour_label}; mend tumour_label, or leave it out"
+        )
     known = Volume(image.array, image.grid, record.modality, image.source)
     organ = None if organs is None else read_organ(organs, record, image, label, mask)
     return LabelledVolume.of(known, mask, organ)

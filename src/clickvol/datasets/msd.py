@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickvol.errors import ConfigError
-from clickvol.volumes.volume import Modality
+from clickvol.io.volume import Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,9 @@ def list_msd_cases(folder: Path, modality: Modality) -> list[CaseRecord]:
         image, label = folder / image_name, folder / label_name
         # A folder is a DICOM series.
         if not image.exists() or not label.exists():
-            msg = f"{folder / 'dataset.json'} names {image_name}, but the image or its label is missing"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{folder / 'dataset.json'} names {image_name}, but the image or its label is missing"
+            )
         cases.append(CaseRecord(msd_case_id(image), modality, image, label))
     return cases
 
@@ -76,17 +77,17 @@ def read_msd_index(folder: Path) -> MsdIndex:
     """
     index = folder / "dataset.json"
     if not index.is_file():
-        msg = f"{folder} is not an MSD folder: dataset.json is missing; give the folder where it is"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{folder} is not an MSD folder: dataset.json is missing; give the folder where it is"
+        )
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         pairs = tuple((str(p["image"]), str(p["label"])) for p in content["training"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = (
+        raise ConfigError(
             f'{index} is not the index of an MSD folder, which is {{"training": [{{"image": "...", '
             f'"label": "..."}}, ...]}}: {error!r}'
-        )
-        raise ConfigError(msg) from error
+        ) from error
     labels = _numbered(content.get("labels"))
     return MsdIndex(
         name=str(content.get("name", "")),

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from clickvol.datasets.msd import CaseRecord
 from clickvol.errors import ConfigError
+from clickvol.io.mask_files import read_label
+from clickvol.io.volume import Volume
 from clickvol.preprocessing.channels import OrganMaskSource, organ_of_label, organ_of_values
-from clickvol.volumes.mask_files import read_label
-from clickvol.volumes.volume import Volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,13 @@ class OrganPlan:
         try:
             has_case = self.path.format(case_id="a") != self.path.format(case_id="b")
         except (KeyError, IndexError, ValueError) as error:
-            msg = f"the organ path {self.path!r} has a field other than {{case_id}}; mend it"
-            raise ConfigError(msg) from error
+            raise ConfigError(
+                f"the organ path {self.path!r} has a field other than {{case_id}}; mend it"
+            ) from error
         if not has_case:
-            msg = f"the organ path {self.path!r} is the same for every scan; write {{case_id}} into it"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"the organ path {self.path!r} is the same for every scan; write {{case_id}} into it"
+            )
 
 
 def read_organ(
@@ -71,5 +73,4 @@ def check_one_grid(image: Volume, other: Volume) -> None:
     """
     one_place = np.allclose(image.grid.affine_ras_mm, other.grid.affine_ras_mm, atol=1e-3)
     if not one_place or image.grid.shape_dhw != other.grid.shape_dhw:
-        msg = f"{other.source} is not on the grid of {image.source}; resample it to that grid"
-        raise ConfigError(msg)
+        raise ConfigError(f"{other.source} is not on the grid of {image.source}; resample it to that grid")

@@ -15,7 +15,6 @@ from typing import Literal
 
 from clickvol.datasets.case_cache import CaseWish, prepare_case, read_foreground_sample
 from clickvol.datasets.fingerprint import IntensityConstants, fingerprint
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.datasets.prepared import (
     CASES_NAME,
     MANIFEST_NAME,
@@ -39,8 +38,9 @@ from clickvol.datasets.splits import (
     splits_json,
 )
 from clickvol.errors import ConfigError, OutputError
+from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.folder_lock import only_process_in
 from clickvol.version import __version__
-from clickvol.volumes.atomic import atomic_path, remove_abandoned
 
 Outcome = PreparedCase | RejectedCase
 Report = Callable[[int, int, Outcome], None]
@@ -83,15 +83,16 @@ class PreparationPlan:
 
     def __post_init__(self) -> None:
         if self.constants is not None and self.modality == "MR":
-            msg = f"the constants {self.constants} are Hounsfield units of CT; leave out --modality MR"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"the constants {self.constants} are Hounsfield units of CT; leave out --modality MR"
+            )
         spacing = self.spacing_dhw_mm
         if isinstance(spacing, tuple) and not all(0 < side < float("inf") for side in spacing):
-            msg = f"the spacing {spacing} is not three lengths above 0 mm; mend --spacing"
-            raise ConfigError(msg)
+            raise ConfigError(f"the spacing {spacing} is not three lengths above 0 mm; mend --spacing")
         if self.destination.resolve() == self.source.resolve():
-            msg = f"{self.destination} is the data set itself; choose another folder for the prepared one"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{self.destination} is the data set itself; choose another folder for the prepared one"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,9 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
         try:
             cases_folder.mkdir(exist_ok=True)
         except OSError as error:
-            msg = f"cannot write to {plan.destination}: {error.strerror}; choose another folder"
-            raise OutputError(msg) from error
+            raise OutputError(
+                f"cannot write to {plan.destination}: {error.strerror}; choose another folder"
+            ) from error
         remove_abandoned(plan.destination)
         remove_abandoned(cases_folder)
         outcomes = _prepare_all(plan, inputs.listing, cases_folder, wish, report)
@@ -161,23 +163,21 @@ def _read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        msg = f"cannot read the groups {path}: {error}; give a CSV file with the columns case and group"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"cannot read the groups {path}: {error}; give a CSV file with the columns case and group"
+        ) from error
     group_of_case: dict[str, str] = {}
     for row in rows:
         case, group = (row.get("case") or "").strip(), (row.get("group") or "").strip()
         if not case or not group:
-            msg = (
+            raise ConfigError(
                 f"{path} has a line without case or group: {row}; its first line must be case,group"
             )
-            raise ConfigError(msg)
         if group_of_case.setdefault(case, group) != group:
-            msg = f"{path} puts the case {case} into two groups, {group_of_case[case]} and {group}"
-            raise ConfigError(msg)
+            raise ConfigError(f"{path} puts the case {case} into two groups, {group_of_case[case]} and {group}")
     missing = [case for case in case_ids if case not in group_of_case]
     if missing:
-        msg = f"{path} has no group for the case {missing[0]} ({len(missing)} are missing); add it"
-        raise ConfigError(msg)
+        raise ConfigError(f"{path} has no group for the case {missing[0]} ({len(missing)} are missing); add it")
     return {case: group_of_case[case] for case in case_ids}
 
 
@@ -200,11 +200,10 @@ def _refuse_other_set(plan: PreparationPlan, listing: Listing) -> None:
         return
     there = read_prepared_set(plan.destination)
     if (there.name, there.kind) != (listing.name, plan.kind):
-        msg = (
+        raise ConfigError(
             f"{plan.destination} holds the prepared set {there.name} ({there.kind}), not {listing.name} "
             f"({plan.kind}); choose another folder, or --force to replace it"
         )
-        raise ConfigError(msg)
 
 
 def _prepare_all(
@@ -227,9 +226,7 @@ def _prepare_all(
     return [*listing.rejected, *(outcomes[case.case_id] for case in listing.cases)]
 
 
-def _in_this_process(
-    work: Callable[[SourceCase], Outcome], sources: Sequence[SourceCase]
-) -> Iterator[Outcome]:
+def _in_this_process(work: Callable[[SourceCase], Outcome], sources: Sequence[SourceCase]) -> Iterator[Outcome]:
     return map(work, sources)
 
 
@@ -239,14 +236,11 @@ def _in_processes(
     # Not forked: a fork of a process with threads may hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
-            yield from (
-                done.result() for done in as_completed(pool.submit(work, s) for s in sources)
-            )
+            yield from (done.result() for done in as_completed(pool.submit(work, s) for s in sources))
         except BrokenProcessPool as error:
-            msg = (
+            raise ConfigError(
                 "a worker was killed, perhaps for lack of memory; lower --workers and run it again"
-            )
-            raise ConfigError(msg) from error
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -268,11 +262,10 @@ def _manifest(
     ]
     rejected = [case for case in outcomes if isinstance(case, RejectedCase)]
     if not cases:
-        msg = (
+        raise ConfigError(
             f"no case of {plan.source} can be used; {len(rejected)} were rejected, the first, "
             f"{rejected[0].id}, because {rejected[0].reason}"
         )
-        raise ConfigError(msg)
     folds = _folds(plan, inputs, cases)
     intensity = _intensity(plan, inputs.published, cases, folds[0])
     target: Triple | Literal["native"] = wish.spacing_dhw_mm or "native"
@@ -292,9 +285,7 @@ def _manifest(
     )
 
 
-def _folds(
-    plan: PreparationPlan, inputs: _Inputs, cases: Sequence[PreparedCase]
-) -> tuple[Split, ...]:
+def _folds(plan: PreparationPlan, inputs: _Inputs, cases: Sequence[PreparedCase]) -> tuple[Split, ...]:
     """Return the splits of the usable cases."""
     usable = {case.id: case.group for case in cases}
     if inputs.folds is None:
@@ -302,10 +293,9 @@ def _folds(
     folds = tuple(fold.only(set(usable)) for fold in inputs.folds)
     for number, fold in enumerate(folds):
         if not fold.train:
-            msg = (
+            raise ConfigError(
                 f"fold {number} has no usable case to train on; mend the cases or give other splits"
             )
-            raise ConfigError(msg)
     return folds
 
 
@@ -323,11 +313,10 @@ def _intensity(
     for modality in sorted({case.modality for case in cases}):
         training = [c.id for c in cases if c.modality == modality and c.id in fold.train]
         if not training:
-            msg = (
+            raise ConfigError(
                 f"no {modality} scan of the set is in the training part, so there is no fingerprint for "
                 "it; give --modality if a scan was taken for another, or other splits"
             )
-            raise ConfigError(msg)
         found[modality] = fingerprint([read_foreground_sample(folder, c) for c in training])
     return found
 

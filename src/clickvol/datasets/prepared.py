@@ -16,9 +16,9 @@ from clickvol.datasets.organs import check_one_grid
 from clickvol.datasets.splits import PART_NAMES, Split
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.mask_files import read_label
-from clickvol.volumes.volume import Volume
+from clickvol.io.formats import read_volume
+from clickvol.io.mask_files import read_label
+from clickvol.io.volume import Volume
 
 MANIFEST_NAME = "prepared.json"
 SPLITS_NAME = "splits.json"
@@ -139,14 +139,12 @@ class PreparedSet(_Record):
     def _names_its_cases(self) -> Self:
         known = {case.id for case in self.cases}
         if len(known) < len(self.cases):
-            msg = "two cases have one id"
-            raise ValueError(msg)
+            raise ValueError("two cases have one id")
         for fold in self.splits:
             for name in PART_NAMES:
                 unknown = set(fold.part(name)) - known
                 if unknown:
-                    msg = f"the splits name {min(unknown)!r}, which is no case"
-                    raise ValueError(msg)
+                    raise ValueError(f"the splits name {min(unknown)!r}, which is no case")
         return self
 
     def part(self, name: str, fold: int = 0) -> list[PreparedCase]:
@@ -162,14 +160,14 @@ class PreparedSet(_Record):
         if name == "all":
             return list(self.cases)
         if not 0 <= fold < len(self.splits):
-            msg = f"{self.name} has no fold {fold}; its {len(self.splits)} folds are counted from 0"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{self.name} has no fold {fold}; its {len(self.splits)} folds are counted from 0"
+            )
         for known in PART_NAMES:
             if name == known:
                 wanted = set(self.splits[fold].part(known))
                 return [case for case in self.cases if case.id in wanted]
-        msg = f"there is no part {name!r} of a data set; choose {', '.join(PART_NAMES)} or all"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no part {name!r} of a data set; choose {', '.join(PART_NAMES)} or all")
 
 
 def is_prepared_set(folder: Path) -> bool:
@@ -185,8 +183,9 @@ def read_prepared_set(folder: Path) -> PreparedSet:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        msg = f"{folder} is not a prepared data set: {MANIFEST_NAME} is missing; run clickvol data prepare"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{folder} is not a prepared data set: {MANIFEST_NAME} is missing; run clickvol data prepare"
+        )
     try:
         return PreparedSet.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -194,8 +193,7 @@ def read_prepared_set(folder: Path) -> PreparedSet:
         if isinstance(error, ValidationError):
             fault = error.errors()[0]
             first = f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-        msg = f"{path} cannot be used ({first}); run clickvol data prepare again"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path} cannot be used ({first}); run clickvol data prepare again") from error
 
 
 def read_prepared_case(folder: Path, case: PreparedCase) -> tuple[Volume, NDArray[np.uint8]]:
@@ -222,14 +220,12 @@ def _mapped(path: Path, shape: Shape, dtypes: tuple[str, ...]) -> NDArray[np.gen
         # A plain array: slices of numpy's own class for mapped files are slower.
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        msg = f"{path} is missing or damaged; run clickvol data prepare again"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path} is missing or damaged; run clickvol data prepare again") from error
     if array.shape != shape or array.dtype.name not in dtypes:
-        msg = (
+        raise ConfigError(
             f"{path} holds {array.dtype} of shape {array.shape}, but {' or '.join(dtypes)} of shape "
             f"{shape} was expected; run clickvol data prepare again"
         )
-        raise ConfigError(msg)
     return array
 
 
@@ -247,14 +243,9 @@ def read_native_case(case: PreparedCase) -> tuple[Volume, NDArray[np.uint8]]:
         size, _ = file_state(file.path)
         if size != file.bytes:
             what = "is gone" if size == 0 else f"has {size} bytes, not {file.bytes}"
-            msg = f"{file.path} {what}, as it was prepared; bring it back or prepare again"
-            raise ConfigError(msg)
-    image, mask = read_pair(
-        case.image.path, case.label.path, case.tumour_label, volume_index=case.volume_index
-    )
-    return Volume(
-        image.array, image.grid, case.modality, image.source, image.nifti, image.notes
-    ), mask
+            raise ConfigError(f"{file.path} {what}, as it was prepared; bring it back or prepare again")
+    image, mask = read_pair(case.image.path, case.label.path, case.tumour_label, volume_index=case.volume_index)
+    return Volume(image.array, image.grid, case.modality, image.source, image.nifti, image.notes), mask
 
 
 def read_pair(
@@ -276,8 +267,7 @@ def read_pair(
     try:
         label = read_label(label_path, image)
     except UnreadableVolumeError as error:
-        msg = f"the label cannot be used: {error}"
-        raise UnreadableVolumeError(msg) from error
+        raise UnreadableVolumeError(f"the label cannot be used: {error}") from error
     check_one_grid(image, label)
     return image, object_mask(label.array, tumour_label)
 

@@ -63,8 +63,9 @@ def read_published(name: str) -> PublishedConstants:
         ConfigError: when there are none of this name.
     """
     if name not in published_names():
-        msg = f"there are no published constants {name!r}; known are {', '.join(published_names())}"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"there are no published constants {name!r}; known are {', '.join(published_names())}"
+        )
     text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
     return PublishedConstants.model_validate(tomllib.loads(text))
 

@@ -25,18 +25,14 @@ def draw_published_sample(
     Outside the scan, the normalised patch is 0.
     """
     place = _centre(case, config, rng)
-    jitter_mm = config.voxel_mm * rng.integers(
-        -config.jitter_voxels, config.jitter_voxels, 3, endpoint=True
-    )
+    jitter_mm = config.voxel_mm * rng.integers(-config.jitter_voxels, config.jitter_voxels, 3, endpoint=True)
     centre = WorldPointRAS(*(place.as_array() + jitter_mm).tolist())
     shift = rng.uniform(-config.shift, config.shift) if rng.random() < config.shift_share else 0.0
     field = FieldOfView(centre, config.voxel_mm, patch_shape_dhw)
     grid = _changed(field.grid(), config, rng)
     image = extract(case.volume.array, case.volume.grid, grid, outside_value=case.scale.mean)
     soft = extract(case.label, case.volume.grid, grid, outside_value=0.0)
-    inside = extract(
-        np.broadcast_to(np.uint8(1), case.label.shape), case.volume.grid, grid, outside_value=0.0
-    )
+    inside = extract(np.broadcast_to(np.uint8(1), case.label.shape), case.volume.grid, grid, outside_value=0.0)
     # The released loader clips first and shifts then: a shifted value may lie past the bounds.
     values = case.scale.normalise(image) + np.float32(shift / case.scale.deviation)
     patch = np.where(inside > 0.5, values, np.float32(0))
@@ -46,9 +42,7 @@ def draw_published_sample(
     return unclicked_sample(torch.from_numpy(patch), soft > 0.5, num_channels, organ)
 
 
-def _centre(
-    case: LabelledVolume, config: PublishedSampling, rng: np.random.Generator
-) -> WorldPointRAS:
+def _centre(case: LabelledVolume, config: PublishedSampling, rng: np.random.Generator) -> WorldPointRAS:
     """Return a voxel of the object, or of the background, in the patient."""
     if rng.random() < config.foreground_share:
         voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]

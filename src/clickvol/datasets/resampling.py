@@ -30,9 +30,7 @@ def resampled_grid(grid: VolumeGrid, spacing_dhw_mm: tuple[float, float, float])
     return VolumeGrid((d, h, w), affine)
 
 
-def resample(
-    array: NDArray[np.generic], grid: VolumeGrid, new_grid: VolumeGrid
-) -> NDArray[np.float32]:
+def resample(array: NDArray[np.generic], grid: VolumeGrid, new_grid: VolumeGrid) -> NDArray[np.float32]:
     """Sample a volume on a grid of `resampled_grid`: averaged where that is coarser, then linear.
 
     Args:
@@ -56,9 +54,7 @@ def resample(
     return result
 
 
-def resample_mask(
-    mask: NDArray[np.uint8], grid: VolumeGrid, new_grid: VolumeGrid
-) -> NDArray[np.uint8]:
+def resample_mask(mask: NDArray[np.uint8], grid: VolumeGrid, new_grid: VolumeGrid) -> NDArray[np.uint8]:
     """Resample a mask, (D, H, W) of 0 and 1: new voxels that are more than half inside the object."""
     return (resample(mask, grid, new_grid) > 0.5).astype(np.uint8)
 

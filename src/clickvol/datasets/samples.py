@@ -19,12 +19,12 @@ from clickvol.datasets.augment import (
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.preprocessing.intensity import IntensityScale, intensity_scale, value_sample
 from clickvol.prompts.simulate import extra_clicks
 from clickvol.shapes import PADDING_LABEL
-from clickvol.volumes.volume import Volume
 
 _Array32 = NDArray[np.float32]
 
@@ -117,9 +117,7 @@ def draw_sample(
     bend = displacement(patch_shape_dhw, config.elastic_voxels, rng)
 
     def cut_out(array: NDArray[np.generic], outside_value: float) -> _Array32:
-        return extract(
-            array[kept], scan_grid, grid, outside_value=outside_value, displacement_voxel=bend
-        )
+        return extract(array[kept], scan_grid, grid, outside_value=outside_value, displacement_voxel=bend)
 
     image = cut_out(case.volume.array, case.outside_value)
     soft = cut_out(case.label, 0.0)
@@ -157,9 +155,7 @@ def clicked_sample(
     filled[: len(signs)] = torch.tensor(signs, dtype=torch.int64)
     places = torch.zeros(MAX_CLICKS, 3)
     if points:
-        places[: len(points)] = torch.tensor(
-            np.array([p.as_array() for p in points]), dtype=torch.float32
-        )
+        places[: len(points)] = torch.tensor(np.array([p.as_array() for p in points]), dtype=torch.float32)
     return TrainingSample(
         patch=patch,
         label=torch.from_numpy(label.astype(np.uint8))[None],
@@ -230,9 +226,7 @@ def _choose_field(
         return FieldOfView(click, config.first_voxel_mm * zoom, shape)
     low, high = np.log(config.fitted_extents)
     side_mm = case.longest_side_mm * float(np.exp(rng.uniform(low, high)))
-    voxel_mm = float(
-        np.clip(side_mm / max(shape), config.finest_voxel_mm, config.coarsest_voxel_mm)
-    )
+    voxel_mm = float(np.clip(side_mm / max(shape), config.finest_voxel_mm, config.coarsest_voxel_mm))
     reach_mm = config.max_shift * voxel_mm * np.array(shape[::-1])
     centre = click.as_array() + rng.uniform(-1, 1, 3) * reach_mm
     return FieldOfView(WorldPointRAS(*centre.tolist()), voxel_mm, shape)
@@ -246,9 +240,7 @@ def spoiled_mask(soft: _Array32, rng: np.random.Generator) -> _Array32:
     """
     size = int(rng.choice([3, 5, 7, 9]))
     mask = torch.from_numpy(soft)[None, None]
-    blurred = F.avg_pool3d(mask, size, stride=1, padding=size // 2, count_include_pad=False)[
-        0, 0
-    ].numpy()
+    blurred = F.avg_pool3d(mask, size, stride=1, padding=size // 2, count_include_pad=False)[0, 0].numpy()
     error = smooth_noise(1, shape_of(soft), int(rng.integers(5, 10)), rng)[0]
     wrong = blurred + np.float32(rng.uniform(0, 0.3)) * error
     return np.asarray(np.clip(4 * (wrong - 0.5), -1, 1), dtype=np.float32)

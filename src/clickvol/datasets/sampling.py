@@ -135,8 +135,7 @@ class PublishedSampling(BaseModel):
     @model_validator(mode="after")
     def _zoom_is_a_range(self) -> Self:
         if not 0 < self.zoom[0] <= self.zoom[1]:
-            msg = f"zoom is {self.zoom}, but takes a smallest and a largest factor above 0"
-            raise ValueError(msg)
+            raise ValueError(f"zoom is {self.zoom}, but takes a smallest and a largest factor above 0")
         return self
 
 
@@ -182,8 +181,7 @@ class SliceSampling(BaseModel):
     @model_validator(mode="after")
     def _crop_is_a_range(self) -> Self:
         if not 0 < self.crop[0] <= self.crop[1]:
-            msg = f"crop is {self.crop}, but takes a smallest and a largest part above 0"
-            raise ValueError(msg)
+            raise ValueError(f"crop is {self.crop}, but takes a smallest and a largest part above 0")
         return self
 
     def without_changes(self) -> "SliceSampling":

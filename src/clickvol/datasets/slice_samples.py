@@ -99,7 +99,5 @@ def _on_square(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
     """(H, W) -> (1, S, S) bool: where at least half of a pixel of the square is object."""
     values = torch.from_numpy(mask.astype(np.float32))[None, None]
     h, w = fit.resized_shape_hw
-    resized = F.interpolate(
-        values, size=(h, w), mode="bilinear", align_corners=False, antialias=True
-    )
+    resized = F.interpolate(values, size=(h, w), mode="bilinear", align_corners=False, antialias=True)
     return F.pad(resized[0] > 0.5, (0, fit.side_pixel - w, 0, fit.side_pixel - h))

@@ -10,7 +10,7 @@ from clickvol.datasets.msd import MsdIndex, msd_case_id, read_msd_index
 from clickvol.datasets.prepared import CaseModality, RejectedCase
 from clickvol.datasets.published import published_tumour_label, read_published
 from clickvol.errors import ConfigError
-from clickvol.volumes.formats import READABLE_SUFFIXES
+from clickvol.io.formats import READABLE_SUFFIXES
 
 SourceKind = Literal["msd", "kits", "lits", "folder"]
 
@@ -74,8 +74,7 @@ def list_source(kind: SourceKind, folder: Path, *, volume_index: int | None = No
         ConfigError: when the folder has another layout or no case.
     """
     if not folder.is_dir():
-        msg = f"{folder} is not a folder; give the folder of the data set"
-        raise ConfigError(msg)
+        raise ConfigError(f"{folder} is not a folder; give the folder of the data set")
     if kind == "msd":
         listing = _list_msd(folder, volume_index or 0)
     elif kind == "kits":
@@ -127,13 +126,12 @@ def _list_kits(folder: Path) -> Listing:
         if image.is_file() and labels:
             cases.append(SourceCase(case_folder.name, image, labels[0]))
         elif case_folder.is_dir():
-            what = (
-                f"{image} is missing" if labels else f"none of {', '.join(_KITS_LABELS)} is there"
-            )
+            what = f"{image} is missing" if labels else f"none of {', '.join(_KITS_LABELS)} is there"
             rejected.append(RejectedCase(id=case_folder.name, reason=what))
     if not cases and not rejected:
-        msg = f"{folder} has no folder like case_00000 with imaging.nii.gz; give the folder above them"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{folder} has no folder like case_00000 with imaging.nii.gz; give the folder above them"
+        )
     return Listing(
         name=folder.resolve().name,
         cases=tuple(cases),
@@ -152,8 +150,9 @@ def _list_lits(folder: Path) -> Listing:
             files = images if found[1] == "volume" else labels
             files.setdefault(f"volume-{found[2]}", []).append(path)
     if not images and not labels:
-        msg = f"{folder} has no file like volume-0.nii or segmentation-0.nii; give the folder above them"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{folder} has no file like volume-0.nii or segmentation-0.nii; give the folder above them"
+        )
     cases, rejected = _pair(images, labels)
     return Listing(
         name=folder.resolve().name,
@@ -170,8 +169,7 @@ def _list_folder(folder: Path) -> Listing:
         for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS)
     )
     if image_folder is None or label_folder is None:
-        msg = f"{folder} has no folders images and labels (or imagesTr and labelsTr); make them"
-        raise ConfigError(msg)
+        raise ConfigError(f"{folder} has no folders images and labels (or imagesTr and labelsTr); make them")
     labels: dict[str, list[Path]] = {}
     for stem, path in _scans(label_folder, (*READABLE_SUFFIXES, _DICOM_MASK_SUFFIX)):
         labels.setdefault(stem, []).append(path)
@@ -232,6 +230,5 @@ def _without_doubles(listing: Listing) -> Listing:
         else:
             seen[case.case_id] = case
     if not seen and not rejected:
-        msg = f"{listing.name} holds no case; give a folder with images and labels"
-        raise ConfigError(msg)
+        raise ConfigError(f"{listing.name} holds no case; give a folder with images and labels")
     return replace(listing, cases=tuple(seen.values()), rejected=tuple(rejected))

@@ -66,12 +66,7 @@ def make_split(group_of_case: Mapping[str, str], seed: int) -> Split:
         "train": set(order[num_val + num_test :]),
     }
     cases = sorted(group_of_case)
-    return Split(
-        **{
-            name: tuple(c for c in cases if group_of_case[c] in part)
-            for name, part in parts.items()
-        }
-    )
+    return Split(**{name: tuple(c for c in cases if group_of_case[c] in part) for name, part in parts.items()})
 
 
 def _part_sizes(num_groups: int) -> tuple[int, int]:
@@ -95,19 +90,17 @@ def read_splits(path: Path) -> tuple[Split, ...]:
     try:
         folds = TypeAdapter(tuple[Split, ...]).validate_json(path.read_bytes())
     except OSError as error:
-        msg = f"cannot read the splits {path}: {error.strerror or error}; give a splits_final.json"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"cannot read the splits {path}: {error.strerror or error}; give a splits_final.json"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        msg = (
-            f"{path} is not a list of folds like "
-            f'[{{"train": ["a"], "val": ["b"]}}]: {where}: {first["msg"]}'
-        )
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f'{path} is not a list of folds like [{{"train": ["a"], "val": ["b"]}}]: {where}: {first["msg"]}'
+        ) from error
     if not folds:
-        msg = f"{path} has no fold; a list with at least one was expected"
-        raise ConfigError(msg)
+        raise ConfigError(f"{path} has no fold; a list with at least one was expected")
     return folds
 
 
@@ -127,23 +120,20 @@ def check_splits(folds: Sequence[Split], group_of_case: Mapping[str, str], sourc
             ids = fold.part(name)
             unknown = sorted(set(ids) - set(group_of_case))
             if unknown:
-                msg = (
+                raise ConfigError(
                     f"{source}, fold {number}, {name}: the data set has no case {unknown[0]!r}; "
                     f"its cases are called like {min(group_of_case, default='')!r}"
                 )
-                raise ConfigError(msg)
             if len(set(ids)) < len(ids):
-                msg = f"{source}, fold {number}, {name}: a case is named twice; name each once"
-                raise ConfigError(msg)
+                raise ConfigError(f"{source}, fold {number}, {name}: a case is named twice; name each once")
         trained = {group_of_case[case] for case in fold.train}
         for name in PART_NAMES[1:]:
             both = sorted(trained & {group_of_case[case] for case in fold.part(name)})
             if both:
-                msg = (
+                raise ConfigError(
                     f"{source}, fold {number}: the group {both[0]!r} is in train and in {name}; a "
                     "group (patient) belongs to one of them"
                 )
-                raise ConfigError(msg)
 
 
 def splits_json(folds: Sequence[Split]) -> str:

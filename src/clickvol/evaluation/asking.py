@@ -14,10 +14,10 @@ from clickvol.evaluation.protocol import Placement, Protocol
 from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.result_log import ClickAudit, RunKey
 from clickvol.evaluation.simulated_user import PlacedClick, SimulatedUser, Truth
+from clickvol.io.formats import write_mask
+from clickvol.io.volume import Mask, Modality
 from clickvol.metrics.scores import MaskScores, score_masks
 from clickvol.prompts.click import Click
-from clickvol.volumes.formats import write_mask
-from clickvol.volumes.volume import Mask, Modality
 
 ORGAN_ORACLE = "organ and tumour as one mask from the label: an oracle"
 """What an audit says of a contestant that was shown the organ."""
@@ -161,9 +161,7 @@ def _question(
             standing.records.append(_record(case, key, number, standing, protocol))
 
 
-def _answer(
-    opened: OpenedScan, standing: _Standing, box: BoxPrompt | None, protocol: Protocol
-) -> None:
+def _answer(opened: OpenedScan, standing: _Standing, box: BoxPrompt | None, protocol: Protocol) -> None:
     """Ask, and put the answer, or what is wrong with it, where the run stands."""
     standing.mask = np.zeros_like(standing.mask)
     standing.seconds = 0.0
@@ -177,9 +175,7 @@ def _answer(
     standing.seconds = answer.seconds
     standing.failure = None
     if answer.mask.shape != standing.mask.shape:
-        standing.failure = (
-            f"a mask of shape {answer.mask.shape} for a scan of {standing.mask.shape}"
-        )
+        standing.failure = f"a mask of shape {answer.mask.shape} for a scan of {standing.mask.shape}"
         return
     limit = protocol.time_limit_seconds
     if limit is not None and answer.seconds > limit:
@@ -193,9 +189,7 @@ def _answer(
     standing.mask = mask
 
 
-def _record(
-    case: Examined, key: RunKey, number: int, standing: _Standing, protocol: Protocol
-) -> ClickScore:
+def _record(case: Examined, key: RunKey, number: int, standing: _Standing, protocol: Protocol) -> ClickScore:
     spacing = case.scan.volume.grid.spacing_dhw_mm
     tolerances = protocol.nsd_tolerances_mm
     scores: MaskScores = score_masks(standing.mask, case.truth.array, spacing, tolerances)
@@ -211,9 +205,7 @@ def _record(
     )
 
 
-def _audit(
-    placed: PlacedClick, number: int, key: RunKey, truth: Truth, oracle: str | None
-) -> ClickAudit:
+def _audit(placed: PlacedClick, number: int, key: RunKey, truth: Truth, oracle: str | None) -> ClickAudit:
     return ClickAudit(
         **key._asdict(),
         click=number,

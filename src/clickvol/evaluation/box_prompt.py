@@ -44,9 +44,7 @@ class BoxPrompt:
     def click(self) -> Click:
         """Return the click at its centre: the middle slice, and the middle of the box there."""
         (_, h, w), (_, i, x) = self.box.start_dhw, self.box.stop_dhw
-        return Click(
-            VoxelPoint(float(self.middle_d), float((h + i - 1) // 2), float((w + x - 1) // 2))
-        )
+        return Click(VoxelPoint(float(self.middle_d), float((h + i - 1) // 2), float((w + x - 1) // 2)))
 
     def cut(self, mask: NDArray[np.uint8], clicks: Sequence[Click]) -> NDArray[np.uint8]:
         """Return the mask without what lies beyond the box and its margin.
@@ -67,8 +65,9 @@ class BoxPrompt:
         margin[0] = 0
         for click in clicks:
             if not isinstance(click.position, VoxelPoint):
-                msg = "a box is cut with clicks in voxels, but one is in millimetres; convert it first"
-                raise ClickError(msg)
+                raise ClickError(
+                    "a box is cut with clicks in voxels, but one is in millimetres; convert it first"
+                )
             if click.foreground:
                 voxel = np.rint(click.position.as_array()).astype(int)
                 start, stop = np.minimum(start, voxel), np.maximum(stop, voxel + 1)

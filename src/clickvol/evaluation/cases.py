@@ -22,10 +22,10 @@ from clickvol.datasets.prepared import (
 )
 from clickvol.errors import ConfigError
 from clickvol.evaluation.cvpr2025 import list_challenge_cases
+from clickvol.io.formats import read_volume
+from clickvol.io.mask_files import read_label
+from clickvol.io.volume import Modality, Volume
 from clickvol.preprocessing.channels import organ_of_label
-from clickvol.volumes.formats import read_volume
-from clickvol.volumes.mask_files import read_label
-from clickvol.volumes.volume import Modality, Volume
 
 WHOLE_SET = "all"
 """The part of a data set that has all of its cases; the only one of a set without splits."""
@@ -95,12 +95,10 @@ def open_data(
     sets = [_open(word, split, fold, limit) for word in words]
     names = [data.name for data in sets]
     if not names:
-        msg = "there is no data to evaluate on; give --data FOLDER"
-        raise ConfigError(msg)
+        raise ConfigError("there is no data to evaluate on; give --data FOLDER")
     for name in names:
         if names.count(name) > 1:
-            msg = f"two data sets are called {name!r}; put another name before one: NAME=FOLDER"
-            raise ConfigError(msg)
+            raise ConfigError(f"two data sets are called {name!r}; put another name before one: NAME=FOLDER")
     return sets
 
 
@@ -116,20 +114,17 @@ def _open(word: str, split: str, fold: int, limit: int | None) -> EvaluationData
     elif any(folder.glob("*.npz")):
         data = _challenge(folder)
     else:
-        msg = (
+        raise ConfigError(
             f"{folder} is no data set; give a folder of clickvol data prepare, in MSD layout "
             "(dataset.json), or with .npz files of the CVPR 2025 challenge"
         )
-        raise ConfigError(msg)
     if split != WHOLE_SET and not is_prepared_set(folder):
-        msg = (
+        raise ConfigError(
             f"{folder} has no splits, so there is no {split!r}; prepare it with clickvol data prepare, or "
             "give --split all"
         )
-        raise ConfigError(msg)
     if not data.cases:
-        msg = f"{folder} has no cases in the part {split!r} of fold {fold}; choose another"
-        raise ConfigError(msg)
+        raise ConfigError(f"{folder} has no cases in the part {split!r} of fold {fold}; choose another")
     return EvaluationData(given_name or data.name, data.content_hash, data.cases[:limit])
 
 
@@ -180,9 +175,7 @@ def _msd(folder: Path) -> EvaluationData:
 def _read_msd(image: Path, label: Path, modality: Modality) -> LabelledScan:
     volume, mask = read_pair(image, label, None, volume_index=None)
     if modality != "unknown":
-        volume = Volume(
-            volume.array, volume.grid, modality, volume.source, volume.nifti, volume.notes
-        )
+        volume = Volume(volume.array, volume.grid, modality, volume.source, volume.nifti, volume.notes)
     return volume, mask
 
 
@@ -191,9 +184,7 @@ def _challenge(folder: Path) -> EvaluationData:
         EvaluationCase(case.case_id, case.file.stem, case.modality, case.read)
         for case in list_challenge_cases(folder)
     )
-    return EvaluationData(
-        folder.resolve().name, _hash_of_files(sorted(folder.glob("*.npz"))), cases
-    )
+    return EvaluationData(folder.resolve().name, _hash_of_files(sorted(folder.glob("*.npz"))), cases)
 
 
 def _hash_of_files(files: Sequence[Path]) -> str:

@@ -12,9 +12,9 @@ from clickvol.errors import ConfigError
 from clickvol.evaluation.contestants import Answer, OpenedScan, Scan
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Volume
 
 BALL_RADIUS_MM = 50.0
 """Best single radius for the soft-tissue sarcomas that the shipped model was trained on."""
@@ -83,8 +83,7 @@ def ball(radius_mm: float = BALL_RADIUS_MM) -> Classical:
         ConfigError: for a radius that is not above 0.
     """
     if not 0 < radius_mm < np.inf:
-        msg = f"a ball has a radius above 0 mm, not {radius_mm:g}; give ball:MM, such as ball:50"
-        raise ConfigError(msg)
+        raise ConfigError(f"a ball has a radius above 0 mm, not {radius_mm:g}; give ball:MM, such as ball:50")
 
     def segment(volume: Volume, clicks: Sequence[Click]) -> NDArray[np.bool_]:
         mask = np.zeros(volume.grid.shape_dhw, dtype=bool)
@@ -113,8 +112,7 @@ def random_walker() -> Classical:
     try:
         from skimage.segmentation import random_walker as walk
     except ImportError as error:
-        msg = "the random walker needs scikit-image; pip install 'clickvol[evaluate]'"
-        raise ConfigError(msg) from error
+        raise ConfigError("the random walker needs scikit-image; pip install 'clickvol[evaluate]'") from error
 
     def segment(volume: Volume, clicks: Sequence[Click]) -> NDArray[np.bool_]:
         return _walk(walk, volume, clicks)
@@ -123,9 +121,7 @@ def random_walker() -> Classical:
     return Classical("random walker", words, segment)
 
 
-def _add_ball(
-    mask: NDArray[np.bool_], grid: VolumeGrid, centre: WorldPointRAS, radius_mm: float
-) -> None:
+def _add_ball(mask: NDArray[np.bool_], grid: VolumeGrid, centre: WorldPointRAS, radius_mm: float) -> None:
     """Set the voxels whose centre is within the radius; looks at the voxels around the ball only."""
     voxel = grid.to_voxel(centre).as_array()
     matrix = grid.affine_ras_mm[:3, :3]
@@ -136,9 +132,7 @@ def _add_ball(
     part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     d, h, w = np.ogrid[part]
     offset = (d - voxel[0], h - voxel[1], w - voxel[2])
-    squared = sum(
-        (row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]) ** 2 for row in matrix
-    )
+    squared = sum((row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]) ** 2 for row in matrix)
     mask[part] |= squared <= radius_mm**2
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.geometry.box import bounding_box
-from clickvol.inference.automatic import segment_automatically
-from clickvol.inference.cascade import keep_clicked
-from clickvol.inference.clickable_scan import ClickableScan
+from clickvol.io.volume import Mask, Volume
+from clickvol.predict.automatic import segment_automatically
+from clickvol.predict.clickable_scan import ClickableScan
+from clickvol.predict.zoom_refinement import keep_clicked
 from clickvol.prompts.click import Click
-from clickvol.volumes.volume import Mask, Volume
 from clickvol.weights.load import LoadedModel
 
 CLICK_SUFFIX = " + click"
@@ -128,9 +128,7 @@ class _ModelAtScan:
         """Answer; the features of the scan are kept."""
         started_at = time.perf_counter()
         if self._opened is None:
-            self._opened = ClickableScan(
-                self._scan.volume, self._model, organ_mask=self._scan.organ
-            )
+            self._opened = ClickableScan(self._scan.volume, self._model, organ_mask=self._scan.organ)
         mask = self._opened.answer(clicks).mask.array
         return Answer(mask, time.perf_counter() - started_at)
 
@@ -248,9 +246,7 @@ class _UnclickedAtScan:
         return Answer(kept, whole.seconds + time.perf_counter() - started_at)
 
 
-def _under_clicks(
-    mask: NDArray[np.uint8], clicks: Sequence[Click], volume: Volume
-) -> NDArray[np.uint8]:
+def _under_clicks(mask: NDArray[np.uint8], clicks: Sequence[Click], volume: Volume) -> NDArray[np.uint8]:
     found = bounding_box(mask)
     if found is None:
         return mask

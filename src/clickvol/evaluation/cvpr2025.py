@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clickvol.errors import ClickvolError, ConfigError, UnreadableVolumeError
 from clickvol.evaluation.box_prompt import BoxPrompt
 from clickvol.evaluation.contestants import Contestant, Scan
+from clickvol.files.atomic import atomic_path
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Modality, Volume
 from clickvol.prompts.click import Click
-from clickvol.volumes.atomic import atomic_path
-from clickvol.volumes.volume import Modality, Volume
 
 PROMPTS_SUFFIX = ".prompts.json"
 
@@ -61,8 +61,7 @@ class ChallengeBox(_Record):
             (self.z_mid_y_min, self.z_mid_y_max),
         )
         if any(list(numbers) != sorted(numbers) for numbers in ends):
-            msg = "a box ends before it begins"
-            raise ValueError(msg)
+            raise ValueError("a box ends before it begins")
         return self
 
     def prompt(self) -> BoxPrompt:
@@ -99,8 +98,7 @@ class ChallengePrompts(_Record):
     @model_validator(mode="after")
     def _has_one_entry_per_class(self) -> Self:
         if self.boxes and self.clicks and len(self.boxes) != len(self.clicks):
-            msg = f"there are {len(self.boxes)} boxes but {len(self.clicks)} entries of clicks"
-            raise ValueError(msg)
+            raise ValueError(f"there are {len(self.boxes)} boxes but {len(self.clicks)} entries of clicks")
         return self
 
     @property
@@ -115,9 +113,7 @@ class ChallengePrompts(_Record):
         if self.clicks:
             given = self.clicks[number - 1]
             clicks += [Click(VoxelPoint(*map(float, voxel))) for voxel in given.fg]
-            clicks += [
-                Click(VoxelPoint(*map(float, voxel)), foreground=False) for voxel in given.bg
-            ]
+            clicks += [Click(VoxelPoint(*map(float, voxel)), foreground=False) for voxel in given.bg]
         return box, clicks
 
 
@@ -150,8 +146,9 @@ class ChallengeCase:
         volume = read_challenge_scan(self.file)
         labels = _array(self.file, "gts")
         if labels.shape != volume.array.shape:
-            msg = f"{self.file}: gts has shape {labels.shape}, imgs {volume.array.shape}; make it again"
-            raise UnreadableVolumeError(msg)
+            raise UnreadableVolumeError(
+                f"{self.file}: gts has shape {labels.shape}, imgs {volume.array.shape}; make it again"
+            )
         return volume, (labels == self.class_number).astype(np.uint8)
 
 
@@ -181,11 +178,10 @@ def read_challenge_scan(path: Path) -> Volume:
     """
     array, spacing = _array(path, "imgs"), _array(path, "spacing")
     if array.ndim != 3 or spacing.shape != (3,) or not np.isfinite(array).all():
-        msg = (
+        raise UnreadableVolumeError(
             f"{path}: imgs has shape {array.shape} and spacing {spacing.shape}, but finite (D, H, W) and "
             "(3,) are expected; make it again"
         )
-        raise UnreadableVolumeError(msg)
     x, y, z = spacing.astype(np.float64).tolist()
     affine = np.array([[0, 0, -x, 0], [0, -y, 0, 0], [z, 0, 0, 0], [0, 0, 0, 1.0]])
     d, h, w = array.shape
@@ -204,18 +200,16 @@ def read_challenge_prompts(path: Path) -> ChallengePrompts:
     """
     sidecar = path.with_name(path.stem + PROMPTS_SUFFIX)
     if not sidecar.is_file():
-        msg = (
+        raise ConfigError(
             f"{sidecar} is missing; prompts inside an .npz are pickled objects, which are never read: write "
             "boxes and clicks there as JSON"
         )
-        raise ConfigError(msg)
     try:
         return ChallengePrompts.model_validate_json(sidecar.read_bytes())
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "content"
-        msg = f"{sidecar} cannot be used: {where}: {fault['msg']}; see docs/evaluate.md"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{sidecar} cannot be used: {where}: {fault['msg']}; see docs/evaluate.md") from error
 
 
 def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:
@@ -277,13 +271,16 @@ def _array(path: Path, name: str) -> NDArray[Any]:
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
             if name not in content:
-                msg = f"{path} has no array {name!r}; this is no labelled scan of the challenge"
-                raise UnreadableVolumeError(msg)
+                raise UnreadableVolumeError(
+                    f"{path} has no array {name!r}; this is no labelled scan of the challenge"
+                )
             array: NDArray[Any] = content[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"{path}: {name!r} is damaged or a pickled object, which is never read; make it again"
-        raise UnreadableVolumeError(msg) from error
+        raise UnreadableVolumeError(
+            f"{path}: {name!r} is damaged or a pickled object, which is never read; make it again"
+        ) from error
     if array.dtype.kind not in "iufb":
-        msg = f"{path}: {name!r} holds {array.dtype}, but numbers are expected; make it again"
-        raise UnreadableVolumeError(msg)
+        raise UnreadableVolumeError(
+            f"{path}: {name!r} holds {array.dtype}, but numbers are expected; make it again"
+        )
     return array

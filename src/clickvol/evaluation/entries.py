@@ -40,13 +40,11 @@ def make_contestants(words: Sequence[str], *, device: str = "auto") -> list[Cont
     """
     contestants = [entry for word in words for entry in _entries(word, device)]
     if not contestants:
-        msg = "nothing to evaluate; name at least one model"
-        raise ConfigError(msg)
+        raise ConfigError("nothing to evaluate; name at least one model")
     names = [contestant.name for contestant in contestants]
     for name in names:
         if names.count(name) > 1:
-            msg = f"two contestants are called {name!r}; put another name before one: NAME={name}"
-            raise ConfigError(msg)
+            raise ConfigError(f"two contestants are called {name!r}; put another name before one: NAME={name}")
     return contestants
 
 
@@ -78,8 +76,7 @@ def _classical(word: str) -> Classical | None:
         try:
             return ball(float(number) if number else BALL_RADIUS_MM)
         except ValueError as error:
-            msg = f"cannot read the radius of {word!r}; give ball:MM, such as ball:50"
-            raise ConfigError(msg) from error
+            raise ConfigError(f"cannot read the radius of {word!r}; give ball:MM, such as ball:50") from error
     if word == "region-growing":
         return region_growing()
     if word == "random-walker":

@@ -45,9 +45,7 @@ def surface_dice(tolerance_mm: float) -> Measure:
     )
 
 
-DICE = Measure(
-    name="dice", title="Dice", digits=3, read=lambda score: score.dice, with_interval=True
-)
+DICE = Measure(name="dice", title="Dice", digits=3, read=lambda score: score.dice, with_interval=True)
 
 
 def measures_of(tolerances_mm: Sequence[float]) -> tuple[Measure, ...]:
@@ -83,6 +81,5 @@ def tolerances_of(scores: Iterable[ClickScore]) -> tuple[float, ...]:
     found = dict.fromkeys(score.nsd_tolerances_mm for score in scores)
     if len(found) > 1:
         words = " and at ".join(", ".join(f"{t:g}" for t in one) + " mm" for one in found)
-        msg = f"the records have the surface Dice at {words}; report those of one evaluation"
-        raise ConfigError(msg)
+        raise ConfigError(f"the records have the surface Dice at {words}; report those of one evaluation")
     return next(iter(found), ())

@@ -65,11 +65,10 @@ class EvaluationRequest:
 
     def __post_init__(self) -> None:
         if self.organ_mask not in get_args(OrganMaskChoice):
-            msg = (
+            raise ConfigError(
                 f"there is no organ mask {self.organ_mask!r} to evaluate with; choose one of "
                 f"{', '.join(get_args(OrganMaskChoice))}"
             )
-            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +139,7 @@ def mask_file(folder: Path, key: RunKey) -> Path:
     return folder / MASKS_NAME / model / data / f"{case}.nii.gz"
 
 
-def _runs(
-    request: EvaluationRequest, contestant: Contestant, data: str, case_id: str
-) -> list[RunPlan]:
+def _runs(request: EvaluationRequest, contestant: Contestant, data: str, case_id: str) -> list[RunPlan]:
     protocol = request.protocol
     if not contestant.takes_clicks:
         key = RunKey(contestant.name, data, case_id, _KEPT_SEED, NO_CLICK)
@@ -154,9 +151,7 @@ def _runs(
         ways = {protocol.first_click: ways.pop(protocol.first_click)} | ways
     runs = []
     for placement, num_clicks in ways.items():
-        certain = placement in _CERTAIN_PLACEMENTS and (
-            protocol.next_clicks == "error" or num_clicks == (1,)
-        )
+        certain = placement in _CERTAIN_PLACEMENTS and (protocol.next_clicks == "error" or num_clicks == (1,))
         for seed in range(1 if certain else protocol.seeds):
             key = RunKey(contestant.name, data, case_id, seed, placement)
             kept = placement == protocol.first_click and seed == _KEPT_SEED

@@ -7,8 +7,8 @@ import numpy as np
 
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.contestants import Answer, Scan
-from clickvol.volumes.dicom_masks import read_mask_file
-from clickvol.volumes.mask_files import read_mask
+from clickvol.io.dicom.masks import read_mask_file
+from clickvol.io.mask_files import read_mask
 
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
@@ -34,11 +34,10 @@ class PredictedMasks:
     def __init__(self, folder: Path) -> None:
         files = [f for s in (_SUFFIX, _DICOM_SUFFIX) for f in sorted(folder.glob(f"*{s}"))]
         if not files:
-            msg = (
+            raise ConfigError(
                 f"{folder} holds no masks; predictions:DIR takes a folder with CASE{_SUFFIX} or "
                 f"CASE{_DICOM_SUFFIX} files"
             )
-            raise ConfigError(msg)
         self._folder = folder
         states = "".join(f"{file.name} {file.stat().st_size}\n" for file in files)
         self.fingerprint = hashlib.sha256(states.encode("utf-8")).hexdigest()
@@ -64,15 +63,13 @@ class PredictedMasks:
                 array |= labelled.mask.array
             return Answer(array, 0.0)
         if not path.is_file():
-            msg = f"there is no mask of {scan.case_id} among the predictions"
-            raise UnreadableVolumeError(msg)
+            raise UnreadableVolumeError(f"there is no mask of {scan.case_id} among the predictions")
         mask, grid = read_mask(path), scan.volume.grid
         corner = np.array([*grid.shape_dhw, 1.0])
         off_mm = np.abs((mask.grid.affine_ras_mm - grid.affine_ras_mm) * corner).sum(axis=1).max()
         if mask.grid.shape_dhw != grid.shape_dhw or off_mm > _GRID_TOLERANCE_MM:
-            msg = (
+            raise ConfigError(
                 f"{path} is not on the grid of its scan (shape {mask.grid.shape_dhw} against "
                 f"{grid.shape_dhw}, up to {off_mm:.3g} mm apart); write it on the scan's own grid"
             )
-            raise ConfigError(msg)
         return Answer(mask.array, 0.0)

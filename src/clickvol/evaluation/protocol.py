@@ -71,35 +71,31 @@ class Protocol:
         numbers = self.num_clicks
         rises = all(a < b for a, b in itertools.pairwise(numbers))
         if not numbers or numbers[0] < 1 or not rises:
-            msg = f"numbers of clicks are {numbers}; give rising ones from 1, such as 1,3,5,10"
-            raise ConfigError(msg)
+            raise ConfigError(f"numbers of clicks are {numbers}; give rising ones from 1, such as 1,3,5,10")
         if self.seeds < 1:
-            msg = f"the number of seeds is {self.seeds}; give at least 1"
-            raise ConfigError(msg)
+            raise ConfigError(f"the number of seeds is {self.seeds}; give at least 1")
         self._check_tolerances()
         for value, allowed, what in (
             (self.first_click, get_args(Placement), "first click"),
             (self.next_clicks, get_args(NextClick), "next click"),
         ):
             if value not in allowed:
-                msg = f"the {what} {value!r} is unknown; choose one of {', '.join(allowed)}"
-                raise ConfigError(msg)
+                raise ConfigError(f"the {what} {value!r} is unknown; choose one of {', '.join(allowed)}")
         if self.time_limit_seconds is not None and self.time_limit_seconds <= 0:
-            msg = f"the time limit is {self.time_limit_seconds:g} s; give more than 0"
-            raise ConfigError(msg)
+            raise ConfigError(f"the time limit is {self.time_limit_seconds:g} s; give more than 0")
 
     def _check_tolerances(self) -> None:
         tolerances = self.nsd_tolerances_mm
         known = ", ".join(f"{t:g}" for t in tolerances)
         rises = all(a < b for a, b in itertools.pairwise(tolerances))
         if not tolerances or not rises or tolerances[0] <= 0 or not math.isfinite(tolerances[-1]):
-            msg = f"the tolerances of the NSD are {known or 'none'}; give rising ones above 0 mm, such as 1,2,5"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"the tolerances of the NSD are {known or 'none'}; give rising ones above 0 mm, such as 1,2,5"
+            )
         if self.nsd_tolerance_mm not in tolerances:
-            msg = (
+            raise ConfigError(
                 f"the tolerance {self.nsd_tolerance_mm:g} mm is not recorded; choose one of {known}"
             )
-            raise ConfigError(msg)
 
     def settings(self) -> dict[str, Any]:
         """Return the rules as plain values, by which a folder knows whose results it holds.
@@ -132,13 +128,11 @@ def read_protocol(
         ConfigError: for an unknown name, or values that contradict.
     """
     if name not in protocol_names():
-        msg = f"there is no protocol {name!r}; choose one of {', '.join(protocol_names())}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no protocol {name!r}; choose one of {', '.join(protocol_names())}")
     content = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     unknown = sorted(set(content) - {field.name for field in fields(Protocol)})
     if unknown:
-        msg = f"the protocol {name} has the unknown key {unknown[0]}; install clickvol again"
-        raise ConfigError(msg)
+        raise ConfigError(f"the protocol {name} has the unknown key {unknown[0]}; install clickvol again")
     lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
     preset = Protocol(name=name, **(content | lists))
     changes: dict[str, Any] = {

@@ -59,8 +59,9 @@ class ClickScore(BaseModel):
     @model_validator(mode="after")
     def _one_surface_dice_per_tolerance(self) -> Self:
         if len(self.nsd) != len(self.nsd_tolerances_mm):
-            msg = f"{len(self.nsd)} surface Dice were given for {len(self.nsd_tolerances_mm)} tolerances"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{len(self.nsd)} surface Dice were given for {len(self.nsd_tolerances_mm)} tolerances"
+            )
         return self
 
     def nsd_at(self, tolerance_mm: float) -> float:

@@ -61,9 +61,7 @@ class Region:
 
     def depth_mm(self, spacing_dhw_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far every voxel is from the centre of the next one outside, like `inside`."""
-        depth: NDArray[np.float64] = ndimage.distance_transform_edt(
-            self.inside, sampling=spacing_dhw_mm
-        )
+        depth: NDArray[np.float64] = ndimage.distance_transform_edt(self.inside, sampling=spacing_dhw_mm)
         return depth
 
 

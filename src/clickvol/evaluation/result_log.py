@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from clickvol.errors import ConfigError, OutputError
 from clickvol.evaluation.records import ClickScore
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 
 RESULTS_NAME = "results.jsonl"
 AUDIT_NAME = "audit.jsonl"
@@ -104,9 +104,7 @@ class ResultLog:
         """Return all records, in the order in which they were written."""
         return [record for records in self._runs.values() for record in records]
 
-    def append(
-        self, key: RunKey, records: Sequence[ClickScore], clicks: Iterable[ClickAudit]
-    ) -> None:
+    def append(self, key: RunKey, records: Sequence[ClickScore], clicks: Iterable[ClickAudit]) -> None:
         """Write a run; it is on disk when this returns.
 
         Raises:
@@ -125,8 +123,7 @@ def read_scores(folder: Path) -> list[ClickScore]:
     """
     path = folder / RESULTS_NAME
     if not path.is_file():
-        msg = f"{folder} holds no evaluation: {RESULTS_NAME} is missing; run clickvol evaluate"
-        raise ConfigError(msg)
+        raise ConfigError(f"{folder} holds no evaluation: {RESULTS_NAME} is missing; run clickvol evaluate")
     return _read_records(path)
 
 
@@ -158,23 +155,20 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(settings))
     if not path.is_file():
         if (path.parent / RESULTS_NAME).is_file():
-            msg = f"{path} is missing beside {RESULTS_NAME}; choose another folder for the report"
-            raise ConfigError(msg)
+            raise ConfigError(f"{path} is missing beside {RESULTS_NAME}; choose another folder for the report")
         with atomic_path(path, ".json") as temporary:
             temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        msg = f"{path} is damaged; choose another folder for the report"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path} is damaged; choose another folder for the report") from error
     changed = sorted(k for k in {*wanted, *there} if wanted.get(k) != there.get(k))
     if changed:
-        msg = (
+        raise ConfigError(
             f"{path.parent} holds an evaluation with another {' and '.join(changed)}; choose another folder, "
             "or repeat the words it was begun with"
         )
-        raise ConfigError(msg)
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -190,8 +184,9 @@ def _read_records(path: Path) -> list[ClickScore]:
         try:
             records.append(ClickScore.model_validate_json(line))
         except ValidationError as error:
-            msg = f"{path}: line {number} is damaged; remove it, or choose another folder"
-            raise ConfigError(msg) from error
+            raise ConfigError(
+                f"{path}: line {number} is damaged; remove it, or choose another folder"
+            ) from error
     return records
 
 
@@ -202,8 +197,9 @@ def _read_audits(path: Path) -> list[dict[str, Any]]:
             audit = json.loads(line)
             _audit_key(audit)
         except (ValueError, KeyError, TypeError) as error:
-            msg = f"{path}: line {number} is damaged; remove it, or choose another folder"
-            raise ConfigError(msg) from error
+            raise ConfigError(
+                f"{path}: line {number} is damaged; remove it, or choose another folder"
+            ) from error
         audits.append(audit)
     return audits
 
@@ -225,5 +221,6 @@ def _append(path: Path, lines: list[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        msg = f"cannot write {path}: {error.strerror}; make room and run the same command again"
-        raise OutputError(msg) from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; make room and run the same command again"
+        ) from error

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.asking import Examined, RunOutcome, ask
 from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
@@ -27,8 +26,9 @@ from clickvol.evaluation.plan import (
 from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.result_log import ResultLog, RunKey
 from clickvol.evaluation.simulated_user import Truth
-from clickvol.volumes.atomic import atomic_path, remove_abandoned
-from clickvol.volumes.volume import Mask
+from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.folder_lock import only_process_in
+from clickvol.io.volume import Mask
 from clickvol.weights.device import choose_device
 
 NOT_EVALUATED_NAME = "not_evaluated.json"
@@ -126,16 +126,15 @@ def run_evaluation(
         with atomic_path(request.folder / NOT_EVALUATED_NAME, ".json") as temporary:
             content = [{"data": s.data, "case_id": s.case_id, "reason": s.reason} for s in skipped]
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return Evaluated(
-        request, tuple(contestants), tuple(data), device, tuple(log.records()), tuple(skipped)
-    )
+    return Evaluated(request, tuple(contestants), tuple(data), device, tuple(log.records()), tuple(skipped))
 
 
 def _check_reference(request: EvaluationRequest, contestants: Sequence[Contestant]) -> None:
     names = [contestant.name for contestant in contestants]
     if request.reference is not None and request.reference not in names:
-        msg = f"the reference {request.reference!r} is not evaluated; choose one of {', '.join(names)}"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"the reference {request.reference!r} is not evaluated; choose one of {', '.join(names)}"
+        )
 
 
 def _check_organ_masks(
@@ -145,15 +144,15 @@ def _check_organ_masks(
         return
     if not any(contestant.takes_organ_mask for contestant in contestants):
         names = ", ".join(contestant.name for contestant in contestants)
-        msg = f"{names} look at no organ mask; leave --organ-mask out, or name a model of the method tags"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{names} look at no organ mask; leave --organ-mask out, or name a model of the method tags"
+        )
     for one_set in data:
         if any(case.read_organ is None for case in one_set.cases):
-            msg = (
+            raise ConfigError(
                 f"the labels of {one_set.name} tell no organ from the tumour; give a set that was prepared "
                 "with --label, or leave --organ-mask out"
             )
-            raise ConfigError(msg)
 
 
 def _answer_all(
@@ -207,14 +206,10 @@ def _case_answers(
     examined = _examine(data[case.data_index], case.case_index, request.organ_mask)
     if isinstance(examined, str):
         return examined, iter(())
-    return None, (
-        ask(contestants[index], examined, run, request.protocol) for index, run in case.runs
-    )
+    return None, (ask(contestants[index], examined, run, request.protocol) for index, run in case.runs)
 
 
-def _examine(
-    one_set: EvaluationData, case_index: int, organ_mask: OrganMaskChoice
-) -> Examined | str:
+def _examine(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskChoice) -> Examined | str:
     """Read a case; the reason in one line where nothing can be asked about it."""
     case = one_set.cases[case_index]
     try:
@@ -250,9 +245,7 @@ def _in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _case_in_process(
-    request: EvaluationRequest, case: PlannedCase
-) -> tuple[str | None, list[RunOutcome]]:
+def _case_in_process(request: EvaluationRequest, case: PlannedCase) -> tuple[str | None, list[RunOutcome]]:
     contestants, data = _opened(request)
     reason, outcomes = _case_answers(contestants, data, case, request)
     return reason, list(outcomes)

@@ -35,25 +35,21 @@ class VolumeGrid:
     def __post_init__(self) -> None:
         affine = np.array(self.affine_ras_mm, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            msg = "the affine is not a finite 4x4 matrix; repair the header of the file"
-            raise BadGeometryError(msg)
+            raise BadGeometryError("the affine is not a finite 4x4 matrix; repair the header of the file")
         if min(self.shape_dhw) < 1:
-            msg = f"the volume is empty: its shape (D, H, W) is {self.shape_dhw}"
-            raise BadGeometryError(msg)
+            raise BadGeometryError(f"the volume is empty: its shape (D, H, W) is {self.shape_dhw}")
         lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
         if (lengths_mm <= 0).any():
             spacing = ", ".join(f"{v:g}" for v in lengths_mm[::-1])
-            msg = (
+            raise BadGeometryError(
                 f"the voxel spacing (i, j, k) is ({spacing}) mm, but every spacing must be above "
                 "zero; repair the header of the file"
             )
-            raise BadGeometryError(msg)
         if abs(np.linalg.det(affine[:3, :3] / lengths_mm)) < _SINGULAR_RELATIVE_VOLUME:
-            msg = (
+            raise BadGeometryError(
                 "the affine is singular: its axes lie in one plane, so millimetres have no voxel; "
                 "repair the header of the file"
             )
-            raise BadGeometryError(msg)
         affine.setflags(write=False)
         object.__setattr__(self, "affine_ras_mm", affine)
         object.__setattr__(self, "shape_dhw", tuple(int(n) for n in self.shape_dhw))
@@ -68,9 +64,7 @@ class VolumeGrid:
     __hash__ = None  # type: ignore[assignment]  # holds an array
 
     @classmethod
-    def from_ijk(
-        cls, shape_ijk: tuple[int, int, int], affine_ijk_ras_mm: NDArray[np.floating]
-    ) -> "VolumeGrid":
+    def from_ijk(cls, shape_ijk: tuple[int, int, int], affine_ijk_ras_mm: NDArray[np.floating]) -> "VolumeGrid":
         """Take a file's own convention: shape and affine of (i, j, k), as nibabel has them."""
         matrix = np.asarray(affine_ijk_ras_mm, dtype=np.float64)
         affine = matrix @ _REVERSE_AXES if matrix.shape == (4, 4) else matrix
@@ -98,9 +92,7 @@ class VolumeGrid:
 
     def to_voxel(self, point: WorldPointRAS) -> VoxelPoint:
         """Return the voxel position (not rounded) of a place in the patient."""
-        d, h, w = np.linalg.solve(
-            self.affine_ras_mm[:3, :3], point.as_array() - self.affine_ras_mm[:3, 3]
-        )
+        d, h, w = np.linalg.solve(self.affine_ras_mm[:3, :3], point.as_array() - self.affine_ras_mm[:3, 3])
         return VoxelPoint(float(d), float(h), float(w))
 
     def contains(self, point: VoxelPoint) -> bool:

@@ -72,24 +72,22 @@ class LiftedTinyVitConfig:
     def __post_init__(self) -> None:
         strides = self.slice_encoder.stage_strides
         if len(self.slice_steps) != len(strides) or min(self.slice_steps) < 1:
-            msg = f"slice_steps {self.slice_steps} must be {len(strides)} numbers from 1, one per stage"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"slice_steps {self.slice_steps} must be {len(strides)} numbers from 1, one per stage"
+            )
         if self.token_stride % prod(self.slice_steps):
-            msg = (
+            raise ConfigError(
                 f"slice_steps {self.slice_steps} join {prod(self.slice_steps)} slices, which does not "
                 f"divide token_stride {self.token_stride}"
             )
-            raise ConfigError(msg)
         pixels = self.token_stride * self.in_plane_enlargement
         if self.in_plane_enlargement < 1 or any(pixels % stride for stride in strides):
-            msg = (
+            raise ConfigError(
                 f"token_stride {self.token_stride} times in_plane_enlargement "
                 f"{self.in_plane_enlargement} must be a multiple of the 2D strides {strides}"
             )
-            raise ConfigError(msg)
         if self.adapter_reduction < 1:
-            msg = f"adapter_reduction is {self.adapter_reduction}, but it must be 1 or more"
-            raise ConfigError(msg)
+            raise ConfigError(f"adapter_reduction is {self.adapter_reduction}, but it must be 1 or more")
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -115,9 +113,7 @@ def images_from_patch(patch: Tensor, in_plane_enlargement: int) -> Tensor:
     grey = ((patch[:, 0] + _NORMALISED_END) / (2 * _NORMALISED_END)).clamp(0, 1)
     if in_plane_enlargement > 1:
         # The slices stand where channels stand: nothing is interpolated along d.
-        grey = F.interpolate(
-            grey, scale_factor=in_plane_enlargement, mode="bilinear", align_corners=False
-        )
+        grey = F.interpolate(grey, scale_factor=in_plane_enlargement, mode="bilinear", align_corners=False)
     return grey[..., None].expand(-1, -1, -1, -1, IMAGE_CHANNELS)
 
 
@@ -189,11 +185,10 @@ class LiftedTinyVit3d(nn.Module):
         """
         stride = self.config.token_stride
         if patch.shape[1] != 1 or any(n % stride for n in patch.shape[2:]):
-            msg = (
+            raise ConfigError(
                 f"the patch has shape (C, D, H, W) {tuple(patch.shape[1:])}, but it must have one "
                 f"channel and every side must be a multiple of {stride}"
             )
-            raise ConfigError(msg)
         return ImageFeatures(
             tuple(
                 neck(self._to_grid(tokens, patch).permute(0, 4, 1, 2, 3))
@@ -230,8 +225,7 @@ class LiftedTinyVit3d(nn.Module):
         """(B, d_i, h_i, w_i, E) -> (B, D / stride, H / stride, W / stride, E) by averaging."""
         stride = self.config.token_stride
         d, h, w = (
-            cells * stride // voxels
-            for cells, voxels in zip(tokens.shape[1:4], patch.shape[2:], strict=True)
+            cells * stride // voxels for cells, voxels in zip(tokens.shape[1:4], patch.shape[2:], strict=True)
         )
         return average_blocks(tokens, (d, h, w))
 
@@ -246,9 +240,7 @@ class LiftedTinyVit3d(nn.Module):
 
     def foundation_parameter_names(self) -> tuple[str, ...]:
         """Return the names of the parameters that the 2D weights fill; all others are new."""
-        return tuple(
-            name for name, _ in self.named_parameters() if name.startswith("slice_encoder.")
-        )
+        return tuple(name for name, _ in self.named_parameters() if name.startswith("slice_encoder."))
 
     def load_slice_encoder(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights of a 2D TinyViT; adapters and necks stay as they are.
@@ -265,15 +257,12 @@ class LiftedTinyVit3d(nn.Module):
         wrong = sorted(
             name
             for name in expected.keys() | state.keys()
-            if name not in expected
-            or name not in state
-            or expected[name].shape != state[name].shape
+            if name not in expected or name not in state or expected[name].shape != state[name].shape
         )
         if wrong:
-            msg = (
+            raise DamagedWeightsError(
                 f"{len(wrong)} tensors of the 2D encoder are missing, left over or of another shape "
                 f"({', '.join(wrong[:5])}): give a file that fits its configuration"
             )
-            raise DamagedWeightsError(msg)
         own = self.slice_encoder.state_dict()
         self.slice_encoder.load_state_dict({name: state[name] for name in own}, strict=True)

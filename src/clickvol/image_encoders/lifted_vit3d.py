@@ -78,22 +78,20 @@ class LiftedVitConfig:
 
     def __post_init__(self) -> None:
         if self.enlargement not in (1, 2, 4, 8, 16):
-            msg = f"enlargement is {self.enlargement}, but only 1, 2, 4, 8 and 16 divide a token"
-            raise ConfigError(msg)
+            raise ConfigError(f"enlargement is {self.enlargement}, but only 1, 2, 4, 8 and 16 divide a token")
         if self.width % self.num_heads:
-            msg = f"width {self.width} is not a multiple of num_heads {self.num_heads}"
-            raise ConfigError(msg)
+            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if (
             not self.taps
             or list(self.taps) != sorted(set(self.taps))
             or self.taps[0] < 0
             or self.taps[-1] >= self.depth
         ):
-            msg = f"taps {self.taps} must be increasing block indices below depth {self.depth}"
-            raise ConfigError(msg)
+            raise ConfigError(f"taps {self.taps} must be increasing block indices below depth {self.depth}")
         if set(self.channel_sources) != set(range(max(self.channel_sources) + 1)):
-            msg = f"channel_sources {self.channel_sources} must name the channels 0, 1, ... without a gap"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"channel_sources {self.channel_sources} must name the channels 0, 1, ... without a gap"
+            )
 
     @property
     def num_channels(self) -> int:
@@ -158,9 +156,7 @@ class FoldedEmbedding(nn.Module):
         # SAM's patch embedding, and the convolution over the slices of a token.
         side = EMBEDDING_SIDE
         self.patch_embed = nn.Conv2d(3, config.width, kernel_size=side, stride=side)
-        self.slice_embed = nn.Conv3d(
-            config.width, config.width, kernel_size=(side, 1, 1), groups=config.width
-        )
+        self.slice_embed = nn.Conv3d(config.width, config.width, kernel_size=(side, 1, 1), groups=config.width)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return the kernel (E, C, k, k, k) in (d, h, w) and the bias (E,)."""
@@ -175,8 +171,7 @@ class FoldedEmbedding(nn.Module):
         kernel = torch.einsum("ed,da,enhw,hb,wc->enabc", along_d, taps, planar, taps, taps)
         planar_bias, slice_bias = self.patch_embed.bias, self.slice_embed.bias
         if planar_bias is None or slice_bias is None:
-            msg = "the embedding was built without biases"
-            raise ConfigError(msg)
+            raise ConfigError("the embedding was built without biases")
         bias = slice_bias + along_d.sum(dim=1) * planar_bias
         return kernel, bias
 
@@ -220,9 +215,7 @@ class LiftedVit3d(nn.Module):
         start = torch.full((1, config.tokens_dhw[0], config.width), config.depth_position_start)
         self.depth_embed = nn.Parameter(start)
         self.blocks = nn.ModuleList([_make_block(config, i) for i in range(config.depth)])
-        self.necks = nn.ModuleList(
-            [make_neck(config.width, config.feature_width) for _ in config.taps]
-        )
+        self.necks = nn.ModuleList([make_neck(config.width, config.feature_width) for _ in config.taps])
         self.alignments = (
             None
             if config.alignment is None
@@ -243,17 +236,14 @@ class LiftedVit3d(nn.Module):
         """
         stride = self.config.token_stride
         if patch.shape[1] != self.config.num_channels:
-            msg = (
-                f"the patch has {patch.shape[1]} channels, but this network takes "
-                f"{self.config.num_channels}"
+            raise ConfigError(
+                f"the patch has {patch.shape[1]} channels, but this network takes {self.config.num_channels}"
             )
-            raise ConfigError(msg)
         if any(n % stride for n in patch.shape[2:]):
-            msg = (
+            raise ConfigError(
                 f"the patch has shape (D, H, W) {tuple(patch.shape[2:])}, but every side must be a "
                 f"multiple of {stride}"
             )
-            raise ConfigError(msg)
         tokens = self.embedding(patch)
         tokens = tokens + self._positions(tokens)
         maps: list[Tensor] = []

@@ -49,18 +49,14 @@ class SamVit2dConfig:
 
     def __post_init__(self) -> None:
         if self.image_side < 1 or self.image_side % self.patch_side:
-            msg = f"image_side {self.image_side} is not a multiple of patch_side {self.patch_side}"
-            raise ConfigError(msg)
+            raise ConfigError(f"image_side {self.image_side} is not a multiple of patch_side {self.patch_side}")
         if self.width % self.num_heads:
-            msg = f"width {self.width} is not a multiple of num_heads {self.num_heads}"
-            raise ConfigError(msg)
+            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.window < 1:
-            msg = f"window is {self.window}, but a window has at least one token"
-            raise ConfigError(msg)
+            raise ConfigError(f"window is {self.window}, but a window has at least one token")
         for name, blocks in (("taps", self.taps), ("global_blocks", self.global_blocks)):
             if list(blocks) != sorted(set(blocks) & set(range(self.depth))):
-                msg = f"{name} {blocks} must be increasing block indices below depth {self.depth}"
-                raise ConfigError(msg)
+                raise ConfigError(f"{name} {blocks} must be increasing block indices below depth {self.depth}")
 
     @property
     def grid_side(self) -> int:
@@ -127,11 +123,10 @@ class SamVit2d(nn.Module):
         """
         side = self.config.image_side
         if tuple(image.shape[1:]) != (3, side, side):
-            msg = (
+            raise ConfigError(
                 f"the image has shape {tuple(image.shape)}, but this encoder takes (B, 3, {side}, {side}); "
                 "resize and pad it first"
             )
-            raise ConfigError(msg)
         tokens = self.patch_embed(image) + self.pos_embed
         taps: list[Tensor] = []
         for index, block in enumerate(self.blocks):

@@ -23,11 +23,9 @@ class TextAlignmentConfig:
 
     def __post_init__(self) -> None:
         if self.text_width < 1:
-            msg = f"text_width is {self.text_width}, but a text embedding has at least one value"
-            raise ConfigError(msg)
+            raise ConfigError(f"text_width is {self.text_width}, but a text embedding has at least one value")
         if not 0 <= self.blend <= 1:
-            msg = f"blend is {self.blend}, but it is a part, from 0 to 1"
-            raise ConfigError(msg)
+            raise ConfigError(f"blend is {self.blend}, but it is a part, from 0 to 1")
 
 
 class TextAlignment(nn.Module):
@@ -46,9 +44,7 @@ class TextAlignment(nn.Module):
         super().__init__()
         self.blend = config.blend
         self.to_text = nn.Linear(width, config.text_width, bias=False)
-        self.from_text = (
-            None if config.text_width == width else nn.Linear(config.text_width, width, bias=False)
-        )
+        self.from_text = None if config.text_width == width else nn.Linear(config.text_width, width, bias=False)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(B, d, h, w, E) -> blended tokens (B, d, h, w, E), aligned tokens (B, d, h, w, E_text)."""

@@ -99,12 +99,14 @@ class TextBank:
 
     def __post_init__(self) -> None:
         if self.columns.ndim != 2 or self.columns.shape[1] != 2 or not len(self.columns):
-            msg = f"a text bank has shape (E_text, 2), healthy and tumour, not {tuple(self.columns.shape)}"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"a text bank has shape (E_text, 2), healthy and tumour, not {tuple(self.columns.shape)}"
+            )
         lengths = self.columns.double().norm(dim=0)
         if not torch.allclose(lengths, torch.ones_like(lengths), rtol=0, atol=_UNIT_TOLERANCE):
-            msg = f"the columns of a text bank have length 1, not {lengths.tolist()}; make it again"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"the columns of a text bank have length 1, not {lengths.tolist()}; make it again"
+            )
 
     @property
     def width(self) -> int:
@@ -128,8 +130,9 @@ def bank_sentences(object_word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     word = object_word.strip()
     if not word:
-        msg = "the texts need a word for the object; give the name of the organ, or of the data set"
-        raise ConfigError(msg)
+        raise ConfigError(
+            "the texts need a word for the object; give the name of the organ, or of the data set"
+        )
     return _sentences(_HEALTHY_STATES, word), _sentences(_TUMOUR_STATES, word)
 
 
@@ -171,14 +174,12 @@ def _mean_direction(encode: TextEncoder, sentences: tuple[str, ...]) -> Tensor:
     """Return the mean direction of some sentences: (E_text,), length 1."""
     embeddings = encode(sentences).detach().double().cpu()
     if embeddings.ndim != 2 or len(embeddings) != len(sentences):
-        msg = (
+        raise ConfigError(
             f"the text encoder gave {tuple(embeddings.shape)} for {len(sentences)} sentences, expected "
             "one vector each"
         )
-        raise ConfigError(msg)
     if not embeddings.isfinite().all() or not embeddings.any(dim=1).all():
-        msg = "the text encoder gave a vector that is not finite or all zeros; use another encoder"
-        raise ConfigError(msg)
+        raise ConfigError("the text encoder gave a vector that is not finite or all zeros; use another encoder")
     mean = F.normalize(embeddings, dim=1).mean(dim=0)
     return F.normalize(mean, dim=0).float()
 
@@ -198,8 +199,7 @@ def stub_text_bank(width: int, seed: int, object_word: str = "object") -> TextBa
         ConfigError: when the width is below 2.
     """
     if width < 2:
-        msg = f"a stub of {width} values has no two directions; give at least 2"
-        raise ConfigError(msg)
+        raise ConfigError(f"a stub of {width} values has no two directions; give at least 2")
     _logger.warning(
         "the text bank is a stub: seeded random vectors stand where text embeddings should; no result of it "
         "says anything about text prompts"

@@ -63,22 +63,20 @@ class TinyVitConfig:
         stages = len(self.widths)
         lengths = {len(self.depths), len(self.num_heads), len(self.windows)}
         if stages < 1 or lengths != {stages} or len(self.merging_strides) != stages - 1:
-            msg = (
+            raise ConfigError(
                 f"widths {self.widths}, depths {self.depths}, num_heads {self.num_heads} and windows "
                 f"{self.windows} must have one value per stage, and merging_strides "
                 f"{self.merging_strides} one fewer"
             )
-            raise ConfigError(msg)
         for width, heads in zip(self.widths[1:], self.num_heads[1:], strict=True):
             if width % heads:
-                msg = f"width {width} is not a multiple of num_heads {heads} in its stage"
-                raise ConfigError(msg)
+                raise ConfigError(f"width {width} is not a multiple of num_heads {heads} in its stage")
         if self.widths[0] % 2:
-            msg = f"the first width is {self.widths[0]}, but the embedding halves it: make it even"
-            raise ConfigError(msg)
+            raise ConfigError(f"the first width is {self.widths[0]}, but the embedding halves it: make it even")
         if self.embedding_kernel % 2 == 0:
-            msg = f"embedding_kernel is {self.embedding_kernel}, but it must be odd, such as 1 or 3"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"embedding_kernel is {self.embedding_kernel}, but it must be odd, such as 1 or 3"
+            )
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
@@ -112,9 +110,7 @@ class TinyVitStage(nn.Module):
     def __init__(self, config: TinyVitConfig, stage: int) -> None:
         super().__init__()
         width = config.widths[stage]
-        self.blocks = nn.Sequential(
-            *[_make_block(config, stage, width) for _ in range(config.depths[stage])]
-        )
+        self.blocks = nn.Sequential(*[_make_block(config, stage, width) for _ in range(config.depths[stage])])
         is_last = stage + 1 == len(config.widths)
         self.downsample = (
             None
@@ -165,9 +161,7 @@ class TinyVit(TinyVitStages):
         self.neck = nn.Sequential(
             nn.Conv2d(config.widths[-1], config.feature_width, kernel_size=1, bias=False),
             ChannelLayerNorm(config.feature_width),
-            nn.Conv2d(
-                config.feature_width, config.feature_width, kernel_size=3, padding=1, bias=False
-            ),
+            nn.Conv2d(config.feature_width, config.feature_width, kernel_size=3, padding=1, bias=False),
             ChannelLayerNorm(config.feature_width),
         )
 

@@ -22,9 +22,7 @@ class TokenAttention(nn.Module):
         self.v_proj = nn.Linear(width, inner_width)
         self.out_proj = nn.Linear(inner_width, width)
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_is_real: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_is_real: Tensor | None = None) -> Tensor:
         """Attend.
 
         Args:

@@ -48,9 +48,7 @@ class UShape(nn.Module):
         super().__init__()
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList([DoubleConv(a, b, stride=2) for a, b in pairs])
-        self.up = nn.ModuleList(
-            [nn.ConvTranspose3d(b, a, kernel_size=2, stride=2) for a, b in pairs]
-        )
+        self.up = nn.ModuleList([nn.ConvTranspose3d(b, a, kernel_size=2, stride=2) for a, b in pairs])
         self.merge = nn.ModuleList([DoubleConv(2 * a, a) for a, _ in pairs])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -41,9 +41,7 @@ def offset_rows(table: Tensor, window: int) -> Tensor:
 def place_one_hot(window: tuple[int, int, int], *, like: Tensor) -> Tensor:
     """Return the code of each place in a window: (places, window_d + window_h + window_w) of 0 and 1."""
     axes = torch.meshgrid(*[torch.arange(n, device=like.device) for n in window], indexing="ij")
-    codes = [
-        F.one_hot(axis.reshape(-1), n).to(like.dtype) for axis, n in zip(axes, window, strict=True)
-    ]
+    codes = [F.one_hot(axis.reshape(-1), n).to(like.dtype) for axis, n in zip(axes, window, strict=True)]
     return torch.cat(codes, dim=1)
 
 

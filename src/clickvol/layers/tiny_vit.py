@@ -92,9 +92,7 @@ class PatchMerging(nn.Module):
     def __init__(self, width: int, next_width: int, *, stride: int) -> None:
         super().__init__()
         self.conv1 = ConvNorm2d(width, next_width)
-        self.conv2 = ConvNorm2d(
-            next_width, next_width, kernel=_LOCAL_KERNEL, stride=stride, groups=next_width
-        )
+        self.conv2 = ConvNorm2d(next_width, next_width, kernel=_LOCAL_KERNEL, stride=stride, groups=next_width)
         self.conv3 = ConvNorm2d(next_width, next_width)
 
     def forward(self, x: Tensor) -> Tensor:

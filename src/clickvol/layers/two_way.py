@@ -31,9 +31,7 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = TokenAttention(width, width // _CROSS_REDUCTION, num_heads)
         self.norm_final_attn = nn.LayerNorm(width)
 
-    def forward(
-        self, tokens: Tensor, image: Tensor, image_positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, image: Tensor, image_positions: Tensor) -> tuple[Tensor, Tensor]:
         """Update both. The tokens at the entrance serve as their own positions.
 
         Args:

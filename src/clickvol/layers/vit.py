@@ -106,9 +106,7 @@ def _mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class Mlp(nn.Module):
     """Linear, activation (exact GELU or ReLU), Linear."""
 
-    def __init__(
-        self, width: int, hidden: int, *, activation: Literal["gelu", "relu"] = "gelu"
-    ) -> None:
+    def __init__(self, width: int, hidden: int, *, activation: Literal["gelu", "relu"] = "gelu") -> None:
         super().__init__()
         self.lin1 = nn.Linear(width, hidden)
         self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
@@ -122,9 +120,7 @@ class Mlp(nn.Module):
 class AttentionResidual(Residual):
     """tokens + attention(norm(tokens)) within cubic windows, a few windows to a part."""
 
-    def __init__(
-        self, norm: nn.Module, attention: WindowAttention3d, window: int, *, shifted: bool
-    ) -> None:
+    def __init__(self, norm: nn.Module, attention: WindowAttention3d, window: int, *, shifted: bool) -> None:
         super().__init__(norm, attention)
         self.norm = norm
         self.attention = attention

@@ -80,9 +80,7 @@ class VitBlock2d(nn.Module):
         grid_side: side of the grid in tokens, which the tables of a block without windows are made for.
     """
 
-    def __init__(
-        self, width: int, num_heads: int, *, mlp_ratio: float, window: int, grid_side: int
-    ) -> None:
+    def __init__(self, width: int, num_heads: int, *, mlp_ratio: float, window: int, grid_side: int) -> None:
         super().__init__()
         self.window = window
         self.norm1 = nn.LayerNorm(width, eps=1e-6)

@@ -52,9 +52,7 @@ def window_index(
     return to_windows(number, window, shift).flatten(1) - 1
 
 
-def region_codes(
-    shape_dhw: Triple, window: Triple, shift: Triple, *, like: Tensor
-) -> Tensor | None:
+def region_codes(shape_dhw: Triple, window: Triple, shift: Triple, *, like: Tensor) -> Tensor | None:
     """Tell which tokens of a window belong together after rolling and padding.
 
     A rolled window holds tokens from both ends of the grid, which are no neighbours; a padded one

@@ -62,18 +62,16 @@ class MultiLevelDecoderConfig:
 
     def __post_init__(self) -> None:
         if self.token_stride < self.decoder_stride or self.token_stride % self.decoder_stride:
-            msg = (
+            raise ConfigError(
                 f"token_stride is {self.token_stride}, but the decoder works on every "
                 f"{self.decoder_stride}th voxel; it must be a multiple of that"
             )
-            raise ConfigError(msg)
         wanted = {"concatenated": max(1, self.image_width), "added": self.width, "none": 0}
         if self.image_width != wanted[self.image_fusion]:
-            msg = (
+            raise ConfigError(
                 f"image_width is {self.image_width}, but image_fusion {self.image_fusion!r} asks for "
                 f"{wanted[self.image_fusion]}"
             )
-            raise ConfigError(msg)
 
     @property
     def num_fixed_image_channels(self) -> int:
@@ -101,9 +99,7 @@ class MultiLevelDecoder(nn.Module):
         self.config = config
         width, levels = config.width, config.num_levels
         factor = config.token_stride // config.decoder_stride
-        self.level_convs = nn.ModuleList(
-            [DoubleConv(config.feature_width, width) for _ in range(levels)]
-        )
+        self.level_convs = nn.ModuleList([DoubleConv(config.feature_width, width) for _ in range(levels)])
         self.level_ups = nn.ModuleList(
             [
                 nn.ConvTranspose3d(width, width, kernel_size=factor, stride=factor)
@@ -146,9 +142,7 @@ class MultiLevelDecoder(nn.Module):
             return PreparedImage(over_image)
         return PreparedImage(self._over_levels(range(len(shallow)), shallow).add_(over_image))
 
-    def forward(
-        self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None
-    ) -> Tensor:
+    def forward(self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None) -> Tensor:
         """Finish the decoding for the clicks at hand.
 
         Args:
@@ -197,9 +191,7 @@ class MultiLevelDecoder(nn.Module):
             for i, part in zip(levels, torch.split(kernel, width, dim=1), strict=True)
         ]
         factor = self.config.token_stride // self.config.decoder_stride
-        return F.conv_transpose3d(
-            torch.cat(small, dim=1), torch.cat(merged), stride=factor, padding=1
-        )
+        return F.conv_transpose3d(torch.cat(small, dim=1), torch.cat(merged), stride=factor, padding=1)
 
     def _bias_kernel(self) -> Tensor:
         """Return what the first joined convolution makes of the biases of all transposed convolutions.
@@ -244,9 +236,7 @@ def on_decoder_grid(patch: Tensor, decoder_stride: int) -> Tensor:
 
     At a stride of 2 this is the mean of each 2x2x2 voxels.
     """
-    return F.interpolate(
-        patch, scale_factor=1 / decoder_stride, mode="trilinear", align_corners=False
-    )
+    return F.interpolate(patch, scale_factor=1 / decoder_stride, mode="trilinear", align_corners=False)
 
 
 def channels_last(x: Tensor) -> Tensor:

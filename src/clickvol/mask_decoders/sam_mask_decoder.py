@@ -43,14 +43,12 @@ class SamMaskDecoderConfig:
 
     def __post_init__(self) -> None:
         if self.width % 8 or (self.width // 2) % self.num_heads:
-            msg = (
+            raise ConfigError(
                 f"width is {self.width}, but it must be a multiple of 8 and half of it one of num_heads "
                 f"{self.num_heads}"
             )
-            raise ConfigError(msg)
         if self.iou_depth < 1:
-            msg = f"iou_depth is {self.iou_depth}, but an MLP has at least one layer"
-            raise ConfigError(msg)
+            raise ConfigError(f"iou_depth is {self.iou_depth}, but an MLP has at least one layer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +94,7 @@ class SamMaskDecoder(nn.Module):
         super().__init__()
         self.config = config
         width, num_masks = config.width, config.num_multimask + 1
-        self.transformer = TwoWayTransformer(
-            width, config.depth, config.num_heads, config.mlp_width
-        )
+        self.transformer = TwoWayTransformer(width, config.depth, config.num_heads, config.mlp_width)
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(num_masks, width)
         self.output_upscaling = nn.Sequential(

@@ -56,8 +56,7 @@ class BaselineConfig:
 
     def __post_init__(self) -> None:
         if self.num_channels < 1:
-            msg = f"num_channels is {self.num_channels}, but a patch has at least one channel"
-            raise ConfigError(msg)
+            raise ConfigError(f"num_channels is {self.num_channels}, but a patch has at least one channel")
         require_multiple(self.patch_shape_dhw, self.patch_step_dhw, self.body.kind)
 
     @property
@@ -103,9 +102,7 @@ class BaselineSegmenter(VolumeSegmenter[AnsweredPatch]):
         """
         return AnsweredPatch(torch.as_tensor(self.body(patch)))
 
-    def decode(
-        self, encoded: AnsweredPatch, prompts: PointPrompts, prior: Tensor | None = None
-    ) -> Tensor:
+    def decode(self, encoded: AnsweredPatch, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
         """Return the answer, (B, 2, D, H, W) logits; prompts and prior change nothing."""
         del prompts, prior
         return encoded.logits
@@ -170,14 +167,12 @@ def baseline_recipe(kind: str) -> Callable[[str, str], Recipe]:
         ConfigError: for another one.
     """
     if kind not in BASELINE_IDS:
-        msg = f"there is no baseline {kind!r}; choose one of {', '.join(BASELINE_IDS)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no baseline {kind!r}; choose one of {', '.join(BASELINE_IDS)}")
 
     def recipe(preset: str = "automatic", size: str = "paper") -> Recipe:
         """Return the recipe of a preset and a size; ConfigError for an unknown one."""
         if preset not in PRESETS:
-            msg = f"{kind} has no preset {preset!r}; choose one of {', '.join(PRESETS)}"
-            raise ConfigError(msg)
+            raise ConfigError(f"{kind} has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
         # Dice and cross-entropy alike, as nnU-Net and all papers here train; the same for all, so that
         # only the networks differ.
         return Recipe(
@@ -204,7 +199,6 @@ def baseline_network(kind: str, size: str) -> BaselineConfig:
         ConfigError: for an unknown size.
     """
     if size not in _SIZES:
-        msg = f"there is no size {size!r}; choose one of {', '.join(_SIZES)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no size {size!r}; choose one of {', '.join(_SIZES)}")
     patch_shape_dhw, body = _SIZES[size][kind]
     return BaselineConfig(patch_shape_dhw=patch_shape_dhw, body=body)

@@ -67,11 +67,10 @@ def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d)
         elif not name.startswith(_NECK):
             faults.append(f"{name} is unknown")
     if faults:
-        msg = (
+        raise DamagedWeightsError(
             "these weights are not a SAM image encoder of this network's size; take the file of the "
             f"matching ViT: {'; '.join(faults)}"
         )
-        raise DamagedWeightsError(msg)
     with torch.no_grad():
         for name, ours in names.items():
             own[ours].copy_(sam_image_encoder_state[name])

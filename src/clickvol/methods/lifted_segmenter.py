@@ -78,8 +78,7 @@ class LiftedSegmenterConfig:
 
     def __post_init__(self) -> None:
         if self.prompt is None and self.num_prompt_maps:
-            msg = "click_radii_voxel and mask_prompt need a prompt encoder; this network has none"
-            raise ConfigError(msg)
+            raise ConfigError("click_radii_voxel and mask_prompt need a prompt encoder; this network has none")
         prompt_width = self.encoder.feature_width if self.prompt is None else self.prompt.width
         pairs = (
             ("prompt.width", prompt_width, self.encoder.feature_width),
@@ -90,8 +89,9 @@ class LiftedSegmenterConfig:
         )
         for name, value, expected in pairs:
             if value != expected:
-                msg = f"{name} is {value}, but the other parts of the configuration ask for {expected}"
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"{name} is {value}, but the other parts of the configuration ask for {expected}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +144,7 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         prepared = self.mask_decoder.prepare(features, patch[:, :1])
         return EncodedPatch(features.deepest, prepared, shape, features.aligned)
 
-    def decode(
-        self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
-    ) -> Tensor:
+    def decode(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
         """Answer the prompts.
 
         Args:

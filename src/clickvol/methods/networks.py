@@ -61,8 +61,7 @@ def network_kind(method: str) -> NetworkKind:
         ConfigError: for an unknown method.
     """
     if method not in _NETWORKS:
-        msg = f"there is no method {method!r}; choose one of {', '.join(_NETWORKS)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(_NETWORKS)}")
     return _NETWORKS[method]
 
 
@@ -78,6 +77,5 @@ def find_recipe(method: str, preset: str, size: str) -> Recipe:
         ConfigError: for an unknown method, preset or size.
     """
     if method not in _RECIPES:
-        msg = f"there is no 3D method {method!r}; choose one of {', '.join(_RECIPES)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no 3D method {method!r}; choose one of {', '.join(_RECIPES)}")
     return _RECIPES[method](preset, size)

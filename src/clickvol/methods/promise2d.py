@@ -64,27 +64,24 @@ class Promise2dConfig:
     def __post_init__(self) -> None:
         parts = {"auto_prompter": self.auto_prompter, "pattern": self.pattern}
         if tuple(name for name, part in parts.items() if part is not None) != _PARTS[self.mode]:
-            msg = (
+            raise ConfigError(
                 f"mode {self.mode!r} goes with {' and '.join(_PARTS[self.mode])} and nothing else; give "
                 "exactly these"
             )
-            raise ConfigError(msg)
         num_masks = self.sam.decoder.num_multimask + 1
         if not 0 <= self.mask_token < num_masks:
-            msg = (
+            raise ConfigError(
                 f"mask_token is {self.mask_token}, but this SAM has the masks 0 to {num_masks - 1}"
             )
-            raise ConfigError(msg)
         pairs: list[tuple[str, object, object]] = []
         if self.auto_prompter is not None:
             sizes = _tap_sizes(self.sam.image_encoder)
             if any(not 0 <= i < len(sizes) for i in self.auto_prompter.taps):
-                msg = f"auto_prompter.taps is {self.auto_prompter.taps}, but the encoder has {len(sizes)} taps"
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"auto_prompter.taps is {self.auto_prompter.taps}, but the encoder has {len(sizes)} taps"
+                )
             read = tuple(sizes[i] for i in self.auto_prompter.taps)
-            found = tuple(
-                zip(self.auto_prompter.tap_widths, self.auto_prompter.tap_sides, strict=True)
-            )
+            found = tuple(zip(self.auto_prompter.tap_widths, self.auto_prompter.tap_sides, strict=True))
             pairs.append(("widths and sides of the taps of auto_prompter", found, read))
             side = self.auto_prompter.image_side
             pairs.append(("auto_prompter.image_side", side, self.sam.image_side))
@@ -94,8 +91,7 @@ class Promise2dConfig:
             pairs.append(("pattern.num_mask_tokens", self.pattern.num_mask_tokens, num_masks))
         for name, value, expected in pairs:
             if value != expected:
-                msg = f"{name} is {value}, but sam asks for {expected}"
-                raise ConfigError(msg)
+                raise ConfigError(f"{name} is {value}, but sam asks for {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +173,7 @@ class Promise2d(nn.Module):
 
     def _predicted_prompts(self, features: SliceFeatures) -> Prompts2d:
         if self.auto_prompter is None:
-            msg = f"mode {self.config.mode!r} predicts no points; give them, or use mode 'promise'"
-            raise ConfigError(msg)
+            raise ConfigError(f"mode {self.config.mode!r} predicts no points; give them, or use mode 'promise'")
         prompts: Prompts2d = self.auto_prompter(features.taps)
         return prompts
 
@@ -221,8 +216,7 @@ def binary_mask(logits: Tensor, *, opening_side_pixel: int = 0) -> Tensor:
     if opening_side_pixel == 0:
         return mask
     if opening_side_pixel < 0 or opening_side_pixel % 2 == 0:
-        msg = f"opening_side_pixel is {opening_side_pixel}, but it must be odd and positive, or 0"
-        raise ConfigError(msg)
+        raise ConfigError(f"opening_side_pixel is {opening_side_pixel}, but it must be odd and positive, or 0")
     half = opening_side_pixel // 2
 
     def dilated(values: Tensor) -> Tensor:
@@ -299,15 +293,11 @@ def promise2d_preset(
         ConfigError: for an unknown name or foundation.
     """
     if name == "released":
-        network = promise2d_network(
-            foundation, mode, form=form, last_layer="default", num_points=num_points
-        )
+        network = promise2d_network(foundation, mode, form=form, last_layer="default", num_points=num_points)
         training = Promise2dTraining(num_sampled_points=num_points)
         return Promise2dRecipe(preset=name, network=network, training=training)
     if name == "clickvol":
-        network = promise2d_network(
-            foundation, mode, form=form, last_layer="zero", num_points=num_points
-        )
+        network = promise2d_network(foundation, mode, form=form, last_layer="zero", num_points=num_points)
         training = Promise2dTraining(
             num_sampled_points=num_points,
             # Not published; at 1e-5 a ResNet from scratch hardly moves in a short run.
@@ -318,8 +308,7 @@ def promise2d_preset(
             scored_at="image",
         )
         return Promise2dRecipe(preset=name, network=network, training=training)
-    msg = f"ProMISe-2D has no preset {name!r}; choose one of {', '.join(PRESETS)}"
-    raise ConfigError(msg)
+    raise ConfigError(f"ProMISe-2D has no preset {name!r}; choose one of {', '.join(PRESETS)}")
 
 
 def promise2d_network(

@@ -44,8 +44,7 @@ def promise3d_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
         ConfigError: for an unknown preset or size.
     """
     if preset not in PRESETS:
-        msg = f"ProMISe-3D has no preset {preset!r}; choose one of {', '.join(PRESETS)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"ProMISe-3D has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if preset == "paper":
         return _paper(size)
     if preset == "clickvol":

@@ -32,11 +32,11 @@ class BoundaryTerm:
 
     def __post_init__(self) -> None:
         if any(n < 1 or n % 2 == 0 for n in self.kernel_dhw):
-            msg = f"kernel_dhw is {self.kernel_dhw}, but a pooling window needs odd sides"
-            raise ConfigError(msg)
+            raise ConfigError(f"kernel_dhw is {self.kernel_dhw}, but a pooling window needs odd sides")
         if self.taken_of == "logits" and self.channels == "both":
-            msg = "a boundary term of logits compares the foreground channel with the label; set channels"
-            raise ConfigError(msg)
+            raise ConfigError(
+                "a boundary term of logits compares the foreground channel with the label; set channels"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

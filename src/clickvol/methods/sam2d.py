@@ -53,11 +53,13 @@ class Sam2dConfig:
         )
         for name, value, expected in pairs:
             if value != expected:
-                msg = f"{name} is {value}, but the image encoder of the configuration asks for {expected}"
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"{name} is {value}, but the image encoder of the configuration asks for {expected}"
+                )
         if min(self.pixel_std) <= 0:
-            msg = f"pixel_std is {self.pixel_std}, but values are divided by it; give positive numbers"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"pixel_std is {self.pixel_std}, but values are divided by it; give positive numbers"
+            )
 
     @property
     def image_side(self) -> int:
@@ -157,8 +159,7 @@ def square_fit(image_shape_hw: tuple[int, int], side_pixel: int) -> SquareFit:
     """
     longest = max(image_shape_hw)
     if min(image_shape_hw) < 1:
-        msg = f"the image has shape {image_shape_hw}, but it needs at least one pixel"
-        raise ConfigError(msg)
+        raise ConfigError(f"the image has shape {image_shape_hw}, but it needs at least one pixel")
     h, w = (max(1, int(n * side_pixel / longest + 0.5)) for n in image_shape_hw)
     return SquareFit(image_shape_hw, (h, w), side_pixel)
 
@@ -178,8 +179,7 @@ def prepare_image(image: Tensor, config: Sam2dConfig) -> tuple[Tensor, SquareFit
         ConfigError: when shape, type or values are not as described.
     """
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        msg = f"the image has shape {tuple(image.shape)}, but (H, W) or (H, W, 3) is expected"
-        raise ConfigError(msg)
+        raise ConfigError(f"the image has shape {tuple(image.shape)}, but (H, W) or (H, W, 3) is expected")
     top = 255.0 if config.input_range == "0..255" else 1.0
     fit = square_fit((image.shape[0], image.shape[1]), config.image_side)
     values = _in_unit_range(image) * top
@@ -220,8 +220,7 @@ def sam2d_preset(name: str) -> Sam2dConfig:
         "tiny": _tiny_preset,
     }
     if name not in presets:
-        msg = f"there is no preset {name!r}; choose one of {', '.join(presets)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
     return presets[name]()
 
 
@@ -232,9 +231,7 @@ def _grid_side(config: SamVit2dConfig | TinyVitConfig) -> int:
     return -(-config.image_side // config.stage_strides[-1])
 
 
-def _sam_preset(
-    width: int, depth: int, num_heads: int, global_blocks: tuple[int, ...]
-) -> Sam2dConfig:
+def _sam_preset(width: int, depth: int, num_heads: int, global_blocks: tuple[int, ...]) -> Sam2dConfig:
     encoder = SamVit2dConfig(
         width=width,
         depth=depth,
@@ -282,19 +279,15 @@ def _in_unit_range(image: Tensor) -> Tensor:
     if image.dtype == torch.uint8:
         return image.to(torch.float32) / 255
     if not image.is_floating_point():
-        msg = f"the image is stored as {image.dtype}, but uint8 or floating point is expected"
-        raise ConfigError(msg)
+        raise ConfigError(f"the image is stored as {image.dtype}, but uint8 or floating point is expected")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):
-        msg = (
+        raise ConfigError(
             f"the image has values from {low:g} to {high:g}, but 0..1 is expected; window it first"
         )
-        raise ConfigError(msg)
     return image.to(torch.float32)
 
 
 def _resized(images: Tensor, shape_hw: tuple[int, int]) -> Tensor:
     """(B, C, h, w) -> (B, C, H, W), bilinear; averages where it shrinks."""
-    return F.interpolate(
-        images, size=shape_hw, mode="bilinear", align_corners=False, antialias=True
-    )
+    return F.interpolate(images, size=shape_hw, mode="bilinear", align_corners=False, antialias=True)

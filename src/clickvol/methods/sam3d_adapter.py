@@ -28,8 +28,7 @@ def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recip
         ConfigError: for an unknown preset or size.
     """
     if preset not in PRESETS:
-        msg = f"3DSAM-adapter has no preset {preset!r}; choose one of {', '.join(PRESETS)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"3DSAM-adapter has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     prompted = sam3d_adapter_network(size, preset)
     # Released training: Dice and cross-entropy, 10 clicks inside and 20 anywhere.
     recipe = Recipe(
@@ -59,9 +58,7 @@ def sam3d_adapter_network(size: str, preset: str) -> LiftedSegmenterConfig:
         patch_shape_dhw=parts.patch_shape_dhw,
         encoder=replace(sam_encoder(parts, preset), second_adapter="none"),
         prompt=parts.prompt,
-        decoder=replace(
-            parts.decoder, level_enlargement="trilinear", image_fusion="none", image_width=0
-        ),
+        decoder=replace(parts.decoder, level_enlargement="trilinear", image_fusion="none", image_width=0),
     )
 
 

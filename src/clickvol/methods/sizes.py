@@ -62,8 +62,7 @@ def network_size(name: str) -> NetworkSize:
         "tiny": _tiny_size,
     }
     if name not in sizes:
-        msg = f"there is no size {name!r}; choose one of {', '.join(sizes)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"there is no size {name!r}; choose one of {', '.join(sizes)}")
     return sizes[name]()
 
 
@@ -74,11 +73,10 @@ def sam_encoder(parts: NetworkSize, preset: str) -> LiftedVitConfig:
         ConfigError: when the encoder is no lifted SAM.
     """
     if not isinstance(parts.encoder, LiftedVitConfig):
-        msg = (
+        raise ConfigError(
             f"the preset {preset!r} is about SAM's transformer blocks, which this size does not have; use "
             "the preset clickvol, or another size"
         )
-        raise ConfigError(msg)
     return parts.encoder
 
 
@@ -86,9 +84,7 @@ def _sam_size(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -> 
     """Return one of SAM's sizes; SAM's global blocks are the taps."""
     return NetworkSize(
         patch_shape_dhw=(128, 128, 128),
-        encoder=LiftedVitConfig(
-            width=width, depth=depth, num_heads=num_heads, taps=taps, global_blocks=taps
-        ),
+        encoder=LiftedVitConfig(width=width, depth=depth, num_heads=num_heads, taps=taps, global_blocks=taps),
         prompt=FeatureSamplingConfig(),
         decoder=MultiLevelDecoderConfig(),
         joined_scales=(),
@@ -132,8 +128,6 @@ def _tiny_size() -> NetworkSize:
             feature_width=16,
         ),
         prompt=replace(small.prompt, width=16, num_heads=2, mlp_width=32),
-        decoder=replace(
-            small.decoder, feature_width=16, num_levels=2, width=8, image_width=8, token_stride=4
-        ),
+        decoder=replace(small.decoder, feature_width=16, num_levels=2, width=8, image_width=8, token_stride=4),
         joined_scales=(16,),
     )

@@ -2,8 +2,8 @@
 
 arXiv 2505.17096. After the blocks whose output becomes a feature map, a linear layer brings the tokens into
 the space of a text encoder; what comes out is blended back into the stream and, in training, compared with
-texts of a healthy and of a diseased organ (`training/alignment_loss.py`). Clicks, prompt encoder and decoder
-are 3DSAM-adapter's.
+texts of a healthy and of a diseased organ (`training/tasks/alignment_loss.py`). Clicks, prompt encoder and
+decoder are 3DSAM-adapter's.
 """
 
 from dataclasses import replace
@@ -39,8 +39,7 @@ def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
         ConfigError: for an unknown preset or size, or a size without SAM's blocks.
     """
     if preset not in PRESETS:
-        msg = f"TAGS has no preset {preset!r}; choose one of {', '.join(PRESETS)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"TAGS has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if preset == "clickvol":
         return _clickvol(size)
     has_text = preset in ("released", "no-organ-mask")
@@ -77,8 +76,7 @@ def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
     """
     network = recipe.network
     if not isinstance(network, LiftedSegmenterConfig):
-        msg = f"{recipe.method} aligns nothing with texts; only TAGS does"
-        raise ConfigError(msg)
+        raise ConfigError(f"{recipe.method} aligns nothing with texts; only TAGS does")
     encoder = _lifted_vit(network)
     if encoder.alignment is None:
         return recipe
@@ -100,8 +98,7 @@ def _clickvol(size: str) -> Recipe:
         depth_position_start=0.0,
     )
     if network.prompt is None:
-        msg = "TAGS is prompted by clicks; this network takes none"
-        raise ConfigError(msg)
+        raise ConfigError("TAGS is prompted by clicks; this network takes none")
     prompt = replace(network.prompt, signed=True, positions="fourier")
     return Recipe(
         method=METHOD_ID,
@@ -115,6 +112,5 @@ def _clickvol(size: str) -> Recipe:
 
 def _lifted_vit(network: LiftedSegmenterConfig) -> LiftedVitConfig:
     if not isinstance(network.encoder, LiftedVitConfig):
-        msg = "TAGS aligns the tokens of SAM's blocks, which this encoder does not have"
-        raise ConfigError(msg)
+        raise ConfigError("TAGS aligns the tokens of SAM's blocks, which this encoder does not have")
     return network.encoder

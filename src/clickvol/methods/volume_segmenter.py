@@ -47,9 +47,7 @@ class VolumeSegmenter(nn.Module, Generic[EncodedT], metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def decode(
-        self, encoded: EncodedT, prompts: PointPrompts, prior: Tensor | None = None
-    ) -> Tensor:
+    def decode(self, encoded: EncodedT, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
         """Answer the prompts.
 
         Args:

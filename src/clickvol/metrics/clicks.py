@@ -7,9 +7,7 @@ DICE_TO_REACH = 0.8
 """The Dice that "clicks to reach" asks for unless told otherwise (chosen: a usable first contour)."""
 
 
-def clicks_to_reach(
-    dice_by_clicks: Mapping[int, float], threshold: float = DICE_TO_REACH
-) -> int | None:
+def clicks_to_reach(dice_by_clicks: Mapping[int, float], threshold: float = DICE_TO_REACH) -> int | None:
     """Return the first number of clicks with at least this Dice.
 
     Only numbers of clicks that were scored can be the answer, and a later click may lose it again.
@@ -37,8 +35,7 @@ def click_curve_area(value_by_clicks: Mapping[int, float]) -> float:
         ValueError: when there is no score at all.
     """
     if not value_by_clicks:
-        msg = "the click curve has no points; score at least one number of clicks"
-        raise ValueError(msg)
+        raise ValueError("the click curve has no points; score at least one number of clicks")
     clicks = sorted(value_by_clicks)
     if len(clicks) == 1:
         return float(value_by_clicks[clicks[0]])

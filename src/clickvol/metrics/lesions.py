@@ -28,11 +28,9 @@ def lesion_recall(
         ValueError: when the shapes differ or are not of three axes.
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
-        msg = (
-            f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal and "
-            "of three axes"
+        raise ValueError(
+            f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal and of three axes"
         )
-        raise ValueError(msg)
     box = bounding_box(truth)
     if box is None:
         return None

@@ -41,9 +41,7 @@ def iou(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     return common / (total - common) if total else 1.0
 
 
-def volume_ml(
-    mask: NDArray[np.generic], spacing_dhw_mm: Sequence[float] | NDArray[np.float64]
-) -> float:
+def volume_ml(mask: NDArray[np.generic], spacing_dhw_mm: Sequence[float] | NDArray[np.float64]) -> float:
     """Return the volume of a mask in millilitres, for a grid whose axes are at right angles.
 
     Args:
@@ -68,13 +66,10 @@ def volume_error_ml(
     return volume_ml(prediction, spacing_dhw_mm) - volume_ml(truth, spacing_dhw_mm)
 
 
-def _common_and_total(
-    prediction: NDArray[np.generic], truth: NDArray[np.generic]
-) -> tuple[int, int]:
+def _common_and_total(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> tuple[int, int]:
     """Return |A and B| and |A| + |B| in voxels."""
     if prediction.shape != truth.shape:
-        msg = f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal"
-        raise ValueError(msg)
+        raise ValueError(f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal")
     predicted, true = prediction != 0, truth != 0
     total = np.count_nonzero(predicted) + np.count_nonzero(true)
     return int(np.count_nonzero(predicted & true)), int(total)

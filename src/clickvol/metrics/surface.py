@@ -100,15 +100,12 @@ def surface_distances(
             numbers above 0.
     """
     if prediction.shape != truth.shape or prediction.ndim != 3:
-        msg = (
-            f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal and "
-            "of three axes"
+        raise ValueError(
+            f"the masks have shapes {prediction.shape} and {truth.shape}, which must be equal and of three axes"
         )
-        raise ValueError(msg)
     spacing = np.asarray(spacing_dhw_mm, dtype=np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-        msg = f"the spacing must be three numbers of mm above 0, not {spacing_dhw_mm}"
-        raise ValueError(msg)
+        raise ValueError(f"the spacing must be three numbers of mm above 0, not {spacing_dhw_mm}")
     predicted_corners, predicted_areas = _surface(prediction, spacing)
     true_corners, true_areas = _surface(truth, spacing)
     both = predicted_areas.size > 0 and true_areas.size > 0

@@ -128,9 +128,7 @@ def _triangulations(loop: list[_Corner]) -> Iterator[list[_Triangle]]:
         yield []
         return
     for k in range(1, len(loop) - 1):
-        for before, after in product(
-            list(_triangulations(loop[: k + 1])), list(_triangulations(loop[k:]))
-        ):
+        for before, after in product(list(_triangulations(loop[: k + 1])), list(_triangulations(loop[k:]))):
             yield [*before, *after, (loop[0], loop[k], loop[-1])]
 
 

@@ -79,9 +79,7 @@ def extract(
     Returns:
         (D', H', W') float32 of the patch grid's shape.
     """
-    array, to_volume = _run_with_patch(
-        array, np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
-    )
+    array, to_volume = _run_with_patch(array, np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm)
     places = _places(to_volume, patch_grid.shape_dhw, displacement_voxel)
     # Patch voxels per step of a volume axis, for averaging and for the reach past the border.
     step = np.linalg.norm(to_volume[:3, :3], axis=1)
@@ -107,9 +105,7 @@ def extract(
     ]
     under = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     coarse = _block_mean(under, block)
-    at = np.stack(
-        [(s - a - (b - 1) / 2) / b for s, a, b in zip(seen, start, block.tolist(), strict=True)]
-    )
+    at = np.stack([(s - a - (b - 1) / 2) / b for s, a, b in zip(seen, start, block.tolist(), strict=True)])
     patch[inside] = ndimage.map_coordinates(coarse, at, order=1, mode="nearest", prefilter=False)
     return patch
 

@@ -40,17 +40,14 @@ def organ_of_label(label: NDArray[np.generic], tumour: NDArray[np.uint8]) -> NDA
     """
     organ = organ_of_values(label) | tumour
     if np.array_equal(organ, tumour):
-        msg = (
+        raise ConfigError(
             "the label has no voxel beside the tumour, so an organ mask made from it would be the answer; "
             'give tumour_label, or take the organ masks from "file" or "none"'
         )
-        raise ConfigError(msg)
     return organ
 
 
-def stand_in_organ(
-    tumour: NDArray[np.uint8], spacing_dhw_mm: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def stand_in_organ(tumour: NDArray[np.uint8], spacing_dhw_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return what stands for an organ in a phantom, which has none: 20 mm around the tumour.
 
     Args:

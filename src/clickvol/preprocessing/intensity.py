@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.volumes.volume import Modality, Volume
+from clickvol.io.volume import Modality, Volume
 
 # CT: the soft-tissue window, in Hounsfield units. Its middle goes to 0 and its ends to -1.6 and 1.6.
 # Not stated in any of the papers for a model of several organs; chosen because it is the usual

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Modality
 from clickvol.preprocessing.intensity import CT_WINDOW_HU
-from clickvol.volumes.volume import Modality
 
 Plane = Literal["axial", "coronal", "sagittal"]
 FileAxis = Literal["i", "j", "k"]
@@ -53,10 +53,9 @@ class SliceView:
             ConfigError: for an array of another shape.
         """
         if array.shape != self.shape_dhw:
-            msg = (
+            raise ConfigError(
                 f"the array has shape {array.shape}, but the slice lies in one of {self.shape_dhw}"
             )
-            raise ConfigError(msg)
         plane = np.moveaxis(array, (self.normal_axis, self.row_axis), (0, 1))[self.index]
         rows = slice(None, None, -1 if self.row_flipped else 1)
         columns = slice(None, None, -1 if self.column_flipped else 1)
@@ -124,12 +123,12 @@ def slice_view(grid: VolumeGrid, axis: SliceAxis, index: int) -> SliceView:
             column_flipped=False,
         )
     else:
-        msg = f"there is no slice axis {axis!r}; choose one of {', '.join((*_PLANES, *_FILE_AXES))}"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"there is no slice axis {axis!r}; choose one of {', '.join((*_PLANES, *_FILE_AXES))}"
+        )
     last = grid.shape_dhw[view.normal_axis] - 1
     if not 0 <= index <= last:
-        msg = f"the scan has no {axis} slice {index}; its {axis} slices are 0 to {last}"
-        raise ConfigError(msg)
+        raise ConfigError(f"the scan has no {axis} slice {index}; its {axis} slices are 0 to {last}")
     return view
 
 

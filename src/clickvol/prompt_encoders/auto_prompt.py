@@ -52,30 +52,27 @@ class AutoPrompterConfig:
 
     def __post_init__(self) -> None:
         if self.num_points < 1:
-            msg = f"num_points is {self.num_points}, but at least 1 is needed"
-            raise ConfigError(msg)
+            raise ConfigError(f"num_points is {self.num_points}, but at least 1 is needed")
         if not self.taps or {len(self.tap_widths), len(self.tap_sides)} != {len(self.taps)}:
-            msg = (
+            raise ConfigError(
                 f"taps {self.taps}, tap_widths {self.tap_widths} and tap_sides {self.tap_sides} must have "
                 "one value per tap, and one tap at least"
             )
-            raise ConfigError(msg)
         deepest = self.tap_sides[-1]
         if any(side < deepest for side in self.tap_sides):
-            msg = f"tap_sides is {self.tap_sides}, but the last must be the smallest: list shallow taps first"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"tap_sides is {self.tap_sides}, but the last must be the smallest: list shallow taps first"
+            )
         if len(self.stage_widths) != len(self.stage_depths) or not self.stage_widths:
-            msg = (
+            raise ConfigError(
                 f"stage_widths {self.stage_widths} and stage_depths {self.stage_depths} must have one value "
                 "per stage, and one stage at least"
             )
-            raise ConfigError(msg)
         if self.query_width % self.num_heads or self.query_width % 4:
-            msg = (
+            raise ConfigError(
                 f"query_width is {self.query_width}, but must be a multiple of 4 and of num_heads "
                 f"{self.num_heads}"
             )
-            raise ConfigError(msg)
 
     @property
     def num_doublings(self) -> tuple[int, ...]:

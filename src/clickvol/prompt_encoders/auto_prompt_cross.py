@@ -63,9 +63,7 @@ class PointQueries(nn.Module):
         """
         queries = self.query.expand(maps[0].shape[0], -1, -1)
         levels = [prepare(m) for prepare, m in zip(self.prepare, maps, strict=True)]
-        for layer, level, embed in zip(
-            self.layers, reversed(levels), self.level_embed.flip(0), strict=True
-        ):
+        for layer, level, embed in zip(self.layers, reversed(levels), self.level_embed.flip(0), strict=True):
             places = sine_positions((level.shape[2], level.shape[3]), level.shape[1], like=level)
             cells = level.flatten(2).transpose(1, 2) + embed
             queries = layer(queries, self.query_position, cells, places)
@@ -97,9 +95,7 @@ class _QueryLayer(nn.Module):
         self.mlp = Mlp(width, 4 * width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(
-        self, queries: Tensor, query_position: Tensor, cells: Tensor, places: Tensor
-    ) -> Tensor:
+    def forward(self, queries: Tensor, query_position: Tensor, cells: Tensor, places: Tensor) -> Tensor:
         """Update the queries.
 
         Args:

@@ -37,11 +37,11 @@ class SamPromptConfig:
 
     def __post_init__(self) -> None:
         if self.width % 2:
-            msg = f"width {self.width} is odd, but half of the embedding are sines and half cosines"
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"width {self.width} is odd, but half of the embedding are sines and half cosines"
+            )
         if self.mask_channels % 4:
-            msg = f"mask_channels {self.mask_channels} is not a multiple of 4"
-            raise ConfigError(msg)
+            raise ConfigError(f"mask_channels {self.mask_channels} is not a multiple of 4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,7 @@ class Prompts2d:
 
     def __post_init__(self) -> None:
         if (self.points_xy_pixel is None) != (self.labels is None):
-            msg = "points need labels and labels need points, but only one of the two is given"
-            raise ConfigError(msg)
+            raise ConfigError("points need labels and labels need points, but only one of the two is given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +91,7 @@ class SamPrompts(nn.Module):
         width, deep = config.width, config.mask_channels
         shallow = deep // 4
         self.pe_layer = PlanarFourierPositions(width)
-        self.point_embeddings = nn.ModuleList(
-            [nn.Embedding(1, width) for _ in range(_NUM_POINT_KINDS)]
-        )
+        self.point_embeddings = nn.ModuleList([nn.Embedding(1, width) for _ in range(_NUM_POINT_KINDS)])
         self.not_a_point_embed = nn.Embedding(1, width)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, shallow, kernel_size=2, stride=2),

@@ -53,8 +53,7 @@ class Click:
         """
         if not self.position.is_finite():
             numbers = ", ".join(f"{v:g}" for v in self.position.as_array())
-            msg = f"click ({numbers}) is not finite; give three finite numbers"
-            raise ClickError(msg)
+            raise ClickError(f"click ({numbers}) is not finite; give three finite numbers")
         if isinstance(self.position, VoxelPoint):
             if not grid.contains(self.position):
                 raise ClickError(_outside_voxels(self.position, grid))

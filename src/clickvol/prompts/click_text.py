@@ -23,16 +23,14 @@ def parse_click(text: str, *, space: Space) -> Click:
     except ValueError:
         coordinates = []
     if len(coordinates) != 3:
-        msg = (
+        raise ClickError(
             f"cannot read the click {text!r}; give three numbers with commas and no spaces, such "
             "as 120,88,41 (or 120,88,41:- for a background click)"
         )
-        raise ClickError(msg)
     first, second, third = coordinates
     click = Click.at((first, second, third), space=space, foreground=_SIGNS.get(sign, True))
     if not click.position.is_finite():
-        msg = f"the click {text!r} is not finite; give three finite numbers"
-        raise ClickError(msg)
+        raise ClickError(f"the click {text!r} is not finite; give three finite numbers")
     return click
 
 
@@ -44,9 +42,7 @@ def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
     """
     clicks = tuple(parse_click(text, space=space) for text in texts)
     if clicks and not any(click.foreground for click in clicks):
-        msg = (
-            "all clicks are background clicks (:-), which do not say where the object is; add one "
-            "inside it"
+        raise ClickError(
+            "all clicks are background clicks (:-), which do not say where the object is; add one inside it"
         )
-        raise ClickError(msg)
     return clicks

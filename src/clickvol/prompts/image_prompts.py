@@ -46,26 +46,21 @@ def check_prompts(prompts: ImagePrompts, shape_hw: tuple[int, int]) -> None:
     last_row, last_column = shape_hw[0] - 1, shape_hw[1] - 1
     valid = f"columns are 0 to {last_column} and rows 0 to {last_row}"
     if not prompts.clicks and prompts.box_xyxy_pixel is None:
-        msg = "nothing is pointed at; give at least one click or a box"
-        raise ClickError(msg)
+        raise ClickError("nothing is pointed at; give at least one click or a box")
     for click in prompts.clicks:
         if not (0 <= click.column <= last_column and 0 <= click.row <= last_row):
-            msg = f"the click {click.column:g},{click.row:g} is not in the image; its {valid}"
-            raise ClickError(msg)
+            raise ClickError(f"the click {click.column:g},{click.row:g} is not in the image; its {valid}")
     if prompts.box_xyxy_pixel is None:
         return
     x0, y0, x1, y1 = prompts.box_xyxy_pixel
     if not (0 <= x0 <= x1 <= last_column and 0 <= y0 <= y1 <= last_row):
-        msg = (
+        raise ClickError(
             f"the box {x0:g},{y0:g},{x1:g},{y1:g} is not one in the image; give first column, first row, "
             f"last column, last row; its {valid}"
         )
-        raise ClickError(msg)
 
 
-def prompts_of_truth(
-    truth: NDArray[np.bool_], num_points: int, rng: np.random.Generator
-) -> ImagePrompts:
+def prompts_of_truth(truth: NDArray[np.bool_], num_points: int, rng: np.random.Generator) -> ImagePrompts:
     """Draw points from a known mask (H, W), as `prompts.simulate2d.sample_points` says; for evaluation only.
 
     Raises:

@@ -38,11 +38,9 @@ def sample_points(
         ClickError: for a mask without pixels or not two-dimensional, or fewer than one point.
     """
     if mask.ndim != 2 or mask.size == 0:
-        msg = f"the mask has shape {mask.shape}, but points are drawn from one (H, W) with pixels"
-        raise ClickError(msg)
+        raise ClickError(f"the mask has shape {mask.shape}, but points are drawn from one (H, W) with pixels")
     if num_points < 1:
-        msg = f"{num_points} points were asked for; ask for at least 1"
-        raise ClickError(msg)
+        raise ClickError(f"{num_points} points were asked for; ask for at least 1")
     inside, beside = np.flatnonzero(mask), np.flatnonzero(~mask)
     num_inside = num_positive_points(num_points)
     if len(inside) == 0:
@@ -61,9 +59,7 @@ def sample_points(
     return np.stack([column, row], axis=1).astype(np.float64), labels.astype(np.int64)
 
 
-def _draw(
-    candidates: NDArray[np.int64], number: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _draw(candidates: NDArray[np.int64], number: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return so many of the candidates, with replacement; none of none."""
     if number == 0:
         return candidates[:0]

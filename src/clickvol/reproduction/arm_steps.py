@@ -110,11 +110,10 @@ def train_arm(job: Reproduction, arm: TrainArm, task: Task, say: Say) -> None:
     order = training_order(job, arm, task)
     reached = _reached(order.config.run.folder)
     if reached is not None and reached[0] != run_fingerprint(order.config):
-        msg = (
+        raise ConfigError(
             f"{order.config.run.folder} holds a training with another configuration or data; move it away, or "
             "give another output folder"
         )
-        raise ConfigError(msg)
 
     def on_figures(figures: dict[str, float]) -> None:
         say(
@@ -123,9 +122,7 @@ def train_arm(job: Reproduction, arm: TrainArm, task: Task, say: Say) -> None:
         )
 
     with _threads_kept():
-        train_from_config(
-            order.path, list(order.overrides), max_steps=order.stop_at, report=on_figures
-        )
+        train_from_config(order.path, list(order.overrides), max_steps=order.stop_at, report=on_figures)
 
 
 def nnunet_settings(job: Reproduction, arm: NnunetArm) -> NnunetSettings:
@@ -169,10 +166,9 @@ def run_nnunet_arm(job: Reproduction, arm: NnunetArm, task: Task, say: Say) -> N
         ClickvolError: as `run_nnunet`.
     """
     if job.venv is None:
-        msg = (
+        raise ConfigError(
             f"{arm.name} needs nnU-Net's environment; give --venv (clickvol nnunet setup makes it)"
         )
-        raise ConfigError(msg)
     environment = check_environment(job.venv)
     device = None if job.device == "auto" else job.device.partition(":")[0]
     run = NnunetRun(
@@ -244,9 +240,7 @@ def _last_step(order: TrainingOrder) -> int:
     """Return the step that a training ends with."""
     config = order.config
     optimiser = config.optimiser
-    num_cases = config.data.phantoms + sum(
-        _num_cases(config, folder) for folder in config.data.folders
-    )
+    num_cases = config.data.phantoms + sum(_num_cases(config, folder) for folder in config.data.folders)
     per_step = optimiser.batch_size * optimiser.accumulate * _num_processes(config.run.folder)
     num_steps = Schedule.of(optimiser, num_cases, per_step).num_steps
     return num_steps if order.stop_at is None else min(num_steps, order.stop_at)
@@ -256,12 +250,8 @@ def _num_cases(config: TrainConfig, folder: FolderSection) -> int:
     """Return how many scans of a prepared set are trained on."""
     excluded = config.data.validation_patients
     return sum(
-        not CaseRecord(case.id, case.modality, case.image.path, case.label.path).belongs_to(
-            excluded
-        )
-        for case in read_prepared_set(config.data.root / folder.path).part(
-            "train", config.data.fold
-        )
+        not CaseRecord(case.id, case.modality, case.image.path, case.label.path).belongs_to(excluded)
+        for case in read_prepared_set(config.data.root / folder.path).part("train", config.data.fold)
     )
 
 

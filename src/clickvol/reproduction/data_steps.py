@@ -11,9 +11,9 @@ from clickvol.datasets.published import read_published
 from clickvol.datasets.sources import list_source
 from clickvol.datasets.splits import Split, read_splits, splits_json
 from clickvol.errors import ConfigError
+from clickvol.files.atomic import atomic_path
 from clickvol.reproduction.study import DataSet
 from clickvol.reproduction.workspace import Reproduction
-from clickvol.volumes.atomic import atomic_path
 
 
 def missing_source(job: Reproduction, data: DataSet) -> str | None:

@@ -8,11 +8,11 @@ from clickvol.datasets.prepared import read_prepared_set
 from clickvol.evaluation.entries import make_contestants
 from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.records import ClickScore
-from clickvol.evaluation.report import write_report
-from clickvol.evaluation.reporting import command_of
 from clickvol.evaluation.result_log import SETTINGS_NAME, read_scores
 from clickvol.evaluation.runner import NOT_EVALUATED_NAME, run_evaluation
-from clickvol.evaluation.summary import Summary
+from clickvol.report.report import write_report
+from clickvol.report.reporting import command_of
+from clickvol.report.summary import Summary
 from clickvol.reproduction.arm_steps import Say, contestant_word
 from clickvol.reproduction.data_steps import is_prepared
 from clickvol.reproduction.study import Arm, Task, TrainArm

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.errors import ConfigError
+from clickvol.files.folder_lock import only_process_in
 from clickvol.reproduction.arm_steps import (
     Say,
     is_finished,
@@ -106,9 +106,7 @@ def reproduce(
                 step.work(say)
         say("comparing all arms")
         summaries = {
-            task.name: summary
-            for task in job.study.tasks
-            if (summary := compare(job, task)) is not None
+            task.name: summary for task in job.study.tasks if (summary := compare(job, task)) is not None
         }
         return write_table(job, summaries, left_out(job))
 
@@ -175,6 +173,4 @@ def _scoring(job: Reproduction, arm: Arm, task: Task) -> Step:
 
 
 def _is_left_out(job: Reproduction, arm: Arm, task: Task) -> bool:
-    return (
-        isinstance(arm, NnunetArm) and job.venv is None and not nnunet_is_finished(job, arm, task)
-    )
+    return isinstance(arm, NnunetArm) and job.venv is None and not nnunet_is_finished(job, arm, task)

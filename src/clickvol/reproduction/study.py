@@ -199,22 +199,20 @@ class Study(_Section):
         for names in (arms, data, [task.name for task in self.tasks]):
             double = next((name for name in names if names.count(name) > 1), None)
             if double is not None:
-                msg = f"{double} is there twice; names are given once"
-                raise ValueError(msg)
+                raise ValueError(f"{double} is there twice; names are given once")
         if self.reference is not None and self.reference not in arms:
-            msg = f"the reference {self.reference!r} is no arm; choose one of {', '.join(arms)}"
-            raise ValueError(msg)
+            raise ValueError(f"the reference {self.reference!r} is no arm; choose one of {', '.join(arms)}")
         for arm in self.arms:
             if isinstance(arm, NnunetArm) and any(len(task.data) > 1 for task in self.tasks):
-                msg = f"{arm.name}: nnU-Net is trained on one data set; give every data set its own task"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"{arm.name}: nnU-Net is trained on one data set; give every data set its own task"
+                )
             for score in arm.published:
                 if score.data not in data:
-                    msg = (
+                    raise ValueError(
                         f"{arm.name} has a published score on {score.data!r}, which is no data set of the "
                         f"study; choose one of {', '.join(data)}"
                     )
-                    raise ValueError(msg)
         return self
 
 
@@ -250,20 +248,17 @@ def read_study(name_or_path: str) -> StudyFile:
     if name_or_path in study_names():
         path = _STUDIES / f"{name_or_path}.toml"
     elif not path.is_file():
-        msg = (
+        raise ConfigError(
             f"there is no study {name_or_path!r}; give one of {', '.join(study_names())}, or a file"
         )
-        raise ConfigError(msg)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        msg = f"{path} is not valid TOML: {error}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
-        msg = f"{path}: {_explained(error)}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path}: {_explained(error)}") from error
     study.protocol.protocol()  # its mistakes show now, not after days of training
     return StudyFile(study, path)
 

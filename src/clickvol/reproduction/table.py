@@ -9,12 +9,12 @@ from pathlib import Path
 from clickvol.evaluation.contestants import CLICK_SUFFIX
 from clickvol.evaluation.measures import MISSING, nsd_name
 from clickvol.evaluation.protocol import NO_CLICK
-from clickvol.evaluation.report_tables import Table
-from clickvol.evaluation.summary import ScoreRow, Statistic, Summary
+from clickvol.files.atomic import atomic_path
+from clickvol.report.summary import ScoreRow, Statistic, Summary
+from clickvol.report.tables import Table
 from clickvol.reproduction.data_steps import is_prepared, split_note
 from clickvol.reproduction.study import Arm, ContestantArm, DataSet, PublishedScore
 from clickvol.reproduction.workspace import Reproduction
-from clickvol.volumes.atomic import atomic_path
 
 TABLE_NAME = "table.md"
 CSV_NAME = "table.csv"
@@ -57,9 +57,7 @@ def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> list[Tabl
     ]
 
 
-def write_table(
-    job: Reproduction, summaries: Mapping[str, Summary], left_out: Sequence[str]
-) -> Path:
+def write_table(job: Reproduction, summaries: Mapping[str, Summary], left_out: Sequence[str]) -> Path:
     """Write table.md and table.csv; the same scores give the same bytes.
 
     Args:
@@ -82,9 +80,7 @@ def write_table(
     return job.results / TABLE_NAME
 
 
-def _rows(
-    job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None
-) -> Iterable[TableRow]:
+def _rows(job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None) -> Iterable[TableRow]:
     placements = {job.study.protocol.protocol().first_click, NO_CLICK}
     waiting = {score.clicks: score for score in arm.published if score.data == data.name}
     title = arm.title
@@ -100,10 +96,7 @@ def _rows(
         theirs = waiting.pop(ours.num_clicks, None) if not suffix else None
         name = title + suffix
         found.append(TableRow(arm.name + suffix, name, data.name, ours.num_clicks, ours, theirs))
-    found += [
-        TableRow(arm.name, title, data.name, clicks, None, score)
-        for clicks, score in waiting.items()
-    ]
+    found += [TableRow(arm.name, title, data.name, clicks, None, score) for clicks, score in waiting.items()]
     return found or [TableRow(arm.name, title, data.name, None, None, None)]
 
 

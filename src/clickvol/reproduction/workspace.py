@@ -44,8 +44,7 @@ class Reproduction:
         ):
             for name in given:
                 if name not in known:
-                    msg = f"the study has no {what} {name!r}; choose one of {', '.join(known)}"
-                    raise ConfigError(msg)
+                    raise ConfigError(f"the study has no {what} {name!r}; choose one of {', '.join(known)}")
 
     @property
     def study(self) -> Study:

@@ -19,8 +19,7 @@ from clickvol.server.wire import ErrorOut
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut}
-    for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507)
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507)
 }
 """For the OpenAPI document: what any route may answer."""
 
@@ -71,8 +70,7 @@ def parse_json(model: type[ModelT], body: bytes | str) -> ModelT:
     try:
         known = json.loads(body)
     except (ValueError, RecursionError) as error:
-        msg = "the request is no JSON; see /openapi.json for what is expected"
-        raise RefusedError(422, msg) from error
+        raise RefusedError(422, "the request is no JSON; see /openapi.json for what is expected") from error
     return parse_values(model, known)
 
 

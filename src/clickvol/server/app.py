@@ -18,6 +18,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 
+from clickvol.io.formats import write_mask, write_volume
 from clickvol.prompts.click import Click
 from clickvol.server import monai_label
 from clickvol.server.answers import REFUSALS, answer_errors, parse_json, parse_values
@@ -52,7 +53,6 @@ from clickvol.server.wire import (
     StatusOut,
 )
 from clickvol.version import __version__
-from clickvol.volumes.formats import write_mask, write_volume
 from clickvol.weights.load import LoadedModel
 
 _GZIP = "application/gzip"
@@ -156,9 +156,7 @@ async def page() -> FileResponse:
 @_about.get("/api/health")
 async def health(service: Service) -> HealthOut:
     """Say that the server works, and how much it has to do."""
-    return HealthOut(
-        version=__version__, sessions=service.registry.num_sessions, queue=service.num_waiting
-    )
+    return HealthOut(version=__version__, sessions=service.registry.num_sessions, queue=service.num_waiting)
 
 
 @_about.get("/api/model")
@@ -289,9 +287,7 @@ async def reset(served: Served, service: Service) -> ChangedOut:
 @_clicking.post("/objects")
 async def add_object(given: NewObjectIn, served: Served, service: Service) -> AddedOut:
     """Begin another object."""
-    object_id, state = await service.change(
-        served, lambda live, _: live.session.add_object(given.name)
-    )
+    object_id, state = await service.change(served, lambda live, _: live.session.add_object(given.name))
     return AddedOut(object_id=object_id, state=state)
 
 
@@ -326,9 +322,7 @@ async def mask(
     tag = f'"{(await service.state(served)).revision}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
-    found, revision = await service.act(
-        served, lambda live, _: (live.session.mask(object_id), served.revision)
-    )
+    found, revision = await service.act(served, lambda live, _: (live.session.mask(object_id), served.revision))
     content = await service.written(served, "mask.nii.gz", lambda p: write_mask(found, p))
     headers = {"ETag": f'"{revision}"', "Cache-Control": "private, no-cache"}
     return Response(content, media_type=_GZIP, headers=headers)

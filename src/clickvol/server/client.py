@@ -27,6 +27,9 @@ from pydantic import BaseModel, ValidationError
 
 from clickvol.errors import CancelledError, ClickError, ClickvolError, ConfigError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.io.formats import write_volume
+from clickvol.io.nifti import read_stored
+from clickvol.io.volume import Mask, Volume
 from clickvol.server.wire import (
     AddedOut,
     AnswerOut,
@@ -38,9 +41,6 @@ from clickvol.server.wire import (
     ResumableOut,
     StateOut,
 )
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.nifti import read_stored
-from clickvol.volumes.volume import Mask, Volume
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -86,11 +86,8 @@ class RemoteSession:
     ) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            msg = f"{address!r} is no address of a server; give one such as http://127.0.0.1:8000"
-            raise ConfigError(msg)
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
+            raise ConfigError(f"{address!r} is no address of a server; give one such as http://127.0.0.1:8000")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
         self._base = parts.path.rstrip("/")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -269,14 +266,12 @@ class RemoteSession:
 
     def _known(self) -> StateOut:
         if self._state is None:
-            msg = "the session has no scan; call set_volume first"
-            raise ConfigError(msg)
+            raise ConfigError("the session has no scan; call set_volume first")
         return self._state
 
     def _session(self) -> OpenedOut:
         if self._opened is None:
-            msg = "the session has no scan; call set_volume first"
-            raise ConfigError(msg)
+            raise ConfigError("the session has no scan; call set_volume first")
         return self._opened
 
     def _take(self, opened: OpenedOut) -> None:
@@ -351,11 +346,11 @@ class RemoteSession:
             reply = _Reply(answer.status, answer.read())
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            msg = (
+            raise RemoteError(
+                0,
                 f"the server at {self._connection.host} does not answer ({type(error).__name__}); see "
-                "whether it runs, and try again"
-            )
-            raise RemoteError(0, msg) from error
+                "whether it runs, and try again",
+            ) from error
         if not 200 <= reply.status < 300:
             raise _error_of(reply)
         return reply
@@ -365,8 +360,10 @@ def _parsed(model: type[ModelT], reply: _Reply) -> ModelT:
     try:
         return model.model_validate_json(reply.content)
     except ValidationError as error:
-        msg = "the server answered something else than was asked; is it clickvol, of this version?"
-        raise RemoteError(reply.status, msg) from error
+        raise RemoteError(
+            reply.status,
+            "the server answered something else than was asked; is it clickvol, of this version?",
+        ) from error
 
 
 def _error_of(reply: _Reply) -> ClickvolError:

@@ -1,9 +1,9 @@
 """Sessions and scans as they travel. Torch-free."""
 
+from clickvol.io.volume import Volume
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.server.sessions import Live
 from clickvol.server.wire import ClickOut, ExtentOut, ObjectOut, ScanOut, StateOut
-from clickvol.volumes.volume import Volume
 
 
 def state_out(live: Live, revision: int) -> StateOut:

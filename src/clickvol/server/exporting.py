@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from clickvol.io.export import export_masks
+from clickvol.io.formats import write_mask
+from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.volume import Volume
 from clickvol.server.refusal import RefusedError
 from clickvol.server.service import SessionService
 from clickvol.server.sessions import Live, ServedSession
 from clickvol.server.wire import ExportFormat
-from clickvol.volumes.export import export_masks
-from clickvol.volumes.formats import write_mask
-from clickvol.volumes.labelled_mask import LabelledMask
-from clickvol.volumes.volume import Volume
 from clickvol.weights.card import ModelCard
 
 # Without the scan's name, which could be a patient's.
@@ -43,16 +43,15 @@ async def export_file(
         label_map = await service.act(served, lambda live, _: live.session.mask())
         return await service.written(served, name, lambda place: write_mask(label_map, place)), name
     if not served.is_dicom:
-        msg = "this scan is not DICOM, so there are no images to refer to; save as NIfTI or NRRD"
-        raise RefusedError(409, msg)
+        raise RefusedError(
+            409, "this scan is not DICOM, so there are no images to refer to; save as NIfTI or NRRD"
+        )
     card = service.model.card
     masks, volume = await service.act(served, lambda live, _: _labelled(live, card))
     series = None if served.record is None else served.record.series
 
     def write(place: Path) -> None:
-        export_masks(
-            masks, volume, place, file_format=file_format, deidentify=deidentify, series=series
-        )
+        export_masks(masks, volume, place, file_format=file_format, deidentify=deidentify, series=series)
 
     return await service.written(served, name, write), name
 

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from clickvol.io.dicom.series import list_series
+from clickvol.io.dicom.slices import START_BYTES, looks_like_dicom
 from clickvol.server.paths import SCAN_SUFFIXES, find_under_root
 from clickvol.server.refusal import RefusedError
-from clickvol.volumes.dicom import list_series
-from clickvol.volumes.dicom_slices import START_BYTES, looks_like_dicom
 
 # A folder of a whole hospital is no data set; a client shows these in a list.
 _MAX_IMAGES = 5_000
@@ -52,8 +52,9 @@ def find_image(root: Path | None, image_id: str) -> Path:
     """
     found = list_images(root).get(image_id)
     if found is None:
-        msg = "there is no such image here; upload it, or see /datastore/ for those there are"
-        raise RefusedError(404, msg)
+        raise RefusedError(
+            404, "there is no such image here; upload it, or see /datastore/ for those there are"
+        )
     return find_under_root(root, str(found))
 
 

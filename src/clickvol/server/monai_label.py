@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.formats import write_volume
+from clickvol.io.volume import Mask
 from clickvol.prompts.click import Click
 from clickvol.server.answers import REFUSALS, parse_json
 from clickvol.server.image_store import find_image, list_images
@@ -29,8 +31,6 @@ from clickvol.server.uploads import read_form, store, text_field, uploaded
 from clickvol.server.wire import RESEARCH_USE, Triple
 from clickvol.server.worker import IsCancelled
 from clickvol.version import __version__
-from clickvol.volumes.formats import write_volume
-from clickvol.volumes.volume import Mask
 
 DEFAULT_LABEL = "tumour"
 
@@ -102,9 +102,7 @@ async def create_session(request: Request, service: Service) -> dict[str, Any]:
     """Open a session on an uploaded image."""
     form = await read_form(request)
     try:
-        session_id = await _open_upload(
-            service, uploaded(form, "files", "file"), request.is_disconnected
-        )
+        session_id = await _open_upload(service, uploaded(form, "files", "file"), request.is_disconnected)
     finally:
         await form.close()
     return {"session_id": session_id, "session_info": _session_info(service, session_id)}
@@ -157,9 +155,7 @@ async def upload_image(
     """Take an image, which is kept as long as somebody clicks in it; nothing is written under the root."""
     form = await read_form(request)
     try:
-        session_id = await _open_upload(
-            service, uploaded(form, "file", "files"), request.is_disconnected
-        )
+        session_id = await _open_upload(service, uploaded(form, "file", "files"), request.is_disconnected)
     finally:
         await form.close()
     image_id = image or secrets.token_hex(8)
@@ -168,9 +164,7 @@ async def upload_image(
 
 
 @router.get("/datastore/image", response_class=FileResponse)
-async def download_image(
-    image: Annotated[str, Query(max_length=4096)], service: Service
-) -> FileResponse:
+async def download_image(image: Annotated[str, Query(max_length=4096)], service: Service) -> FileResponse:
     """Return an image: the file as stored, a DICOM series as NIfTI."""
     root = service.settings.root
     if service.names.get(image) is None:
@@ -184,8 +178,7 @@ async def download_image(
 @router.put("/datastore/label")
 async def save_label(image: str = "") -> None:  # noqa: ARG001  # a client sends it
     """Refuse to keep a label: nothing is written under the root."""
-    msg = "this server keeps no labels; save the segmentation in your own program"
-    raise RefusedError(403, msg)
+    raise RefusedError(403, "this server keeps no labels; save the segmentation in your own program")
 
 
 @router.post("/infer/{model}", response_class=Response)
@@ -199,8 +192,7 @@ async def infer(
 ) -> Response:
     """Answer all clicks on a label."""
     if model != service.model.card.id:
-        msg = f"there is no such model here; this server has {service.model.card.id}"
-        raise RefusedError(404, msg)
+        raise RefusedError(404, f"there is no such model here; this server has {service.model.card.id}")
     form = await read_form(request, max_files=_LABEL_AND_FILE)
     try:
         params = parse_json(InferParams, text_field(form, "params") or "{}")
@@ -254,9 +246,7 @@ async def _session_on(service: SessionService, image: str, is_gone: IsGone | Non
             service.names.forget(image)
     path = await service.on_files(lambda _: find_image(service.settings.root, image))
     series = image if path.is_dir() else None
-    opened = await service.open(
-        lambda _: ScanRecord(scan=str(path), is_upload=False, series=series), is_gone
-    )
+    opened = await service.open(lambda _: ScanRecord(scan=str(path), is_upload=False, series=series), is_gone)
     service.names.set(image, opened.session_id)
     return opened.served
 
@@ -270,8 +260,7 @@ def _answer(live: Live, params: InferParams, is_cancelled: IsCancelled) -> tuple
     wanted = [(point, True) for point in params.foreground]
     wanted += [(point, False) for point in params.background]
     if not params.foreground:
-        msg = "there is no click inside the object; send at least one in 'foreground'"
-        raise RefusedError(422, msg)
+        raise RefusedError(422, "there is no click inside the object; send at least one in 'foreground'")
     named = [known for known in live.session.objects if known.name == params.label]
     object_id, missing = 0, wanted
     if named and not named[-1].frozen:
@@ -321,9 +310,7 @@ def _result_params(mask: Mask, label: str, seconds: float) -> dict[str, Any]:
     }
 
 
-async def _encoded(
-    service: SessionService, served: ServedSession, mask: Mask, params: InferParams
-) -> bytes:
+async def _encoded(service: SessionService, served: ServedSession, mask: Mask, params: InferParams) -> bytes:
     array = mask.array.astype(params.result_dtype)
     if params.result_extension.endswith(".nrrd") and not params.result_compress:
         return await service.on_files(lambda _: raw_nrrd(array, mask.grid))

@@ -22,8 +22,7 @@ def scan_suffix(name: str) -> str:
     for suffix in SCAN_SUFFIXES:
         if lower.endswith(suffix) and len(lower) > len(suffix):
             return suffix
-    msg = f"this is no file of a scan; give one that ends with {', '.join(SCAN_SUFFIXES)}"
-    raise RefusedError(415, msg)
+    raise RefusedError(415, f"this is no file of a scan; give one that ends with {', '.join(SCAN_SUFFIXES)}")
 
 
 def find_under_root(root: Path | None, text: str) -> Path:
@@ -39,8 +38,7 @@ def find_under_root(root: Path | None, text: str) -> Path:
             no scan.
     """
     if root is None:
-        msg = "this server opens no files by path; upload the scan, or start it with --root"
-        raise RefusedError(403, msg)
+        raise RefusedError(403, "this server opens no files by path; upload the scan, or start it with --root")
     try:
         base = Path(os.path.realpath(root))
         place = Path(os.path.realpath(base / text))
@@ -50,11 +48,12 @@ def find_under_root(root: Path | None, text: str) -> Path:
             _check_folder(base, place)
             return place
         if not place.is_file():
-            msg = "there is no such scan under the folder that the server was given; check the path"
-            raise RefusedError(404, msg)
+            raise RefusedError(
+                404,
+                "there is no such scan under the folder that the server was given; check the path",
+            )
     except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
-        msg = "this cannot be the path of a scan; check it"
-        raise RefusedError(404, msg) from error
+        raise RefusedError(404, "this cannot be the path of a scan; check it") from error
     scan_suffix(place.name)
     return place
 

@@ -36,9 +36,7 @@ class RefusedError(ClickvolError):
         retry_after_seconds: when to try again, where waiting helps.
     """
 
-    def __init__(
-        self, status: int, message: str, *, retry_after_seconds: int | None = None
-    ) -> None:
+    def __init__(self, status: int, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_seconds = retry_after_seconds

@@ -65,8 +65,7 @@ def run_server(
 
     loaded = load_model(model or DEFAULT_MODEL_ID, device=device)
     if loaded.network.config.is_automatic:
-        msg = f"{loaded.card.id} is automatic and takes no clicks; serve another model"
-        raise ConfigError(msg)
+        raise ConfigError(f"{loaded.card.id} is automatic and takes no clicks; serve another model")
     os.umask(0o077)  # scans and logs are for this user alone
     config = uvicorn.Config(
         create_app(loaded, settings),
@@ -85,9 +84,7 @@ def run_server(
     _listen(config, settings, on_ready)
 
 
-def _listen(
-    config: "uvicorn.Config", settings: ServerSettings, on_ready: Callable[[str], None]
-) -> None:
+def _listen(config: "uvicorn.Config", settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed by mypy
@@ -103,8 +100,9 @@ def _listen(
     try:
         Server(config).run()
     except SystemExit as error:  # uvicorn ends the process where it cannot listen
-        msg = f"cannot listen on {settings.host}:{settings.port}; give another --port, or --port 0"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}; give another --port, or --port 0"
+        ) from error
 
 
 def address_of(host: str, port: int) -> str:

@@ -148,9 +148,7 @@ class Guard:
         site = headers.get("sec-fetch-site")
         # A link to the viewer in another page may be followed: the page itself does nothing unasked.
         is_visit = (
-            method in _SAFE_METHODS
-            and headers.get("sec-fetch-mode") == "navigate"
-            and path in _OPEN_PATHS
+            method in _SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate" and path in _OPEN_PATHS
         )
         is_foreign = site is not None and site not in _WITHOUT_DANGER and not is_visit
         if origin is not None and method not in _SAFE_METHODS:
@@ -200,9 +198,7 @@ class Guard:
             extra["Cache-Control"] = "no-store"
         return extra
 
-    async def _refuse(
-        self, scope: Scope, receive: Receive, answer: "_Answer", refusal: _Refusal
-    ) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, answer: "_Answer", refusal: _Refusal) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
         response = JSONResponse({"error": refusal.message}, refusal.status, headers)
         await response(scope, receive, answer.send)

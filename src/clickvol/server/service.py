@@ -1,7 +1,7 @@
 """What the server does with sessions: the model's work in one thread, files in two others.
 
 Every method is for the event loop; it queues what takes long and waits for it. What a session answers is
-decided in `clickvol.inference.session`.
+decided in `clickvol.interactive.session`.
 """
 
 import tempfile
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from clickvol.errors import CancelledError, ClickvolError, OutputError
-from clickvol.inference.session import InteractiveSession
-from clickvol.inference.session_history import find_logs
+from clickvol.files.limits import ReadLimits
+from clickvol.interactive.session import InteractiveSession
+from clickvol.interactive.session_history import find_logs
+from clickvol.io.formats import read_volume, write_volume
+from clickvol.io.volume import Volume
 from clickvol.server.descriptions import scan_out, state_out
 from clickvol.server.refusal import RefusedError, storage_refusal
 from clickvol.server.sessions import Live, ScanRecord, ServedSession, SessionRegistry
 from clickvol.server.settings import ServerSettings
 from clickvol.server.wire import OpenedOut, ResumableOut, StateOut
 from clickvol.server.worker import IsCancelled, Worker
-from clickvol.volumes.formats import read_volume, write_volume
-from clickvol.volumes.read_limits import ReadLimits
-from clickvol.volumes.volume import Volume
 from clickvol.weights.load import LoadedModel
 
 T = TypeVar("T")
@@ -98,9 +98,7 @@ class SessionService:
         self.registry = SessionRegistry(settings)
         self.names = ImageNames(settings.max_sessions)
         self._models = Worker("clickvol-model", num_threads=1, max_waiting=settings.max_waiting)
-        self._files = Worker(
-            "clickvol-files", num_threads=_NUM_FILE_THREADS, max_waiting=settings.max_waiting
-        )
+        self._files = Worker("clickvol-files", num_threads=_NUM_FILE_THREADS, max_waiting=settings.max_waiting)
         self._limits = ReadLimits(
             max_voxels=settings.max_voxels,
             max_bytes_unpacked=settings.max_voxels * _MAX_BYTES_PER_VOXEL,
@@ -118,9 +116,7 @@ class SessionService:
         self._files.close()
         self.registry.release_all()
 
-    async def open(
-        self, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
-    ) -> Opened:
+    async def open(self, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None) -> Opened:
         """Begin a session on a scan.
 
         Args:
@@ -170,9 +166,7 @@ class SessionService:
             raise RefusedError(404, "the session has ended; open the scan again")
         return served.state
 
-    async def act(
-        self, served: ServedSession, action: Action[T], is_gone: IsGone | None = None
-    ) -> T:
+    async def act(self, served: ServedSession, action: Action[T], is_gone: IsGone | None = None) -> T:
         """Do something with a session in memory; one that was parked is opened again first.
 
         Raises:
@@ -218,8 +212,9 @@ class SessionService:
         )
         found = next((log.path for log in logs if log.path.stem == log_id), None)
         if found is None:
-            msg = "there is no such log of this scan; open the scan again to see which there are"
-            raise RefusedError(404, msg)
+            raise RefusedError(
+                404, "there is no such log of this scan; open the scan again to see which there are"
+            )
         taken = self.registry.take_log(served, found)
 
         def resuming(live: Live, _: IsCancelled) -> StateOut:
@@ -250,9 +245,7 @@ class SessionService:
                 raise storage_refusal(error.__cause__) from error
             raise
 
-    async def written(
-        self, served: ServedSession, name: str, write: Callable[[Path], None]
-    ) -> bytes:
+    async def written(self, served: ServedSession, name: str, write: Callable[[Path], None]) -> bytes:
         """Return a file's content; the file itself is gone at once.
 
         Args:
@@ -292,9 +285,7 @@ class SessionService:
         is_gone: IsGone | None,
     ) -> T:
         try:
-            return await self._models.run(
-                partial(self._locked_run, served, action, volume), is_gone=is_gone
-            )
+            return await self._models.run(partial(self._locked_run, served, action, volume), is_gone=is_gone)
         except CancelledError as error:
             if served.is_closed:
                 raise RefusedError(404, "the session was closed meanwhile") from error

@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.errors import ClickvolError, ConfigError
+from clickvol.files.atomic import atomic_path
+from clickvol.files.file_lock import lock_or_refuse
+from clickvol.io.volume import Volume
 from clickvol.server.refusal import RefusedError, storage_refusal
 from clickvol.server.settings import ServerSettings
 from clickvol.server.wire import StateOut
-from clickvol.volumes.atomic import atomic_path
-from clickvol.volumes.file_lock import lock_or_refuse
-from clickvol.volumes.volume import Volume
 
 if TYPE_CHECKING:
-    from clickvol.inference.session import InteractiveSession
+    from clickvol.interactive.session import InteractiveSession
 
 _ID_BYTES = 24
 _KEY_LENGTH = 40
@@ -222,11 +222,12 @@ class SessionRegistry:
         key = _key_of(session_id)
         with self._lock:
             if len(self._sessions) >= self._settings.max_sessions:
-                msg = (
+                raise RefusedError(
+                    503,
                     f"{self._settings.max_sessions} sessions are open, which is the most here; close one, or "
-                    "try again later"
+                    "try again later",
+                    retry_after_seconds=60,
                 )
-                raise RefusedError(503, msg, retry_after_seconds=60)
             try:
                 folder = self._open / key
                 folder.mkdir(mode=0o700)
@@ -318,8 +319,10 @@ class SessionRegistry:
             owner = self._sessions.get(log.parent.name)
         if owner is not None:
             if owner.num_pending:
-                msg = "the session that these clicks belong to works right now; try again when it has answered"
-                raise RefusedError(409, msg)
+                raise RefusedError(
+                    409,
+                    "the session that these clicks belong to works right now; try again when it has answered",
+                )
             self.close(owner)
             log = self._logs / log.name
         taken = served.folder / log.name
@@ -327,8 +330,7 @@ class SessionRegistry:
             log.replace(taken)
             os.utime(taken)  # now the newest, so that it is the one to go on with after a kill
         except FileNotFoundError as error:
-            msg = "this log is gone; open the scan again to see which there are"
-            raise RefusedError(404, msg) from error
+            raise RefusedError(404, "this log is gone; open the scan again to see which there are") from error
         except OSError as error:
             raise storage_refusal(error) from error
         return taken

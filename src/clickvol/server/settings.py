@@ -63,30 +63,24 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if not self.is_loopback and self.token is None:
-            msg = f"a server on {self.host} can be reached by others and needs a token; give one"
-            raise ConfigError(msg)
+            raise ConfigError(f"a server on {self.host} can be reached by others and needs a token; give one")
         if self.token is not None and (
             len(self.token) < MIN_TOKEN_LENGTH or not self.token.isascii() or " " in self.token
         ):
-            msg = (
+            raise ConfigError(
                 f"the token is too short or not plain; give at least {MIN_TOKEN_LENGTH} ASCII characters "
                 "without spaces"
             )
-            raise ConfigError(msg)
         if not 0 <= self.port <= 65535:
-            msg = f"the port is {self.port}; give 0 to 65535"
-            raise ConfigError(msg)
+            raise ConfigError(f"the port is {self.port}; give 0 to 65535")
         positive = ("max_upload_mb", "max_voxels", "max_sessions", "lease_seconds", "memory_mb")
         for name in (*positive, "max_waiting", "keep_log_days"):
             if getattr(self, name) < 1:
-                msg = f"{name} is {getattr(self, name)}; give at least 1"
-                raise ConfigError(msg)
+                raise ConfigError(f"{name} is {getattr(self, name)}; give at least 1")
         if self.root is not None and not self.root.is_dir():
-            msg = f"the root {self.root} is not a folder; give the folder that holds the scans"
-            raise ConfigError(msg)
+            raise ConfigError(f"the root {self.root} is not a folder; give the folder that holds the scans")
         if self.start_path is not None and self.root is None:
-            msg = "a scan to start with lies under a root; give the root too"
-            raise ConfigError(msg)
+            raise ConfigError("a scan to start with lies under a root; give the root too")
 
     @property
     def is_loopback(self) -> bool:
@@ -123,8 +117,9 @@ def default_state_folder() -> Path:
     try:
         return state_folder_for(os.environ, platform=sys.platform)
     except RuntimeError as error:
-        msg = "this user has no home folder to keep sessions in; give one with --state-folder"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            "this user has no home folder to keep sessions in; give one with --state-folder"
+        ) from error
 
 
 def state_folder_for(environment: Mapping[str, str], *, platform: str) -> Path:

@@ -27,9 +27,7 @@ async def read_form(request: Request, *, max_files: int = 1) -> FormData:
         HTTPException: when it is no form, or too long.
     """
     try:
-        return await request.form(
-            max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
-        )
+        return await request.form(max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
     except OSError as error:
         raise storage_refusal(error) from error
 
@@ -48,8 +46,7 @@ def uploaded(form: FormData, *names: str) -> UploadFile:
         value = form.get(name)
         if isinstance(value, UploadFile):
             return value
-    msg = f"there is no file in the request; send the scan in the form field {names[0]!r}"
-    raise RefusedError(422, msg)
+    raise RefusedError(422, f"there is no file in the request; send the scan in the form field {names[0]!r}")
 
 
 def text_field(form: FormData, name: str) -> str | None:

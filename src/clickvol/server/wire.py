@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clickvol.volumes.volume import Modality
+from clickvol.io.volume import Modality
 
 Triple = tuple[float, float, float]
 ExportFormat = Literal["nifti", "nrrd", "dicom-seg", "rtstruct"]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from clickvol.errors import ConfigError, OutputError
+from clickvol.files.atomic import atomic_path
 from clickvol.training.state import TrainState
-from clickvol.training.task import Batch
-from clickvol.volumes.atomic import atomic_path
+from clickvol.training.tasks.task import Batch
 
 _PARTS = ("step", "fingerprint", "network", "optimiser", "average", "scaler", "best_loss")
 
@@ -80,20 +80,18 @@ class Checkpoints:
         """
         content = _read(self.last, _PARTS)
         if content["fingerprint"] != self.fingerprint:
-            msg = (
+            raise ConfigError(
                 f"{self.last} was written with another configuration; use --fresh to start again, or "
                 "another run.folder"
             )
-            raise ConfigError(msg)
         try:
             state.network.load_state_dict(content["network"])
             state.optimiser.load_state_dict(content["optimiser"])
         except (RuntimeError, ValueError) as error:
-            msg = (
+            raise ConfigError(
                 f"{self.last} was written with another version of the network; use --fresh to start "
                 "again, or another run.folder"
-            )
-            raise ConfigError(msg) from error
+            ) from error
         if state.scaler.is_enabled():
             state.scaler.load_state_dict(content["scaler"])
         state.step = content["step"]
@@ -108,11 +106,10 @@ class Checkpoints:
             ConfigError: when there are none yet, or the file is damaged.
         """
         if not self.best.is_file():
-            msg = (
+            raise ConfigError(
                 f"{self.best} is not there: no validation has been done yet; train for at least "
                 "run.validate_every steps, or set run.keep=last"
             )
-            raise ConfigError(msg)
         weights: dict[str, Tensor] = _read(self.best, ("weights",))["weights"]
         return weights
 
@@ -124,11 +121,10 @@ class Checkpoints:
                 torch.save(content, temporary)
         except (RuntimeError, OutputError) as error:
             # torch's own writer tells a full disk by a RuntimeError.
-            msg = (
+            raise OutputError(
                 f"cannot write {path}: {str(error).splitlines()[0]}; the file before is whole: make room "
                 "and run the same command again"
-            )
-            raise OutputError(msg) from error
+            ) from error
 
 
 def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
@@ -144,5 +140,6 @@ def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
         TypeError,
         ValueError,
     ) as error:
-        msg = f"{path} is not a checkpoint of a training run; use --fresh to start again"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"{path} is not a checkpoint of a training run; use --fresh to start again"
+        ) from error

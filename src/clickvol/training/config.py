@@ -134,8 +134,7 @@ class OptimiserSection(_Section):
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            msg = "give optimiser.steps or optimiser.epochs, one of the two"
-            raise ValueError(msg)
+            raise ValueError("give optimiser.steps or optimiser.epochs, one of the two")
         return self
 
 
@@ -177,8 +176,7 @@ class RunSection(_Section):
     @model_validator(mode="after")
     def _best_needs_a_judge(self) -> Self:
         if self.keep == "best" and not self.validate_every:
-            msg = "run.keep is best, so run.validate_every must be above 0"
-            raise ValueError(msg)
+            raise ValueError("run.keep is best, so run.validate_every must be above 0")
         return self
 
 
@@ -250,9 +248,7 @@ class TrainConfig(_Section):
         method = self.model.method
         for name, section in (("tags", self.tags), ("promise2d", self.promise2d)):
             if method == name and section is None:
-                msg = f"the method {name} needs a section [{name}]; see training/config.py"
-                raise ValueError(msg)
+                raise ValueError(f"the method {name} needs a section [{name}]; see training/config.py")
             if method != name and section is not None:
-                msg = f"the section [{name}] is for the method {name}, not {method}; leave it out"
-                raise ValueError(msg)
+                raise ValueError(f"the section [{name}] is for the method {name}, not {method}; leave it out")
         return self

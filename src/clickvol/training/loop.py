@@ -17,8 +17,8 @@ from clickvol.training.processes import Processes
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule, learning_rate
 from clickvol.training.state import TrainState
-from clickvol.training.step import SampleNumbers
-from clickvol.training.task import Batch
+from clickvol.training.tasks.step import SampleNumbers
+from clickvol.training.tasks.task import Batch
 from clickvol.training.validation import Validator
 
 _LOG_EVERY = 20
@@ -112,11 +112,10 @@ def _take_gradients(
             loss, overlap, _ = runner(placed, numbers)
         if not torch.isfinite(loss):
             place = harness.checkpoints.save_batch(batch, state.step, processes.rank)
-            msg = (
+            raise TrainingError(
                 f"the loss is {loss.item()} at step {state.step + 1}; its batch is in {place}; lower "
                 "optimiser.learning_rate, or set run.precision=float32, and go on from the checkpoint before"
             )
-            raise TrainingError(msg)
         with _without_exchange(runner, exchange=is_last):
             state.scaler.scale(loss / len(rounds)).backward()
         losses.append(loss.item())

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
+from clickvol.files.atomic import atomic_path
 from clickvol.training.config import TrainConfig
-from clickvol.training.task import Task
+from clickvol.training.tasks.task import Task
 from clickvol.version import __version__
-from clickvol.volumes.atomic import atomic_path
 from clickvol.weights.card import IntensityPlan, ModelCard, read_card
 from clickvol.weights.load import network_content
 from clickvol.weights.safe_file import write_weights
@@ -80,11 +80,10 @@ def fixed_intensity(config: TrainConfig, cases: Sequence[LabelledVolume]) -> Int
         return None
     scales = {(c.scale.low, c.scale.high, c.scale.mean, c.scale.deviation) for c in cases}
     if len(scales) != 1:
-        msg = (
+        raise ConfigError(
             f"data.intensity is set, but the data sets have {len(scales)} different sets of constants and a "
             "model holds one; train on one of them, or set data.intensity to scan"
         )
-        raise ConfigError(msg)
     ((low, high, mean, deviation),) = scales
     return IntensityPlan(clip=(low, high), mean=mean, deviation=deviation)
 
@@ -95,9 +94,7 @@ def _sources(config: TrainConfig) -> list[str]:
         sources.append(f"2D foundation {read_card(config.run.foundation).title}")
     earlier = read_card(config.run.start_from).training_data if config.run.start_from else []
     if config.data.phantoms:
-        sources.append(
-            f"{config.data.phantoms} synthetic scans of this package (volumes/phantoms.py)"
-        )
+        sources.append(f"{config.data.phantoms} synthetic scans of this package (phantoms/phantom.py)")
     left_out = ", ".join(config.data.validation_patients)
     if left_out:
         sources.append(f"patients left out for validation: {left_out}")

@@ -68,11 +68,10 @@ def join_processes(device: str) -> Iterator[Processes]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     uses_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if uses_cuda and local_rank >= torch.cuda.device_count():
-        msg = (
+        raise ConfigError(
             f"process {local_rank} of this machine has no CUDA device, there are "
             f"{torch.cuda.device_count()}; start as many processes as devices, or set run.device=cpu"
         )
-        raise ConfigError(msg)
     chosen = choose_device(f"cuda:{local_rank}" if uses_cuda else device)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:

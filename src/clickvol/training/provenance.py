@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clickvol.files.atomic import atomic_path
 from clickvol.version import __version__
-from clickvol.volumes.atomic import atomic_path
 
 _PACKAGES = ("torch", "numpy", "scipy", "monai", "nibabel", "SimpleITK", "pydantic", "safetensors")
 
@@ -36,9 +36,7 @@ def write_provenance(folder: Path, command: str, data_hash: str, num_processes: 
         "machine": {
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
-            "cuda_devices": [
-                torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
-            ],
+            "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "threads": torch.get_num_threads(),
             "processes": num_processes,
         },

@@ -25,23 +25,19 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(content)
     except ValidationError as error:
-        msg = f"{path}: {_explained(error)}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path}: {_explained(error)}") from error
 
 
 def _read_content(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """Return what a file says, laid over the file that it extends."""
     if not path.is_file():
-        msg = f"the configuration {path} does not exist"
-        raise ConfigError(msg)
+        raise ConfigError(f"the configuration {path} does not exist")
     if path.resolve() in seen:
-        msg = f"{path} extends itself by way of other files; take one `extends` out"
-        raise ConfigError(msg)
+        raise ConfigError(f"{path} extends itself by way of other files; take one `extends` out")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path} is not valid TOML: {error}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     base = content.pop("extends", None)
     if base is None:
         return content
@@ -107,8 +103,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     keys = name.strip().split(".")
     if not separator or not all(keys):
-        msg = f"--set takes section.field=value, not {override!r}"
-        raise ConfigError(msg)
+        raise ConfigError(f"--set takes section.field=value, not {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -117,6 +112,5 @@ def _apply(content: dict[str, Any], override: str) -> None:
     for key in keys[:-1]:
         section = section.setdefault(key, {})
         if not isinstance(section, dict):
-            msg = f"--set {override}: {key} is a value, not a section"
-            raise ConfigError(msg)
+            raise ConfigError(f"--set {override}: {key} is a value, not a section")
     section[keys[-1]] = value

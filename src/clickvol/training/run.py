@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clickvol.datasets.folder_lock import only_process_in
 from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
+from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.folder_lock import only_process_in
 from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
@@ -32,9 +33,8 @@ from clickvol.training.start import (
     training_cases,
     validation_cases,
 )
-from clickvol.training.task import Batch, Task
+from clickvol.training.tasks.task import Batch, Task
 from clickvol.training.validation import Validator
-from clickvol.volumes.atomic import atomic_path, remove_abandoned
 
 Report = Callable[[dict[str, float]], None]
 
@@ -97,9 +97,7 @@ def train(
             remove_abandoned(config.run.folder)
         processes.wait()
         with _memory_explained():
-            return _train(
-                config, command, processes, fresh=fresh, max_steps=max_steps, report=report
-            )
+            return _train(config, command, processes, fresh=fresh, max_steps=max_steps, report=report)
 
 
 def _train(
@@ -177,11 +175,10 @@ def _memory_explained() -> Iterator[None]:
         # The CPU's allocator has no error class of its own.
         if not has_class and "can't allocate memory" not in str(error):
             raise
-        msg = (
+        raise TrainingError(
             "memory ran out; lower optimiser.batch_size (and raise optimiser.accumulate by as much), set "
             "run.recompute_blocks=true, or take a smaller model.size; the last checkpoint is whole"
-        )
-        raise TrainingError(msg) from error
+        ) from error
 
 
 def run_fingerprint(config: TrainConfig) -> str:
@@ -194,9 +191,7 @@ def run_fingerprint(config: TrainConfig) -> str:
     return config.model_dump_json(exclude=aside, exclude_none=True)
 
 
-def _describe(
-    config: TrainConfig, command: str, cases: list[LabelledVolume], processes: Processes
-) -> None:
+def _describe(config: TrainConfig, command: str, cases: list[LabelledVolume], processes: Processes) -> None:
     """Write beside the run what it is made with."""
     folder = config.run.folder
     with atomic_path(folder / "config.json", ".json") as temporary:
@@ -212,15 +207,11 @@ def _batches(
     processes: Processes,
 ) -> "DataLoader[Batch]":
     """Return the batches of this process: `accumulate` of them per step."""
-    rounds = range(
-        steps.start * config.optimiser.accumulate, steps.stop * config.optimiser.accumulate
-    )
+    rounds = range(steps.start * config.optimiser.accumulate, steps.stop * config.optimiser.accumulate)
     return DataLoader(
         stream,
         batch_sampler=list(
-            batch_indices(
-                rounds, config.optimiser.batch_size, rank=processes.rank, count=processes.count
-            )
+            batch_indices(rounds, config.optimiser.batch_size, rank=processes.rank, count=processes.count)
         ),
         collate_fn=task.stack,
         num_workers=config.run.workers,

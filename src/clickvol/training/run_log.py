@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 
 LOG_NAME = "log.jsonl"
 

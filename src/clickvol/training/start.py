@@ -18,10 +18,10 @@ from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
 from clickvol.training.config import TrainConfig
 from clickvol.training.provenance import hash_of_cases
-from clickvol.training.slice_task import SliceTask
 from clickvol.training.state import TrainState
-from clickvol.training.task import Task
-from clickvol.training.volume_task import VolumeTask
+from clickvol.training.tasks.slice_task import SliceTask
+from clickvol.training.tasks.task import Task
+from clickvol.training.tasks.volume_task import VolumeTask
 from clickvol.weights.load import load_network
 
 # Every other method is one for volumes.
@@ -67,20 +67,18 @@ def _take_weights(network: nn.Module, config: TrainConfig, kind: type[nn.Module]
     """
     card, start = load_network(config.run.start_from, kind)
     if card.method != config.model.method:
-        msg = (
+        raise ConfigError(
             f"run.start_from is a model of the method {card.method}, but model.method is "
             f"{config.model.method}; give a model of that method"
         )
-        raise ConfigError(msg)
     try:
         network.load_state_dict(start.state_dict())
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        msg = (
+        raise ConfigError(
             f"the weights of {card.id} are of another shape than {config.model.preset} at size "
             f"{config.model.size}: {first[:120]}; give the preset and size it was trained with"
-        )
-        raise ConfigError(msg) from error
+        ) from error
 
 
 def training_cases(config: TrainConfig, organs: OrganPlan | None) -> list[LabelledVolume]:
@@ -132,11 +130,10 @@ def validation_cases(config: TrainConfig, organs: OrganPlan | None) -> list[Labe
             if record.belongs_to(config.data.validation_patients)
         ]
     if not cases:
-        msg = (
+        raise ConfigError(
             "run.validate_every is above 0, but no scan is for validation; name "
             "data.validation_patients, or set it to 0"
         )
-        raise ConfigError(msg)
     return cases
 
 
@@ -153,6 +150,4 @@ def hash_of_data(config: TrainConfig, cases: list[LabelledVolume]) -> str:
     if paths and all(map(is_prepared_set, paths)):
         known = "".join(read_prepared_set(path).content_hash for path in paths)
         return hashlib.sha256(known.encode()).hexdigest()
-    return hash_of_cases(
-        [(Path(case.volume.source).name, case.volume.array, case.label) for case in cases]
-    )
+    return hash_of_cases([(Path(case.volume.source).name, case.volume.array, case.label) for case in cases])

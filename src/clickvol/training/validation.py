@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from clickvol.datasets.samples import LabelledVolume
-from clickvol.training.step import SampleNumbers
-from clickvol.training.task import Batch, Task
+from clickvol.training.tasks.step import SampleNumbers
+from clickvol.training.tasks.task import Batch, Task
 
 # Samples per validation scan. The released code takes one, a new one every time.
 _SAMPLES_PER_CASE = 2

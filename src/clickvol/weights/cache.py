@@ -117,10 +117,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or "the file system refused"
-        msg = (
+        raise OutputError(
             f"cannot make the cache folder {folder}: {reason}; set {CACHE_VARIABLE} to another one"
-        )
-        raise OutputError(msg) from error
+        ) from error
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -131,11 +130,10 @@ def require_space(folder: Path, num_bytes: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < num_bytes + _SPARE_BYTES:
-        msg = (
+        raise OutputError(
             f"{num_bytes / 1e6:.0f} MB are to be written to {folder}, but its disk has "
             f"{free / 1e6:.0f} MB free; make room or set {CACHE_VARIABLE} to another disk"
         )
-        raise OutputError(msg)
 
 
 def is_intact(path: Path, known: KnownFile) -> bool:
@@ -150,8 +148,7 @@ def is_intact(path: Path, known: KnownFile) -> bool:
         with path.open("rb") as stream:
             return sha256_of(stream) == known.sha256
     except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}; mend its permissions or remove it"
-        raise OutputError(msg) from error
+        raise OutputError(f"cannot read {path}: {error.strerror}; mend its permissions or remove it") from error
 
 
 def sha256_of(stream: BufferedReader) -> str:
@@ -176,8 +173,9 @@ def hold_lock(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        msg = f"cannot write {path}: {error.strerror}; set {CACHE_VARIABLE} to another folder"
-        raise OutputError(msg) from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; set {CACHE_VARIABLE} to another folder"
+        ) from error
     try:
         if not _try_lock(descriptor, path):
             on_wait()
@@ -201,8 +199,9 @@ def _try_lock(descriptor: int, path: Path) -> bool:
     except (BlockingIOError, PermissionError):  # what Linux and what Windows say of a held lock
         return False
     except OSError as error:
-        msg = f"cannot lock {path}: {error.strerror}; set {CACHE_VARIABLE} to a folder on a local disk"
-        raise OutputError(msg) from error
+        raise OutputError(
+            f"cannot lock {path}: {error.strerror}; set {CACHE_VARIABLE} to a folder on a local disk"
+        ) from error
     return True
 
 
@@ -210,12 +209,14 @@ def _cache_folder() -> Path:
     try:
         return cache_folder_for(os.environ, platform=sys.platform)
     except RuntimeError as error:
-        msg = f"this user has no home folder to keep weights in; set {CACHE_VARIABLE} to a folder"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"this user has no home folder to keep weights in; set {CACHE_VARIABLE} to a folder"
+        ) from error
 
 
 def _plain(name: str) -> str:
     if not re.fullmatch(PLAIN_NAME, name):
-        msg = f"{name!r} is no name of weights: letters, digits, dots, dashes and underscores are"
-        raise ModelNotFoundError(msg)
+        raise ModelNotFoundError(
+            f"{name!r} is no name of weights: letters, digits, dots, dashes and underscores are"
+        )
     return name

@@ -150,26 +150,23 @@ def find_card(id_or_path: str | Path) -> Path:
         cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").is_file())
         if len(cards) == 1:
             return cards[0]
-        msg = (
+        raise ModelNotFoundError(
             f"{path} holds {len(cards)} cards with weights beside them, but a model folder holds one; "
             "give the path of a card"
         )
-        raise ModelNotFoundError(msg)
     if path.is_file():
         card = path if path.suffix == ".json" else path.with_suffix(".json")
         if card.is_file():
             return card
-        msg = (
+        raise ModelNotFoundError(
             f"{path} has no card: {card.name} is missing beside it; weights are only loaded with the "
             "JSON that says what they are (clickvol train writes both)"
         )
-        raise ModelNotFoundError(msg)
     known = ", ".join(card.stem for card in sorted(_SHIPPED_FOLDER.glob("*.json"))) or "none"
-    msg = (
+    raise ModelNotFoundError(
         f"there is no model {str(id_or_path)!r}; shipped models: {known}; give one of them, one that was "
         "fetched (models fetch), or a path to a card"
     )
-    raise ModelNotFoundError(msg)
 
 
 def _fetched_card(entry_id: str) -> Path | None:
@@ -194,5 +191,6 @@ def _parse(path: Path) -> ModelCard:
         return ModelCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
         first = str(error).splitlines()[0]
-        msg = f"{path} is not a model card ({first}); take it again from where it came"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"{path} is not a model card ({first}); take it again from where it came"
+        ) from error

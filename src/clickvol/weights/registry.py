@@ -87,8 +87,7 @@ class PackageSource(_Facts):
     @model_validator(mode="after")
     def _member_is_the_original(self) -> Self:
         if self.member.split("/")[-1] != self.original.name:
-            msg = f"the member {self.member} is not called {self.original.name}"
-            raise ValueError(msg)
+            raise ValueError(f"the member {self.member} is not called {self.original.name}")
         return self
 
 
@@ -139,8 +138,7 @@ class Preprocessing(_Facts):
     def _bounds_are_ordered(self) -> Self:
         for bounds in (self.ct_window_hu, self.percentiles, self.value_range):
             if bounds is not None and bounds[0] >= bounds[1]:
-                msg = f"the lower bound {bounds[0]} is not below the upper one {bounds[1]}"
-                raise ValueError(msg)
+                raise ValueError(f"the lower bound {bounds[0]} is not below the upper one {bounds[1]}")
         return self
 
 
@@ -165,9 +163,7 @@ class RegistryEntry(_Facts):
     licence: _Text
     paper: Paper
     preprocessing: Preprocessing
-    source: Annotated[
-        ShippedSource | UrlSource | PackageSource | ManualSource, Field(discriminator="kind")
-    ]
+    source: Annotated[ShippedSource | UrlSource | PackageSource | ManualSource, Field(discriminator="kind")]
 
 
 class _Registry(_Facts):
@@ -178,8 +174,7 @@ class _Registry(_Facts):
         ids = [entry.id for entry in self.entry]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
-            msg = f"the id {twice[0]} is there twice"
-            raise ValueError(msg)
+            raise ValueError(f"the id {twice[0]} is there twice")
         return self
 
 
@@ -198,8 +193,7 @@ def find_entry(entry_id: str) -> RegistryEntry:
     if entry_id in entries:
         return entries[entry_id]
     known = ", ".join(entries)
-    msg = f"there are no weights {entry_id!r} in the registry; known: {known}"
-    raise ModelNotFoundError(msg)
+    raise ModelNotFoundError(f"there are no weights {entry_id!r} in the registry; known: {known}")
 
 
 def read_registry(path: Path) -> tuple[RegistryEntry, ...]:
@@ -217,8 +211,10 @@ def read_registry(path: Path) -> tuple[RegistryEntry, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        msg = f"the weights registry {path} has a wrong value at {where}: {first['msg']}"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"the weights registry {path} has a wrong value at {where}: {first['msg']}"
+        ) from error
     except (OSError, ValueError) as error:
-        msg = f"the weights registry {path} cannot be read ({error}); install clickvol again"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"the weights registry {path} cannot be read ({error}); install clickvol again"
+        ) from error

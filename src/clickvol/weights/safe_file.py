@@ -10,15 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 
 # First bytes of a zip archive (torch.save) and of a bare pickle: formats that can carry code.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def write_weights(
-    state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype
-) -> tuple[str, int]:
+def write_weights(state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype) -> tuple[str, int]:
     """Write a state dict as safetensors in the given number format; return (sha256, bytes)."""
     tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
     with atomic_path(path, path.suffix) as temporary:
@@ -52,29 +50,29 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
         DamagedWeightsError: when the hash differs, or the file is a pickle or not safetensors.
     """
     if not path.is_file():
-        msg = f"the weights {path} are missing, but their card is there; copy them beside it"
-        raise ModelNotFoundError(msg)
+        raise ModelNotFoundError(
+            f"the weights {path} are missing, but their card is there; copy them beside it"
+        )
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(_PICKLE_STARTS):
-        msg = (
+        raise DamagedWeightsError(
             f"{path} is a pickle, which can run code when it is read; only safetensors are loaded; "
             "convert it where you trust it"
         )
-        raise DamagedWeightsError(msg)
     found = _sha256(path)
     if found != sha256:
-        msg = (
+        raise DamagedWeightsError(
             f"the weights {path} are damaged: sha256 is {found[:12]}..., the card says "
             f"{sha256[:12]}...; take the file again from where it came"
         )
-        raise DamagedWeightsError(msg)
     try:
         # The file is mapped, not copied, so that a large model does not lie in memory twice.
         return {name: _computed(tensor) for name, tensor in load_file(path).items()}
     except (SafetensorError, ValueError, KeyError) as error:
-        msg = f"{path} is not a safetensors file ({error}); only safetensors are loaded"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"{path} is not a safetensors file ({error}); only safetensors are loaded"
+        ) from error
 
 
 def _computed(tensor: Tensor) -> Tensor:

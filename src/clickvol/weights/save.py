@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from clickvol.errors import OutputError
-from clickvol.volumes.atomic import atomic_path
+from clickvol.files.atomic import atomic_path
 from clickvol.weights.card import ModelCard
 from clickvol.weights.safe_file import write_weights
 
@@ -39,10 +39,9 @@ def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Pa
             weights.unlink(missing_ok=True)
         _remove_empty(made)
         if isinstance(error, SafetensorError):  # what its writer makes of a full disk
-            msg = (
+            raise OutputError(
                 f"cannot write {weights}: {error}; make room or choose another place for the output"
-            )
-            raise OutputError(msg) from error
+            ) from error
         raise
     return card_path
 
@@ -54,8 +53,7 @@ def _make_folder(folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or "the file system refused"
-        msg = f"cannot make the folder {folder}: {reason}; choose another one"
-        raise OutputError(msg) from error
+        raise OutputError(f"cannot make the folder {folder}: {reason}; choose another one") from error
     return missing
 
 

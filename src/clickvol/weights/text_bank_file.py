@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
+from clickvol.files.atomic import atomic_path
 from clickvol.image_encoders.text_bank import TextBank, sentences_sha256
-from clickvol.volumes.atomic import atomic_path
 
 _FORMAT = "clickvol text bank 1"
 _TENSOR = "columns"
@@ -44,31 +44,31 @@ def read_text_bank(path: Path, object_word: str) -> TextBank:
         ConfigError: when it is a bank of another object.
     """
     if not path.is_file():
-        msg = f"the text bank {path} does not exist; make it with `clickvol models text-bank`"
-        raise ModelNotFoundError(msg)
+        raise ModelNotFoundError(
+            f"the text bank {path} does not exist; make it with `clickvol models text-bank`"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             columns = file.get_tensor(_TENSOR).to(torch.float32)
     except (SafetensorError, ValueError, KeyError) as error:
-        msg = f"{path} is not a text bank ({error}); make it with `clickvol models text-bank`"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(
+            f"{path} is not a text bank ({error}); make it with `clickvol models text-bank`"
+        ) from error
     if facts.get("format") != _FORMAT:
-        msg = f"{path} is not a text bank of this version; make it with `clickvol models text-bank`"
-        raise DamagedWeightsError(msg)
+        raise DamagedWeightsError(
+            f"{path} is not a text bank of this version; make it with `clickvol models text-bank`"
+        )
     found = facts.get("object_word", "")
     if found != object_word.strip():
-        msg = (
+        raise ConfigError(
             f"the text bank {path} is about {found!r}, not {object_word!r}; make one for that word"
         )
-        raise ConfigError(msg)
     if facts.get("sentences_sha256") != sentences_sha256(object_word):
-        msg = (
+        raise DamagedWeightsError(
             f"the text bank {path} was made from other sentences than this version's; make it again"
         )
-        raise DamagedWeightsError(msg)
     try:
         return TextBank(columns, found, facts.get("text_encoder", ""), facts["sentences_sha256"])
     except ConfigError as error:
-        msg = f"the text bank {path} is damaged: {error}"
-        raise DamagedWeightsError(msg) from error
+        raise DamagedWeightsError(f"the text bank {path} is damaged: {error}") from error

@@ -38,11 +38,10 @@ def local_text_encoder(folder: Path) -> tuple[TextEncoder, str]:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = (
+        raise WeightsUnavailableError(
             f"there is no text encoder in {folder} (a config.json with a model_type is missing); for CLIP, "
             "put the files of openai/clip-vit-large-patch14 there"
-        )
-        raise WeightsUnavailableError(msg) from error
+        ) from error
     if kind in ("clip", "clip_text_model"):
         return clip_text_encoder(folder), f"CLIP text tower {folder.name}"
     name = f"{folder.name} ({kind} sentence encoder, a stand-in for CLIP's text tower)"
@@ -61,11 +60,10 @@ def clip_text_encoder(folder: Path | None = None) -> TextEncoder:
     """
     place = clip_text_folder() if folder is None else folder
     if not (place / "config.json").is_file():
-        msg = (
+        raise WeightsUnavailableError(
             f"there is no CLIP text tower in {place}; put config.json, model.safetensors and the tokenizer's "
             "files of openai/clip-vit-large-patch14 there, or use a text bank file"
         )
-        raise WeightsUnavailableError(msg)
     tokenizer, tower = _load(place, "CLIPTextModelWithProjection")
 
     def embed(tokens: Any) -> Tensor:  # noqa: ANN401  # transformers' own mapping
@@ -99,11 +97,9 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
-        msg = (
-            "a text encoder needs the package transformers; install it, or use a text bank file "
-            "made elsewhere"
-        )
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            "a text encoder needs the package transformers; install it, or use a text bank file made elsewhere"
+        ) from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         network = getattr(transformers, kind).from_pretrained(
@@ -111,8 +107,9 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
-        msg = f"the text encoder in {folder} cannot be loaded ({first}); take its files again"
-        raise WeightsUnavailableError(msg) from error
+        raise WeightsUnavailableError(
+            f"the text encoder in {folder} cannot be loaded ({first}); take its files again"
+        ) from error
     return tokenizer, network.eval()
 
 

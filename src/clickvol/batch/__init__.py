@@ -1,0 +1,1 @@
+"""Many scans from a list."""

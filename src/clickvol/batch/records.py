@@ -1,0 +1,127 @@
+"""What came of each row of a batch: a file per row, so that nothing is lost by a stop, and a table of all."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clickvol.batch.manifest import BatchRow
+from clickvol.errors import OutputError
+from clickvol.files.atomic import atomic_path
+
+RECORDS_NAME = "records"
+SUMMARY_NAME = "summary.csv"
+
+_COLUMNS = (
+    "row",
+    "status",
+    "scan",
+    "output",
+    "model",
+    "modality",
+    "voxels",
+    "volume_ml",
+    "seconds",
+    "warnings",
+    "error",
+)
+
+
+class RowRecord(BaseModel):
+    """The outcome of a row.
+
+    Attributes:
+        row: its number in the manifest, from 1.
+        key: of the row that this is the outcome of; see `BatchRow`.
+        status: whether the mask is written.
+        scan, output: as the manifest says.
+        model: id of the model; empty for a row that failed before it was known.
+        modality: as which the scan was treated.
+        voxels, volume_ml: of the object.
+        seconds: duration.
+        warnings: what a person should know, one sentence each.
+        error: why there is no mask, in one line.
+        clickvol_version: that wrote this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    row: int
+    key: str
+    status: Literal["done", "failed"]
+    scan: str
+    output: str
+    model: str = ""
+    modality: str | None = None
+    voxels: int | None = None
+    volume_ml: float | None = None
+    seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    clickvol_version: str
+
+
+def record_path(folder: Path, row: BatchRow) -> Path:
+    """Return where the outcome of a row is kept."""
+    return folder / RECORDS_NAME / f"{row.number:06d}.json"
+
+
+def write_record(folder: Path, row: BatchRow, record: RowRecord) -> None:
+    """Write the outcome of a row, wholly or not at all.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    path = record_path(folder, row)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
+    with atomic_path(path, ".json") as temporary:
+        temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def current_record(folder: Path, row: BatchRow) -> RowRecord | None:
+    """Return the outcome of a row as it is now, or None: not tried yet, changed since, or its mask is gone."""
+    try:
+        text = record_path(folder, row).read_text(encoding="utf-8")
+        record = RowRecord.model_validate_json(text)
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+    if record.key != row.key or record.output != row.output:
+        return None
+    if record.status == "done" and not (row.job and row.job.mask.is_file()):
+        return None
+    return record
+
+
+def write_summary(folder: Path, rows: Sequence[BatchRow]) -> Path:
+    """Write the table of all rows, those of other shards included.
+
+    Whoever writes while others still work may be overtaken by one of them between reading and writing. So it
+    looks again afterwards, until the table is what the records say.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    path = folder / SUMMARY_NAME
+    written: list[RowRecord | None] | None = None
+    while (records := [current_record(folder, row) for row in rows]) != written:
+        with (
+            atomic_path(path, ".csv") as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(_cells(row, record) for row, record in zip(rows, records, strict=True))
+        written = records
+    return path
+
+
+def _cells(row: BatchRow, record: RowRecord | None) -> dict[str, object]:
+    if record is None:
+        return {"row": row.number, "status": "open", "scan": row.scan, "output": row.output}
+    cells = {name: getattr(record, name) for name in _COLUMNS}
+    return cells | {"warnings": " ".join(record.warnings)}

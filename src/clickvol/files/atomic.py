@@ -1,0 +1,58 @@
+"""Writing a file wholly or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from clickvol.errors import OutputError
+
+_TEMPORARY_PREFIX = ".clickvol-"
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
+    """Lend a temporary path beside the target; move it onto the target when the block succeeds.
+
+    The temporary file lies in the same folder, because only within one file system is the move
+    atomic. A reader sees the old file or the complete new one. When the block fails in any way,
+    also by Ctrl-C, the target is untouched and the temporary file removed.
+
+    Args:
+        target: the file to write. A symbolic link is followed, and stays a link.
+        suffix: ".nii.gz" and the like; writers that choose a format by suffix need it at the end.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OutputError: when the file system refuses (no space, no permission).
+    """
+    final = Path(os.path.realpath(target))
+    temporary = final.with_name(f"{_TEMPORARY_PREFIX}{secrets.token_hex(6)}{suffix}")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.replace(final)
+    except OSError as error:
+        reason = error.strerror or "the file system refused"
+        raise OutputError(f"cannot write {target}: {reason}; choose another place for the output") from error
+    finally:
+        # After the move there is nothing left to remove.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder nobody else writes to."""
+    for abandoned in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        abandoned.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

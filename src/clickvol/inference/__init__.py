@@ -1,1 +1,0 @@
-"""Using a trained model: from a scan and clicks to a mask."""

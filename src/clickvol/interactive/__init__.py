@@ -1,0 +1,1 @@
+"""Sessions: objects, undo, record, replay."""

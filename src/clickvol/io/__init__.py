@@ -1,0 +1,1 @@
+"""Scans and masks, from and to files."""

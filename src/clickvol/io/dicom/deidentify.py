@@ -1,0 +1,104 @@
+"""Masks as DICOM that name nobody, after the basic confidentiality profile of DICOM PS3.15, Annex E.
+
+The profile says for each attribute what becomes of it. Here nothing is searched and removed: what a file
+repeats of its scan is cut down beforehand to what places the mask, so that an attribute that nobody thought
+of cannot slip in.
+
+What this means:
+
+- Name, ID, birth date, sex, physicians, institution, descriptions, times and dates are empty, missing or
+  replaced by a date that is none (1900-01-01). Names of objects become "object 1", "object 2", ...
+- Study, series, frame of reference and images are called otherwise (`remapped_uid`). **Such a file no longer
+  names the original scan**, and no program will lay it over that. It fits a copy of the scan whose identifiers
+  were replaced by the same rule, and masks of one scan still belong together.
+- Positions in millimetres and the shape of the mask stay: without them there is no mask. A mask of a face, of
+  an implant or of a rare anatomy may itself tell who it is.
+- It says nothing of other files: the scan itself is not touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clickvol.io.dicom.sources import SourceImages
+from clickvol.io.dicom.uids import remapped_uid
+from clickvol.io.labelled_mask import LabelledMask
+from clickvol.version import __version__
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# What stays of the header of a scan: how to read the mask, not whose it is.
+_KEPT = (
+    "Modality",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_REMAPPED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+
+# Attributes that must have a value get one that is none (action D of PS3.15, table E.1-1).
+_NO_DATE, _NO_TIME, _NO_DATE_TIME = "19000101", "000000", "19000101000000"
+
+# When it was written, and on what equipment, which may be named after a person or a place. What no module
+# demands is left out; the equipment that remains is this program.
+_REMOVED = (
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "SeriesDate",
+    "SeriesTime",
+    "StationName",
+    "InstitutionName",
+    "ContributingEquipmentSequence",
+)
+
+
+def deidentified_sources(images: SourceImages) -> SourceImages:
+    """Return the images of a scan under other identifiers, of nobody.
+
+    Args:
+        images: of the scan.
+
+    Returns:
+        The same slices at the same places. The header holds nothing but what describes the pixels.
+    """
+    from pydicom.dataset import Dataset
+
+    header = Dataset()
+    for keyword in _KEPT:
+        if keyword in images.header:
+            header[keyword] = images.header[keyword]
+    for keyword in _REMAPPED:
+        setattr(header, keyword, remapped_uid(str(images.header[keyword].value)))
+    slices = tuple(replace(s, sop_instance_uid=remapped_uid(s.sop_instance_uid)) for s in images.slices)
+    return replace(images, slices=slices, header=header)
+
+
+def without_names(masks: Sequence[LabelledMask]) -> list[LabelledMask]:
+    """Return the masks as "object 1", "object 2", ...: what a person typed may be a name."""
+    return [replace(mask, name=f"object {n}") for n, mask in enumerate(masks, start=1)]
+
+
+def mark_deidentified(dataset: "Dataset") -> None:
+    """Take the dates of writing out of a file made of `deidentified_sources`, and state the method.
+
+    Args:
+        dataset: the file; changed in place.
+    """
+    from pydicom.dataset import Dataset
+
+    for keyword in _REMOVED:
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    for element in dataset.iterall():
+        if element.VR in ("DA", "TM", "DT") and element.value:
+            element.value = {"DA": _NO_DATE, "TM": _NO_TIME, "DT": _NO_DATE_TIME}[element.VR]
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = f"clickvol {__version__}: DICOM PS3.15 Basic Profile"
+    code = Dataset()
+    # DICOM PS3.16, CID 7050.
+    code.CodeValue = "113100"
+    code.CodingSchemeDesignator = "DCM"
+    code.CodeMeaning = "Basic Application Confidentiality Profile"
+    dataset.DeidentificationMethodCodeSequence = [code]
+    dataset.LongitudinalTemporalInformationModified = "REMOVED"

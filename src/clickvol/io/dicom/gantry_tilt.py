@@ -1,0 +1,129 @@
+"""CT of a tilted gantry: each slice is shifted in its plane against the one before.
+
+Such a stack is a regular but sheared grid. Everything here knows sheared grids, so by default it is kept, and a
+mask fits the slices of the file. Programs that do not know them need a rectangular one.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import DicomSeriesError
+from clickvol.geometry.grid import VolumeGrid
+
+GantryTilt = Literal["keep", "refuse", "resample"]
+"""What becomes of a tilted series: kept on its sheared grid, refused, or resampled to a rectangular grid."""
+
+_MIN_TILT_DEGREES = 0.1
+
+# CT gantries tilt by at most 30 degrees; far beyond, the positions are wrong, and the rectangular grid would be
+# mostly empty.
+_MAX_TILT_DEGREES = 45.0
+
+
+def tilt_degrees(grid: VolumeGrid) -> float:
+    """Return the angle between the d axis and the normal of the slices; 0 below 0.1 degrees."""
+    step, normal = _axes(grid)
+    cosine = abs(float(step @ normal)) / float(np.linalg.norm(step))
+    degrees = math.degrees(math.acos(min(cosine, 1.0)))
+    return degrees if degrees >= _MIN_TILT_DEGREES else 0.0
+
+
+def rectangular_grid(grid: VolumeGrid, source: str) -> VolumeGrid:
+    """Return the smallest grid with d along the normal of the slices that holds every slice whole.
+
+    Its slices lie in the planes of the given ones; slice 0 keeps its voxel positions.
+
+    Args:
+        grid: with h and w perpendicular, as the pixels of a slice are.
+        source: the series, for the message.
+
+    Raises:
+        DicomSeriesError: for a tilt that no gantry has.
+    """
+    degrees = tilt_degrees(grid)
+    if degrees > _MAX_TILT_DEGREES:
+        raise DicomSeriesError(
+            f"{source}: the slices are shifted as if the gantry were tilted by {degrees:.1f} degrees, but at "
+            f"most {_MAX_TILT_DEGREES:g} can be resampled; keep the tilt, or repair the positions"
+        )
+    step, normal = _axes(grid)
+    start, stop = _range_hw(grid)
+    affine = np.array(grid.affine_ras_mm)
+    affine[:3, 0] = normal * float(step @ normal)
+    affine[:3, 3] += affine[:3, 1:3] @ start
+    num_d = grid.shape_dhw[0]
+    num_h, num_w = (stop - start).tolist()
+    return VolumeGrid(shape_dhw=(num_d, num_h, num_w), affine_ras_mm=affine)
+
+
+def resample_tilted(
+    array: NDArray[np.generic], grid: VolumeGrid, source: str
+) -> tuple[NDArray[np.generic], VolumeGrid]:
+    """Shift every slice back in its plane, by linear interpolation.
+
+    Args:
+        array: (D, H, W), finite.
+        grid: its sheared grid.
+        source: the series, for the message.
+
+    Returns:
+        The array (D, H', W') in the same dtype, integers rounded to the nearest, with the smallest value of the
+        scan where no slice reaches; and its rectangular grid.
+
+    Raises:
+        DicomSeriesError: for a tilt that no gantry has.
+    """
+    target = rectangular_grid(grid, source)
+    shift_hw = _shift_hw(grid)
+    start, _ = _range_hw(grid)
+    floor = array.min()
+    straight = np.full(target.shape_dhw, floor, dtype=array.dtype)
+    dtype = np.float64 if array.dtype.itemsize > 2 else np.float32
+    for index, plane in enumerate(array):
+        # Where row and column 0 of the target lie in this slice.
+        first_h, first_w = (start - index * shift_hw).tolist()
+        values = plane.astype(dtype)
+        for axis, (first, count) in enumerate(zip((first_h, first_w), target.shape_dhw[1:], strict=True)):
+            values = _shifted(values, axis, first, count, float(floor))
+        straight[index] = np.rint(values) if array.dtype.kind in "iu" else values
+    return straight, target
+
+
+def _axes(grid: VolumeGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the step between slices and their unit normal, each (3,)."""
+    columns = grid.affine_ras_mm[:3, :3]
+    normal = np.cross(columns[:, 1], columns[:, 2])
+    return columns[:, 0], normal / np.linalg.norm(normal)
+
+
+def _shift_hw(grid: VolumeGrid) -> NDArray[np.float64]:
+    """Return by how many pixels (2,) a slice is shifted against the one before, along h and w."""
+    step, _ = _axes(grid)
+    return np.asarray(step @ grid.affine_ras_mm[:3, 1:3] / grid.spacing_dhw_mm[1:] ** 2)
+
+
+def _range_hw(grid: VolumeGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first and one past the last pixel (2,) that some slice reaches, in pixels of slice 0."""
+    last_shift = (grid.shape_dhw[0] - 1) * _shift_hw(grid)
+    # Not a whole pixel more for the rounding of a shift of zero.
+    start = np.floor(np.minimum(last_shift, 0) + 1e-6).astype(np.int64)
+    stop = np.ceil(np.maximum(last_shift, 0) - 1e-6).astype(np.int64) + grid.shape_dhw[1:]
+    return start, stop
+
+
+def _shifted(
+    plane: NDArray[np.floating], axis: int, first: float, count: int, outside: float
+) -> NDArray[np.floating]:
+    """Return a plane (H, W) at the positions first, first + 1, ... of an axis; `outside` beyond its ends."""
+    positions = first + np.arange(count)
+    size = plane.shape[axis]
+    low = np.clip(np.floor(positions).astype(int), 0, max(size - 2, 0))
+    high = np.minimum(low + 1, size - 1)
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    weight = np.clip(positions - low, 0, 1).astype(plane.dtype).reshape(shape)
+    values = plane.take(low, axis) * (1 - weight) + plane.take(high, axis) * weight
+    is_inside = (positions >= -1e-6) & (positions <= size - 1 + 1e-6)
+    return np.where(is_inside.reshape(shape), values, plane.dtype.type(outside))

@@ -1,0 +1,156 @@
+"""The pixels of a DICOM file, as stored, whatever they are compressed with.
+
+Decoders, all of permissive licences: pydicom for uncompressed and run-length pixels; GDCM, which is inside
+SimpleITK, for JPEG, JPEG lossless, JPEG-LS and JPEG 2000; and for what neither knows, such as High-Throughput
+JPEG 2000, whatever decoder pydicom finds installed.
+"""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import DicomSeriesError
+from clickvol.files.native_stderr import silent_native_stderr
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+# DICOM PS3.6, table A-1: JPEG of processes 1, 2 and 4, and 14 (lossless, with and without selection value 1),
+# JPEG-LS lossless and near-lossless, JPEG 2000 lossless and not.
+_GDCM_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91))
+
+# The first two markers of a codestream, and the first box of a file around one.
+_JPEG2000_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\x00\x00\x00\x0cjP  "
+
+
+class _NoDecoderError(Exception):
+    """Nothing that is installed decompresses this transfer syntax."""
+
+
+def read_stored_pixels(path: Path) -> NDArray[np.generic]:
+    """Return the stored values of a file, (frames, H, W) integers, before any rescaling.
+
+    Raises:
+        DicomSeriesError: when the pixels are truncated, are not of the size that the header says, or cannot be
+            decompressed; where a decoder is missing, with the command that installs it.
+    """
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+            pixels = _pixels(dataset)
+        except _NoDecoderError as error:
+            raise DicomSeriesError(
+                f"the pixels of {path.name} are compressed as {error}, and nothing that decompresses it is "
+                'installed; run: pip install "clickvol[dicom]"'
+            ) from error
+        except Exception as error:
+            # pydicom and GDCM raise whatever their parsers met; to the user it is one thing.
+            raise DicomSeriesError(
+                f"the pixels of {path.name} are missing, truncated or compressed in an unknown "
+                "way; copy or export the series again"
+            ) from error
+    return pixels if pixels.ndim == 3 else pixels[np.newaxis]
+
+
+def _pixels(dataset: "Dataset") -> NDArray[np.generic]:
+    """Return the stored values of a data set, (H, W) or (frames, H, W)."""
+    import pydicom
+    from pydicom.pixels import get_decoder
+
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None:
+        # A file without a preamble is in the default transfer syntax of the standard.
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = syntax = pydicom.uid.ImplicitVRLittleEndian
+    if syntax.is_encapsulated:
+        _check_codestreams(dataset)
+    if syntax in _GDCM_SYNTAXES:
+        return _decompress(dataset)
+    try:
+        is_known = get_decoder(syntax).is_available
+    except NotImplementedError:
+        is_known = False
+    if syntax.is_encapsulated and not is_known:
+        raise _NoDecoderError(syntax.name)
+    pixels: NDArray[np.generic] = dataset.pixel_array
+    return pixels
+
+
+def _check_codestreams(dataset: "Dataset") -> None:
+    """Refuse frames of another size than the header says, before a decoder makes room for them.
+
+    Raises:
+        ValueError: when a frame says another number of rows or columns.
+    """
+    from pydicom.encaps import generate_frames
+
+    expected = (int(dataset.Rows), int(dataset.Columns))
+    num_frames = int(dataset.get("NumberOfFrames") or 1)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=num_frames):
+        found = codestream_shape(frame)
+        if found is not None and found != expected:
+            raise ValueError(f"a frame is compressed as {found} rows and columns, not {expected}")
+
+
+def codestream_shape(frame: bytes) -> tuple[int, int] | None:
+    """Return the (rows, columns) that a compressed frame says of itself.
+
+    Args:
+        frame: JPEG (ITU-T T.81, B.2.2), JPEG-LS (T.87, C.2.2) or JPEG 2000 (T.800, A.5.1) data; from the start
+            of its codestream, or with the boxes of a JP2 file before it.
+
+    Returns:
+        None for anything else, such as run-length data.
+    """
+    jpeg2000 = frame.find(_JPEG2000_START) if frame.startswith(_JP2_START) else 0
+    if jpeg2000 >= 0 and frame.startswith(_JPEG2000_START, jpeg2000) and len(frame) >= jpeg2000 + 24:
+        # SOC, SIZ, Lsiz and Rsiz take 8 bytes; then come Xsiz, Ysiz, XOsiz and YOsiz.
+        right, bottom, left, top = np.frombuffer(frame, ">u4", 4, jpeg2000 + 8).tolist()
+        return bottom - top, right - left
+    if not frame.startswith(b"\xff\xd8"):
+        return None
+    place = 2
+    while place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        # C4, C8 and CC are tables; all others of the row start a frame, as does F7 of JPEG-LS.
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            rows, columns = np.frombuffer(frame, ">u2", 2, place + 5).tolist()
+            return rows, columns
+        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return None
+
+
+def _decompress(dataset: "Dataset") -> NDArray[np.generic]:
+    """Decompress through GDCM a copy that has no rescale tags.
+
+    GDCM applies the rescale tags itself, but not for every kind of object; without them, and as a
+    plain picture, it hands out the stored values.
+    """
+    import SimpleITK as sitk
+
+    for tag in ("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"):
+        if tag in dataset:
+            delattr(dataset, tag)
+    dataset.SOPClassUID = _SECONDARY_CAPTURE
+    dataset.file_meta.MediaStorageSOPClassUID = _SECONDARY_CAPTURE
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "slice.dcm"
+        dataset.save_as(plain)
+        with silent_native_stderr():
+            pixels: NDArray[np.generic] = sitk.GetArrayFromImage(
+                sitk.ReadImage(str(plain), imageIO="GDCMImageIO")
+            )
+    return pixels

@@ -1,0 +1,230 @@
+"""Masks as a DICOM Segmentation: one file, one bit per voxel, one segment per object.
+
+highdicom makes the file. What it is given of the scan are headers made anew from what was read of its
+slices: it checks the originals more strictly than scanners and archives write them.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import OutputError
+from clickvol.files.atomic import atomic_path
+from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified, without_names
+from clickvol.io.dicom.sources import SourceImages, read_source_images
+from clickvol.io.dicom.uids import new_uid
+from clickvol.io.labelled_mask import LabelledMask, display_colour, label_map
+from clickvol.io.mask_headers import (
+    DISCLAIMER,
+    MANUFACTURER,
+    algorithm_name,
+    algorithm_type,
+    algorithm_version,
+    mask_description,
+    patient_and_study,
+    series_number,
+)
+from clickvol.version import __version__
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom.dataset import Dataset
+
+MISSING_EXTRA = (
+    'DICOM segmentations need the package highdicom, which is not installed; run: pip install "clickvol[dicom]"'
+)
+
+
+def write_dicom_seg(
+    masks: Sequence[LabelledMask],
+    source: str | Path,
+    path: str | Path,
+    *,
+    series: str | None = None,
+    deidentify: bool = False,
+) -> None:
+    """Write masks as a DICOM Segmentation that refers to the images of their scan; wholly or not at all.
+
+    Args:
+        masks: the objects, on the grid of the scan; at least one. They may overlap or be empty.
+        source: folder or .zip of the scan.
+        path: where to; an existing file is overwritten.
+        series: which series of the source, where there are several.
+        deidentify: leave out who was scanned, when and where, and rename what the file refers to; read
+            `clickvol.io.dicom.deidentify` for what that means.
+
+    Raises:
+        OutputError: when highdicom is not installed, the source is not a DICOM series, a mask does not lie on
+            its slices, or the file cannot be written.
+        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
+    """
+    grid = masks[0].mask.grid if masks else None
+    images = read_source_images(source, series=series, grid=grid)
+    dataset = dicom_seg(masks, images, deidentify=deidentify)
+    with atomic_path(Path(path), ".dcm") as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+
+
+def dicom_seg(
+    masks: Sequence[LabelledMask], images: SourceImages, *, deidentify: bool = False
+) -> "Segmentation":
+    """Return masks as a DICOM Segmentation; see `write_dicom_seg`."""
+    try:
+        import highdicom.seg
+    except ImportError as error:
+        raise OutputError(MISSING_EXTRA) from error
+    pixels = _pixels(masks)  # also checks that there are any
+    for mask in masks:
+        images.check_grid(mask.mask.grid)
+    if deidentify:
+        images, masks = deidentified_sources(images), without_names(masks)
+    headers, order = _source_headers(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the names and dates of a scan as it is
+        try:
+            dataset = highdicom.seg.Segmentation(
+                source_images=headers,
+                pixel_array=pixels[order],
+                segmentation_type="BINARY",
+                segment_descriptions=[_segment(n, m) for n, m in enumerate(masks, start=1)],
+                series_instance_uid=new_uid(),
+                series_number=series_number(images),
+                sop_instance_uid=new_uid(),
+                instance_number=1,
+                manufacturer=MANUFACTURER,
+                manufacturer_model_name=algorithm_name(masks[0]),
+                software_versions=__version__,
+                device_serial_number="none",
+                content_label="SEGMENTATION",
+                content_description=DISCLAIMER,
+                series_description=f"clickvol: {DISCLAIMER}",
+                specific_character_set="ISO_IR 192",
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise OutputError(
+                f"the series cannot carry a DICOM segmentation ({reason}); write it as RTSTRUCT or .nii.gz"
+            ) from error
+    if deidentify:
+        mark_deidentified(dataset)
+    return dataset
+
+
+def _pixels(masks: Sequence[LabelledMask]) -> NDArray[np.generic]:
+    """Return a label map (D, H, W); where a voxel is in two objects (D, H, W, objects), which is larger."""
+    labels: NDArray[np.generic] = label_map(masks)
+    if np.count_nonzero(labels) == sum(m.mask.num_voxels for m in masks):
+        return labels
+    return np.stack([(m.mask.array != 0).astype(np.uint8) for m in masks], axis=-1)
+
+
+def _segment(number: int, labelled: LabelledMask) -> "SegmentDescription":
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    made_by_model = labelled.made_by != "person"
+    algorithm = AlgorithmIdentificationSequence(
+        name=algorithm_name(labelled),
+        family=codes.DCM.ArtificialIntelligence,
+        version=algorithm_version(labelled),
+        source=MANUFACTURER,
+    )
+    segment = SegmentDescription(
+        segment_number=number,
+        segment_label=labelled.name,
+        # What was clicked is taken for a tumour; of which kind nobody said.
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Neoplasm,
+        algorithm_type=algorithm_type(labelled),
+        algorithm_identification=algorithm if made_by_model else None,
+        tracking_uid=new_uid(),
+        tracking_id=labelled.name,
+        display_color=CIELabColor.from_rgb(*display_colour(number)),
+    )
+    # The attribute; the class is named after the macro that holds it.
+    segment.SegmentDescription = mask_description(labelled)
+    return segment
+
+
+def _source_headers(images: SourceImages) -> tuple[list["Dataset"], list[int]]:
+    """Return headers of the scan's files for highdicom, and for each of its planes the index along d."""
+    if all(s.frame is None for s in images.slices):
+        headers = [_slice_header(images, index) for index in range(len(images.slices))]
+        return headers, list(range(len(headers)))
+    if len({s.sop_instance_uid for s in images.slices}) > 1:
+        raise OutputError(
+            "the scan has several multi-frame files, and a DICOM segmentation can refer to one; write it as "
+            "RTSTRUCT or .nii.gz"
+        )
+    order = sorted(range(len(images.slices)), key=lambda i: images.slices[i].frame or 0)
+    return [_multi_frame_header(images, order)], order
+
+
+def _slice_header(images: SourceImages, index: int) -> "Dataset":
+    header = _file_header(images, index)
+    header.ImagePositionPatient = _decimals(images.slices[index].position_lps_mm)
+    header.ImageOrientationPatient = _decimals(images.orientation_lps)
+    for name, value in _measures(images).items():
+        setattr(header, name, value)
+    return header
+
+
+def _multi_frame_header(images: SourceImages, order: list[int]) -> "Dataset":
+    from pydicom.dataset import Dataset
+
+    header = _file_header(images, 0)
+    header.NumberOfFrames = len(order)
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    for name, value in _measures(images).items():
+        setattr(measures, name, value)
+    orientation.ImageOrientationPatient = _decimals(images.orientation_lps)
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    header.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for index in order:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = _decimals(images.slices[index].position_lps_mm)
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    header.PerFrameFunctionalGroupsSequence = frames
+    return header
+
+
+def _file_header(images: SourceImages, index: int) -> "Dataset":
+    header = patient_and_study(images)
+    for keyword in ("SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(header, keyword, images.text(keyword))
+    header.SOPClassUID = images.slices[index].sop_class_uid
+    header.SOPInstanceUID = images.slices[index].sop_instance_uid
+    header.Modality = images.text("Modality")
+    header.Rows, header.Columns = images.grid.shape_dhw[1:]
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if keyword in images.header:
+            header[keyword] = images.header[keyword]
+    header.LossyImageCompression = images.text("LossyImageCompression") or "00"
+    return header
+
+
+def _measures(images: SourceImages) -> dict[str, Any]:
+    normal = np.cross(images.orientation_lps[:3], images.orientation_lps[3:])
+    first, last = images.slices[0].position_lps_mm, images.slices[-1].position_lps_mm
+    steps = max(len(images.slices) - 1, 1)
+    between_mm = float(normal @ (last - first)) / steps or float(images.grid.spacing_dhw_mm[0])
+    return {
+        "PixelSpacing": _decimals(np.array(images.spacing_hw_mm)),
+        "SliceThickness": _decimals(np.array([between_mm]))[0],
+        "SpacingBetweenSlices": _decimals(np.array([between_mm]))[0],
+    }
+
+
+def _decimals(values: NDArray[np.float64]) -> list[Any]:
+    """Return numbers as decimal strings of at most 16 characters, the limit of DICOM."""
+    from pydicom.valuerep import DSfloat
+
+    return [DSfloat(float(value), auto_format=True) for value in values]

@@ -1,0 +1,265 @@
+"""The images that a mask was drawn on: which slices they are, and whose.
+
+What is written beside a scan as DICOM names its images one by one and repeats patient and study.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import DicomSeriesError, OutputError
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.dicom.archive import opened_dicom
+from clickvol.io.dicom.geometry import stack_slices
+from clickvol.io.dicom.slices import DicomSlice, ImageFile, find_images, slices_of
+from clickvol.io.dicom.uids import hashed_uid
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+TAGS_OF_THE_SERIES = (
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+"""Of the series or the images of a scan, and so not of a mask, which is a series of its own."""
+
+# PS3.3: Patient (C.7.1.1), Clinical Trial Subject and Study (C.7.1.3, C.7.2.3), General Study (C.7.2.1),
+# Patient Study (C.7.2.2), and the attributes of the images that a mask inherits.
+_COPIED = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    *TAGS_OF_THE_SERIES,
+)
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID")
+
+# Two grids are one where no corner of the scan is farther off. Chosen: far below a voxel, far above rounding.
+_GRID_TOLERANCE_MM = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceSlice:
+    """One plane of the scan, as files name it.
+
+    Attributes:
+        sop_class_uid, sop_instance_uid: of the file.
+        frame: which of its frames, from 0; None for a file of one slice.
+        position_lps_mm: (3,) centre of the first pixel.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None
+    position_lps_mm: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceImages:
+    """The images of a scan in the order of its array.
+
+    Attributes:
+        slices: one for each index of the d axis, which grows along (row x column direction).
+        grid: of the scan.
+        orientation_lps: (6,) unit vectors along a row, then along a column.
+        spacing_hw_mm: distance between rows, then between columns.
+        header: patient, study and series; nothing that belongs to one image.
+    """
+
+    slices: tuple[SourceSlice, ...]
+    grid: VolumeGrid
+    orientation_lps: NDArray[np.float64]
+    spacing_hw_mm: tuple[float, float]
+    header: "Dataset"
+
+    def text(self, keyword: str) -> str:
+        """Return an attribute of the header as text; "" where there is none."""
+        value = self.header.get(keyword)
+        return "" if value is None else str(value)
+
+    def corner_lps_mm(self, index: int, positions_hw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where positions of a slice lie.
+
+        Args:
+            index: of the slice, along d.
+            positions_hw: (N, 2), in voxels; integers are centres.
+
+        Returns:
+            (N, 3) LPS mm, in the plane of that very image.
+        """
+        steps_mm = positions_hw * self.spacing_hw_mm
+        # h grows along a column, w along a row.
+        axes = np.stack([self.orientation_lps[3:], self.orientation_lps[:3]])
+        return np.asarray(self.slices[index].position_lps_mm + steps_mm @ axes)
+
+    def check_grid(self, grid: VolumeGrid) -> None:
+        """Check that a mask lies on the voxels of these images.
+
+        Raises:
+            OutputError: when it does not.
+        """
+        corner = np.array([*self.grid.shape_dhw, 1.0])
+        apart = np.abs((grid.affine_ras_mm - self.grid.affine_ras_mm) * corner).sum(axis=1)
+        if grid.shape_dhw != self.grid.shape_dhw or apart.max() > _GRID_TOLERANCE_MM:
+            raise OutputError(
+                f"the mask has the shape {grid.shape_dhw}, but does not lie on the slices of its DICOM series, "
+                f"of shape {self.grid.shape_dhw} (was it resampled?); write .nii.gz instead"
+            )
+
+
+def check_is_series(path: str | Path) -> Path:
+    """Return the path of a scan if it may hold DICOM images; they are not looked at.
+
+    Args:
+        path: of the scan; "" for one that came from nowhere.
+
+    Raises:
+        OutputError: for anything but a folder or a .zip.
+    """
+    if str(path) and (Path(path).is_dir() or Path(path).suffix.lower() == ".zip"):
+        return Path(path)
+    raise OutputError(
+        f"{path or 'the scan'} is not a DICOM series, and a mask as DICOM refers to its images; give a folder "
+        "or .zip of DICOM files, or write .nii.gz"
+    )
+
+
+def read_source_images(
+    path: str | Path, *, series: str | None = None, grid: VolumeGrid | None = None
+) -> SourceImages:
+    """Read which images a scan was made of, without their pixels.
+
+    Args:
+        path: folder or .zip of the scan, as it was given to `read_volume`.
+        series: SeriesInstanceUID or SeriesNumber, where there are several.
+        grid: of the scan; of several series without a choice, the one on it is taken.
+
+    Raises:
+        OutputError: when there is no such series, or nothing says what study it belongs to.
+        UnreadableVolumeError, DicomSeriesError, BadGeometryError: as `read_volume`.
+    """
+    path = check_is_series(path)
+    with opened_dicom(path) as folder:
+        groups: dict[str, list[ImageFile]] = {}
+        for file in find_images(folder):
+            groups.setdefault(file.series_uid, []).append(file)
+        return _chosen(path, list(groups.values()), series, grid)
+
+
+def _chosen(
+    path: Path, groups: list[list[ImageFile]], series: str | None, grid: VolumeGrid | None
+) -> SourceImages:
+    if series is not None:
+        wish = series.strip()
+        by_uid = [g for g in groups if g[0].series_uid == wish]
+        groups = by_uid or [g for g in groups if str(g[0].header.get("SeriesNumber")) == wish]
+    found = []
+    for files in groups:
+        try:
+            images = _read_images(files)
+            if grid is not None and len(groups) > 1:
+                images.check_grid(grid)
+        except (OutputError, DicomSeriesError):
+            if len(groups) == 1:
+                raise
+            continue  # one of the other series, such as a localizer
+        found.append(images)
+    if len(found) != 1:
+        raise OutputError(
+            f"{path} holds {len(found)} series that the mask could lie on, but one is expected; name it with "
+            "--series UID"
+        )
+    return found[0]
+
+
+def _read_images(files: list[ImageFile]) -> SourceImages:
+    ordered, grid, _ = stack_slices([s for file in files for s in slices_of(file)])
+    headers = {file.path: file.header for file in files}
+    identities = {path: _identity(path) for path in headers}
+    slices = tuple(
+        SourceSlice(
+            *identities[s.path],
+            s.frame if _is_multi_frame(headers[s.path]) else None,
+            s.position_lps_mm,
+        )
+        for s in ordered
+    )
+    first = ordered[0]
+    return SourceImages(slices, grid, first.orientation_lps, first.spacing_hw_mm, _common_header(first))
+
+
+def _is_multi_frame(header: "Dataset") -> bool:
+    return "PerFrameFunctionalGroupsSequence" in header
+
+
+def _identity(path: Path) -> tuple[str, str]:
+    header = _read_header(path, ("SOPClassUID", "SOPInstanceUID"))
+    found = [str(header.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID")]
+    if not all(found):
+        raise OutputError(
+            f"{path.name} has no SOP Class or Instance UID to refer to; write the mask as .nii.gz"
+        )
+    return found[0], found[1]
+
+
+def _common_header(first: DicomSlice) -> "Dataset":
+    from pydicom.dataset import Dataset
+
+    source = _read_header(first.path, ("SpecificCharacterSet", *_COPIED))
+    missing = [keyword for keyword in _NEEDED if not source.get(keyword)]
+    if missing:
+        raise OutputError(f"{first.path.name} has no {missing[0]} to refer to; write the mask as .nii.gz")
+    header = Dataset()
+    for keyword in _COPIED:
+        if keyword in source:
+            header[keyword] = source[keyword]
+    if not header.get("FrameOfReferenceUID"):
+        # Without one nothing can be placed. Made of the series, so that two masks of it share it.
+        header.FrameOfReferenceUID = hashed_uid(f"frame of reference of {header.SeriesInstanceUID}")
+    return header
+
+
+def _read_header(path: Path, keywords: tuple[str, ...]) -> "Dataset":
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+        # Parsed here, where a strange value warns nobody.
+        for _ in header.iterall():
+            pass
+    return header

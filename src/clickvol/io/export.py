@@ -1,0 +1,89 @@
+"""All objects of a scan to one file, in any of the formats that people take masks away in."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from clickvol.errors import OutputError
+from clickvol.io.dicom.rtstruct import write_rtstruct
+from clickvol.io.dicom.seg import MISSING_EXTRA, write_dicom_seg
+from clickvol.io.dicom.sources import check_is_series
+from clickvol.io.formats import check_output_path, write_volume
+from clickvol.io.labelled_mask import LabelledMask, label_map
+from clickvol.io.volume import Volume
+
+ExportFormat = Literal["nifti", "nrrd", "dicom-seg", "rtstruct"]
+
+SUFFIXES: dict[ExportFormat, tuple[str, ...]] = {
+    "nifti": (".nii.gz", ".nii"),
+    "nrrd": (".nrrd",),
+    "dicom-seg": (".dcm",),
+    "rtstruct": (".dcm",),
+}
+"""How files of each format may end."""
+
+
+def export_masks(
+    masks: Sequence[LabelledMask],
+    volume: Volume,
+    path: str | Path,
+    *,
+    file_format: ExportFormat,
+    deidentify: bool = False,
+    series: str | None = None,
+) -> None:
+    """Write the objects of a scan to one file; wholly or not at all.
+
+    NIfTI and NRRD hold one label map, object n with the value n; where objects overlap, the smaller one is
+    seen. The DICOM formats hold the objects one by one, with their names.
+
+    Args:
+        masks: on the grid of the scan, at least one.
+        volume: the scan. The DICOM formats read its `source` once more, for the images they refer to.
+        path: where to; an existing file is overwritten.
+        file_format: which format.
+        deidentify: for the DICOM formats: leave out who was scanned; see `clickvol.io.dicom.deidentify`. The
+            others hold nothing of the patient but the mask.
+        series: which DICOM series of the source, where there are several.
+
+    Raises:
+        OutputError: when the path does not allow it, the masks are not on the grid of the scan, or the format
+            is DICOM and the scan is not.
+        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the DICOM source can no longer be read.
+    """
+    path = check_export(path, volume.source, file_format)
+    for labelled in masks:
+        if labelled.mask.grid != volume.grid:
+            raise OutputError(
+                f"the mask {labelled.name!r} is not on the grid of its scan; give the scan it was made on"
+            )
+    if file_format == "dicom-seg":
+        write_dicom_seg(masks, volume.source, path, series=series, deidentify=deidentify)
+    elif file_format == "rtstruct":
+        write_rtstruct(masks, volume.source, path, series=series, deidentify=deidentify)
+    else:
+        write_volume(label_map(masks), volume.grid, volume.nifti, path)
+
+
+def check_export(path: str | Path, source: str | Path, file_format: ExportFormat) -> Path:
+    """Tell before any computing whether masks can be written here in this format.
+
+    Args:
+        path: where they are to go.
+        source: the scan; not to be overwritten.
+        file_format: which format.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: when they cannot; what the DICOM formats need of each image is not looked at.
+    """
+    path = check_output_path(path, source, suffixes=SUFFIXES[file_format])
+    if file_format in ("nifti", "nrrd"):
+        return path
+    if file_format == "dicom-seg" and importlib.util.find_spec("highdicom") is None:
+        raise OutputError(MISSING_EXTRA)
+    check_is_series(source)
+    return path

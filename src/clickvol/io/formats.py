@@ -1,0 +1,204 @@
+"""Which reader and which writer a path asks for: the one place where a path is sniffed.
+
+Nothing heavy is imported before a file of the format is met.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import OutputError, UnreadableVolumeError
+from clickvol.files.atomic import atomic_path
+from clickvol.files.limits import ReadLimits
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.dicom.gantry_tilt import GantryTilt
+from clickvol.io.volume import Mask, NiftiGeometry, Volume
+
+_NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_ITK_WRITE_SUFFIXES = (".nrrd", ".mha")
+_ITK_READ_SUFFIXES = (*_ITK_WRITE_SUFFIXES, ".nhdr", ".mhd")
+READABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_READ_SUFFIXES)
+WRITABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_WRITE_SUFFIXES)
+
+_WRITABLE_DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+
+_ARCHIVE_SUFFIX = ".zip"
+
+_DICOM_MAGIC_OFFSET = 128
+
+
+def read_volume(
+    path: str | Path,
+    *,
+    series: str | None = None,
+    volume_index: int | None = None,
+    gantry_tilt: GantryTilt = "keep",
+    limits: ReadLimits | None = None,
+) -> Volume:
+    """Read a CT, MR or PET scan.
+
+    Args:
+        path: a .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd file, or a folder or .zip with a DICOM series.
+        series: for several DICOM series: the SeriesInstanceUID or SeriesNumber.
+        volume_index: for 4D files: which volume to take, from 0.
+        gantry_tilt: what becomes of a tilted DICOM series: "keep" its sheared grid, "refuse" it, or "resample"
+            it to a rectangular grid, which is then not that of the slices in the file; told in `notes`.
+        limits: what may be read, for files of strangers; None for any size.
+
+    Returns:
+        The scan; the array (D, H, W) on its grid in RAS mm, and what was repaired in `notes`.
+
+    Raises:
+        UnreadableVolumeError: anything that does not make one 3D scan of one grey channel.
+        ScanTooLargeError: more than the limits allow.
+        DicomSeriesError: DICOM files that do not make one regular volume, or a tilt that is refused.
+        BadGeometryError: a grid that maps no voxel to a place.
+    """
+    if not str(path):
+        raise UnreadableVolumeError("the path of the scan is empty; give a file or a DICOM folder")
+    path = Path(path)
+    if path.is_dir() or (path.is_file() and _suffix(path, (_ARCHIVE_SUFFIX,))):
+        if volume_index:
+            raise UnreadableVolumeError(
+                f"{path} is a DICOM series and holds volume 0 only; leave out --volume {volume_index}"
+            )
+        from clickvol.io.dicom.series import read_dicom
+
+        return read_dicom(path, series=series, gantry_tilt=gantry_tilt, limits=limits)
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise UnreadableVolumeError(f"{path} {what}; give the path of a scan")
+    suffix = _suffix(path, READABLE_SUFFIXES)
+    if suffix is None:
+        raise UnreadableVolumeError(_unknown_input(path))
+    if series is not None:
+        raise UnreadableVolumeError(
+            f"{path} is not a DICOM folder or .zip, and only those have a series; leave out --series"
+        )
+    if suffix in _NIFTI_SUFFIXES:
+        from clickvol.io.nifti import read_nifti
+
+        return read_nifti(path, volume_index=volume_index, limits=limits)
+    from clickvol.io.itk_formats import read_itk
+
+    return read_itk(path, volume_index=volume_index, limits=limits)
+
+
+def write_mask(mask: Mask, path: str | Path) -> None:
+    """Write a mask, uint8, on exactly the grid of its scan; wholly or not at all.
+
+    Args:
+        mask: the segmentation.
+        path: where to; the suffix chooses the format (.nii, .nii.gz, .nrrd, .mha).
+
+    Raises:
+        OutputError: when the path or the format does not allow it (see `write_volume`).
+    """
+    write_volume(mask.array.astype(np.uint8, copy=False), mask.grid, mask.nifti, path)
+
+
+def write_volume(
+    array: NDArray[np.generic],
+    grid: VolumeGrid,
+    nifti: NiftiGeometry | None,
+    path: str | Path,
+) -> None:
+    """Write any array on a grid, such as probabilities; wholly or not at all.
+
+    Args:
+        array: (D, H, W) uint8, int16, uint16, int32, float32 or float64.
+        grid: where its voxels lie; of the same shape.
+        nifti: the header geometry to repeat in a NIfTI file, where the grid came from one.
+        path: where to; the suffix chooses the format (.nii, .nii.gz, .nrrd, .mha).
+
+    Raises:
+        OutputError: for an unknown suffix, a folder that is missing or not writable, a full disk,
+            a sheared grid in NRRD or MetaImage, or an array that does not fit the grid.
+    """
+    path = check_output_path(path)
+    if array.shape != grid.shape_dhw:
+        raise OutputError(f"the array has shape {array.shape}, but its grid {grid.shape_dhw}; they must agree")
+    if array.dtype.name not in _WRITABLE_DTYPES:
+        raise OutputError(
+            f"cannot write {array.dtype} voxels; convert them to one of {', '.join(_WRITABLE_DTYPES)}"
+        )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    suffix = _suffix(path, WRITABLE_SUFFIXES) or ""
+    with atomic_path(path, suffix) as temporary:
+        if suffix in _NIFTI_SUFFIXES:
+            from clickvol.io.nifti import write_nifti
+
+            write_nifti(array, grid, nifti, temporary)
+        else:
+            from clickvol.io.itk_formats import write_itk
+
+            write_itk(array, grid, temporary)
+
+
+def check_output_path(
+    path: str | Path,
+    scan_source: str | Path | None = None,
+    *,
+    suffixes: tuple[str, ...] = WRITABLE_SUFFIXES,
+) -> Path:
+    """Tell before any computing whether a mask can be written here.
+
+    Args:
+        path: where the mask is to go. An existing file would be overwritten.
+        scan_source: the scan that must not be overwritten, however the two paths are spelled.
+        suffixes: those of the format, in lower case.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: unknown suffix, folder missing or not writable, a folder instead of a file, or
+            the scan itself.
+    """
+    path = Path(path)
+    try:
+        return _check_output_path(path, scan_source, suffixes)
+    except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
+        raise OutputError(f"{str(path)!r} cannot be the name of a file; choose another") from error
+
+
+def _check_output_path(path: Path, scan_source: str | Path | None, suffixes: tuple[str, ...]) -> Path:
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file in it, such as {path / 'mask.nii.gz'}")
+    if _suffix(path, suffixes) is None:
+        raise OutputError(
+            f"cannot tell from {path.name!r} which format to write; the supported suffixes are "
+            f"{', '.join(suffixes)}"
+        )
+    parent = Path(os.path.realpath(path)).parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {path}: the folder {parent} does not exist; make it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: the folder {parent} is not writable; choose another place")
+    if scan_source and _is_same_file(path, Path(scan_source)):
+        raise OutputError(f"{path} is the scan itself; give another name for the mask, so that the scan stays")
+    return path
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _suffix(path: Path, known: tuple[str, ...]) -> str | None:
+    name = path.name.lower()
+    return next((s for s in known if name.endswith(s) and len(name) > len(s)), None)
+
+
+def _unknown_input(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(_DICOM_MAGIC_OFFSET + 4)
+    if path.suffix.lower() == ".dcm" or start[_DICOM_MAGIC_OFFSET:] == b"DICM":
+        return f"{path} is a single DICOM file; give the folder that holds its series"
+    return (
+        f"{path} has no suffix of a supported format; expected a folder or .zip with DICOM files, or one "
+        f"of {', '.join(READABLE_SUFFIXES)}"
+    )

@@ -1,0 +1,274 @@
+"""NRRD and MetaImage files through SimpleITK. ITK's LPS millimetres become RAS here."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
+from clickvol.files.limits import ReadLimits
+from clickvol.files.native_stderr import silent_native_stderr
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.detached_data import refuse_voxels_elsewhere
+from clickvol.io.volume import Volume
+from clickvol.io.volume_choice import choose_volume
+from clickvol.io.voxel_values import clean_values
+
+if TYPE_CHECKING:
+    from SimpleITK import ImageFileReader
+
+# x and y point the other way.
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+# Direction cosines are often stored with four decimals; more than that is a shear.
+_MAX_SHEAR = 1e-3
+
+_IMAGE_IO = {
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+_COMPRESSION_LEVEL = 1
+_MAX_HEADER_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What ITK says about a file before its voxels are read, and what its text says beside."""
+
+    size_ijk: tuple[int, ...]
+    spacing_ijk_mm: NDArray[np.float64]
+    direction_lps: NDArray[np.float64]
+    origin_lps_mm: NDArray[np.float64]
+    num_components: int
+    fields: dict[str, str]
+
+    @property
+    def components_are_volumes(self) -> bool:
+        """Tell whether ITK took the time axis of a NRRD sequence for a vector."""
+        return bool({"list", "time"} & set(self.fields.get("kinds", "").split()))
+
+
+def read_itk(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
+    """Read a .nrrd, .nhdr, .mha or .mhd file.
+
+    Args:
+        path: the file; .nhdr and .mhd name a second file with the voxels.
+        volume_index: which 3D volume of a 4D file to take, from 0.
+        limits: what may be read, from this file alone; None for any size and place.
+
+    Returns:
+        The scan; the array (D, H, W) in the stored dtype.
+
+    Raises:
+        ScanTooLargeError: more than the limits allow.
+        UnreadableVolumeError: missing, truncated, not an image, not one grey channel, 4D without a
+            choice of volume, or without any content.
+        BadGeometryError: a spacing or directions that cannot be used.
+    """
+    import SimpleITK as sitk
+
+    if limits is not None:
+        refuse_voxels_elsewhere(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    # Not left to ITK, which knows no suffix in capitals.
+    reader.SetImageIO(_IMAGE_IO[path.suffix.lower()])
+    try:
+        with silent_native_stderr():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable_header(path, error) from error
+    header = _header(reader, path)
+    index = _check_axes(header, path, volume_index)
+    # Before the voxels are read: ITK makes a negative spacing positive without a word.
+    _check_geometry(header, path)
+    if limits is not None:
+        limits.check_voxels(math.prod(header.size_ijk[:3]), str(path))
+        one_voxel = sitk.Image([1, 1, 1], reader.GetPixelID(), header.num_components)
+        stored = math.prod(header.size_ijk) * header.num_components
+        limits.check_bytes(stored * one_voxel.GetSizeOfPixelComponent(), str(path))
+    if len(header.size_ijk) == 4:
+        reader.SetExtractIndex((0, 0, 0, index))
+        reader.SetExtractSize((*header.size_ijk[:3], 0))
+    try:
+        with silent_native_stderr():
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise UnreadableVolumeError(
+            f"{path} is truncated or damaged: its header reads well, but its voxels do not (for "
+            ".nhdr and .mhd: the data file beside it may be missing); copy it again"
+        ) from error
+    if header.num_components > 1:
+        image = sitk.VectorIndexSelectionCast(image, index)
+    array = sitk.GetArrayFromImage(image)
+    del image
+    array, notes = clean_values(array if array.ndim == 3 else array[np.newaxis], str(path))
+    grid = _grid(header)
+    return Volume(array=array, grid=grid, source=str(path), notes=(*_notes(header, path), *notes))
+
+
+def write_itk(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
+    """Write an array as .nrrd or .mha, compressed.
+
+    Args:
+        array: (D, H, W), of a dtype ITK knows.
+        grid: its grid; must have perpendicular axes.
+        path: an existing file is overwritten.
+
+    Raises:
+        OutputError: when the grid is sheared, or ITK cannot write.
+    """
+    import SimpleITK as sitk
+
+    affine_lps = np.eye(4)
+    affine_lps[:3] = _LPS_TO_RAS @ grid.affine_ijk_ras_mm[:3]
+    spacing = np.linalg.norm(affine_lps[:3, :3], axis=0)
+    direction = affine_lps[:3, :3] / spacing
+    if np.abs(direction.T @ direction - np.eye(3)).max() > _MAX_SHEAR:
+        raise OutputError(
+            f"cannot write {path.name}: the grid of the scan is sheared (its axes are not "
+            "perpendicular), which programs that read NRRD and MetaImage do not expect; write "
+            ".nii.gz instead"
+        )
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection(direction.ravel().tolist())
+    image.SetOrigin(affine_lps[:3, 3].tolist())
+    try:
+        with silent_native_stderr():
+            sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=_COMPRESSION_LEVEL)
+    except RuntimeError as error:
+        raise OutputError(
+            f"cannot write {path.name}: the disk may be full or the folder not writable"
+        ) from error
+
+
+def _unreadable_header(path: Path, error: RuntimeError) -> Exception:
+    if re.search(r"spacing|space vector|space directions", str(error)):
+        msg = (
+            f"{path}: the voxel spacing or the space directions in the header cannot be used; "
+            "every spacing must be a number above zero; repair the header of the file"
+        )
+        return BadGeometryError(msg)
+    msg = (
+        f"{path} is not a readable {path.suffix.lower()} image: its header is missing, damaged or "
+        "of another format (or the data file of a .nhdr is missing); check that the file is "
+        "complete and its suffix right"
+    )
+    return UnreadableVolumeError(msg)
+
+
+def _header(reader: "ImageFileReader", path: Path) -> _Header:
+    num_axes = len(reader.GetSize())
+    return _Header(
+        size_ijk=tuple(reader.GetSize()),
+        spacing_ijk_mm=np.array(reader.GetSpacing()),
+        direction_lps=np.array(reader.GetDirection()).reshape(num_axes, num_axes),
+        origin_lps_mm=np.array(reader.GetOrigin()),
+        num_components=int(reader.GetNumberOfComponents()),
+        fields=_text_fields(path),
+    )
+
+
+def _text_fields(path: Path) -> dict[str, str]:
+    """Return the "name: value" or "name = value" lines of a header, names in lower case."""
+    with path.open("rb") as file:
+        text = file.read(_MAX_HEADER_BYTES).decode("latin-1").replace("\r\n", "\n")
+    separator = ":" if text.startswith("NRRD") else "="
+    fields = {}
+    for line in text.split("\n"):
+        name, found, value = line.partition(separator)
+        if separator == ":" and not line:
+            break  # a blank line ends a NRRD header
+        if found:
+            fields[name.strip().lower()] = value.strip()
+        if name.strip() == "ElementDataFile":
+            break
+    return fields
+
+
+def _check_axes(header: _Header, path: Path, volume_index: int | None) -> int:
+    """Return the index of the volume to read."""
+    size, num_axes = header.size_ijk, len(header.size_ijk)
+    if 0 in size:
+        raise UnreadableVolumeError(
+            f"{path} is an empty scan: its shape {size} has an axis without voxels; export it again"
+        )
+    if header.num_components > 1 and not header.components_are_volumes:
+        raise UnreadableVolumeError(
+            f"{path} has {header.num_components} values per voxel (a colour (RGB), vector or "
+            "complex image); a single grey channel is expected, so export one"
+        )
+    if not 2 <= num_axes <= 4 or (num_axes == 4 and header.num_components > 1):
+        raise UnreadableVolumeError(
+            f"{path} has {num_axes} axes, shape {size}; a 3D scan is expected, so export one"
+        )
+    i, j, k, num_volumes = (*size, 1, 1)[:4]
+    if header.num_components > 1:
+        num_volumes = header.num_components
+    return choose_volume(path, (i, j, k, num_volumes), volume_index)
+
+
+def _check_geometry(header: _Header, path: Path) -> None:
+    # ITK drops a NRRD spacing that is no number, so the text is asked as well.
+    stated = header.fields.get("spacings", "").split()[: len(header.size_ijk)]
+    unknown = header.num_components == 1 and any(_is_nan(value) for value in stated)
+    spacing = header.spacing_ijk_mm[:3]
+    if unknown or not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        values = ", ".join(stated) if unknown else ", ".join(f"{v:g}" for v in spacing)
+        raise BadGeometryError(
+            f"{path}: the voxel spacing is ({values}) mm, but every spacing must be a number above "
+            "zero; repair the header of the file"
+        )
+    direction = header.direction_lps[:3, :3]
+    if not np.isfinite(direction).all() or not np.isfinite(header.origin_lps_mm).all():
+        raise BadGeometryError(
+            f"{path}: the orientation or the origin is not finite; repair the header of the file"
+        )
+    _grid(header)
+
+
+def _is_nan(text: str) -> bool:
+    try:
+        return math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+def _grid(header: _Header) -> VolumeGrid:
+    """Return the grid of the first three axes; a 2D image is one slice, 1 mm thick."""
+    num_axes = min(len(header.size_ijk), 3)
+    part = slice(0, num_axes)
+    spacing, direction, origin, size = np.ones(3), np.eye(3), np.zeros(3), [1, 1, 1]
+    spacing[part] = header.spacing_ijk_mm[part]
+    direction[part, part] = header.direction_lps[part, part]
+    origin[part] = header.origin_lps_mm[part]
+    size[part] = header.size_ijk[part]
+    affine = np.eye(4)
+    affine[:3, :3] = _LPS_TO_RAS @ (direction * spacing)
+    affine[:3, 3] = _LPS_TO_RAS @ origin
+    return VolumeGrid.from_ijk((size[0], size[1], size[2]), affine)
+
+
+def _notes(header: _Header, path: Path) -> list[str]:
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        known = "space directions" in header.fields
+        spaced = known or "spacings" in header.fields
+    else:
+        known = any(f in header.fields for f in ("transformmatrix", "orientation", "rotation"))
+        spaced = any(f in header.fields for f in ("elementspacing", "elementsize"))
+    notes = []
+    if not spaced:
+        notes.append("There is no voxel spacing in the header; 1 mm is assumed.")
+    if not known:
+        notes.append(
+            "There is no orientation in the header; the stored axes are assumed to run to the "
+            "patient's left, back and head."
+        )
+    return notes

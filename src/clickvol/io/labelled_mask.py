@@ -1,0 +1,77 @@
+"""A mask with a name: one object of those that were clicked in a scan."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import ConfigError, OutputError
+from clickvol.io.volume import Mask
+
+# DICOM LO, the type of Segment Label and ROI Name: 64 characters, no backslash, no control characters
+# (PS3.5, 6.2).
+_MAX_NAME_LENGTH = 64
+
+# The golden ratio: steps of it around the circle of hues never come close to an earlier one.
+_HUE_STEP = 0.618034
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LabelledMask:
+    """One object of a scan.
+
+    Attributes:
+        name: what a user calls it; 1 to 64 characters, no backslash and no line break.
+        mask: where it is; may be empty.
+        model_id: the model that made it; "" for none.
+        model_version: which version of the model; "" where it is not known.
+        made_by: "model" without a click, "model with clicks", or "person".
+
+    Raises:
+        ConfigError: on construction, for a name that no file can hold.
+    """
+
+    name: str
+    mask: Mask
+    model_id: str = ""
+    model_version: str = ""
+    made_by: Literal["model", "model with clicks", "person"] = "model with clicks"
+
+    def __post_init__(self) -> None:
+        is_printable = self.name.isprintable() and "\\" not in self.name
+        if not (self.name.strip() and is_printable and len(self.name) <= _MAX_NAME_LENGTH):
+            raise ConfigError(
+                f"{self.name!r} cannot be the name of an object; give 1 to {_MAX_NAME_LENGTH} printable "
+                "characters without a backslash"
+            )
+
+
+def display_colour(number: int) -> tuple[int, int, int]:
+    """Return a colour for object `number`, from 1: red, green and blue, 0 to 255; the first is red."""
+    red, green, blue = colorsys.hsv_to_rgb(((number - 1) * _HUE_STEP) % 1.0, 0.8, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def label_map(masks: Sequence[LabelledMask]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Paint objects into one array; where they overlap, the smaller one is seen.
+
+    Args:
+        masks: on one grid, (D, H, W); at least one.
+
+    Returns:
+        (D, H, W): the number of the object from 1, 0 beside all.
+
+    Raises:
+        OutputError: when there is no object, they have different shapes, or there are more than 65535.
+    """
+    if not masks or len({m.mask.array.shape for m in masks}) > 1 or len(masks) > 65535:
+        raise OutputError(f"{len(masks)} masks make no label map; give 1 to 65535 masks of one scan")
+    shape = masks[0].mask.array.shape
+    labels = np.zeros(shape, np.uint8) if len(masks) < 256 else np.zeros(shape, np.uint16)
+    sizes = [m.mask.num_voxels for m in masks]
+    for index in sorted(range(len(masks)), key=lambda i: -sizes[i]):
+        labels[masks[index].mask.array != 0] = index + 1
+    return labels

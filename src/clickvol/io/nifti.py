@@ -1,0 +1,172 @@
+"""NIfTI files to volumes, and masks to NIfTI files on exactly the same grid.
+
+The voxels are read straight into one array of the stored dtype, and a compressed file is read to
+its end, so that its checksum is verified.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import UnreadableVolumeError
+from clickvol.files.limits import ReadLimits
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.nifti_header import (
+    VoxelLayout,
+    make_header,
+    parse_header,
+    read_geometry,
+    read_scaling,
+    voxel_layout,
+)
+from clickvol.io.volume import NiftiGeometry, Volume
+from clickvol.io.voxel_values import clean_values, scale_values
+
+_CHUNK_BYTES = 4 * 2**20
+
+# Deflate cannot do better than about 1:1032; a header that promises more is lying.
+_MAX_GZIP_RATIO = 1040
+
+# Level 1 writes a mostly empty mask several times faster than level 6; the file stays small.
+_GZIP_LEVEL = 1
+
+
+def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
+    """Read a .nii or .nii.gz file.
+
+    Args:
+        path: the file. Whether it is compressed is seen from its first bytes.
+        volume_index: which 3D volume of a 4D file to take, from 0.
+        limits: what may be read; None for any size.
+
+    Returns:
+        The scan; the array (D, H, W) in the stored dtype where the header asks for no scaling.
+
+    Raises:
+        ScanTooLargeError: more than the limits allow.
+        UnreadableVolumeError: missing, truncated, damaged, not NIfTI, not one grey channel, 4D
+            without a choice of volume, or without any content.
+        BadGeometryError: a spacing or an orientation that cannot be used.
+    """
+    stored = read_stored(path, volume_index=volume_index, limits=limits)
+    array, value_notes = clean_values(stored.array, str(path))
+    return replace(stored, array=array, notes=(*stored.notes, *value_notes))
+
+
+def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
+    """Read a file as `read_nifti` does, but take the values as they are, also where all are the same.
+
+    Raises:
+        UnreadableVolumeError: as `read_nifti`, but not for what the values are.
+        BadGeometryError: a spacing or an orientation that cannot be used.
+    """
+    try:
+        compressed = _is_gzip(path)
+        with gzip.open(path) if compressed else path.open("rb") as stream:
+            header, notes = parse_header(stream, path)
+            layout = voxel_layout(header, path, volume_index)
+            slope, intercept = read_scaling(header, path)
+            affine, nifti, geometry_notes = read_geometry(header, path)
+            grid = VolumeGrid.from_ijk(layout.shape_ijk, affine)
+            _refuse_impossible_size(layout, path, compressed=compressed)
+            if limits is not None:
+                limits.check_voxels(math.prod(layout.shape_ijk), str(path))
+                limits.check_bytes(layout.offset_bytes + layout.num_bytes, str(path))
+            array = _read_array(stream, layout, path, limits)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UnreadableVolumeError(
+            f"{path} is truncated or damaged: its compressed data ends early; copy it again"
+        ) from error
+    except OSError as error:
+        raise UnreadableVolumeError(
+            f"cannot read {path}: {error.strerror or error}; check the file and its permissions"
+        ) from error
+
+    return Volume(
+        array=scale_values(array, slope, intercept),
+        grid=grid,
+        source=str(path),
+        nifti=nifti,
+        notes=(*notes, *geometry_notes),
+    )
+
+
+def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, nifti: NiftiGeometry | None, path: Path) -> None:
+    """Write an array as NIfTI; compressed when the path ends with .gz.
+
+    Args:
+        array: (D, H, W) of a NIfTI dtype; written with slope 1 and intercept 0.
+        grid: its grid.
+        nifti: the header geometry to repeat. None: sform and qform with code 1 (scanner), and only
+            the sform where the grid is sheared.
+        path: an existing file is overwritten.
+
+    Raises:
+        OutputError: when NIfTI cannot hold this array or grid.
+    """
+    header = make_header(array, grid, nifti)
+    prefix = header.binaryblock + b"\0" * (int(header["vox_offset"]) - len(header.binaryblock))
+    with path.open("wb") as file:
+        if path.suffix.lower() != ".gz":
+            file.writelines(_chunks(prefix, array))
+            return
+        # No name and no time in the gzip header: the same mask gives the same bytes.
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
+            for chunk in _chunks(prefix, array):
+                stream.write(chunk)
+
+
+def _chunks(prefix: bytes, array: NDArray[np.generic]) -> Iterator[bytes]:
+    yield prefix
+    for plane in array:
+        yield plane.tobytes()
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _refuse_impossible_size(layout: VoxelLayout, path: Path, *, compressed: bool) -> None:
+    available = path.stat().st_size * (_MAX_GZIP_RATIO if compressed else 1)
+    if layout.offset_bytes + layout.num_bytes > available:
+        raise UnreadableVolumeError(_truncated(path, layout))
+
+
+def _read_array(
+    stream: BufferedIOBase, layout: VoxelLayout, path: Path, limits: ReadLimits | None
+) -> NDArray[np.generic]:
+    raw = np.empty(layout.num_bytes, dtype=np.uint8)
+    stream.seek(layout.offset_bytes)
+    filled = 0
+    while filled < layout.num_bytes:
+        # In pieces: GzipFile.readinto makes a copy of what it hands over.
+        got = stream.readinto(raw[filled : filled + _CHUNK_BYTES].data)
+        if not got:
+            raise UnreadableVolumeError(_truncated(path, layout))
+        filled += got
+    if isinstance(stream, gzip.GzipFile):
+        while stream.read(_CHUNK_BYTES):  # the checksum is compared at the end of the stream
+            if limits is not None:
+                limits.check_bytes(stream.tell(), str(path))
+    array: NDArray[np.generic] = raw.view(layout.dtype)
+    if not layout.dtype.isnative:
+        array = array.byteswap(inplace=True).view(layout.dtype.newbyteorder("="))
+    if layout.dtype.kind == "f" and layout.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # The file runs i fastest: in C order that is (k, j, i) = (d, h, w), without moving a byte.
+    return array.reshape(layout.shape_ijk[::-1])
+
+
+def _truncated(path: Path, layout: VoxelLayout) -> str:
+    return (
+        f"{path} is truncated: the header promises {layout.num_bytes} bytes of voxels for shape "
+        f"{layout.shape_ijk}, but the file ends before; copy it again"
+    )

@@ -1,0 +1,151 @@
+"""2D images (PNG, JPEG) in, mask pictures out. Torch-free."""
+
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from clickvol.errors import OutputError, UnreadableVolumeError
+from clickvol.files.atomic import atomic_path
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+_FORMATS = ("PNG", "JPEG")
+
+# What a header may claim before anything is unpacked: 8192 x 8192. Chosen: larger than any radiograph, and
+# 200 MB in memory as red, green and blue.
+_MAX_PIXELS = 1 << 26
+
+# Deep grey in the words of Pillow, which differ by its version and by the file's byte order.
+_DEEP_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+# What Pillow raises for files that are cut off, damaged or hostile.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
+
+
+def is_picture(path: str | Path) -> bool:
+    """Tell by its name whether a file is a 2D image."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def read_picture(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read a PNG or JPEG file.
+
+    The picture is turned as the camera's note in the file (EXIF) says, as viewers show it. What is
+    transparent is laid on black.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (H, W) uint8 or, for deep grey, uint16; or (H, W, 3) uint8 red, green, blue.
+
+    Raises:
+        UnreadableVolumeError: when it is missing, no PNG or JPEG, damaged, larger than 67 million pixels or
+            has several frames.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise UnreadableVolumeError(f"{path} {what}; give the path of a PNG or JPEG picture")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit is a warning and lies above ours.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                _check_header(image, path)
+                return _as_array(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise UnreadableVolumeError(_too_large(path)) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableVolumeError(
+            f"{path} is not a PNG or JPEG picture, whatever its name; convert it to one of them"
+        ) from error
+    except _DAMAGE as error:
+        raise UnreadableVolumeError(
+            f"{path} cannot be read ({error}); the file is damaged or locked, get it again"
+        ) from error
+
+
+def write_mask_picture(mask: NDArray[np.bool_], path: str | Path) -> None:
+    """Write a mask as a grey PNG, 255 in the object and 0 beside it; wholly or not at all.
+
+    Args:
+        mask: (H, W).
+        path: where to.
+
+    Raises:
+        OutputError: when the path does not allow it.
+    """
+    path = check_picture_output(path, ())
+    picture = Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0)))
+    with atomic_path(path, ".png") as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def check_picture_output(path: str | Path, inputs: Sequence[Path]) -> Path:
+    """Tell before any computing whether a PNG file can be written here.
+
+    Args:
+        path: where it is to go. An existing file would be overwritten.
+        inputs: files that must not be, however their paths are spelled.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: another suffix than .png, a folder that is missing or not writable, a folder instead of
+            a file, or one of the inputs.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"a picture is written as PNG, but {path.name!r} does not end in .png; rename it")
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give the name of a file in it, such as {path / 'mask.png'}")
+        folder = Path(os.path.realpath(path)).parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            what = "is not writable" if folder.is_dir() else "does not exist"
+            raise OutputError(f"cannot write {path}: the folder {folder} {what}; choose another place")
+        if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+            raise OutputError(f"{path} is an input; give another name for the output, so that the input stays")
+    except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
+        raise OutputError(f"{str(path)!r} cannot be the name of a file; choose another") from error
+    return path
+
+
+def _check_header(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > _MAX_PIXELS:
+        raise UnreadableVolumeError(_too_large(path))
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames != 1:
+        raise UnreadableVolumeError(
+            f"{path} has {num_frames} frames, but one picture is expected; save one of them"
+        )
+
+
+def _too_large(path: Path) -> str:
+    return (
+        f"{path} has more than {_MAX_PIXELS / 1e6:.0f} million pixels; reduce it or cut out the part "
+        "that matters"
+    )
+
+
+def _as_array(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Unpack a picture of any mode that the two formats have."""
+    if image.mode in _DEEP_GREY_MODES:
+        return np.asarray(image).astype(np.uint16)
+    if image.has_transparency_data:
+        drawn = image.convert("RGBA")
+        black = Image.new("RGBA", drawn.size, (0, 0, 0, 255))
+        opaque = Image.alpha_composite(black, drawn).convert("RGB")
+        return np.array(opaque.convert("L") if image.mode in ("L", "LA", "1") else opaque)
+    if image.mode in ("L", "1"):
+        return np.array(image.convert("L"))
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,1 @@
+"""One scan, one model, prompts in, a mask out."""

@@ -1,0 +1,174 @@
+"""How a preview looks: panels with outline, clicks, letters and scale, on one sheet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+_Rgb = tuple[int, int, int]
+
+PANEL_PIXELS = 420
+DISCLAIMER = "Research use only, not a medical device"
+
+# Outlines and crosses are drawn this much larger and then reduced, so that their edges are smooth.
+_OVERSAMPLING = 3
+_GAP_PIXELS = 10
+_TOP_PIXELS = 40
+_BOTTOM_PIXELS = 34
+
+_SHEET: _Rgb = (16, 18, 22)
+_OUTSIDE_SCAN: _Rgb = (30, 33, 39)
+_TEXT: _Rgb = (226, 230, 236)
+_FAINT_TEXT: _Rgb = (146, 154, 166)
+_OUTLINE: _Rgb = (255, 170, 28)
+_TRUTH: _Rgb = (92, 190, 255)
+_FOREGROUND: _Rgb = (64, 226, 160)
+_BACKGROUND: _Rgb = (255, 84, 112)
+_SHADOW: _Rgb = (0, 0, 0)
+
+_SCALE_BARS_MM = (5, 10, 20, 50, 100, 200)
+
+
+@dataclass(slots=True, eq=False)
+class PanelPicture:
+    """A square picture of one plane in the making.
+
+    Attributes:
+        grey: (SAMPLES, SAMPLES) float, 0 black to 1 white.
+        inside: (SAMPLES, SAMPLES) bool, where the object is.
+        covered: (SAMPLES, SAMPLES) bool, where the scan has voxels.
+        truth: (SAMPLES, SAMPLES) bool, where the object should be, where that is known.
+    """
+
+    SAMPLES: ClassVar[int] = PANEL_PIXELS * _OVERSAMPLING
+
+    grey: NDArray[np.floating]
+    inside: NDArray[np.bool_]
+    covered: NDArray[np.bool_]
+    truth: NDArray[np.bool_] | None = None
+    _image: Image.Image | None = None
+
+    def mark_click(self, column: float, row: float, *, foreground: bool) -> None:
+        """Draw a cross with an open middle, so that the clicked voxel stays visible.
+
+        Args:
+            column: where, in pixels of the panel from its left.
+            row: from its top.
+            foreground: a click in the object, or (turned by 45 degrees) beside it.
+        """
+        self._image = self._image or self._paint()
+        draw = ImageDraw.Draw(self._image)
+        centre = np.array([column, row]) * _OVERSAMPLING
+        arms = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        if not foreground:
+            arms = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]) * np.sqrt(0.5)
+        colour_of_click = _FOREGROUND if foreground else _BACKGROUND
+        for colour, width, longer in ((_SHADOW, 4.4, 1.0), (colour_of_click, 2.4, 0.0)):
+            for arm in arms:
+                ends = [centre + arm * _OVERSAMPLING * r for r in (4.5 - longer, 12.0 + longer)]
+                points = [(float(p[0]), float(p[1])) for p in ends]
+                draw.line(points, fill=colour, width=round(width * _OVERSAMPLING))
+
+    def finish(self, name: str, letters: str, side_mm: float) -> Image.Image:
+        """Reduce to the final size and write on it.
+
+        Args:
+            name: of the plane.
+            letters: directions of the patient at the left, right, top and bottom.
+            side_mm: length of a side, for the scale bar.
+        """
+        image = (self._image or self._paint()).resize((PANEL_PIXELS,) * 2, Image.Resampling.BOX)
+        draw = ImageDraw.Draw(image)
+        middle, far = PANEL_PIXELS // 2, PANEL_PIXELS - 10
+        places = {"lm": (10, middle), "rm": (far, middle), "mt": (middle, 9), "mb": (middle, far)}
+        for letter, (anchor, place) in zip(letters, places.items(), strict=True):
+            _write(draw, place, letter, 17, _TEXT, anchor)
+        _write(draw, (10, 9), name, 14, _TEXT, "lt")
+        _draw_scale(draw, side_mm)
+        return image
+
+    def _paint(self) -> Image.Image:
+        levels = (self.grey * 255).astype(np.uint8)
+        picture = np.repeat(levels[:, :, None], 3, axis=2)
+        picture[~self.covered] = _OUTSIDE_SCAN
+        inside = self.inside & self.covered
+        # The line lies on the object's last voxels, between two darkened seams.
+        depth = ndimage.binary_erosion(inside, iterations=2 * _OVERSAMPLING, border_value=1)
+        outer = ndimage.binary_dilation(inside, iterations=_OVERSAMPLING)
+        core = ndimage.binary_erosion(inside, iterations=3 * _OVERSAMPLING, border_value=1)
+        seam = outer & ~core & self.covered
+        picture[seam] = (picture[seam] * 0.55).astype(np.uint8)
+        picture[inside & ~depth] = _OUTLINE
+        if self.truth is not None:
+            # Around the object, where the mask's line is in it: where both agree, both are seen. So wide
+            # that it covers a whole pixel of the final size, wherever it lies.
+            around = ndimage.binary_dilation(self.truth, iterations=2 * _OVERSAMPLING - 1)
+            picture[around & ~self.truth & self.covered] = _TRUTH
+        return Image.fromarray(picture)
+
+
+def compose_sheet(panels: Sequence[Image.Image], caption: str, *, with_truth: bool = False) -> Image.Image:
+    """Put the panels side by side under a caption; says that this is for research use only.
+
+    Args:
+        panels: finished, of one size.
+        caption: one line.
+        with_truth: the legend explains the outline of the truth too.
+    """
+    step = PANEL_PIXELS + _GAP_PIXELS
+    width = _GAP_PIXELS + step * len(panels)
+    sheet = Image.new("RGB", (width, _TOP_PIXELS + PANEL_PIXELS + _BOTTOM_PIXELS), _SHEET)
+    for number, panel in enumerate(panels):
+        sheet.paste(panel, (_GAP_PIXELS + step * number, _TOP_PIXELS))
+    draw = ImageDraw.Draw(sheet)
+    top, bottom = _TOP_PIXELS // 2, sheet.height - _BOTTOM_PIXELS // 2
+    _write(draw, (_GAP_PIXELS + 2, top), caption, 16, _TEXT, "lm")
+    _write(draw, (_GAP_PIXELS + 2, bottom), DISCLAIMER, 14, _FAINT_TEXT, "lm")
+    _draw_legend(draw, width - _GAP_PIXELS - 2, bottom, with_truth=with_truth)
+    return sheet
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, right: int, middle: int, *, with_truth: bool) -> None:
+    clicks = (("click", _FOREGROUND), ("background click", _BACKGROUND))
+    outlines = (("mask", _OUTLINE), ("truth", _TRUTH)) if with_truth else (("outline", _OUTLINE),)
+    entries = (*outlines, *clicks)
+    for label, colour in reversed(entries):
+        _write(draw, (right, middle), label, 14, _FAINT_TEXT, "rm")
+        right -= round(draw.textlength(label, font=ImageFont.load_default(14))) + 8
+        draw.rounded_rectangle((right - 14, middle - 2, right, middle + 1), 1, fill=colour)
+        right -= 34
+
+
+def _draw_scale(draw: ImageDraw.ImageDraw, side_mm: float) -> None:
+    """Draw a bar of a round length, about a quarter of the side."""
+    length_mm = max((v for v in _SCALE_BARS_MM if v <= 0.3 * side_mm), default=_SCALE_BARS_MM[0])
+    length = round(length_mm / side_mm * PANEL_PIXELS)
+    left, low = 12, PANEL_PIXELS - 14
+    for colour, grow in ((_SHADOW, 1), (_TEXT, 0)):
+        draw.rectangle((left - grow, low - 1 - grow, left + length + grow, low + grow), fill=colour)
+        for end in (left, left + length):
+            draw.rectangle((end - grow, low - 5 - grow, end + grow, low + grow), fill=colour)
+    _write(draw, (left, low - 9), f"{length_mm} mm", 13, _TEXT, "lb")
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    colour: _Rgb,
+    anchor: str,
+) -> None:
+    draw.text(
+        place,
+        text,
+        fill=colour,
+        font=ImageFont.load_default(size),
+        anchor=anchor,
+        stroke_width=1,
+        stroke_fill=_SHADOW,
+    )

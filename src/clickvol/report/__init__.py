@@ -1,0 +1,1 @@
+"""Tables, figures and tests from the records of an evaluation."""

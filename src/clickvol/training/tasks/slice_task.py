@@ -1,0 +1,121 @@
+"""Training of ProMISe-2D on slices of labelled scans."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.sampling import SliceSampling
+from clickvol.datasets.slice_samples import (
+    SliceSample,
+    draw_slice_sample,
+    object_slices,
+    stack_slices,
+)
+from clickvol.errors import ConfigError
+from clickvol.methods.promise2d import Promise2d, promise2d_preset
+from clickvol.methods.sam2d import Sam2d
+from clickvol.training.config import Promise2dSection, TrainConfig
+from clickvol.training.tasks.step2d import SliceStep
+from clickvol.training.tasks.task import Task
+from clickvol.weights.load import load_network
+
+
+class SliceTask(Task[SliceSample]):
+    """Slices for ProMISe-2D on a frozen foundation.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        ConfigError: for an unknown preset or size, or values that contradict each other.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._sampling = _slice_sampling(config)
+        _check(config)
+        section = config.promise2d or Promise2dSection()
+        self._recipe = promise2d_preset(
+            config.model.preset, config.model.size, section.mode, section.form, section.num_points
+        )
+        self._foundation = config.run.foundation
+        # Where the network predicts points, none are drawn.
+        draws = self._recipe.network.auto_prompter is None
+        self._num_drawn = self._recipe.training.num_sampled_points if draws else 0
+        self.network_config = self._recipe.network
+        self.kind = Promise2d
+        self.organs = None
+        self.fields_of_view = None
+        self.small_object_exponent = 0.0
+        self.notes = (
+            f"Trained on {self._sampling.plane} slices of scans; slices without the object were not shown.",
+        )
+
+    def build_network(self) -> nn.Module:
+        """Return the network with the weights of its foundation, which want no gradient."""
+        network = Promise2d(self._recipe.network)
+        if not self._foundation:
+            return network
+        card, sam = load_network(self._foundation, Sam2d)
+        if sam.config != self._recipe.network.sam:
+            raise ConfigError(
+                f"run.foundation is {card.id}, but model.size asks for another network; set model.size to the "
+                "one that the foundation was imported as"
+            )
+        network.sam.load_state_dict(sam.state_dict())
+        return network
+
+    def make_step(self, network: nn.Module) -> nn.Module:
+        """Return network and loss in one."""
+        if not isinstance(network, Promise2d):
+            raise ConfigError("a network of promise2d is trained on slices; choose another model.method")
+        return SliceStep(network, self._recipe.training)
+
+    def num_items(self, cases: Sequence[LabelledVolume]) -> int:
+        """Return the number of slices that show the object."""
+        return sum(len(object_slices(case, self._sampling.plane)) for case in cases)
+
+    def draw(self, case: LabelledVolume, *, rng: np.random.Generator) -> SliceSample:
+        """Draw a slice as the configuration says."""
+        return self._drawn(case, self._sampling, rng)
+
+    def draw_plain(self, case: LabelledVolume, *, rng: np.random.Generator) -> SliceSample:
+        """Draw a slice as it is."""
+        return self._drawn(case, self._sampling.without_changes(), rng)
+
+    def stack(self, samples: list[SliceSample]) -> SliceSample:
+        """Join slices into a batch."""
+        return stack_slices(samples)
+
+    def _drawn(self, case: LabelledVolume, sampling: SliceSampling, rng: np.random.Generator) -> SliceSample:
+        return draw_slice_sample(case, self._recipe.network.sam, sampling, self._num_drawn, rng)
+
+
+def _slice_sampling(config: TrainConfig) -> SliceSampling:
+    if isinstance(config.sampling, SliceSampling):
+        return config.sampling
+    raise ConfigError(
+        f"promise2d is trained on slices, but sampling.kind is {config.sampling.kind}; set it to slices"
+    )
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuse what cannot go together.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    if not config.run.foundation and not config.run.start_from:
+        raise ConfigError(
+            "promise2d adds to a foundation, which it does not train; name one in run.foundation, such as "
+            "litemedsam, or a model of promise2d in run.start_from"
+        )
+    if config.run.trained != "adapters":
+        raise ConfigError("promise2d trains nothing of its foundation; set run.trained to adapters")
+    if config.run.recompute_blocks:
+        raise ConfigError(
+            "the encoder of promise2d is frozen and has nothing to recompute; leave out run.recompute_blocks"
+        )
+    if config.data.intensity == "set":
+        raise ConfigError("slices are windowed as segment-image does; set data.intensity to scan")

@@ -1,0 +1,50 @@
+"""One forward pass of the training of ProMISe-2D: points, network, loss."""
+
+import torch
+from torch import Tensor, nn
+
+from clickvol.datasets.slice_samples import SliceSample
+from clickvol.image_encoders.slice_features import SliceFeatures
+from clickvol.methods.promise2d import PointSource, Promise2d, Promise2dTraining
+from clickvol.prompt_encoders.sam_prompts import Prompts2d
+from clickvol.training.tasks.losses2d import bce_dice, soft_dice_loss, truth_at
+from clickvol.training.tasks.step import SampleNumbers
+
+
+class SliceStep(nn.Module):
+    """From a batch of slices to its loss. A module, so that it can be run by several processes at once.
+
+    A network that predicts points is trained with these, in mode "ips" with those drawn from the truth, as
+    published. Only the frozen encoder follows the run's precision: half precision would round points to pixels.
+
+    Args:
+        network: the network being trained.
+        training: how; here which loss.
+    """
+
+    def __init__(self, network: Promise2d, training: Promise2dTraining) -> None:
+        super().__init__()
+        self.network = network
+        self._sigmoid = training.sigmoid
+
+    def forward(self, batch: SliceSample, _: SampleNumbers) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, and without gradient the Dice of the masks and the soft Dice loss: scalars."""
+        features = self.network.encode_image(batch.image)
+        points: PointSource = "auto"
+        if self.network.auto_prompter is None:
+            points = Prompts2d(batch.points_xy_pixel, batch.point_labels)
+        with torch.autocast(batch.image.device.type, enabled=False):
+            exact = SliceFeatures(features.embedding.float(), tuple(tap.float() for tap in features.taps))
+            logits = self.network.decode(exact, points=points).logits
+            loss = bce_dice(logits, batch.label, sigmoid=self._sigmoid)
+        found = logits.detach()
+        wanted = truth_at(batch.label, found)
+        return loss, _hard_dice(found, wanted), soft_dice_loss(torch.sigmoid(found), wanted)
+
+
+def _hard_dice(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean Dice of the masks of a batch; 1 where both are empty."""
+    predicted, truth = logits > 0, wanted > 0.5
+    overlap = (predicted & truth).sum((1, 2, 3))
+    total = predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean()

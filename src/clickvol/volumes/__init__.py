@@ -1,1 +1,0 @@
-"""Stage 1: files to volumes and masks to files."""

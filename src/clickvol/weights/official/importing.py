@@ -1,0 +1,326 @@
+"""Published checkpoints as models of this package.
+
+Strict: every tensor of the file is used, or is one of the known ones that nothing uses; every tensor of ours
+is filled.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clickvol.errors import ConfigError, DamagedWeightsError
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.version import __version__
+from clickvol.weights.cache import sha256_of
+from clickvol.weights.card import FieldOfViewPlan, IntensityPlan, ModelCard, read_card
+from clickvol.weights.foundation import is_foundation, recognise_preset, save_foundation
+from clickvol.weights.load import network_content
+from clickvol.weights.official.file import read_official_file
+from clickvol.weights.official.layout import (
+    NUM_PROMPT_ENCODERS,
+    OfficialLayout,
+    misfits,
+    official_layout,
+    our_state,
+    with_current_names,
+)
+from clickvol.weights.official.sizes import (
+    OfficialMethod,
+    Shape,
+    official_config,
+    sizes_from_shapes,
+)
+from clickvol.weights.registry import PLAIN_NAME
+from clickvol.weights.save import save_float32_model
+
+_OPTIMISERS = ("encoder_opt", "feature_opt", "decoder_opt")
+_PARTS = ("encoder_dict", "decoder_dict", "feature_dict")
+_KNOWN_ENTRIES = {*_PARTS, *_OPTIMISERS, "epoch", "best_val_loss"}
+
+_TITLES: dict[OfficialMethod, str] = {
+    "promise3d": "ProMISe-3D",
+    "sam3d_adapter": "3DSAM-adapter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDataset:
+    """A data set that the authors of both methods trained on, with the constants of their released loaders.
+
+    Attributes:
+        tumours: what was to be found.
+        intensity: clipping bounds, mean and deviation, Hounsfield units.
+    """
+
+    tumours: str
+    intensity: IntensityPlan
+
+
+def published_datasets() -> dict[str, PublishedDataset]:
+    """Return the data sets of the published checkpoints by the name that their authors use."""
+    # Constants of the released loaders, the same in ProMISe-3D and 3DSAM-adapter.
+    rows = (
+        ("colon", "colon tumours on CT", (-57.0, 175.0), 65.175035, 32.651197),
+        ("pancreas", "pancreas tumours on CT", (-39.0, 204.0), 68.45214, 63.422806),
+        ("lits", "liver tumours on CT", (-48.0, 163.0), 60.057533, 40.198017),
+        ("kits", "kidney tumours on CT", (-54.0, 247.0), 59.53867, 55.457336),
+    )
+    return {
+        name: PublishedDataset(tumours, IntensityPlan(clip=clip, mean=mean, deviation=deviation))
+        for name, tumours, clip, mean, deviation in rows
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedModel:
+    """What an import made.
+
+    Attributes:
+        card_path: the card; the weights lie beside it.
+        card: its content.
+        dropped: what of the file was left out, one clause each.
+    """
+
+    card_path: Path
+    card: ModelCard
+    dropped: tuple[str, ...] = ()
+
+
+def import_checkpoint(
+    path: Path,
+    folder: Path,
+    *,
+    method: str | None = None,
+    dataset: str | None = None,
+    model_id: str | None = None,
+) -> ImportedModel:
+    """Turn a published checkpoint into a card and safetensors.
+
+    Args:
+        path: a `.pth.tar` of ProMISe-3D or 3DSAM-adapter (also its automatic variant), a SAM's `.pth`, or
+            LiteMedSAM's.
+        folder: where card and weights go; made when missing.
+        method: "promise3d", "sam3d_adapter" or "sam2d"; told by the names in the file when not given.
+        dataset: "colon", "pancreas", "lits" or "kits", which the file does not say: it decides how scans are
+            normalised. None keeps this package's own scale.
+        model_id: of the new model.
+
+    Raises:
+        ConfigError: for an unknown method or data set, one that does not fit, or an id that is no plain name.
+        ModelNotFoundError: when there is no such file.
+        DamagedWeightsError: when the file is damaged, could run code, is of another method, or a tensor is
+            missing, unknown or of another shape; the message lists them all.
+        OutputError: when the folder cannot be written. After any error nothing is left behind.
+    """
+    _check_words(method, dataset, model_id)
+    content = read_official_file(path)
+    found = _recognise(content, path)
+    if method is not None and method != found:
+        raise DamagedWeightsError(
+            f"{path} is a checkpoint of the method {found}, not of {method}; give --method {found}"
+        )
+    if found == "sam2d":
+        if dataset is not None:
+            raise ConfigError(
+                "a data set belongs to ProMISe-3D and 3DSAM-adapter; a SAM's file is imported without"
+            )
+        card_path = save_foundation(content, path, _preset(content, path), folder, model_id=model_id)
+        return ImportedModel(card_path, read_card(card_path))
+    official: OfficialMethod = "promise3d" if found == "promise3d" else "sam3d_adapter"
+    state, network = _our_network(content, path, official)
+    dropped = _dropped(content, network.config)
+    draft = _draft_card(official, network, content, path, dropped, dataset=dataset)
+    if model_id is not None:
+        draft = draft.model_copy(update={"id": model_id})
+    card_path = save_float32_model(state, draft, folder)
+    return ImportedModel(card_path, read_card(card_path), dropped)
+
+
+def _check_words(method: str | None, dataset: str | None, model_id: str | None) -> None:
+    methods = (*get_args(OfficialMethod), "sam2d")
+    if method is not None and method not in methods:
+        raise ConfigError(f"there is no import for the method {method!r}; choose one of {', '.join(methods)}")
+    datasets = published_datasets()
+    if dataset is not None and dataset not in datasets:
+        raise ConfigError(f"there is no data set {dataset!r}; choose one of {', '.join(datasets)}")
+    if model_id is not None and re.fullmatch(PLAIN_NAME, model_id) is None:
+        raise ConfigError(f"{model_id!r} cannot be an id: letters, digits, dots, dashes and underscores can")
+
+
+def _recognise(content: Mapping[str, object], path: Path) -> str:
+    """Return the method that the names in a file are of."""
+    if is_foundation(content):
+        return "sam2d"
+    encoder, decoder = content.get("encoder_dict"), content.get("decoder_dict")
+    if isinstance(encoder, Mapping) and isinstance(decoder, Mapping):
+        # What only ProMISe-3D has: a second adapter, and transposed convolutions.
+        telling = (".adapter_back.", "mlahead.up", "image_feature_extractor.")
+        names = [*map(str, encoder), *map(str, decoder)]
+        is_promise = any(part in name for name in names for part in telling)
+        return "promise3d" if is_promise else "sam3d_adapter"
+    entries = ", ".join(list(content)[:3]) or "nothing"
+    raise DamagedWeightsError(
+        f"{path} is no checkpoint that can be imported: it has the entries {entries} ..., but encoder_dict "
+        "and decoder_dict (ProMISe-3D, 3DSAM-adapter) or image_encoder.* (SAM) are expected"
+    )
+
+
+def _preset(content: Mapping[str, object], path: Path) -> str:
+    preset = recognise_preset(content)
+    if preset is None:
+        raise DamagedWeightsError(
+            f"{path} is a SAM of no known size; ViT-B, ViT-L, ViT-H and LiteMedSAM can be imported"
+        )
+    return preset
+
+
+def _our_network(
+    content: Mapping[str, Any], path: Path, method: OfficialMethod
+) -> tuple[dict[str, Tensor], LiftedSegmenter]:
+    """Return the state, as views of the file's tensors, and the network on no device that it fits."""
+    encoder = content["encoder_dict"]
+    decoder = with_current_names(method, content["decoder_dict"])
+    prompts = content.get("feature_dict")
+    faults = [f"{key} is unknown" for key in content if key not in _KNOWN_ENTRIES]
+    automatic = method == "sam3d_adapter" and not prompts
+    if not automatic and not _are_prompt_encoders(prompts):
+        faults.append(f"feature_dict is no list of {NUM_PROMPT_ENCODERS} dictionaries")
+        prompts = []
+    last_prompt = {} if automatic or not prompts else prompts[-1]
+    sizes = sizes_from_shapes(_shapes(encoder), _shapes(last_prompt), _shapes(decoder))
+    try:
+        config = official_config(method, sizes, automatic=automatic)
+        layout = official_layout(method, config)
+    except (ConfigError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        # Sizes that make no network: torch's layers refuse them each in their own way.
+        raise DamagedWeightsError(
+            f"{path} has sizes that make no {_TITLES[method]} ({error}); get the file again"
+        ) from error
+    faults += _misfits(layout, encoder, prompts or [], decoder)
+    if faults:
+        raise DamagedWeightsError(
+            f"{path} is not a checkpoint of {_TITLES[method]}; nothing was written; {len(faults)} faults: "
+            f"{'; '.join(faults)}"
+        )
+    with torch.device("meta"):
+        network = LiftedSegmenter(config)
+    return our_state(layout, (encoder, last_prompt, _tensors(decoder))), network
+
+
+def _are_prompt_encoders(prompts: object) -> bool:
+    return (
+        isinstance(prompts, list)
+        and len(prompts) == NUM_PROMPT_ENCODERS
+        and all(isinstance(prompt, Mapping) for prompt in prompts)
+    )
+
+
+def _misfits(
+    layout: OfficialLayout,
+    encoder: Mapping[str, object],
+    prompts: Sequence[Mapping[str, object]],
+    decoder: Mapping[str, object],
+) -> list[str]:
+    faults = misfits("encoder_dict", encoder, layout.encoder)
+    for index, prompt in enumerate(prompts):
+        faults += misfits(f"feature_dict.{index}", prompt, layout.prompt)
+    return faults + misfits("decoder_dict", decoder, layout.decoder)
+
+
+def _tensors(part: Mapping[str, object]) -> dict[str, Tensor]:
+    return {key: value for key, value in part.items() if isinstance(value, Tensor)}
+
+
+def _shapes(part: Mapping[str, object]) -> dict[str, Shape]:
+    return {key: tuple(value.shape) for key, value in _tensors(part).items()}
+
+
+def _dropped(content: Mapping[str, object], config: LiftedSegmenterConfig) -> tuple[str, ...]:
+    """Return what of a file is left out, one clause each."""
+    lines = ["the shift masks, which follow from the sizes"]
+    if config.prompt is not None:
+        lines.append(
+            "what the published network stores but never uses: prompt encoders 0 to 2, Fourier matrices, "
+            "token-to-image attention"
+        )
+    states = [name for name in _OPTIMISERS if name in content]
+    if states:
+        lines.append(f"the states of the optimisers ({', '.join(states)})")
+    return tuple(lines)
+
+
+def _draft_card(
+    method: OfficialMethod,
+    network: LiftedSegmenter,
+    content: Mapping[str, object],
+    path: Path,
+    dropped: tuple[str, ...],
+    *,
+    dataset: str | None,
+) -> ModelCard:
+    """Return the card but for what only the written file tells."""
+    config = network.config
+    automatic = config.prompt is None
+    known = None if dataset is None else published_datasets()[dataset]
+    with path.open("rb") as stream:
+        sha256 = sha256_of(stream)
+    words = [method.replace("_", "-"), "official", *(["automatic"] if automatic else [])]
+    variant = ", automatic" if automatic else ""
+    about = f": {known.tumours}" if known else ""
+    # Published: everything is resampled to voxels of 1 mm. The automatic variant is slid over the scan.
+    plan = FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=1.0)
+    return ModelCard(
+        id="-".join([*words, *([dataset] if dataset else [])]),
+        title=f"{_TITLES[method]}{variant}, weights of its authors{about}",
+        method=method,
+        network=network_content(method, config),
+        fields_of_view=plan,
+        intensity=known.intensity if known else None,
+        modalities=["CT"],
+        training_data=[
+            f"{known.tumours}, the data set that its authors call {dataset}, as whoever imported it says"
+            if known
+            else "not said in the file: CT of colon, pancreas, liver or kidney tumours"
+        ],
+        training_command=f"by its authors; imported with clickvol models import --method {method}",
+        licence="weights of the authors; they give no licence; ask them before use",
+        notes=_notes(content, path, sha256, dropped, is_scaled=known is not None),
+        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        dtype="float32",
+        bytes=0,
+        sha256="",
+        weights_file="",
+        clickvol_version=__version__,
+    )
+
+
+def _notes(
+    content: Mapping[str, object],
+    path: Path,
+    sha256: str,
+    dropped: tuple[str, ...],
+    *,
+    is_scaled: bool,
+) -> list[str]:
+    notes = [f"imported from {path.name}, sha256 {sha256}"]
+    told = [
+        f"{name} {float(value):.6g}"
+        for name in ("epoch", "best_val_loss")
+        if isinstance(value := content.get(name), (int, float, np.number))
+    ]
+    if told:
+        notes.append(f"the file says: {', '.join(told)}")
+    notes += [f"left out: {line}" for line in dropped]
+    notes.append("clicks inside and beside the object are treated alike, as published")
+    if not is_scaled:
+        notes.append(
+            "the scale of its training is not known here, and scans get this package's own; import it again "
+            "with --dataset for the published one"
+        )
+    return notes

@@ -1,0 +1,48 @@
+"""Masks in little memory."""
+
+import numpy as np
+import pytest
+
+from clickvol.geometry.box import VoxelBox
+from clickvol.interactive.packed_mask import EMPTY, PackedMask
+
+
+def test_a_mask_comes_back():
+    mask = np.zeros((5, 6, 7), dtype=np.uint8)
+    mask[1, 2, 3] = mask[3, 4, 6] = mask[2, 2, 5] = 1
+    packed = PackedMask.of(mask)
+    assert packed.box == VoxelBox((1, 2, 3), (4, 5, 7))
+    assert packed.num_voxels == 3
+    canvas = np.zeros_like(mask)
+    packed.paint(canvas, 1)
+    np.testing.assert_array_equal(canvas, mask)
+
+
+def test_painting_leaves_what_is_not_object():
+    packed = PackedMask.of(np.eye(3, dtype=np.uint8)[None])
+    canvas = np.full((1, 3, 3), 7, dtype=np.uint8)
+    packed.paint(canvas, 2)
+    assert canvas[0].tolist() == [[2, 7, 7], [7, 2, 7], [7, 7, 2]]
+
+
+def test_an_empty_mask_is_the_empty_one():
+    assert PackedMask.of(np.zeros((2, 2, 2))) == EMPTY
+    assert EMPTY.in_box().shape == (0, 0, 0)
+    canvas = np.ones((2, 2, 2))
+    EMPTY.paint(canvas, 5)
+    assert (canvas == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_mask_comes_back(seed):
+    generator = np.random.default_rng(seed)
+    mask = generator.random(generator.integers(1, 20, size=3)) < 0.3
+    canvas = np.zeros(mask.shape, dtype=bool)
+    PackedMask.of(mask).paint(canvas, True)
+    np.testing.assert_array_equal(canvas, mask)
+
+
+def test_a_tumour_takes_some_kilobytes():
+    places = np.mgrid[:100, :100, :100] - 50
+    ball = (places**2).sum(axis=0) < 45**2
+    assert len(PackedMask.of(ball).bits) < 30_000

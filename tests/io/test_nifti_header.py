@@ -1,0 +1,45 @@
+import io
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from clickvol.errors import OutputError
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.nifti_header import make_header, parse_header, read_geometry, voxel_layout
+from clickvol.io.volume import NiftiGeometry
+
+
+def test_header_of_a_mask_says_where_the_voxels_start(tmp_path, plain_grid):
+    header = make_header(np.zeros((4, 5, 6), dtype=np.uint8), plain_grid, None)
+    parsed, notes = parse_header(io.BytesIO(header.binaryblock), tmp_path)
+    layout = voxel_layout(parsed, tmp_path, None)
+    assert notes == []
+    assert (layout.shape_ijk, layout.dtype, layout.offset_bytes) == ((6, 5, 4), np.uint8, 352)
+    assert layout.num_bytes == 120
+
+
+def test_axes_too_long_for_nifti1_become_nifti2():
+    grid = VolumeGrid((1, 1, 40000), np.eye(4))
+    header = make_header(np.zeros((1, 1, 40000), dtype=np.uint8), grid, None)
+    assert (int(header["sizeof_hdr"]), int(header["vox_offset"])) == (540, 544)
+
+
+def test_qfac_and_unused_spacing_are_put_right(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((6, 5))
+    header["pixdim"][:4] = [5, 2, 3, 0]
+    header["magic"] = b"n+1"
+    header["qform_code"] = 1
+    parsed, _ = parse_header(io.BytesIO(header.binaryblock + b"\0" * 200), tmp_path)
+    affine, geometry, notes = read_geometry(parsed, tmp_path)
+    np.testing.assert_array_equal(affine, np.diag([2, 3, 1, 1]))
+    assert geometry.zooms_ijk_mm == (2, 3, 1)
+    assert notes == []
+
+
+def test_geometry_of_another_scan_is_refused(plain_grid):
+    elsewhere = NiftiGeometry(np.eye(4), None, 1, 0, (1, 1, 1), 2)
+    with pytest.raises(OutputError, match="would move it by"):
+        make_header(np.zeros((4, 5, 6), dtype=np.uint8), plain_grid, elsewhere)

@@ -1,0 +1,122 @@
+"""Lists of clicks on one scan, with the shipped model."""
+
+import numpy as np
+import pytest
+
+from clickvol import Click, load_model, segment
+from clickvol.errors import CancelledError, ClickError
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.volume import Volume
+from clickvol.metrics.overlap import dice
+from clickvol.phantoms.phantom import make_phantom
+from clickvol.predict.clickable_scan import ClickableScan
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(8, shape_dhw=(40, 80, 80), spacing_dhw_mm=(3.3, 1.8, 1.8), tumour_diameter_mm=100)
+
+
+@pytest.fixture(scope="module")
+def scan(phantom, model):
+    return ClickableScan(phantom.volume, model)
+
+
+def test_what_was_asked_before_changes_nothing(phantom, model, scan):
+    d, h, w = phantom.inside.as_array()
+    clicks = [
+        Click(phantom.inside),
+        Click(VoxelPoint(d + 1, h, w + 3)),
+        Click(VoxelPoint(d, h + 28, w), foreground=False),
+    ]
+    for count in (1, 2, 3):
+        last = scan.answer(clicks[:count])
+    together = segment(phantom.volume, clicks, model)
+    np.testing.assert_array_equal(last.mask.array, together.mask.array)
+    np.testing.assert_array_equal(last.probability(), together.probability())
+
+
+def test_only_background_clicks_are_refused(phantom, scan):
+    with pytest.raises(ClickError, match="no click inside"):
+        scan.answer([Click(phantom.inside, foreground=False)])
+
+
+def test_a_background_click_in_the_mask_takes_tissue_away_around_it(phantom, scan):
+    first = scan.answer([Click(phantom.inside)])
+    voxels = np.argwhere(first.mask.array)
+    # The voxel of the mask that is farthest from the click.
+    steps = (voxels - phantom.inside.as_array()) * phantom.volume.grid.spacing_dhw_mm
+    far = voxels[(steps**2).sum(1).argmax()]
+    click = Click(VoxelPoint(*map(float, far)), foreground=False)
+    second = scan.answer([Click(phantom.inside), click])
+    assert second.probability()[tuple(far)] < first.probability()[tuple(far)] - 0.1
+    assert second.mask.array[tuple(phantom.inside.as_array().astype(int))] == 1
+
+
+def test_the_mask_covers_the_tumour(phantom, scan):
+    found = scan.answer([Click(phantom.inside)])
+    assert dice(found.mask.array, phantom.truth.array) > 0.75
+    assert found.modality == "CT"
+    assert found.warnings == ()
+    assert set(found.seconds) == {"prepare", "encode", "decode", "paste"}
+
+
+def test_taken_voxels_are_never_found(phantom, scan):
+    taken = np.zeros(phantom.volume.grid.shape_dhw, dtype=bool)
+    taken[:, :, : int(phantom.inside.w)] = True
+    free = scan.answer([Click(phantom.inside)])
+    found = scan.answer([Click(phantom.inside)], taken=taken)
+    assert free.mask.array[taken].any()
+    assert not found.mask.array[taken].any()
+    assert not found.probability()[taken].any()
+    assert found.mask.array.any()
+
+
+def test_features_stay_within_their_memory(phantom, model):
+    roomy = ClickableScan(phantom.volume, model)
+    tight = ClickableScan(phantom.volume, model, feature_memory_mb=0)
+    masks = [scan.answer([Click(phantom.inside)]).mask.array for scan in (roomy, tight)]
+    np.testing.assert_array_equal(*masks)
+    # The fields of view of this answer: several in one, the last one alone in the other.
+    views = roomy._features._views.values()
+    assert roomy.feature_bytes == sum(view.num_bytes for view in views)
+    assert len(views) > 1
+    assert len(tight._features._views) == 1
+    assert 10**6 < tight.feature_bytes < roomy.feature_bytes
+
+
+def test_a_cancelled_answer_looks_no_more(phantom, scan):
+    asked = []
+
+    def cancelled():
+        asked.append(True)
+        return len(asked) == 2
+
+    with pytest.raises(CancelledError, match="cancelled"):
+        scan.answer([Click(phantom.inside)], cancelled=cancelled)
+    assert len(asked) == 2
+
+
+def test_a_scan_unlike_ct_and_mr_is_said(phantom, model):
+    like_pet = (np.clip(phantom.volume.array.astype(np.float32), 0, None) / 100).astype(np.float32)
+    found = segment(Volume(like_pet, phantom.volume.grid), [Click(phantom.inside)], model)
+    assert any("unlike" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 40, 50), (40, 1, 64), (1, 1, 1)])
+def test_scans_thinner_than_the_patch(phantom, model, shape):
+    d, h, w = (int(v) for v in phantom.inside.as_array())
+    whole = phantom.volume.array.shape
+    corner = [max(0, min(c - n // 2, m - n)) for c, n, m in zip((d, h, w), shape, whole, strict=True)]
+    part = phantom.volume.array[tuple(slice(a, a + n) for a, n in zip(corner, shape, strict=True))]
+    affine = np.array(phantom.volume.grid.affine_ras_mm)
+    affine[:3, 3] += affine[:3, :3] @ corner
+    volume = Volume(part, type(phantom.volume.grid)(part.shape, affine), "CT")
+    click = VoxelPoint(*(float(c - a) for c, a in zip((d, h, w), corner, strict=True)))
+    found = segment(volume, [Click(click)], model)
+    assert found.mask.array.shape == shape
