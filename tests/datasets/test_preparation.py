@@ -136,7 +136,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
-from clickvol.volumes import atomic
+from clickvol.files import atomic
 
 whole = atomic._flush_to_disk
 written = []

@@ -12,6 +12,12 @@ from clickvol.io.formats import read_volume
 NUM_BYTES = 352 + 120 * 2  # a NIfTI header and (4, 5, 6) int16
 
 
+@pytest.fixture
+def scan_array():
+    """(4, 5, 6) int16, all values different."""
+    return (np.arange(120).reshape(4, 5, 6) * 7 - 300).astype(np.int16)
+
+
 @pytest.fixture(params=["scan.nii", "scan.nii.gz"])
 def nifti(request, tmp_path, scan_array):
     path = tmp_path / request.param

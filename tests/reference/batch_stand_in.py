@@ -13,7 +13,7 @@ import os, signal, time
 from types import SimpleNamespace
 
 from clickvol.errors import ClickError
-from clickvol.inference import scan_job
+from clickvol.predict import scan_job
 from clickvol.files.atomic import atomic_path
 
 

@@ -138,11 +138,11 @@ def test_what_a_zip_unpacks_to_is_bounded(write_series, tmp_path, temporary):
 
 
 def test_a_zip_that_the_disk_cannot_hold_is_refused(tmp_path, temporary, monkeypatch):
-    archive = zipped(tmp_path / "big.zip", [("a", bytes(1000))])
+    big = zipped(tmp_path / "big.zip", [("a", bytes(1000))])
     usage = type("Usage", (), {"free": 999})
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UnreadableVolumeError, match=r"unpacks to 1000 bytes, but .* has 999 left"):
-        read_dicom(archive)
+        read_dicom(big)
 
 
 def test_too_many_entries_are_refused(write_series, tmp_path, temporary, monkeypatch):
