@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clickvol.io.volume import Mask, Volume
     from clickvol.metrics.overlap import dice
     from clickvol.predict.patch_logits import patch_logits
-    from clickvol.predict.predict import segment
+    from clickvol.predict.scan_predictor import segment
     from clickvol.predict.segmentation import Segmentation
     from clickvol.prompts.click import Click
     from clickvol.weights.load import LoadedModel, load_model
@@ -68,7 +68,7 @@ _HOMES = {
     "nnInteractiveInferenceSession": "clickvol.interactive.nninteractive",
     "patch_logits": "clickvol.predict.patch_logits",
     "read_volume": "clickvol.io.formats",
-    "segment": "clickvol.predict.predict",
+    "segment": "clickvol.predict.scan_predictor",
     "write_mask": "clickvol.io.formats",
 }
 

@@ -73,7 +73,7 @@ def test_millimetres(read):
         ("s,1,2,3,,m.nii.gz,,,,", "more cells than the header; put clicks in quotes"),
         ('s,"1,2",,m.nii.gz', "cannot read the click '1,2'"),
         ('s,"1,2,nan",,m.nii.gz', "is not finite"),
-        ('s,"1,2,3:-",,m.nii.gz', "all clicks are background clicks"),
+        ('s,"1,2,3:-",,m.nii.gz', "no click inside the object"),
         ('s,"1,2,3",mm,m.nii.gz', "the cell 'space' cannot be used"),
         ('s,"1,2,3",,m.nii.gz,,two', "the cell 'volume' cannot be used"),
         ('s,"1,2,3",,m.nii.gz,,,US', "the cell 'modality' cannot be used"),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clickvol.geometry.box import bounding_box
 from clickvol.io.volume import Mask
-from clickvol.predict import predict
+from clickvol.predict import scan_predictor
 from clickvol.predict.segmentation import FieldOfViewReport, Segmentation
 from clickvol.previews import preview as preview_module
 from clickvol.version import __version__
@@ -42,7 +42,7 @@ def known_answer(monkeypatch):
             probability_in_box=np.full(box.shape_dhw, 0.75, np.float32),
         )
 
-    monkeypatch.setattr(predict, "segment", fake_segment)
+    monkeypatch.setattr(scan_predictor, "segment", fake_segment)
     return seen
 
 

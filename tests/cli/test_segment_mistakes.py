@@ -86,7 +86,7 @@ def test_a_click_that_is_no_click(fails, scan):
 
 
 def test_only_background_clicks(fails, scan):
-    assert "all clicks are background" in fails(scan, "--click", "3,3,3:-", click=f"{CLICK}:-")
+    assert "no click inside the object" in fails(scan, "--click", "3,3,3:-", click=f"{CLICK}:-")
 
 
 @pytest.mark.parametrize("zooms", [(0.0, 1.0, 1.0), (1.0, 1.0, -2.0)])

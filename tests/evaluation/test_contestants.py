@@ -15,7 +15,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.volume import Mask, Volume
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.tags import tags_recipe
-from clickvol.predict.predict import segment
+from clickvol.predict.scan_predictor import segment
 from clickvol.prompts.click import Click
 from reference.evaluation_sets import oblique_grid
 from reference.random_models import random_model

@@ -12,10 +12,10 @@ from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.methods.tags import tags_recipe
 from clickvol.patches.field_of_view import FieldOfView
-from clickvol.predict.clickable_scan import ClickableScan
 from clickvol.predict.features import ScanFeatures
-from clickvol.predict.looks import Looker, Stopwatch
 from clickvol.predict.organ_mask import check_organ_mask
+from clickvol.predict.patch_predictor import PatchPredictor, Stopwatch
+from clickvol.predict.scan_predictor import ScanPredictor
 from clickvol.preprocessing.intensity import IntensityScale
 from reference.random_models import random_model
 
@@ -76,7 +76,7 @@ def test_the_mask_is_cut_with_the_scan_and_not_normalised(scan, organ, model, mo
     centre = scan.grid.to_world(VoxelPoint(10, 15.5, 18.5))
     field = FieldOfView(centre, 2.0, (32, 32, 32))
     features = ScanFeatures(scan, scale, model, organ, max_bytes=10**9)
-    Looker(features).probability(field, [], Stopwatch())
+    PatchPredictor(features).probability(field, [], Stopwatch())
     mask = seen[0][0, 1].numpy()
     assert set(np.unique(mask)) == {0.0, 1.0}
     # h and w of the file run against the patient's: 6..19 is 11.5 - 15.5 .. from the middle, and so on.
@@ -98,8 +98,8 @@ def test_a_mask_on_another_grid_is_the_same_mask(scan, organ, model):
 
 
 def test_tokens_in_text_space_are_not_kept(scan, model):
-    opened = ClickableScan(scan, model)
-    opened.answer([CLICK])
+    opened = ScanPredictor(scan, model)
+    opened.predict([CLICK])
     kept = [view.encoded for view in opened._features._views.values()]
     assert kept
     assert all(encoded.aligned == () for encoded in kept)

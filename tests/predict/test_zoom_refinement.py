@@ -11,7 +11,7 @@ from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.metrics.overlap import dice
 from clickvol.patches.field_of_view import FieldOfView
-from clickvol.predict.looks import Stopwatch, WorldClick
+from clickvol.predict.patch_predictor import Stopwatch, WorldClick
 from clickvol.predict.zoom_refinement import keep_clicked, run_cascade
 from clickvol.weights.card import FieldOfViewPlan
 

@@ -35,7 +35,7 @@ def test_a_click_that_is_not_finite_is_refused(text):
 
 
 def test_only_background_clicks_are_refused():
-    with pytest.raises(ClickError, match="all clicks are background"):
+    with pytest.raises(ClickError, match="no click inside the object"):
         parse_clicks(["1,2,3:-", "4,5,6:-"], space="ijk")
     assert len(parse_clicks(["1,2,3:-", "4,5,6"], space="ijk")) == 2
 

@@ -11,7 +11,7 @@ from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume
 from clickvol.io.nifti import read_stored
-from clickvol.predict.clickable_scan import ClickableScan
+from clickvol.predict.scan_predictor import ScanPredictor
 
 
 def stored(reply, tmp_path, name="answer.nii.gz"):
@@ -306,16 +306,16 @@ def test_a_session_that_was_closed_is_gone(opened, inside_ras_mm):
 def test_closing_a_session_stops_its_click(opened, inside_ras_mm, monkeypatch, tmp_path, logged_kinds):
     """The click waits at its first look, until the session is closed; then it is cancelled."""
     begun = threading.Event()
-    answer = ClickableScan.answer
+    predict = ScanPredictor.predict
 
     def slow(scan, clicks, *, cancelled, **words):
         begun.set()
         deadline = time.monotonic() + 20
         while not cancelled() and time.monotonic() < deadline:
             time.sleep(0.01)
-        return answer(scan, clicks, cancelled=cancelled, **words)
+        return predict(scan, clicks, cancelled=cancelled, **words)
 
-    monkeypatch.setattr(ClickableScan, "answer", slow)
+    monkeypatch.setattr(ScanPredictor, "predict", slow)
     replies = []
     thread = threading.Thread(target=lambda: replies.append(opened.click(inside_ras_mm)))
     thread.start()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clickvol.geometry.box import bounding_box
 from clickvol.io.volume import Mask, Volume
 from clickvol.predict.automatic import segment_automatically
-from clickvol.predict.clickable_scan import ClickableScan
+from clickvol.predict.scan_predictor import ScanPredictor
 from clickvol.predict.zoom_refinement import keep_clicked
 from clickvol.prompts.click import Click
 from clickvol.weights.load import LoadedModel
@@ -104,7 +104,7 @@ class Contestant(Protocol):
 
 
 class PromptableModel:
-    """A model that takes clicks, through a `ClickableScan` of its own for every user."""
+    """A model that takes clicks, through a `ScanPredictor` of its own for every user."""
 
     takes_clicks = True
 
@@ -122,14 +122,14 @@ class PromptableModel:
 class _ModelAtScan:
     def __init__(self, model: LoadedModel, scan: Scan) -> None:
         self._model, self._scan = model, scan
-        self._opened: ClickableScan | None = None
+        self._opened: ScanPredictor | None = None
 
     def answer(self, clicks: Sequence[Click]) -> Answer:
         """Answer; the features of the scan are kept."""
         started_at = time.perf_counter()
         if self._opened is None:
-            self._opened = ClickableScan(self._scan.volume, self._model, organ_mask=self._scan.organ)
-        mask = self._opened.answer(clicks).mask.array
+            self._opened = ScanPredictor(self._scan.volume, self._model, organ_mask=self._scan.organ)
+        mask = self._opened.predict(clicks).mask.array
         return Answer(mask, time.perf_counter() - started_at)
 
 

@@ -19,8 +19,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.volume import Modality, Volume
-from clickvol.predict.clickable_scan import check_any_inside
-from clickvol.prompts.click import Click
+from clickvol.prompts.click import Click, check_any_inside
 from clickvol.weights.load import LoadedModel, load_model
 
 # Clicks that stand for a scribble. Chosen: the models were trained with up to five clicks.

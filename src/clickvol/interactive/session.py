@@ -34,10 +34,10 @@ from clickvol.interactive.session_log import (
 )
 from clickvol.interactive.session_state import ObjectState, SessionObject, SessionState, innermost
 from clickvol.io.volume import Mask, Modality, Volume
-from clickvol.predict.clickable_scan import FEATURE_MEMORY_MB, ClickableScan, check_any_inside
-from clickvol.predict.looks import never
+from clickvol.predict.patch_predictor import never
+from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor
 from clickvol.predict.segmentation import Segmentation
-from clickvol.prompts.click import Click
+from clickvol.prompts.click import Click, check_any_inside
 from clickvol.weights.load import LoadedModel
 
 
@@ -79,7 +79,7 @@ class InteractiveSession:
         self._model = model
         self._log_folder = log_folder
         self._feature_memory_mb = feature_memory_mb
-        self._opened: ClickableScan | None = None
+        self._opened: ScanPredictor | None = None
         self._organ_mask: Mask | Volume | None = None
         self._modality: Modality | None = None
         self._log: SessionLog | None = None
@@ -104,7 +104,7 @@ class InteractiveSession:
         Raises:
             ConfigError: when the model takes no clicks, or the organ mask cannot be used.
         """
-        opened = ClickableScan(
+        opened = ScanPredictor(
             volume,
             self._model,
             modality=modality,
@@ -298,7 +298,7 @@ class InteractiveSession:
     def _state(self) -> SessionState:
         return self._states[self._position]
 
-    def _scan(self) -> ClickableScan:
+    def _scan(self) -> ScanPredictor:
         if self._opened is None:
             raise ConfigError("the session has no scan; call set_volume first")
         return self._opened
@@ -320,12 +320,14 @@ class InteractiveSession:
     def _ask(self, state: ObjectState, cancelled: Callable[[], bool]) -> Segmentation:
         scan = self._scan()
         if not state.others:
-            return scan.answer(state.clicks, cancelled=cancelled)
+            return scan.predict(state.clicks, cancelled=cancelled)
         taken = np.zeros(scan.volume.grid.shape_dhw, dtype=np.uint8)
         for other in state.others:
             other.paint(taken, 1)
         beside = [Click(innermost(other), foreground=False) for other in state.others]
-        return scan.answer(state.clicks, taken=taken.view(bool), beside=beside, cancelled=cancelled)
+        return scan.predict(
+            state.clicks, exclude_mask=taken.view(bool), background_clicks=beside, cancelled=cancelled
+        )
 
     def _push(self, state: SessionState) -> None:
         self._states = [*self._states[: self._position + 1], state]

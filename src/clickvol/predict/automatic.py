@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clickvol.errors import ClickError, DamagedWeightsError
+from clickvol.errors import DamagedWeightsError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
 from clickvol.predict.features import Array32, arithmetic
-from clickvol.predict.looks import Stopwatch, WorldClick
 from clickvol.predict.organ_mask import check_organ_mask
+from clickvol.predict.patch_predictor import Stopwatch, WorldClick
 from clickvol.predict.recognised_scan import recognise_scan
 from clickvol.predict.segmentation import FieldOfViewReport, Segmentation
 from clickvol.predict.zoom_refinement import FAINT, THRESHOLD, keep_clicked
 from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.preprocessing.intensity import IntensityScale
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.prompts.click import Click
+from clickvol.prompts.click import Click, check_any_inside
 from clickvol.weights.load import LoadedModel
 
 # Part of a window's side that the next one shares; the released test code of 3DSAM-adapter.
@@ -62,10 +62,8 @@ def segment_automatically(
     """
     grid, card = volume.grid, model.card
     placed = [WorldClick(click.world(grid), click.foreground) for click in clicks]
-    if placed and not any(click.foreground for click in placed):
-        raise ClickError(
-            "all clicks are background clicks, which choose nothing; give one inside the object, or none"
-        )
+    if clicks:
+        check_any_inside(clicks)
     if card.fields_of_view is None:
         raise DamagedWeightsError(
             f"the card of {card.id} says no voxel sizes to look with; take the model again"

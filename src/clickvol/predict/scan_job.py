@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clickvol.errors import ClickError, ConfigError, OutputError
+from clickvol.errors import ConfigError, OutputError
 from clickvol.files.atomic import atomic_path
 from clickvol.io.dicom.gantry_tilt import GantryTilt
 from clickvol.io.dicom.sources import read_source_images
@@ -26,7 +26,7 @@ from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.mask_files import read_label
 from clickvol.io.pictures import check_picture_output
 from clickvol.io.volume import Modality, Volume
-from clickvol.prompts.click import Click
+from clickvol.prompts.click import Click, check_any_inside
 
 if TYPE_CHECKING:
     from clickvol.predict.segmentation import Segmentation
@@ -144,7 +144,7 @@ def run_scan_job(
             images.check_grid(volume.grid)
         organ_mask = None if job.organ_mask is None else read_label(job.organ_mask, volume)
     with clock.stage("load_model", f"loading {model_name}"):
-        from clickvol.predict.predict import segment
+        from clickvol.predict.scan_predictor import segment
         from clickvol.weights.load import load_model
 
         model = load_model(model_name, device=job.device) if load is None else load()
@@ -196,14 +196,10 @@ def _check_outputs(job: ScanJob) -> None:
 
 
 def _check_clicks(job: ScanJob, volume: Volume, *, needs_click: bool) -> None:
-    if not job.clicks:
-        if not needs_click:
-            return
-        raise ClickError("there is no click; give at least one inside the object (--click I,J,K)")
+    if needs_click or job.clicks:
+        check_any_inside(job.clicks)
     for click in job.clicks:
         click.world(volume.grid)
-    if not any(click.foreground for click in job.clicks):
-        raise ClickError("no click lies inside the object; give at least one foreground click")
 
 
 def _write(job: ScanJob, volume: Volume, segmentation: "Segmentation", *, model_version: str) -> None:

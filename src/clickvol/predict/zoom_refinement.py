@@ -19,7 +19,7 @@ from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
 from clickvol.predict.features import Array32
-from clickvol.predict.looks import Looker, Stopwatch, WorldClick
+from clickvol.predict.patch_predictor import PatchPredictor, Stopwatch, WorldClick
 from clickvol.predict.segmentation import FieldOfViewReport
 from clickvol.weights.card import FieldOfViewPlan
 
@@ -86,7 +86,7 @@ class CascadeResult:
 
 
 def run_cascade(
-    looker: Looker,
+    looker: PatchPredictor,
     grid: VolumeGrid,
     clicks: list[WorldClick],
     plan: FieldOfViewPlan,
@@ -137,7 +137,7 @@ def run_cascade(
 
 
 def _first_look(
-    looker: Looker,
+    looker: PatchPredictor,
     clicks: list[WorldClick],
     plan: FieldOfViewPlan,
     shape: tuple[int, int, int],
@@ -232,7 +232,7 @@ def _around(middle: WorldPointRAS, voxel_mm: float, shape: tuple[int, int, int])
 
 
 def _fitted_look(
-    looker: Looker,
+    looker: PatchPredictor,
     coarse: Look,
     found: VoxelBox,
     clicks: list[WorldClick],
@@ -253,7 +253,7 @@ def _fitted_look(
 
 
 def _refine(
-    looker: Looker,
+    looker: PatchPredictor,
     fitted: Look,
     found: VoxelBox,
     clicks: list[WorldClick],

@@ -1,5 +1,6 @@
 """A click: a place, and whether it lies in the object or beside it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,19 @@ class Click:
         if not grid.contains(grid.to_voxel(self.position)):
             raise ClickError(_outside_world(self.position, grid))
         return self.position
+
+
+def check_any_inside(clicks: Iterable[Click]) -> None:
+    """Check that clicks say where the object is.
+
+    Raises:
+        ClickError: when there is none inside the object.
+    """
+    if not any(click.foreground for click in clicks):
+        raise ClickError(
+            "there is no click inside the object; give at least one (background clicks alone do not say where "
+            "it is)"
+        )
 
 
 def _outside_voxels(point: VoxelPoint, grid: VolumeGrid) -> str:

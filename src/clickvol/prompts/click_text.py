@@ -1,7 +1,7 @@
 """The text form of a click, as the command line and the manifest of a batch have it."""
 
 from clickvol.errors import ClickError
-from clickvol.prompts.click import Click, Space
+from clickvol.prompts.click import Click, Space, check_any_inside
 
 _SIGNS = {":+": True, ":-": False}
 
@@ -41,8 +41,6 @@ def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
         ClickError: when one cannot be read, or there are some and none is in the object.
     """
     clicks = tuple(parse_click(text, space=space) for text in texts)
-    if clicks and not any(click.foreground for click in clicks):
-        raise ClickError(
-            "all clicks are background clicks (:-), which do not say where the object is; add one inside it"
-        )
+    if clicks:
+        check_any_inside(clicks)
     return clicks

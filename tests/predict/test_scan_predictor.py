@@ -9,7 +9,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.volume import Volume
 from clickvol.metrics.overlap import dice
 from clickvol.phantoms.phantom import make_phantom
-from clickvol.predict.clickable_scan import ClickableScan
+from clickvol.predict.scan_predictor import ScanPredictor
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def phantom():
 
 @pytest.fixture(scope="module")
 def scan(phantom, model):
-    return ClickableScan(phantom.volume, model)
+    return ScanPredictor(phantom.volume, model)
 
 
 def test_what_was_asked_before_changes_nothing(phantom, model, scan):
@@ -35,7 +35,7 @@ def test_what_was_asked_before_changes_nothing(phantom, model, scan):
         Click(VoxelPoint(d, h + 28, w), foreground=False),
     ]
     for count in (1, 2, 3):
-        last = scan.answer(clicks[:count])
+        last = scan.predict(clicks[:count])
     together = segment(phantom.volume, clicks, model)
     np.testing.assert_array_equal(last.mask.array, together.mask.array)
     np.testing.assert_array_equal(last.probability(), together.probability())
@@ -43,23 +43,23 @@ def test_what_was_asked_before_changes_nothing(phantom, model, scan):
 
 def test_only_background_clicks_are_refused(phantom, scan):
     with pytest.raises(ClickError, match="no click inside"):
-        scan.answer([Click(phantom.inside, foreground=False)])
+        scan.predict([Click(phantom.inside, foreground=False)])
 
 
 def test_a_background_click_in_the_mask_takes_tissue_away_around_it(phantom, scan):
-    first = scan.answer([Click(phantom.inside)])
+    first = scan.predict([Click(phantom.inside)])
     voxels = np.argwhere(first.mask.array)
     # The voxel of the mask that is farthest from the click.
     steps = (voxels - phantom.inside.as_array()) * phantom.volume.grid.spacing_dhw_mm
     far = voxels[(steps**2).sum(1).argmax()]
     click = Click(VoxelPoint(*map(float, far)), foreground=False)
-    second = scan.answer([Click(phantom.inside), click])
+    second = scan.predict([Click(phantom.inside), click])
     assert second.probability()[tuple(far)] < first.probability()[tuple(far)] - 0.1
     assert second.mask.array[tuple(phantom.inside.as_array().astype(int))] == 1
 
 
 def test_the_mask_covers_the_tumour(phantom, scan):
-    found = scan.answer([Click(phantom.inside)])
+    found = scan.predict([Click(phantom.inside)])
     assert dice(found.mask.array, phantom.truth.array) > 0.75
     assert found.modality == "CT"
     assert found.warnings == ()
@@ -69,8 +69,8 @@ def test_the_mask_covers_the_tumour(phantom, scan):
 def test_taken_voxels_are_never_found(phantom, scan):
     taken = np.zeros(phantom.volume.grid.shape_dhw, dtype=bool)
     taken[:, :, : int(phantom.inside.w)] = True
-    free = scan.answer([Click(phantom.inside)])
-    found = scan.answer([Click(phantom.inside)], taken=taken)
+    free = scan.predict([Click(phantom.inside)])
+    found = scan.predict([Click(phantom.inside)], exclude_mask=taken)
     assert free.mask.array[taken].any()
     assert not found.mask.array[taken].any()
     assert not found.probability()[taken].any()
@@ -78,9 +78,9 @@ def test_taken_voxels_are_never_found(phantom, scan):
 
 
 def test_features_stay_within_their_memory(phantom, model):
-    roomy = ClickableScan(phantom.volume, model)
-    tight = ClickableScan(phantom.volume, model, feature_memory_mb=0)
-    masks = [scan.answer([Click(phantom.inside)]).mask.array for scan in (roomy, tight)]
+    roomy = ScanPredictor(phantom.volume, model)
+    tight = ScanPredictor(phantom.volume, model, feature_memory_mb=0)
+    masks = [scan.predict([Click(phantom.inside)]).mask.array for scan in (roomy, tight)]
     np.testing.assert_array_equal(*masks)
     # The fields of view of this answer: several in one, the last one alone in the other.
     views = roomy._features._views.values()
@@ -98,7 +98,7 @@ def test_a_cancelled_answer_looks_no_more(phantom, scan):
         return len(asked) == 2
 
     with pytest.raises(CancelledError, match="cancelled"):
-        scan.answer([Click(phantom.inside)], cancelled=cancelled)
+        scan.predict([Click(phantom.inside)], cancelled=cancelled)
     assert len(asked) == 2
 
 

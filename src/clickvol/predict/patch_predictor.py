@@ -51,7 +51,7 @@ def never() -> bool:
     return False
 
 
-class Looker:
+class PatchPredictor:
     """Looks at one scan for one answer.
 
     Args:

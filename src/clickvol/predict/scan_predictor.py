@@ -5,23 +5,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import ClickError, ConfigError, DamagedWeightsError
+from clickvol.errors import ConfigError, DamagedWeightsError
 from clickvol.io.volume import Mask, Modality, Volume
+from clickvol.predict.automatic import segment_automatically
 from clickvol.predict.features import ScanFeatures
-from clickvol.predict.looks import Looker, Stopwatch, WorldClick, never
 from clickvol.predict.organ_mask import check_organ_mask
+from clickvol.predict.patch_predictor import PatchPredictor, Stopwatch, WorldClick, never
 from clickvol.predict.recognised_scan import recognise_scan
 from clickvol.predict.segmentation import Segmentation
 from clickvol.predict.zoom_refinement import THRESHOLD, keep_clicked, run_cascade
-from clickvol.prompts.click import Click
-from clickvol.weights.load import LoadedModel
+from clickvol.prompts.click import Click, check_any_inside
+from clickvol.weights.load import LoadedModel, load_model
 
 # A field of view takes 8 MB with the shipped model and some 300 MB with a ViT-B; an answer needs up to 16.
 FEATURE_MEMORY_MB = 1024.0
 """Memory for encoded fields of view where nobody says another."""
 
 
-class ClickableScan:
+class ScanPredictor:
     """Answers lists of clicks on one scan; image features are computed once per field of view.
 
     An answer depends on the scan, the model and what is asked alone, not on what was asked before.
@@ -71,28 +72,28 @@ class ClickableScan:
         """Memory of the features that are kept."""
         return self._features.num_bytes
 
-    def answer(
+    def predict(
         self,
         clicks: Sequence[Click],
         *,
-        taken: NDArray[np.bool_] | None = None,
-        beside: Sequence[Click] = (),
+        exclude_mask: NDArray[np.bool_] | None = None,
+        background_clicks: Sequence[Click] = (),
         cancelled: Callable[[], bool] = never,
     ) -> Segmentation:
         """Return the object that was clicked.
 
         Args:
             clicks: at least one inside the object.
-            taken: (D, H, W), voxels of other objects, which the answer leaves out; None for none.
-            beside: further background clicks, which the answer does not list.
-            cancelled: asked before every look of the network; True ends the answer.
+            exclude_mask: (D, H, W), voxels of other objects, which the mask leaves out; None for none.
+            background_clicks: further ones, which the segmentation does not list.
+            cancelled: called before every call of the network; True ends the prediction.
 
         Raises:
             ClickError: when a click is not finite or outside the scan, or there is none inside the object.
             CancelledError: when `cancelled` said so.
         """
         grid = self.volume.grid
-        placed = [WorldClick(c.world(grid), c.foreground) for c in (*clicks, *beside)]
+        placed = [WorldClick(c.world(grid), c.foreground) for c in (*clicks, *background_clicks)]
         check_any_inside(clicks)
         stopwatch = Stopwatch(dict(self._prepare_seconds))
         model = self._features.model
@@ -102,7 +103,7 @@ class ClickableScan:
                 f"the card of {card.id} says no voxel sizes to look with; take the model again"
             )
         found = run_cascade(
-            Looker(self._features, taken, cancelled),
+            PatchPredictor(self._features, exclude_mask, cancelled),
             grid,
             placed,
             card.fields_of_view,
@@ -111,8 +112,8 @@ class ClickableScan:
         )
         with stopwatch.stage("paste"):
             probability = found.probability
-            if taken is not None:
-                probability = np.where(taken[found.box.slices], np.float32(0), probability)
+            if exclude_mask is not None:
+                probability = np.where(exclude_mask[found.box.slices], np.float32(0), probability)
             start = np.array(found.box.start_dhw)
             inside = [grid.to_voxel(click.place).as_array() - start for click in placed if click.foreground]
             array = np.zeros(grid.shape_dhw, dtype=np.uint8)
@@ -130,16 +131,34 @@ class ClickableScan:
         )
 
 
-def check_any_inside(clicks: Sequence[Click]) -> None:
-    """Check that an object can be found from these clicks.
+def segment(
+    volume: Volume,
+    clicks: Sequence[Click],
+    model: LoadedModel | None = None,
+    *,
+    modality: Modality | None = None,
+    organ_mask: Mask | Volume | None = None,
+) -> Segmentation:
+    """Segment the clicked object; with an automatic model, whatever it finds in the scan.
+
+    Args:
+        volume: the scan, from `read_volume`.
+        clicks: at least one inside the object; others inside or beside it refine the answer. None are
+            needed for an automatic model, of whose answer they choose the clicked parts.
+        model: from `load_model`; None loads the default one (load it once for many scans).
+        modality: "CT" or "MR" where the file does not say it or says it wrongly.
+        organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
+            are organ. Without it such a model sees the scan in its place, and the result has a warning.
+
+    Returns:
+        The mask on the scan's grid, probabilities, and how they came about.
 
     Raises:
-        ClickError: when there is none inside the object.
+        ClickError: for a click that is not finite or outside the scan, or without any click inside.
+        ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
     """
-    if any(click.foreground for click in clicks):
-        return
-    raise ClickError(
-        "there is no click inside the object, only beside it; give at least one inside"
-        if clicks
-        else "there is no click; give at least one inside the object"
-    )
+    loaded = model or load_model()
+    if loaded.network.config.is_automatic:
+        return segment_automatically(volume, list(clicks), loaded, modality=modality, organ_mask=organ_mask)
+    scan = ScanPredictor(volume, loaded, modality=modality, organ_mask=organ_mask)
+    return scan.predict(clicks)
