@@ -25,6 +25,20 @@ def test_arrays_are_float64_in_the_order_of_the_fields(kind):
     assert array.tolist() == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("kind", [VoxelPoint, PatchPoint, WorldPointRAS])
+def test_three_numbers_of_any_kind_become_a_point_of_python_floats(kind):
+    for numbers in ([1, 2, 3], (1.0, 2.0, 3.0), np.array([1, 2, 3], np.int16), np.array([1, 2, 3], np.float32)):
+        point = kind.of(numbers)
+        assert point == kind(1.0, 2.0, 3.0)
+        assert {type(v) for v in dataclasses.astuple(point)} == {float}
+
+
+@pytest.mark.parametrize("numbers", [[1, 2], [1, 2, 3, 4]])
+def test_a_point_has_three_numbers(numbers):
+    with pytest.raises(ValueError, match="unpack"):
+        VoxelPoint.of(numbers)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_one_component_that_is_not_finite_is_noticed(value, place):

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickvol.errors import BadGeometryError
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
-from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.grid import SAME_PLACE_MM, VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView
 from reference.grids import any_grid, make_grid
 
@@ -73,6 +74,120 @@ def test_the_extent_is_that_of_the_voxel_centres():
     low, high = VolumeGrid.from_ijk((10, 20, 30), CT_IJK).extent_ras_mm()
     assert low == WorldPointRAS(95.5, 65.75, -40)
     assert high == WorldPointRAS(100, 80, 47)
+
+
+def test_bounds_of_a_box_reach_to_the_faces_of_its_voxels():
+    grid = VolumeGrid.from_ijk((10, 20, 30), CT_IJK)
+    box = VoxelBox((0, 4, 2), (2, 8, 3))  # i 2, j 4 to 7, k 0 and 1
+    assert grid.bounds_of(box) == (WorldPointRAS(98.75, 74.375, -41.5), WorldPointRAS(99.25, 77.375, -35.5))
+    assert grid.bounds_of(box, reach_voxels=0) == (WorldPointRAS(99, 74.75, -40), WorldPointRAS(99, 77, -37))
+
+
+def test_bounds_in_another_grid_are_in_its_voxels():
+    coarse, fine = (
+        make_grid((4, 4, 4), (2, 2, 2), at=(1, 0, 0)),
+        make_grid((9, 9, 9), (1, 1, 1), signs=(1, -1, 1)),
+    )
+    low, high = coarse.bounds_in(fine, VoxelBox((0, 1, 2), (1, 3, 4)))
+    assert (low.tolist(), high.tolist()) == ([0, -5, 3], [2, -1, 7])
+    low, high = coarse.bounds_in(fine, coarse.box, reach_voxels=0)
+    assert (low.tolist(), high.tolist()) == ([1, -6, 0], [7, 0, 6])
+
+
+def test_the_extent_in_mm_is_that_of_the_voxels_bodies():
+    assert VolumeGrid.from_ijk((10, 20, 30), CT_IJK).extent_mm.tolist() == [5, 15, 90]
+
+
+def test_a_ball_box_holds_the_voxels_within_the_radius():
+    grid = make_grid((9, 9, 9), (1, 2, 4))
+    assert grid.ball_box(grid.to_world(VoxelPoint(4, 4, 4)), 4) == VoxelBox((0, 2, 3), (9, 7, 6))
+    assert grid.ball_box(grid.to_world(VoxelPoint(0, 0, 0)), 3.9) == VoxelBox((0, 0, 0), (4, 2, 1))
+    sheared = np.eye(4)
+    sheared[0, 1] = 3.0  # a step along h goes 3 mm along x too, so that a ball is long along d
+    assert VolumeGrid((40, 5, 5), sheared).ball_box(WorldPointRAS(20, 0, 0), 2).shape_dhw == (13, 3, 3)
+
+
+def test_a_crop_keeps_every_voxel_where_it_is():
+    grid = VolumeGrid.from_ijk((10, 20, 30), CT_IJK, file_facts="a header")
+    part = grid.crop(VoxelBox((5, -2, 1), (7, 3, 4)))
+    assert part.shape_dhw == (2, 5, 3)
+    assert part.to_world(VoxelPoint(0, 0, 0)) == grid.to_world(VoxelPoint(5, -2, 1))
+    assert part.spacing_dhw_mm.tolist() == grid.spacing_dhw_mm.tolist()
+    assert part.file_facts is None
+    with pytest.raises(BadGeometryError, match="empty"):
+        grid.crop(VoxelBox((5, 0, 0), (5, 3, 4)))
+
+
+def test_a_grid_moves_to_a_middle():
+    grid = make_grid((3, 4, 5), (1, 2, 3)).centred_at(WorldPointRAS(10, 20, 30))
+    assert grid.to_world(VoxelPoint(1, 1.5, 2)) == WorldPointRAS(10, 20, 30)
+    assert grid.spacing_dhw_mm.tolist() == [1, 2, 3]
+
+
+def test_other_steps_keep_the_middle():
+    grid = make_grid((4, 4, 4), (1, 1, 1), at=(7, 8, 9)).with_steps(np.diag([2.0, 1.0, -0.5]), (2, 4, 8))
+    assert (grid.shape_dhw, grid.spacing_dhw_mm.tolist()) == ((2, 4, 8), [2, 1, 0.5])
+    assert grid.to_world(VoxelPoint(0.5, 1.5, 3.5)) == WorldPointRAS(8.5, 9.5, 10.5)
+    assert grid.to_world(VoxelPoint(0, 0, 0)) == WorldPointRAS(7.5, 8, 12.25)
+
+
+def test_a_quarter_turn_about_a_place_turns_the_offsets_from_it():
+    place = WorldPointRAS(1, 2, 3)
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # x to y
+    grid = make_grid((5, 5, 5), (1, 1, 1)).transformed_about(place, turn)
+    assert grid.to_world(VoxelPoint(1, 2, 3)) == place
+    assert grid.to_world(VoxelPoint(4, 2, 3)) == WorldPointRAS(1, 5, 3)
+    assert grid.to_world(VoxelPoint(1, 4, 3)) == WorldPointRAS(-1, 2, 3)
+
+
+def test_a_grid_of_an_axial_scan_runs_to_superior_posterior_and_left():
+    grid = VolumeGrid.axial((5, 6, 7), (3, 0.5, 0.75))
+    assert grid.to_world(VoxelPoint(0, 0, 0)) == WorldPointRAS(0, 0, 0)
+    assert grid.to_world(VoxelPoint(1, 2, 4)) == WorldPointRAS(-3, -1, 3)
+
+
+def test_a_grid_along_the_patient_grows_to_superior_anterior_and_right_around_its_middle():
+    grid = VolumeGrid.along_patient((3, 4, 5), 2, WorldPointRAS(10, 20, 30))
+    assert grid.to_world(VoxelPoint(1, 1.5, 2)) == WorldPointRAS(10, 20, 30)
+    assert grid.to_world(VoxelPoint(2, 3.5, 5)) == WorldPointRAS(16, 24, 32)
+
+
+def test_lps_in_and_out():
+    grid = VolumeGrid.from_ijk_lps((10, 20, 30), np.diag([-1.0, -1, 1, 1]) @ CT_IJK)
+    assert grid == VolumeGrid.from_ijk((10, 20, 30), CT_IJK)
+    assert grid.affine_ijk_lps_mm[:3].tolist() == [[0.5, 0, 0, -100], [0, 0.75, 0, -80], [0, 0, 3, -40]]
+
+
+# The tests that this one replaces: entry by entry within 1e-3 passed the first, within 1e-2 the second.
+@pytest.mark.parametrize(("entry", "apart_mm"), [(1e-3, 0.46), (1e-2, 4.6)])
+def test_a_small_difference_of_steps_is_a_large_one_in_the_far_corner(entry, apart_mm):
+    affine = np.eye(4)
+    affine[1, 2] += entry
+    grid, other = VolumeGrid((40, 50, 460), np.eye(4)), VolumeGrid((40, 50, 460), affine)
+    assert grid.corner_distance_mm(other) == pytest.approx(apart_mm, rel=2e-3)
+    assert not grid.same_place(other)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_tolerance_counts_in_mm_at_the_worst_corner(inside):
+    grid = make_grid((4, 5, 6), (1, 2, 3))
+    off = SAME_PLACE_MM * (0.99 if inside else 1.01)
+    other = make_grid((4, 5, 6), (1, 2, 3), at=(0.6 * off, 0, -0.8 * off))
+    assert grid.corner_distance_mm(other) == pytest.approx(off)
+    assert grid.same_place(other) is other.same_place(grid) is inside
+
+
+def test_grids_of_different_shapes_are_never_one_place():
+    grid, other = make_grid((4, 5, 6), (1, 2, 3)), make_grid((4, 5, 7), (1, 2, 3))
+    assert grid.corner_distance_mm(other) == float("inf")
+    assert not grid.same_place(other)
+
+
+def test_file_facts_are_kept_and_no_part_of_equality():
+    grid = VolumeGrid.from_ijk((10, 20, 30), CT_IJK, file_facts={"code": 2})
+    assert grid.file_facts == {"code": 2}
+    assert grid == VolumeGrid.from_ijk((10, 20, 30), CT_IJK)
+    assert grid.centred_at(WorldPointRAS(0, 0, 0)).file_facts is None
 
 
 @pytest.mark.parametrize(
@@ -150,3 +265,39 @@ def test_the_extent_holds_all_eight_corners_and_touches_six_planes(grid):
     )
     assert corners.min(axis=0) == pytest.approx(low, abs=1e-9)
     assert corners.max(axis=0) == pytest.approx(high, abs=1e-9)
+
+
+@settings_here
+@given(grid=any_grid(), places=st.lists(places, min_size=1, max_size=5))
+def test_many_positions_go_the_way_of_one(grid, places):
+    world = [grid.to_world(VoxelPoint(*place)).as_array() for place in places]
+    assert grid.world_positions(np.array(places)) == pytest.approx(np.array(world), abs=1e-9)
+    assert grid.voxel_positions(np.array(world)) == pytest.approx(np.array(places), abs=1e-7)
+    steps = np.diff(np.array(places), axis=0)
+    assert grid.world_steps(steps) == pytest.approx(np.diff(world, axis=0).reshape(-1, 3), abs=1e-9)
+    assert grid.voxel_steps(grid.world_steps(steps)) == pytest.approx(steps, abs=1e-7)
+
+
+@settings_here
+@given(grid=any_grid(), other=any_grid(), place=places)
+def test_the_matrix_to_another_grid_goes_by_way_of_the_patient(grid, other, place):
+    there = other.to_voxel(grid.to_world(VoxelPoint(*place))).as_array()
+    assert (grid.voxel_matrix_to(other) @ [*place, 1])[:3] == pytest.approx(there, abs=1e-6)
+
+
+@settings_here
+@given(grid=any_grid(), place=places)
+def test_offsets_are_those_of_single_voxels(grid, place):
+    box = VoxelBox((1, -2, 0), (3, 0, 1))
+    x, y, z = grid.offsets_ras_mm(box, WorldPointRAS(*place))
+    assert x.shape == y.shape == z.shape == box.shape_dhw
+    for voxel in np.ndindex(box.shape_dhw):
+        world = grid.to_world(VoxelPoint.of(np.add(voxel, box.start_dhw))).as_array() - place
+        assert np.array([x[voxel], y[voxel], z[voxel]]) == pytest.approx(world, abs=1e-9)
+
+
+@settings_here
+@given(grid=any_grid(), place=places)
+def test_a_gradient_per_voxel_is_the_change_from_voxel_to_voxel(grid, place):
+    values = grid.world_positions(np.vstack([np.zeros((1, 3)), np.eye(3)])) @ place
+    assert grid.gradients_per_voxel(np.array([place]))[0] == pytest.approx(values[1:] - values[0], abs=1e-7)

@@ -6,13 +6,20 @@ superior.
 """
 
 from dataclasses import astuple, dataclass
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class _Triple:
+    @classmethod
+    def of(cls, components: ArrayLike) -> Self:
+        """Take three numbers, (3,) of any real dtype, in the order of the fields."""
+        first, second, third = np.asarray(components, dtype=np.float64).tolist()
+        return cls(first, second, third)  # type: ignore[call-arg]  # the fields are those of the subclass
+
     def is_finite(self) -> bool:
         """Tell whether no component is NaN or infinite."""
         return bool(np.isfinite(self.as_array()).all())

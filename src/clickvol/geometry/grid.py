@@ -1,15 +1,25 @@
 """A regular grid of voxels in the patient, and the way between voxels and millimetres."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import BadGeometryError
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 
 # Reversing (i, j, k) into (d, h, w) = (k, j, i), as a homogeneous matrix. Its own inverse.
 _REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+# RAS to LPS and back: x and y change sign.
+_SWAP_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_Numbers = NDArray[np.floating] | NDArray[np.integer]
+
+SAME_PLACE_MM = 0.01
+"""Two grids of one shape are one place where no corner of the one lies farther from that of the other. Chosen:
+far below a voxel, far above the rounding of float32 headers."""
 
 # A voxel with a smaller relative volume than this has axes that lie in one plane.
 _SINGULAR_RELATIVE_VOLUME = 1e-6
@@ -23,6 +33,8 @@ class VolumeGrid:
         shape_dhw: number of voxels along each array axis, each at least 1.
         affine_ras_mm: (4, 4) float64, maps homogeneous (d, h, w, 1) in voxels to (x, y, z, 1) in
             RAS mm. May be oblique, flipped or sheared; never singular.
+        file_facts: what the reader of a file keeps of its header, for the writer of the same format; it means
+            nothing here and is no part of equality. A grid made from another one has none.
 
     Raises:
         BadGeometryError: on construction, when the affine is not finite, has an axis of length
@@ -31,6 +43,7 @@ class VolumeGrid:
 
     shape_dhw: tuple[int, int, int]
     affine_ras_mm: NDArray[np.float64]
+    file_facts: object | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine_ras_mm, dtype=np.float64)
@@ -64,16 +77,53 @@ class VolumeGrid:
     __hash__ = None  # type: ignore[assignment]  # holds an array
 
     @classmethod
-    def from_ijk(cls, shape_ijk: tuple[int, int, int], affine_ijk_ras_mm: NDArray[np.floating]) -> "VolumeGrid":
+    def from_ijk(
+        cls,
+        shape_ijk: tuple[int, int, int],
+        affine_ijk_ras_mm: NDArray[np.floating],
+        file_facts: object | None = None,
+    ) -> "VolumeGrid":
         """Take a file's own convention: shape and affine of (i, j, k), as nibabel has them."""
         matrix = np.asarray(affine_ijk_ras_mm, dtype=np.float64)
         affine = matrix @ _REVERSE_AXES if matrix.shape == (4, 4) else matrix
-        return cls(shape_dhw=(shape_ijk[2], shape_ijk[1], shape_ijk[0]), affine_ras_mm=affine)
+        return cls((shape_ijk[2], shape_ijk[1], shape_ijk[0]), affine, file_facts)
+
+    @classmethod
+    def from_ijk_lps(
+        cls, shape_ijk: tuple[int, int, int], affine_ijk_lps_mm: NDArray[np.floating]
+    ) -> "VolumeGrid":
+        """Take the convention of ITK and DICOM: shape and (4, 4) affine of (i, j, k), in LPS mm."""
+        return cls.from_ijk(shape_ijk, _SWAP_LPS @ affine_ijk_lps_mm)
+
+    @classmethod
+    def axial(cls, shape_dhw: tuple[int, int, int], spacing_dhw_mm: tuple[float, float, float]) -> "VolumeGrid":
+        """Return a grid as most axial scans have it: to superior, posterior and left, from (0, 0, 0) mm."""
+        d, h, w = spacing_dhw_mm
+        return cls(shape_dhw, np.array([[0, 0, -w, 0], [0, -h, 0, 0], [d, 0, 0, 0], [0, 0, 0, 1.0]]))
+
+    @classmethod
+    def along_patient(
+        cls, shape_dhw: tuple[int, int, int], voxel_mm: float, middle: WorldPointRAS
+    ) -> "VolumeGrid":
+        """Return a grid of cubic voxels: d grows to superior, h to anterior, w to the right."""
+        affine = np.zeros((4, 4))
+        affine[[2, 1, 0, 3], [0, 1, 2, 3]] = [voxel_mm, voxel_mm, voxel_mm, 1.0]
+        return cls(shape_dhw, affine).centred_at(middle)
 
     @property
     def affine_ijk_ras_mm(self) -> NDArray[np.float64]:
         """(4, 4): maps the file's (i, j, k, 1) to RAS mm, as nibabel has it."""
         return np.asarray(self.affine_ras_mm @ _REVERSE_AXES)
+
+    @property
+    def affine_ijk_lps_mm(self) -> NDArray[np.float64]:
+        """(4, 4): maps the file's (i, j, k, 1) to LPS mm, as ITK and DICOM have it."""
+        return np.asarray(_SWAP_LPS @ self.affine_ijk_ras_mm)
+
+    @property
+    def box(self) -> VoxelBox:
+        """All its voxels."""
+        return VoxelBox.whole(self.shape_dhw)
 
     @property
     def spacing_dhw_mm(self) -> NDArray[np.float64]:
@@ -85,15 +135,55 @@ class VolumeGrid:
         """Volume of one voxel, also right for sheared grids."""
         return float(abs(np.linalg.det(self.affine_ras_mm[:3, :3])))
 
+    @property
+    def extent_mm(self) -> NDArray[np.float64]:
+        """(3,): length along x, y and z (RAS) of all its voxels, up to their outer faces."""
+        return np.asarray(np.abs(self.affine_ras_mm[:3, :3]) @ np.array(self.shape_dhw))
+
     def to_world(self, point: VoxelPoint) -> WorldPointRAS:
         """Return where a voxel position lies in the patient."""
-        x, y, z = self.affine_ras_mm[:3, :3] @ point.as_array() + self.affine_ras_mm[:3, 3]
-        return WorldPointRAS(float(x), float(y), float(z))
+        return WorldPointRAS.of(self.affine_ras_mm[:3, :3] @ point.as_array() + self.affine_ras_mm[:3, 3])
 
     def to_voxel(self, point: WorldPointRAS) -> VoxelPoint:
         """Return the voxel position (not rounded) of a place in the patient."""
-        d, h, w = np.linalg.solve(self.affine_ras_mm[:3, :3], point.as_array() - self.affine_ras_mm[:3, 3])
-        return VoxelPoint(float(d), float(h), float(w))
+        offset = point.as_array() - self.affine_ras_mm[:3, 3]
+        return VoxelPoint.of(np.linalg.solve(self.affine_ras_mm[:3, :3], offset))
+
+    def world_positions(self, positions_dhw: _Numbers) -> NDArray[np.float64]:
+        """Return where voxel positions lie: (N, 3) in voxels -> (N, 3) RAS mm."""
+        return self.world_steps(positions_dhw) + self.affine_ras_mm[:3, 3]
+
+    def voxel_positions(self, positions_ras_mm: _Numbers) -> NDArray[np.float64]:
+        """Return the voxel positions of places in the patient: (N, 3) RAS mm -> (N, 3) in voxels."""
+        return self.voxel_steps(np.asarray(positions_ras_mm - self.affine_ras_mm[:3, 3]))
+
+    def world_steps(self, steps_dhw: _Numbers) -> NDArray[np.float64]:
+        """Return steps, wherever they begin: (N, 3) in voxels -> (N, 3) along x, y, z, mm."""
+        return np.asarray(steps_dhw @ self.affine_ras_mm[:3, :3].T)
+
+    def voxel_steps(self, steps_ras_mm: _Numbers) -> NDArray[np.float64]:
+        """Return steps, wherever they begin: (N, 3) along x, y, z, mm -> (N, 3) in voxels."""
+        return np.asarray(steps_ras_mm @ np.linalg.inv(self.affine_ras_mm[:3, :3]).T)
+
+    def gradients_per_voxel(self, gradients_per_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return changes per voxel along d, h, w, (N, 3), of quantities known per mm along x, y, z."""
+        return np.asarray(gradients_per_mm @ self.affine_ras_mm[:3, :3])
+
+    def offsets_ras_mm(
+        self, box: VoxelBox, origin: WorldPointRAS
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return how far the voxel centres of a box lie from a place: mm along x, y and z, each (box shape)."""
+        at, zero = self.affine_ras_mm, origin.as_array()
+        d, h, w = (np.arange(a, b) for a, b in zip(box.start_dhw, box.stop_dhw, strict=True))
+        x, y, z = (
+            (at[a, 0] * d + at[a, 3] - zero[a])[:, None, None] + (at[a, 1] * h)[:, None] + at[a, 2] * w
+            for a in range(3)
+        )
+        return x, y, z
+
+    def voxel_matrix_to(self, other: "VolumeGrid") -> NDArray[np.float64]:
+        """Return the (4, 4) matrix from (d, h, w, 1) in voxels of this grid to those of another."""
+        return np.asarray(np.linalg.inv(other.affine_ras_mm) @ self.affine_ras_mm)
 
     def contains(self, point: VoxelPoint) -> bool:
         """Tell whether the position lies in the body of some voxel."""
@@ -103,10 +193,93 @@ class VolumeGrid:
         slack = 0.5 + 1e-4
         return bool(((position >= -slack) & (position <= shape - 1 + slack)).all())
 
+    def ball_box(self, centre: WorldPointRAS, radius_mm: float) -> VoxelBox:
+        """Return the box of the voxels whose centre can be within a radius of a place, clipped to the grid."""
+        voxel = self.to_voxel(centre).as_array()
+        # How far the ball reaches along each array axis, also on a sheared grid.
+        reach = radius_mm * np.linalg.norm(np.linalg.inv(self.affine_ras_mm[:3, :3]), axis=1)
+        return VoxelBox.of(np.ceil(voxel - reach), np.floor(voxel + reach) + 1).clip(self.shape_dhw)
+
     def extent_ras_mm(self) -> tuple[WorldPointRAS, WorldPointRAS]:
         """Return the smallest and the largest RAS mm of any voxel centre, axis by axis."""
-        last = np.array(self.shape_dhw) - 1
-        unit = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-        corners = (unit * last) @ self.affine_ras_mm[:3, :3].T + self.affine_ras_mm[:3, 3]
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        return WorldPointRAS(*map(float, low)), WorldPointRAS(*map(float, high))
+        return self.bounds_of(self.box, reach_voxels=0.0)
+
+    def bounds_of(self, box: VoxelBox, *, reach_voxels: float = 0.5) -> tuple[WorldPointRAS, WorldPointRAS]:
+        """Return the smallest and the largest RAS mm of a box of voxels, axis by axis.
+
+        Args:
+            box: not empty; may overhang.
+            reach_voxels: how far outside the centres of its outermost voxels; 0.5 is up to their faces.
+        """
+        corners = self.world_positions(box.corners_dhw(reach_voxels))
+        return WorldPointRAS.of(corners.min(axis=0)), WorldPointRAS.of(corners.max(axis=0))
+
+    def bounds_in(
+        self, other: "VolumeGrid", box: VoxelBox, *, reach_voxels: float = 0.5
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the smallest and the largest (d, h, w), each (3,), of a box, in voxels of another grid.
+
+        Args:
+            other: whose voxels count.
+            box: of this grid, not empty; may overhang.
+            reach_voxels: as in `bounds_of`.
+        """
+        to_other = self.voxel_matrix_to(other)
+        corners = box.corners_dhw(reach_voxels) @ to_other[:3, :3].T + to_other[:3, 3]
+        return corners.min(axis=0), corners.max(axis=0)
+
+    def crop(self, box: VoxelBox) -> "VolumeGrid":
+        """Return the grid of a box of its voxels; the box may overhang.
+
+        Raises:
+            BadGeometryError: when the box is empty.
+        """
+        affine = np.array(self.affine_ras_mm)
+        affine[:3, 3] += affine[:3, :3] @ np.array(box.start_dhw)
+        return VolumeGrid(box.shape_dhw, affine)
+
+    def centred_at(self, place: WorldPointRAS) -> "VolumeGrid":
+        """Return the grid moved so that its middle lies at a place."""
+        affine = np.array(self.affine_ras_mm)
+        affine[:3, 3] = place.as_array() - affine[:3, :3] @ self.box.middle.as_array()
+        return VolumeGrid(self.shape_dhw, affine)
+
+    def with_steps(
+        self, change: NDArray[np.float64], shape_dhw: tuple[int, int, int] | None = None
+    ) -> "VolumeGrid":
+        """Return a grid around the same middle with other steps from voxel to voxel.
+
+        Args:
+            change: (3, 3), each column a new step along d, h, w in voxels of this grid; not singular.
+            shape_dhw: of the new grid; None for that of this one.
+        """
+        affine = np.array(self.affine_ras_mm)
+        affine[:3, :3] = affine[:3, :3] @ change
+        return VolumeGrid(shape_dhw or self.shape_dhw, affine).centred_at(self.to_world(self.box.middle))
+
+    def transformed_about(self, place: WorldPointRAS, change: NDArray[np.float64]) -> "VolumeGrid":
+        """Return the grid rotated, stretched or mirrored about a place of the patient, which stays where it is.
+
+        Args:
+            place: need not lie in the grid.
+            change: (3, 3), maps offsets from the place along x, y, z; not singular.
+        """
+        affine, centre = np.array(self.affine_ras_mm), place.as_array()
+        affine[:3, :3] = change @ affine[:3, :3]
+        affine[:3, 3] = change @ (affine[:3, 3] - centre) + centre
+        return VolumeGrid(self.shape_dhw, affine)
+
+    def corner_distance_mm(self, other: "VolumeGrid") -> float:
+        """Return how far a corner of another grid lies from that of this one, at most; inf for other shapes."""
+        if self.shape_dhw != other.shape_dhw:
+            return float("inf")
+        corners = self.box.corners_dhw(0.5)
+        offsets_mm = other.world_positions(corners) - self.world_positions(corners)
+        return float(np.linalg.norm(offsets_mm, axis=1).max())
+
+    def same_place(self, other: "VolumeGrid") -> bool:
+        """Tell whether both have one shape and no corner is farther apart than `SAME_PLACE_MM`.
+
+        It is what "on the same grid" means everywhere in this package.
+        """
+        return self.corner_distance_mm(other) <= SAME_PLACE_MM

@@ -40,17 +40,11 @@ class FieldOfView:
 
     def grid(self) -> VolumeGrid:
         """Return the grid of the patch: d grows to superior, h to anterior, w to the right."""
-        affine = np.zeros((4, 4))
-        affine[[2, 1, 0], [0, 1, 2]] = self.voxel_mm
-        affine[3, 3] = 1.0
-        middle = (np.array(self.shape_dhw) - 1) / 2
-        affine[:3, 3] = self.centre.as_array() - affine[:3, :3] @ middle
-        return VolumeGrid(self.shape_dhw, affine)
+        return VolumeGrid.along_patient(self.shape_dhw, self.voxel_mm, self.centre)
 
     def to_patch(self, point: WorldPointRAS) -> PatchPoint:
         """Return where a place of the patient lies in the patch; may be outside."""
-        voxel = self.grid().to_voxel(point)
-        return PatchPoint(voxel.d, voxel.h, voxel.w)
+        return PatchPoint.of(self.grid().to_voxel(point).as_array())
 
 
 def extract(
@@ -79,7 +73,7 @@ def extract(
     Returns:
         (D', H', W') float32 of the patch grid's shape.
     """
-    array, to_volume = _run_with_patch(array, np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm)
+    array, to_volume = _run_with_patch(array, patch_grid.voxel_matrix_to(grid))
     places = _places(to_volume, patch_grid.shape_dhw, displacement_voxel)
     # Patch voxels per step of a volume axis, for averaging and for the reach past the border.
     step = np.linalg.norm(to_volume[:3, :3], axis=1)
@@ -114,22 +108,11 @@ def paste_box(
     patch: NDArray[np.float32], patch_grid: VolumeGrid, grid: VolumeGrid, threshold: float
 ) -> VoxelBox | None:
     """Return the volume voxels that may hold values above a threshold of a patch; None if none can."""
-    found = bounding_box(patch > threshold)
-    if found is None:
+    inner = bounding_box(patch > threshold)
+    if inner is None:
         return None
-    corners = np.stack(
-        np.meshgrid(
-            *[(a - 1.0, float(b)) for a, b in zip(found.start_dhw, found.stop_dhw, strict=True)],
-            indexing="ij",
-        ),
-        axis=-1,
-    ).reshape(-1, 3)
-    to_volume = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
-    places = corners @ to_volume[:3, :3].T + to_volume[:3, 3]
-    low, high = np.floor(places.min(axis=0)), np.ceil(places.max(axis=0)) + 1
-    d, h, w = (int(v) for v in low)
-    e, i, x = (int(v) for v in high)
-    box = VoxelBox((d, h, w), (e, i, x)).clip(grid.shape_dhw)
+    low, high = patch_grid.bounds_in(grid, inner, reach_voxels=1.0)
+    box = VoxelBox.of(np.floor(low), np.ceil(high) + 1).clip(grid.shape_dhw)
     return None if box.is_empty else box
 
 
@@ -147,7 +130,7 @@ def paste(
     Returns:
         (box shape) float32.
     """
-    to_patch = np.linalg.inv(patch_grid.affine_ras_mm) @ grid.affine_ras_mm
+    to_patch = grid.voxel_matrix_to(patch_grid)
     matrix = to_patch[:3, :3]
     offset = matrix @ np.array(box.start_dhw, dtype=np.float64) + to_patch[:3, 3]
     # Patch axis that each volume axis runs along, where the two grids share their axes.

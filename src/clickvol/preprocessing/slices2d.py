@@ -1,7 +1,6 @@
 """A slice of a scan as a 2D image: which, which way up, and its values as 2D networks take them. Torch-free."""
 
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality
 from clickvol.preprocessing.intensity import CT_WINDOW_HU
 
@@ -98,17 +98,17 @@ def slice_view(grid: VolumeGrid, axis: SliceAxis, index: int) -> SliceView:
         ConfigError: for another axis, or a slice that the scan does not have.
     """
     if axis in _PLANES:
-        array_axis, flipped = _axes_of_patient(grid)
+        axes = PatientAxes.of(grid)
         normal, row, column = _NORMAL_ROW_COLUMN[axis]
         view = SliceView(
             shape_dhw=grid.shape_dhw,
-            normal_axis=array_axis[normal],
+            normal_axis=axes.array_axis[normal],
             index=index,
-            row_axis=array_axis[row],
-            column_axis=array_axis[column],
+            row_axis=axes.array_axis[row],
+            column_axis=axes.array_axis[column],
             # Rows and columns run to posterior, inferior and left: against the axes of the patient.
-            row_flipped=not flipped[row],
-            column_flipped=not flipped[column],
+            row_flipped=not axes.flipped[row],
+            column_flipped=not axes.flipped[column],
         )
     elif axis in _FILE_AXES:
         # Array axes are the file's in reverse.
@@ -149,10 +149,3 @@ def unit_values(values: NDArray[np.generic], modality: Modality | None) -> NDArr
         return np.zeros_like(real)
     scaled = np.clip((real - low) / (high - low), 0, 1)
     return np.asarray(scaled, dtype=np.float32)
-
-
-def _axes_of_patient(grid: VolumeGrid) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Return the array axis nearest to x, y and z (RAS), and whether it runs against it."""
-    cosines = grid.affine_ras_mm[:3, :3] / grid.spacing_dhw_mm
-    best = max(permutations(range(3)), key=lambda p: sum(abs(cosines[a, p[a]]) for a in range(3)))
-    return best, tuple(bool(cosines[a, best[a]] < 0) for a in range(3))

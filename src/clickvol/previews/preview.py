@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume
 from clickvol.previews.sheet import PANEL_PIXELS, PanelPicture, compose_sheet
 from clickvol.prompts.click import Click
@@ -44,41 +43,6 @@ _PLANES = (
     _Plane("Coronal", 0, 2, 1, "RLSI"),
     _Plane("Sagittal", 1, 2, 0, "APSI"),
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PatientAxes:
-    """The array axis and direction that is nearest to each axis of the patient."""
-
-    array_axis: tuple[int, int, int]
-    flipped: tuple[bool, bool, bool]
-    spacing_mm: NDArray[np.float64]
-    shape: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, grid: VolumeGrid) -> "_PatientAxes":
-        cosines = grid.affine_ras_mm[:3, :3] / grid.spacing_dhw_mm
-        best = max(permutations(range(3)), key=lambda p: sum(abs(cosines[a, p[a]]) for a in range(3)))
-        return cls(
-            array_axis=(best[0], best[1], best[2]),
-            flipped=(
-                bool(cosines[0, best[0]] < 0),
-                bool(cosines[1, best[1]] < 0),
-                bool(cosines[2, best[2]] < 0),
-            ),
-            spacing_mm=grid.spacing_dhw_mm[list(best)],
-            shape=np.array(grid.shape_dhw)[list(best)],
-        )
-
-    def view(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return a (D, H, W) array as (x, y, z), each index growing as in RAS; no copy."""
-        steps = tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)
-        return array.transpose(self.array_axis)[steps]
-
-    def index(self, position_dhw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return a voxel position (d, h, w) as an index into the view."""
-        index = position_dhw[list(self.array_axis)]
-        return np.where(self.flipped, self.shape - 1 - index, index)
 
 
 def draw_preview(
@@ -116,7 +80,7 @@ def draw_preview(
     Raises:
         ClickError: when a click is not in the scan.
     """
-    axes = _PatientAxes.of(volume.grid)
+    axes = PatientAxes.of(volume.grid)
     indices = [axes.index(volume.grid.to_voxel(click.world(volume.grid)).as_array()) for click in clicks]
     planes_through = _first_inside(clicks, indices, axes.view(mask))
     if through is not None:
@@ -151,12 +115,12 @@ def _first_inside(
 
 def _middle(mask: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the voxel in the middle of what is in a mask, or of an empty one, as an index (3,)."""
-    box = bounding_box(mask) or VoxelBox((0, 0, 0), mask.shape)
+    box = bounding_box(mask) or VoxelBox.whole(mask.shape)
     return np.array([(a + b) // 2 for a, b in zip(box.start_dhw, box.stop_dhw, strict=True)], dtype=float)
 
 
 def _view_cube(
-    mask: NDArray[np.generic], axes: _PatientAxes, click: NDArray[np.float64]
+    mask: NDArray[np.generic], axes: PatientAxes, click: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
     """Return the centre (3,) and the side of the cube to show, mm along the axes of the view."""
     low, high = click.copy(), click.copy()
@@ -178,7 +142,7 @@ def _view_cube(
 
 def _window(
     scan: NDArray[np.generic],
-    axes: _PatientAxes,
+    axes: PatientAxes,
     centre_mm: NDArray[np.float64],
     side_mm: float,
     modality: Modality,
@@ -199,7 +163,7 @@ class _Panel:
     """One plane of the view cube: where each pixel of its square picture lies."""
 
     def __init__(
-        self, plane: _Plane, axes: _PatientAxes, centre_mm: NDArray[np.float64], side_mm: float
+        self, plane: _Plane, axes: PatientAxes, centre_mm: NDArray[np.float64], side_mm: float
     ) -> None:
         self._plane = plane
         self._axes = axes

@@ -1,0 +1,49 @@
+"""The array axes of a grid in the order of the patient's: what is left and what is right."""
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.geometry.grid import VolumeGrid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatientAxes:
+    """The array axis and direction that is nearest to each axis of the patient.
+
+    Attributes:
+        array_axis: 0, 1 or 2 (d, h, w) for x, y and z (RAS), each one once.
+        flipped: whether that axis runs against x, y and z.
+        spacing_mm: (3,) distance of neighbouring voxels along those axes.
+        shape: (3,) number of voxels along them.
+    """
+
+    array_axis: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+    spacing_mm: NDArray[np.float64]
+    shape: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, grid: VolumeGrid) -> "PatientAxes":
+        """Choose the axes of a grid of any orientation."""
+        cosines = grid.affine_ras_mm[:3, :3] / grid.spacing_dhw_mm
+        x, y, z = max(permutations(range(3)), key=lambda p: sum(abs(cosines[a, p[a]]) for a in range(3)))
+        best = [x, y, z]
+        return cls(
+            array_axis=(x, y, z),
+            flipped=(bool(cosines[0, x] < 0), bool(cosines[1, y] < 0), bool(cosines[2, z] < 0)),
+            spacing_mm=grid.spacing_dhw_mm[best],
+            shape=np.array(grid.shape_dhw)[best],
+        )
+
+    def view(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return a (D, H, W) array as (x, y, z), each index growing as in RAS; no copy."""
+        steps = tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)
+        return array.transpose(self.array_axis)[steps]
+
+    def index(self, position_dhw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a voxel position (d, h, w) as an index into the view."""
+        index = position_dhw[list(self.array_axis)]
+        return np.where(self.flipped, self.shape - 1 - index, index)
