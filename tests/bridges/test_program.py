@@ -50,6 +50,20 @@ def test_a_line_is_handed_on_while_the_program_runs(program, tmp_path):
     run_logged(program(code), lambda _line: (tmp_path / "go").touch())
 
 
+def test_what_a_quick_program_printed_is_not_missed(program, monkeypatch):
+    """It has ended when its start returns."""
+
+    class Ended(subprocess.Popen):
+        def __init__(self, *args, **words):
+            super().__init__(*args, **words)
+            self.wait()
+
+    monkeypatch.setattr(subprocess, "Popen", Ended)
+    lines = []
+    run_logged(program("print('gone already')"), lines.append)
+    assert lines == ["gone already"]
+
+
 def test_it_sees_its_variables_and_not_our_python_path(program, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("KEPT", "yes")

@@ -58,6 +58,8 @@ def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _
         _lock(log, program)
         log.write(f"$ {' '.join(program.words)}\n".encode())
         log.flush()
+        # Before the program starts: it shares the file's position, and may have printed all it has to say.
+        start = log.tell()
         try:
             process = subprocess.Popen(
                 program.words,
@@ -72,7 +74,7 @@ def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _
                 f"cannot start {program.words[0]}: {error.strerror}; {program.advice}"
             ) from error
         try:
-            last = _follow(process, program.log, log.tell(), on_line)
+            last = _follow(process, program.log, start, on_line)
         except BaseException:
             _end(process)
             raise
