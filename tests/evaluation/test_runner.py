@@ -9,7 +9,7 @@ from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import read_audit, read_scores
 from clickvol.evaluation.runner import EMPTY_LABEL, run_evaluation
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.io.formats import read_volume, write_volume
 from reference.evaluation_sets import SHAPE, block_arrays, oblique_grid, write_set
 

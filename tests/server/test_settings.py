@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from clickvol.errors import ConfigError
-from clickvol.server.settings import ServerSettings, is_loopback_name, state_folder_for
+from clickvol.server.settings import ServerSettings, default_state_folder, is_loopback_name
 
 TOKEN = "t" * 16
 
@@ -61,14 +61,8 @@ def test_numbers_in_bytes():
     assert (known.max_upload_bytes, known.memory_bytes) == (3 * 1024**2, 2 * 1024**2)
 
 
-@pytest.mark.parametrize(
-    ("environment", "platform", "folder"),
-    [
-        ({"XDG_DATA_HOME": "/x/data"}, "linux", "/x/data/clickvol/sessions"),
-        ({"XDG_DATA_HOME": "relative"}, "linux", "~/.local/share/clickvol/sessions"),
-        ({}, "darwin", "~/Library/Application Support/clickvol/sessions"),
-        ({"LOCALAPPDATA": "/c/local"}, "win32", "/c/local/clickvol/sessions"),
-    ],
-)
-def test_sessions_lie_where_the_system_keeps_user_data(environment, platform, folder):
-    assert state_folder_for(environment, platform=platform) == Path(folder).expanduser()
+def test_sessions_lie_where_the_system_keeps_user_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_state_folder() == tmp_path / "clickvol" / "sessions"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert default_state_folder().is_absolute()

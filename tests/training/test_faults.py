@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clickvol.errors import ConfigError, OutputError, TrainingError
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.training import run as run_module
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.run import train_from_config

@@ -17,7 +17,7 @@ from clickvol.bridges.program import LoggedProgram, run_logged
 from clickvol.datasets.prepared import PreparedCase, PreparedSet, read_native_case
 from clickvol.errors import ClickvolError, ConfigError, DeviceError, ExternalProgramError
 from clickvol.files.atomic import atomic_path
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.io.formats import write_mask
 from clickvol.io.mask_files import read_mask
 from clickvol.io.volume import Mask

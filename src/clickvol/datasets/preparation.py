@@ -39,7 +39,7 @@ from clickvol.datasets.splits import (
 )
 from clickvol.errors import ConfigError, OutputError
 from clickvol.files.atomic import atomic_path, remove_abandoned
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.version import __version__
 
 Outcome = PreparedCase | RejectedCase

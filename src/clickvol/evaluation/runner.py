@@ -27,7 +27,7 @@ from clickvol.evaluation.records import ClickScore
 from clickvol.evaluation.result_log import ResultLog, RunKey
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.files.atomic import atomic_path, remove_abandoned
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.io.volume import Mask
 from clickvol.weights.device import choose_device
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from clickvol.errors import ConfigError
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.reproduction.arm_steps import (
     Say,
     is_finished,

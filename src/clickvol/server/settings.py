@@ -1,11 +1,10 @@
 """What a server may be asked for, by whom, and where it keeps its sessions. Torch-free."""
 
 import ipaddress
-import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from platformdirs import user_data_path
 
 from clickvol.errors import ConfigError
 
@@ -109,36 +108,14 @@ def is_loopback_name(host: str) -> bool:
 
 
 def default_state_folder() -> Path:
-    """Return where sessions are kept if nothing else is said.
+    """Return where sessions are kept if nothing else is said: below the system's folder for user data.
 
     Raises:
         ConfigError: when this user has no home folder.
     """
     try:
-        return state_folder_for(os.environ, platform=sys.platform)
+        return user_data_path("clickvol", appauthor=False) / "sessions"
     except RuntimeError as error:
         raise ConfigError(
             "this user has no home folder to keep sessions in; give one with --state-folder"
         ) from error
-
-
-def state_folder_for(environment: Mapping[str, str], *, platform: str) -> Path:
-    """Return the folder for sessions of an environment.
-
-    Args:
-        environment: variables, for the usual place of user data of the system (on Linux that of the XDG base
-            directory specification, which ignores a relative path).
-        platform: as `sys.platform`.
-
-    Raises:
-        RuntimeError: when the place depends on the user's home and there is none.
-    """
-    if platform == "win32":
-        local = environment.get("LOCALAPPDATA", "")
-        base = Path(local) if local else Path.home() / "AppData" / "Local"
-    elif platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        xdg = Path(environment.get("XDG_DATA_HOME", ""))
-        base = xdg if xdg.is_absolute() else Path.home() / ".local" / "share"
-    return base / "clickvol" / "sessions"

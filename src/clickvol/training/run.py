@@ -15,7 +15,7 @@ from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
 from clickvol.files.atomic import atomic_path, remove_abandoned
-from clickvol.files.folder_lock import only_process_in
+from clickvol.files.lock import only_process_in
 from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig

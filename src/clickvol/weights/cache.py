@@ -1,4 +1,4 @@
-"""Where fetched weights lie, and how two processes keep out of each other's way there.
+"""Where fetched weights lie: in the folder CLICKVOL_CACHE names, else in the system's usual one for caches.
 
     CACHE/originals/<file name>   as published, verified
     CACHE/models/<id>/            card and safetensors made from it
@@ -6,16 +6,14 @@
 The environment is read here and nowhere else. Torch-free.
 """
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from clickvol.errors import ConfigError, ModelNotFoundError, OutputError
 from clickvol.weights.registry import (
@@ -34,9 +32,6 @@ BLOCK_BYTES = 1 << 20
 
 # A disk that is filled to the last byte stops other programs. Chosen, not measured.
 _SPARE_BYTES = 64 << 20
-
-# Short against any download, long against the cost of asking.
-_LOCK_PAUSE_SECONDS = 0.2
 
 
 def cached_original(file_name: str) -> Path:
@@ -84,29 +79,6 @@ def is_offline() -> bool:
     )
 
 
-def cache_folder_for(environment: Mapping[str, str], *, platform: str) -> Path:
-    """Return the cache folder of an environment.
-
-    Args:
-        environment: variables; CLICKVOL_CACHE decides where it is set, else the usual place of the system
-            (on Linux that of the XDG base directory specification, which ignores a relative path).
-        platform: as `sys.platform`.
-
-    Raises:
-        RuntimeError: when the place depends on the user's home and there is none.
-    """
-    chosen = environment.get(CACHE_VARIABLE, "")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if platform == "win32":
-        local = environment.get("LOCALAPPDATA", "")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "clickvol"
-    if platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "clickvol"
-    xdg = Path(environment.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "clickvol"
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder of the cache.
 
@@ -148,7 +120,7 @@ def is_intact(path: Path, known: KnownFile) -> bool:
         with path.open("rb") as stream:
             return sha256_of(stream) == known.sha256
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}; mend its permissions or remove it") from error
+        raise OutputError(f"cannot read {path}: {error.strerror}; make it readable or remove it") from error
 
 
 def sha256_of(stream: BufferedReader) -> str:
@@ -156,58 +128,12 @@ def sha256_of(stream: BufferedReader) -> str:
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def hold_lock(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Keep other processes out of a block that holds the same lock; wait while one is in it.
-
-    The system ties the lock to the open file, so that it ends with its process, however that ends; the
-    empty file stays.
-
-    Args:
-        path: the lock file, in a folder that exists.
-        on_wait: called once when another process holds the lock.
-
-    Raises:
-        OutputError: when the file system has no locks or refuses the file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; set {CACHE_VARIABLE} to another folder"
-        ) from error
-    try:
-        if not _try_lock(descriptor, path):
-            on_wait()
-            while not _try_lock(descriptor, path):
-                time.sleep(_LOCK_PAUSE_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int, path: Path) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # what Linux and what Windows say of a held lock
-        return False
-    except OSError as error:
-        raise OutputError(
-            f"cannot lock {path}: {error.strerror}; set {CACHE_VARIABLE} to a folder on a local disk"
-        ) from error
-    return True
-
-
 def _cache_folder() -> Path:
+    chosen = os.environ.get(CACHE_VARIABLE, "")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
     try:
-        return cache_folder_for(os.environ, platform=sys.platform)
+        return user_cache_path("clickvol", appauthor=False, opinion=False)
     except RuntimeError as error:
         raise ConfigError(
             f"this user has no home folder to keep weights in; set {CACHE_VARIABLE} to a folder"

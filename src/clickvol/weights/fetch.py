@@ -13,11 +13,11 @@ from typing import IO, Literal
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError, WeightsUnavailableError
 from clickvol.files.atomic import atomic_path
+from clickvol.files.lock import wait_for_lock
 from clickvol.weights.cache import (
     BLOCK_BYTES,
     cached_model_folder,
     cached_original,
-    hold_lock,
     is_intact,
     make_folder,
     require_space,
@@ -91,7 +91,7 @@ def fetch_original(
     make_folder(target.parent)
     wait = f"another process fetches {entry.id}; waiting for it"
     lock = target.with_name(f".{target.name}.lock")
-    with hold_lock(lock, on_wait=lambda: listeners.on_note(wait)):
+    with wait_for_lock(lock, on_wait=lambda: listeners.on_note(wait)):
         if is_intact(target, original):
             return there
         if from_file is not None:

@@ -1,0 +1,84 @@
+"""One process at a time at a file or in a folder: `filelock`, with messages that say what to do.
+
+A lock falls with the process that holds it, however that ends; its empty file stays.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clickvol.errors import ConfigError, OutputError
+
+_LOCK_NAME = ".lock"
+
+
+def acquire_lock(path: Path, busy: str) -> FileLock:
+    """Hold a lock file until `release()` is called, on any thread.
+
+    Args:
+        path: the lock file, in a folder that exists.
+        busy: the message where another process holds it.
+
+    Raises:
+        ConfigError: when another process holds it.
+        OutputError: when the file cannot be written, or its file system has no locks.
+    """
+    lock = FileLock(path, thread_local=False)
+    if not _try(lock):
+        raise ConfigError(busy)
+    return lock
+
+
+@contextlib.contextmanager
+def wait_for_lock(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Keep other processes out of a block that holds the same lock file; wait while one is in it.
+
+    Args:
+        path: the lock file, in a folder that exists.
+        on_wait: called once when another process holds it.
+
+    Raises:
+        OutputError: as `acquire_lock`.
+    """
+    lock = FileLock(path, thread_local=False)
+    if not _try(lock):
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Hold a folder for the length of a block; it is made where it is missing.
+
+    Raises:
+        ConfigError: when another process holds it.
+        OutputError: when the folder cannot be made or has no locks.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+    busy = f"another process is working in {folder}; wait for it, or choose another folder"
+    lock = acquire_lock(folder / _LOCK_NAME, busy)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _try(lock: FileLock) -> bool:
+    """Return whether the lock is ours now."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or "its file system has no locks"
+        raise OutputError(f"cannot lock {lock.lock_file}: {reason}; choose a folder on a local disk") from error
+    return True
