@@ -288,7 +288,7 @@ def test_a_full_disk_while_uploading(client, root, monkeypatch, tmp_path):
 def test_a_full_disk_while_clicking_changes_nothing(opened, inside_ras_mm, monkeypatch):
     before = opened.state()
     with monkeypatch.context() as patched:
-        patched.setattr("clickvol.interactive.session_log.os.write", lambda *_: 0)
+        patched.setattr("clickvol.interactive.record.os.write", lambda *_: 0)
         reply = opened.click(inside_ras_mm)
     assert reply.status_code == 507
     assert opened.state() == before

@@ -1,4 +1,4 @@
-"""`clickvol replay`: the log of a session and its scan in, the same mask again out."""
+"""`clickvol replay`: the record of a session and its scan in, the same mask again out."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ _ScanPath = Annotated[
     Path,
     typer.Argument(
         metavar="SCAN",
-        help="The scan that was clicked, in any format; a log holds its hash, not its name.",
+        help="The scan that was clicked, in any format; a record holds its hash, not its name.",
     ),
 ]
 _MaskPath = Annotated[
@@ -28,7 +28,7 @@ _OrganMaskPath = Annotated[
 ]
 _ModelName = Annotated[
     str | None,
-    typer.Option(metavar="ID|PATH", help="Which model; the one of the log when not given."),
+    typer.Option(metavar="ID|PATH", help="Which model; the one of the record when not given."),
 ]
 _Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 
@@ -50,14 +50,14 @@ def replay(
     The exit code is 0 only when all are.
     """
     from clickvol.errors import ConfigError
-    from clickvol.interactive.replay import replay_log
-    from clickvol.interactive.session_log import read_log
+    from clickvol.interactive.record import read_record
+    from clickvol.interactive.replay import replay_record
     from clickvol.io.formats import check_output_path, read_volume, write_mask
     from clickvol.weights.load import load_model
 
     if output is not None:
         check_output_path(output, scan)
-    header = read_log(log).header
+    header = read_record(log).header
     volume = read_volume(scan, series=series, volume_index=volume_index)
     organ = None if organ_mask is None else read_volume(organ_mask)
     loaded = load_model(model or header.model_id, device=device)
@@ -66,16 +66,16 @@ def replay(
 
         # Sums are taken in another order by another number of threads.
         torch.set_num_threads(header.num_threads)
-    done = replay_log(log, volume, loaded, organ_mask=organ)
+    done = replay_record(log, volume, loaded, organ_mask=organ)
     if output is not None:
-        write_mask(done.session.mask(object_id), output)
-    for thing in done.session.objects:
-        state = ", frozen" if thing.frozen else ""
-        named = f" {thing.name!r}" if thing.name else ""
-        typer.echo(f"object {thing.id}{named}: {thing.volume_ml:.1f} ml, {len(thing.clicks)} clicks{state}")
+        write_mask(done.mask(object_id), output)
+    for known in done.objects:
+        state = ", frozen" if known.frozen else ""
+        named = f" {known.name!r}" if known.name else ""
+        typer.echo(f"object {known.id}{named}: {known.volume_ml:.1f} ml, {len(known.clicks)} clicks{state}")
     same = done.num_answers - len(done.differing)
     typer.echo(f"{same} of {done.num_answers} masks are the same to the bit")
     if done.differing:
         clicks = ", ".join(map(str, done.differing))
         why = f" ({'; '.join(done.conditions)})" if done.conditions else ""
-        raise ConfigError(f"the masks of the clicks {clicks} differ from those of the log{why}")
+        raise ConfigError(f"the masks of the clicks {clicks} differ from those of the record{why}")

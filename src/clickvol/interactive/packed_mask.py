@@ -1,12 +1,15 @@
-"""A mask in little memory, so that every step of a long history can be kept."""
+"""A mask in little memory, so that the answer to every interaction of a long history can be kept."""
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.coordinates import VoxelPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,27 @@ class PackedMask:
         """Write a value into the object's voxels of an array (D, H, W)."""
         if self.box is not None:
             canvas[self.box.slices][self.in_box()] = value
+
+    def sha256(self) -> str:
+        """Return a hash of where the object's voxels are: of its bounding box and the bits in it."""
+        if self.box is None:
+            return hashlib.sha256(b"empty").hexdigest()
+        digest = hashlib.sha256(f"{self.box.start_dhw} {self.box.stop_dhw} ".encode())
+        digest.update(zlib.decompress(self.bits))
+        return digest.hexdigest()
+
+    def innermost(self) -> VoxelPoint:
+        """Return the voxel of the object that is farthest from its border, the first of several.
+
+        Raises:
+            ValueError: for an empty mask.
+        """
+        if self.box is None:
+            raise ValueError("an empty mask has no innermost voxel")
+        depth = ndimage.distance_transform_cdt(np.pad(self.in_box(), 1), metric="chessboard")
+        d, h, w = np.unravel_index(int(depth.argmax()), depth.shape)
+        e, i, x = self.box.grow(1).start_dhw
+        return VoxelPoint(float(d + e), float(h + i), float(w + x))
 
 
 EMPTY = PackedMask(None, b"", 0)

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from clickvol.errors import CancelledError, ClickvolError, OutputError
 from clickvol.files.limits import ReadLimits
+from clickvol.interactive.record import find_records
 from clickvol.interactive.session import InteractiveSession
-from clickvol.interactive.session_history import find_logs
 from clickvol.io.formats import read_volume, write_volume
 from clickvol.io.volume import Volume
 from clickvol.server.descriptions import scan_out, state_out
@@ -143,7 +143,7 @@ class SessionService:
         """Say what a client needs to know of a new session."""
         folders = self.registry.log_folders(opened.served)
         logs = await self.on_files(
-            lambda _: [log for folder in folders for log in find_logs(folder, opened.volume)]
+            lambda _: [log for folder in folders for log in find_records(folder, opened.volume)]
         )
         logs.sort(key=lambda log: log.last_time, reverse=True)
         return OpenedOut(
@@ -208,7 +208,7 @@ class SessionService:
         folders = self.registry.log_folders(served)
         # Looked up by its name among those there are, never made into a path.
         logs = await self.act(
-            served, lambda live, _: [log for f in folders for log in find_logs(f, live.volume)]
+            served, lambda live, _: [log for f in folders for log in find_records(f, live.volume)]
         )
         found = next((log.path for log in logs if log.path.stem == log_id), None)
         if found is None:
