@@ -93,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         phantom = make_phantom(3, shape_dhw=SHAPE_DHW, spacing_dhw_mm=SPACING_DHW_MM, tumour_diameter_mm=80.0)
-        write_volume(phantom.volume.array, phantom.volume.grid, None, folder / "ct.nii.gz")
+        write_volume(phantom.volume.array, phantom.volume.grid, folder / "ct.nii.gz")
         ijk = [int(v) for v in phantom.inside.to_ijk()]
         del phantom
         results = [measure_once(folder, ijk, options.model, options.threads) for _ in range(options.repeats)]

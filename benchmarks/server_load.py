@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     clients = []
     for number in range(arguments.clients):
         phantom = make_phantom(number, shape_dhw=SHAPE_DHW)
-        write_volume(phantom.volume.array, phantom.volume.grid, None, folder / f"{number}.nii.gz")
+        write_volume(phantom.volume.array, phantom.volume.grid, folder / f"{number}.nii.gz")
         clients.append(Client(number, phantom))
     words = ["--root", folder, "--state-folder", folder / "state", "--port", "0", "--quiet"]
     words += ["--memory-mb", arguments.memory_mb, "--sessions", 2 * arguments.clients]

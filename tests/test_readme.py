@@ -23,7 +23,7 @@ def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     phantom = make_phantom(8, shape_dhw=(60, 128, 160), tumour_diameter_mm=100)
     for name in ("scan.nii.gz", "scan.mha"):
-        write_volume(phantom.volume.array, phantom.volume.grid, None, folder / name)
+        write_volume(phantom.volume.array, phantom.volume.grid, folder / name)
     (folder / "colon").mkdir()
     card = find_card(DEFAULT_MODEL_ID)
     for shipped in (card, card.with_suffix(".safetensors")):

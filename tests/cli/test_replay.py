@@ -18,7 +18,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay")
     phantom = make_phantom(3, shape_dhw=(24, 48, 48), spacing_dhw_mm=(4.0, 3.0, 3.0), tumour_diameter_mm=50)
     scan = folder / "scan.nii.gz"
-    write_volume(phantom.volume.array.astype(np.int16), phantom.volume.grid, None, scan)
+    write_volume(phantom.volume.array.astype(np.int16), phantom.volume.grid, scan)
     session = InteractiveSession(load_model(device="cpu"), log_folder=folder / "logs")
     session.set_volume(read_volume(scan))
     session.click(phantom.inside)
@@ -67,6 +67,6 @@ def test_another_scan_is_refused(made, tmp_path, capsys):
     _, log, _ = made
     other = make_phantom(4, shape_dhw=(8, 16, 16)).volume
     path = tmp_path / "other.nii.gz"
-    write_volume(other.array.astype(np.int16), other.grid, None, path)
+    write_volume(other.array.astype(np.int16), other.grid, path)
     assert main(["replay", str(log), str(path), "--device", "cpu"]) == 2
     assert "another scan" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def known_answer(monkeypatch):
         array[8:13, 14:22, 16:24] = 1
         box = bounding_box(array)
         return Segmentation(
-            mask=Mask(array, volume.grid, volume.nifti),
+            mask=Mask(array, volume.grid),
             clicks=tuple(clicks),
             modality=modality or "CT",
             model_id=model.card.id,

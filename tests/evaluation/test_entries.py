@@ -56,7 +56,7 @@ def test_an_automatic_model_is_scored_twice(tmp_path):
 
 def test_masks_of_another_program_are_scored_twice(tmp_path):
     grid = oblique_grid()
-    write_volume(np.eye(24, dtype=np.uint8)[None].repeat(10, 0), grid, None, tmp_path / "a.nii.gz")
+    write_volume(np.eye(24, dtype=np.uint8)[None].repeat(10, 0), grid, tmp_path / "a.nii.gz")
     assert names(f"predictions:{tmp_path}") == [tmp_path.name, f"{tmp_path.name} + click"]
     assert names(f"nnU-Net=predictions:{tmp_path}") == ["nnU-Net", "nnU-Net + click"]
 

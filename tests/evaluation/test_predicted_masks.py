@@ -29,7 +29,7 @@ def scan_of(case_id="case"):
 
 
 def test_a_mask_is_found_by_the_name_of_its_case(tmp_path, mask):
-    write_volume(mask, GRID, None, tmp_path / "case.nii.gz")
+    write_volume(mask, GRID, tmp_path / "case.nii.gz")
     answer = PredictedMasks(tmp_path).mask_of(scan_of())
     assert np.array_equal(answer.mask, mask > 0)
     assert answer.mask.dtype == np.uint8
@@ -37,15 +37,15 @@ def test_a_mask_is_found_by_the_name_of_its_case(tmp_path, mask):
 
 
 def test_an_empty_mask_is_one(tmp_path, mask):
-    write_volume(mask * 0, GRID, None, tmp_path / "case.nii.gz")
+    write_volume(mask * 0, GRID, tmp_path / "case.nii.gz")
     assert not PredictedMasks(tmp_path).mask_of(scan_of()).mask.any()
 
 
 def test_another_set_of_files_is_another_contestant(tmp_path, mask):
-    write_volume(mask, GRID, None, tmp_path / "case.nii.gz")
+    write_volume(mask, GRID, tmp_path / "case.nii.gz")
     before = PredictedMasks(tmp_path).fingerprint
     assert PredictedMasks(tmp_path).fingerprint == before
-    write_volume(mask, GRID, None, tmp_path / "other.nii.gz")
+    write_volume(mask, GRID, tmp_path / "other.nii.gz")
     assert PredictedMasks(tmp_path).fingerprint != before
 
 
@@ -59,7 +59,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path, mask, change):
     else:
         mask = mask[:-1]
         shape = mask.shape
-    write_volume(mask, VolumeGrid(shape, affine), None, tmp_path / "case.nii.gz")
+    write_volume(mask, VolumeGrid(shape, affine), tmp_path / "case.nii.gz")
     with pytest.raises(ConfigError, match="not on the grid of its scan"):
         PredictedMasks(tmp_path).mask_of(scan_of())
 
@@ -67,7 +67,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path, mask, change):
 def test_a_missing_mask_is_a_failure_and_a_folder_without_any_is_refused(tmp_path, mask):
     with pytest.raises(ConfigError, match="holds no masks"):
         PredictedMasks(tmp_path)
-    write_volume(mask, GRID, None, tmp_path / "case.nii.gz")
+    write_volume(mask, GRID, tmp_path / "case.nii.gz")
     with pytest.raises(UnreadableVolumeError, match="no mask of other"):
         PredictedMasks(tmp_path).mask_of(scan_of("other"))
 

@@ -133,12 +133,11 @@ def test_cases_that_cannot_be_asked_about_are_listed(tmp_path):
     folder = write_set(tmp_path / "blocks", cases)
     nothing = np.zeros(SHAPE, np.int16)
     nothing[:, :, 0] = -1  # no voxel above 0, but not of one value
-    write_volume(nothing, oblique_grid(), None, folder / "labelsTr" / "empty.nii.gz")
-    write_volume(nothing * 0, oblique_grid(), None, folder / "labelsTr" / "zero.nii.gz")
+    write_volume(nothing, oblique_grid(), folder / "labelsTr" / "empty.nii.gz")
+    write_volume(nothing * 0, oblique_grid(), folder / "labelsTr" / "zero.nii.gz")
     torn = folder / "imagesTr" / "torn.nii.gz"
     torn.write_bytes(torn.read_bytes()[:-200])
-    write_volume(label[:-1], oblique_grid(label[:-1].shape), None,
-                 folder / "labelsTr" / "shifted.nii.gz")  # fmt: skip
+    write_volume(label[:-1], oblique_grid(label[:-1].shape), folder / "labelsTr" / "shifted.nii.gz")
     seen = []
     found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
     assert {record.case_id for record in found.records} == {"good"}
@@ -158,7 +157,7 @@ def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tm
     wrong = label.copy()
     wrong[8:, 20:, 20:] = 1
     for case, mask in enumerate((label, wrong)):
-        write_volume(mask, oblique_grid(), None, predictions / f"case_{case}.nii.gz")
+        write_volume(mask, oblique_grid(), predictions / f"case_{case}.nii.gz")
     words = (f"predictions:{predictions}",)
     found = run_evaluation(request_of(folder, tmp_path / "r", contestants=words))
     dice = {(r.model, r.case_id, r.num_clicks): (r.dice, r.failure) for r in found.records if r.seed == 0}

@@ -58,14 +58,14 @@ def test_any_scan_and_any_mask_agree_in_the_world(
     if scan_suffix == "dicom":
         scan = dicom_folder(grid)
     else:
-        write_volume(scan_array, grid, None, scan)
+        write_volume(scan_array, grid, scan)
     volume = read_volume(scan)
     # One voxel, found again by its place in the patient in what was written.
     array = np.zeros(volume.array.shape, dtype=np.uint8)
     array[2, 1, 4] = 1
     place = volume.grid.to_world(VoxelPoint(2, 1, 4))
     out = tmp_path / f"mask{mask_suffix}"
-    write_mask(Mask(array, volume.grid, volume.nifti), out)
+    write_mask(Mask(array, volume.grid), out)
 
     back = read_volume(out)
     np.testing.assert_allclose(back.grid.affine_ras_mm, volume.grid.affine_ras_mm, atol=1e-4)
@@ -84,8 +84,8 @@ def test_any_scan_and_any_mask_agree_in_the_world(
 
 
 def test_upper_case_suffixes_are_understood(tmp_path, plain_grid, scan_array):
-    write_volume(scan_array, plain_grid, None, tmp_path / "A.NII.GZ")
-    write_volume(scan_array, plain_grid, None, tmp_path / "A.MHA")
+    write_volume(scan_array, plain_grid, tmp_path / "A.NII.GZ")
+    write_volume(scan_array, plain_grid, tmp_path / "A.MHA")
     for name in ("A.NII.GZ", "A.MHA"):
         np.testing.assert_array_equal(read_volume(tmp_path / name).array, scan_array)
 
@@ -93,7 +93,7 @@ def test_upper_case_suffixes_are_understood(tmp_path, plain_grid, scan_array):
 def test_probabilities_keep_float32(tmp_path, plain_grid):
     array = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     for suffix in formats.WRITABLE_SUFFIXES:
-        write_volume(array, plain_grid, None, tmp_path / f"p{suffix}")
+        write_volume(array, plain_grid, tmp_path / f"p{suffix}")
         back = read_volume(tmp_path / f"p{suffix}")
         assert back.array.dtype == np.float32
         np.testing.assert_array_equal(back.array, array)
@@ -102,7 +102,7 @@ def test_probabilities_keep_float32(tmp_path, plain_grid):
 def test_other_byte_order_and_strides_are_written_well(tmp_path, plain_grid, scan_array):
     array = np.asfortranarray(scan_array.astype(">i2"))
     for suffix in (".nii.gz", ".nrrd"):
-        write_volume(array, plain_grid, None, tmp_path / f"p{suffix}")
+        write_volume(array, plain_grid, tmp_path / f"p{suffix}")
         np.testing.assert_array_equal(read_volume(tmp_path / f"p{suffix}").array, scan_array)
 
 
@@ -129,9 +129,9 @@ def test_a_crash_in_the_middle_leaves_nothing(tmp_path, plain_grid, scan_array, 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path, plain_grid, scan_array):
     with pytest.raises(OutputError, match=r"shape \(3, 5, 6\), but its grid \(4, 5, 6\)"):
-        write_volume(scan_array[:3], plain_grid, None, tmp_path / "m.nii")
+        write_volume(scan_array[:3], plain_grid, tmp_path / "m.nii")
     with pytest.raises(OutputError, match="cannot write complex64"):
-        write_volume(scan_array.astype(np.complex64), plain_grid, None, tmp_path / "m.nii")
+        write_volume(scan_array.astype(np.complex64), plain_grid, tmp_path / "m.nii")
 
 
 def test_inputs_that_are_no_scan_say_what_to_do(tmp_path, write_series, make_dataset, scan_array):
@@ -155,7 +155,7 @@ def test_inputs_that_are_no_scan_say_what_to_do(tmp_path, write_series, make_dat
 
 
 def test_choices_that_do_not_apply_are_said(tmp_path, plain_grid, scan_array, write_series):
-    write_volume(scan_array, plain_grid, None, tmp_path / "a.nii")
+    write_volume(scan_array, plain_grid, tmp_path / "a.nii")
     with pytest.raises(UnreadableVolumeError, match="leave out --series"):
         read_volume(tmp_path / "a.nii", series="5")
     with pytest.raises(UnreadableVolumeError, match="leave out --volume 1"):
@@ -164,7 +164,7 @@ def test_choices_that_do_not_apply_are_said(tmp_path, plain_grid, scan_array, wr
 
 def test_output_paths_are_checked_before_work(tmp_path, plain_grid, scan_array, monkeypatch):
     scan = tmp_path / "scan.nii.gz"
-    write_volume(scan_array, plain_grid, None, scan)
+    write_volume(scan_array, plain_grid, scan)
     (tmp_path / "link.nii.gz").symlink_to(scan)
     os.link(scan, tmp_path / "hard.nii.gz")
     (tmp_path / "folder.nii").mkdir()
@@ -200,7 +200,7 @@ def test_a_folder_that_is_not_writable_is_said(tmp_path, monkeypatch):
 
 
 def test_bad_grids_are_bad_geometry_in_every_format(tmp_path, plain_grid, scan_array):
-    write_volume(scan_array, plain_grid, None, tmp_path / "a.mha")
+    write_volume(scan_array, plain_grid, tmp_path / "a.mha")
     raw = (tmp_path / "a.mha").read_bytes()
     assert b"ElementSpacing = 0.69999999999999996" in raw or b"ElementSpacing = 0.7" in raw
     (tmp_path / "a.mha").write_bytes(raw.replace(b"ElementSpacing = 0.", b"ElementSpacing = -0."))
@@ -219,7 +219,7 @@ def test_a_real_patient_gets_a_mask_on_its_own_grid(tmp_path, kind):
     assert volume.array.dtype == (np.float32 if kind == "Sarcoma_PET" else np.int16)
     np.testing.assert_allclose(volume.array, image.get_fdata().T, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(volume.grid.affine_ijk_ras_mm, image.affine)
-    write_mask(Mask(label.array.astype(np.uint8), volume.grid, volume.nifti), tmp_path / "m.nii.gz")
+    write_mask(Mask(label.array.astype(np.uint8), volume.grid), tmp_path / "m.nii.gz")
     written = nib.load(tmp_path / "m.nii.gz")
     np.testing.assert_array_equal(written.affine, image.affine)
     for name in ("pixdim", "sform_code", "qform_code", "xyzt_units", "srow_x", "quatern_b"):

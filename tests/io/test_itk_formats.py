@@ -32,7 +32,7 @@ def test_known_voxel_lies_at_known_millimetres(tmp_path, scan_array, suffix):
     # LPS (10 + 1*5, 20 + 2*2, 30 + 3*1); RAS has x and y negated.
     point = volume.grid.to_world(VoxelPoint.from_ijk(5, 2, 1))
     assert (point.x, point.y, point.z) == (-15.0, -24.0, 33.0)
-    assert (volume.nifti, volume.modality, volume.notes) == (None, "unknown", ())
+    assert (volume.grid.file_facts, volume.modality, volume.notes) == (None, "unknown", ())
 
 
 @pytest.mark.parametrize("out", [".nrrd", ".mha"])

@@ -133,6 +133,6 @@ def test_an_empty_label_as_dicom_is_refused(organ_and_tumour, tmp_path):
 
 
 def test_a_label_in_another_format_is_read_like_a_scan(plain_grid, scan_array, tmp_path):
-    write_volume(scan_array, plain_grid, None, tmp_path / "label.nii.gz")
+    write_volume(scan_array, plain_grid, tmp_path / "label.nii.gz")
     scan = Volume(scan_array, plain_grid)
     np.testing.assert_array_equal(read_label(tmp_path / "label.nii.gz", scan).array, scan_array)

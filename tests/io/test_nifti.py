@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from clickvol.errors import BadGeometryError, UnreadableVolumeError
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.nifti import read_nifti, write_nifti
 
@@ -115,7 +116,7 @@ def test_mask_repeats_the_header_geometry_exactly(tmp_path, grid, scan_array, co
     image.header["xyzt_units"] = 10
     image.to_filename(tmp_path / "scan.nii.gz")
     volume = read_nifti(tmp_path / "scan.nii.gz")
-    write_nifti(mask_of(volume.array), volume.grid, volume.nifti, tmp_path / f"mask{suffix}")
+    write_nifti(mask_of(volume.array), volume.grid, tmp_path / f"mask{suffix}")
     scan, mask = geometry(tmp_path / "scan.nii.gz"), geometry(tmp_path / f"mask{suffix}")
     assert mask == scan
     stored = nib.load(tmp_path / f"mask{suffix}")
@@ -144,12 +145,12 @@ def test_qform_only_scan_keeps_its_affine_to_the_bit(angles, spacing, flip):
         image.to_filename(scan)
         volume = read_nifti(scan)
         np.testing.assert_array_equal(volume.grid.affine_ijk_ras_mm, nib.load(scan).affine)
-        write_nifti(mask_of(volume.array), volume.grid, volume.nifti, mask)
+        write_nifti(mask_of(volume.array), volume.grid, mask)
         assert geometry(mask) == geometry(scan)
 
 
 def test_a_grid_from_elsewhere_gets_scanner_codes(tmp_path, grid, scan_array):
-    write_nifti(mask_of(scan_array), grid, None, tmp_path / "m.nii")
+    write_nifti(mask_of(scan_array), grid, tmp_path / "m.nii")
     header = nib.load(tmp_path / "m.nii").header
     assert (header["sform_code"], header["qform_code"]) == (1, 1)
     np.testing.assert_allclose(header.get_sform(), grid.affine_ijk_ras_mm, rtol=1e-6)
@@ -158,7 +159,7 @@ def test_a_grid_from_elsewhere_gets_scanner_codes(tmp_path, grid, scan_array):
 
 
 def test_a_sheared_grid_gets_only_the_sform(tmp_path, sheared_grid, scan_array):
-    write_nifti(mask_of(scan_array), sheared_grid, None, tmp_path / "m.nii")
+    write_nifti(mask_of(scan_array), sheared_grid, tmp_path / "m.nii")
     header = nib.load(tmp_path / "m.nii").header
     assert (header["sform_code"], header["qform_code"]) == (1, 0)
     np.testing.assert_allclose(header.get_sform(), sheared_grid.affine_ijk_ras_mm, rtol=1e-6)
@@ -168,7 +169,7 @@ def test_a_sheared_grid_gets_only_the_sform(tmp_path, sheared_grid, scan_array):
 
 def test_the_same_mask_gives_the_same_bytes(tmp_path, plain_grid, scan_array):
     for name in ("a.nii.gz", "b.nii.gz"):
-        write_nifti(scan_array, plain_grid, None, tmp_path / name)
+        write_nifti(scan_array, plain_grid, tmp_path / name)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
@@ -201,7 +202,7 @@ def test_nifti2_is_read(tmp_path, plain_grid, scan_array):
 def test_a_mask_of_a_nifti2_scan_keeps_double_precision(tmp_path, grid, scan_array):
     nib.Nifti2Image(scan_array.T, grid.affine_ijk_ras_mm).to_filename(tmp_path / "a.nii")
     volume = read_nifti(tmp_path / "a.nii")
-    write_nifti(mask_of(scan_array), volume.grid, volume.nifti, tmp_path / "m.nii")
+    write_nifti(mask_of(scan_array), volume.grid, tmp_path / "m.nii")
     assert geometry(tmp_path / "m.nii") == geometry(tmp_path / "a.nii")
     np.testing.assert_array_equal(nib.load(tmp_path / "m.nii").affine, grid.affine_ijk_ras_mm)
 
@@ -214,8 +215,17 @@ def test_a_qform_in_double_precision_is_kept_beside_a_plain_sform(tmp_path, scan
     image.header.set_sform(np.diag([1, 2, 3, 1]), 1)
     image.to_filename(tmp_path / "a.nii")
     volume = read_nifti(tmp_path / "a.nii")
-    write_nifti(mask_of(scan_array), volume.grid, volume.nifti, tmp_path / "m.nii")
+    write_nifti(mask_of(scan_array), volume.grid, tmp_path / "m.nii")
     assert geometry(tmp_path / "m.nii") == geometry(tmp_path / "a.nii")
+
+
+def test_a_part_of_a_scan_is_written_where_it_lies(tmp_path, grid, scan_array):
+    volume = read_nifti(save(tmp_path / "a.nii", scan_array, grid.affine_ijk_ras_mm))
+    box = VoxelBox((1, 0, 2), (3, 4, 5))
+    write_nifti(scan_array[box.slices], volume.grid.crop(box), tmp_path / "m.nii")
+    written = read_nifti(tmp_path / "m.nii")
+    assert written.grid.same_place(volume.grid.crop(box))
+    np.testing.assert_array_equal(written.array, scan_array[box.slices])
 
 
 def test_4d_picks_a_volume(tmp_path, plain_grid, scan_array):

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -6,12 +7,11 @@ import pytest
 
 from clickvol.errors import OutputError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.nifti_header import make_header, parse_header, read_geometry, voxel_layout
-from clickvol.io.volume import NiftiGeometry
+from clickvol.io.nifti_header import NiftiGeometry, make_header, parse_header, read_geometry, voxel_layout
 
 
 def test_header_of_a_mask_says_where_the_voxels_start(tmp_path, plain_grid):
-    header = make_header(np.zeros((4, 5, 6), dtype=np.uint8), plain_grid, None)
+    header = make_header(np.zeros((4, 5, 6), dtype=np.uint8), plain_grid)
     parsed, notes = parse_header(io.BytesIO(header.binaryblock), tmp_path)
     layout = voxel_layout(parsed, tmp_path, None)
     assert notes == []
@@ -21,7 +21,7 @@ def test_header_of_a_mask_says_where_the_voxels_start(tmp_path, plain_grid):
 
 def test_axes_too_long_for_nifti1_become_nifti2():
     grid = VolumeGrid((1, 1, 40000), np.eye(4))
-    header = make_header(np.zeros((1, 1, 40000), dtype=np.uint8), grid, None)
+    header = make_header(np.zeros((1, 1, 40000), dtype=np.uint8), grid)
     assert (int(header["sizeof_hdr"]), int(header["vox_offset"])) == (540, 544)
 
 
@@ -41,5 +41,11 @@ def test_qfac_and_unused_spacing_are_put_right(tmp_path):
 
 def test_geometry_of_another_scan_is_refused(plain_grid):
     elsewhere = NiftiGeometry(np.eye(4), None, 1, 0, (1, 1, 1), 2)
-    with pytest.raises(OutputError, match="would move it by"):
-        make_header(np.zeros((4, 5, 6), dtype=np.uint8), plain_grid, elsewhere)
+    with pytest.raises(OutputError, match="would move the mask by"):
+        make_header(np.zeros((4, 5, 6), dtype=np.uint8), replace(plain_grid, file_facts=elsewhere))
+
+
+def test_facts_of_another_format_say_nothing_here(plain_grid):
+    array = np.zeros((4, 5, 6), dtype=np.uint8)
+    header = make_header(array, replace(plain_grid, file_facts="of another format"))
+    assert header.binaryblock == make_header(array, plain_grid).binaryblock

@@ -28,8 +28,8 @@ def write_set(folder, cases, modality="CT", grid=None):
     for case_id, (image, label) in cases.items():
         here = grid or oblique_grid(image.shape)
         file = f"{case_id}.nii.gz"
-        write_volume(image.astype(np.int16), here, None, folder / "imagesTr" / file)
-        write_volume(label.astype(np.uint8), here, None, folder / "labelsTr" / file)
+        write_volume(image.astype(np.int16), here, folder / "imagesTr" / file)
+        write_volume(label.astype(np.uint8), here, folder / "labelsTr" / file)
         pairs.append({"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"})
     index = {"name": folder.name, "modality": {"0": modality}, "training": pairs}
     (folder / "dataset.json").write_text(json.dumps(index))

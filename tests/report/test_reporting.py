@@ -18,7 +18,7 @@ def evaluated(tmp_path_factory):
     folder = write_set(base / "blocks", {"good": (image, label), "zero": (image, label * 0)})
     predictions = base / "empty masks"
     predictions.mkdir()
-    write_volume(np.zeros_like(label), oblique_grid(), None, predictions / "good.nii.gz")
+    write_volume(np.zeros_like(label), oblique_grid(), predictions / "good.nii.gz")
     request = EvaluationRequest(
         contestants=("ball:8", f"predictions:{predictions}"),
         data=(str(folder),),

@@ -29,7 +29,7 @@ def phantom():
 def root(tmp_path, phantom):
     folder = tmp_path / "root"
     folder.mkdir()
-    write_volume(phantom.volume.array, phantom.volume.grid, None, folder / "scan.nii.gz")
+    write_volume(phantom.volume.array, phantom.volume.grid, folder / "scan.nii.gz")
     return folder
 
 

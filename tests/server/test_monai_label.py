@@ -171,7 +171,7 @@ def test_slicer_uploads_an_image_and_names_it(client, root, clicks, tmp_path):
 def test_images_under_the_root(client, root, clicks, mask_of, tmp_path):
     (root / "case").mkdir()
     other = make_phantom(4, shape_dhw=(16, 40, 44)).volume
-    write_volume(other.array, other.grid, None, root / "case" / "mr.mha")
+    write_volume(other.array, other.grid, root / "case" / "mr.mha")
     uid = read_series_uid(write_series(root / "series", shape_dhw=(12, 24, 20)))
     assert client.get("/datastore/?output=list").json() == sorted(["case/mr", "scan", uid])
     objects = client.get("/datastore/?output=all").json()["objects"]

@@ -123,7 +123,7 @@ def test_taking_over_ends_the_session_that_had_it(client, open_on, inside_ras_mm
 def test_logs_of_other_scans_are_not_offered(client, open_on, root, inside_ras_mm):
     open_on(client).click(inside_ras_mm)
     other = make_phantom(4, shape_dhw=(16, 40, 44)).volume
-    write_volume(other.array, other.grid, None, root / "other.nii.gz")
+    write_volume(other.array, other.grid, root / "other.nii.gz")
     assert open_on(client, "other.nii.gz").known["resumable"] == []
 
 

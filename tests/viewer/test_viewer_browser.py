@@ -36,7 +36,7 @@ def inside_mm(phantom):
 @pytest.fixture(scope="module")
 def scan(phantom, tmp_path_factory):
     path = tmp_path_factory.mktemp("viewer") / SCAN_NAME
-    write_volume(phantom.volume.array, phantom.volume.grid, None, path)
+    write_volume(phantom.volume.array, phantom.volume.grid, path)
     return path
 
 
@@ -313,7 +313,7 @@ def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(op
     affine[:3, 3] = [140, 60, 90]
     phantom = make_phantom(8, shape_dhw=(30, 44, 48), affine_ras_mm=affine, tumour_diameter_mm=90)
     path = tmp_path / "oblique.nii.gz"
-    write_volume(phantom.volume.array, phantom.volume.grid, None, path)
+    write_volume(phantom.volume.array, phantom.volume.grid, path)
     opened.drop("oblique.nii.gz", path.read_bytes())
     opened.wait_open("oblique.nii.gz")
     inside_mm = phantom.volume.grid.to_world(phantom.inside).as_array()

@@ -125,7 +125,7 @@ def _write_scans(parts: dict[str, list[PreparedCase]], folder: Path, on_case: Ca
         on_case(case.id)
         volume, label = read_native_case(case)
         _place_image(case, volume, folder / "imagesTr")
-        mask = Mask(array=label, grid=volume.grid, nifti=volume.nifti)
+        mask = Mask(array=label, grid=volume.grid)
         write_mask(mask, folder / "labelsTr" / f"{case.id}{_SUFFIX}")
     for case in parts["test"]:
         on_case(case.id)
@@ -143,4 +143,4 @@ def _place_image(case: PreparedCase, volume: Volume, folder: Path) -> None:
             os.link(os.path.realpath(volume.source), target)
             return
     dtype = next(d for d in _STORED_DTYPES if np.can_cast(volume.array.dtype, d))
-    write_volume(volume.array.astype(dtype, copy=False), volume.grid, volume.nifti, target)
+    write_volume(volume.array.astype(dtype, copy=False), volume.grid, target)

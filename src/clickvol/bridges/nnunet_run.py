@@ -328,7 +328,7 @@ def _bring_home(run: NnunetRun, case: PreparedCase) -> Path:
             f"nnU-Net's mask {source} has the shape {predicted.grid.shape_dhw} on a grid {off_mm:.3g} mm "
             f"off its scan's, whose shape is {scan.grid.shape_dhw}; ITK cannot hold that scan's grid"
         )
-    write_mask(Mask(array=predicted.array, grid=scan.grid, nifti=scan.nifti), target)
+    write_mask(Mask(array=predicted.array, grid=scan.grid), target)
     return target
 
 

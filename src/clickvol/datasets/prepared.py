@@ -245,7 +245,7 @@ def read_native_case(case: PreparedCase) -> tuple[Volume, NDArray[np.uint8]]:
             what = "is gone" if size == 0 else f"has {size} bytes, not {file.bytes}"
             raise ConfigError(f"{file.path} {what}, as it was prepared; bring it back or prepare again")
     image, mask = read_pair(case.image.path, case.label.path, case.tumour_label, volume_index=case.volume_index)
-    return Volume(image.array, image.grid, case.modality, image.source, image.nifti, image.notes), mask
+    return Volume(image.array, image.grid, case.modality, image.source, image.notes), mask
 
 
 def read_pair(

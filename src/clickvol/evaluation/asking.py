@@ -122,7 +122,7 @@ def ask(contestant: Contestant, case: Examined, plan: RunPlan, protocol: Protoco
     if plan.mask_file is not None:
         plan.mask_file.parent.mkdir(parents=True, exist_ok=True)
         volume = case.scan.volume
-        write_mask(Mask(standing.mask, volume.grid, volume.nifti), plan.mask_file)
+        write_mask(Mask(standing.mask, volume.grid), plan.mask_file)
     return RunOutcome(plan.key, tuple(standing.records), tuple(standing.audits))
 
 

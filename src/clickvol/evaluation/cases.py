@@ -175,7 +175,7 @@ def _msd(folder: Path) -> EvaluationData:
 def _read_msd(image: Path, label: Path, modality: Modality) -> LabelledScan:
     volume, mask = read_pair(image, label, None, volume_index=None)
     if modality != "unknown":
-        volume = Volume(volume.array, volume.grid, modality, volume.source, volume.nifti, volume.notes)
+        volume = Volume(volume.array, volume.grid, modality, volume.source, volume.notes)
     return volume, mask
 
 

@@ -256,7 +256,7 @@ class SceneMasks:
             self.packed(scene, object_id).paint(array, 1)
             for mask in self._packed(scene, _frozen_places(scene.objects, object_id)):
                 mask.paint(array, 0)
-        return Mask(array, volume.grid, volume.nifti)
+        return Mask(array, volume.grid)
 
     def objects(self, scene: Scene) -> tuple[SessionObject, ...]:
         """Describe all objects."""

@@ -63,7 +63,7 @@ def export_masks(
     elif file_format == "rtstruct":
         write_rtstruct(masks, volume.source, path, series=series, deidentify=deidentify)
     else:
-        write_volume(label_map(masks), volume.grid, volume.nifti, path)
+        write_volume(label_map(masks), volume.grid, path)
 
 
 def check_export(path: str | Path, source: str | Path, file_format: ExportFormat) -> Path:

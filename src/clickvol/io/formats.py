@@ -14,7 +14,7 @@ from clickvol.files.atomic import atomic_path
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.gantry_tilt import GantryTilt
-from clickvol.io.volume import Mask, NiftiGeometry, Volume
+from clickvol.io.volume import Mask, Volume
 
 _NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _ITK_WRITE_SUFFIXES = (".nrrd", ".mha")
@@ -96,21 +96,20 @@ def write_mask(mask: Mask, path: str | Path) -> None:
     Raises:
         OutputError: when the path or the format does not allow it (see `write_volume`).
     """
-    write_volume(mask.array.astype(np.uint8, copy=False), mask.grid, mask.nifti, path)
+    write_volume(mask.array.astype(np.uint8, copy=False), mask.grid, path)
 
 
 def write_volume(
     array: NDArray[np.generic],
     grid: VolumeGrid,
-    nifti: NiftiGeometry | None,
     path: str | Path,
 ) -> None:
     """Write any array on a grid, such as probabilities; wholly or not at all.
 
     Args:
         array: (D, H, W) uint8, int16, uint16, int32, float32 or float64.
-        grid: where its voxels lie; of the same shape.
-        nifti: the header geometry to repeat in a NIfTI file, where the grid came from one.
+        grid: where its voxels lie; of the same shape. A NIfTI file repeats the header geometry of a grid
+            that came from one.
         path: where to; the suffix chooses the format (.nii, .nii.gz, .nrrd, .mha).
 
     Raises:
@@ -130,7 +129,7 @@ def write_volume(
         if suffix in _NIFTI_SUFFIXES:
             from clickvol.io.nifti import write_nifti
 
-            write_nifti(array, grid, nifti, temporary)
+            write_nifti(array, grid, temporary)
         else:
             from clickvol.io.itk_formats import write_itk
 

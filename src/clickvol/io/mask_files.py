@@ -27,7 +27,7 @@ def read_mask(path: Path) -> Mask:
         BadGeometryError: when its grid maps no voxel to a place.
     """
     stored = read_stored(path)
-    return Mask((stored.array != 0).astype(np.uint8), stored.grid, stored.nifti)
+    return Mask((stored.array != 0).astype(np.uint8), stored.grid)
 
 
 def read_label(path: Path, scan: Volume) -> Volume:

@@ -26,7 +26,7 @@ from clickvol.io.nifti_header import (
     read_scaling,
     voxel_layout,
 )
-from clickvol.io.volume import NiftiGeometry, Volume
+from clickvol.io.volume import Volume
 from clickvol.io.voxel_values import clean_values, scale_values
 
 _CHUNK_BYTES = 4 * 2**20
@@ -73,8 +73,8 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
             header, notes = parse_header(stream, path)
             layout = voxel_layout(header, path, volume_index)
             slope, intercept = read_scaling(header, path)
-            affine, nifti, geometry_notes = read_geometry(header, path)
-            grid = VolumeGrid.from_ijk(layout.shape_ijk, affine)
+            affine, geometry, geometry_notes = read_geometry(header, path)
+            grid = VolumeGrid.from_ijk(layout.shape_ijk, affine, file_facts=geometry)
             _refuse_impossible_size(layout, path, compressed=compressed)
             if limits is not None:
                 limits.check_voxels(math.prod(layout.shape_ijk), str(path))
@@ -93,25 +93,23 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
         array=scale_values(array, slope, intercept),
         grid=grid,
         source=str(path),
-        nifti=nifti,
         notes=(*notes, *geometry_notes),
     )
 
 
-def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, nifti: NiftiGeometry | None, path: Path) -> None:
+def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
     """Write an array as NIfTI; compressed when the path ends with .gz.
 
     Args:
         array: (D, H, W) of a NIfTI dtype; written with slope 1 and intercept 0.
-        grid: its grid.
-        nifti: the header geometry to repeat. None: sform and qform with code 1 (scanner), and only
-            the sform where the grid is sheared.
+        grid: its grid. The header geometry of one that was read from NIfTI is repeated; any other gets sform
+            and qform with code 1 (scanner), and only the sform where it is sheared.
         path: an existing file is overwritten.
 
     Raises:
         OutputError: when NIfTI cannot hold this array or grid.
     """
-    header = make_header(array, grid, nifti)
+    header = make_header(array, grid)
     prefix = header.binaryblock + b"\0" * (int(header["vox_offset"]) - len(header.binaryblock))
     with path.open("wb") as file:
         if path.suffix.lower() != ".gz":

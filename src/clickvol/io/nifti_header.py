@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.volume import NiftiGeometry
 from clickvol.io.volume_choice import choose_volume
 
 if TYPE_CHECKING:
@@ -31,6 +30,28 @@ _SCANNER_CODE = 1
 # sform is written.
 _MAX_QFORM_ERROR_MM = 1e-3
 _MAX_WRITTEN_ERROR_MM = 1e-2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NiftiGeometry:
+    """The redundant geometry of a NIfTI header, kept so that a mask repeats it to the bit.
+
+    Attributes:
+        sform_ijk_ras_mm, qform_ijk_ras_mm: (4, 4), or None where the header has none.
+        sform_code, qform_code: NIfTI xform codes, 0 to 5.
+        zooms_ijk_mm: pixdim 1 to 3 as stored.
+        xyzt_units: the header's unit byte.
+        quaternion_bcd: the quaternion of the qform as stored; near half a turn it does not come
+            back from the matrix to the bit.
+    """
+
+    sform_ijk_ras_mm: NDArray[np.float64] | None
+    qform_ijk_ras_mm: NDArray[np.float64] | None
+    sform_code: int
+    qform_code: int
+    zooms_ijk_mm: tuple[float, float, float]
+    xyzt_units: int
+    quaternion_bcd: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +230,7 @@ def read_geometry(header: "Nifti1Header", path: Path) -> tuple[NDArray[np.float6
         )
     if not np.isfinite(affine).all():
         raise BadGeometryError(f"{path}: the orientation holds values that are not finite; repair the header")
-    nifti = NiftiGeometry(
+    geometry = NiftiGeometry(
         sform_ijk_ras_mm=sform,
         qform_ijk_ras_mm=qform,
         sform_code=sform_code,
@@ -218,7 +239,7 @@ def read_geometry(header: "Nifti1Header", path: Path) -> tuple[NDArray[np.float6
         xyzt_units=int(header["xyzt_units"]),
         quaternion_bcd=_quaternion(header) if qform is not None else None,
     )
-    return affine, nifti, notes
+    return affine, geometry, notes
 
 
 def _qform(header: "Nifti1Header") -> NDArray[np.float64] | None:
@@ -236,32 +257,31 @@ def _quaternion(header: "Nifti1Header") -> tuple[float, float, float]:
     return (b, c, d)
 
 
-def make_header(array: NDArray[np.generic], grid: VolumeGrid, nifti: NiftiGeometry | None) -> "Nifti1Header":
+def make_header(array: NDArray[np.generic], grid: VolumeGrid) -> "Nifti1Header":
     """Return the header to write before an array, slope 1 and intercept 0.
 
     Args:
         array: (D, H, W) of a NIfTI dtype.
-        grid: its grid.
-        nifti: what to repeat; None for sform and qform with code 1, and only the sform where the
-            grid is sheared.
+        grid: its grid. The header geometry that `read_geometry` kept of it is repeated; any other grid gets
+            sform and qform with code 1, and only the sform where it is sheared.
 
     Raises:
-        OutputError: when `nifti` does not belong to the grid.
+        OutputError: when the kept header geometry is that of another grid.
     """
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
+    kept = grid.file_facts if isinstance(grid.file_facts, NiftiGeometry) else None
     if max(array.shape) <= _MAX_NIFTI1_AXIS:
-        header = _fill(Nifti1Header(), array, grid, nifti)
+        header = _fill(Nifti1Header(), array, grid, kept)
         # A scan in NIfTI-2 has a geometry in double precision, which NIfTI-1 would round.
-        if nifti is None or _repeats(header, nifti, grid):
+        if kept is None or _repeats(header, kept, grid):
             return header
-    header = _fill(Nifti2Header(), array, grid, nifti)
-    error_mm = _corner_error_mm(header.get_best_affine(), grid)
+    header = _fill(Nifti2Header(), array, grid, kept)
+    error_mm = _moved_mm(header.get_best_affine(), grid)
     if error_mm > _MAX_WRITTEN_ERROR_MM:
         raise OutputError(
-            f"the NIfTI header kept with the mask would move it by {error_mm:.3g} mm; use the grid "
-            "and the header of one and the same scan"
+            f"the NIfTI header kept with the grid would move the mask by {error_mm:.3g} mm; read the scan again"
         )
     return header
 
@@ -270,34 +290,34 @@ def _fill(
     header: "Nifti1Header",
     array: NDArray[np.generic],
     grid: VolumeGrid,
-    nifti: NiftiGeometry | None,
+    kept: NiftiGeometry | None,
 ) -> "Nifti1Header":
     header["vox_offset"] = _MIN_DATA_OFFSET[_version(header)]
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape[::-1])
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    if nifti is None:
+    if kept is None:
         _set_scanner_forms(header, grid)
         return header
-    if nifti.qform_ijk_ras_mm is not None:
-        header.set_qform(nifti.qform_ijk_ras_mm, nifti.qform_code)
-    if nifti.quaternion_bcd is not None:
-        for name, value in zip("bcd", nifti.quaternion_bcd, strict=True):
+    if kept.qform_ijk_ras_mm is not None:
+        header.set_qform(kept.qform_ijk_ras_mm, kept.qform_code)
+    if kept.quaternion_bcd is not None:
+        for name, value in zip("bcd", kept.quaternion_bcd, strict=True):
             header[f"quatern_{name}"] = value
-    if nifti.sform_ijk_ras_mm is not None:
-        header.set_sform(nifti.sform_ijk_ras_mm, nifti.sform_code)
-    header["pixdim"][1:4] = nifti.zooms_ijk_mm
-    header["xyzt_units"] = nifti.xyzt_units
+    if kept.sform_ijk_ras_mm is not None:
+        header.set_sform(kept.sform_ijk_ras_mm, kept.sform_code)
+    header["pixdim"][1:4] = kept.zooms_ijk_mm
+    header["xyzt_units"] = kept.xyzt_units
     return header
 
 
-def _repeats(header: "Nifti1Header", nifti: NiftiGeometry, grid: VolumeGrid) -> bool:
+def _repeats(header: "Nifti1Header", kept: NiftiGeometry, grid: VolumeGrid) -> bool:
     """Tell whether the header holds the geometry to the bit."""
     pairs = [
         (header.get_best_affine(), grid.affine_ijk_ras_mm),
-        (header.get_qform(), nifti.qform_ijk_ras_mm),
-        (header.get_sform(), nifti.sform_ijk_ras_mm),
-        (header["pixdim"][1:4], np.array(nifti.zooms_ijk_mm)),
+        (header.get_qform(), kept.qform_ijk_ras_mm),
+        (header.get_sform(), kept.sform_ijk_ras_mm),
+        (header["pixdim"][1:4], np.array(kept.zooms_ijk_mm)),
     ]
     return all(wanted is None or np.array_equal(held, wanted) for held, wanted in pairs)
 
@@ -310,16 +330,12 @@ def _set_scanner_forms(header: "Nifti1Header", grid: VolumeGrid) -> None:
     affine = grid.affine_ijk_ras_mm
     header.set_xyzt_units("mm")
     header.set_qform(affine, _SCANNER_CODE)
-    if _corner_error_mm(header.get_qform(), grid) > _MAX_QFORM_ERROR_MM:
+    if _moved_mm(header.get_qform(), grid) > _MAX_QFORM_ERROR_MM:
         header.set_qform(np.eye(4), 0)
     header.set_sform(affine, _SCANNER_CODE)
-    header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+    header["pixdim"][1:4] = grid.spacing_dhw_mm[::-1]
 
 
-def _corner_error_mm(affine_ijk_ras_mm: NDArray[np.float64], grid: VolumeGrid) -> float:
+def _moved_mm(affine_ijk_ras_mm: NDArray[np.float64], grid: VolumeGrid) -> float:
     """Return how far a corner of the grid lies from where this affine would put it, at most."""
-    last = np.array(grid.shape_dhw[::-1])
-    corners = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * last
-    corners = np.column_stack([corners, np.ones(8)])
-    difference = (affine_ijk_ras_mm - grid.affine_ijk_ras_mm)[:3]
-    return float(np.linalg.norm(corners @ difference.T, axis=1).max())
+    return VolumeGrid.from_ijk(grid.shape_dhw[::-1], affine_ijk_ras_mm).corner_distance_mm(grid)

@@ -85,7 +85,7 @@ def segment_automatically(
     if any(not click.foreground for click in placed):
         warnings.append(f"{card.id} takes no clicks; those on the background were ignored")
     return Segmentation(
-        mask=Mask(array, grid, volume.nifti),
+        mask=Mask(array, grid),
         clicks=tuple(clicks),
         modality=recognised.modality,
         model_id=card.id,

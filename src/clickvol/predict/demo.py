@@ -68,7 +68,7 @@ def run_demo(
     phantom = make_phantom(seed, modality=modality, tumour_diameter_mm=_TUMOUR_DIAMETER_MM)
     grid = phantom.volume.grid
     scan, truth = folder / "scan.nii.gz", folder / "truth.nii.gz"
-    write_volume(phantom.volume.array, grid, None, scan)
+    write_volume(phantom.volume.array, grid, scan)
     write_mask(phantom.truth, truth)
     job = ScanJob(
         scan=scan,

@@ -283,7 +283,7 @@ def _write(
             write_mask_picture(found.mask, mask_path)
         else:
             volume = cut.volume
-            write_mask(Mask(cut.view.filled(found.mask), volume.grid, volume.nifti), mask_path)
+            write_mask(Mask(cut.view.filled(found.mask), volume.grid), mask_path)
         if job.preview is not None:
             from clickvol.previews.preview2d import draw_image_preview
 

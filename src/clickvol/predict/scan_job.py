@@ -213,7 +213,7 @@ def _write(job: ScanJob, volume: Volume, segmentation: "Segmentation", *, model_
         if job.probability is not None:
             probability = segmentation.probability().astype(np.float32, copy=False)
             place = files.enter_context(_temporary(job.probability))
-            write_volume(probability, volume.grid, volume.nifti, place)
+            write_volume(probability, volume.grid, place)
         if job.preview is not None:
             from clickvol.previews.preview import draw_preview
 

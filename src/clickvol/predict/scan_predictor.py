@@ -119,7 +119,7 @@ class ScanPredictor:
             array = np.zeros(grid.shape_dhw, dtype=np.uint8)
             array[found.box.slices] = keep_clicked(probability > THRESHOLD, inside)
         return Segmentation(
-            mask=Mask(array, grid, self.volume.nifti),
+            mask=Mask(array, grid),
             clicks=tuple(clicks),
             modality=self._modality,
             model_id=card.id,

@@ -337,7 +337,7 @@ async def probability(served: Served, service: Service, object_id: ObjectId = 1)
     content = await service.written(
         served,
         "probability.nii.gz",
-        lambda place: write_volume(array, volume.grid, volume.nifti, place),
+        lambda place: write_volume(array, volume.grid, place),
     )
     return Response(content, media_type=_GZIP)
 

@@ -123,7 +123,7 @@ class RemoteSession:
             array = volume.array
             if array.dtype.name not in _WRITABLE:
                 array = array.astype("int16" if array.dtype.itemsize == 1 else "float64")
-            write_volume(array, volume.grid, volume.nifti, place)
+            write_volume(array, volume.grid, place)
             reply = self._upload(place, {} if given is None else {"modality": given})
         self._take(_parsed(OpenedOut, reply))
         self._volume = volume
@@ -213,8 +213,7 @@ class RemoteSession:
         """
         stored = self._image("mask.nii.gz", object_id)
         grid = stored.grid if self._volume is None else self._volume.grid
-        nifti = stored.nifti if self._volume is None else self._volume.nifti
-        return Mask(stored.array.astype(np.uint8), grid, nifti)
+        return Mask(stored.array.astype(np.uint8), grid)
 
     def probability(self, object_id: int = 1) -> NDArray[np.float32]:
         """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1].

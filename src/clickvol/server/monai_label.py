@@ -316,7 +316,7 @@ async def _encoded(service: SessionService, served: ServedSession, mask: Mask, p
         return await service.on_files(lambda _: raw_nrrd(array, mask.grid))
 
     def write(place: Path) -> None:
-        write_volume(array, mask.grid, mask.nifti, place)
+        write_volume(array, mask.grid, place)
 
     return await service.written(served, f"result{params.result_extension}", write)
 

@@ -343,4 +343,4 @@ def _write_scan(volume: Volume, place: Path) -> None:
     array = volume.array
     if array.dtype.name not in ("uint8", "int16", "uint16", "int32", "float32", "float64"):
         array = array.astype("int16" if array.dtype.itemsize == 1 else "float64")
-    write_volume(array, volume.grid, volume.nifti, place)
+    write_volume(array, volume.grid, place)

@@ -23,7 +23,7 @@ def test_known_voxel_lies_at_known_millimetres(write_series, stored_pixels):
     # i=4 (column), j=3 (row), k=2: LPS (-100 + 4*0.5, -50 + 3*0.8, 20 + 2*3)
     point = volume.grid.to_world(VoxelPoint.from_ijk(4, 3, 2))
     np.testing.assert_allclose(point.as_array(), [98.0, 47.6, 26.0])
-    assert (volume.modality, volume.notes, volume.nifti) == ("CT", (), None)
+    assert (volume.modality, volume.notes, volume.grid.file_facts) == ("CT", (), None)
     assert volume.source.endswith("ct")
 
 
