@@ -83,10 +83,10 @@ def test_features_stay_within_their_memory(phantom, model):
     masks = [scan.predict([Click(phantom.inside)]).mask.array for scan in (roomy, tight)]
     np.testing.assert_array_equal(*masks)
     # The fields of view of this answer: several in one, the last one alone in the other.
-    views = roomy._features._views.values()
+    views = roomy._patches._views.values()
     assert roomy.feature_bytes == sum(view.num_bytes for view in views)
     assert len(views) > 1
-    assert len(tight._features._views) == 1
+    assert len(tight._patches._views) == 1
     assert 10**6 < tight.feature_bytes < roomy.feature_bytes
 
 

@@ -1,7 +1,7 @@
-"""The geometry of looking, widening and refining, with an all-knowing network.
+"""The geometry of viewing, widening and refining, with an all-knowing network.
 
-The network is replaced by the true shape: so what is tested is only whether the cascade looks where it
-has to, and whether it brings everything back to the right place.
+The network is replaced by the true shape: so what is tested is only whether the views lie where they have to,
+and whether everything comes back to the right place.
 """
 
 import numpy as np
@@ -11,12 +11,11 @@ from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.metrics.overlap import dice
 from clickvol.patches.field_of_view import FieldOfView
-from clickvol.predict.patch_predictor import Stopwatch, WorldClick
-from clickvol.predict.zoom_refinement import keep_clicked, run_cascade
+from clickvol.predict.zoom_refinement import zoom_to_object
 from clickvol.weights.card import FieldOfViewPlan
 
 PLAN = FieldOfViewPlan(first_voxel_mm=3.0, finest_voxel_mm=1.0, coarsest_voxel_mm=7.0)
-SHAPE = (32, 32, 32)  # 96 mm at the first look, 224 mm at most
+SHAPE = (32, 32, 32)  # 96 mm in the first view, 224 mm at most
 
 
 class AllKnowing:
@@ -37,7 +36,7 @@ class AllKnowing:
         radius = np.sqrt((((world - self.centre) / self.half_axes) ** 2).sum(-1))
         return (1 - radius) * self.half_axes.min()
 
-    def probability(self, field_of_view, clicks, stopwatch, *, prior=None):
+    def __call__(self, field_of_view, prior=None):
         self.fields.append(field_of_view)
         self.priors.append(prior)
         signed = self._signed_mm(field_of_view.grid())
@@ -52,103 +51,101 @@ def make_grid(shape_dhw, spacing_dhw_mm, corner_ras=(0.0, 0.0, 0.0)):
     return VolumeGrid(shape_dhw, affine)
 
 
-def run(looker, grid, place, plan=PLAN, extra=()):
-    clicks = [WorldClick(WorldPointRAS(*place), foreground=True), *extra]
-    found = run_cascade(looker, grid, clicks, plan, SHAPE, Stopwatch())
+def run(network, grid, *places, plan=PLAN):
+    result = zoom_to_object(network, grid, [WorldPointRAS(*place) for place in places], plan, SHAPE)
     mask = np.zeros(grid.shape_dhw, dtype=bool)
-    mask[found.box.slices] = found.probability > 0.5
-    return found, mask
+    mask[result.box.slices] = result.probability > 0.5
+    return result, mask
 
 
-def test_small_object_is_looked_at_again_with_finer_voxels():
+def test_small_object_is_viewed_again_with_finer_voxels():
     grid = make_grid((100, 100, 100), (1.0, 1.0, 1.0))
-    looker = AllKnowing((50, 50, 50), (12, 12, 12))
-    found, mask = run(looker, grid, (47, 52, 50))
-    assert looker.fields[0].voxel_mm == 3.0
-    # 1.2 times the object, as the first look sees it in whole voxels of 3 mm, on 32 voxels.
-    assert looker.fields[1].voxel_mm == pytest.approx(1.0)
-    assert len(looker.fields) == 2
-    assert dice(mask, looker.truth(grid)) > 0.97
-    assert [look.reason for look in found.looks] == [
-        "first look, centred on the first click",
+    network = AllKnowing((50, 50, 50), (12, 12, 12))
+    result, mask = run(network, grid, (47, 52, 50))
+    assert network.fields[0].voxel_mm == 3.0
+    # 1.2 times the object, as the first view shows it in whole voxels of 3 mm, on 32 voxels.
+    assert network.fields[1].voxel_mm == pytest.approx(1.0)
+    assert len(network.fields) == 2
+    assert dice(mask, network.truth(grid)) > 0.97
+    assert [view.reason for view in result.views] == [
+        "first view, centred on the first click",
         "fitted to the object",
     ]
-    assert found.warnings == ()
+    assert result.warnings == ()
 
 
 def test_large_object_is_refined_with_the_coarse_result_as_a_prompt():
     grid = make_grid((130, 130, 230), (1.0, 1.0, 1.0))
-    looker = AllKnowing((115, 65, 65), (95, 40, 40))
-    run(looker, grid, (115, 65, 65))
-    tiles = [f for f, prior in zip(looker.fields, looker.priors, strict=True) if prior is not None]
+    network = AllKnowing((115, 65, 65), (95, 40, 40))
+    run(network, grid, (115, 65, 65))
+    tiles = [f for f, prior in zip(network.fields, network.priors, strict=True) if prior is not None]
     assert len(tiles) > 1
-    coarse = [f for f, prior in zip(looker.fields, looker.priors, strict=True) if prior is None]
+    coarse = [f for f, prior in zip(network.fields, network.priors, strict=True) if prior is None]
     assert all(tile.voxel_mm <= 0.8 * coarse[-1].voxel_mm for tile in tiles)
-    assert max(prior.max() for prior in looker.priors if prior is not None) > 0.99
+    assert max(prior.max() for prior in network.priors if prior is not None) > 0.99
 
 
 def test_object_of_twice_the_patch_is_covered_from_one_click_near_its_end():
     grid = make_grid((130, 130, 230), (1.0, 1.0, 1.0))
-    looker = AllKnowing((115, 65, 65), (95, 40, 40))
-    found, mask = run(looker, grid, (40, 60, 65))
-    assert looker.truth(grid).any()
-    assert any("widened" in look.reason for look in found.looks)
-    assert any("refined" in look.reason for look in found.looks)
-    assert dice(mask, looker.truth(grid)) > 0.98
+    network = AllKnowing((115, 65, 65), (95, 40, 40))
+    result, mask = run(network, grid, (40, 60, 65))
+    assert network.truth(grid).any()
+    assert any("widened" in view.reason for view in result.views)
+    assert any("refined" in view.reason for view in result.views)
+    assert dice(mask, network.truth(grid)) > 0.98
 
 
 def test_a_tumour_of_300_mm_is_covered():
     plan = FieldOfViewPlan(first_voxel_mm=3.0, finest_voxel_mm=1.0, coarsest_voxel_mm=12.0)
     grid = make_grid((170, 80, 80), (2.0, 2.0, 2.0))
-    looker = AllKnowing((80, 80, 170), (60, 50, 150))
-    found, mask = run(looker, grid, (80, 80, 60), plan)
-    assert dice(mask, looker.truth(grid)) > 0.97
-    assert len(found.looks) <= 7 + 1 + 8
-    assert found.warnings == ()
+    network = AllKnowing((80, 80, 170), (60, 50, 150))
+    result, mask = run(network, grid, (80, 80, 60), plan=plan)
+    assert dice(mask, network.truth(grid)) > 0.97
+    assert len(result.views) <= 7 + 1 + 8
+    assert result.warnings == ()
 
 
 def test_object_wider_than_the_widest_field_of_view_is_reported():
     grid = make_grid((150, 150, 150), (3.0, 3.0, 3.0))
-    looker = AllKnowing((225, 225, 225), (200, 200, 200))
-    found, _ = run(looker, grid, (225, 225, 225))
-    assert any("widest field of view" in warning for warning in found.warnings)
+    network = AllKnowing((225, 225, 225), (200, 200, 200))
+    result, _ = run(network, grid, (225, 225, 225))
+    assert any("widest field of view" in warning for warning in result.warnings)
 
 
 def test_object_that_ends_with_the_scan_is_not_widened():
     grid = make_grid((20, 90, 90), (3.0, 1.0, 1.0))
-    looker = AllKnowing((45, 45, 30), (20, 20, 300))
-    found, mask = run(looker, grid, (45, 45, 30))
-    assert found.warnings == ()
+    network = AllKnowing((45, 45, 30), (20, 20, 300))
+    result, mask = run(network, grid, (45, 45, 30))
+    assert result.warnings == ()
     # The object goes on for ever along d, but the scan does not.
-    assert not any("widened" in look.reason for look in found.looks)
-    assert dice(mask, looker.truth(grid)) > 0.97
+    assert not any("widened" in view.reason for view in result.views)
+    assert dice(mask, network.truth(grid)) > 0.97
 
 
 @pytest.mark.parametrize("thickness_mm", [0.7, 5.0])
 def test_single_slice(thickness_mm):
     grid = make_grid((1, 120, 120), (thickness_mm, 1.0, 1.0))
-    looker = AllKnowing((60, 60, 0), (25, 15, 10))
-    _, mask = run(looker, grid, (60, 55, 0))
-    assert dice(mask, looker.truth(grid)) > 0.96
+    network = AllKnowing((60, 60, 0), (25, 15, 10))
+    _, mask = run(network, grid, (60, 55, 0))
+    assert dice(mask, network.truth(grid)) > 0.96
 
 
 def test_clicks_far_apart_are_taken_into_one_wide_first_look():
     grid = make_grid((60, 200, 200), (2.0, 1.0, 1.0))
-    looker = AllKnowing((100, 100, 60), (90, 30, 30))
-    far = WorldClick(WorldPointRAS(170, 100, 60), foreground=True)
-    found, mask = run(looker, grid, (30, 100, 60), extra=[far])
-    assert "all clicks" in found.looks[0].reason
-    assert dice(mask, looker.truth(grid)) > 0.97
+    network = AllKnowing((100, 100, 60), (90, 30, 30))
+    result, mask = run(network, grid, (30, 100, 60), (170, 100, 60))
+    assert "all clicks" in result.views[0].reason
+    assert dice(mask, network.truth(grid)) > 0.97
 
 
 def test_nothing_found_gives_an_empty_probability():
     class Blind(AllKnowing):
-        def probability(self, field_of_view, clicks, stopwatch, *, prior=None):
+        def __call__(self, field_of_view, prior=None):
             return np.zeros(field_of_view.shape_dhw, dtype=np.float32)
 
-    found, mask = run(Blind((0, 0, 0), (1, 1, 1)), make_grid((20, 20, 20), (2, 2, 2)), (20, 20, 20))
+    result, mask = run(Blind((0, 0, 0), (1, 1, 1)), make_grid((20, 20, 20), (2, 2, 2)), (20, 20, 20))
     assert not mask.any()
-    assert len(found.looks) == 1
+    assert len(result.views) == 1
 
 
 def test_a_small_change_of_the_object_asks_for_the_same_fields_of_view():
@@ -160,30 +157,9 @@ def test_a_small_change_of_the_object_asks_for_the_same_fields_of_view():
     assert first.fields == second.fields
 
 
-def test_keep_clicked_keeps_the_part_under_the_click():
-    mask = np.zeros((1, 1, 9), dtype=bool)
-    mask[0, 0, [1, 2, 5, 6, 7]] = True
-    kept = keep_clicked(mask, [np.array([0.0, 0.0, 2.2])])
-    assert np.flatnonzero(kept).tolist() == [1, 2]
-
-
-def test_keep_clicked_keeps_every_clicked_part():
-    mask = np.zeros((1, 1, 9), dtype=bool)
-    mask[0, 0, [1, 4, 7]] = True
-    kept = keep_clicked(mask, [np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.0, 7.0])])
-    assert np.flatnonzero(kept).tolist() == [1, 7]
-
-
-def test_keep_clicked_takes_the_nearest_part_when_the_click_missed():
-    mask = np.zeros((1, 1, 9), dtype=bool)
-    mask[0, 0, [0, 6, 7]] = True
-    kept = keep_clicked(mask, [np.array([0.0, 0.0, 4.0])])
-    assert np.flatnonzero(kept).tolist() == [6, 7]
-
-
-def test_voxel_point_of_the_first_look_is_the_click():
+def test_the_middle_of_the_first_view_is_the_click():
     grid = make_grid((50, 50, 50), (2.0, 2.0, 2.0), corner_ras=(-10.0, 5.0, 100.0))
-    looker = AllKnowing((0, 0, 0), (1, 1, 1))
+    network = AllKnowing((0, 0, 0), (1, 1, 1))
     place = grid.to_world(VoxelPoint(20, 30, 10))
-    run(looker, grid, (place.x, place.y, place.z))
-    assert looker.fields[0].centre == place
+    run(network, grid, (place.x, place.y, place.z))
+    assert network.fields[0].centre == place

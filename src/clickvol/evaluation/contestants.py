@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from clickvol.geometry.box import bounding_box
 from clickvol.io.volume import Mask, Volume
-from clickvol.predict.automatic import segment_automatically
-from clickvol.predict.scan_predictor import ScanPredictor
-from clickvol.predict.zoom_refinement import keep_clicked
+from clickvol.predict.scan_predictor import ScanPredictor, segment
+from clickvol.predict.segmentation import keep_clicked
 from clickvol.prompts.click import Click
 from clickvol.weights.load import LoadedModel
 
@@ -168,7 +167,7 @@ class AutomaticModel:
         """Slide the model over the scan, once for all users of it."""
         if self._last is None or self._last[0] is not scan:
             started_at = time.perf_counter()
-            found = segment_automatically(scan.volume, [], self._model, organ_mask=scan.organ)
+            found = segment(scan.volume, [], self._model, organ_mask=scan.organ)
             self._last = (scan, Answer(found.mask.array, time.perf_counter() - started_at))
         return self._last[1]
 

@@ -34,8 +34,7 @@ from clickvol.interactive.record import (
 )
 from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
 from clickvol.io.volume import Mask, Modality, Volume
-from clickvol.predict.patch_predictor import never
-from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor
+from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor, never
 from clickvol.weights.load import LoadedModel
 
 

@@ -1,21 +1,23 @@
-"""One look of the model: a field of view in, probabilities on its patch out."""
+"""The network on fields of view of one scan: image features are kept, clicks are cheap."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clickvol.errors import CancelledError
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.methods.lifted_segmenter import EncodedPatch
 from clickvol.patches.field_of_view import FieldOfView, extract
-from clickvol.predict.features import Array32, ScanFeatures, arithmetic
+from clickvol.predict.normalised_scan import NormalisedScan
+from clickvol.predict.segmentation import Array32, Stopwatch
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
+from clickvol.weights.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,98 +26,114 @@ class WorldClick:
 
     Attributes:
         place: in the patient.
-        foreground: inside the object or beside it.
+        foreground: inside the object, or on what does not belong to it.
     """
 
     place: WorldPointRAS
     foreground: bool
 
 
-@dataclass(slots=True)
-class Stopwatch:
-    """Seconds per stage, added up."""
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedView:
+    """A field of view after the image encoder.
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    Attributes:
+        encoded: what the decoder needs.
+        inside: (D, H, W), which patch voxels lie in the scan.
+    """
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        started_at = time.perf_counter()
-        yield
-        spent = time.perf_counter() - started_at
-        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+    encoded: EncodedPatch
+    inside: NDArray[np.bool_]
 
-
-def never() -> bool:
-    """Tell that nobody has cancelled."""
-    return False
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it holds."""
+        return _num_bytes(self.encoded) + self.inside.nbytes
 
 
 class PatchPredictor:
-    """Looks at one scan for one answer.
+    """Predicts on fields of view of one scan, and keeps the encoded ones that were used last.
 
     Args:
-        features: of the scan.
-        taken: (D, H, W) on the scan's grid, voxels that belong to other objects and so are never found; None
-            for none.
-        cancelled: asked before every look; True ends the answer.
+        scan: as the model sees it.
+        model: the model.
+        max_bytes: memory for encoded fields of view. The one at hand is kept in any case.
     """
 
-    def __init__(
-        self,
-        features: ScanFeatures,
-        taken: NDArray[np.bool_] | None = None,
-        cancelled: Callable[[], bool] = never,
-    ) -> None:
-        self._features = features
-        self._taken = taken
-        self._cancelled = cancelled
+    def __init__(self, scan: NormalisedScan, model: LoadedModel, *, max_bytes: int) -> None:
+        self.scan = scan
+        self.model = model
+        self.num_bytes = 0
+        self._max_bytes = max_bytes
+        self._views: OrderedDict[FieldOfView, EncodedView] = OrderedDict()
 
     def probability(
         self,
         field_of_view: FieldOfView,
-        clicks: list[WorldClick],
+        clicks: Sequence[WorldClick],
         stopwatch: Stopwatch,
         *,
         prior: Array32 | None = None,
+        exclude_mask: NDArray[np.bool_] | None = None,
     ) -> Array32:
         """Return the probability of the object on a patch.
 
         Args:
-            field_of_view: where to look.
+            field_of_view: where.
             clicks: all clicks; those outside the patch are left out.
             stopwatch: gets the time of "encode" and "decode".
-            prior: (D, H, W) probability of an earlier look on this patch, or None.
+            prior: (D, H, W) probability on this patch from an earlier view, or None.
+            exclude_mask: (D, H, W) on the scan's grid, voxels of other objects; None for none.
 
         Returns:
             (D, H, W) float32 in [0, 1]; 0 outside the scan and where other objects are.
-
-        Raises:
-            CancelledError: when the answer is not wanted any more.
         """
-        if self._cancelled():
-            raise CancelledError("the click was cancelled before its answer was there; click again")
-        model = self._features.model
         with stopwatch.stage("encode"):
-            view = self._features.encode(field_of_view)
-        with stopwatch.stage("decode"), arithmetic(model):
-            prompts = _to_prompts(clicks, field_of_view, model.device)
+            view = self._encode(field_of_view)
+        with stopwatch.stage("decode"), arithmetic(self.model):
+            prompts = _to_prompts(clicks, field_of_view, self.model.device)
             known = None
             if prior is not None:
-                known = torch.from_numpy(2 * prior - 1)[None, None].to(model.device)
-            logits = model.network.decode(view.encoded, prompts, known)
-            found = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
-            return np.where(view.inside & ~self._is_taken(field_of_view.grid()), found, np.float32(0))
+                known = torch.from_numpy(2 * prior - 1)[None, None].to(self.model.device)
+            logits = self.model.network.decode(view.encoded, prompts, known)
+            probability = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
+            allowed = view.inside
+            if exclude_mask is not None:
+                excluded = exclude_mask.view(np.uint8)
+                grid, patch_grid = self.scan.volume.grid, field_of_view.grid()
+                allowed = allowed & (extract(excluded, grid, patch_grid, outside_value=0.0) <= 0.5)
+            return np.where(allowed, probability, np.float32(0))
 
-    def _is_taken(self, patch_grid: VolumeGrid) -> NDArray[np.bool_]:
-        """Tell which patch voxels mostly belong to other objects: (D, H, W)."""
-        if self._taken is None:
-            return np.zeros(patch_grid.shape_dhw, dtype=bool)
-        grid = self._features.volume.grid
-        return extract(self._taken.view(np.uint8), grid, patch_grid, outside_value=0.0) > 0.5
+    def _encode(self, field_of_view: FieldOfView) -> EncodedView:
+        """Return a field of view, encoded now or earlier."""
+        if field_of_view in self._views:
+            self._views.move_to_end(field_of_view)
+            return self._views[field_of_view]
+        patch_grid = field_of_view.grid()
+        patch = torch.from_numpy(self.scan.sample(patch_grid))[None].to(self.model.device)
+        with arithmetic(self.model):
+            encoded = self.model.network.encode_image(patch)
+        # Tokens in text space are for the loss alone; kept, they would be the largest thing here.
+        view = EncodedView(replace(encoded, aligned=()), _inside(patch_grid, self.scan.volume.grid))
+        self._views[field_of_view] = view
+        self.num_bytes += view.num_bytes
+        while self.num_bytes > self._max_bytes and len(self._views) > 1:
+            self.num_bytes -= self._views.popitem(last=False)[1].num_bytes
+        return view
 
 
-def _to_prompts(clicks: list[WorldClick], field_of_view: FieldOfView, device: torch.device) -> PointPrompts:
+@contextmanager
+def arithmetic(model: LoadedModel) -> Iterator[None]:
+    """Compute without gradients, in the model's number format, inside the block."""
+    reduced = model.precision != torch.float32
+    with (
+        torch.inference_mode(),
+        torch.autocast(model.device.type, torch.bfloat16, enabled=reduced),
+    ):
+        yield
+
+
+def _to_prompts(clicks: Sequence[WorldClick], field_of_view: FieldOfView, device: torch.device) -> PointPrompts:
     """Return the clicks that lie in the patch, as tensors of a batch of one."""
     points, labels = [], []
     shape = np.array(field_of_view.shape_dhw)
@@ -129,3 +147,25 @@ def _to_prompts(clicks: list[WorldClick], field_of_view: FieldOfView, device: to
         torch.from_numpy(places).to(device),
         torch.tensor([labels], dtype=torch.int64, device=device).reshape(1, -1),
     )
+
+
+def _inside(patch_grid: VolumeGrid, grid: VolumeGrid) -> NDArray[np.bool_]:
+    """Tell which patch voxels lie in the scan: (D, H, W)."""
+    to_scan = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
+    unit = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    corners = unit * (np.array(patch_grid.shape_dhw) - 1) @ to_scan[:3, :3].T + to_scan[:3, 3]
+    if ((corners >= 0) & (corners <= np.array(grid.shape_dhw) - 1)).all():
+        return np.ones(patch_grid.shape_dhw, dtype=bool)
+    everywhere = np.broadcast_to(np.uint8(1), grid.shape_dhw)
+    return extract(everywhere, grid, patch_grid, outside_value=0.0) > 0.5
+
+
+def _num_bytes(held: object) -> int:
+    """Return the memory of all tensors in a tree of dataclasses and tuples."""
+    if isinstance(held, torch.Tensor):
+        return held.numel() * held.element_size()
+    if isinstance(held, tuple):
+        return sum(_num_bytes(part) for part in held)
+    if is_dataclass(held):
+        return sum(_num_bytes(getattr(held, part.name)) for part in fields(held))
+    return 0

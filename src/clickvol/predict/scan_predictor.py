@@ -1,20 +1,28 @@
-"""One scan and one model: a list of clicks in, the clicked object out."""
+"""The interactive use: one scan and one model; clicks in, the segmented object out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import ConfigError, DamagedWeightsError
+from clickvol.errors import CancelledError, ConfigError, DamagedWeightsError
 from clickvol.io.volume import Mask, Modality, Volume
-from clickvol.predict.automatic import segment_automatically
-from clickvol.predict.features import ScanFeatures
-from clickvol.predict.organ_mask import check_organ_mask
-from clickvol.predict.patch_predictor import PatchPredictor, Stopwatch, WorldClick, never
-from clickvol.predict.recognised_scan import recognise_scan
-from clickvol.predict.segmentation import Segmentation
-from clickvol.predict.zoom_refinement import THRESHOLD, keep_clicked, run_cascade
+from clickvol.patches.field_of_view import FieldOfView
+from clickvol.predict.normalised_scan import NormalisedScan
+from clickvol.predict.patch_predictor import PatchPredictor, WorldClick
+from clickvol.predict.segmentation import (
+    THRESHOLD,
+    Array32,
+    ScanProbability,
+    Segmentation,
+    Stopwatch,
+    keep_clicked,
+)
+from clickvol.predict.sliding_window import slide_over_scan
+from clickvol.predict.zoom_refinement import zoom_to_object
 from clickvol.prompts.click import Click, check_any_inside
+from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.load import LoadedModel, load_model
 
 # A field of view takes 8 MB with the shipped model and some 300 MB with a ViT-B; an answer needs up to 16.
@@ -22,10 +30,15 @@ FEATURE_MEMORY_MB = 1024.0
 """Memory for encoded fields of view where nobody says another."""
 
 
-class ScanPredictor:
-    """Answers lists of clicks on one scan; image features are computed once per field of view.
+def never() -> bool:
+    """Tell that nobody has cancelled."""
+    return False
 
-    An answer depends on the scan, the model and what is asked alone, not on what was asked before.
+
+class ScanPredictor:
+    """Segments what is clicked in one scan; image features are computed once per field of view.
+
+    A segmentation depends on the scan, the model and the arguments of `predict` alone, not on earlier calls.
 
     Args:
         volume: the scan.
@@ -51,26 +64,21 @@ class ScanPredictor:
     ) -> None:
         if model.network.config.is_automatic:
             raise ConfigError(f"{model.card.id} is automatic and takes no clicks; use segment() with it")
-        checked_mask, mask_warnings = check_organ_mask(organ_mask, volume.grid, model)
         stopwatch = Stopwatch()
         with stopwatch.stage("prepare"):
-            recognised = recognise_scan(volume, model, modality)
+            self._scan = NormalisedScan.of(volume, model, modality=modality, organ_mask=organ_mask)
         self._prepare_seconds = stopwatch.seconds
-        self._modality = recognised.modality
-        self._warnings = [*recognised.warnings, *mask_warnings]
-        self._features = ScanFeatures(
-            volume, recognised.scale, model, checked_mask, max_bytes=int(feature_memory_mb * 1e6)
-        )
+        self._patches = PatchPredictor(self._scan, model, max_bytes=int(feature_memory_mb * 1e6))
 
     @property
     def volume(self) -> Volume:
         """The scan."""
-        return self._features.volume
+        return self._scan.volume
 
     @property
     def feature_bytes(self) -> int:
         """Memory of the features that are kept."""
-        return self._features.num_bytes
+        return self._patches.num_bytes
 
     def predict(
         self,
@@ -92,43 +100,29 @@ class ScanPredictor:
             ClickError: when a click is not finite or outside the scan, or there is none inside the object.
             CancelledError: when `cancelled` said so.
         """
-        grid = self.volume.grid
+        grid, model = self.volume.grid, self._patches.model
         placed = [WorldClick(c.world(grid), c.foreground) for c in (*clicks, *background_clicks)]
         check_any_inside(clicks)
         stopwatch = Stopwatch(dict(self._prepare_seconds))
-        model = self._features.model
-        card = model.card
-        if card.fields_of_view is None:
-            raise DamagedWeightsError(
-                f"the card of {card.id} says no voxel sizes to look with; take the model again"
+
+        def predict_patch(field_of_view: FieldOfView, prior: Array32 | None = None) -> Array32:
+            if cancelled():
+                raise CancelledError("the click was cancelled before its mask was ready; click again")
+            return self._patches.probability(
+                field_of_view, placed, stopwatch, prior=prior, exclude_mask=exclude_mask
             )
-        found = run_cascade(
-            PatchPredictor(self._features, exclude_mask, cancelled),
-            grid,
-            placed,
-            card.fields_of_view,
-            model.network.config.patch_shape_dhw,
-            stopwatch,
-        )
+
         with stopwatch.stage("paste"):
-            probability = found.probability
+            result = zoom_to_object(
+                predict_patch,
+                grid,
+                [click.place for click in placed if click.foreground],
+                _plan_of(model.card),
+                model.network.config.patch_shape_dhw,
+            )
             if exclude_mask is not None:
-                probability = np.where(exclude_mask[found.box.slices], np.float32(0), probability)
-            start = np.array(found.box.start_dhw)
-            inside = [grid.to_voxel(click.place).as_array() - start for click in placed if click.foreground]
-            array = np.zeros(grid.shape_dhw, dtype=np.uint8)
-            array[found.box.slices] = keep_clicked(probability > THRESHOLD, inside)
-        return Segmentation(
-            mask=Mask(array, grid),
-            clicks=tuple(clicks),
-            modality=self._modality,
-            model_id=card.id,
-            fields_of_view=found.looks,
-            seconds=stopwatch.seconds,
-            warnings=(*self._warnings, *found.warnings),
-            probability_box=found.box,
-            probability_in_box=probability,
-        )
+                result.probability[exclude_mask[result.box.slices]] = 0
+        return _segmentation(self._scan, model.card, clicks, result, stopwatch)
 
 
 def segment(
@@ -139,12 +133,12 @@ def segment(
     modality: Modality | None = None,
     organ_mask: Mask | Volume | None = None,
 ) -> Segmentation:
-    """Segment the clicked object; with an automatic model, whatever it finds in the scan.
+    """Segment the clicked object; with an automatic model, whatever it was trained for.
 
     Args:
         volume: the scan, from `read_volume`.
-        clicks: at least one inside the object; others inside or beside it refine the answer. None are
-            needed for an automatic model, of whose answer they choose the clicked parts.
+        clicks: at least one inside the object; others, inside or on the background, refine the mask. None are
+            needed for an automatic model; those inside choose the connected parts of its mask that are kept.
         model: from `load_model`; None loads the default one (load it once for many scans).
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
         organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
@@ -156,9 +150,52 @@ def segment(
     Raises:
         ClickError: for a click that is not finite or outside the scan, or without any click inside.
         ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
+        DamagedWeightsError: when the model's card has no voxel sizes.
     """
     loaded = model or load_model()
-    if loaded.network.config.is_automatic:
-        return segment_automatically(volume, list(clicks), loaded, modality=modality, organ_mask=organ_mask)
-    scan = ScanPredictor(volume, loaded, modality=modality, organ_mask=organ_mask)
-    return scan.predict(clicks)
+    if not loaded.network.config.is_automatic:
+        return ScanPredictor(volume, loaded, modality=modality, organ_mask=organ_mask).predict(clicks)
+    for click in clicks:
+        click.world(volume.grid)
+    if clicks:
+        check_any_inside(clicks)
+    stopwatch = Stopwatch()
+    with stopwatch.stage("prepare"):
+        scan = NormalisedScan.of(volume, loaded, modality=modality, organ_mask=organ_mask)
+    result = slide_over_scan(scan, loaded, _plan_of(loaded.card).first_voxel_mm, stopwatch)
+    if not all(click.foreground for click in clicks):
+        ignored = f"{loaded.card.id} takes no clicks; those on the background were ignored"
+        result = replace(result, warnings=(ignored,))
+    return _segmentation(scan, loaded.card, clicks, result, stopwatch)
+
+
+def _plan_of(card: ModelCard) -> FieldOfViewPlan:
+    if card.fields_of_view is None:
+        raise DamagedWeightsError(f"the card of {card.id} has no `fields_of_view`; import the model again")
+    return card.fields_of_view
+
+
+def _segmentation(
+    scan: NormalisedScan,
+    card: ModelCard,
+    clicks: Sequence[Click],
+    result: ScanProbability,
+    stopwatch: Stopwatch,
+) -> Segmentation:
+    """Keep the parts above the threshold that are clicked inside; all of them without a click."""
+    with stopwatch.stage("paste"):
+        grid, start = scan.volume.grid, np.array(result.box.start_dhw)
+        inside = [grid.to_voxel(c.world(grid)).as_array() - start for c in clicks if c.foreground]
+        array = np.zeros(grid.shape_dhw, dtype=np.uint8)
+        array[result.box.slices] = keep_clicked(result.probability > THRESHOLD, inside)
+    return Segmentation(
+        mask=Mask(array, grid),
+        clicks=tuple(clicks),
+        modality=scan.modality,
+        model_id=card.id,
+        fields_of_view=result.views,
+        seconds=stopwatch.seconds,
+        warnings=(*scan.warnings, *result.warnings),
+        probability_box=result.box,
+        probability_in_box=result.probability,
+    )

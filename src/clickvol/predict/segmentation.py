@@ -1,25 +1,37 @@
 """What comes out of a segmentation, and how it came about."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.io.volume import Mask, Modality
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.prompts.click import Click
 
+Array32 = NDArray[np.float32]
+
+THRESHOLD = 0.5
+"""Probability above which a voxel belongs to the object."""
+
+FAINT = 0.02
+"""Below this probability nothing is worth computing."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldOfViewReport:
-    """One look of the model at the patient.
+    """One view that the model had of the patient.
 
     Attributes:
         voxel_mm: side of its voxels.
         centre_ras_mm: its middle.
         extent_dhw_mm: its side lengths along superior, anterior and right.
-        reason: why it was taken, in words.
+        reason: why it was needed, in words.
     """
 
     voxel_mm: float
@@ -28,10 +40,27 @@ class FieldOfViewReport:
     reason: str
 
     @classmethod
-    def of(cls, field: FieldOfView, reason: str) -> "FieldOfViewReport":
+    def of(cls, field_of_view: FieldOfView, reason: str) -> "FieldOfViewReport":
         """Describe a field of view."""
-        centre = (field.centre.x, field.centre.y, field.centre.z)
-        return cls(field.voxel_mm, centre, field.extent_mm, reason)
+        centre = (field_of_view.centre.x, field_of_view.centre.y, field_of_view.centre.z)
+        return cls(field_of_view.voxel_mm, centre, field_of_view.extent_mm, reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScanProbability:
+    """The probability of the object on the scan's grid.
+
+    Attributes:
+        box: part of the scan that was computed; the probability is 0 elsewhere.
+        probability: (box shape) float32 in [0, 1].
+        views: every view, in order.
+        warnings: what a person should know, one sentence each.
+    """
+
+    box: VoxelBox
+    probability: Array32
+    views: tuple[FieldOfViewReport, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +72,7 @@ class Segmentation:
         clicks: that it answers.
         modality: as which the scan was treated.
         model_id: which model.
-        fields_of_view: every look, in order.
+        fields_of_view: every view, in order.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
         warnings: what a person should know, one sentence each.
         probability_box: part of the scan that probabilities were computed for.
@@ -58,9 +87,9 @@ class Segmentation:
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     probability_box: VoxelBox
-    probability_in_box: NDArray[np.float32]
+    probability_in_box: Array32
 
-    def probability(self) -> NDArray[np.float32]:
+    def probability(self) -> Array32:
         """Return the probability of the object in every voxel: (D, H, W) float32 in [0, 1]."""
         full = np.zeros(self.mask.grid.shape_dhw, dtype=np.float32)
         full[self.probability_box.slices] = self.probability_in_box
@@ -74,3 +103,45 @@ class Segmentation:
         d, h, w = self.probability_box.start_dhw
         (a, b, c), (e, f, g) = inner.start_dhw, inner.stop_dhw
         return VoxelBox((a + d, b + h, c + w), (e + d, f + h, g + w))
+
+
+def keep_clicked(mask: NDArray[np.bool_], clicks_dhw: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """Keep the connected parts (26 neighbours) that hold a click; the nearest one where none does.
+
+    Args:
+        mask: (D, H, W).
+        clicks_dhw: (3,) each, clicks inside the object, in voxels of the mask; may lie outside the array.
+            Without any, everything is kept.
+
+    Returns:
+        (D, H, W).
+    """
+    if not clicks_dhw:
+        return mask
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if count <= 1:
+        return mask
+    last = np.array(mask.shape) - 1
+    indices = [np.clip(np.rint(click), 0, last).astype(int) for click in clicks_dhw]
+    hit = {int(parts[tuple(index)]) for index in indices} - {0}
+    if not hit:
+        voxels = np.argwhere(mask)
+        distances = ((voxels - indices[0]) ** 2).sum(axis=1)
+        hit = {int(parts[tuple(voxels[distances.argmin()])])}
+    return np.isin(parts, list(hit))
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds per stage, added up."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage; stages inside the block count for themselves alone."""
+        already = sum(self.seconds.values())
+        started_at = time.perf_counter()
+        yield
+        spent = time.perf_counter() - started_at - (sum(self.seconds.values()) - already)
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent

@@ -12,9 +12,7 @@ from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.methods.tags import tags_recipe
 from clickvol.patches.field_of_view import FieldOfView
-from clickvol.predict.features import ScanFeatures
-from clickvol.predict.organ_mask import check_organ_mask
-from clickvol.predict.patch_predictor import PatchPredictor, Stopwatch
+from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.scan_predictor import ScanPredictor
 from clickvol.preprocessing.intensity import IntensityScale
 from reference.random_models import random_model
@@ -69,15 +67,14 @@ def test_without_a_mask_the_scan_stands_in_its_place(scan, model, monkeypatch):
     assert all((patch[:, 0] == patch[:, 1]).all() for patch in seen)
 
 
-def test_the_mask_is_cut_with_the_scan_and_not_normalised(scan, organ, model, monkeypatch):
-    seen = patches_seen(monkeypatch)
+def test_the_mask_is_cut_with_the_scan_and_not_normalised(scan, organ):
     scale = IntensityScale.of_window(-160, 240)
     # Patch voxels on scan voxels along h and w: 2 mm; the click's centre between two of the patch.
     centre = scan.grid.to_world(VoxelPoint(10, 15.5, 18.5))
     field = FieldOfView(centre, 2.0, (32, 32, 32))
-    features = ScanFeatures(scan, scale, model, organ, max_bytes=10**9)
-    PatchPredictor(features).probability(field, [], Stopwatch())
-    mask = seen[0][0, 1].numpy()
+    normalised = NormalisedScan(volume=scan, modality="CT", scale=scale, organ_mask=organ, num_channels=2)
+    image, mask = normalised.sample(field.grid())
+    assert -2 < image.min() < image.max() < 2
     assert set(np.unique(mask)) == {0.0, 1.0}
     # h and w of the file run against the patient's: 6..19 is 11.5 - 15.5 .. from the middle, and so on.
     found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -100,7 +97,7 @@ def test_a_mask_on_another_grid_is_the_same_mask(scan, organ, model):
 def test_tokens_in_text_space_are_not_kept(scan, model):
     opened = ScanPredictor(scan, model)
     opened.predict([CLICK])
-    kept = [view.encoded for view in opened._features._views.values()]
+    kept = [view.encoded for view in opened._patches._views.values()]
     assert kept
     assert all(encoded.aligned == () for encoded in kept)
 
@@ -109,13 +106,14 @@ def test_a_model_without_the_channel_takes_no_mask(scan, organ):
     plain = random_model(sam3d_adapter_recipe("released", "tiny"))
     with pytest.raises(ConfigError, match="the model random takes no organ mask; leave the mask out"):
         segment(scan, [CLICK], plain, organ_mask=organ)
-    assert check_organ_mask(None, scan.grid, plain) == (None, [])
+    assert NormalisedScan.of(scan, plain).warnings == ()
 
 
 def test_an_empty_mask_is_said(scan, model):
     empty = Mask(np.zeros(SHAPE, dtype=np.uint8), scan.grid)
-    mask, (warning,) = check_organ_mask(empty, scan.grid, model)
-    assert mask.num_voxels == 0
+    normalised = NormalisedScan.of(scan, model, organ_mask=empty)
+    (warning,) = normalised.warnings
+    assert normalised.organ_mask.num_voxels == 0
     assert warning.startswith("the organ mask is empty")
 
 
@@ -125,4 +123,4 @@ def test_a_mask_of_another_place_is_refused(scan, organ, model, axis, shift_mm):
     affine[axis, 3] += shift_mm
     elsewhere = Mask(organ.array, VolumeGrid(SHAPE, affine))
     with pytest.raises(ConfigError, match="lies nowhere in the scan"):
-        check_organ_mask(elsewhere, scan.grid, model)
+        NormalisedScan.of(scan, model, organ_mask=elsewhere)

@@ -18,7 +18,6 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
-from clickvol.predict.automatic import segment_automatically
 from clickvol.preprocessing.intensity import intensity_scale, value_sample
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.weights.card import FieldOfViewPlan, IntensityPlan
@@ -252,7 +251,7 @@ def test_background_clicks(bright):
 
 
 def test_nothing_found_is_an_empty_mask(bright, monkeypatch):
-    monkeypatch.setattr("clickvol.predict.automatic.FAINT", 0.6)
+    monkeypatch.setattr("clickvol.predict.sliding_window.FAINT", 0.6)
     # Without any contrast both classes are as likely everywhere.
     volume = Volume(np.full((20, 30, 40), 40, np.float32), make_grid((20, 30, 40), (4,) * 3), "CT")
     card = bright.card.model_copy(update={"intensity": IntensityPlan(clip=(0, 80), mean=40, deviation=1)})
@@ -275,7 +274,7 @@ def test_a_session_of_clicks_needs_a_network_that_takes_them(random):
 def test_an_organ_mask_is_refused_where_the_network_takes_none(random):
     volume = noisy_scan((8, 8, 8))
     with pytest.raises(ConfigError, match="takes no organ mask"):
-        segment_automatically(volume, [], random, organ_mask=volume)
+        segment(volume, [], random, organ_mask=volume)
 
 
 def test_voxels_of_another_size_come_from_the_card(random):

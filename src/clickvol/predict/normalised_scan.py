@@ -1,0 +1,115 @@
+"""A scan as a model sees it: its modality, its values on the scale of the training, and an organ mask."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from clickvol.errors import ConfigError
+from clickvol.geometry.box import bounding_box
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Mask, Modality, Volume
+from clickvol.patches.field_of_view import extract
+from clickvol.predict.segmentation import Array32
+from clickvol.preprocessing.channels import organ_of_values, with_organ_channel
+from clickvol.preprocessing.intensity import IntensityScale, intensity_scale, recognise_modality, value_sample
+from clickvol.weights.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NormalisedScan:
+    """A scan, and what turns its values into those that a network takes.
+
+    Attributes:
+        volume: the scan.
+        modality: as which it is treated.
+        scale: its intensity scale.
+        organ_mask: 0 and 1 on a grid of its own; None where there is none.
+        num_channels: 1, or 2 for a network that sees an organ mask; without a mask it sees the scan twice.
+        warnings: what a person should know, one sentence each.
+    """
+
+    volume: Volume
+    modality: Modality
+    scale: IntensityScale
+    organ_mask: Mask | None = None
+    num_channels: int = 1
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        volume: Volume,
+        model: LoadedModel,
+        *,
+        modality: Modality | None = None,
+        organ_mask: Mask | Volume | None = None,
+    ) -> "NormalisedScan":
+        """Prepare a scan for a model, from a sample of its values.
+
+        Args:
+            volume: the scan.
+            model: its card's intensity constants count, where it has some.
+            modality: what the user says the scan is; None leaves it to the file and the values.
+            organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
+                are organ.
+
+        Raises:
+            ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
+        """
+        mask, warnings = _checked_organ_mask(organ_mask, volume.grid, model)
+        sample = value_sample(volume)
+        told = Volume(volume.array, volume.grid, modality) if modality else volume
+        recognised = recognise_modality(told, sample)
+        plan = model.card.intensity
+        return cls(
+            volume=volume,
+            modality=recognised.modality,
+            # The published networks pad with zeros after normalisation, which is the mean.
+            scale=intensity_scale(recognised.modality, sample)
+            if plan is None
+            else IntensityScale(*plan.clip, plan.mean, plan.deviation, outside=plan.mean),
+            organ_mask=mask,
+            num_channels=model.network.config.num_channels,
+            warnings=(*([recognised.warning] if recognised.warning else []), *warnings),
+        )
+
+    def sample(self, grid: VolumeGrid) -> Array32:
+        """Return what the network takes on a grid: (C, D, H, W), normalised; the organ mask is not."""
+        values = extract(self.volume.array, self.volume.grid, grid, outside_value=self.scale.outside)
+        scan = self.scale.normalise(values)
+        if self.num_channels == 1:
+            return scan[None]
+        mask = self.organ_mask
+        organ = None if mask is None else extract(mask.array, mask.grid, grid, outside_value=0.0)
+        return with_organ_channel(scan, organ)
+
+
+def _checked_organ_mask(
+    organ_mask: Mask | Volume | None, grid: VolumeGrid, model: LoadedModel
+) -> tuple[Mask | None, list[str]]:
+    """Return the mask as 0 and 1, and warnings, one sentence each."""
+    takes_mask = model.network.config.num_channels > 1
+    if organ_mask is None:
+        warning = (
+            f"{model.card.id} was made to see an organ mask and got none; it saw the scan in its place, so "
+            "check the mask with care (--organ-mask FILE gives one)"
+        )
+        return None, [warning] if takes_mask else []
+    if not takes_mask:
+        raise ConfigError(
+            f"the model {model.card.id} takes no organ mask; leave the mask out, or use a model of the "
+            "method tags"
+        )
+    mask = Mask(organ_of_values(organ_mask.array), organ_mask.grid)
+    box = bounding_box(mask.array > 0)
+    if box is None:
+        return mask, ["the organ mask is empty; nothing in it is above 0"]
+    faces = zip(np.array(box.start_dhw) - 0.5, np.array(box.stop_dhw) - 0.5, strict=True)
+    corners = np.array(list(itertools.product(*faces)))
+    to_scan = np.linalg.inv(grid.affine_ras_mm) @ mask.grid.affine_ras_mm
+    places = corners @ to_scan[:3, :3].T + to_scan[:3, 3]
+    last = np.array(grid.shape_dhw) - 1
+    if (places.max(axis=0) < 0).any() or (places.min(axis=0) > last).any():
+        raise ConfigError("the organ mask lies nowhere in the scan; give the mask of this scan")
+    return mask, []
