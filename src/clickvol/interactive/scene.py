@@ -21,8 +21,7 @@ from clickvol.interactive.interactions import (
 )
 from clickvol.interactive.packed_mask import EMPTY, PackedMask
 from clickvol.io.volume import Mask
-from clickvol.predict.patch_predictor import never
-from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.predict.scan_predictor import ScanPredictor, never
 from clickvol.predict.segmentation import Segmentation
 from clickvol.prompts.click import Click, check_any_inside
 

@@ -1,6 +1,5 @@
 """A scan as a model sees it: its modality, its values on the scale of the training, and an organ mask."""
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,11 +104,7 @@ def _checked_organ_mask(
     box = bounding_box(mask.array > 0)
     if box is None:
         return mask, ["the organ mask is empty; nothing in it is above 0"]
-    faces = zip(np.array(box.start_dhw) - 0.5, np.array(box.stop_dhw) - 0.5, strict=True)
-    corners = np.array(list(itertools.product(*faces)))
-    to_scan = np.linalg.inv(grid.affine_ras_mm) @ mask.grid.affine_ras_mm
-    places = corners @ to_scan[:3, :3].T + to_scan[:3, 3]
-    last = np.array(grid.shape_dhw) - 1
-    if (places.max(axis=0) < 0).any() or (places.min(axis=0) > last).any():
+    low, high = mask.grid.bounds_in(grid, box)
+    if (high < 0).any() or (low > np.array(grid.shape_dhw) - 1).any():
         raise ConfigError("the organ mask lies nowhere in the scan; give the mask of this scan")
     return mask, []

@@ -151,10 +151,8 @@ def _to_prompts(clicks: Sequence[WorldClick], field_of_view: FieldOfView, device
 
 def _inside(patch_grid: VolumeGrid, grid: VolumeGrid) -> NDArray[np.bool_]:
     """Tell which patch voxels lie in the scan: (D, H, W)."""
-    to_scan = np.linalg.inv(grid.affine_ras_mm) @ patch_grid.affine_ras_mm
-    unit = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    corners = unit * (np.array(patch_grid.shape_dhw) - 1) @ to_scan[:3, :3].T + to_scan[:3, 3]
-    if ((corners >= 0) & (corners <= np.array(grid.shape_dhw) - 1)).all():
+    low, high = patch_grid.bounds_in(grid, patch_grid.box, reach_voxels=0.0)
+    if (low >= 0).all() and (high <= np.array(grid.shape_dhw) - 1).all():
         return np.ones(patch_grid.shape_dhw, dtype=bool)
     everywhere = np.broadcast_to(np.uint8(1), grid.shape_dhw)
     return extract(everywhere, grid, patch_grid, outside_value=0.0) > 0.5

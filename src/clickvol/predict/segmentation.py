@@ -98,11 +98,7 @@ class Segmentation:
     def bounding_box(self) -> VoxelBox | None:
         """Return the smallest box around the mask; None for an empty mask."""
         inner = bounding_box(self.mask.array[self.probability_box.slices])
-        if inner is None:
-            return None
-        d, h, w = self.probability_box.start_dhw
-        (a, b, c), (e, f, g) = inner.start_dhw, inner.stop_dhw
-        return VoxelBox((a + d, b + h, c + w), (e + d, f + h, g + w))
+        return None if inner is None else inner.shift(self.probability_box.start_dhw)
 
 
 def keep_clicked(mask: NDArray[np.bool_], clicks_dhw: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:

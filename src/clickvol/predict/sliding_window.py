@@ -43,8 +43,8 @@ def slide_over_scan(
     whole = _around_scan(grid, voxel_mm, model.network.config.patch_shape_dhw)
     with stopwatch.stage("prepare"):
         image = np.empty((scan.num_channels, *whole.shape_dhw), dtype=np.float32)
-        for planes in _slabs(whole.shape_dhw[0]):
-            image[:, planes] = scan.sample(_planes_of(whole.grid(), planes))
+        for slab in _slabs(whole.grid().box):
+            image[:, *slab.slices] = scan.sample(whole.grid().crop(slab))
     with stopwatch.stage("paste"):
         probability, views = _slide(image, model, whole, stopwatch)
         del image
@@ -61,9 +61,8 @@ def _around_scan(grid: VolumeGrid, voxel_mm: float, window: tuple[int, int, int]
     needed = np.ceil((high - low) / voxel_mm - 1e-6).astype(int) + 1
     shape = np.maximum(needed, window)
     first = (low + high) / 2 - voxel_mm * ((needed - 1) / 2 + (shape - needed) // 2)
-    z, y, x = (first + voxel_mm * (shape - 1) / 2).tolist()
-    d, h, w = shape.tolist()
-    return FieldOfView(WorldPointRAS(x, y, z), voxel_mm, (d, h, w))
+    centre = WorldPointRAS.of((first + voxel_mm * (shape - 1) / 2)[::-1])
+    return FieldOfView(centre, voxel_mm, VoxelBox.of((0, 0, 0), shape).shape_dhw)
 
 
 def _slide(
@@ -122,27 +121,20 @@ def _on_scan(probability: Array32, whole: FieldOfView, grid: VolumeGrid) -> tupl
     """Bring the probability to the scan's grid: the box of what is not faint, and its values."""
     box = paste_box(probability, whole.grid(), grid, FAINT)
     if box is None:
-        return VoxelBox((0, 0, 0), (1, 1, 1)), np.zeros((1, 1, 1), dtype=np.float32)
+        return VoxelBox.whole((1, 1, 1)), np.zeros((1, 1, 1), dtype=np.float32)
     # The outermost voxel centres may be those of the scan; one more voxel around them keeps rounding from
     # putting the scan's outside.
     d, h, w = (n + 2 for n in whole.shape_dhw)
     padded = np.pad(probability, 1, mode="edge")
     padded_grid = FieldOfView(whole.centre, whole.voxel_mm, (d, h, w)).grid()
     in_box = np.empty(box.shape_dhw, dtype=np.float32)
-    start, stop = box.start_dhw, box.stop_dhw
-    for planes in _slabs(box.shape_dhw[0]):
-        part = VoxelBox((start[0] + planes.start, *start[1:]), (start[0] + planes.stop, *stop[1:]))
-        in_box[planes] = paste(padded, padded_grid, grid, part)
+    for slab in _slabs(box):
+        in_box[slab.relative_to(box).slices] = paste(padded, padded_grid, grid, slab)
     return box, in_box
 
 
-def _planes_of(grid: VolumeGrid, planes: slice) -> VolumeGrid:
-    """Return the grid of some planes of a grid along d."""
-    affine = np.array(grid.affine_ras_mm)
-    affine[:3, 3] += affine[:3, 0] * planes.start
-    return VolumeGrid((planes.stop - planes.start, *grid.shape_dhw[1:]), affine)
-
-
-def _slabs(num_planes: int) -> Iterator[slice]:
-    for start in range(0, num_planes, _SLAB_PLANES):
-        yield slice(start, min(start + _SLAB_PLANES, num_planes))
+def _slabs(box: VoxelBox) -> Iterator[VoxelBox]:
+    """Cut a box along d."""
+    (start, *side_start), (stop, *side_stop) = box.start_dhw, box.stop_dhw
+    for d in range(start, stop, _SLAB_PLANES):
+        yield VoxelBox.of((d, *side_start), (min(d + _SLAB_PLANES, stop), *side_stop))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.geometry.box import VoxelBox, bounding_box
-from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView, Triple, extract, paste, paste_box
 from clickvol.predict.segmentation import (
@@ -148,11 +148,8 @@ def _object_box(view: View, inside: Sequence[WorldPointRAS]) -> VoxelBox | None:
 
 def _is_cut_off(view: View, box: VoxelBox, grid: VolumeGrid) -> bool:
     """Tell whether the object comes close to a face of the patch behind which the scan goes on."""
-    patch_grid = view.field_of_view.grid()
-    low, high = grid.extent_ras_mm()
-    first = patch_grid.to_voxel(low).as_array()
-    last = patch_grid.to_voxel(high).as_array()
-    length = np.array(patch_grid.shape_dhw)
+    first, last = (view.field_of_view.to_patch(corner).as_array() for corner in grid.extent_ras_mm())
+    length = np.array(view.field_of_view.shape_dhw)
     cut_near = (np.array(box.start_dhw) < _BORDER_VOXELS) & (first < -0.5)
     cut_far = (np.array(box.stop_dhw) > length - _BORDER_VOXELS) & (last > length - 0.5)
     return bool((cut_near | cut_far).any())
@@ -172,7 +169,7 @@ def _first_field(
     low, high = places.min(axis=0), places.max(axis=0)
     needed_mm = float((high - low).max()) * _ROOM / min(shape)
     voxel_mm = min(max(plan.first_voxel_mm, needed_mm), plan.coarsest_voxel_mm)
-    centre = WorldPointRAS(*((low + high) / 2).tolist())
+    centre = WorldPointRAS.of((low + high) / 2)
     return FieldOfView(centre, voxel_mm, shape), "first view, wide enough for all clicks inside"
 
 
@@ -225,14 +222,13 @@ def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan) -> list[Fie
 
 def _middle(field: FieldOfView, box: VoxelBox) -> NDArray[np.float64]:
     """Return the middle of a box of patch voxels: (3,), x, y, z in RAS mm."""
-    ends = np.array([box.start_dhw, box.stop_dhw], dtype=np.float64)
-    return field.grid().to_world(VoxelPoint(*(ends.mean(axis=0) - 0.5).tolist())).as_array()
+    return field.grid().to_world(box.middle).as_array()
 
 
 def _around(middle_ras_mm: NDArray[np.float64], voxel_mm: float, shape: Triple) -> FieldOfView:
     """Return a field of view whose middle is rounded to 2 of its voxels."""
     step = 2 * voxel_mm
-    return FieldOfView(WorldPointRAS(*(np.rint(middle_ras_mm / step) * step).tolist()), voxel_mm, shape)
+    return FieldOfView(WorldPointRAS.of(np.rint(middle_ras_mm / step) * step), voxel_mm, shape)
 
 
 # -- Onto the scan's grid
@@ -247,7 +243,7 @@ def _compose(layers: list[list[View]], grid: VolumeGrid) -> tuple[VoxelBox, Arra
     ]
     known = [box for box in boxes if box is not None]
     if not known:
-        return VoxelBox((0, 0, 0), (1, 1, 1)), np.zeros((1, 1, 1), dtype=np.float32)
+        return VoxelBox.whole((1, 1, 1)), np.zeros((1, 1, 1), dtype=np.float32)
     whole = known[0]
     for box in known[1:]:
         whole = whole.union(box)
@@ -268,10 +264,10 @@ def _cover(below: Array32, whole: VoxelBox, layer: list[View], grid: VolumeGrid)
         part = paste_box(ramp, patch_grid, grid, 0.0)
         if part is None:
             continue
-        part = VoxelBox(_at_least(part.start_dhw, whole.start_dhw), _at_most(part.stop_dhw, whole.stop_dhw))
+        part = part.intersect(whole)
         if part.is_empty:
             continue
-        inner = _relative(part, whole).slices
+        inner = part.relative_to(whole).slices
         weights[inner] += paste(ramp, patch_grid, grid, part)
         weighted[inner] += paste(view.probability * ramp, patch_grid, grid, part)
     share = np.minimum(weights, 1.0)
@@ -288,17 +284,3 @@ def _ramp(shape: Triple) -> Array32:
         across[axis] = -1
         weight = np.minimum(weight, np.minimum(8 * to_border / length, 1).reshape(across))
     return weight
-
-
-def _at_least(a: Triple, b: Triple) -> Triple:
-    return (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]))
-
-
-def _at_most(a: Triple, b: Triple) -> Triple:
-    return (min(a[0], b[0]), min(a[1], b[1]), min(a[2], b[2]))
-
-
-def _relative(box: VoxelBox, outer: VoxelBox) -> VoxelBox:
-    d, h, w = outer.start_dhw
-    (a, b, c), (e, f, g) = box.start_dhw, box.stop_dhw
-    return VoxelBox((a - d, b - h, c - w), (e - d, f - h, g - w))
