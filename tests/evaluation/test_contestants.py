@@ -97,7 +97,7 @@ def test_an_automatic_model_works_once_per_scan(scan, monkeypatch):
         masks.append(organ_mask)
         return segment(volume, [click(4, 8, 8)], model)
 
-    monkeypatch.setattr("clickvol.evaluation.contestants.segment_automatically", answer)
+    monkeypatch.setattr("clickvol.evaluation.contestants.segment", answer)
     source = AutomaticModel(random_model(promise3d_recipe("clickvol", "tiny")))
     for contestant in (AsItIs("a", source), KeptUnderClicks("a + click", source)):
         contestant.open_scan(scan).answer(() if not contestant.takes_clicks else (click(4, 8, 8),))
