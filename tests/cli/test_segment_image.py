@@ -155,6 +155,13 @@ def test_the_truth_of_a_slice_is_cut_as_the_scan(run, scan, write_scan, ct_array
     for point in json.loads(out)["points"]:
         i, j, k = map(int, point["ijk"])
         assert (ct_array[i, j, k] == 120) == point["foreground"]
+    image = nibabel.load(truth)
+    # Entry by entry it is within 0.01 mm; in the far corner it is not.
+    leaning = image.affine + 9e-3 * np.eye(4)[:, [2, 0, 1, 3]] * [1, 1, 1, 0]
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), leaning), tmp_path / "leaning.nii.gz")
+    words = ("--slice", 10, "--points", "gt", "--truth", tmp_path / "leaning.nii.gz")
+    code, _, err = run(*slice_words(scan, tmp_path / "n.nii.gz", models["sam2d"], *words))
+    assert (code, "does not lie on the grid" in err) == (2, True)
     other = write_scan((ct_array == 120).astype(np.uint8)[1:], "other.nii.gz")
     words = ("--slice", 10, "--points", "gt", "--truth", other)
     code, _, err = run(*slice_words(scan, tmp_path / "n.nii.gz", models["sam2d"], *words))

@@ -157,6 +157,15 @@ def test_a_label_elsewhere_is_refused(tmp_path):
         read_labelled(record)
 
 
+def test_a_label_that_leans_half_a_millimetre_away_in_the_far_corner_is_refused(tmp_path):
+    image = np.arange(2 * 2 * 460, dtype=np.int16).reshape(2, 2, 460)
+    leaning = np.diag([1.0, 2, 3, 1])
+    leaning[0, 2] += 1e-3
+    record = _record(tmp_path, image, (image == 7).astype(np.uint8), label_affine=leaning)
+    with pytest.raises(ConfigError, match=r"is not on the grid of .*: its corners lie up to 0\.46 mm away"):
+        read_labelled(record)
+
+
 def test_a_label_of_another_size_is_refused(tmp_path):
     record = _record(tmp_path, IMAGE, np.pad(LABEL, ((0, 0), (0, 0), (0, 1))))
     with pytest.raises(ConfigError, match="is not on the grid"):

@@ -165,6 +165,7 @@ def test_a_small_difference_of_steps_is_a_large_one_in_the_far_corner(entry, apa
     affine[1, 2] += entry
     grid, other = VolumeGrid((40, 50, 460), np.eye(4)), VolumeGrid((40, 50, 460), affine)
     assert grid.corner_distance_mm(other) == pytest.approx(apart_mm, rel=2e-3)
+    assert grid.difference_from(other) == f"its corners lie up to {apart_mm} mm away"
     assert not grid.same_place(other)
 
 
@@ -181,6 +182,7 @@ def test_grids_of_different_shapes_are_never_one_place():
     grid, other = make_grid((4, 5, 6), (1, 2, 3)), make_grid((4, 5, 7), (1, 2, 3))
     assert grid.corner_distance_mm(other) == float("inf")
     assert not grid.same_place(other)
+    assert grid.difference_from(other) == "its shape (D, H, W) is (4, 5, 6), not (4, 5, 7)"
 
 
 def test_file_facts_are_kept_and_no_part_of_equality():

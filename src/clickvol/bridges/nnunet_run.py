@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from clickvol.bridges.nnunet_environment import NnunetEnvironment
 from clickvol.bridges.nnunet_export import DATASET_ID, NnunetDataset, export_dataset
 from clickvol.bridges.nnunet_trainer import TRAINER_NAME, install_trainer, length_variables
@@ -26,9 +24,6 @@ CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 """nnU-Net's plans that train in one stage; its cascade needs two and is left out."""
 
 DEVICES = ("cpu", "cuda")
-
-# Of any voxel. nnU-Net's masks pass through ITK and a header of single precision.
-_GRID_TOLERANCE_MM = 1e-2
 
 _ADVICE = (
     "the same command goes on from there; where memory was short, give a new folder and a smaller --memory-gb"
@@ -321,12 +316,10 @@ def _bring_home(run: NnunetRun, case: PreparedCase) -> Path:
     if not source.is_file():
         raise ExternalProgramError(f"nnU-Net predicted no {source.name}; see {run.log}; {_ADVICE}")
     predicted, (scan, _) = read_mask(source), read_native_case(case)
-    difference = np.abs(predicted.grid.affine_ras_mm - scan.grid.affine_ras_mm)
-    off_mm = float(np.max(difference @ np.array((*scan.grid.shape_dhw, 1))))
-    if predicted.grid.shape_dhw != scan.grid.shape_dhw or off_mm > _GRID_TOLERANCE_MM:
+    if not predicted.grid.same_place(scan.grid):
         raise ExternalProgramError(
-            f"nnU-Net's mask {source} has the shape {predicted.grid.shape_dhw} on a grid {off_mm:.3g} mm "
-            f"off its scan's, whose shape is {scan.grid.shape_dhw}; ITK cannot hold that scan's grid"
+            f"nnU-Net's mask {source} is not on the grid of its scan: "
+            f"{predicted.grid.difference_from(scan.grid)}; ITK cannot hold that scan's grid"
         )
     write_mask(Mask(array=predicted.array, grid=scan.grid), target)
     return target

@@ -71,6 +71,8 @@ def check_one_grid(image: Volume, other: Volume) -> None:
     Raises:
         ConfigError: when it does not.
     """
-    one_place = np.allclose(image.grid.affine_ras_mm, other.grid.affine_ras_mm, atol=1e-3)
-    if not one_place or image.grid.shape_dhw != other.grid.shape_dhw:
-        raise ConfigError(f"{other.source} is not on the grid of {image.source}; resample it to that grid")
+    if not other.grid.same_place(image.grid):
+        raise ConfigError(
+            f"{other.source} is not on the grid of {image.source}: {other.grid.difference_from(image.grid)}; "
+            "resample it to that grid"
+        )

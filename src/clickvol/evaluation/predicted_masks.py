@@ -13,9 +13,6 @@ from clickvol.io.mask_files import read_mask
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
 
-# Two grids are one where no voxel centre is farther off. Chosen: far below a voxel, far above rounding.
-_GRID_TOLERANCE_MM = 0.01
-
 
 class PredictedMasks:
     """A folder with masks CASE.nii.gz on the grids of the scans; the object where they are not 0.
@@ -65,11 +62,9 @@ class PredictedMasks:
         if not path.is_file():
             raise UnreadableVolumeError(f"there is no mask of {scan.case_id} among the predictions")
         mask, grid = read_mask(path), scan.volume.grid
-        corner = np.array([*grid.shape_dhw, 1.0])
-        off_mm = np.abs((mask.grid.affine_ras_mm - grid.affine_ras_mm) * corner).sum(axis=1).max()
-        if mask.grid.shape_dhw != grid.shape_dhw or off_mm > _GRID_TOLERANCE_MM:
+        if not mask.grid.same_place(grid):
             raise ConfigError(
-                f"{path} is not on the grid of its scan (shape {mask.grid.shape_dhw} against "
-                f"{grid.shape_dhw}, up to {off_mm:.3g} mm apart); write it on the scan's own grid"
+                f"{path} is not on the grid of its scan: {mask.grid.difference_from(grid)}; "
+                "write it on the scan's own grid"
             )
         return Answer(mask.array, 0.0)

@@ -283,3 +283,9 @@ class VolumeGrid:
         It is what "on the same grid" means everywhere in this package.
         """
         return self.corner_distance_mm(other) <= SAME_PLACE_MM
+
+    def difference_from(self, other: "VolumeGrid") -> str:
+        """Say in a few words, for a message, what keeps this grid from being the same place as another."""
+        if self.shape_dhw != other.shape_dhw:
+            return f"its shape (D, H, W) is {self.shape_dhw}, not {other.shape_dhw}"
+        return f"its corners lie up to {self.corner_distance_mm(other):.2g} mm away"

@@ -54,7 +54,7 @@ def export_masks(
     """
     path = check_export(path, volume.source, file_format)
     for labelled in masks:
-        if labelled.mask.grid != volume.grid:
+        if not labelled.mask.grid.same_place(volume.grid):
             raise OutputError(
                 f"the mask {labelled.name!r} is not on the grid of its scan; give the scan it was made on"
             )

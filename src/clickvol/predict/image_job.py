@@ -34,9 +34,6 @@ PointsFrom = Literal["user", "auto", "gt"]
 DEFAULT_IMAGE_MODEL_ID = "litemedsam"
 """The model for images that is used where none is named; has to be fetched."""
 
-# How far two grids may be apart and still be one, mm; headers round.
-_SAME_GRID_MM = 1e-2
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageJob:
@@ -245,11 +242,11 @@ def _read_truth(path: Path, cut: SliceOfScan | None, shape_hw: tuple[int, ...]) 
     """Return the truth of the image: (H, W)."""
     if cut is not None:
         mask = read_volume(path)
-        grid, expected = mask.grid, cut.volume.grid
-        if grid.shape_dhw != expected.shape_dhw or not np.allclose(
-            grid.affine_ras_mm, expected.affine_ras_mm, rtol=0, atol=_SAME_GRID_MM
-        ):
-            raise ConfigError(f"the truth {path} does not lie on the grid of the scan; resample it to that")
+        if not mask.grid.same_place(cut.volume.grid):
+            raise ConfigError(
+                f"the truth {path} does not lie on the grid of the scan: "
+                f"{mask.grid.difference_from(cut.volume.grid)}; resample it to that grid"
+            )
         return np.asarray(cut.view.cut(mask.array) != 0)
     pixels = read_picture(path)
     truth: NDArray[np.bool_] = np.atleast_3d(pixels).max(axis=2) > 0

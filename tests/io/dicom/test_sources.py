@@ -69,7 +69,7 @@ def test_a_grid_within_a_hundredth_of_a_millimetre_is_the_same(tmp_path):
         else:
             with pytest.raises(OutputError, match="does not lie on the slices"):
                 images.check_grid(grid)
-    with pytest.raises(OutputError, match=r"shape \(5, 7, 5\)"):
+    with pytest.raises(OutputError, match=r"shape \(D, H, W\) is \(5, 7, 5\)"):
         images.check_grid(VolumeGrid((5, 7, 5), images.grid.affine_ras_mm))
 
 

@@ -68,9 +68,6 @@ _COPIED = (
 )
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID")
 
-# Two grids are one where no corner of the scan is farther off. Chosen: far below a voxel, far above rounding.
-_GRID_TOLERANCE_MM = 0.01
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceSlice:
@@ -132,12 +129,10 @@ class SourceImages:
         Raises:
             OutputError: when it does not.
         """
-        corner = np.array([*self.grid.shape_dhw, 1.0])
-        apart = np.abs((grid.affine_ras_mm - self.grid.affine_ras_mm) * corner).sum(axis=1)
-        if grid.shape_dhw != self.grid.shape_dhw or apart.max() > _GRID_TOLERANCE_MM:
+        if not grid.same_place(self.grid):
             raise OutputError(
-                f"the mask has the shape {grid.shape_dhw}, but does not lie on the slices of its DICOM series, "
-                f"of shape {self.grid.shape_dhw} (was it resampled?); write .nii.gz instead"
+                f"the mask does not lie on the slices of its DICOM series: "
+                f"{grid.difference_from(self.grid)} (was it resampled?); write .nii.gz instead"
             )
 
 
