@@ -59,8 +59,9 @@ TORCH_FREE_WEIGHTS = (
     "weights.fetch",
     "weights.registry",
 )
+TORCH_FREE_METHODS = ("methods.registry",)
 TORCH_FREE_SERVER = ("server.client", "server.settings", "server.wire")
-TORCH_FREE = (*FOOT, *NUMPY_STAGES, *TORCH_FREE_WEIGHTS, *TORCH_FREE_SERVER)
+TORCH_FREE = (*FOOT, *NUMPY_STAGES, *TORCH_FREE_METHODS, *TORCH_FREE_WEIGHTS, *TORCH_FREE_SERVER)
 
 
 def _modules():
@@ -148,7 +149,9 @@ def test_the_numpy_side_runs_without_torch():
         if any(f"{name}.".startswith(f"clickvol.{free}.") for free in TORCH_FREE)
     ]
     assert len(names) > 25
-    assert {f"clickvol.{name}" for name in (*TORCH_FREE_WEIGHTS, *TORCH_FREE_SERVER)} <= set(names)
+    assert {
+        f"clickvol.{name}" for name in (*TORCH_FREE_METHODS, *TORCH_FREE_WEIGHTS, *TORCH_FREE_SERVER)
+    } <= set(names)
     code = "\n".join(
         [
             "import importlib, sys",

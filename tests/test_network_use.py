@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from clickvol.methods.registry import METHODS
+
 PACKAGE = Path(__file__).parents[1] / "src" / "clickvol"
 SOURCES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 
@@ -112,7 +114,10 @@ def test_only_the_download_module_reaches_out():
         "cli/view.py": {"webbrowser"},
         # The package's own names, imported when they are first used.
         "__init__.py": {"?"},
+        # The pages of methods, all of this package.
+        "methods/registry.py": {"?"},
     }
+    assert all(page.module.startswith("clickvol.") for page in METHODS.values())
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,7 @@ import torch
 
 from clickvol.baselines.uxnet3d import UxBlock, UxNet3d, UxNet3dConfig
 from clickvol.errors import ConfigError
-from reference.compare import deviation, noise
-
-
-def num_parameters(module):
-    return sum(p.numel() for p in module.parameters())
+from reference.compare import deviation, noise, num_parameters
 
 
 def test_the_published_number_of_parameters():

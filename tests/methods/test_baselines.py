@@ -14,13 +14,13 @@ from clickvol.errors import ConfigError, DamagedWeightsError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.volume import Volume
 from clickvol.methods.baselines import (
-    BASELINE_IDS,
     BaselineConfig,
     BaselineSegmenter,
     baseline_network,
     baseline_recipe,
 )
 from clickvol.methods.recipe import LossRecipe
+from clickvol.methods.registry import baseline_ids
 from clickvol.predict.patch_logits import patch_logits
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from reference.compare import deviation, noise
@@ -39,18 +39,18 @@ VOXEL_MM = 4.0
 
 
 def tiny(kind):
-    return baseline_recipe(kind)("automatic", "tiny")
+    return baseline_recipe(kind, "automatic", "tiny")
 
 
 @pytest.fixture(scope="module")
 def random():
-    return {kind: random_model(tiny(kind)) for kind in BASELINE_IDS}
+    return {kind: random_model(tiny(kind)) for kind in baseline_ids()}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Return the path of a card by id."""
-    return {kind: write_random_model(tiny(kind), tmp_path_factory.mktemp(kind)) for kind in BASELINE_IDS}
+    return {kind: write_random_model(tiny(kind), tmp_path_factory.mktemp(kind)) for kind in baseline_ids()}
 
 
 def scan():
@@ -66,7 +66,7 @@ def prompts(points):
     )
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_a_recipe_has_the_common_loss_and_no_clicks(kind):
     recipe = tiny(kind)
     assert (recipe.method, recipe.preset, recipe.network.body.kind) == (kind, "automatic", kind)
@@ -75,7 +75,7 @@ def test_a_recipe_has_the_common_loss_and_no_clicks(kind):
     assert recipe.network.is_automatic
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_every_sample_of_a_batch_has_its_own_logits(random, kind):
     network = random[kind].network
     shape = OTHER_SHAPES[kind] or network.config.patch_shape_dhw
@@ -86,7 +86,7 @@ def test_every_sample_of_a_batch_has_its_own_logits(random, kind):
     assert deviation(network(patch[1:], prompts([])), logits[1:]) < 1e-4
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_clicks_and_an_earlier_mask_change_nothing(random, kind):
     network = random[kind].network
     patch = noise(1, 1, *network.config.patch_shape_dhw)
@@ -96,7 +96,7 @@ def test_clicks_and_an_earlier_mask_change_nothing(random, kind):
     assert torch.equal(plain, clicked)
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_a_patch_of_another_shape_is_refused(random, kind):
     network = random[kind].network
     d, h, w = network.config.patch_shape_dhw
@@ -104,7 +104,7 @@ def test_a_patch_of_another_shape_is_refused(random, kind):
         network.encode_image(torch.zeros(1, 1, d, h, w + 4))
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_gradients_reach_every_weight(kind):
     network = BaselineSegmenter(tiny(kind).network)
     torch.manual_seed(1)
@@ -114,14 +114,14 @@ def test_gradients_reach_every_weight(kind):
     assert silent == []
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_every_weight_has_one_name(random, kind):
     """What a state dict names twice would be written twice, and averaged once."""
     network = random[kind].network
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_a_saved_model_is_the_one_that_was_written(random, saved, kind):
     loaded = load_model(saved[kind], device="cpu")
     assert loaded.card.is_automatic
@@ -132,7 +132,7 @@ def test_a_saved_model_is_the_one_that_was_written(random, saved, kind):
     assert np.abs(patch_logits(loaded, patch, np.zeros((0, 3))) - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_it_segments_a_whole_scan_and_clicks_choose_parts(random, kind):
     volume, model = scan(), random[kind]
     whole = segment(volume, [], model)
@@ -175,7 +175,7 @@ def test_a_card_with_an_unknown_option_of_a_network_is_refused(saved, tmp_path):
     [
         (lambda: baseline_recipe("unet"), "there is no baseline 'unet'; choose one of dynunet"),
         (lambda: baseline_network("unetr", "vast"), "there is no size 'vast'; choose one of paper"),
-        (lambda: BaselineConfig(num_channels=0), "num_channels is 0"),
+        (lambda: BaselineConfig(num_channels=0, body=tiny("unetr").network.body), "num_channels is 0"),
         (
             lambda: BaselineConfig(patch_shape_dhw=(64, 64, 65), body=tiny("swin_unetr").network.body),
             "does not suit swin_unetr",

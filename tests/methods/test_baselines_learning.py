@@ -2,7 +2,8 @@
 
 import pytest
 
-from clickvol.methods.baselines import BASELINE_IDS, baseline_recipe
+from clickvol.methods.baselines import baseline_recipe
+from clickvol.methods.registry import baseline_ids
 from reference.lessons import (
     CENTRE_A,
     CENTRE_B,
@@ -28,9 +29,9 @@ LEARNED_IN = {
 }
 
 
-@pytest.mark.parametrize("kind", BASELINE_IDS)
+@pytest.mark.parametrize("kind", baseline_ids())
 def test_it_learns_which_lesion_is_meant(kind):
-    recipe = baseline_recipe(kind)("automatic", "tiny")
+    recipe = baseline_recipe(kind, "automatic", "tiny")
     d, h, w = recipe.network.patch_shape_dhw
     first, second = (
         ellipsoid(centre, radii, side=64)[:d, :h, :w]

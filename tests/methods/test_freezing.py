@@ -9,8 +9,8 @@ from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
 from clickvol.image_encoders.tiny_vit import TinyVitConfig
 from clickvol.methods.freezing import freeze_foundation, num_parameters
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
-from clickvol.methods.networks import find_recipe
 from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.methods.registry import find_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from reference.compare import noise, randomise
 from reference.plain_tiny_vit import randomise_norms

@@ -6,10 +6,7 @@ import torch
 from clickvol.errors import ConfigError
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
-
-
-def num_parameters(module):
-    return sum(p.numel() for p in module.parameters())
+from reference.compare import num_parameters
 
 
 def test_the_base_preset_has_the_published_number_of_parameters():

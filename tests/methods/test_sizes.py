@@ -6,10 +6,7 @@ from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.sizes import network_size, sam_encoder
-
-
-def num_parameters(module):
-    return sum(p.numel() for p in module.parameters())
+from reference.compare import num_parameters
 
 
 def encoder_parameters(width, depth, heads):

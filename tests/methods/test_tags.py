@@ -9,7 +9,7 @@ from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_vit3d import FoldedEmbedding
 from clickvol.methods.freezing import freeze_foundation, num_parameters
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
-from clickvol.methods.networks import find_recipe
+from clickvol.methods.registry import find_recipe
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.methods.tags import PRESETS, tags_recipe, with_text_width
 from clickvol.prompt_encoders.feature_sampling import PointPrompts

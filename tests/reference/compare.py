@@ -24,3 +24,8 @@ def randomise(module: nn.Module, seed: int = 0, scale: float = 0.3) -> nn.Module
 def noise(*shape: int, seed: int = 0) -> Tensor:
     """Return standard normal float32 of a shape."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Return how many values a module learns."""
+    return sum(p.numel() for p in module.parameters())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from clickvol.methods.networks import network_kind
+from clickvol.methods.registry import find_method
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.training.tasks.losses import segmentation_loss
 
@@ -48,7 +48,7 @@ def make_patch(objects=1.5 * BOTH):
 def learn(recipe, patch, lessons, *, steps, rate=3e-3, seed=2):
     """Return a network of a recipe after some steps on all lessons at once."""
     torch.manual_seed(seed)
-    network = network_kind(recipe.method).build(recipe.network)
+    network = find_method(recipe.method).build(recipe.network)
     prompts = prompts_of(lessons)
     patches = patch.expand(len(lessons), -1, -1, -1, -1)
     target = torch.stack([lesson.target for lesson in lessons])[:, None]

@@ -2,7 +2,7 @@
 
 import torch
 
-from clickvol.methods.networks import network_kind
+from clickvol.methods.registry import find_method
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.load import LoadedModel, network_content
 from clickvol.weights.safe_file import write_weights
@@ -32,7 +32,7 @@ def random_card(recipe, network, weights_file="none.safetensors", sha256="", siz
 def random_model(recipe, seed=0):
     """Return the network of a recipe in float32 on the CPU."""
     torch.manual_seed(seed)
-    network = network_kind(recipe.method).build(recipe.network)
+    network = find_method(recipe.method).build(recipe.network)
     network = randomise(network, seed).eval().requires_grad_(False)
     card = random_card(recipe, network)
     return LoadedModel(card, network, torch.device("cpu"), torch.float32)

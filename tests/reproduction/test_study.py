@@ -4,7 +4,7 @@ import pytest
 
 from clickvol.datasets.published import read_published
 from clickvol.errors import ConfigError
-from clickvol.methods.networks import find_recipe
+from clickvol.methods.registry import find_recipe
 from clickvol.reproduction.study import TrainArm, read_study, study_names
 from clickvol.training.read_config import read_train_config
 from reference.studies import STUDY

@@ -12,11 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clickvol.baselines.patch_shapes import Triple, require_multiple, require_same
+from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple, require_same
 from clickvol.baselines.volume_attention import SkipLayer, TransformerLayer, WindowPlace
 from clickvol.errors import ConfigError
-
-_NUM_CLASSES = 2
 
 # Two resolutions with attention in windows, two with attention over the whole map.
 _NUM_LOCAL, _NUM_LEVELS = 2, 4
@@ -107,7 +105,7 @@ class NnFormer(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
         stride = config.embedding_stride_dhw
-        self.classify = nn.ConvTranspose3d(config.width, _NUM_CLASSES, kernel_size=stride, stride=stride)
+        self.classify = nn.ConvTranspose3d(config.width, NUM_CLASSES, kernel_size=stride, stride=stride)
 
     def forward(self, patch: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, 2, D, H, W) logits.
@@ -219,3 +217,20 @@ def _to_tokens(x: Tensor) -> Tensor:
 def _to_map(tokens: Tensor) -> Tensor:
     """(B, d, h, w, E) -> (B, E, d, h, w)."""
     return tokens.movedim(-1, 1)
+
+
+BASELINE = Baseline(
+    config_type=NnFormerConfig,
+    build=NnFormer,
+    sizes={
+        "paper": ((64, 128, 128), NnFormerConfig()),
+        "small": (
+            (64, 64, 64),
+            NnFormerConfig(embedding_stride_dhw=(2, 2, 2), width=48, num_heads=(3, 6, 12, 24)),
+        ),
+        "tiny": (
+            (32, 32, 32),
+            NnFormerConfig(embedding_stride_dhw=(2, 2, 2), width=8, num_heads=(1, 2, 2, 4)),
+        ),
+    },
+)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickvol.baselines.patch_shapes import Triple, require_multiple
+from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple
 from clickvol.baselines.residual_conv import RaiseAndMerge, ResidualConv
 from clickvol.errors import ConfigError
 from clickvol.layers.norms import ChannelLayerNorm
@@ -22,8 +22,6 @@ _SCALING = 4
 
 # The first projection and three further halvings.
 _STEP = (16, 16, 16)
-
-_NUM_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ class UxNet3d(nn.Module):
         levels = [*reversed(widths)]
         self.merge = nn.ModuleList([RaiseAndMerge(2 * a, a) for a in levels])
         self.last = ResidualConv(width, width)
-        self.classify = nn.Conv3d(width, _NUM_CLASSES, kernel_size=1)
+        self.classify = nn.Conv3d(width, NUM_CLASSES, kernel_size=1)
 
     def forward(self, patch: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of 16.
@@ -131,3 +129,14 @@ class UxNet3d(nn.Module):
         for merge, skip in zip(self.merge, reversed(kept), strict=True):
             x = merge(x, skip)
         return torch.as_tensor(self.classify(self.last(x)))
+
+
+BASELINE = Baseline(
+    config_type=UxNet3dConfig,
+    build=lambda config, _, num_channels: UxNet3d(config, num_channels),
+    sizes={
+        "paper": ((96, 96, 96), UxNet3dConfig()),
+        "small": ((64, 64, 64), UxNet3dConfig(width=16)),
+        "tiny": ((32, 32, 32), UxNet3dConfig(width=4, depths=(1, 1, 1, 1))),
+    },
+)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickvol.baselines.patch_shapes import Triple, require_multiple
+from clickvol.baselines.baseline import Triple, require_multiple
 from clickvol.layers.windows import region_codes, to_windows
 
 # Usual of transformers, and of nnFormer's table of sizes.

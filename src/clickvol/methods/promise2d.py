@@ -22,6 +22,7 @@ from clickvol.mask_decoders.pattern_shift import (
     PatternEmbedding,
     PatternEmbeddingConfig,
 )
+from clickvol.methods.recipe import Method
 from clickvol.methods.sam2d import Sam2d, Sam2dConfig, sam2d_preset
 from clickvol.prompt_encoders.auto_prompt import AutoPrompter, AutoPrompterConfig, Form
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
@@ -357,3 +358,6 @@ def _tap_sizes(encoder: SamVit2dConfig | TinyVitConfig) -> tuple[tuple[int, int]
         return ((encoder.width, encoder.grid_side),) * len(encoder.taps)
     sides = (-(-encoder.image_side // stride) for stride in encoder.stage_strides)
     return tuple(zip(encoder.widths, sides, strict=True))
+
+
+METHOD = Method(Promise2dConfig, Promise2d)

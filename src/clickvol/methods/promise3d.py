@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
-from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
-from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Recipe, TrainingClicks
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Method, Recipe, TrainingClicks
 from clickvol.methods.sam3d_adapter import sam3d_adapter_network
 from clickvol.methods.sizes import network_size, sam_encoder
 
@@ -141,3 +141,6 @@ def _clickvol(size: str) -> Recipe:
         network=network,
         loss=LossRecipe(boundary=BoundaryTerm()),
     )
+
+
+METHOD = Method(LiftedSegmenterConfig, LiftedSegmenter, promise3d_recipe)

@@ -1,11 +1,14 @@
-"""What a published system is beside its network: its loss and its clicks, as data.
+"""What a published system has besides its network, loss and clicks, as data; and what a method consists of.
 
 Every value names where it comes from on the method's page; `docs/fidelity.md` lists where paper, released
 code and our repaired form differ.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from torch import nn
 
 from clickvol.errors import ConfigError
 from clickvol.methods.volume_segmenter import VolumeSegmenterConfig
@@ -109,3 +112,18 @@ class Recipe:
     loss: LossRecipe = LossRecipe()
     training_clicks: TrainingClicks | None = None
     num_test_clicks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What `methods.registry` looks for on the page of a method.
+
+    Attributes:
+        config_type: dataclass of its networks' configuration (or a generic one, of a type), as a card holds it.
+        build: configuration -> network with random weights.
+        recipe: (preset, size) -> recipe; None where the method is not for scans.
+    """
+
+    config_type: Any
+    build: Callable[[Any], nn.Module]
+    recipe: Callable[[str, str], Recipe] | None = None

@@ -20,6 +20,7 @@ from clickvol.mask_decoders.sam_mask_decoder import (
     SamMaskDecoderConfig,
     SamMasks,
 )
+from clickvol.methods.recipe import Method
 from clickvol.prompt_encoders.sam_prompts import Prompts2d, SamPromptConfig, SamPrompts
 
 Rgb = tuple[float, float, float]
@@ -291,3 +292,6 @@ def _in_unit_range(image: Tensor) -> Tensor:
 def _resized(images: Tensor, shape_hw: tuple[int, int]) -> Tensor:
     """(B, C, h, w) -> (B, C, H, W), bilinear; averages where it shrinks."""
     return F.interpolate(images, size=shape_hw, mode="bilinear", align_corners=False, antialias=True)
+
+
+METHOD = Method(Sam2dConfig, Sam2d)

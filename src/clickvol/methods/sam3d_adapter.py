@@ -7,8 +7,8 @@ automatic, which takes no click, looks at a patch of twice the side and is slid 
 from dataclasses import replace
 
 from clickvol.errors import ConfigError
-from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
-from clickvol.methods.recipe import LossRecipe, Recipe, TrainingClicks
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.recipe import LossRecipe, Method, Recipe, TrainingClicks
 from clickvol.methods.sizes import network_size, sam_encoder
 
 METHOD_ID = "sam3d_adapter"
@@ -84,3 +84,6 @@ def _automatic(size: str) -> LiftedSegmenterConfig:
         prompt=None,
         decoder=decoder,
     )
+
+
+METHOD = Method(LiftedSegmenterConfig, LiftedSegmenter, sam3d_adapter_recipe)

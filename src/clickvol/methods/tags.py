@@ -11,8 +11,8 @@ from dataclasses import replace
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
 from clickvol.image_encoders.text_alignment import TextAlignmentConfig
-from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
-from clickvol.methods.recipe import AlignmentTerm, LossRecipe, Recipe, TrainingClicks
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.recipe import AlignmentTerm, LossRecipe, Method, Recipe, TrainingClicks
 from clickvol.methods.sam3d_adapter import sam3d_adapter_network
 
 METHOD_ID = "tags"
@@ -114,3 +114,6 @@ def _lifted_vit(network: LiftedSegmenterConfig) -> LiftedVitConfig:
     if not isinstance(network.encoder, LiftedVitConfig):
         raise ConfigError("TAGS aligns the tokens of SAM's blocks, which this encoder does not have")
     return network.encoder
+
+
+METHOD = Method(LiftedSegmenterConfig, LiftedSegmenter, tags_recipe)

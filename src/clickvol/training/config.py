@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from clickvol.datasets.sampling import (
     PublishedSampling,
@@ -12,6 +12,7 @@ from clickvol.datasets.sampling import (
     WindowSampling,
 )
 from clickvol.methods.promise2d import Mode
+from clickvol.methods.registry import valid_trained_method
 from clickvol.preprocessing.channels import OrganMaskSource
 from clickvol.prompt_encoders.auto_prompt import Form
 
@@ -20,27 +21,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-TrainedMethod = Literal[
-    "promise2d",
-    "promise3d",
-    "sam3d_adapter",
-    "tags",
-    "dynunet",
-    "swin_unetr",
-    "unetr",
-    "uxnet3d",
-    "nnformer",
-]
-"""Ids of the published systems and of the networks to compare with."""
-
-
 class ModelSection(_Section):
     """Which network.
 
     Attributes:
         id: id of the model that comes out.
         title: one line for lists.
-        method: id of a published system or of a network without clicks.
+        method: id of a published system or of a network without clicks, see `methods.registry`.
         preset: a preset of the method, see its page in `methods`: network, loss and training clicks.
         size: size of the network, see `methods.sizes`; of promise2d its foundation's, see
             `methods.sam2d.sam2d_preset`.
@@ -49,7 +36,7 @@ class ModelSection(_Section):
 
     id: str
     title: str
-    method: TrainedMethod = "promise3d"
+    method: Annotated[str, AfterValidator(valid_trained_method)] = "promise3d"
     preset: str = "clickvol"
     size: str = "small"
     notes: list[str] = []

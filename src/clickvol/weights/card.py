@@ -6,16 +6,14 @@ Torch-free, so that listing models costs nothing.
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
+from clickvol.methods.registry import METHODS, valid_method
 from clickvol.weights.cache import cached_model_folder
 from clickvol.weights.registry import PLAIN_NAME
-
-# Their networks have no clicks at all; methods/baselines.py.
-_BASELINES = frozenset({"dynunet", "swin_unetr", "unetr", "uxnet3d", "nnformer"})
 
 DEFAULT_MODEL_ID = "promise3d-small"
 """The model that is used where none is named; ships in the package."""
@@ -81,18 +79,7 @@ class ModelCard(BaseModel):
 
     id: str
     title: str
-    method: Literal[
-        "promise3d",
-        "sam3d_adapter",
-        "tags",
-        "promise2d",
-        "sam2d",
-        "dynunet",
-        "swin_unetr",
-        "unetr",
-        "uxnet3d",
-        "nnformer",
-    ]
+    method: Annotated[str, AfterValidator(valid_method)]
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
     intensity: IntensityPlan | None = None
@@ -117,7 +104,7 @@ class ModelCard(BaseModel):
     @property
     def is_automatic(self) -> bool:
         """Tell whether it is a 3D network that takes no clicks: a baseline, or without prompt encoder."""
-        if self.method in _BASELINES:
+        if METHODS[self.method].is_baseline:
             return True
         return "prompt" in self.network and self.network["prompt"] is None
 

@@ -6,13 +6,13 @@ compared.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError
-from clickvol.methods.networks import network_kind
+from clickvol.methods.registry import find_method
 from clickvol.methods.sam2d import Sam2dConfig, sam2d_preset
 from clickvol.version import __version__
 from clickvol.weights.cache import sha256_of
@@ -22,7 +22,7 @@ from clickvol.weights.official.file import read_official_file
 from clickvol.weights.registry import PackageSource, RegistryEntry, UrlSource, list_entries
 from clickvol.weights.save import save_float32_model
 
-_METHOD: Literal["sam2d"] = "sam2d"
+_METHOD = "sam2d"
 
 # The width of SAM's position table names the ViT (Segment Anything, appendix A).
 _PRESETS_BY_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -80,7 +80,7 @@ def save_foundation(
     """
     config = sam2d_preset(preset)
     with torch.device("meta"):
-        network = network_kind(_METHOD).build(config)
+        network = find_method(_METHOD).build(config)
     _require_fit(content, network.state_dict(), path, preset)
     with path.open("rb") as stream:
         sha256 = sha256_of(stream)

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
-from clickvol.methods.networks import network_kind
+from clickvol.methods.registry import find_method
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_card, read_card
 from clickvol.weights.device import choose_device, choose_precision
@@ -96,7 +96,7 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
 
 def _build(card: ModelCard, card_path: Path) -> nn.Module:
     try:
-        return network_kind(card.method).build(network_config(card.method, card.network))
+        return find_method(card.method).build(network_config(card.method, card.network))
     except (ValidationError, ConfigError) as error:
         first = str(error).splitlines()[0]
         raise DamagedWeightsError(
@@ -112,7 +112,7 @@ def network_config(method: str, content: dict[str, Any]) -> object:
             contradict.
         ValidationError: for values of a wrong type.
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(network_kind(method).config_type)
+    adapter: TypeAdapter[Any] = TypeAdapter(find_method(method).config_type)
     config: object = adapter.validate_python(content)
     unknown = _unknown_names(content, adapter.dump_python(config))
     if unknown:
@@ -122,7 +122,7 @@ def network_config(method: str, content: dict[str, Any]) -> object:
 
 def network_content(method: str, config: object) -> dict[str, Any]:
     """Return a configuration as the plain values that a card holds."""
-    adapter: TypeAdapter[Any] = TypeAdapter(network_kind(method).config_type)
+    adapter: TypeAdapter[Any] = TypeAdapter(find_method(method).config_type)
     content: dict[str, Any] = adapter.dump_python(config, mode="json")
     return content
 

@@ -20,8 +20,8 @@ from clickvol.image_encoders.lifted_vit3d import LiftedVit3d
 from clickvol.methods.freezing import freeze_foundation
 from clickvol.methods.lift import lift_foundation
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
-from clickvol.methods.networks import find_recipe, network_kind
 from clickvol.methods.recipe import Recipe
+from clickvol.methods.registry import find_method, find_recipe
 from clickvol.methods.sam2d import Sam2d
 from clickvol.methods.tags import with_text_width
 from clickvol.methods.volume_segmenter import VolumeSegmenter
@@ -60,7 +60,7 @@ class VolumeTask(Task[TrainingSample]):
 
     def build_network(self) -> nn.Module:
         """Return the network, with the foundation lifted into it where one is named."""
-        network = network_kind(self._config.model.method).build(self._recipe.network)
+        network = find_method(self._config.model.method).build(self._recipe.network)
         if isinstance(network, LiftedSegmenter):
             _prepare_encoder(network, self._config)
         return network

@@ -1,6 +1,6 @@
 import pytest
 
-from clickvol.baselines.patch_shapes import require_multiple, require_same
+from clickvol.baselines.baseline import require_multiple, require_same
 from clickvol.errors import ConfigError
 
 
