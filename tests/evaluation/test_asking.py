@@ -8,7 +8,7 @@ from clickvol.errors import ClickError, ConfigError
 from clickvol.evaluation.asking import Examined, RunPlan, ask
 from clickvol.evaluation.contestants import Scan
 from clickvol.evaluation.protocol import read_protocol
-from clickvol.evaluation.result_log import RunKey
+from clickvol.evaluation.records import RunKey
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.io.formats import read_volume
 from clickvol.io.volume import Mask, Volume
@@ -41,18 +41,17 @@ def run(case, answer, plan=None, protocol=None, **words):
 
 def test_a_perfect_answer_has_perfect_scores_and_ends_the_clicking(case, label):
     contestant, outcome = run(case, lambda scan, clicks: label)
-    assert [record.num_clicks for record in outcome.records] == [1, 2, 3]
-    assert [record.dice for record in outcome.records] == [1.0] * 3
-    assert [record.seconds for record in outcome.records] == [0.25, 0.0, 0.0]
+    assert [row["num_clicks"] for row in outcome.rows] == [1, 2, 3]
+    assert [row["dice"] for row in outcome.rows] == [1.0] * 3
+    assert [row["seconds"] for row in outcome.rows] == [0.25, 0.0, 0.0]
     assert len(contestant.asked) == 1
     assert len(outcome.clicks) == 1
-    first = outcome.records[0]
-    assert (first.model, first.data, first.case_id, first.group) == (
-        "scripted", "set", "case", "patient",
-    )  # fmt: skip
-    assert first.truth_ml == pytest.approx(400 * 3 * 1.5 * 1.5 / 1000)
-    assert first.nsd == (1.0, 1.0, 1.0)
-    assert first.failure is None
+    first = outcome.rows[0]
+    names = {"model": "scripted", "data": "set", "case_id": "case", "group": "patient", "modality": "CT"}
+    assert names.items() <= first.items()
+    assert first["truth_ml"] == pytest.approx(400 * 3 * 1.5 * 1.5 / 1000)
+    assert [first[f"nsd_{mm}mm"] for mm in (1, 2, 5)] == [1.0, 1.0, 1.0]
+    assert first["failure"] is None
 
 
 def test_clicks_are_given_one_by_one_and_the_scores_are_those_asked_for(case, label):
@@ -66,9 +65,9 @@ def test_clicks_are_given_one_by_one_and_the_scores_are_those_asked_for(case, la
     assert [len(clicks) for clicks in contestant.asked] == [1, 2, 3]
     assert contestant.asked[1][:1] == contestant.asked[0]
     assert contestant.asked[2][:2] == contestant.asked[1]
-    assert [record.num_clicks for record in outcome.records] == [2, 3]
-    assert outcome.records[0].dice == pytest.approx(2 * 200 / 600)
-    assert outcome.records[1].dice == 1.0
+    assert [row["num_clicks"] for row in outcome.rows] == [2, 3]
+    assert outcome.rows[0]["dice"] == pytest.approx(2 * 200 / 600)
+    assert outcome.rows[1]["dice"] == 1.0
 
 
 def test_the_audit_says_everything_about_every_click(case, label):
@@ -98,11 +97,11 @@ def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
         return label
 
     contestant, outcome = run(case, answer)
-    assert [r.failure for r in outcome.records] == ["out of luck", "MemoryError", None]
-    assert [r.dice for r in outcome.records] == [0.0, 0.0, 1.0]
-    assert outcome.records[0].nsd == (0.0, 0.0, 0.0)
-    assert outcome.records[0].hd95_mm is None
-    assert outcome.records[0].mask_ml == 0.0
+    assert [r["failure"] for r in outcome.rows] == ["out of luck", "MemoryError", None]
+    assert [r["dice"] for r in outcome.rows] == [0.0, 0.0, 1.0]
+    assert outcome.rows[0]["nsd_5mm"] == 0.0
+    assert outcome.rows[0]["hd95_mm"] is None
+    assert outcome.rows[0]["mask_ml"] == 0.0
     assert outcome.clicks[1].foreground  # the user goes on from an empty mask
     assert len(contestant.asked) == 3
 
@@ -113,18 +112,18 @@ def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
 )
 def test_no_mask_is_a_failure(case, mask, words):
     _, outcome = run(case, lambda scan, clicks: mask, plan_of((1,)))
-    assert words in outcome.records[0].failure
+    assert words in outcome.rows[0]["failure"]
 
 
 def test_an_answer_after_the_time_limit_is_a_failure(case, label):
     protocol = read_protocol("cvpr2025")
     plan = plan_of((1,), "box")
     _, slow = run(case, lambda scan, clicks: label, plan, protocol, seconds=91.0)
-    assert slow.records[0].failure == "took 91.0 s, the protocol allows 90 s"
-    assert slow.records[0].dice == 0.0
-    assert slow.records[0].seconds == 91.0
+    assert slow.rows[0]["failure"] == "took 91.0 s, the protocol allows 90 s"
+    assert slow.rows[0]["dice"] == 0.0
+    assert slow.rows[0]["seconds"] == 91.0
     _, in_time = run(case, lambda scan, clicks: label, plan, protocol, seconds=90.0)
-    assert in_time.records[0].dice == 1.0
+    assert in_time.rows[0]["dice"] == 1.0
 
 
 def test_a_contestant_that_cannot_be_asked_stops_the_evaluation(case):
@@ -149,7 +148,7 @@ def test_a_box_is_a_click_and_cuts_the_mask(case, label):
     everything = np.ones(SHAPE, np.uint8)
     contestant, outcome = run(case, lambda s, c: everything, plan, read_protocol("cvpr2025"))
     # 400 voxels; the box grows by 2 rows and 3 columns on each side.
-    assert outcome.records[0].dice == pytest.approx(2 * 400 / (400 + 5 * 12 * 16))
+    assert outcome.rows[0]["dice"] == pytest.approx(2 * 400 / (400 + 5 * 12 * 16))
     assert outcome.clicks[0].drawn_from == "centre of the box"
     assert not outcome.clicks[1].foreground
     assert len(contestant.asked) == 2
@@ -158,7 +157,7 @@ def test_a_box_is_a_click_and_cuts_the_mask(case, label):
 def test_without_clicks_there_is_one_record_and_no_audit(case, label):
     contestant, outcome = run(case, lambda s, c: label, plan_of((0,), None), takes_clicks=False)
     assert contestant.asked == [()]
-    assert [(r.num_clicks, r.placement, r.dice) for r in outcome.records] == [(0, "none", 1.0)]
+    assert [(r["num_clicks"], r["placement"], r["dice"]) for r in outcome.rows] == [(0, "none", 1.0)]
     assert outcome.clicks == ()
 
 
@@ -166,7 +165,7 @@ def test_a_first_click_that_has_no_place_is_a_failure(case):
     full = Examined(case.scan, Truth.of(np.ones(SHAPE)), "patient", "CT")
     contestant, outcome = run(full, lambda s, c: EMPTY, plan_of((1, 3), "outside"))
     assert contestant.asked == []
-    assert ["choose another placement" in r.failure for r in outcome.records] == [True, True]
+    assert ["choose another placement" in r["failure"] for r in outcome.rows] == [True, True]
 
 
 def test_the_last_mask_is_kept_on_the_grid_of_the_scan(case, label, tmp_path):

@@ -14,7 +14,7 @@ from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import read_audit
 from clickvol.evaluation.runner import run_evaluation
 from clickvol.methods.tags import tags_recipe
-from clickvol.report.reporting import command_of, report_evaluation
+from clickvol.report.page import command_of, report_evaluation
 from reference.evaluation_sets import block_arrays, oblique_grid, write_set
 from reference.prepared_sets import prepared_of
 from reference.random_models import write_random_model
@@ -86,7 +86,7 @@ def test_a_label_with_the_tumour_alone_is_not_shown(shown):
     (skipped,) = shown.skipped
     assert skipped.case_id == "bare"
     assert "would be the answer" in skipped.reason
-    assert {record.case_id for record in shown.records} == {"a", "b"}
+    assert set(shown.table["case_id"]) == {"a", "b"}
 
 
 def test_the_organ_changes_the_answers_of_who_looks_at_it_and_no_click(shown, request_for):
@@ -95,7 +95,7 @@ def test_the_organ_changes_the_answers_of_who_looks_at_it_and_no_click(shown, re
     masks = {
         (r.model, r.case_id, kind): r.mask_ml
         for kind, found in (("gt", shown), ("none", blind))
-        for r in found.records
+        for r in found.table.itertuples()
     }
     assert masks["ball 8 mm", "a", "gt"] == masks["ball 8 mm", "a", "none"]
     assert masks["tags", "a", "gt"] != masks["tags", "a", "none"]

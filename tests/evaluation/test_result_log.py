@@ -1,16 +1,17 @@
+import json
+
 import pytest
 
 from clickvol.errors import ConfigError
-from clickvol.evaluation.records import ClickScore
+from clickvol.evaluation.records import RunKey
 from clickvol.evaluation.result_log import (
     AUDIT_NAME,
     RESULTS_NAME,
     ClickAudit,
     ResultLog,
-    RunKey,
     read_audit,
-    read_scores,
 )
+from reference.click_scores import click_score
 
 SETTINGS = {"protocol": {"seeds": 2}, "models": {"ball": "r"}}
 
@@ -19,15 +20,14 @@ def key_of(case_id):
     return RunKey("ball", "set", case_id, 0, "random")
 
 
-def records_of(key, numbers=(1, 3)):
+def rows_of(key, numbers=(1, 3)):
     return [
-        ClickScore(
-            **key._asdict(), group="p", modality="CT", num_clicks=number, dice=0.5, iou=0.25,
-            nsd=(0.1, 0.2, 0.3), hd95_mm=None, assd_mm=1.5, truth_ml=2.0, mask_ml=3.0,
-            lesion_recall=1.0, seconds=0.5,
-        )
-        for number in numbers
-    ]  # fmt: skip
+        click_score(**key._asdict(), num_clicks=number, hd95_mm=None, lesion_recall=None) for number in numbers
+    ]
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def audit_of(key, number=1):
@@ -46,7 +46,7 @@ def begun(tmp_path):
     log = open_log(tmp_path)
     for case_id in ("a", "b"):
         key = key_of(case_id)
-        log.append(key, records_of(key), [audit_of(key, 1), audit_of(key, 2)])
+        log.append(key, rows_of(key), [audit_of(key, 1), audit_of(key, 2)])
     return tmp_path
 
 
@@ -61,8 +61,8 @@ def test_runs_that_are_written_are_there_when_it_is_opened_again(begun):
     log = open_log(begun)
     assert key_of("a") in log
     assert key_of("c") not in log
-    assert log.records() == [*records_of(key_of("a")), *records_of(key_of("b"))]
-    assert read_scores(begun) == log.records()
+    assert log.rows() == [*rows_of(key_of("a")), *rows_of(key_of("b"))]
+    assert lines_of(begun / RESULTS_NAME) == log.rows()
     assert read_audit(begun)[1] == audit_of(key_of("a"), 2)
 
 
@@ -75,9 +75,9 @@ def test_a_cut_off_run_is_dropped_with_its_clicks(begun, cut):
     log = open_log(begun)
     assert key_of("a") in log
     assert key_of("b") not in log
-    assert len(read_scores(begun)) == 2
+    assert len(lines_of(results)) == 2
     assert len(read_audit(begun)) == 2
-    log.append(key_of("b"), records_of(key_of("b")), [audit_of(key_of("b"), n) for n in (1, 2)])
+    log.append(key_of("b"), rows_of(key_of("b")), [audit_of(key_of("b"), n) for n in (1, 2)])
     assert results.read_bytes() == whole
     assert (begun / AUDIT_NAME).read_text() == audit
 
@@ -110,6 +110,8 @@ def test_other_settings_are_refused_and_named(begun):
         open_log(begun)
 
 
-def test_a_folder_without_an_evaluation_is_told(tmp_path):
-    with pytest.raises(ConfigError, match="holds no evaluation"):
-        read_scores(tmp_path)
+def test_rows_of_another_form_are_refused(begun):
+    path = begun / RESULTS_NAME
+    path.write_text(path.read_text().replace('"nsd_1mm": 0.4', '"nsd": [0.4, 0.45, 0.5]'))
+    with pytest.raises(ConfigError, match="is of another version of clickvol; choose another folder"):
+        open_log(begun)

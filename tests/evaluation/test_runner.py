@@ -1,13 +1,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from clickvol.errors import ConfigError
 from clickvol.evaluation import runner
 from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
-from clickvol.evaluation.result_log import read_audit, read_scores
+from clickvol.evaluation.result_log import read_audit
 from clickvol.evaluation.runner import EMPTY_LABEL, run_evaluation
 from clickvol.files.lock import only_process_in
 from clickvol.io.formats import read_volume, write_volume
@@ -34,32 +35,30 @@ def request_of(folder, report, **words):
     )
 
 
-def without_seconds(records):
-    return [record.model_copy(update={"seconds": 0.0}) for record in records]
+def assert_same_but_for_seconds(table, other):
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), other.drop(columns="seconds"))
 
 
 def test_every_contestant_case_user_and_number_of_clicks_has_a_record(folder, tmp_path):
     seen = []
     found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
-    keys = {(r.model, r.case_id, r.seed, r.num_clicks) for r in found.records}
-    assert keys == {
+    columns = ["model", "case_id", "seed", "num_clicks"]
+    keys = list(found.table[columns].itertuples(index=False, name=None))
+    assert set(keys) == {
         (model, f"case_{case}", seed, number)
         for model in ("ball 8 mm", "region growing")
         for case in range(3)
         for seed in range(2)
         for number in (1, 2)
     }
-    assert len(found.records) == len(keys)
+    assert len(set(keys)) == len(keys)
     assert [(p.done, p.total) for p in seen] == [(done, 12) for done in range(13)]
     assert seen[-1].text == "blocks case_2 region growing"
-    assert tuple(read_scores(tmp_path / "r")) == found.records
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "r" / "scores.parquet"), found.table)
     assert len(read_audit(tmp_path / "r")) == 24
     masks = sorted(p.relative_to(tmp_path / "r/masks") for p in (tmp_path / "r/masks").rglob("*.gz"))
     assert len(masks) == 6
-    last = next(
-        r for r in found.records
-        if (r.model, r.case_id, r.seed, r.num_clicks) == ("ball 8 mm", "case_0", 0, 2)
-    )  # fmt: skip
+    last = found.table.iloc[keys.index(("ball 8 mm", "case_0", 0, 2))]
     kept = read_volume(tmp_path / "r/masks/ball 8 mm/blocks/case_0.nii.gz")
     assert kept.array.sum() * 3 * 1.5 * 1.5 / 1000 == pytest.approx(last.mask_ml)
 
@@ -94,18 +93,18 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(folder, tmp_path, m
     parts = run_evaluation(request_of(folder, tmp_path / "parts"), on_progress=seen.append)
     assert len(asked) == 7
     assert (seen[0].done, seen[0].total) == (5, 12)
-    assert without_seconds(parts.records) == without_seconds(whole.records)
+    assert_same_but_for_seconds(parts.table, whole.table)
     asked.clear()
     again = run_evaluation(request_of(folder, tmp_path / "parts"))
     assert asked == []
-    assert again.records == parts.records
+    pd.testing.assert_frame_equal(again.table, parts.table)
 
 
 @pytest.mark.slow
 def test_several_processes_find_the_same(folder, tmp_path):
     one = run_evaluation(request_of(folder, tmp_path / "one"))
     two = run_evaluation(request_of(folder, tmp_path / "two", workers=2))
-    assert without_seconds(two.records) == without_seconds(one.records)
+    assert_same_but_for_seconds(two.table, one.table)
     audits = [(tmp_path / name / "audit.jsonl").read_text() for name in ("one", "two")]
     assert audits[0] == audits[1]
 
@@ -140,7 +139,7 @@ def test_cases_that_cannot_be_asked_about_are_listed(tmp_path):
     write_volume(label[:-1], oblique_grid(label[:-1].shape), folder / "labelsTr" / "shifted.nii.gz")
     seen = []
     found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
-    assert {record.case_id for record in found.records} == {"good"}
+    assert set(found.table["case_id"]) == {"good"}
     reasons = {case.case_id: case.reason for case in found.skipped}
     assert reasons["empty"] == EMPTY_LABEL
     assert "damaged" in reasons["torn"] or "truncated" in reasons["torn"]
@@ -160,9 +159,10 @@ def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tm
         write_volume(mask, oblique_grid(), predictions / f"case_{case}.nii.gz")
     words = (f"predictions:{predictions}",)
     found = run_evaluation(request_of(folder, tmp_path / "r", contestants=words))
-    dice = {(r.model, r.case_id, r.num_clicks): (r.dice, r.failure) for r in found.records if r.seed == 0}
+    rows = found.table[found.table["seed"] == 0].astype({"failure": object}).itertuples()
+    dice = {(r.model, r.case_id, r.num_clicks): (r.dice, r.failure if r.dice < 0.5 else None) for r in rows}
     assert dice["nnU-Net", "case_0", 0] == (1.0, None)
     assert dice["nnU-Net", "case_1", 0] == (pytest.approx(2 * 400 / (800 + 32)), None)
     assert dice["nnU-Net + click", "case_1", 1] == (1.0, None)
     assert dice["nnU-Net", "case_2", 0] == (0.0, "there is no mask of case_2 among the predictions")
-    assert sum(r.model == "nnU-Net" for r in found.records) == 3
+    assert (found.table["model"] == "nnU-Net").sum() == 3

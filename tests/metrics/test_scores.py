@@ -1,52 +1,76 @@
 import numpy as np
 import pytest
 
-from clickvol.evaluation.records import NSD_TOLERANCES_MM
-from clickvol.metrics.scores import TOLERANCES_MM, MaskScores, score_masks
+from clickvol.metrics import scores
+from clickvol.metrics.scores import Measure, mask_measures, score_masks
 
 
 def test_two_bars_that_overlap_in_half():
     prediction, truth = np.zeros((3, 3, 10), np.uint8), np.zeros((3, 3, 10), np.uint8)
     prediction[1, 1, 1:5], truth[1, 1, 3:7] = 1, 2
-    scores = score_masks(prediction, truth, (5.0, 2.0, 1.0))
-    assert scores.dice == 0.5
-    assert scores.iou == pytest.approx(1 / 3)
-    assert scores.truth_ml == scores.mask_ml == pytest.approx(0.04)
-    assert scores.lesion_recall == 1.0
+    row = score_masks(prediction, truth, (5.0, 2.0, 1.0))
+    assert row["dice"] == 0.5
+    assert row["iou"] == pytest.approx(1 / 3)
+    assert row["truth_ml"] == row["mask_ml"] == pytest.approx(0.04)
+    assert row["lesion_recall"] == 1.0
     # The ends are two voxels of 1 mm apart, everything else less.
-    assert scores.nsd[0] < 1.0
-    assert scores.nsd[1:] == (1.0, 1.0)
-    assert scores.hd95_mm == 2.0
-    assert 0 < scores.assd_mm < 1.0
+    assert row["nsd_1mm"] < 1.0
+    assert row["nsd_2mm"] == row["nsd_5mm"] == 1.0
+    assert row["hd95_mm"] == 2.0
+    assert 0 < row["assd_mm"] < 1.0
+
+
+def test_the_volume_error_has_no_sign():
+    truth = np.zeros((3, 3, 10), bool)
+    truth[1, 1, 1:5] = True
+    for length in (2, 6):
+        prediction = np.zeros_like(truth)
+        prediction[1, 1, 1 : 1 + length] = True
+        assert score_masks(prediction, truth, (10, 10, 10))["volume_error_ml"] == pytest.approx(2.0)
 
 
 def test_the_tolerances_can_be_chosen():
     prediction, truth = np.zeros((3, 3, 10), bool), np.zeros((3, 3, 10), bool)
     prediction[1, 1, 1], truth[1, 1, 5] = True, True
-    assert score_masks(prediction, truth, (1, 1, 1), (2.0, 3.0, 4.0)).nsd == (0.0, 0.5, 1.0)
+    row = score_masks(prediction, truth, (1, 1, 1), (2.0, 3.5, 4.0))
+    assert [row[name] for name in ("nsd_2mm", "nsd_3.5mm", "nsd_4mm")] == [0.0, 0.5, 1.0]
+    assert "nsd_1mm" not in row
 
 
-def test_an_empty_mask_has_scores_of_nothing_found():
+def test_an_empty_mask_has_the_scores_of_nothing():
     truth = np.zeros((4, 4, 4), bool)
     truth[1:3, 1:3, 1:3] = True
-    assert score_masks(np.zeros_like(truth), truth, (1.0, 1.0, 10.0)) == MaskScores(
-        dice=0.0,
-        iou=0.0,
-        nsd=(0.0, 0.0, 0.0),
-        hd95_mm=None,
-        assd_mm=None,
-        truth_ml=pytest.approx(0.08),
-        mask_ml=0.0,
-        lesion_recall=0.0,
-    )
+    assert score_masks(np.zeros_like(truth), truth, (1.0, 1.0, 10.0)) == {
+        "dice": 0.0,
+        "iou": 0.0,
+        "nsd_1mm": 0.0,
+        "nsd_2mm": 0.0,
+        "nsd_5mm": 0.0,
+        "hd95_mm": None,
+        "assd_mm": None,
+        "volume_error_ml": pytest.approx(0.08),
+        "lesion_recall": 0.0,
+        "truth_ml": pytest.approx(0.08),
+        "mask_ml": 0.0,
+    }
 
 
 def test_two_empty_masks_agree():
     empty = np.zeros((4, 4, 4), bool)
-    scores = score_masks(empty, empty, (1.0, 1.0, 1.0))
-    assert (scores.dice, scores.iou, scores.nsd) == (1.0, 1.0, (1.0, 1.0, 1.0))
-    assert scores.hd95_mm is scores.assd_mm is scores.lesion_recall is None
+    row = score_masks(empty, empty, (1.0, 1.0, 1.0))
+    assert [row[name] for name in ("dice", "iou", "nsd_1mm")] == [1.0, 1.0, 1.0]
+    assert row["hd95_mm"] is row["assd_mm"] is row["lesion_recall"] is None
 
 
-def test_the_tolerances_are_those_that_an_evaluation_records():
-    assert TOLERANCES_MM == NSD_TOLERANCES_MM
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="shape"):
+        score_masks(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), (1, 1, 1))
+
+
+def test_a_measure_is_one_line(monkeypatch):
+    """A line in the list is enough: the scores of every mask have the number."""
+    misses = Measure("missed", "missed voxels", 0, lambda pair: float((pair.truth & ~pair.prediction).sum()))
+    monkeypatch.setattr(scores, "mask_measures", lambda tolerances: (*mask_measures(tolerances), misses))
+    truth = np.zeros((3, 3, 10), bool)
+    truth[1, 1, 1:5] = True
+    assert score_masks(np.zeros_like(truth), truth, (1, 1, 1))["missed"] == 4.0

@@ -4,34 +4,39 @@ import zlib
 
 import numpy as np
 
-from clickvol.evaluation.records import ClickScore
+from clickvol.evaluation.records import score_table
 
 
 def click_score(model="net", case_id="a", **values):
-    """Return a record; the group is the case unless given, and every score follows the Dice."""
+    """Return a row; the group is the case unless given, and every score follows the Dice."""
     dice = values.pop("dice", 0.5)
-    return ClickScore(
-        **{
-            "model": model,
-            "data": "set",
-            "case_id": case_id,
-            "group": case_id,
-            "modality": "CT",
-            "seed": 0,
-            "placement": "random",
-            "num_clicks": 1,
-            "dice": dice,
-            "iou": dice / (2 - dice),
-            "nsd": (dice * 0.8, dice * 0.9, dice),
-            "hd95_mm": 20 * (1 - dice),
-            "assd_mm": 5 * (1 - dice),
-            "truth_ml": 10.0,
-            "mask_ml": 10.0 * dice,
-            "lesion_recall": 1.0,
-            "seconds": 0.5,
-        }
-        | values
-    )
+    nsd = values.pop("nsd", {1: dice * 0.8, 2: dice * 0.9, 5: dice})
+    row = {
+        "model": model,
+        "data": "set",
+        "case_id": case_id,
+        "group": case_id,
+        "modality": "CT",
+        "seed": 0,
+        "placement": "random",
+        "num_clicks": 1,
+        "dice": dice,
+        "iou": dice / (2 - dice),
+        **{f"nsd_{mm:g}mm": value for mm, value in nsd.items()},
+        "hd95_mm": 20 * (1 - dice),
+        "assd_mm": 5 * (1 - dice),
+        "truth_ml": 10.0,
+        "mask_ml": 10.0 * dice,
+        "lesion_recall": 1.0,
+        "seconds": 0.5,
+        "failure": None,
+    } | values
+    return row | {"volume_error_ml": abs(row["mask_ml"] - row["truth_ml"])}
+
+
+def click_table(*scores):
+    """Return the table of some rows."""
+    return score_table(scores)
 
 
 def plausible_scores(num_cases=8, seeds=(0, 1), clicks=(1, 3, 5, 10), placements=("random",)):

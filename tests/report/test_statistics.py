@@ -4,9 +4,7 @@ from scipy import stats
 
 from clickvol.report.statistics import (
     bootstrap_interval,
-    group_means,
     holm,
-    paired_differences,
     paired_tests,
 )
 
@@ -47,17 +45,6 @@ def test_a_seed_gives_the_same_interval_and_another_seed_another():
 def test_one_patient_has_no_interval():
     assert bootstrap_interval([0.1, 0.9], ["a", "a"]) is None
     assert bootstrap_interval([], []) is None
-
-
-def test_patients_are_averaged_before_they_are_paired():
-    means = group_means([1.0, 3.0, 5.0], ["b", "b", "a"])
-    assert means == {"a": 5.0, "b": 2.0}
-    assert list(means) == ["a", "b"]
-
-
-def test_patients_that_one_model_lacks_make_no_pair():
-    ours, theirs = {"a": 0.5, "b": 0.7, "c": 0.1}, {"b": 0.4, "a": 0.6, "d": 0.9}
-    np.testing.assert_allclose(paired_differences(ours, theirs), [-0.1, 0.3])
 
 
 def test_tests_are_those_of_scipy():

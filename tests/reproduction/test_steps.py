@@ -8,7 +8,7 @@ from clickvol.datasets import published
 from clickvol.datasets.prepared import read_prepared_set
 from clickvol.datasets.published import PublishedConstants
 from clickvol.errors import ConfigError
-from clickvol.evaluation.measures import MISSING
+from clickvol.report.tables import MISSING
 from clickvol.reproduction import data_steps
 from clickvol.reproduction.steps import left_out, reproduce, steps_of
 from clickvol.reproduction.study import read_study

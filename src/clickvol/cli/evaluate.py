@@ -99,7 +99,7 @@ def evaluate(
     from clickvol.evaluation.plan import EvaluationRequest
     from clickvol.evaluation.protocol import read_protocol
     from clickvol.evaluation.runner import run_evaluation
-    from clickvol.report.reporting import report_evaluation
+    from clickvol.report.page import report_evaluation
 
     request = EvaluationRequest(
         contestants=tuple(models),

@@ -1,6 +1,6 @@
 """One user asks one contestant about one scan: the clicks, the masks, and their scores."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,12 @@ from clickvol.errors import ClickError, ClickvolError, ConfigError
 from clickvol.evaluation.box_prompt import BoxPrompt
 from clickvol.evaluation.contestants import Contestant, OpenedScan, Scan
 from clickvol.evaluation.protocol import Placement, Protocol
-from clickvol.evaluation.records import ClickScore
-from clickvol.evaluation.result_log import ClickAudit, RunKey
+from clickvol.evaluation.records import Row, RunKey
+from clickvol.evaluation.result_log import ClickAudit
 from clickvol.evaluation.simulated_user import PlacedClick, SimulatedUser, Truth
 from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask, Modality
-from clickvol.metrics.scores import MaskScores, score_masks
+from clickvol.metrics.scores import score_masks
 from clickvol.prompts.click import Click
 
 ORGAN_ORACLE = "organ and tumour as one mask from the label: an oracle"
@@ -71,12 +71,12 @@ class RunOutcome:
 
     Attributes:
         key: which run.
-        records: one per number of clicks.
+        rows: of the table, one per number of clicks.
         clicks: one per click.
     """
 
     key: RunKey
-    records: tuple[ClickScore, ...]
+    rows: tuple[Row, ...]
     clicks: tuple[ClickAudit, ...]
 
 
@@ -90,7 +90,7 @@ class _Standing:
     failure: str | None = None
     clicks: list[Click] = field(default_factory=list)
     audits: list[ClickAudit] = field(default_factory=list)
-    records: list[ClickScore] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 def ask(contestant: Contestant, case: Examined, plan: RunPlan, protocol: Protocol) -> RunOutcome:
@@ -116,14 +116,14 @@ def ask(contestant: Contestant, case: Examined, plan: RunPlan, protocol: Protoco
     standing = _Standing(empty, None if scan.organ is None else ORGAN_ORACLE)
     if plan.placement is None:
         _answer(opened, standing, None, protocol)
-        standing.records.append(_record(case, plan.key, 0, standing, protocol))
+        standing.rows.append(_row(case, plan.key, 0, standing, protocol))
     else:
         _question(opened, case, plan, protocol, standing)
     if plan.mask_file is not None:
         plan.mask_file.parent.mkdir(parents=True, exist_ok=True)
         volume = case.scan.volume
         write_mask(Mask(standing.mask, volume.grid), plan.mask_file)
-    return RunOutcome(plan.key, tuple(standing.records), tuple(standing.audits))
+    return RunOutcome(plan.key, tuple(standing.rows), tuple(standing.audits))
 
 
 def _question(
@@ -148,7 +148,7 @@ def _question(
         except ClickError as error:
             # No voxel of this scan is where the first click should be: there is nothing to answer.
             standing.failure = str(error)
-            standing.records += [_record(case, key, n, standing, protocol) for n in plan.num_clicks]
+            standing.rows += [_row(case, key, n, standing, protocol) for n in plan.num_clicks]
             return
         if placed is None:
             standing.seconds = 0.0
@@ -158,7 +158,7 @@ def _question(
             if wanted or protocol.next_clicks == "error":
                 _answer(opened, standing, user.box, protocol)
         if wanted:
-            standing.records.append(_record(case, key, number, standing, protocol))
+            standing.rows.append(_row(case, key, number, standing, protocol))
 
 
 def _answer(opened: OpenedScan, standing: _Standing, box: BoxPrompt | None, protocol: Protocol) -> None:
@@ -189,20 +189,17 @@ def _answer(opened: OpenedScan, standing: _Standing, box: BoxPrompt | None, prot
     standing.mask = mask
 
 
-def _record(case: Examined, key: RunKey, number: int, standing: _Standing, protocol: Protocol) -> ClickScore:
+def _row(case: Examined, key: RunKey, number: int, standing: _Standing, protocol: Protocol) -> Row:
     spacing = case.scan.volume.grid.spacing_dhw_mm
-    tolerances = protocol.nsd_tolerances_mm
-    scores: MaskScores = score_masks(standing.mask, case.truth.array, spacing, tolerances)
-    return ClickScore(
+    return {
         **key._asdict(),
-        group=case.group,
-        modality=case.modality,
-        num_clicks=number,
-        seconds=standing.seconds,
-        failure=standing.failure,
-        nsd_tolerances_mm=tolerances,
-        **asdict(scores),
-    )
+        "group": case.group,
+        "modality": case.modality,
+        "num_clicks": number,
+        **score_masks(standing.mask, case.truth.array, spacing, protocol.nsd_tolerances_mm),
+        "seconds": standing.seconds,
+        "failure": standing.failure,
+    }
 
 
 def _audit(placed: PlacedClick, number: int, key: RunKey, truth: Truth, oracle: str | None) -> ClickAudit:

@@ -16,7 +16,7 @@ from clickvol.evaluation.protocol import (
     Placement,
     Protocol,
 )
-from clickvol.evaluation.result_log import RunKey
+from clickvol.evaluation.records import RunKey
 from clickvol.version import __version__
 
 MASKS_NAME = "masks"

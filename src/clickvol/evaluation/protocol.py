@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any, Literal, get_args
 
 from clickvol.errors import ConfigError
-from clickvol.evaluation.records import NSD_TOLERANCES_MM
+from clickvol.metrics.scores import NSD_TOLERANCES_MM
 
 Placement = Literal["random", "centre", "inside", "edge", "outside", "box"]
 """Where the first click is put, always as a click inside the object.

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+import pandas as pd
 import torch
 
 from clickvol.errors import ClickvolError, ConfigError
@@ -23,8 +23,8 @@ from clickvol.evaluation.plan import (
     plan_runs,
     settings_of,
 )
-from clickvol.evaluation.records import ClickScore
-from clickvol.evaluation.result_log import ResultLog, RunKey
+from clickvol.evaluation.records import score_table, write_table
+from clickvol.evaluation.result_log import ResultLog
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.files.atomic import atomic_path, remove_abandoned
 from clickvol.files.lock import only_process_in
@@ -73,7 +73,7 @@ class Evaluated:
         contestants: who was asked.
         data: on what.
         device: where models computed.
-        records: one per model, scan, user and number of clicks.
+        table: one row per model, scan, user and number of clicks, see `evaluation.records`.
         skipped: cases without an answer by anybody.
     """
 
@@ -81,14 +81,14 @@ class Evaluated:
     contestants: tuple[Contestant, ...]
     data: tuple[EvaluationData, ...]
     device: str
-    records: tuple[ClickScore, ...]
+    table: pd.DataFrame
     skipped: tuple[SkippedCase, ...]
 
     def outcome(self) -> str:
         """Return how much was done, in one line."""
-        failures = sum(record.failure is not None for record in self.records)
+        failures = self.table["failure"].count()
         return (
-            f"{len(self.records)} scores of {len(self.contestants)} contestants, {failures} failures, "
+            f"{len(self.table)} scores of {len(self.contestants)} contestants, {failures} failures, "
             f"{len(self.skipped)} cases not evaluated"
         )
 
@@ -126,7 +126,9 @@ def run_evaluation(
         with atomic_path(request.folder / NOT_EVALUATED_NAME, ".json") as temporary:
             content = [{"data": s.data, "case_id": s.case_id, "reason": s.reason} for s in skipped]
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return Evaluated(request, tuple(contestants), tuple(data), device, tuple(log.records()), tuple(skipped))
+        table = score_table(log.rows())
+        write_table(table, request.folder)
+    return Evaluated(request, tuple(contestants), tuple(data), device, table, tuple(skipped))
 
 
 def _check_reference(request: EvaluationRequest, contestants: Sequence[Contestant]) -> None:
@@ -190,7 +192,7 @@ def _answer_all(
             done += len(case.runs)
             on_progress(Progress(done, total, text))
         for outcome in outcomes:
-            log.append(outcome.key, outcome.records, outcome.clicks)
+            log.append(outcome.key, outcome.rows, outcome.clicks)
             done += 1
             on_progress(Progress(done, total, f"{text} {outcome.key.model}"))
     return skipped
@@ -258,10 +260,3 @@ def _opened(
     """Load models and lists of cases, once per process."""
     data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
     return tuple(make_contestants(request.contestants, device=request.device)), tuple(data)
-
-
-def kept_masks(evaluated: Evaluated) -> dict[RunKey, Path]:
-    """Return the runs whose last mask was kept, and where."""
-    cases = plan_runs(evaluated.request, evaluated.contestants, evaluated.data)
-    files = {run.key: run.mask_file for case in cases for _, run in case.runs}
-    return {key: file for key, file in files.items() if file is not None and file.is_file()}

@@ -1,75 +1,126 @@
-"""All scores of one mask against the truth."""
+"""The measures of one mask against the truth: what each is called, how it is printed and how it is computed.
 
-from collections.abc import Sequence
+A measure that only two masks are needed for is one line in `mask_measures`; tables, files and reports follow.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.metrics.lesions import lesion_recall
 from clickvol.metrics.overlap import dice, iou, volume_ml
-from clickvol.metrics.surface import surface_distances
+from clickvol.metrics.surface import SurfaceDistances, surface_distances
 
-TOLERANCES_MM = (1.0, 2.0, 5.0)
-"""Tolerances of the normalised surface Dice; ProMISe-3D and 3DSAM-adapter report 5 mm (released code)."""
+NSD_TOLERANCES_MM = (1.0, 2.0, 5.0)
+"""Tolerances of the normalised surface Dice where no others are chosen; ProMISe-3D and 3DSAM-adapter report
+5 mm (released code)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskScores:
-    """How well a mask agrees with the truth.
-
-    Empty masks: two empty ones agree (Dice, IoU and NSD 1), an empty one against a non-empty one
-    does not (0); surface distances are None in both cases.
+@dataclass(frozen=True)
+class MaskPair:
+    """A mask and the truth.
 
     Attributes:
-        dice, iou: 0 to 1.
-        nsd: normalised surface Dice at the tolerances asked for, in their order, 0 to 1.
-        hd95_mm: the larger of both surfaces' distance within which 95 % of its area lies; or None.
-        assd_mm: mean distance over the area of both surfaces; or None.
-        truth_ml, mask_ml: volumes.
-        lesion_recall: share of the truth's 26-connected lesions that the mask hits; None without any.
+        prediction, truth: (D, H, W) bool, the object where True.
+        spacing_dhw_mm: three sizes of a voxel, each above 0.
+
+    Raises:
+        ValueError: from the measures, when shapes differ or are not of three axes, or the spacing is not three
+            numbers above 0.
     """
 
-    dice: float
-    iou: float
-    nsd: tuple[float, ...]
-    hd95_mm: float | None
-    assd_mm: float | None
-    truth_ml: float
-    mask_ml: float
-    lesion_recall: float | None
+    prediction: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+    spacing_dhw_mm: Sequence[float] | NDArray[np.float64]
+
+    @cached_property
+    def surfaces(self) -> SurfaceDistances:
+        """The distances between both surfaces, computed once for all measures."""
+        return surface_distances(self.prediction, self.truth, self.spacing_dhw_mm)
+
+    @property
+    def truth_ml(self) -> float:
+        """Volume of the truth."""
+        return volume_ml(self.truth, self.spacing_dhw_mm)
+
+    @property
+    def mask_ml(self) -> float:
+        """Volume of the mask."""
+        return volume_ml(self.prediction, self.spacing_dhw_mm)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column of scores.
+
+    Attributes:
+        name: in files.
+        title: in tables and on axes, with the unit.
+        digits: behind the point.
+        compute: from two masks to the number; None where they have none.
+        with_interval: its interval stands beside the mean; with all of them a row would not fit on a page.
+    """
+
+    name: str
+    title: str
+    digits: int
+    compute: Callable[[MaskPair], float | None]
+    with_interval: bool = False
+
+
+def nsd_name(tolerance_mm: float) -> str:
+    """Return the name of the surface Dice at a tolerance."""
+    return f"nsd_{tolerance_mm:g}mm"
+
+
+def mask_measures(nsd_tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM) -> tuple[Measure, ...]:
+    """Return all measures in the order of the columns, with the surface Dice at these tolerances.
+
+    Empty masks: two empty ones agree (Dice, IoU and NSD 1), an empty one against another does not (0); surface
+    distances are None in both cases, and lesion recall without a lesion.
+    """
+    return (
+        Measure("dice", "Dice", 3, lambda pair: dice(pair.prediction, pair.truth), with_interval=True),
+        Measure("iou", "IoU", 3, lambda pair: iou(pair.prediction, pair.truth)),
+        *map(_surface_dice, nsd_tolerances_mm),
+        Measure("hd95_mm", "HD95 (mm)", 1, lambda pair: pair.surfaces.hausdorff_mm(95.0)),
+        Measure("assd_mm", "ASSD (mm)", 2, lambda pair: pair.surfaces.average_mm()),
+        Measure("volume_error_ml", "abs. volume error (ml)", 1, lambda pair: abs(pair.mask_ml - pair.truth_ml)),
+        Measure("lesion_recall", "lesion recall", 3, lambda pair: lesion_recall(pair.prediction, pair.truth)),
+    )
+
+
+def _surface_dice(tolerance_mm: float) -> Measure:
+    title = f"NSD {tolerance_mm:g} mm"
+    return Measure(
+        nsd_name(tolerance_mm), title, 3, lambda pair: pair.surfaces.nsd(tolerance_mm), with_interval=True
+    )
 
 
 def score_masks(
     prediction: NDArray[np.generic],
     truth: NDArray[np.generic],
     spacing_dhw_mm: Sequence[float] | NDArray[np.float64],
-    tolerances_mm: tuple[float, ...] = TOLERANCES_MM,
-) -> MaskScores:
+    nsd_tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM,
+) -> dict[str, float | None]:
     """Compare a mask with the truth.
 
     Args:
         prediction: (D, H, W); a voxel belongs to the object where it is not zero.
         truth: the same shape.
         spacing_dhw_mm: three sizes of a voxel, each above 0.
-        tolerances_mm: of the normalised surface Dice.
+        nsd_tolerances_mm: of the normalised surface Dice.
 
     Returns:
-        The scores; see `MaskScores` for empty masks.
+        All of `mask_measures` by name, and both volumes, `truth_ml` and `mask_ml`.
 
     Raises:
-        ValueError: when the shapes differ or are not of three axes, or the spacing is not three
-            numbers above 0.
+        ValueError: when the shapes differ or are not of three axes, or the spacing is not three numbers
+            above 0.
     """
-    predicted, true = prediction != 0, truth != 0
-    distances = surface_distances(predicted, true, spacing_dhw_mm)
-    return MaskScores(
-        dice=dice(predicted, true),
-        iou=iou(predicted, true),
-        nsd=tuple(distances.nsd(tolerance) for tolerance in tolerances_mm),
-        hd95_mm=distances.hausdorff_mm(95.0),
-        assd_mm=distances.average_mm(),
-        truth_ml=volume_ml(true, spacing_dhw_mm),
-        mask_ml=volume_ml(predicted, spacing_dhw_mm),
-        lesion_recall=lesion_recall(predicted, true),
-    )
+    pair = MaskPair(prediction != 0, truth != 0, spacing_dhw_mm)
+    scores = {measure.name: measure.compute(pair) for measure in mask_measures(nsd_tolerances_mm)}
+    return scores | {"truth_ml": pair.truth_ml, "mask_ml": pair.mask_ml}

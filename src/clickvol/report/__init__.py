@@ -1,1 +1,1 @@
-"""Tables, figures and tests from the records of an evaluation."""
+"""Numbers, tests, figures and a page from the table of an evaluation."""

@@ -1,19 +1,23 @@
-"""The figures of a report: Dice over clicks, Dice per model, and volumes against the truth."""
+"""The figures of a report: Dice over clicks and per model, volumes against the truth, and pictures of cases."""
 
-import importlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from clickvol.errors import ConfigError
-from clickvol.evaluation.measures import DICE
-from clickvol.evaluation.records import ClickScore
+from clickvol.evaluation.protocol import NO_CLICK
+from clickvol.evaluation.records import main_placement
 from clickvol.files.atomic import atomic_path
-from clickvol.report.series import main_placement, ordered
-from clickvol.report.summary import ScoreRow, Statistic, Summary
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.volume import Volume
+from clickvol.previews.preview import draw_preview
+from clickvol.prompts.click import Click
+from clickvol.report.summary import Summary, case_means
 
 # Told apart also by the colour-blind (M. Okabe and K. Ito, Color universal design, 2008); without their yellow,
 # which is faint on white.
@@ -34,51 +38,36 @@ _WIDE_RANGE = 20.0
 _Axes = Any  # of matplotlib, which has no types here
 
 
-def write_figures(scores: Iterable[ClickScore], summary: Summary, folder: Path) -> dict[str, Path]:
+def write_figures(table: pd.DataFrame, summary: Summary, folder: Path) -> dict[str, Path]:
     """Draw the figures of a report.
 
     Args:
-        scores: the records.
-        summary: of these records.
+        table: of the evaluation.
+        summary: of this table.
         folder: where the files are put; must exist.
 
     Returns:
         The PNG files by caption.
 
     Raises:
-        ConfigError: when matplotlib is not installed.
         OutputError: when a file cannot be written.
     """
-    records = ordered(scores)
-    placement = main_placement(records)
-    shown = [r for r in records if r.num_clicks == 0 or r.placement == placement]
-    rows = [row for row in summary.rows if row.num_clicks == 0 or row.placement == placement]
-    models = list(dict.fromkeys(r.model for r in shown))
+    placement = main_placement(table)
+    scores, cases = (
+        one[(one["num_clicks"] == 0) | (one["placement"] == placement)]
+        for one in (summary.scores, case_means(table))
+    )
+    models = list(dict.fromkeys(scores["model"]))
     figures = {
-        "Dice by number of clicks": ("click_curve.png", _click_curve(rows, models)),
-        "Dice of the cases": ("box_plot.png", _box_plot(shown, models)),
-        "Volume of the mask against the truth": (
-            "volume_bland_altman.png",
-            _bland_altman(_last_clicks(shown), models),
-        ),
+        "Dice by number of clicks": ("click_curve.png", _click_curve(scores, models)),
+        "Dice of the cases": ("box_plot.png", _box_plot(cases, models)),
+        "Volume of the mask against the truth": ("volume_bland_altman.png", _bland_altman(cases, models)),
     }
-    paths = {}
-    for caption, (name, figure) in figures.items():
-        paths[caption] = folder / name
+    for name, figure in figures.values():
         with atomic_path(folder / name, ".png") as temporary:
             # Without the version that drew it, the same records give the same bytes.
             figure.savefig(temporary, dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return paths
-
-
-def _matplotlib_figure() -> Callable[..., Any]:
-    try:
-        figure: Any = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ConfigError("figures need the package matplotlib; pip install 'clickvol[evaluate]'") from error
-    # A Figure of its own draws with Agg: no window and no state that others share.
-    made: Callable[..., Any] = figure.Figure
-    return made
+    return {caption: folder / name for caption, (name, _) in figures.items()}
 
 
 def _panels(
@@ -86,15 +75,16 @@ def _panels(
     *,
     size_inches: tuple[float, float] = _PANEL_INCHES,
     least_height: float = 0.0,
-    more_width: float = 0.0,
+    legend: Sequence[str] = (),
 ) -> tuple[Any, list[_Axes]]:
-    """Return a figure with one panel per title, up to three in a row; more width is for a legend, in inches."""
+    """Return a figure with one panel per title, up to three in a row, and room for a legend at the right."""
     columns = min(3, len(titles))
     rows = math.ceil(len(titles) / columns)
     width, height = size_inches
-    figure = _matplotlib_figure()(
-        figsize=(width * columns + more_width, max(height * rows, least_height)),
-        layout="constrained",
+    legend_width = 0.7 + 0.085 * max(map(len, legend)) if legend else 0.0
+    # A Figure of its own draws with Agg: no window and no state that others share.
+    figure: Any = Figure(
+        figsize=(width * columns + legend_width, max(height * rows, least_height)), layout="constrained"
     )
     figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -108,8 +98,7 @@ def _panels(
     return figure, panels[: len(titles)]
 
 
-def _look(model: str, models: Sequence[str]) -> dict[str, Any]:
-    index = models.index(model)
+def _style(index: int) -> dict[str, Any]:
     return {
         "color": _COLOURS[index % len(_COLOURS)],
         "linestyle": _DASHES[index // len(_COLOURS) % len(_DASHES)],
@@ -117,95 +106,78 @@ def _look(model: str, models: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _click_curve(rows: Sequence[ScoreRow], models: Sequence[str]) -> Any:  # noqa: ANN401  # matplotlib's
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _count(cases: int, groups: int) -> str:
+    return f"n = {_plural(cases, 'case')}, {_plural(groups, 'patient')}"
+
+
+def _count_cases(cases: pd.DataFrame) -> str:
+    return _count(*(len(cases[["data", name]].drop_duplicates()) for name in ("case_id", "group")))
+
+
+def _label(model: str, num_clicks: int) -> str:
+    return f"{model}, {_plural(num_clicks, 'click') if num_clicks else 'no click'}"
+
+
+def _click_curve(scores: pd.DataFrame, models: Sequence[str]) -> Figure:
     """Mean Dice over clicks with its interval; a model without clicks is a level, its interval at the right."""
-    data = list(dict.fromkeys(row.data for row in rows))
-    titles = [f"{name}\n{_count([row for row in rows if row.data == name])}" for name in data]
-    labels = {
-        model: model if any(row.num_clicks for row in rows if row.model == model) else f"{model} (no click)"
-        for model in models
-    }
-    longest = max(map(len, labels.values()))
-    figure, panels = _panels(titles, least_height=0.6 + 0.21 * len(models), more_width=0.7 + 0.085 * longest)
+    most_clicks = scores.groupby("model", observed=True)["num_clicks"].max()
+    labels = {model: model if most_clicks[model] else f"{model} (no click)" for model in models}
+    by_data = dict(list(scores.groupby("data", observed=True)))
+    titles = [f"{name}\n{_count(one['cases'].max(), one['groups'].max())}" for name, one in by_data.items()]
+    figure, panels = _panels(titles, least_height=0.6 + 0.21 * len(models), legend=list(labels.values()))
     handles: dict[str, Any] = {}
-    for panel, name in zip(panels, data, strict=True):
-        here = [row for row in rows if row.data == name]
-        clicks = sorted({row.num_clicks for row in here} - {0}) or [0]
+    for panel, here in zip(panels, by_data.values(), strict=True):
+        clicks = sorted({*here["num_clicks"]} - {0}) or [0]
         step = 0.025 * max(clicks[-1] - clicks[0], 1)
         for rank, model in enumerate(models):
-            means = [(row.num_clicks, row.statistics[DICE.name]) for row in here if row.model == model]
-            if means:
-                handles[model] = _curve(
-                    panel, means, clicks, _look(model, models), clicks[-1] + step * (rank + 1)
-                )
+            means = here[here["model"] == model]
+            if len(means):
+                handles[model] = _curve(panel, means, clicks, _style(rank), clicks[-1] + step * (rank + 1))
         panel.set_xticks(clicks)
         panel.set_xlabel("clicks")
         panel.set_ylabel("mean Dice, 95 % interval")
         panel.set_ylim(0, 1)
-    figure.legend(
-        handles.values(),
-        [labels[model] for model in handles],
-        loc="outside right upper",
-        frameon=False,
-        fontsize=9,
-    )
-    return figure
+    words = [labels[model] for model in handles]
+    figure.legend(handles.values(), words, loc="outside right upper", frameon=False, fontsize=9)
+    return figure  # type: ignore[no-any-return]
 
 
 def _curve(
-    panel: _Axes,
-    means: list[tuple[int, Statistic]],
-    clicks: Sequence[int],
-    look: dict[str, Any],
-    bar_at: float,
+    panel: _Axes, means: pd.DataFrame, clicks: Sequence[int], style: dict[str, Any], bar_at: float
 ) -> Any:  # noqa: ANN401  # matplotlib's
     """Draw one model: a band around a curve, or a level or point with a bar at a place on the x axis."""
+    x, y = list(means["num_clicks"]), list(means["dice_mean"])
+    known = means.dropna(subset="dice_low")
     if len(means) > 1:
-        found = [(n, s.low, s.high) for n, s in means if s.low is not None]
-        if found:
-            x, low, high = zip(*found, strict=True)
-            panel.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        band = (known["num_clicks"], known["dice_low"], known["dice_high"])
+        panel.fill_between(*band, color=style["color"], alpha=0.13, linewidth=0)
     else:
-        num_clicks, one = means[0]
-        if one.low is not None:
-            panel.vlines(bar_at, one.low, one.high, color=look["color"], linewidth=1.8)
-        if num_clicks == 0:  # as wide as the panel
-            means, look = [(clicks[0], one), (clicks[-1], one)], look | {"marker": None}
-    (line,) = panel.plot([n for n, _ in means], [s.mean for _, s in means], markersize=5, linewidth=1.8, **look)
+        panel.vlines(
+            [bar_at] * len(known), known["dice_low"], known["dice_high"], color=style["color"], linewidth=1.8
+        )
+        if x == [0]:  # as wide as the panel
+            x, y, style = [clicks[0], clicks[-1]], y * 2, style | {"marker": None}
+    (line,) = panel.plot(x, y, markersize=5, linewidth=1.8, **style)
     return line
 
 
-def _count(rows: Sequence[ScoreRow]) -> str:
-    cases, groups = max(row.cases for row in rows), max(row.groups for row in rows)
-    return f"n = {cases} {_plural(cases, 'case')}, {groups} {_plural(groups, 'patient')}"
-
-
-def _plural(number: int, noun: str) -> str:
-    return noun if number == 1 else f"{noun}s"
-
-
-def _box_plot(records: Sequence[ClickScore], models: Sequence[str]) -> Any:  # noqa: ANN401  # matplotlib's
+def _box_plot(cases: pd.DataFrame, models: Sequence[str]) -> Figure:
     """Dice of every case, mean over its users: quartiles, and every case as a point."""
-    data = list(dict.fromkeys(r.data for r in records))
-    rows = [
-        (model, n)
-        for model in models
-        for n in _ends(sorted({r.num_clicks for r in records if r.model == model}))
-    ]
-    titles = [f"{name}\n{_count_cases([r for r in records if r.data == name])}" for name in data]
-    size = (5.6, 1.3 + 0.34 * len(rows))
-    figure, panels = _panels(titles, size_inches=size)
-    for panel, name in zip(panels, data, strict=True):
-        here = [r for r in records if r.data == name]
-        for place, (model, n) in enumerate(rows):
-            values = list(
-                _case_means(
-                    [r for r in here if (r.model, r.num_clicks) == (model, n)], lambda r: r.dice
-                ).values()
-            )
-            if not values:
+    ends = {model: cases.loc[cases["model"] == model, "num_clicks"].agg(["min", "max"]) for model in models}
+    rows = [(model, int(clicks)) for model in models for clicks in dict.fromkeys(ends[model])]
+    by_data = dict(list(cases.groupby("data", observed=True)))
+    titles = [f"{name}\n{_count_cases(one)}" for name, one in by_data.items()]
+    figure, panels = _panels(titles, size_inches=(5.6, 1.3 + 0.34 * len(rows)))
+    for panel, here in zip(panels, by_data.values(), strict=True):
+        for place, (model, clicks) in enumerate(rows):
+            values = here.loc[(here["model"] == model) & (here["num_clicks"] == clicks), "dice"].to_numpy()
+            if not len(values):
                 continue
-            colour = _look(model, models)["color"]
+            colour = _style(models.index(model))["color"]
             panel.boxplot(
                 [values],
                 positions=[place],
@@ -221,68 +193,27 @@ def _box_plot(records: Sequence[ClickScore], models: Sequence[str]) -> Any:  # n
             # Side by side in a fixed pattern, so that equal cases do not hide each other.
             shifts = 0.12 * (np.arange(len(values)) % 3 - 1)
             panel.plot(values, place + shifts, ".", color=colour, markersize=5, zorder=3)
-        panel.set_yticks(range(len(rows)), [_label(model, n) for model, n in rows], fontsize=9)
+        panel.set_yticks(range(len(rows)), [_label(*row) for row in rows], fontsize=9)
         panel.set_ylim(len(rows) - 0.4, -0.6)
         panel.set_xlim(-0.02, 1.02)
         panel.set_xlabel("Dice of a case, mean over users")
-    return figure
+    return figure  # type: ignore[no-any-return]
 
 
-def _ends(clicks: Sequence[int]) -> list[int]:
-    """Return the first and the last number of clicks."""
-    return sorted({clicks[0], clicks[-1]})
-
-
-def _label(model: str, num_clicks: int) -> str:
-    if num_clicks == 0:
-        return f"{model}, no click"
-    return f"{model}, {num_clicks} {_plural(num_clicks, 'click')}"
-
-
-def _count_cases(records: Sequence[ClickScore]) -> str:
-    cases = len({(r.data, r.case_id) for r in records})
-    groups = len({(r.data, r.group) for r in records})
-    return f"n = {cases} {_plural(cases, 'case')}, {groups} {_plural(groups, 'patient')}"
-
-
-def _case_means(records: Sequence[ClickScore], read: Callable[[ClickScore], float]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for r in records:
-        found.setdefault(r.case_id, []).append(read(r))
-    return {case: float(np.mean(values)) for case, values in found.items()}
-
-
-def _last_clicks(records: Sequence[ClickScore]) -> list[ClickScore]:
-    """Return the records of each model after its largest number of clicks."""
-    largest: dict[str, int] = {}
-    for r in records:
-        largest[r.model] = max(r.num_clicks, largest.get(r.model, 0))
-    return [r for r in records if r.num_clicks == largest[r.model]]
-
-
-def _bland_altman(records: Sequence[ClickScore], models: Sequence[str]) -> Any:  # noqa: ANN401  # matplotlib's
-    """Per model: mask volume minus true volume over their mean, with mean and limits of agreement."""
-    data = list(dict.fromkeys(r.data for r in records))
-    clicks = {r.model: r.num_clicks for r in records}
-    titles = [
-        f"{_label(model, clicks[model])}\n{_count_cases([r for r in records if r.model == model])}"
-        for model in models
-    ]
-    longest = max(map(len, data)) if len(data) > 1 else 0
-    figure, panels = _panels(titles, more_width=0.7 + 0.085 * longest if longest else 0.0)
-    for panel, model in zip(panels, models, strict=True):
-        every, x = [], []
+def _bland_altman(cases: pd.DataFrame, models: Sequence[str]) -> Figure:
+    """Per model after its last click: volume error over mean volume, with mean and limits of agreement."""
+    last = cases[cases["num_clicks"] == cases.groupby("model", observed=True)["num_clicks"].transform("max")]
+    by_model = {model: last[last["model"] == model] for model in models}
+    data = list(dict.fromkeys(last["data"]))
+    titles = [f"{_label(m, one['num_clicks'].iloc[0])}\n{_count_cases(one)}" for m, one in by_model.items()]
+    figure, panels = _panels(titles, legend=data if len(data) > 1 else ())
+    for panel, own in zip(panels, by_model.values(), strict=True):
+        means, errors = (own["mask_ml"] + own["truth_ml"]) / 2, own["mask_ml"] - own["truth_ml"]
         for number, name in enumerate(data):
-            own = [r for r in records if (r.model, r.data) == (model, name)]
-            masks, truths = (
-                _case_means(own, lambda r: r.mask_ml),
-                _case_means(own, lambda r: r.truth_ml),
-            )
-            means = [(masks[case] + truths[case]) / 2 for case in masks]
-            errors = [masks[case] - truths[case] for case in masks]
+            here = own["data"] == name
             panel.plot(
-                means,
-                errors,
+                means[here],
+                errors[here],
                 _MARKERS[number % len(_MARKERS)],
                 color=_COLOURS[number % len(_COLOURS)],
                 markersize=5,
@@ -290,10 +221,8 @@ def _bland_altman(records: Sequence[ClickScore], models: Sequence[str]) -> Any: 
                 zorder=4,  # in front of the numbers
                 label=name,
             )
-            every += errors
-            x += means
-        _mark_limits(panel, every)
-        if min(x) > 0 and max(x) > _WIDE_RANGE * min(x):
+        _mark_limits(panel, errors)
+        if means.min() > 0 and means.max() > _WIDE_RANGE * means.min():
             panel.set_xscale("log")
             panel.xaxis.set_major_formatter("{x:g}")
         panel.set_xlabel("mean of mask and true volume (ml)")
@@ -301,15 +230,15 @@ def _bland_altman(records: Sequence[ClickScore], models: Sequence[str]) -> Any: 
     if len(data) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
-    return figure
+    return figure  # type: ignore[no-any-return]
 
 
-def _mark_limits(panel: _Axes, errors: Sequence[float]) -> None:
+def _mark_limits(panel: _Axes, errors: pd.Series) -> None:
     """Draw the mean error and, from three cases on, the limits of agreement, each with its number."""
-    mean = float(np.mean(errors))
+    mean = errors.mean()
     lines = [(mean, "mean", "-")]
     if len(errors) > 2:
-        reach = _LIMITS_DEVIATIONS * float(np.std(errors, ddof=1))
+        reach = _LIMITS_DEVIATIONS * errors.std()
         lines += [(mean + reach, "+1.96 SD", "--"), (mean - reach, "\N{MINUS SIGN}1.96 SD", "--")]
     panel.axhline(0, color="0.6", linewidth=0.8)
     for height, name, style in lines:
@@ -325,3 +254,74 @@ def _mark_limits(panel: _Axes, errors: Sequence[float]) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.75},
         )
     panel.margins(y=0.15)
+
+
+def choose_cases(table: pd.DataFrame, *, model: str, data: str) -> dict[str, pd.Series]:
+    """Return which cases to show of a model on a data set, by their Dice.
+
+    Among the rows of its first user, with the protocol's first click and the largest number of clicks.
+    Of equal scores the first by case name; the median of an even number is the lower one.
+
+    Args:
+        table: of the evaluation.
+        model: whose.
+        data: on which data set.
+
+    Returns:
+        Rows as "worst", "median" and "best", in this order; fewer where there are fewer than three cases (two:
+        worst and best, one: the median), none without rows.
+    """
+    own = table[(table["model"] == model) & (table["data"] == data)]
+    own = own[own["placement"] == (main_placement(own) or NO_CLICK)]
+    last = own[(own["seed"] == own["seed"].min()) & (own["num_clicks"] == own["num_clicks"].max())]
+    ranked = last.sort_values(["dice", "case_id"])
+    ranks = {0: (), 1: ("median",), 2: ("worst", "best")}.get(len(ranked), ("worst", "median", "best"))
+    place = {"worst": 0, "median": (len(ranked) - 1) // 2, "best": -1}
+    return {rank: ranked.iloc[place[rank]] for rank in ranks}
+
+
+def case_picture(
+    volume: Volume,
+    truth: NDArray[np.generic],
+    prediction: NDArray[np.generic],
+    path: Path,
+    title: str,
+    clicks: Sequence[Click] = (),
+) -> None:
+    """Write a picture of three planes through the tumour, with the outlines of truth and prediction.
+
+    The planes are those in which the truth has its largest area, so they do not depend on what a model or a
+    user did; without a truth, those in which the prediction has.
+
+    Args:
+        volume: the scan.
+        truth: (D, H, W), non-zero in the tumour.
+        prediction: (D, H, W), non-zero where a model says it is.
+        path: a PNG file; replaced.
+        title: one line, such as model, case and Dice.
+        clicks: shown where they are within 5 mm of a plane.
+
+    Raises:
+        ClickError: when a click is not in the scan.
+        OutputError: when the file cannot be written.
+    """
+    picture = draw_preview(
+        volume,
+        (prediction != 0).astype(np.uint8),
+        clicks,
+        caption=title,
+        truth=truth,
+        through=_largest_slices(truth if truth.any() else prediction),
+    )
+    with atomic_path(path, ".png") as temporary:
+        picture.save(temporary)
+
+
+def _largest_slices(mask: NDArray[np.generic]) -> VoxelPoint:
+    """Return where the slices with the most voxels of a mask meet; of equal ones the middle one."""
+    middle = []
+    for axis in range(3):
+        areas = np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis))
+        largest = np.flatnonzero(areas == areas.max())
+        middle.append(float(largest[len(largest) // 2]))
+    return VoxelPoint(*middle)

@@ -1,6 +1,6 @@
 """How sure a mean is, and whether two models differ, when scans of one patient are not independent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,20 +61,6 @@ def bootstrap_interval(
     drawn = np.random.default_rng(seed).multinomial(len(names), shares, size=resamples)
     low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
     return float(low), float(high)
-
-
-def group_means(values: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
-    """Return the mean of each group, by name in alphabetical order."""
-    members: dict[str, list[float]] = {name: [] for name in sorted(set(groups))}
-    for value, name in zip(values, groups, strict=True):
-        members[name].append(value)
-    return {name: float(np.mean(found)) for name, found in members.items()}
-
-
-def paired_differences(values: Mapping[str, float], reference: Mapping[str, float]) -> NDArray[np.float64]:
-    """Return value minus reference for each name that both have, in alphabetical order; others are left out."""
-    common = sorted(set(values) & set(reference))
-    return np.array([values[name] - reference[name] for name in common], dtype=np.float64)
 
 
 def paired_tests(differences: Sequence[float] | NDArray[np.float64]) -> PairedTests:

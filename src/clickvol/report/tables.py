@@ -1,21 +1,28 @@
-"""The tables of a report, for Markdown and LaTeX."""
+"""The tables of a report as words, for Markdown and LaTeX."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clickvol.evaluation.measures import DICE, MISSING, Measure, measures_of
-from clickvol.report.summary import CurveRow, ScoreRow, Statistic, Summary
+import pandas as pd
+
+from clickvol.evaluation.protocol import NO_CLICK
+from clickvol.evaluation.records import main_placement, measures_of
+from clickvol.metrics.clicks import DICE_TO_REACH
+from clickvol.metrics.scores import Measure
+from clickvol.report.summary import Summary
+
+MISSING = "\N{EN DASH}"
+"""What stands where there is no number."""
+
+# Models whose scans stand on the page, the first ones. Chosen: as many as are shown in pictures; the others are
+# in the file.
+_SHOWN_MODELS = 4
 
 _LATEX_ESCAPES = str.maketrans(
-    {
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
         "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
@@ -25,37 +32,35 @@ _LATEX_ESCAPES = str.maketrans(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Words in rows.
 
     Attributes:
         caption: one line.
-        header: of the columns.
-        rows: as many cells each; the first is a name.
+        cells: strings; the first column holds names.
     """
 
     caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    cells: pd.DataFrame
 
     def markdown(self) -> str:
         """Return a heading and a table; names are on the left, numbers on the right."""
-        marks = ["---", *["---:"] * (len(self.header) - 1)]
-        lines = [self.header, tuple(marks), *self.rows]
+        marks = ["---", *["---:"] * (len(self.cells.columns) - 1)]
+        lines = [self.cells.columns, marks, *self.cells.to_numpy()]
         rows = ["| " + " | ".join(map(markdown_cell, line)) + " |" for line in lines]
         return "\n".join([f"### {markdown_cell(self.caption)}", "", *rows, ""])
 
     def latex(self) -> str:
         """Return a `tabular` that needs no package, below a comment with the caption."""
         # The braces keep a bracket at the start of a row from being an argument of the line break before it.
-        rows = ["{}" + " & ".join(map(latex_text, row)) + r" \\" for row in self.rows]
+        rows = ["{}" + " & ".join(map(latex_text, row)) + r" \\" for row in self.cells.to_numpy()]
         return "\n".join(
             [
                 f"% {' '.join(self.caption.split())}",
-                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.cells.columns) - 1)}}}",
                 r"\hline",
-                " & ".join(map(latex_text, self.header)) + r" \\",
+                " & ".join(map(latex_text, self.cells.columns)) + r" \\",
                 r"\hline",
                 *rows,
                 r"\hline",
@@ -75,162 +80,139 @@ def latex_text(text: str) -> str:
     return " ".join(text.split()).translate(_LATEX_ESCAPES)
 
 
-def report_tables(summary: Summary) -> list[Table]:
-    """Return the tables of a report in their order: scores, first clicks, click curves, comparisons."""
-    measures = measures_of(summary.nsd_tolerances_mm)
-    tables = list(_score_tables(summary.rows, measures))
-    tables += _placement_tables(summary.rows)
-    tables += _curve_tables(summary.curves, summary.dice_to_reach)
-    tables += _comparison_tables(summary, {m.name: m for m in measures})
-    return tables
-
-
-def number(value: float | None, digits: int) -> str:
+def number(value: float, digits: int) -> str:
     """Return a number with so many digits behind the point, or the mark for a missing one."""
-    return MISSING if value is None else f"{value:.{digits}f}"
+    return MISSING if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def p_value(p: float | None) -> str:
+def p_value(p: float) -> str:
     """Return a p value with three digits; what is smaller is only said to be so."""
-    if p is None:
-        return MISSING
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "<0.001" if p < 0.001 else number(p, 3)
 
 
-def _with_interval(found: Statistic, digits: int) -> str:
-    mean = number(found.mean, digits)
-    if found.low is None or found.high is None:
-        return mean
-    return f"{mean} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+def with_interval(digits: int, mean: float, low: float, high: float) -> str:
+    """Return a mean and, where there is one, its interval in brackets."""
+    interval = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return number(mean, digits) + interval
 
 
-def _mean(row: ScoreRow, what: Measure) -> str:
-    found = row.statistics[what.name]
-    if what.with_interval:
-        return _with_interval(found, what.digits)
-    return number(found.mean, what.digits)
+def report_tables(table: pd.DataFrame, summary: Summary, cases: pd.DataFrame) -> list[Table]:
+    """Return the tables of a report in their order: scores, first clicks, click curves, comparisons, scans.
+
+    Args:
+        table: of the evaluation.
+        summary: of this table.
+        cases: `summary.case_means` of this table.
+    """
+    measures = measures_of(table)
+    placements = [main_placement(table), NO_CLICK]
+    return [
+        *_score_tables(summary.scores, measures),
+        *_placement_tables(summary.scores),
+        *_curve_tables(summary.curves),
+        *_comparison_tables(summary, {measure.name: measure for measure in measures}),
+        *_case_tables(cases[cases["placement"].isin(placements)]),
+    ]
 
 
-def _score_tables(rows: Iterable[ScoreRow], measures: Sequence[Measure]) -> Iterable[Table]:
+def _by_data(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    if len(rows):
+        yield from rows.groupby("data", observed=True)
+
+
+def _words(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
+    return [number(value, digits) for value in rows[name]]
+
+
+def _means(rows: pd.DataFrame, name: str, digits: int, *, interval: bool = True) -> list[str]:
+    if not interval:
+        return _words(rows, f"{name}_mean", digits)
+    columns = rows[[f"{name}_{what}" for what in ("mean", "low", "high")]]
+    return [with_interval(digits, *numbers) for numbers in columns.itertuples(index=False)]
+
+
+def _score_tables(scores: pd.DataFrame, measures: tuple[Measure, ...]) -> Iterator[Table]:
     """One table per data set: mean scores of every model after every number of clicks."""
-    rows = tuple(rows)
-    others = [m for m in measures if m is not DICE]
-    for data in dict.fromkeys(row.data for row in rows):
-        yield Table(
-            caption=f"{data}: mean scores",
-            header=(
-                "model",
-                "first click",
-                "clicks",
-                "cases (patients)",
-                DICE.title,
-                "median Dice",
-                *(m.title for m in others),
-                "failures",
-            ),
-            rows=tuple(
-                (
-                    row.model,
-                    row.placement,
-                    str(row.num_clicks),
-                    f"{row.cases} ({row.groups})",
-                    _mean(row, DICE),
-                    number(row.statistics[DICE.name].median, DICE.digits),
-                    *(_mean(row, m) for m in others),
-                    f"{row.failures}/{row.records}",
-                )
-                for row in rows
-                if row.data == data
-            ),
-        )
+    for data, rows in _by_data(scores):
+        means = {m.title: _means(rows, m.name, m.digits, interval=m.with_interval) for m in measures}
+        cells = {
+            "model": rows["model"].astype(str),
+            "first click": rows["placement"].astype(str),
+            "clicks": rows["num_clicks"].astype(str),
+            "cases (patients)": rows["cases"].astype(str) + " (" + rows["groups"].astype(str) + ")",
+            "Dice": means.pop("Dice"),
+            "median Dice": _words(rows, "dice_median", 3),
+            **means,
+            "failures": rows["failures"].astype(str) + "/" + rows["records"].astype(str),
+        }
+        yield Table(f"{data}: mean scores", pd.DataFrame(cells))
 
 
-def _placement_tables(rows: tuple[ScoreRow, ...]) -> Iterable[Table]:
+def _placement_tables(scores: pd.DataFrame) -> Iterator[Table]:
     """One table per data set: Dice after one click by where the click was put, if there is a choice."""
-    first = [row for row in rows if row.num_clicks == 1]
-    for data in dict.fromkeys(row.data for row in first):
-        here = [row for row in first if row.data == data]
-        placements = list(dict.fromkeys(row.placement for row in here))
-        if len(placements) < 2:
-            continue
-        dice = {(row.model, row.placement): _mean(row, DICE) for row in here}
-        yield Table(
-            caption=f"{data}: Dice after one click, by where it was put",
-            header=("model", *placements),
-            rows=tuple(
-                (model, *(dice.get((model, placement), MISSING) for placement in placements))
-                for model in dict.fromkeys(row.model for row in here)
-            ),
+    for data, rows in _by_data(scores[scores["num_clicks"] == 1]):
+        cells = pd.DataFrame(
+            {"model": rows["model"], "placement": rows["placement"], "Dice": _means(rows, "dice", 3)}
         )
+        cells = cells.pivot(index="model", columns="placement", values="Dice").astype(object).fillna(MISSING)
+        if len(cells.columns) > 1:
+            cells.columns = [str(name) for name in cells.columns]
+            yield Table(f"{data}: Dice after one click, by where it was put", cells.reset_index())
 
 
-def _curve_tables(curves: Iterable[CurveRow], dice_to_reach: float) -> Iterable[Table]:
+def _curve_tables(curves: pd.DataFrame) -> Iterator[Table]:
     """One table per data set: what several clicks were worth, if there were several."""
-    several = [curve for curve in curves if len(curve.num_clicks) > 1]
-    for data in dict.fromkeys(curve.data for curve in several):
-        yield Table(
-            caption=f"{data}: worth of the clicks",
-            header=(
-                "model",
-                "first click",
-                "clicks",
-                "runs",
-                "area under Dice",
-                f"runs that reach Dice {dice_to_reach:g}",
-                "mean clicks of those",
-            ),
-            rows=tuple(
-                (
-                    curve.model,
-                    curve.placement,
-                    ", ".join(map(str, curve.num_clicks)),
-                    str(curve.runs),
-                    _with_interval(curve.dice_area, DICE.digits),
-                    f"{100 * curve.reached:.0f} %" if curve.runs else MISSING,
-                    number(curve.clicks_to_reach, 1),
-                )
-                for curve in several
-                if curve.data == data
-            ),
-        )
+    for data, rows in _by_data(curves[curves["num_clicks"].map(len) > 1]):
+        cells = {
+            "model": rows["model"],
+            "first click": rows["placement"],
+            "clicks": [", ".join(map(str, clicks)) for clicks in rows["num_clicks"]],
+            "runs": rows["runs"].astype(str),
+            "area under Dice": _means(rows, "dice_area", 3),
+            f"runs that reach Dice {DICE_TO_REACH:g}": [
+                f"{100 * reached:.0f} %" if runs else MISSING
+                for reached, runs in zip(rows["reached"], rows["runs"], strict=True)
+            ],
+            "mean clicks of those": _words(rows, "clicks_to_reach", 1),
+        }
+        yield Table(f"{data}: worth of the clicks", pd.DataFrame(cells))
 
 
-def _comparison_tables(summary: Summary, measures: Mapping[str, Measure]) -> Iterable[Table]:
+def _comparison_tables(summary: Summary, measures: dict[str, Measure]) -> Iterator[Table]:
     """One table per data set: every model minus the reference."""
-    for data in dict.fromkeys(c.data for c in summary.comparisons):
-        yield Table(
-            caption=f"{data}: difference to {summary.reference}",
-            header=(
-                "model",
-                "first click",
-                "clicks",
-                "measure",
-                "patients",
-                "difference",
-                "t-test p",
-                "p (Holm)",
-                "Wilcoxon p",
-                "p (Holm)",
-                "cases left out",
-            ),
-            rows=tuple(
-                (
-                    c.model,
-                    c.placement,
-                    str(c.num_clicks),
-                    measures[c.measure].title,
-                    str(c.groups),
-                    _with_interval(
-                        Statistic(n=c.groups, mean=c.difference, low=c.low, high=c.high),
-                        measures[c.measure].digits,
-                    ),
-                    p_value(c.t_p),
-                    p_value(c.t_p_holm),
-                    p_value(c.wilcoxon_p),
-                    p_value(c.wilcoxon_p_holm),
-                    str(c.unpaired_cases),
-                )
-                for c in summary.comparisons
-                if c.data == data
-            ),
+    for data, rows in _by_data(summary.comparisons):
+        numbers = rows[["measure", "difference", "low", "high"]]
+        cells = {
+            "model": rows["model"],
+            "first click": rows["placement"],
+            "clicks": rows["num_clicks"].astype(str),
+            "measure": [measures[name].title for name in rows["measure"]],
+            "patients": rows["groups"].astype(str),
+            "difference": [
+                with_interval(measures[name].digits, *interval)
+                for name, *interval in numbers.itertuples(index=False)
+            ],
+        }
+        table = pd.DataFrame(cells)
+        for name, title in (("t_p", "t-test p"), ("wilcoxon_p", "Wilcoxon p")):
+            table[title] = [p_value(p) for p in rows[name]]
+            table[f"{name}_holm"] = [p_value(p) for p in rows[f"{name}_holm"]]
+        table["cases left out"] = rows["unpaired_cases"].astype(str)
+        table.columns = [name if "_holm" not in name else "p (Holm)" for name in table.columns]
+        yield Table(f"{data}: difference to {summary.reference}", table)
+
+
+def _case_tables(cases: pd.DataFrame) -> Iterator[Table]:
+    """One table per data set: Dice of every scan after every number of clicks, of the first models."""
+    models = list(dict.fromkeys(cases["model"]))[:_SHOWN_MODELS]
+    for data, rows in _by_data(cases[cases["model"].isin(models)]):
+        scans = rows.drop_duplicates(["model", "case_id"]).set_index(["model", "case_id"])
+        dice = rows.pivot(index=["model", "case_id"], columns="num_clicks", values="dice")
+        cells = pd.DataFrame(
+            {"patient": scans["group"], "label (ml)": _words(scans, "truth_ml", 1)}, index=scans.index
         )
+        for clicks in dice.columns:
+            title = "1 click" if clicks == 1 else f"{clicks} clicks"
+            cells[title] = _words(dice.loc[scans.index], clicks, 3)
+        cells = cells.reset_index().rename(columns={"case_id": "scan"})
+        yield Table(f"{data}: Dice of each scan, mean over users", cells.astype(str))

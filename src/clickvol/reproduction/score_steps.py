@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from clickvol.datasets.prepared import read_prepared_set
 from clickvol.evaluation.entries import make_contestants
 from clickvol.evaluation.plan import EvaluationRequest
-from clickvol.evaluation.records import ClickScore
-from clickvol.evaluation.result_log import SETTINGS_NAME, read_scores
-from clickvol.evaluation.runner import NOT_EVALUATED_NAME, run_evaluation
-from clickvol.report.report import write_report
-from clickvol.report.reporting import command_of
+from clickvol.evaluation.records import TABLE_NAME, score_table, write_table
+from clickvol.evaluation.result_log import SETTINGS_NAME
+from clickvol.evaluation.runner import run_evaluation
+from clickvol.report.page import command_of, write_report
 from clickvol.report.summary import Summary
 from clickvol.reproduction.arm_steps import Say, contestant_word
 from clickvol.reproduction.data_steps import is_prepared
@@ -32,7 +33,7 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
     folder = job.evaluation_folder(arm, task)
     settings = _settings(folder)
     # Written when the last run is done.
-    if not (folder / NOT_EVALUATED_NAME).is_file() or settings is None:
+    if not (folder / TABLE_NAME).is_file() or settings is None:
         return False
     if not all(is_prepared(job, data) for data in task.data):
         return False
@@ -74,23 +75,23 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
         ConfigError: without matplotlib.
         OutputError: when a file cannot be written.
     """
-    records: list[ClickScore] = []
-    names = []
-    for arm in job.study.arms:
-        if is_scored(job, arm, task):
-            records += read_scores(job.evaluation_folder(arm, task))
-            names.append(arm.name)
-    if not records:
+    scored = [arm for arm in job.study.arms if is_scored(job, arm, task)]
+    if not scored:
         return None
+    tables = [pd.read_parquet(job.evaluation_folder(arm, task) / TABLE_NAME) for arm in scored]
+    table = score_table(pd.concat(tables).to_dict("records"))
     protocol, reference = job.study.protocol.protocol(), job.study.reference
-    compared = {record.model for record in records}
-    notes = [f"Of the study {job.study.name}, task {task.name}: {', '.join(names)}."]
+    names = ", ".join(arm.name for arm in scored)
+    notes = [f"Of the study {job.study.name}, task {task.name}: {names}."]
     if job.steps is not None:
         notes.append(f"EVERY TRAINING WAS ENDED AFTER {job.steps} STEPS: this is a rehearsal.")
+    folder = job.report_folder(task)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(table, folder)
     return write_report(
-        records,
-        job.report_folder(task),
-        reference=reference if reference in compared else None,
+        table,
+        folder,
+        reference=reference if reference in table["model"].cat.categories else None,
         provenance={"Study": job.study.title, "Version": f"clickvol {__version__}"},
         nsd_tolerance_mm=protocol.nsd_tolerance_mm,
         notes=notes,

@@ -1,60 +1,50 @@
 """Our numbers beside the published ones, as Markdown and CSV."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from clickvol.evaluation.contestants import CLICK_SUFFIX
-from clickvol.evaluation.measures import MISSING, nsd_name
 from clickvol.evaluation.protocol import NO_CLICK
+from clickvol.evaluation.records import write_csv
 from clickvol.files.atomic import atomic_path
-from clickvol.report.summary import ScoreRow, Statistic, Summary
-from clickvol.report.tables import Table
+from clickvol.metrics.scores import nsd_name
+from clickvol.report.summary import Summary
+from clickvol.report.tables import MISSING, Table, with_interval
 from clickvol.reproduction.data_steps import is_prepared, split_note
-from clickvol.reproduction.study import Arm, ContestantArm, DataSet, PublishedScore
+from clickvol.reproduction.study import Arm, ContestantArm, DataSet
 from clickvol.reproduction.workspace import Reproduction
 
 TABLE_NAME = "table.md"
 CSV_NAME = "table.csv"
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """One arm on one data set after one number of clicks.
-
-    Attributes:
-        arm: the row's name in files.
-        title: its name for people; says so where the training was cut short.
-        data: name of the data set.
-        clicks: number of clicks; None where neither we nor a paper has a number.
-        ours: our scores; None where there are none.
-        published: the number to compare with; None where there is none.
-    """
-
-    arm: str
-    title: str
-    data: str
-    clicks: int | None
-    ours: ScoreRow | None
-    published: PublishedScore | None
-
-
-def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> list[TableRow]:
+def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> pd.DataFrame:
     """Return the rows of all data sets: every arm of the study, also those without a number of ours.
+
+    A row is one arm on one data set after one number of clicks (none where neither we nor a paper has a
+    number). `title` says so where the training was cut short; our scores are 0 to 1, published ones percent.
 
     Args:
         job: what was done.
         summaries: by name of the task.
     """
-    return [
+    rows = [
         row
         for task in job.study.tasks
         for data in task.data
         for arm in job.study.arms
         for row in _rows(job, arm, data, summaries.get(task.name))
     ]
+    numbers = [f"{name}_{what}" for name in ("dice", _surface(job)) for what in ("mean", "low", "high")]
+    kinds = dict.fromkeys(("clicks", "scans", "patients", "failures", "training_ended_after"), "Int64")
+    published = ("published_dice_percent", "published_nsd_percent")
+    kinds |= dict.fromkeys((*numbers, *published), "float")
+    names = ["arm", "title", "data", "clicks", "scans", "patients", "failures", *numbers]
+    columns = [*names, *published, "published_source", "training_ended_after"]
+    return pd.DataFrame(rows, columns=columns).astype(kinds)
 
 
 def write_table(job: Reproduction, summaries: Mapping[str, Summary], left_out: Sequence[str]) -> Path:
@@ -70,37 +60,51 @@ def write_table(job: Reproduction, summaries: Mapping[str, Summary], left_out: S
     """
     rows = table_rows(job, summaries)
     job.results.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        (TABLE_NAME, _markdown(job, rows, left_out)),
-        (CSV_NAME, _csv(job, rows)),
-    ):
-        path = job.results / name
-        with atomic_path(path, path.suffix) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+    with atomic_path(job.results / TABLE_NAME, ".md") as temporary:
+        temporary.write_text(_markdown(job, rows, left_out), encoding="utf-8", newline="\n")
+    write_csv(rows, job.results / CSV_NAME)
     return job.results / TABLE_NAME
 
 
-def _rows(job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None) -> Iterable[TableRow]:
-    placements = {job.study.protocol.protocol().first_click, NO_CLICK}
-    waiting = {score.clicks: score for score in arm.published if score.data == data.name}
+def _surface(job: Reproduction) -> str:
+    return nsd_name(job.study.protocol.protocol().nsd_tolerance_mm)
+
+
+def _rows(job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None) -> Iterable[dict[str, Any]]:
     title = arm.title
     if job.steps is not None and not isinstance(arm, ContestantArm):
         title = f"{arm.title} (ONLY {job.steps} STEPS)"
-    found = []
-    for ours in () if summary is None else summary.rows:
-        suffix = ours.model.removeprefix(arm.name)
-        if ours.data != data.name or ours.placement not in placements:
-            continue
-        if not ours.model.startswith(arm.name) or suffix not in ("", CLICK_SUFFIX):
-            continue
-        theirs = waiting.pop(ours.num_clicks, None) if not suffix else None
-        name = title + suffix
-        found.append(TableRow(arm.name + suffix, name, data.name, ours.num_clicks, ours, theirs))
-    found += [TableRow(arm.name, title, data.name, clicks, None, score) for clicks, score in waiting.items()]
-    return found or [TableRow(arm.name, title, data.name, None, None, None)]
+    published = {
+        score.clicks: {
+            "published_dice_percent": score.dice,
+            "published_nsd_percent": score.nsd,
+            "published_source": score.source,
+        }
+        for score in arm.published
+        if score.data == data.name
+    }
+    row = {"arm": arm.name, "title": title, "data": data.name, "training_ended_after": job.steps}
+    rows = []
+    for ours in () if summary is None else _scores_of(job, arm, data, summary).to_dict("records"):
+        suffix = ours["model"].removeprefix(arm.name)
+        names = {"arm": arm.name + suffix, "title": title + suffix, "clicks": ours["num_clicks"]}
+        counts = {"scans": ours["cases"], "patients": ours["groups"]}
+        theirs = {} if suffix else published.pop(ours["num_clicks"], {})
+        rows.append(ours | row | names | counts | theirs)
+    rows += [row | {"clicks": clicks} | theirs for clicks, theirs in published.items()]
+    return rows or [row]
 
 
-def _markdown(job: Reproduction, rows: Sequence[TableRow], left_out: Sequence[str]) -> str:
+def _scores_of(job: Reproduction, arm: Arm, data: DataSet, summary: Summary) -> pd.DataFrame:
+    """Return our scores of an arm, as it is and with its masks kept under the clicks."""
+    scores = summary.scores
+    placements = (job.study.protocol.protocol().first_click, NO_CLICK)
+    models = (arm.name, arm.name + CLICK_SUFFIX)
+    is_here = scores["data"].eq(data.name) & scores["placement"].isin(placements) & scores["model"].isin(models)
+    return scores[is_here]
+
+
+def _markdown(job: Reproduction, rows: pd.DataFrame, left_out: Sequence[str]) -> str:
     study = job.study
     lines = [f"# {study.title}", ""]
     if job.steps is not None:
@@ -109,55 +113,34 @@ def _markdown(job: Reproduction, rows: Sequence[TableRow], left_out: Sequence[st
             "rehearsal of the commands; its scores say nothing about the methods.**",
             "",
         ]
-    tolerance = study.protocol.protocol().nsd_tolerance_mm
     for data in study.data:
-        chosen = [row for row in rows if row.data == data.name]
-        lines.append(_table(data, chosen, tolerance).markdown())
+        lines.append(Table(data.name, _cells(job, rows[rows["data"] == data.name])).markdown())
     lines += ["## How to read it", "", *(f"- {note}" for note in _notes(job, left_out)), ""]
     return "\n".join(lines)
 
 
-def _table(data: DataSet, rows: Sequence[TableRow], tolerance_mm: float) -> Table:
-    surface = nsd_name(tolerance_mm)
-    header = (
-        *("Method", "Clicks", "Dice, ours", "published", "difference"),
-        *(f"NSD {tolerance_mm:g} mm, ours", "published", "difference", "Scans", "Failures"),
-    )
-    return Table(data.name, header, tuple(_cells(row, surface) for row in rows))
+def _cells(job: Reproduction, rows: pd.DataFrame) -> pd.DataFrame:
+    cells = {"Method": rows["title"], "Clicks": _counts(rows["clicks"])}
+    tolerance_mm = job.study.protocol.protocol().nsd_tolerance_mm
+    measures = (("Dice", "dice", "dice"), (f"NSD {tolerance_mm:g} mm", _surface(job), "nsd"))
+    for title, name, published_name in measures:
+        published = rows[f"published_{published_name}_percent"]
+        difference = 100 * rows[f"{name}_mean"] - published
+        intervals = 100 * rows[[f"{name}_{what}" for what in ("mean", "low", "high")]]
+        cells[f"{title}, ours"] = [
+            "not run" if pd.isna(scans) else with_interval(2, *numbers)
+            for scans, *numbers in zip(rows["scans"], *intervals.to_numpy().T, strict=True)
+        ]
+        cells[f"{name} published"] = [MISSING if pd.isna(value) else f"{value:.2f}" for value in published]
+        cells[f"{name} difference"] = [MISSING if pd.isna(value) else f"{value:+.2f}" for value in difference]
+    cells |= {"Scans": _counts(rows["scans"]), "Failures": _counts(rows["failures"])}
+    table = pd.DataFrame(cells)
+    table.columns = [name.removeprefix("dice ").removeprefix(f"{_surface(job)} ") for name in table.columns]
+    return table
 
 
-def _cells(row: TableRow, surface: str) -> tuple[str, ...]:
-    ours, theirs = row.ours, row.published
-    dice = None if ours is None else ours.statistics["dice"]
-    nsd = None if ours is None else ours.statistics[surface]
-    return (
-        row.title,
-        MISSING if row.clicks is None else str(row.clicks),
-        "not run" if dice is None else _with_interval(dice),
-        *_beside(dice, None if theirs is None else theirs.dice),
-        "not run" if nsd is None else _with_interval(nsd),
-        *_beside(nsd, None if theirs is None else theirs.nsd),
-        MISSING if ours is None else str(ours.cases),
-        MISSING if ours is None else str(ours.failures),
-    )
-
-
-def _with_interval(found: Statistic) -> str:
-    """Return mean and interval in percent, as the papers print them."""
-    if found.mean is None:
-        return MISSING
-    if found.low is None or found.high is None:
-        return f"{100 * found.mean:.2f}"
-    return f"{100 * found.mean:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
-
-
-def _beside(ours: Statistic | None, published: float | None) -> tuple[str, str]:
-    """Return the published number, and by how much ours is above it."""
-    if published is None:
-        return MISSING, MISSING
-    if ours is None or ours.mean is None:
-        return f"{published:.2f}", MISSING
-    return f"{published:.2f}", f"{100 * ours.mean - published:+.2f}"
+def _counts(numbers: pd.Series) -> list[str]:
+    return [MISSING if pd.isna(value) else str(value) for value in numbers]
 
 
 def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
@@ -180,37 +163,3 @@ def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
         + ".",
         "For research use only, not a medical device.",
     ]
-
-
-def _csv(job: Reproduction, rows: Sequence[TableRow]) -> str:
-    surface = nsd_name(job.study.protocol.protocol().nsd_tolerance_mm)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    measures = [f"{name}_{what}" for name in ("dice", surface) for what in ("mean", "low", "high")]
-    writer.writerow(
-        [
-            *("arm", "title", "data", "clicks", "scans", "patients", "failures", *measures),
-            *(
-                "published_dice_percent",
-                "published_nsd_percent",
-                "published_source",
-                "training_ended_after",
-            ),
-        ]
-    )
-    for row in rows:
-        ours, theirs = row.ours, row.published
-        numbers: list[float | None] = []
-        for name in ("dice", surface):
-            found = Statistic(n=0) if ours is None else ours.statistics[name]
-            numbers += [found.mean, found.low, found.high]
-        writer.writerow(
-            [
-                *(row.arm, row.title, row.data, row.clicks),
-                *((None,) * 3 if ours is None else (ours.cases, ours.groups, ours.failures)),
-                *numbers,
-                *((None,) * 3 if theirs is None else (theirs.dice, theirs.nsd, theirs.source)),
-                job.steps,
-            ]
-        )
-    return text.getvalue()

@@ -1,0 +1,266 @@
+"""The page of a report: where the numbers come from, the tables, the figures, and pictures of cases."""
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from clickvol.evaluation.contestants import Contestant
+from clickvol.evaluation.plan import EvaluationRequest, mask_file
+from clickvol.evaluation.records import RunKey, write_csv
+from clickvol.evaluation.result_log import read_audit
+from clickvol.evaluation.runner import Evaluated
+from clickvol.files.atomic import atomic_path
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.mask_files import read_mask
+from clickvol.metrics.clicks import DICE_TO_REACH
+from clickvol.metrics.scores import NSD_TOLERANCES_MM
+from clickvol.predict.installation import describe_installation
+from clickvol.prompts.click import Click
+from clickvol.report.figures import case_picture, choose_cases, write_figures
+from clickvol.report.statistics import RESAMPLES
+from clickvol.report.summary import Summary, case_means, summarise
+from clickvol.report.tables import markdown_cell, report_tables
+
+PICTURES_NAME = "pictures"
+
+# Methods whose cases are shown, the first ones named. Chosen: a page that can still be looked through.
+_SHOWN_METHODS = 4
+
+_SHOWN_FAILURES = 20
+
+_POLICIES = (
+    "Means are over all records: cases times simulated users. In brackets: 95 % interval of the mean by "
+    "the percentile bootstrap that draws patients ({resamples} resamples, seed {seed}); none for fewer than "
+    "two patients.",
+    "NSD, HD95 and ASSD follow DeepMind's surface-distance: surface elements weighted by their area, in mm. "
+    "HD95 is the larger of the two surfaces' distances within which 95 % of the area lies; ASSD is the mean "
+    "over the area of both.",
+    "A failure (error, no answer in time) counts as an empty mask: Dice, IoU, NSD and lesion recall 0. An "
+    "empty mask has no HD95 and no ASSD; their means leave it out, so read them beside the failures and "
+    "the Dice.",
+    "Cases with an empty label are not evaluated.",
+    "The tables of single scans have the first models; all models and measures are in cases.csv.",
+    "Lesion recall: share of the label's 26-connected components, of any size, with at least one voxel in "
+    "the mask.",
+    "Area under Dice: trapezoids over the numbers of clicks, divided by their range. Clicks to reach Dice "
+    "{dice_to_reach:g}: the first number of clicks that was scored and reaches it.",
+    "Differences to the reference are between means per patient, of the cases that both models have; a "
+    "model without clicks is compared as it is with each number of clicks. p values: two-tailed paired "
+    "t-test and Wilcoxon signed-rank test (zero differences left out), corrected by Holm for the models "
+    "of the same data, first click, number of clicks and measure; none for fewer than two patients or, in "
+    "the t-test, constant differences; 1 where all differences are zero.",
+)
+
+
+def write_report(
+    table: pd.DataFrame,
+    folder: Path,
+    *,
+    reference: str | None = None,
+    provenance: Mapping[str, str] | None = None,
+    nsd_tolerance_mm: float = NSD_TOLERANCES_MM[-1],
+    notes: Sequence[str] = (),
+    pictures: Mapping[str, Path] | None = None,
+    resamples: int = RESAMPLES,
+) -> Summary:
+    """Write the report of an evaluation; the same rows and words give the same bytes.
+
+    The folder then has report.md, cases.csv (scans, means over users), summary.csv, summary.json, tables.tex,
+    click_curve.png, box_plot.png and volume_bland_altman.png, replaced where there.
+
+    Args:
+        table: of the evaluation, as `evaluation.records.score_table` returns it.
+        folder: where to; made if need be.
+        reference: model that the others are compared with; None for no comparison.
+        provenance: what the numbers come from, such as command, seeds, versions, hardware: name and words.
+        nsd_tolerance_mm: of the surface Dice that is compared with the reference.
+        notes: further sentences for the page, such as cases that were left out.
+        pictures: files of cases by caption, in the folder or below.
+        resamples: of the bootstrap.
+
+    Returns:
+        What stands in the tables.
+
+    Raises:
+        ConfigError: for an unknown reference or tolerance, see `summarise`.
+        OutputError: when a file cannot be written.
+    """
+    summary = summarise(table, reference=reference, nsd_tolerance_mm=nsd_tolerance_mm, resamples=resamples)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = write_figures(table, summary, folder)
+    cases = case_means(table)
+    tables = report_tables(table, summary, cases)
+    write_csv(cases.drop(columns="mask_ml"), folder / "cases.csv")
+    write_csv(summary.scores, folder / "summary.csv")
+    summary.write_json(folder / "summary.json")
+    _write(folder / "tables.tex", "\n".join(one.latex() for one in tables))
+    sections = [
+        "# Evaluation\n",
+        *(f"- {name}: {' '.join(words.split())}" for name, words in (provenance or {}).items()),
+        "- For research use only, not a medical device\n",
+        "## Tables\n",
+        *(one.markdown() for one in tables),
+        *_policies(summary, notes),
+        *_failures(table),
+        "## Figures\n",
+        *(_picture(caption, path, folder) for caption, path in figures.items()),
+        *(["## Cases\n"] if pictures else []),
+        *(_picture(caption, path, folder) for caption, path in (pictures or {}).items()),
+    ]
+    _write(folder / "report.md", "\n".join(sections))
+    return summary
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path, path.suffix) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _policies(summary: Summary, notes: Sequence[str]) -> list[str]:
+    known = {"resamples": summary.resamples, "seed": summary.seed, "dice_to_reach": DICE_TO_REACH}
+    lines = [policy.format(**known) for policy in _POLICIES]
+    return ["## How to read them\n", *(f"- {line}" for line in [*lines, *notes]), ""]
+
+
+def _failures(table: pd.DataFrame) -> list[str]:
+    failed = table.dropna(subset="failure")
+    if failed.empty:
+        return []
+    lines = [
+        f"- {markdown_cell(f'{r.model}, {r.data} {r.case_id}')}, seed {r.seed}, first click {r.placement}, "
+        f"{r.num_clicks} clicks: {markdown_cell(r.failure)}"
+        for r in failed.head(_SHOWN_FAILURES).itertuples()
+    ]
+    if len(failed) > len(lines):
+        lines.append(f"- and {len(failed) - len(lines)} more, in scores.csv")
+    return [f"## Failures ({len(failed)})\n", *lines, ""]
+
+
+def _picture(caption: str, path: Path, folder: Path) -> str:
+    place = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return f"![{markdown_cell(caption)}](<{place.as_posix()}>)\n"
+
+
+def report_evaluation(evaluated: Evaluated) -> Summary:
+    """Write the report into the folder of the evaluation.
+
+    Raises:
+        ConfigError: when nothing was evaluated, or without matplotlib.
+        OutputError: when a file cannot be written.
+        UnreadableVolumeError: when a scan can no longer be read for its picture.
+    """
+    request = evaluated.request
+    notes = [f"Not evaluated: {case.data} {case.case_id}: {case.reason}." for case in evaluated.skipped]
+    return write_report(
+        evaluated.table,
+        request.folder,
+        reference=request.reference,
+        provenance=_provenance(evaluated),
+        nsd_tolerance_mm=request.protocol.nsd_tolerance_mm,
+        notes=notes,
+        pictures=_pictures(evaluated),
+    )
+
+
+def command_of(request: EvaluationRequest) -> str:
+    """Return the command that does this evaluation."""
+    protocol = request.protocol
+    words = ["clickvol", "evaluate", *request.contestants]
+    for data in request.data:
+        words += ["--data", data]
+    words += ["--split", request.split, "--fold", str(request.fold)]
+    words += ["--protocol", protocol.name, "--clicks", ",".join(map(str, protocol.num_clicks))]
+    words += ["--seeds", str(protocol.seeds), "--tolerance", f"{protocol.nsd_tolerance_mm:g}"]
+    words += ["--nsd-tolerances", ",".join(f"{mm:g}" for mm in protocol.nsd_tolerances_mm)]
+    if request.limit is not None:
+        words += ["--limit", str(request.limit)]
+    if request.robustness:
+        words.append("--robustness")
+    if request.organ_mask != "none":
+        words += ["--organ-mask", request.organ_mask]
+    if request.reference is not None:
+        words += ["--reference", request.reference]
+    return shlex.join([*words, "-o", str(request.folder)])
+
+
+def _provenance(evaluated: Evaluated) -> dict[str, str]:
+    request, installation = evaluated.request, describe_installation()
+    protocol = request.protocol
+    libraries = ", ".join(f"{name} {text}" for name, text in installation["libraries"].items())
+    data = (f"{one.name} ({len(one.cases)} cases, sha256 {one.content_hash[:12]})" for one in evaluated.data)
+    return {
+        "Command": f"`{command_of(request)}`",
+        "Protocol": f"{protocol.name}: {protocol.title}",
+        "Users": f"{protocol.seeds} per scan, seeds 0 to {protocol.seeds - 1}",
+        "Data": "; ".join(data),
+        "Contestants": "; ".join(_named(contestant) for contestant in evaluated.contestants),
+        **_organ_masks(evaluated),
+        "Versions": f"clickvol {installation['clickvol']}, Python {installation['python']}, {libraries}",
+        "Machine": (
+            f"{_device_name(evaluated.device)}, {installation['cpu_cores']} CPU cores, "
+            f"{installation['threads']} threads, {platform.machine()}, {platform.system()}"
+        ),
+    }
+
+
+def _organ_masks(evaluated: Evaluated) -> dict[str, str]:
+    """Say what stood in the place of organ masks, where anybody looks at one."""
+    names = ", ".join(one.name for one in evaluated.contestants if one.takes_organ_mask)
+    if not names:
+        return {}
+    if evaluated.request.organ_mask == "none":
+        return {"Organ masks": f"none; {names} saw the scan in their place"}
+    return {
+        "Organ masks": (
+            f"FROM THE LABELS, AN ORACLE: {names} saw organ and tumour as one mask, which no user has and "
+            "which can give the tumour's outline away"
+        )
+    }
+
+
+def _named(contestant: Contestant) -> str:
+    mark = contestant.fingerprint
+    is_hash = len(mark) == 64 and " " not in mark
+    return f"{contestant.name} (sha256 {mark[:12]})" if is_hash else f"{contestant.name} ({mark})"
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _pictures(evaluated: Evaluated) -> dict[str, Path]:
+    """Draw the worst, the median and the best case of the first contestants; return files by caption."""
+    folder = evaluated.request.folder
+    clicks: dict[RunKey, list[Click]] = {}
+    for audit in read_audit(folder):
+        key = RunKey(audit.model, audit.data, audit.case_id, audit.seed, audit.placement)
+        i, j, k = audit.voxel_ijk
+        place = VoxelPoint.from_ijk(i, j, k)
+        clicks.setdefault(key, []).append(Click(place, audit.foreground))
+    pictures = {}
+    for contestant in evaluated.contestants[:_SHOWN_METHODS]:
+        for one_set in evaluated.data:
+            cases = {case.case_id: case for case in one_set.cases}
+            chosen = choose_cases(evaluated.table, model=contestant.name, data=one_set.name)
+            for rank, row in chosen.items():
+                key = RunKey(row.model, row.data, row.case_id, row.seed, row.placement)
+                mask = mask_file(folder, key)
+                if not mask.is_file():
+                    continue
+                volume, truth = cases[row.case_id].read()
+                volume = replace(volume, modality=cases[row.case_id].modality)
+                path = folder / PICTURES_NAME / f"{mask.parent.parent.name}-{mask.parent.name}-{rank}.png"
+                path = path.with_name(path.name.replace(" ", "-"))
+                path.parent.mkdir(exist_ok=True)
+                title = (
+                    f"{row.model}, {row.data} {row.case_id} ({rank}): Dice {row.dice:.3f} "
+                    f"after {row.num_clicks} clicks"
+                )
+                case_picture(volume, truth, read_mask(mask).array, path, title, clicks.get(key, ()))
+                pictures[title] = path
+    return pictures
