@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickvol.datasets.msd import CaseRecord, list_msd_cases
+from clickvol.datasets.sources import CaseFiles, list_source
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.io.formats import read_volume
 from clickvol.methods.promise2d import (
@@ -79,7 +79,7 @@ class EncodedSlices:
         return torch.stack([self.slices[row].truth_on_input for row in rows]).float()
 
 
-def spread_slices(record: CaseRecord, number: int) -> list[Slice]:
+def spread_slices(record: CaseFiles, number: int) -> list[Slice]:
     """Read some slices of a patient, windowed, as inputs of LiteMedSAM."""
     volume, label = read_volume(record.image), read_volume(record.label)
     matrix = volume.grid.affine_ras_mm[:3, :3]
@@ -120,13 +120,13 @@ def encode(sam: Sam2d, slices: list[Slice]) -> list[Tensor]:
 
 def encode_patients(options: argparse.Namespace) -> tuple[EncodedSlices, EncodedSlices]:
     """Return the slices to train on and those to score, features from the cache where there is one."""
-    records = list_msd_cases(options.data / "Sarcoma_CT", "CT")
+    records = list_source("msd", options.data / "Sarcoma_CT").cases
     parts = []
     for is_validation, number in (
         (False, options.slices_per_patient),
         (True, options.validation_slices),
     ):
-        chosen = [r for r in records if r.belongs_to(VALIDATION_PATIENTS) == is_validation]
+        chosen = [r for r in records if r.case_id.endswith(VALIDATION_PATIENTS) == is_validation]
         parts.append([s for r in chosen for s in spread_slices(r, number)])
     if options.cache and options.cache.is_file():
         encoded = torch.load(options.cache, weights_only=True)

@@ -3,17 +3,13 @@
 import pytest
 
 from reference.nnunet_venv import make_stand_in
-from reference.prepared_sets import TWO_FOLDS, prepared_of, write_case
+from reference.prepared_sets import prepare_lesions
 
 
 @pytest.fixture
 def prepared(tmp_path):
     """Five scans; the last is not compressed."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    suffixes = [".nii.gz"] * 4 + [".nii"]
-    cases = [write_case(folder, number, suffix=suffix) for number, suffix in enumerate(suffixes)]
-    return prepared_of(cases, TWO_FOLDS)
+    return prepare_lesions(tmp_path, suffixes={4: ".nii"})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import SimpleITK
 from clickvol.bridges.nnunet_export import export_dataset
 from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
-from reference.prepared_sets import affine_of, prepared_of, scan_of, write_case
+from reference.prepared_sets import affine_of, scan_of, with_folds
 
 
 @pytest.fixture
@@ -54,19 +54,20 @@ def test_dataset_json_is_what_nnunet_reads(prepared, raw):
 
 
 def test_a_ct_is_called_ct(prepared, raw):
-    cases = [case.model_copy(update={"modality": "CT"}) for case in prepared.cases]
-    dataset = export_dataset(prepared_of(cases, prepared.splits), raw, fold=0)
+    cases = tuple(case.model_copy(update={"modality": "CT"}) for case in prepared.cases)
+    dataset = export_dataset(prepared.model_copy(update={"cases": cases}), raw, fold=0)
     content = json.loads((dataset.folder / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "CT"}
 
 
-def test_a_compressed_scan_is_the_same_file(prepared, raw):
+def test_a_scan_is_the_same_file_as_in_the_prepared_set(prepared, raw):
     dataset = export_dataset(prepared, raw, fold=0)
-    for case, folder in zip(prepared.cases[:4], ["imagesTr"] * 3 + ["imagesTs"], strict=True):
-        assert (dataset.folder / folder / f"{case.id}_0000.nii.gz").samefile(case.image.path)
+    for case, folder in zip(prepared.cases, ["imagesTr"] * 3 + ["imagesTs"] * 2, strict=True):
+        native = case.folder / "cases" / case.native_image.name
+        assert (dataset.folder / folder / f"{case.case_id}_0000.nii.gz").samefile(native)
 
 
-def test_another_format_is_written_anew_with_the_same_voxels_and_grid(prepared, raw):
+def test_a_scan_of_another_format_has_the_same_voxels_and_grid(prepared, raw):
     dataset = export_dataset(prepared, raw, fold=0)
     written = nibabel.load(dataset.folder / "imagesTs" / "case_4_0000.nii.gz")
     assert written.get_data_dtype() == np.int16
@@ -81,7 +82,7 @@ def test_without_links_the_scan_is_copied(prepared, raw, monkeypatch):
     monkeypatch.setattr("os.link", refuse)
     dataset = export_dataset(prepared, raw, fold=0)
     written = dataset.folder / "imagesTr" / "case_1_0000.nii.gz"
-    assert not written.samefile(prepared.cases[1].image.path)
+    assert not written.samefile(prepared.cases[1].folder / "cases" / "case_1.native_image.nii.gz")
     np.testing.assert_array_equal(np.asarray(nibabel.load(written).dataobj), scan_of(1)[0])
 
 
@@ -99,28 +100,6 @@ def test_the_label_is_the_tumour_alone_on_the_grid_of_its_scan_as_itk_sees_it(pr
         assert mask.GetDirection() == scan.GetDirection()
 
 
-def test_what_was_repaired_while_reading_is_not_linked(raw, tmp_path):
-    """NaN voxels become finite when a scan is read; nnU-Net must get the finite ones."""
-    scan = scan_of(0)[0].astype(np.float32)
-    scan[2, 2, 2] = np.nan
-    cases = [write_case(tmp_path, 0, scan=scan), *(write_case(tmp_path, n) for n in (1, 2))]
-    split = Split(train=("case_0",), val=("case_1",), test=("case_2",))
-    dataset = export_dataset(prepared_of(cases, [split]), raw, fold=0)
-    written = np.asarray(nibabel.load(dataset.folder / "imagesTr/case_0_0000.nii.gz").dataobj)
-    assert np.isfinite(written).all()
-    scan[2, 2, 2] = written[2, 2, 2]
-    np.testing.assert_array_equal(written, scan)
-
-
-def test_of_a_4d_scan_only_the_prepared_volume_is_given(raw, tmp_path):
-    scan = np.stack([scan_of(5)[0], scan_of(0)[0]], axis=-1)
-    cases = [write_case(tmp_path, 0, scan=scan), *(write_case(tmp_path, n) for n in (1, 2))]
-    split = Split(train=("case_0",), val=("case_1",), test=("case_2",))
-    dataset = export_dataset(prepared_of(cases, [split]), raw, fold=0)
-    written = nibabel.load(dataset.folder / "imagesTr" / "case_0_0000.nii.gz")
-    np.testing.assert_array_equal(np.asarray(written.dataobj), scan_of(0)[0])
-
-
 def test_a_complete_export_stays_and_an_interrupted_one_is_finished(prepared, raw):
     cases = []
     dataset = export_dataset(prepared, raw, fold=0, on_case=cases.append)
@@ -136,15 +115,15 @@ def test_a_complete_export_stays_and_an_interrupted_one_is_finished(prepared, ra
 
 def test_validation_scans_may_be_the_test_scans(prepared, raw):
     split = Split(train=("case_0",), val=("case_1",), test=("case_1",))
-    dataset = export_dataset(prepared_of(prepared.cases, [split]), raw, fold=0)
+    dataset = export_dataset(with_folds(prepared, split), raw, fold=0)
     assert names(dataset.folder / "imagesTr") == ["case_0_0000.nii.gz", "case_1_0000.nii.gz"]
     assert names(dataset.folder / "imagesTs") == ["case_1_0000.nii.gz"]
 
 
 def test_mixed_modalities_are_refused(prepared, raw):
-    cases = [prepared.cases[0].model_copy(update={"modality": "CT"}), *prepared.cases[1:]]
+    cases = (prepared.cases[0].model_copy(update={"modality": "CT"}), *prepared.cases[1:])
     with pytest.raises(ConfigError, match="mixes CT and MR, but nnU-Net normalises one modality"):
-        export_dataset(prepared_of(cases, prepared.splits), raw, fold=0)
+        export_dataset(prepared.model_copy(update={"cases": cases}), raw, fold=0)
     assert names(raw) == []
 
 
@@ -152,10 +131,11 @@ def test_mixed_modalities_are_refused(prepared, raw):
 def test_an_empty_part_is_refused(prepared, raw, missing):
     parts = {"train": ("case_0",), "val": ("case_1",), "test": ("case_2",)} | {missing: ()}
     with pytest.raises(ConfigError, match=f"the part '{missing}' of Lesions MR is empty"):
-        export_dataset(prepared_of(prepared.cases, [Split(**parts)]), raw, fold=0)
+        export_dataset(with_folds(prepared, Split(**parts)), raw, fold=0)
 
 
-def test_a_source_that_is_gone_is_named(prepared, raw):
-    prepared.cases[1].image.path.unlink()
-    with pytest.raises(ConfigError, match=r"image_1.nii.gz is gone, as it was prepared"):
+def test_the_source_is_not_needed_but_the_prepared_scan_is(prepared, raw, tmp_path):
+    shutil.rmtree(tmp_path / "Lesions MR")
+    (prepared.cases[1].folder / "cases" / "case_1.native_image.nii.gz").unlink()
+    with pytest.raises(ConfigError, match=r"case_1.native_image.nii.gz is missing"):
         export_dataset(prepared, raw, fold=0)

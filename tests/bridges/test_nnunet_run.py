@@ -18,7 +18,7 @@ from clickvol.bridges.nnunet_run import (
 from clickvol.bridges.nnunet_trainer import EPOCHS_VARIABLE, ITERATIONS_VARIABLE
 from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError, DeviceError, ExternalProgramError
-from reference.prepared_sets import affine_of, prepared_of, scan_of, write_case
+from reference.prepared_sets import affine_of, prepare_lesions, scan_of
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_the_masks_come_home_on_exactly_the_grids_of_the_scans(prepared, run_of,
     masks = run_nnunet(prepared, run_of())
     assert masks == [tmp_path / "out" / "predictions" / f"case_{n}.nii.gz" for n in (3, 4)]
     for number, path in zip((3, 4), masks, strict=True):
-        mask, scan = nibabel.load(path), nibabel.load(prepared.cases[number].image.path)
+        mask, scan = nibabel.load(path), nibabel.load(prepared.cases[number].source_image.path)
         assert mask.get_data_dtype() == np.uint8
         np.testing.assert_array_equal(np.asarray(mask.dataobj), scan_of(number)[0] > 0)
         np.testing.assert_array_equal(mask.affine, scan.affine)
@@ -168,7 +168,7 @@ def test_a_half_written_prediction_is_made_again(prepared, run_of, venv, tmp_pat
     (venv / "fail").unlink()
     folder = tmp_path / "out" / "nnUNet_predictions"
     folder.mkdir()
-    whole = prepared.cases[3].label.path.read_bytes()
+    whole = prepared.cases[3].source_label.path.read_bytes()
     (folder / "case_3.nii.gz").write_bytes(whole[: len(whole) // 2])
     masks = run_nnunet(prepared, run_of())
     np.testing.assert_array_equal(np.asarray(nibabel.load(masks[0]).dataobj), scan_of(3)[0] > 0)
@@ -176,10 +176,9 @@ def test_a_half_written_prediction_is_made_again(prepared, run_of, venv, tmp_pat
 
 def test_an_empty_mask_is_a_mask(run_of, tmp_path):
     """The stand-in marks voxels above 0; this scan has none."""
-    cases = [write_case(tmp_path, n) for n in (0, 1)]
-    cases.append(write_case(tmp_path, 2, scan=scan_of(0)[0] - np.int16(500)))
     split = Split(train=("case_0",), val=("case_1",), test=("case_2",))
-    (mask,) = run_nnunet(prepared_of(cases, [split]), run_of())
+    dark = {2: scan_of(0)[0] - np.int16(500)}
+    (mask,) = run_nnunet(prepare_lesions(tmp_path, 3, splits=(split,), scans=dark), run_of())
     assert not np.asarray(nibabel.load(mask).dataobj).any()
 
 
@@ -210,7 +209,7 @@ def test_a_folder_holds_one_run(prepared, run_of, settings, what):
 def test_a_folder_holds_one_data_set(prepared, run_of):
     run_nnunet(prepared, run_of())
     other = prepared.model_copy(update={"content_hash": "other"})
-    with pytest.raises(ConfigError, match=r"holds a run with data_hash '1f.*', not 'other'"):
+    with pytest.raises(ConfigError, match=r"holds a run with data_hash '[0-9a-f]{64}', not 'other'"):
         run_nnunet(other, run_of())
 
 

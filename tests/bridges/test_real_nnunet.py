@@ -10,7 +10,7 @@ import pytest
 from clickvol.bridges.nnunet_environment import check_environment
 from clickvol.bridges.nnunet_run import NnunetRun, NnunetSettings, run_nnunet
 from clickvol.datasets.splits import Split
-from reference.prepared_sets import prepared_of, write_case
+from reference.prepared_sets import prepare_lesions
 
 ENVIRONMENT = os.environ.get("CLICKVOL_NNUNET_VENV", "")
 
@@ -18,13 +18,14 @@ ENVIRONMENT = os.environ.get("CLICKVOL_NNUNET_VENV", "")
 @pytest.mark.skipif(not ENVIRONMENT, reason="CLICKVOL_NNUNET_VENV names no environment with nnU-Net")
 def test_two_iterations_give_masks_on_the_grids_of_the_scans(tmp_path):
     random = np.random.default_rng(0)
-    cases = []
+    scans, labels = {}, {}
     for number in range(4):
         label = np.zeros((40, 36, 20), np.uint8)
         label[8:24, 10:22, 5:14] = 2
-        scan = (random.normal(100, 20, label.shape) + 200 * (label == 2)).astype(np.int16)
-        cases.append(write_case(tmp_path, number, scan=scan, label=label))
+        labels[number] = label
+        scans[number] = (random.normal(100, 20, label.shape) + 200 * (label == 2)).astype(np.int16)
     split = Split(train=("case_0", "case_1"), val=("case_2",), test=("case_3",))
+    prepared = prepare_lesions(tmp_path, 4, splits=(split,), scans=scans, labels=labels)
     run = NnunetRun(
         folder=tmp_path / "out",
         environment=check_environment(Path(ENVIRONMENT)),
@@ -32,8 +33,8 @@ def test_two_iterations_give_masks_on_the_grids_of_the_scans(tmp_path):
         device="cpu",
         workers=1,
     )
-    (path,) = run_nnunet(prepared_of(cases, [split]), run)
-    mask, scan = nibabel.load(path), nibabel.load(cases[3].image.path)
+    (path,) = run_nnunet(prepared, run)
+    mask, scan = nibabel.load(path), nibabel.load(prepared.cases[3].source_image.path)
     assert mask.shape == scan.shape
     np.testing.assert_array_equal(mask.affine, scan.affine)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1}

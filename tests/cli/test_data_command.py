@@ -42,7 +42,8 @@ def test_nothing_left_is_a_mistake_with_its_reasons(run, source, tmp_path):
     assert outcome.err.splitlines()[-1].startswith("error: no case of ")
 
 
-def test_every_option_reaches_the_set(run, source, tmp_path):
+def test_every_option_reaches_the_set(run, tmp_path):
+    source = write_msd(tmp_path / "src", IDS, labels={"1": "kidney", "3": "tumour"})
     for case in IDS:
         write_nifti(label_ijk(3), source / "labelsTr" / f"{case}.nii.gz")
     groups, splits = tmp_path / "g.csv", tmp_path / "s.json"
@@ -55,7 +56,7 @@ def test_every_option_reaches_the_set(run, source, tmp_path):
     made = read_prepared_set(tmp_path / "dst")
     assert made.target_spacing_dhw_mm == (2, 1, 1.5)
     assert made.seed == 5
-    assert [case.id for case in made.part("test")] == IDS[4:]
+    assert [case.case_id for case in made.part("test")] == IDS[4:]
     assert {(c.tumour_label, c.modality, c.group) for c in made.part("val")} == {(3, "MR", "gp_3")}
 
 
@@ -78,6 +79,10 @@ def test_a_spacing_is_one_length_three_or_native(run, source, tmp_path, text, sp
         (("msd", "src", "-o", "dst", "--spacing", "0"), "--spacing takes native"),
         (("msd", "src", "-o", "dst", "--constants", "liver"), "known are colon, kits"),
         (("msd", "src", "-o", "dst", "--splits", "gone.json"), "cannot read the splits gone.json"),
+        (("msd", "src", "-o", "dst", "--label", "0"), "--label takes a value above 0 or all, not '0'"),
+        (("msd", "src", "-o", "dst", "--label", "tumour"), "--label takes a value above 0 or all"),
+        (("msd", "src", "-o", "dst", "--label", "2"), "no label of Tiny has the value 2; they are 1 tumour"),
+        (("npz", "src", "-o", "dst", "--label", "1"), "every class is a case"),
         (("dicom", "src", "-o", "dst"), "'dicom' is not one of"),
         (("msd", "src"), "--output"),
     ],

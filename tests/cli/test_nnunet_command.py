@@ -8,20 +8,14 @@ import nibabel
 import pytest
 
 from clickvol.bridges.nnunet_environment import NNUNET_VERSION
-from clickvol.datasets.prepared import MANIFEST_NAME
 from reference.nnunet_venv import make_stand_in
-from reference.prepared_sets import TWO_FOLDS, prepared_of, write_case
+from reference.prepared_sets import prepare_lesions
 
 
 @pytest.fixture
 def data(tmp_path):
-    source, folder = tmp_path / "source", tmp_path / "data"
-    source.mkdir()
-    folder.mkdir()
-    cases = [write_case(source, number) for number in range(5)]
-    manifest = prepared_of(cases, TWO_FOLDS).model_dump_json()
-    (folder / MANIFEST_NAME).write_text(manifest)
-    return folder
+    prepare_lesions(tmp_path)
+    return (tmp_path / "prepared").rename(tmp_path / "data")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from dataclasses import fields
 from functools import partial
 
-import nibabel
 import numpy as np
 import pytest
 import torch
@@ -12,11 +11,9 @@ from clickvol.datasets.loader import (
     batch_indices,
     draw_any_sample,
     make_phantoms,
-    read_labelled,
 )
-from clickvol.datasets.msd import CaseRecord
 from clickvol.datasets.sampling import SamplingSection
-from clickvol.errors import ConfigError, UnreadableVolumeError
+from clickvol.errors import ConfigError
 from reference.labelled import block_case
 
 SHAPE = (12, 14, 16)
@@ -118,64 +115,6 @@ def test_processes_and_rounds_share_the_samples_of_one_larger_batch():
     assert [a + b + c for a, b, c in zip(*split, strict=True)] == whole
     rounds = list(batch_indices(range(6), 2))
     assert [[*a, *b, *c] for a, b, c in (rounds[:3], rounds[3:])] == whole
-
-
-# -- reading ----------------------------------------------------------------------------------------
-
-
-def _record(folder, image, label, *, label_affine=None):
-    affine = np.diag([1.0, 2, 3, 1])
-    paths = folder / "image.nii.gz", folder / "label.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(image, affine), paths[0])
-    nibabel.save(nibabel.Nifti1Image(label, affine if label_affine is None else label_affine), paths[1])
-    return CaseRecord("sts_001", "CT", *paths)
-
-
-IMAGE = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
-
-
-def test_a_labelled_scan_has_the_modality_of_its_folder_and_a_label_of_0_and_1(tmp_path):
-    label = np.zeros((4, 5, 6), dtype=np.uint8)
-    label[1, 2, 3], label[3, 4, 5] = 1, 7
-    case = read_labelled(_record(tmp_path, IMAGE, label))
-    assert case.volume.modality == "CT"
-    assert case.volume.array[3, 2, 1] == IMAGE[1, 2, 3]
-    assert case.label.dtype == np.uint8
-    assert np.argwhere(case.label).tolist() == [[3, 2, 1], [5, 4, 3]]
-    assert case.label.max() == 1
-    assert case.object_voxels_dhw.tolist() == [[3, 2, 1], [5, 4, 3]]
-
-
-LABEL = (np.indices((4, 5, 6)).sum(axis=0) == 7).astype(np.uint8)
-
-
-def test_a_label_elsewhere_is_refused(tmp_path):
-    moved = np.diag([1.0, 2, 3, 1])
-    moved[0, 3] = 5
-    record = _record(tmp_path, IMAGE, LABEL, label_affine=moved)
-    with pytest.raises(ConfigError, match=r"label\.nii\.gz is not on the grid of .*image\.nii\.gz"):
-        read_labelled(record)
-
-
-def test_a_label_that_leans_half_a_millimetre_away_in_the_far_corner_is_refused(tmp_path):
-    image = np.arange(2 * 2 * 460, dtype=np.int16).reshape(2, 2, 460)
-    leaning = np.diag([1.0, 2, 3, 1])
-    leaning[0, 2] += 1e-3
-    record = _record(tmp_path, image, (image == 7).astype(np.uint8), label_affine=leaning)
-    with pytest.raises(ConfigError, match=r"is not on the grid of .*: its corners lie up to 0\.46 mm away"):
-        read_labelled(record)
-
-
-def test_a_label_of_another_size_is_refused(tmp_path):
-    record = _record(tmp_path, IMAGE, np.pad(LABEL, ((0, 0), (0, 0), (0, 1))))
-    with pytest.raises(ConfigError, match="is not on the grid"):
-        read_labelled(record)
-
-
-def test_a_label_without_object_is_refused(tmp_path):
-    record = _record(tmp_path, IMAGE, np.zeros((4, 5, 6), np.uint8))
-    with pytest.raises(UnreadableVolumeError, match=r"label\.nii\.gz: empty scan"):
-        read_labelled(record)
 
 
 # -- phantoms ---------------------------------------------------------------------------------------

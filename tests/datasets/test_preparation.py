@@ -8,12 +8,13 @@ import pytest
 
 from clickvol.datasets import preparation
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
-from clickvol.datasets.prepared import read_native_case, read_prepared_case, read_prepared_set
+from clickvol.datasets.prepared import read_prepared_set
 from clickvol.errors import ConfigError
 from reference.data_sets import OBJECT_IJK, label_ijk, write_msd, write_nifti
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 IDS = [f"p_{n}" for n in range(10)]
+ORGAN_AND_TUMOUR = {"0": "background", "1": "pancreas", "2": "cancer"}
 
 
 def _plan(source, destination, **options):
@@ -34,11 +35,11 @@ def _splits(tmp_path, *folds):
 def test_a_set_is_written_as_it_is_returned(source, tmp_path):
     made = prepare_data_set(_plan(source, tmp_path / "dst", seed=4))
     assert read_prepared_set(tmp_path / "dst") == made
-    assert [case.id for case in made.cases] == IDS
+    assert [case.case_id for case in made.cases] == IDS
     assert [len(made.part(name)) for name in ("train", "val", "test", "all")] == [7, 1, 2, 10]
     assert (made.name, made.kind, made.target_spacing_dhw_mm) == ("Tiny", "msd", "native")
     (fold,) = json.loads((tmp_path / "dst" / "splits.json").read_text())
-    assert fold == {name: [case.id for case in made.part(name)] for name in ("train", "val", "test")}
+    assert fold == {name: [case.case_id for case in made.part(name)] for name in ("train", "val", "test")}
 
 
 def test_the_fingerprint_is_of_the_training_part_alone(source, tmp_path):
@@ -49,7 +50,8 @@ def test_the_fingerprint_is_of_the_training_part_alone(source, tmp_path):
     assert made.notes == ("6 usable cases are in no part of fold 0.",)
 
 
-def test_published_constants_bring_spacing_and_label(source, tmp_path):
+def test_published_constants_bring_spacing_and_label(tmp_path):
+    source = write_msd(tmp_path / "src", IDS, labels=ORGAN_AND_TUMOUR)
     for case in IDS:
         write_nifti(label_ijk(2), source / "labelsTr" / f"{case}.nii.gz")
     made = prepare_data_set(_plan(source, tmp_path / "dst", constants="pancreas"))
@@ -70,10 +72,10 @@ def test_bad_cases_are_listed_and_the_rest_is_prepared(source, tmp_path):
     seen = []
     made = prepare_data_set(
         _plan(source, tmp_path / "dst"),
-        lambda done, total, last: seen.append((done, total, last.id)),
+        lambda done, total, last: seen.append((done, total, last.case_id)),
     )
-    assert [case.id for case in made.rejected] == ["p_1", "p_5", "p_7"]
-    assert [case.id for case in made.cases] == [i for i in IDS if i not in ("p_1", "p_5", "p_7")]
+    assert [case.case_id for case in made.rejected] == ["p_1", "p_5", "p_7"]
+    assert [case.case_id for case in made.cases] == [i for i in IDS if i not in ("p_1", "p_5", "p_7")]
     assert [line[:2] for line in seen] == [(n, 10) for n in range(1, 11)]
     assert read_prepared_set(tmp_path / "dst").rejected == made.rejected
 
@@ -86,8 +88,8 @@ def test_rejected_cases_leave_an_imported_split(source, tmp_path):
         {"train": ["p_2", "p_3"], "val": ["p_1"]},
     )
     made = prepare_data_set(_plan(source, tmp_path / "dst", splits=splits))
-    assert [case.id for case in made.part("train", 0)] == ["p_1"]
-    assert [case.id for case in made.part("train", 1)] == ["p_2", "p_3"]
+    assert [case.case_id for case in made.part("train", 0)] == ["p_1"]
+    assert [case.case_id for case in made.part("train", 1)] == ["p_2", "p_3"]
     assert made.part("test", 1) == []
 
 
@@ -102,8 +104,8 @@ def test_groups_stay_together(source, tmp_path):
 
 def test_scans_of_two_modalities_have_their_own_fingerprints(tmp_path):
     source = write_msd(tmp_path / "src", IDS, modality="T2")
-    for case in IDS[:5]:
-        array = np.full((12, 10, 8), 300, np.int16)
+    for number, case in enumerate(IDS[:5]):
+        array = np.full((12, 10, 8), 300 + number, np.int16)
         array[:3] = 0
         array[OBJECT_IJK] = 900
         write_nifti(array, source / "imagesTr" / f"{case}.nii.gz")
@@ -114,6 +116,63 @@ def test_scans_of_two_modalities_have_their_own_fingerprints(tmp_path):
     told = prepare_data_set(_plan(source, tmp_path / "dst", seed=1, modality="MR"))
     assert set(told.intensity) == {"MR"}
     assert told.notes == ()
+
+
+def test_the_same_scan_under_two_names_stays_in_one_part(source, tmp_path):
+    for copy in ("p_4", "p_7"):
+        name = source / "imagesTr" / f"{copy}.nii.gz"
+        name.write_bytes((source / "imagesTr" / "p_1.nii.gz").read_bytes())
+    note = "p_1, p_4, p_7 are the same scan and stay in one part."
+    for seed in range(6):
+        made = prepare_data_set(_plan(source, tmp_path / "dst", seed=seed))
+        assert made.notes == (note,)
+        parts = {part for part in ("train", "val", "test") for case in made.part(part) if case.group == "p_1"}
+        assert len(parts) == 1
+    groups = tmp_path / "g.csv"
+    groups.write_text("case,group\n" + "".join(f"{c},{'AB'[c in ('p_4', 'p_5')]}\n" for c in IDS))
+    made = prepare_data_set(_plan(source, tmp_path / "dst", groups=groups))
+    assert {case.group for case in made.cases} == {"A"}  # p_4 joins B to A
+    splits = _splits(tmp_path, {"train": ["p_1", "p_2"], "val": ["p_3"], "test": ["p_7"]})
+    with pytest.raises(ConfigError, match=rf"the group 'p_1' is in train and in test.*\. {note}"):
+        prepare_data_set(_plan(source, tmp_path / "dst", splits=splits))
+
+
+def test_several_labels_without_a_choice_are_all_the_object_and_noted(tmp_path):
+    source = write_msd(tmp_path / "src", IDS[:3], labels=ORGAN_AND_TUMOUR)
+    made = prepare_data_set(_plan(source, tmp_path / "dst"))
+    assert made.notes == ("The labels hold 1 pancreas, 2 cancer; without --label all of them are the object.",)
+    assert prepare_data_set(_plan(source, tmp_path / "dst", tumour_label="all")).notes == ()
+
+
+def test_the_tumour_of_a_known_data_set_is_known(tmp_path):
+    source = write_msd(tmp_path / "Task07_Pancreas", IDS[:3], labels=ORGAN_AND_TUMOUR)
+    for case in IDS[:3]:
+        label = label_ijk(2)
+        label[0, 0, 0] = 1
+        write_nifti(label, source / "labelsTr" / f"{case}.nii.gz")
+    made = prepare_data_set(_plan(source, tmp_path / "dst"))
+    assert {case.tumour_label for case in made.cases} == {2}
+    everything = prepare_data_set(_plan(source, tmp_path / "dst", tumour_label="all"))
+    assert everything.cases[0].tumour_ml == pytest.approx(made.cases[0].tumour_ml + 2e-3)
+
+
+def test_classes_of_the_challenge_are_cases_of_one_group(tmp_path):
+    labels = np.zeros((6, 8, 9), np.uint8)
+    labels[1:3, 2:4, 2:4], labels[4, 5:7, 5:7] = 1, 3
+    scan = np.random.default_rng(0).integers(0, 255, labels.shape, dtype=np.uint8)
+    (tmp_path / "src").mkdir()
+    np.savez(tmp_path / "src" / "CT_x.npz", imgs=scan, gts=labels, spacing=np.array([1.0, 2.0, 3.0]))
+    plan = PreparationPlan(kind="npz", source=tmp_path / "src", destination=tmp_path / "dst")
+    made = prepare_data_set(plan)
+    assert [(c.case_id, c.group, c.tumour_label) for c in made.cases] == [
+        ("CT_x-class1", "CT_x", 1),
+        ("CT_x-class3", "CT_x", 3),
+    ]
+    assert made.notes == ()
+    volume, mask = made.cases[1].read_native()
+    assert np.array_equal(volume.array, scan)
+    assert np.array_equal(mask, labels == 3)
+    assert volume.grid.spacing_dhw_mm.tolist() == [3, 2, 1]
 
 
 # -- again, and after a crash -------------------------------------------------------------------
@@ -129,7 +188,8 @@ def test_a_second_run_finds_everything_done(source, tmp_path):
     assert prepare_data_set(_plan(source, tmp_path / "dst")) == made
     assert _stamps(tmp_path / "dst") == before
     assert prepare_data_set(_plan(source, tmp_path / "dst", force=True)) == made
-    assert all(stamp > before[name] for name, stamp in _stamps(tmp_path / "dst").items())
+    after = _stamps(tmp_path / "dst")
+    assert all(after[name] > before[name] for name in before if "native" not in name)  # those are links
 
 
 KILLED = """
@@ -142,7 +202,7 @@ whole = atomic._flush_to_disk
 written = []
 def flush(path):
     written.append(path)
-    if len(written) == 14:  # a case writes four files: in the middle of the fourth one
+    if len(written) == 14:  # a case writes four files and links two: in the middle of the fourth one
         os.kill(os.getpid(), signal.SIGKILL)
     whole(path)
 atomic._flush_to_disk = flush
@@ -162,16 +222,17 @@ def test_a_killed_run_goes_on_where_it_was(source, tmp_path):
     made = prepare_data_set(_plan(source, folder))
     after = _stamps(folder)
     kept = [n for n in before if n.split(".")[0] in IDS[:3]]
-    assert len(kept) == 12
+    assert len(kept) == 18
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert not any(name.startswith(".clickvol-") for name in after)
-    assert made == prepare_data_set(_plan(source, tmp_path / "fresh"))
+    assert made.model_dump() == prepare_data_set(_plan(source, tmp_path / "fresh")).model_dump()
 
 
 def test_two_processes_make_the_same(source, tmp_path):
     (source / "imagesTr" / "p_1.nii.gz").write_bytes(b"rubbish")
     alone = prepare_data_set(_plan(source, tmp_path / "a"))
-    assert prepare_data_set(_plan(source, tmp_path / "b", workers=2)) == alone
+    both = prepare_data_set(_plan(source, tmp_path / "b", workers=2))
+    assert both.model_dump() == alone.model_dump()
 
 
 def test_the_content_hash_knows_what_a_model_sees(source, tmp_path):
@@ -203,6 +264,47 @@ def test_mistakes_show_before_any_scan_is_read(source, tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match=message):
             prepare_data_set(_plan(source, tmp_path / "dst", **options))
     assert not (tmp_path / "dst").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tumour_label": 3}, "no label of Tiny has the value 3; they are 1 pancreas, 2 cancer; choose one"),
+        ({"constants": "colon"}, "Tiny has the published constants pancreas, not colon; give --constants panc"),
+    ],
+)
+def test_what_contradicts_the_data_set_is_refused_before_any_scan_is_read(tmp_path, options, message):
+    source = write_msd(tmp_path / "Task07_Pancreas", ["a"], labels=ORGAN_AND_TUMOUR)
+    with pytest.raises(ConfigError, match=message):
+        prepare_data_set(_plan(source, tmp_path / "dst", **options))
+    assert not (tmp_path / "dst").exists()
+
+
+def test_constants_of_another_organ_are_refused_where_their_label_is_no_label(source, tmp_path):
+    with pytest.raises(ConfigError, match="no label of Tiny has the value 2; they are 1 tumour"):
+        prepare_data_set(_plan(source, tmp_path / "dst", constants="kits"))
+
+
+def test_two_folders_with_several_labels_ask_which(source, tmp_path):
+    def plan(**options):
+        return PreparationPlan(kind="folder", source=source, destination=tmp_path / "dst", **options)
+
+    index = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps(index | {"labels": {"liver": 1, "lesion": 2}}))
+    with pytest.raises(ConfigError, match="the labels of src are 1 liver, 2 lesion; say which is the tumour"):
+        prepare_data_set(plan())
+    (source / "dataset.json").unlink()
+    label = label_ijk(1)
+    label[0, 0, 0] = 5
+    write_nifti(label, source / "labelsTr" / "p_3.nii.gz")
+    made = prepare_data_set(plan())
+    assert [case.case_id for case in made.rejected] == ["p_3"]
+    assert "holds the labels 1, 5" in made.rejected[0].reason
+    write_nifti(label, source / "labelsTr" / "p_0.nii.gz")
+    with pytest.raises(ConfigError, match=r"p_0\.nii\.gz holds the labels 1, 5; say which is the tumour"):
+        prepare_data_set(plan())
+    assert len(prepare_data_set(plan(tumour_label="all")).cases) == 10
+    assert len(prepare_data_set(plan(tumour_label=5)).cases) == 2
 
 
 @pytest.mark.parametrize(
@@ -278,13 +380,13 @@ def test_three_real_patients(tmp_path):
             spacing_dhw_mm=(3, 3, 3),
         )
     )
-    assert [case.id for case in made.cases] == list(ids)
+    assert [case.case_id for case in made.cases] == list(ids)
     assert [len(made.part(name)) for name in ("train", "val", "test")] == [1, 1, 1]
     known = made.intensity["CT"]
     assert -200 < known.low < known.mean < known.high < 300
     for case in made.cases:
-        volume, mask = read_prepared_case(tmp_path / "dst", case)
-        native, native_mask = read_native_case(case)
+        volume, mask = case.map_arrays()
+        native, native_mask = case.read_native()
         assert volume.modality == native.modality == "CT"
         assert mask.sum() * 27e-3 == pytest.approx(case.tumour_ml, rel=0.02)
         assert native_mask.sum() * native.grid.voxel_volume_mm3 / 1e3 == pytest.approx(case.tumour_ml)

@@ -1,12 +1,11 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import (
-    read_native_case,
-    read_prepared_case,
     read_prepared_set,
 )
 from clickvol.datasets.samples import LabelledVolume, draw_sample
@@ -37,7 +36,7 @@ def _change(folder, **fields):
 def test_parts_are_lists_of_cases(folder):
     made = read_prepared_set(folder)
     parts = [made.part(name) for name in ("train", "val", "test")]
-    assert sorted(case.id for part in parts for case in part) == IDS
+    assert sorted(case.case_id for part in parts for case in part) == IDS
     assert made.part("all") == list(made.cases)
     with pytest.raises(ConfigError, match="no part 'tain' of a data set; choose train, val, test or all"):
         made.part("tain")
@@ -48,7 +47,7 @@ def test_parts_are_lists_of_cases(folder):
 
 def test_arrays_are_mapped_read_only_and_serve_as_a_scan(folder):
     case = read_prepared_set(folder).cases[0]
-    volume, mask = read_prepared_case(folder, case)
+    volume, mask = case.map_arrays()
     assert volume.array.dtype == np.int16
     assert mask.dtype == np.uint8
     assert volume.array.shape == mask.shape == volume.grid.shape_dhw == (16, 10, 12)
@@ -61,51 +60,76 @@ def test_arrays_are_mapped_read_only_and_serve_as_a_scan(folder):
     assert sample.label.any()
 
 
-def test_native_cases_come_from_the_files_with_the_label_applied(tmp_path, folder):
+def test_native_cases_have_the_label_applied_and_the_header_of_the_file(folder):
     case = read_prepared_set(folder).cases[1]
-    volume, mask = read_native_case(case)
-    assert np.array_equal(volume.array, image_ijk().T)
+    volume, mask = case.read_native()
+    assert np.array_equal(volume.array, image_ijk(corner=-980).T)
     assert np.array_equal(mask, (label_ijk() > 0).T)
     assert volume.modality == "CT"
     assert volume.grid.file_facts is not None
-    _, one_voxel = read_native_case(case.model_copy(update={"tumour_label": 2}))
+    _, one_voxel = case.model_copy(update={"tumour_label": 2}).read_native()
     assert np.argwhere(one_voxel).tolist() == [[3, 4, 5]]
 
 
 def test_native_files_that_changed_are_refused(folder):
     case = read_prepared_set(folder).cases[0]
-    case.image.path.write_bytes(b"other")
-    with pytest.raises(ConfigError, match=r"a\.nii\.gz has 5 bytes, not \d+"):
-        read_native_case(case)
-    case.image.path.unlink()
-    with pytest.raises(ConfigError, match=r"a\.nii\.gz is gone"):
-        read_native_case(case)
+    path = folder / "cases" / case.native_label.name
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ConfigError, match=r"a\.native_label\.nii\.gz is not the file that was prepared"):
+        case.read_native()
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"a\.native_label\.nii\.gz is missing"):
+        case.read_native()
+
+
+def test_a_set_can_be_moved_and_its_source_deleted(folder, tmp_path):
+    before = read_prepared_set(folder)
+    shutil.rmtree(tmp_path / "src")
+    moved = folder.rename(tmp_path / "elsewhere")
+    after = read_prepared_set(moved)
+    assert after.model_dump() == before.model_dump()
+    for number, case in enumerate(after.cases):
+        assert case.folder == moved
+        volume, mask = case.read_native()
+        assert np.array_equal(volume.array, image_ijk(corner=-1000 + 20 * number).T)
+        assert mask.any()
+        _, mapped = case.map_arrays()
+        assert mapped.shape == (16, 10, 12)
+
+
+def test_a_case_belongs_to_the_patient_at_the_end_of_its_id(folder):
+    case = read_prepared_set(folder).cases[0].model_copy(update={"case_id": "sts_ct_008"})
+    assert case.belongs_to(("019", "008"))
+    assert not case.belongs_to(("08", "ct", "sts"))
+    assert not case.belongs_to(())
 
 
 def test_arrays_that_are_not_there_or_not_these_are_refused(folder):
     case = read_prepared_set(folder).cases[0]
-    path = folder / "cases" / case.image_file
+    path = folder / "cases" / case.image.name
     np.save(path, np.zeros((2, 3, 4), np.int16))
     with pytest.raises(ConfigError, match=r"holds int16 of shape \(2, 3, 4\)"):
-        read_prepared_case(folder, case)
+        case.map_arrays()
     np.save(path, np.zeros(case.shape_dhw, np.float64))
     with pytest.raises(ConfigError, match="holds float64"):
-        read_prepared_case(folder, case)
+        case.map_arrays()
     np.save(path, np.array([{}]), allow_pickle=True)
     with pytest.raises(ConfigError, match="missing or damaged"):
-        read_prepared_case(folder, case)
+        case.map_arrays()
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ConfigError, match="missing or damaged"):
-        read_prepared_case(folder, case)
+        case.map_arrays()
     path.unlink()
     with pytest.raises(ConfigError, match="missing or damaged"):
-        read_prepared_case(folder, case)
+        case.map_arrays()
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"version": 2}, "version: "),
+        ({"version": 1}, "version: "),
         ({"cases": []}, "cases: "),
         ({"colour": 1}, "colour: "),
         ({"splits": [{"train": ["zz"], "val": []}]}, "names? 'zz', which is no case"),
@@ -117,6 +141,14 @@ def test_a_manifest_that_cannot_be_used_says_why_in_one_line(folder, fields, mes
         read_prepared_set(folder)
     assert "\n" not in str(caught.value)
     assert "prepare again" in str(caught.value)
+
+
+def test_a_manifest_cannot_name_files_outside_its_folder(folder):
+    content = json.loads((folder / "prepared.json").read_text())
+    content["cases"][0]["image"]["name"] = "../../secret.npy"
+    _change(folder, cases=content["cases"])
+    with pytest.raises(ConfigError, match=r"cases\.0\.image\.name: "):
+        read_prepared_set(folder)
 
 
 def test_a_manifest_with_a_case_twice_is_refused(folder):

@@ -1,8 +1,8 @@
 import pytest
 
 from clickvol.datasets.published import (
+    published_name_of,
     published_names,
-    published_tumour_label,
     read_published,
 )
 from clickvol.errors import ConfigError
@@ -31,17 +31,17 @@ def test_the_numbers_are_those_of_the_released_code(name):
 
 
 @pytest.mark.parametrize(
-    ("folder", "label"),
+    ("folder", "name"),
     [
-        ("Task07_Pancreas", 2),
-        ("task03_liver", 2),
-        ("Task10_Colon", 1),
+        ("Task07_Pancreas", "pancreas"),
+        ("task03_liver", "lits"),
+        ("Task10_Colon", "colon"),
         ("Task06_Lung", None),
         ("", None),
     ],
 )
-def test_tasks_of_the_decathlon_know_their_tumour(folder, label):
-    assert published_tumour_label(folder) == label
+def test_tasks_of_the_decathlon_know_their_constants(folder, name):
+    assert published_name_of(folder) == name
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from clickvol.datasets.sources import list_source
@@ -15,12 +16,12 @@ def _touch(folder, *names):
     return folder
 
 
-def _found(listing):
+def _ids(listing):
     return [case.case_id for case in listing.cases]
 
 
 def _reasons(listing):
-    return {case.id: case.reason for case in listing.rejected}
+    return {case.case_id: case.reason for case in listing.rejected}
 
 
 # -- MSD ----------------------------------------------------------------------------------------
@@ -28,9 +29,11 @@ def _reasons(listing):
 
 def test_an_msd_folder_says_name_and_modality(tmp_path):
     listing = list_source("msd", write_msd(tmp_path / "set", ["b_2", "a_1"], modality="CT"))
-    assert _found(listing) == ["b_2", "a_1"]
-    assert (listing.name, listing.modality, listing.tumour_label) == ("Tiny", "CT", None)
-    assert listing.notes == ()
+    assert _ids(listing) == ["b_2", "a_1"]
+    assert (listing.name, listing.modality, listing.published) == ("Tiny", "CT", None)
+    assert listing.labels == {1: "tumour"}
+    assert listing.cases[0].image == tmp_path / "set" / "imagesTr" / "b_2.nii.gz"
+    assert listing.cases[0].label == tmp_path / "set" / "labelsTr" / "b_2.nii.gz"
 
 
 @pytest.mark.parametrize(
@@ -40,15 +43,23 @@ def test_what_msd_calls_a_modality(tmp_path, word, modality):
     assert list_source("msd", write_msd(tmp_path, ["a"], modality=word)).modality == modality
 
 
-def test_a_task_of_the_decathlon_knows_its_tumour(tmp_path):
+def test_a_task_of_the_decathlon_knows_its_constants_and_its_labels(tmp_path):
     folder = write_msd(tmp_path / "Task07_Pancreas", ["p"], labels={"0": "b", "1": "pancreas", "2": "cancer"})
-    assert list_source("msd", folder).tumour_label == 2
+    listing = list_source("msd", folder)
+    assert (listing.published, listing.label_names) == ("pancreas", "1 pancreas, 2 cancer")
     other = folder.rename(tmp_path / "Task99_Other")
-    listing = list_source("msd", other)
-    assert listing.tumour_label is None
-    assert listing.notes == (
-        "The labels hold 1 pancreas, 2 cancer; without --label all of them are the object.",
-    )
+    assert list_source("msd", other).published is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{not json", "[]", "{}", '{"training": 3}', '{"training": [{"image": "a"}]}', '{"training": ["a"]}'],
+)
+def test_an_index_of_another_form_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"dataset\.json is not the index") as caught:
+        list_source("msd", tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_case_without_its_partner_is_rejected_not_fatal(tmp_path):
@@ -56,7 +67,7 @@ def test_a_case_without_its_partner_is_rejected_not_fatal(tmp_path):
     (folder / "labelsTr" / "b.nii.gz").unlink()
     (folder / "imagesTr" / "c.nii.gz").unlink()
     listing = list_source("msd", folder)
-    assert _found(listing) == ["a"]
+    assert _ids(listing) == ["a"]
     assert _reasons(listing).keys() == {"b", "c"}
     assert "labelsTr/b.nii.gz is missing" in _reasons(listing)["b"]
 
@@ -67,7 +78,7 @@ def test_a_case_that_is_named_twice_counts_once(tmp_path):
     index["training"].append(index["training"][0])
     (folder / "dataset.json").write_text(json.dumps(index))
     listing = list_source("msd", folder)
-    assert _found(listing) == ["a", "b"]
+    assert _ids(listing) == ["a", "b"]
     assert "second case of this name" in _reasons(listing)["a"]
 
 
@@ -87,13 +98,13 @@ def test_kits_of_both_generations(tmp_path):
         "kits.json",
     )
     listing = list_source("kits", tmp_path)
-    assert _found(listing) == ["case_00000", "case_00001"]
+    assert _ids(listing) == ["case_00000", "case_00001"]
     assert [c.label.name for c in listing.cases] == [
         "segmentation.nii.gz",
         "aggregated_MAND_seg.nii.gz",
     ]
     assert _reasons(listing).keys() == {"case_00002", "case_00003"}
-    assert (listing.modality, listing.tumour_label) == ("CT", 2)
+    assert (listing.modality, listing.published) == ("CT", "kits")
 
 
 def test_lits_in_sub_folders_in_the_order_of_its_numbers(tmp_path):
@@ -111,12 +122,12 @@ def test_lits_in_sub_folders_in_the_order_of_its_numbers(tmp_path):
         "part2/notes-5.nii",
     )
     listing = list_source("lits", tmp_path)
-    assert _found(listing) == ["volume-9", "volume-10"]
+    assert _ids(listing) == ["volume-9", "volume-10"]
     reasons = _reasons(listing)
     assert "has no label" in reasons["volume-3"]
     assert "has no image" in reasons["volume-4"]
     assert "have one name" in reasons["volume-5"]
-    assert (listing.modality, listing.tumour_label) == ("CT", 2)
+    assert (listing.modality, listing.published) == ("CT", "lits")
 
 
 def test_two_folders_are_paired_by_stem(tmp_path):
@@ -138,15 +149,20 @@ def test_two_folders_are_paired_by_stem(tmp_path):
         "labels/d.nii",
     )
     listing = list_source("folder", tmp_path)
-    assert _found(listing) == ["a", "b", "dicom", "scan_0000"]
-    assert listing.cases[[*_found(listing)].index("b")].image.name == "b_0000.nii.gz"
+    assert _ids(listing) == ["a", "b", "dicom", "scan_0000"]
+    assert listing.cases[[*_ids(listing)].index("b")].image.name == "b_0000.nii.gz"
     assert _reasons(listing).keys() == {"alone", "d"}
-    assert (listing.modality, listing.tumour_label) == (None, None)
+    assert (listing.modality, listing.published, listing.labels) == (None, None, {})
 
 
 def test_nnunets_raw_folders_are_two_folders(tmp_path):
     _touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    assert _found(list_source("folder", tmp_path)) == ["a"]
+    (tmp_path / "dataset.json").write_text(
+        '{"labels": {"background": 0, "liver": 1, "both": [1, 2], "tumour": 2}}'
+    )
+    listing = list_source("folder", tmp_path)
+    assert _ids(listing) == ["a"]
+    assert listing.labels == {1: "liver", 2: "tumour"}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +179,43 @@ def test_a_folder_of_another_layout_is_refused(tmp_path, kind, message):
         list_source(kind, tmp_path)
     with pytest.raises(ConfigError, match="is not a folder"):
         list_source(kind, tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("msd", "Task10/dataset.json"),
+        ("kits", "data/case_00000/imaging.nii.gz"),
+        ("folder", "Dataset501/labelsTr/a.nii.gz"),
+    ],
+)
+def test_the_folder_above_the_data_set_is_answered_with_the_right_one(tmp_path, kind, file):
+    _touch(tmp_path, file)
+    with pytest.raises(ConfigError, match=f"{tmp_path / file.split('/')[0]} has it, so give that folder"):
+        list_source(kind, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["kits.zip", "Task10_Colon.tar", "data.tar.gz"])
+def test_an_archive_must_be_unpacked(tmp_path, name):
+    _touch(tmp_path, name)
+    with pytest.raises(ConfigError, match="is an archive; unpack it"):
+        list_source("kits", tmp_path / name)
+
+
+def test_every_class_of_the_challenges_files_is_a_case(tmp_path):
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[0, 0, 0], labels[2, 3, 4] = 3, 1
+    scan = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    np.savez(tmp_path / "CT_b.npz", imgs=scan, gts=labels, spacing=np.array([1.0, 1, 2]))
+    np.savez(tmp_path / "CT_a.npz", imgs=scan, spacing=np.array([1.0, 1, 2]))
+    listing = list_source("npz", tmp_path)
+    assert [(c.case_id, c.tumour_label, c.group) for c in listing.cases] == [
+        ("CT_b-class1", 1, "CT_b"),
+        ("CT_b-class3", 3, "CT_b"),
+    ]
+    assert _reasons(listing).keys() == {"CT_a"}
+    assert "has no array 'gts'" in _reasons(listing)["CT_a"]
+    assert listing.modality == "MR"
 
 
 def test_two_empty_folders_are_refused(tmp_path):
@@ -185,5 +238,5 @@ def test_series_and_labels_as_dicom(tmp_path, kind):
 def test_a_single_dicom_file_is_no_image(tmp_path):
     _touch(tmp_path, "images/a.dcm", "images/b.nii", "labels/a.dcm", "labels/b.dcm")
     listing = list_source("folder", tmp_path)
-    assert _found(listing) == ["b"]
+    assert _ids(listing) == ["b"]
     assert "has no image" in _reasons(listing)["a"]

@@ -1,54 +1,38 @@
+import shutil
+
 import numpy as np
 import pytest
 
-from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
 from clickvol.evaluation.cases import open_data
-from reference.dicom_data_set import truth_dhw, write_dicom_data_set
-from reference.evaluation_sets import SHAPE, block_arrays, write_set
-from reference.prepared_sets import prepared_of, write_case
+from reference.evaluation_sets import SHAPE, block_arrays, write_raw, write_set
+
+
+def arrays(first_seed=0):
+    return {f"a_{n}": block_arrays(seed=first_seed + n) for n in (1, 2, 3)}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    cases = {name: block_arrays(seed=seed) for seed, name in enumerate(("a_1", "a_2", "a_3"))}
-    return write_set(tmp_path / "blocks", cases, modality="MRI")
+    return write_set(tmp_path / "blocks", arrays(), modality="MRI", spacing_dhw_mm=(3.0, 3.0, 3.0))
 
 
-def test_an_msd_folder_gives_its_cases(folder):
+def test_a_prepared_set_gives_its_cases_on_their_own_grids(folder):
     (data,) = open_data([str(folder)], split="all")
     assert data.name == "blocks"
     assert [case.case_id for case in data.cases] == ["a_1", "a_2", "a_3"]
     assert {case.modality for case in data.cases} == {"MR"}
-    volume, label = data.cases[1].read()
-    image, expected = block_arrays(seed=1)
+    volume, label = data.cases[1].read_native()
+    image, expected = block_arrays(seed=2)
     assert np.array_equal(volume.array, image.astype(np.int16))
     assert np.array_equal(label, expected)
     assert volume.modality == "MR"
     assert volume.grid.shape_dhw == SHAPE
 
 
-def test_the_organ_is_every_labelled_voxel_of_a_set_with_a_tumour_label(tmp_path):
-    cases = [write_case(tmp_path, number) for number in range(2)]
-    cases[1] = cases[1].model_copy(update={"tumour_label": None})
-    split = Split(train=(), val=(), test=("case_0", "case_1"))
-    manifest = prepared_of(cases, [split]).model_dump_json()
-    (tmp_path / "prepared.json").write_text(manifest)
-    (data,) = open_data([str(tmp_path)], split="test")
-    one, other = data.cases
-    _, tumour = one.read()
-    assert tumour.sum() == 3 * 2 * 2
-    organ = one.read_organ()
-    assert organ.dtype == np.uint8
-    assert organ.sum() == tumour.sum() + 1
-    assert organ[tumour > 0].all()
-    assert organ[0, 0, 0] == 1
-    assert other.read_organ is None
-
-
-def test_a_set_that_was_not_prepared_tells_no_organ(folder):
-    (data,) = open_data([str(folder)], split="all")
-    assert [case.read_organ for case in data.cases] == [None] * 3
+def test_a_part_of_the_set(folder):
+    ids = [open_data([str(folder)], split=part)[0].cases[0].case_id for part in ("train", "val", "test")]
+    assert sorted(ids) == ["a_1", "a_2", "a_3"]
 
 
 def test_a_name_can_be_given_and_cases_limited(folder):
@@ -57,24 +41,25 @@ def test_a_name_can_be_given_and_cases_limited(folder):
     assert len(data.cases) == 2
 
 
-def test_other_files_are_other_data(folder):
+def test_other_voxels_are_other_data_and_another_place_is_not(folder, tmp_path):
     (before,) = open_data([str(folder)], split="all")
-    (again,) = open_data([str(folder)], split="all", limit=1)
-    assert before.content_hash == again.content_hash
-    file = next((folder / "imagesTr").iterdir())
-    file.write_bytes(file.read_bytes() + b"\0")
-    (after,) = open_data([str(folder)], split="all")
-    assert before.content_hash != after.content_hash
+    moved = folder.rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "raw")
+    (after,) = open_data([str(moved)], split="all", limit=1)
+    assert after.content_hash == before.content_hash
+    assert after.cases[0].read_native()[1].any()
+    (other,) = open_data([str(write_set(tmp_path / "other", arrays(1), modality="MRI"))], split="all")
+    assert other.content_hash != before.content_hash
 
 
 @pytest.mark.parametrize(
     ("words", "split", "message"),
     [
         ([], "all", "give --data"),
-        (["{}"], "test", "has no splits, so there is no 'test'"),
+        (["{}"], "some", "there is no part 'some'"),
         (["{}", "{}"], "all", "two data sets are called 'blocks'"),
-        (["{}/imagesTr"], "all", "is no data set"),
-        (["{}/nowhere"], "all", "is no data set"),
+        (["{}/cases"], "all", "is not a prepared data set"),
+        (["{}/nowhere"], "all", "is not a prepared data set"),
     ],
 )
 def test_what_is_no_data_is_refused(folder, words, split, message):
@@ -82,14 +67,16 @@ def test_what_is_no_data_is_refused(folder, words, split, message):
         open_data([word.format(folder) for word in words], split=split)
 
 
-def test_scans_and_labels_as_dicom(tmp_path):
-    folder = write_dicom_data_set(tmp_path / "set", ["a_1", "a_2"])
-    (data,) = open_data([str(folder)], split="all")
-    assert [case.case_id for case in data.cases] == ["a_1", "a_2"]
-    for case in data.cases:
-        volume, label = case.read()
-        assert volume.array.dtype == np.int16
-        np.testing.assert_array_equal(label, truth_dhw()[0])
-    next((folder / "images" / "a_1").iterdir()).write_bytes(b"another")
-    (changed,) = open_data([str(folder)], split="all")
-    assert changed.content_hash != data.content_hash
+def test_a_part_without_cases_is_refused(tmp_path):
+    folder = write_set(tmp_path / "one", {"a": block_arrays()})
+    with pytest.raises(ConfigError, match="has no cases in the part 'test' of fold 0"):
+        open_data([str(folder)], split="test")
+
+
+def test_a_folder_that_is_not_prepared_is_answered_with_the_command(tmp_path):
+    raw = write_raw(tmp_path / "raw", {"a": block_arrays()})
+    with pytest.raises(ConfigError, match=f"run: clickvol data prepare msd {raw} -o NEW_FOLDER"):
+        open_data([str(raw)], split="all")
+    np.savez(tmp_path / "scan.npz", imgs=np.zeros(1))
+    with pytest.raises(ConfigError, match=f"run: clickvol data prepare npz {tmp_path} -o NEW_FOLDER"):
+        open_data([str(tmp_path)], split="all")

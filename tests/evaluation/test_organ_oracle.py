@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clickvol.datasets.prepared import PreparedCase, SourceFile
-from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
 from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
@@ -15,23 +13,8 @@ from clickvol.evaluation.result_log import read_audit
 from clickvol.evaluation.runner import run_evaluation
 from clickvol.methods.tags import tags_recipe
 from clickvol.report.page import command_of, report_evaluation
-from reference.evaluation_sets import block_arrays, oblique_grid, write_set
-from reference.prepared_sets import prepared_of
+from reference.evaluation_sets import block_arrays, write_set
 from reference.random_models import write_random_model
-
-
-def prepared_case(folder, case_id):
-    image, label = (folder / kind / f"{case_id}.nii.gz" for kind in ("imagesTr", "labelsTr"))
-    grid = oblique_grid()
-    return PreparedCase(
-        id=case_id, group=case_id, modality="CT", volume_index=None, tumour_label=2,
-        image=SourceFile(path=image, bytes=image.stat().st_size),
-        label=SourceFile(path=label, bytes=label.stat().st_size),
-        image_file="-", label_file="-", image_sha256="-", label_sha256="-",
-        shape_dhw=grid.shape_dhw, affine_ras_mm=tuple(map(tuple, grid.affine_ras_mm.tolist())),
-        spacing_dhw_mm=(3.0, 1.5, 1.5), native_shape_dhw=grid.shape_dhw,
-        native_spacing_dhw_mm=(3.0, 1.5, 1.5), tumour_ml=1.0,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +23,9 @@ def prepared(tmp_path_factory):
     image, tumour = block_arrays()
     both = tumour * 2
     both[1:9, 4:20, 4:20] = np.maximum(both[1:9, 4:20, 4:20], 1)
-    arrays = {"a": (image, both), "b": (image, both), "bare": (image, tumour * 2)}
-    folder = write_set(tmp_path_factory.mktemp("data") / "raw", arrays)
-    cases = [prepared_case(folder, case_id) for case_id in arrays]
-    split = Split(train=(), val=(), test=tuple(arrays))
-    manifest = prepared_of(cases, [split], "Organs").model_dump_json()
-    (folder / "prepared.json").write_text(manifest)
-    return folder
+    arrays = {"a": (image, both), "b": (block_arrays(seed=1)[0], both), "bare": (image, tumour * 2)}
+    folder = tmp_path_factory.mktemp("data") / "Organs"
+    return write_set(folder, arrays, tumour_label=2)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +41,7 @@ def request_for(prepared, tags_model, tmp_path_factory):
         folder=tmp_path_factory.mktemp("reports") / "gt",
         protocol=read_protocol(num_clicks=(1,), seeds=1),
         organ_mask="gt",
+        split="all",
         device="cpu",
     )
     return lambda **changes: replace(request, **changes)
@@ -122,5 +102,5 @@ def test_what_has_no_organ_is_refused_before_anything_is_done(request_for, prepa
     whole = tmp_path / "whole"
     write_set(whole, {"a": block_arrays()})
     with pytest.raises(ConfigError, match="the labels of whole tell no organ from the tumour"):
-        run_evaluation(request_for(data=(str(whole),), split="all", folder=tmp_path / "r"))
+        run_evaluation(request_for(data=(str(whole),), folder=tmp_path / "r"))
     assert not (tmp_path / "r").exists()

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from clickvol.datasets.prepared import LabelledCase
 from clickvol.errors import ConfigError
-from clickvol.evaluation.cases import EvaluationCase, EvaluationData
+from clickvol.evaluation.cases import EvaluationData
 from clickvol.evaluation.plan import EvaluationRequest, mask_file, plan_runs, settings_of
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import RunKey
@@ -13,7 +14,7 @@ FOLDER = Path("report")
 
 
 def data_of(*case_ids):
-    cases = tuple(EvaluationCase(case_id, case_id, "CT", lambda: None) for case_id in case_ids)
+    cases = tuple(LabelledCase.model_construct(case_id=c, group=c, modality="CT") for c in case_ids)
     return EvaluationData("set", "hash", cases)
 
 

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,10 +8,10 @@ from clickvol.evaluation import runner
 from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import read_audit
-from clickvol.evaluation.runner import EMPTY_LABEL, run_evaluation
+from clickvol.evaluation.runner import run_evaluation
 from clickvol.files.lock import only_process_in
 from clickvol.io.formats import read_volume, write_volume
-from reference.evaluation_sets import SHAPE, block_arrays, oblique_grid, write_set
+from reference.evaluation_sets import block_arrays, oblique_grid, write_set
 
 
 @pytest.fixture(scope="module")
@@ -126,25 +125,21 @@ def test_an_unknown_reference_is_refused_before_anything_is_done(folder, tmp_pat
     assert not (tmp_path / "r").exists()
 
 
-def test_cases_that_cannot_be_asked_about_are_listed(tmp_path):
-    image, label = block_arrays()
-    cases = dict.fromkeys(("good", "empty", "zero", "torn", "shifted"), (image, label))
-    folder = write_set(tmp_path / "blocks", cases)
-    nothing = np.zeros(SHAPE, np.int16)
-    nothing[:, :, 0] = -1  # no voxel above 0, but not of one value
-    write_volume(nothing, oblique_grid(), folder / "labelsTr" / "empty.nii.gz")
-    write_volume(nothing * 0, oblique_grid(), folder / "labelsTr" / "zero.nii.gz")
-    torn = folder / "imagesTr" / "torn.nii.gz"
-    torn.write_bytes(torn.read_bytes()[:-200])
-    write_volume(label[:-1], oblique_grid(label[:-1].shape), folder / "labelsTr" / "shifted.nii.gz")
+def test_cases_that_cannot_be_read_are_listed(tmp_path):
+    names = ("good", "torn", "gone")
+    folder = write_set(tmp_path / "blocks", {n: block_arrays(seed=i) for i, n in enumerate(names)})
+    torn = folder / "cases" / "torn.native_image.nii.gz"
+    content = torn.read_bytes()
+    torn.unlink()
+    torn.write_bytes(content[:-200])
+    (folder / "cases" / "gone.native_label.nii.gz").unlink()
     seen = []
-    found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
-    assert set(found.table["case_id"]) == {"good"}
-    reasons = {case.case_id: case.reason for case in found.skipped}
-    assert reasons["empty"] == EMPTY_LABEL
-    assert "damaged" in reasons["torn"] or "truncated" in reasons["torn"]
-    assert {"shifted", "zero"} <= set(reasons)
-    assert seen[-1].done == seen[-1].total == 20
+    evaluated = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
+    assert set(evaluated.table["case_id"]) == {"good"}
+    reasons = {case.case_id: case.reason for case in evaluated.skipped}
+    assert "is not the file that was prepared" in reasons["torn"]
+    assert "is missing" in reasons["gone"]
+    assert seen[-1].done == seen[-1].total == 12
     listed = json.loads((tmp_path / "r" / "not_evaluated.json").read_text())
     assert {entry["case_id"]: entry["reason"] for entry in listed} == reasons
 

@@ -11,11 +11,12 @@ AFFINE_IJK = np.array([[-1.0, 0, 0, 5], [0, -1.0, 0, 7], [0, 0, 2.0, -9], [0, 0,
 OBJECT_IJK = (slice(3, 8), slice(2, 7), slice(2, 6))
 
 
-def image_ijk(value=100, dtype=np.int16):
-    """Air with a block of `value` where the object is."""
+def image_ijk(value=100, dtype=np.int16, corner=-1000):
+    """Air with a block of `value` where the object is; one voxel of the air tells scans apart."""
     array = np.full(SHAPE_IJK, -1000, dtype)
     array[1:-1, 1:-1] = 40
     array[OBJECT_IJK] = value
+    array[0, 0, 0] = corner
     return array
 
 
@@ -36,7 +37,7 @@ def write_msd(folder: Path, ids, *, values=None, labels=None, modality="CT") -> 
     pairs = []
     for number, case_id in enumerate(ids):
         value = 100 if values is None else values[number]
-        write_nifti(image_ijk(value), folder / "imagesTr" / f"{case_id}.nii.gz")
+        write_nifti(image_ijk(value, corner=-1000 + 20 * number), folder / "imagesTr" / f"{case_id}.nii.gz")
         write_nifti(label_ijk(), folder / "labelsTr" / f"{case_id}.nii.gz")
         pairs.append({"image": f"./imagesTr/{case_id}.nii.gz", "label": f"./labelsTr/{case_id}.nii.gz"})
     index = {

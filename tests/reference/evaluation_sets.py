@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.evaluation.contestants import Answer
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import write_volume
@@ -20,7 +21,7 @@ def oblique_grid(shape=SHAPE, spacing=(3.0, 1.5, 1.5)):
     return VolumeGrid(shape, affine)
 
 
-def write_set(folder, cases, modality="CT", grid=None):
+def write_raw(folder, cases, modality="CT", grid=None):
     """Write an MSD folder of {case id: (image array, label array)}."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
@@ -36,6 +37,13 @@ def write_set(folder, cases, modality="CT", grid=None):
     return folder
 
 
+def write_set(folder, cases, modality="CT", grid=None, **options):
+    """Prepare a data set of {case id: (image array, label array)}; `options` as of `PreparationPlan`."""
+    raw = write_raw(folder.parent / "raw" / folder.name, cases, modality, grid)
+    prepare_data_set(PreparationPlan(kind="msd", source=raw, destination=folder, **options))
+    return folder
+
+
 def block_arrays(start=(2, 6, 6), stop=(7, 14, 16), shape=SHAPE, seed=0):
     """A bright block in noise, and its label."""
     label = np.zeros(shape, np.uint8)
@@ -44,14 +52,14 @@ def block_arrays(start=(2, 6, 6), stop=(7, 14, 16), shape=SHAPE, seed=0):
     return label * 200.0 + noise, label
 
 
-def write_phantoms(folder, count=2, shape=(16, 32, 32)):
-    """Write small CT phantoms as an MSD folder."""
+def write_phantoms(folder, count=2, shape=(16, 32, 32), write=write_set):
+    """Prepare small CT phantoms; `write_raw` leaves them as they come."""
     cases = {}
     for seed in range(count):
         phantom = make_phantom(seed, shape_dhw=shape, spacing_dhw_mm=(6.0, 5.0, 5.0), tumour_diameter_mm=50.0)
         grid = phantom.volume.grid
         cases[f"case_{seed:03d}"] = (phantom.volume.array, phantom.truth.array)
-    return write_set(folder, cases, grid=grid)
+    return write(folder, cases, grid=grid)
 
 
 class Scripted:

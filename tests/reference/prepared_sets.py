@@ -1,11 +1,10 @@
-"""Small prepared data sets, made without preparing: manifests of files that no program has resampled."""
+"""A small prepared data set of oblique MR scans."""
 
 import nibabel
 import numpy as np
 
-from clickvol.datasets.fingerprint import IntensityConstants
-from clickvol.datasets.prepared import PreparedCase, PreparedSet, SourceFile
-from clickvol.datasets.splits import Split
+from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
+from clickvol.datasets.splits import Split, splits_json
 
 SHAPE_IJK = (6, 5, 4)
 
@@ -30,61 +29,50 @@ def scan_of(number, shape_ijk=SHAPE_IJK):
     return scan, label
 
 
-def write_case(folder, number, *, suffix=".nii.gz", scan=None, label=None):
-    """Write one scan and its label; return the record of a prepared case."""
-    made_scan, made_label = scan_of(number)
-    scan = made_scan if scan is None else scan
-    label = made_label if label is None else label
-    affine = affine_of(number)
-    paths = {}
-    for kind, array in (("image", scan), ("label", label)):
-        path = folder / f"{kind}_{number}{suffix if kind == 'image' else '.nii.gz'}"
-        image = nibabel.Nifti1Image(array, affine)
-        image.set_qform(affine, 1)
-        image.set_sform(affine, 1)
-        nibabel.save(image, path)
-        paths[kind] = SourceFile(path=path, bytes=path.stat().st_size)
-    shape = scan.shape[2::-1]
-    return PreparedCase(
-        id=f"case_{number}",
-        group=f"case_{number}",
-        modality="MR",
-        volume_index=None if scan.ndim == 3 else 1,
-        tumour_label=2,
-        image_file="-",
-        label_file="-",
-        image_sha256="-",
-        label_sha256="-",
-        shape_dhw=shape,
-        affine_ras_mm=tuple(tuple(row) for row in affine.tolist()),
-        spacing_dhw_mm=(3.3, 0.9, 0.7),
-        native_shape_dhw=shape,
-        native_spacing_dhw_mm=(3.3, 0.9, 0.7),
-        tumour_ml=1.0,
-        **paths,
-    )
-
-
-def prepared_of(cases, splits, name="Lesions MR"):
-    """A manifest as `clickvol data prepare` writes it, without the arrays that nnU-Net does not need."""
-    constants = IntensityConstants(low=0, high=1, mean=0.5, deviation=0.2, source="fingerprint")
-    return PreparedSet(
-        name=name,
-        kind="folder",
-        constants=None,
-        target_spacing_dhw_mm="native",
-        seed=0,
-        intensity={"MR": constants},
-        splits=tuple(splits),
-        cases=tuple(cases),
-        rejected=(),
-        notes=(),
-        clickvol_version="0",
-        content_hash="1f" * 32,
-    )
-
-
 TWO_FOLDS = (
     Split(train=("case_0", "case_1"), val=("case_2",), test=("case_3", "case_4")),
     Split(train=("case_1", "case_2"), val=("case_0",), test=("case_3", "case_4")),
 )
+
+
+def prepare_lesions(folder, count=5, *, splits=TWO_FOLDS, scans=None, labels=None, suffixes=None):
+    """Write scans with their labels, and prepare them with the tumour label 2; return the manifest.
+
+    Args:
+        folder: gets the source, "Lesions MR", and the prepared set, "prepared".
+        count: of scans; those of `scan_of` where `scans` and `labels`, by number, have no other.
+        splits: the folds.
+        suffixes: of the scans' files, by number; ".nii.gz" if not said.
+    """
+    source = folder / "Lesions MR"
+    for kind in ("images", "labels"):
+        (source / kind).mkdir(parents=True)
+    for number in range(count):
+        scan, label = scan_of(number)
+        suffix = (suffixes or {}).get(number, ".nii.gz")
+        _write(source / "images" / f"case_{number}{suffix}", (scans or {}).get(number, scan), number)
+        _write(source / "labels" / f"case_{number}.nii.gz", (labels or {}).get(number, label), number)
+    (folder / "folds.json").write_text(splits_json(splits))
+    return prepare_data_set(
+        PreparationPlan(
+            kind="folder",
+            source=source,
+            destination=folder / "prepared",
+            tumour_label=2,
+            modality="MR",
+            splits=folder / "folds.json",
+        )
+    )
+
+
+def with_folds(prepared, *splits):
+    """The same set with other folds."""
+    return prepared.model_copy(update={"splits": splits})
+
+
+def _write(path, array, number):
+    affine = affine_of(number)
+    image = nibabel.Nifti1Image(array, affine)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    nibabel.save(image, path)

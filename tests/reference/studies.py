@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from reference.evaluation_sets import write_phantoms
+from reference.evaluation_sets import write_phantoms, write_raw
 
 STUDY = """
 name = "tiny"
@@ -99,7 +99,7 @@ class TinyStudy(NamedTuple):
 
 
 def write_study(folder: Path) -> TinyStudy:
-    write_phantoms(folder / "raw" / "Task99_Lump", count=4)
+    write_phantoms(folder / "raw" / "Task99_Lump", count=4, write=write_raw)
     cases = [f"case_{n:03d}" for n in range(4)]
     split = {"train": cases[:1], "val": cases[1:2], "test": cases[2:]}
     (folder / "splits.json").write_text(json.dumps([split]))

@@ -203,7 +203,8 @@ def _is_number(text):
 def evaluated(tmp_path_factory):
     base = tmp_path_factory.mktemp("base")
     image, label = block_arrays()
-    folder = write_set(base / "blocks", {"good": (image, label), "zero": (image, label * 0)})
+    folder = write_set(base / "blocks", {"good": (image, label), "gone": (image + 1, label)})
+    (folder / "cases" / "gone.native_label.nii.gz").unlink()
     predictions = base / "empty masks"
     predictions.mkdir()
     write_volume(np.zeros_like(label), oblique_grid(), predictions / "good.nii.gz")
@@ -237,7 +238,7 @@ def test_the_page_says_where_numbers_come_from_and_what_is_left_out(evaluated):
     page = (folder / "report.md").read_text()
     for text in ("1 per scan, seeds 0 to 0", "ball 8 mm (radius 8 mm)", "blocks (2 cases, sha256 "):
         assert text in page, text
-    assert "Not evaluated: blocks zero: " in page
+    assert "Not evaluated: blocks gone: " in page
     assert "the mask is empty" in page
     names = {path.name for path in (folder / "pictures").iterdir()}
     assert names == {

@@ -1,16 +1,11 @@
-import hashlib
 import json
-from dataclasses import replace
 
 import numpy as np
 
 from clickvol.training.config import TrainConfig
-from clickvol.training.provenance import hash_of_cases, write_provenance
+from clickvol.training.provenance import write_provenance
 from clickvol.training.start import hash_of_data
-from reference.labelled import block_case
-
-SCAN = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-LABEL = (SCAN > 12).astype(np.uint8)
+from reference.evaluation_sets import block_arrays, write_set
 
 
 def config_of(**data):
@@ -23,24 +18,15 @@ def config_of(**data):
     return TrainConfig.model_validate(content)
 
 
-def test_the_hash_is_over_name_form_and_values():
-    expected = hashlib.sha256(b"a (2, 3, 4) int16 uint8" + SCAN.tobytes() + LABEL.tobytes())
-    assert hash_of_cases([("a", SCAN, LABEL)]) == expected.hexdigest()
-    turned = SCAN.T.copy().T
-    assert not turned.flags["C_CONTIGUOUS"]
-    assert hash_of_cases([("a", turned, LABEL)]) == expected.hexdigest()
-    others = [("b", SCAN, LABEL)], [("a", SCAN + 1, LABEL)], [("a", SCAN, 1 - LABEL)]
-    hashes = {hash_of_cases(list(other)) for other in others}
-    assert len(hashes | {expected.hexdigest()}) == 4
-
-
-def test_where_the_files_lie_does_not_matter():
-    case = block_case()
-    here, there = (
-        [replace(case, volume=replace(case.volume, source=f"/{place}/scan.nii.gz"))]
-        for place in ("here", "there")
-    )
-    assert hash_of_data(config_of(), here) == hash_of_data(config_of(), there)
+def test_the_hash_is_that_of_the_prepared_sets_wherever_they_lie(tmp_path):
+    write_set(tmp_path / "here" / "a", {"x": block_arrays()})
+    write_set(tmp_path / "here" / "b", {"x": block_arrays(seed=1)})
+    folders = [{"path": name, "modality": "CT", "source": "me"} for name in ("a", "b")]
+    both = hash_of_data(config_of(root=tmp_path / "here", folders=folders))
+    one = hash_of_data(config_of(root=tmp_path / "here", folders=folders[:1]))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert hash_of_data(config_of(root=tmp_path / "there", folders=folders)) == both
+    assert len({both, one, hash_of_data(config_of(phantoms=2))}) == 3
 
 
 def test_the_file_says_command_versions_and_data(tmp_path):

@@ -1,20 +1,16 @@
 """A prepared data set in the folders and files that nnU-Net reads."""
 
-import contextlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from clickvol.datasets.prepared import PreparedCase, PreparedSet, read_native_case
+from clickvol.datasets.prepared import LabelledCase, PreparedSet
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import atomic_path
-from clickvol.io.formats import write_mask, write_volume
-from clickvol.io.volume import Mask, Volume
+from clickvol.files.atomic import atomic_path, link_or_copy
+from clickvol.io.formats import write_mask
+from clickvol.io.volume import Mask
 
 DATASET_ID = 501
 """nnU-Net's number of the data set: any free one, and every run has folders of its own."""
@@ -23,9 +19,6 @@ _CHANNEL_NAMES = {"CT": "CT", "MR": "MRI"}
 """nnU-Net clips and normalises a channel called CT by the set's HU, any other by each scan's own values."""
 
 _SUFFIX = ".nii.gz"
-
-_STORED_DTYPES = (np.int16, np.float32, np.float64)
-"""The first that holds every value of a scan's own is what it is written as."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +48,9 @@ def export_dataset(
     """Write the scans of one fold for nnU-Net; an export that is complete stays.
 
     The training and the validation part become imagesTr and labelsTr, and the test part imagesTs: its
-    labels are not exported, so that nnU-Net cannot see them. The scans are those of the source, not
-    the resampled ones, because resampling is part of what nnU-Net plans. A compressed NIfTI file is
-    hard-linked, everything else written anew. dataset.json comes last and shows that all is there.
+    labels are not exported, so that nnU-Net cannot see them. The scans are those that came, not the
+    resampled ones, because resampling is part of what nnU-Net plans; they are hard-linked where that
+    can be. dataset.json comes last and shows that all is there.
 
     Args:
         prepared: a data set of one modality.
@@ -70,7 +63,7 @@ def export_dataset(
 
     Raises:
         ConfigError: for a set of several modalities, without a training, validation or test part, or
-            whose source files are gone or have changed.
+            whose files are gone or have changed.
         OutputError: when a file cannot be written.
     """
     parts = {
@@ -83,8 +76,8 @@ def export_dataset(
     dataset = NnunetDataset(
         name=name,
         folder=raw_folder / name,
-        splits=[{part: [case.id for case in parts[part]] for part in ("train", "val")}],
-        test_ids=tuple(case.id for case in parts["test"]),
+        splits=[{part: [case.case_id for case in parts[part]] for part in ("train", "val")}],
+        test_ids=tuple(case.case_id for case in parts["test"]),
     )
     index = dataset.folder / "dataset.json"
     if index.is_file():
@@ -102,7 +95,7 @@ def export_dataset(
     return dataset
 
 
-def _channel_name(prepared: PreparedSet, parts: dict[str, list[PreparedCase]]) -> str:
+def _channel_name(prepared: PreparedSet, parts: dict[str, list[LabelledCase]]) -> str:
     empty = [name for name, cases in parts.items() if not cases]
     if empty:
         raise ConfigError(
@@ -118,29 +111,15 @@ def _channel_name(prepared: PreparedSet, parts: dict[str, list[PreparedCase]]) -
     return _CHANNEL_NAMES[modalities[0]]
 
 
-def _write_scans(parts: dict[str, list[PreparedCase]], folder: Path, on_case: Callable[[str], None]) -> None:
+def _write_scans(parts: dict[str, list[LabelledCase]], folder: Path, on_case: Callable[[str], None]) -> None:
     for sub in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    for case in (*parts["train"], *parts["val"]):
-        on_case(case.id)
-        volume, label = read_native_case(case)
-        _place_image(case, volume, folder / "imagesTr")
-        mask = Mask(array=label, grid=volume.grid)
-        write_mask(mask, folder / "labelsTr" / f"{case.id}{_SUFFIX}")
-    for case in parts["test"]:
-        on_case(case.id)
-        volume, _ = read_native_case(case)
-        _place_image(case, volume, folder / "imagesTs")
-
-
-def _place_image(case: PreparedCase, volume: Volume, folder: Path) -> None:
-    target = folder / f"{case.id}_0000{_SUFFIX}"
-    # What was repaired while reading (NaN, a broken header) must not come back through the link.
-    as_it_is = not volume.notes and case.volume_index is None
-    if as_it_is and volume.source.lower().endswith(_SUFFIX):
-        with contextlib.suppress(OSError):  # another file system, or one without links
-            target.unlink(missing_ok=True)
-            os.link(os.path.realpath(volume.source), target)
-            return
-    dtype = next(d for d in _STORED_DTYPES if np.can_cast(volume.array.dtype, d))
-    write_volume(volume.array.astype(dtype, copy=False), volume.grid, target)
+    for part, cases in parts.items():
+        images = folder / ("imagesTs" if part == "test" else "imagesTr")
+        for case in cases:
+            on_case(case.case_id)
+            volume, label = case.read_native()
+            link_or_copy(Path(volume.source), images / f"{case.case_id}_0000{_SUFFIX}")
+            if part != "test":
+                mask = Mask(array=label, grid=volume.grid)
+                write_mask(mask, folder / "labelsTr" / f"{case.case_id}{_SUFFIX}")

@@ -12,7 +12,7 @@ from clickvol.bridges.nnunet_environment import NnunetEnvironment
 from clickvol.bridges.nnunet_export import DATASET_ID, NnunetDataset, export_dataset
 from clickvol.bridges.nnunet_trainer import TRAINER_NAME, install_trainer, length_variables
 from clickvol.bridges.program import LoggedProgram, run_logged
-from clickvol.datasets.prepared import PreparedCase, PreparedSet, read_native_case
+from clickvol.datasets.prepared import LabelledCase, PreparedSet
 from clickvol.errors import ClickvolError, ConfigError, DeviceError, ExternalProgramError
 from clickvol.files.atomic import atomic_path
 from clickvol.files.lock import only_process_in
@@ -307,15 +307,15 @@ def _drop_if_unreadable(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _bring_home(run: NnunetRun, case: PreparedCase) -> Path:
+def _bring_home(run: NnunetRun, case: LabelledCase) -> Path:
     """Write nnU-Net's mask of a scan on exactly the scan's grid, unless that is done."""
-    target = run.predictions / f"{case.id}.nii.gz"
+    target = run.predictions / f"{case.case_id}.nii.gz"
     if target.is_file():
         return target
     source = _raw_predictions(run) / target.name
     if not source.is_file():
         raise ExternalProgramError(f"nnU-Net predicted no {source.name}; see {run.log}; {_ADVICE}")
-    predicted, (scan, _) = read_mask(source), read_native_case(case)
+    predicted, (scan, _) = read_mask(source), case.read_native()
     if not predicted.grid.same_place(scan.grid):
         raise ExternalProgramError(
             f"nnU-Net's mask {source} is not on the grid of its scan: "

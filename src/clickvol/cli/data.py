@@ -9,7 +9,7 @@ from clickvol.cli.progress import show_stages, show_warnings
 from clickvol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clickvol.datasets.prepared import PreparedCase, PreparedSet, RejectedCase
+    from clickvol.datasets.prepared import LabelledCase, PreparedSet, RejectedCase
 
 data = typer.Typer(
     help="Prepare data sets for training and evaluation.",
@@ -24,16 +24,16 @@ def _data() -> None:
 
 
 _Kind = Annotated[
-    Literal["msd", "kits", "lits", "folder"],
-    typer.Argument(help="Layout of SRC; folder: images/ and labels/ with the same names."),
+    Literal["msd", "kits", "lits", "folder", "npz"],
+    typer.Argument(help="Layout of SRC; folder: images/ and labels/ with the same names; npz: CVPR 2025."),
 ]
 _Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")]
 _Destination = Annotated[
     Path, typer.Option("--output", "-o", metavar="DST", help="Folder of the prepared set.")
 ]
 _Label = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Value of the tumour in the labels; else all above 0."),
+    str | None,
+    typer.Option(metavar="N|all", help="Value of the tumour in the labels; all: everything above 0."),
 ]
 _Modality = Annotated[Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")]
 _Groups = Annotated[
@@ -81,7 +81,7 @@ def prepare(
         kind=kind,
         source=source,
         destination=destination,
-        tumour_label=label,
+        tumour_label=None if label is None else _parse_label(label),
         modality=modality,
         spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
         constants=constants,
@@ -94,10 +94,10 @@ def prepare(
     )
     with show_stages(quiet=False) as show_stage:
 
-        def report(done: int, total: int, last: "PreparedCase | RejectedCase") -> None:
-            show_stage(f"{done} of {total} cases, the last {last.id}")
+        def report(done: int, total: int, last: "LabelledCase | RejectedCase") -> None:
+            show_stage(f"{done} of {total} cases, the last {last.case_id}")
             if isinstance(last, RejectedCase):
-                typer.echo(f"rejected: {last.id}: {last.reason}", err=True)
+                typer.echo(f"rejected: {last.case_id}: {last.reason}", err=True)
 
         show_stage("listing the cases")
         made = prepare_data_set(plan, report)
@@ -114,6 +114,19 @@ def _summary(made: "PreparedSet", folder: Path) -> str:
     )
     count = f"{len(made.cases)} cases of {made.name} prepared, {len(made.rejected)} rejected"
     return f"{folder}: {count}: {parts}; {scales}"
+
+
+def _parse_label(text: str) -> int | Literal["all"]:
+    """Read a value above 0, or "all".
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if text.strip().lower() == "all":
+        return "all"
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--label takes a value above 0 or all, not {text!r}")
+    return int(text)
 
 
 def _parse_spacing(text: str) -> tuple[float, float, float] | Literal["native"]:

@@ -20,10 +20,7 @@ _Data = Annotated[
     list[str],
     typer.Option(
         metavar="[NAME=]DIR",
-        help=(
-            "Labelled scans: of clickvol data prepare, in MSD layout, or .npz files of the CVPR 2025 "
-            "challenge. Repeatable."
-        ),
+        help="Labelled scans, a folder of clickvol data prepare. Repeatable.",
     ),
 ]
 _Output = Annotated[

@@ -8,16 +8,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from clickvol.datasets.implants import draw_implant_sample
-from clickvol.datasets.msd import CaseRecord
-from clickvol.datasets.organs import OrganPlan, check_one_grid, read_organ
 from clickvol.datasets.published_samples import draw_published_sample
 from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sample
 from clickvol.datasets.sampling import PublishedSampling, VolumeSampling, WindowSampling
 from clickvol.datasets.window_samples import draw_window_sample
 from clickvol.errors import ConfigError
-from clickvol.io.formats import read_volume
-from clickvol.io.mask_files import read_label
-from clickvol.io.volume import Volume
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.preprocessing.channels import stand_in_organ
 
@@ -121,35 +116,6 @@ def batch_indices(rounds: range, batch_size: int, *, rank: int = 0, count: int =
     for number in rounds:
         first = (number * count + rank) * batch_size
         yield list(range(first, first + batch_size))
-
-
-def read_labelled(
-    record: CaseRecord, *, tumour_label: int | None = None, organs: OrganPlan | None = None
-) -> LabelledVolume:
-    """Read a labelled scan.
-
-    Args:
-        record: the case.
-        tumour_label: value of the object in the label; None takes everything above 0.
-        organs: where organ masks come from; None for networks that see none.
-
-    Raises:
-        UnreadableVolumeError: when one of them cannot be read, or the label holds a single value.
-        ConfigError: when label, organ mask and image are not on one grid, or the label does not have the
-            value that was asked for.
-    """
-    image = read_volume(record.image)
-    label = read_label(record.label, image)
-    check_one_grid(image, label)
-    values = label.array.astype(np.float32)
-    mask = (values > 0 if tumour_label is None else values == tumour_label).astype(np.uint8)
-    if tumour_label is not None and not mask.any():
-        raise ConfigError(
-            f"{record.label} has no voxel of value {tumour_label}; mend tumour_label, or leave it out"
-        )
-    known = Volume(image.array, image.grid, record.modality, image.source)
-    organ = None if organs is None else read_organ(organs, record, image, label, mask)
-    return LabelledVolume.of(known, mask, organ)
 
 
 def make_phantoms(count: int, seed: int, *, with_organ: bool = False) -> list[LabelledVolume]:

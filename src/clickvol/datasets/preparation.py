@@ -1,9 +1,8 @@
 """From a public data set as it comes to a prepared one: checked, resampled, measured and split."""
 
-import csv
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,14 +12,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from clickvol.datasets.case_cache import CaseWish, prepare_case, read_foreground_sample
+from clickvol.datasets.case_preparation import (
+    CaseOptions,
+    SeveralLabelsError,
+    prepare_case,
+    read_case_files,
+    read_foreground_sample,
+)
 from clickvol.datasets.fingerprint import IntensityConstants, fingerprint
 from clickvol.datasets.prepared import (
     CASES_NAME,
     MANIFEST_NAME,
     SPLITS_NAME,
     CaseModality,
-    PreparedCase,
+    LabelledCase,
     PreparedSet,
     RejectedCase,
     Triple,
@@ -28,21 +33,22 @@ from clickvol.datasets.prepared import (
     read_prepared_set,
 )
 from clickvol.datasets.published import PublishedConstants, read_published
-from clickvol.datasets.sources import Listing, SourceCase, SourceKind, list_source
+from clickvol.datasets.sources import CaseFiles, Listing, SourceKind, list_source
 from clickvol.datasets.splits import (
     PART_NAMES,
     Split,
     check_splits,
     make_split,
+    read_groups,
     read_splits,
     splits_json,
 )
-from clickvol.errors import ConfigError, OutputError
+from clickvol.errors import ClickvolError, ConfigError, OutputError
 from clickvol.files.atomic import atomic_path, remove_abandoned
 from clickvol.files.lock import only_process_in
 from clickvol.version import __version__
 
-Outcome = PreparedCase | RejectedCase
+Outcome = LabelledCase | RejectedCase
 Report = Callable[[int, int, Outcome], None]
 """Called with the number of cases that are done, the number of all, and the last one."""
 
@@ -55,7 +61,8 @@ class PreparationPlan:
         kind: layout of the source.
         source: folder of the data set.
         destination: folder of the prepared set; may hold an earlier, unfinished run.
-        tumour_label: value of the object; None for the published or known one, else every value above 0.
+        tumour_label: value of the object; "all" for every value above 0; None for the published or known one,
+            else every value above 0 ("folder" then refuses labels with several).
         modality: of all scans; None for what the data set or its values say.
         spacing_dhw_mm: voxels to resample to, or "native"; None for the published ones, else native.
         constants: name of published constants; None for the fingerprint.
@@ -70,7 +77,7 @@ class PreparationPlan:
     kind: SourceKind
     source: Path
     destination: Path
-    tumour_label: int | None = None
+    tumour_label: int | Literal["all"] | None = None
     modality: CaseModality | None = None
     spacing_dhw_mm: Triple | Literal["native"] | None = None
     constants: str | None = None
@@ -86,9 +93,13 @@ class PreparationPlan:
             raise ConfigError(
                 f"the constants {self.constants} are Hounsfield units of CT; leave out --modality MR"
             )
+        if self.kind == "npz" and (self.tumour_label, self.constants) != (None, None):
+            raise ConfigError(
+                "in .npz files every class is a case and no value is in HU; leave --label and --constants out"
+            )
         spacing = self.spacing_dhw_mm
         if isinstance(spacing, tuple) and not all(0 < side < float("inf") for side in spacing):
-            raise ConfigError(f"the spacing {spacing} is not three lengths above 0 mm; mend --spacing")
+            raise ConfigError(f"the spacing {spacing} is not three lengths above 0 mm; correct --spacing")
         if self.destination.resolve() == self.source.resolve():
             raise ConfigError(
                 f"{self.destination} is the data set itself; choose another folder for the prepared one"
@@ -103,6 +114,7 @@ class _Inputs:
     published: PublishedConstants | None
     group_of_case: dict[str, str]
     folds: tuple[Split, ...] | None
+    options: CaseOptions
 
 
 def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) -> PreparedSet:
@@ -120,7 +132,6 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
         OutputError: when the destination cannot be written.
     """
     inputs = _read_inputs(plan)
-    wish = _wish(plan, inputs)
     with only_process_in(plan.destination):
         _refuse_other_set(plan, inputs.listing)
         cases_folder = plan.destination / CASES_NAME
@@ -132,8 +143,8 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
             ) from error
         remove_abandoned(plan.destination)
         remove_abandoned(cases_folder)
-        outcomes = _prepare_all(plan, inputs.listing, cases_folder, wish, report)
-        manifest = _manifest(plan, inputs, wish, outcomes)
+        outcomes = _prepare_all(plan, inputs.listing, cases_folder, inputs.options, report)
+        manifest = _manifest(plan, inputs, outcomes)
         for name, content in (
             (SPLITS_NAME, splits_json(manifest.splits)),
             (MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n"),
@@ -146,50 +157,58 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
 def _read_inputs(plan: PreparationPlan) -> _Inputs:
     published = None if plan.constants is None else read_published(plan.constants)
     listing = list_source(plan.kind, plan.source, volume_index=plan.volume_index)
-    ids = [*(case.case_id for case in listing.cases), *(case.id for case in listing.rejected)]
-    groups = {case_id: case_id for case_id in ids}
+    options = _options(plan, listing, published)
+    groups = {case.case_id: case.case_id for case in listing.rejected}
+    groups |= {case.case_id: case.group or case.case_id for case in listing.cases}
     if plan.groups is not None:
-        groups = _read_groups(plan.groups, ids)
+        groups = read_groups(plan.groups, list(groups))
     folds = None
     if plan.splits is not None:
         folds = read_splits(plan.splits)
         check_splits(folds, groups, plan.splits)
-    return _Inputs(listing, published, groups, folds)
+    if options.refuse_several_labels and listing.cases:
+        try:
+            read_case_files(listing.cases[0], options)
+        except SeveralLabelsError:
+            raise
+        except ClickvolError:  # that case will be rejected; the others may be good
+            pass
+    return _Inputs(listing, published, groups, folds, options)
 
 
-def _read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
-    """Read the group of every case from a CSV file."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+def _options(plan: PreparationPlan, listing: Listing, published: PublishedConstants | None) -> CaseOptions:
+    """Return what is asked of every case: what the user asks for, else what is published or known.
+
+    Raises:
+        ConfigError: when that contradicts what the data set says of itself.
+    """
+    if listing.published is not None and plan.constants not in (None, listing.published):
         raise ConfigError(
-            f"cannot read the groups {path}: {error}; give a CSV file with the columns case and group"
-        ) from error
-    group_of_case: dict[str, str] = {}
-    for row in rows:
-        case, group = (row.get("case") or "").strip(), (row.get("group") or "").strip()
-        if not case or not group:
-            raise ConfigError(
-                f"{path} has a line without case or group: {row}; its first line must be case,group"
-            )
-        if group_of_case.setdefault(case, group) != group:
-            raise ConfigError(f"{path} puts the case {case} into two groups, {group_of_case[case]} and {group}")
-    missing = [case for case in case_ids if case not in group_of_case]
-    if missing:
-        raise ConfigError(f"{path} has no group for the case {missing[0]} ({len(missing)} are missing); add it")
-    return {case: group_of_case[case] for case in case_ids}
-
-
-def _wish(plan: PreparationPlan, inputs: _Inputs) -> CaseWish:
-    """Return what is wanted of every case: what was asked for, else what is published or known."""
-    published, label, spacing = inputs.published, plan.tumour_label, plan.spacing_dhw_mm
-    if label is None:
-        label = inputs.listing.tumour_label if published is None else published.tumour_label
+            f"{listing.name} has the published constants {listing.published}, not {plan.constants}; give "
+            f"--constants {listing.published}, or none"
+        )
+    known = published
+    if known is None and listing.published is not None:
+        known = read_published(listing.published)
+    label = plan.tumour_label
+    if label is None and known is not None:
+        label = known.tumour_label
+    if isinstance(label, int) and listing.labels and label not in listing.labels:
+        raise ConfigError(
+            f"no label of {listing.name} has the value {label}; they are {listing.label_names}; choose one "
+            "with --label"
+        )
+    if plan.kind == "folder" and label is None and len(listing.labels) > 1:
+        raise ConfigError(
+            f"the labels of {listing.name} are {listing.label_names}; say which is the tumour with --label N, "
+            "or --label all"
+        )
+    spacing = plan.spacing_dhw_mm
     if spacing is None and published is not None:
         spacing = published.spacing_dhw_mm
-    return CaseWish(
-        tumour_label=label,
+    return CaseOptions(
+        tumour_label=label if isinstance(label, int) else None,
+        refuse_several_labels=plan.kind == "folder" and label is None,
         spacing_dhw_mm=spacing if isinstance(spacing, tuple) else None,
         volume_index=plan.volume_index,
     )
@@ -210,28 +229,28 @@ def _prepare_all(
     plan: PreparationPlan,
     listing: Listing,
     folder: Path,
-    wish: CaseWish,
+    options: CaseOptions,
     report: Report,
 ) -> list[Outcome]:
     """Return what became of every case, those that lack a file first, else in the order of the listing."""
     total = len(listing.rejected) + len(listing.cases)
     for number, rejected in enumerate(listing.rejected, start=1):
         report(number, total, rejected)
-    work = partial(prepare_case, folder=folder, wish=wish, reuse=not plan.force)
+    work = partial(prepare_case, folder=folder, options=options, reuse=not plan.force)
     run = _in_this_process if plan.workers == 1 else partial(_in_processes, workers=plan.workers)
     outcomes: dict[str, Outcome] = {}
     for outcome in run(work, listing.cases):
-        outcomes[outcome.id] = outcome
+        outcomes[outcome.case_id] = outcome
         report(len(listing.rejected) + len(outcomes), total, outcome)
     return [*listing.rejected, *(outcomes[case.case_id] for case in listing.cases)]
 
 
-def _in_this_process(work: Callable[[SourceCase], Outcome], sources: Sequence[SourceCase]) -> Iterator[Outcome]:
+def _in_this_process(work: Callable[[CaseFiles], Outcome], sources: Sequence[CaseFiles]) -> Iterator[Outcome]:
     return map(work, sources)
 
 
 def _in_processes(
-    work: Callable[[SourceCase], Outcome], sources: Sequence[SourceCase], workers: int
+    work: Callable[[CaseFiles], Outcome], sources: Sequence[CaseFiles], workers: int
 ) -> Iterator[Outcome]:
     # Not forked: a fork of a process with threads may hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -245,30 +264,26 @@ def _in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _manifest(
-    plan: PreparationPlan, inputs: _Inputs, wish: CaseWish, outcomes: Sequence[Outcome]
-) -> PreparedSet:
+def _manifest(plan: PreparationPlan, inputs: _Inputs, outcomes: Sequence[Outcome]) -> PreparedSet:
     listing = inputs.listing
     modality = plan.modality or ("CT" if inputs.published is not None else listing.modality)
     cases = [
         case.model_copy(
-            update={
-                "group": inputs.group_of_case[case.id],
-                "modality": modality or case.modality,
-            }
+            update={"group": inputs.group_of_case[case.case_id], "modality": modality or case.modality}
         )
         for case in outcomes
-        if isinstance(case, PreparedCase)
+        if isinstance(case, LabelledCase)
     ]
     rejected = [case for case in outcomes if isinstance(case, RejectedCase)]
     if not cases:
         raise ConfigError(
             f"no case of {plan.source} can be used; {len(rejected)} were rejected, the first, "
-            f"{rejected[0].id}, because {rejected[0].reason}"
+            f"{rejected[0].case_id}, because {rejected[0].reason}"
         )
-    folds = _folds(plan, inputs, cases)
+    cases, copies = _copies_together(cases)
+    folds = _folds(plan, inputs, cases, copies)
     intensity = _intensity(plan, inputs.published, cases, folds[0])
-    target: Triple | Literal["native"] = wish.spacing_dhw_mm or "native"
+    target: Triple | Literal["native"] = inputs.options.spacing_dhw_mm or "native"
     return PreparedSet(
         name=listing.name,
         kind=plan.kind,
@@ -279,22 +294,44 @@ def _manifest(
         splits=folds,
         cases=tuple(cases),
         rejected=tuple(rejected),
-        notes=_notes(listing, wish, cases, folds),
+        notes=(*copies, *_notes(plan, inputs, cases, folds)),
         clickvol_version=__version__,
         content_hash=_content_hash(cases, folds, intensity, target),
     )
 
 
-def _folds(plan: PreparationPlan, inputs: _Inputs, cases: Sequence[PreparedCase]) -> tuple[Split, ...]:
+def _copies_together(cases: Sequence[LabelledCase]) -> tuple[list[LabelledCase], list[str]]:
+    """Put cases with the same scan, whatever their files are called, into one group; return a note for each."""
+    copies_by_hash: dict[str, list[LabelledCase]] = defaultdict(list)
+    for case in cases:
+        copies_by_hash[case.image.sha256].append(case)
+    groups = {case.case_id: case.group for case in cases}
+    notes = []
+    for copies in copies_by_hash.values():
+        if len({case.source_image.path for case in copies}) < 2:
+            continue
+        notes.append(f"{', '.join(case.case_id for case in copies)} are the same scan and stay in one part.")
+        joined = {groups[case.case_id] for case in copies}
+        groups = {case: min(joined) if group in joined else group for case, group in groups.items()}
+    return [case.model_copy(update={"group": groups[case.case_id]}) for case in cases], notes
+
+
+def _folds(
+    plan: PreparationPlan, inputs: _Inputs, cases: Sequence[LabelledCase], copies: Sequence[str]
+) -> tuple[Split, ...]:
     """Return the splits of the usable cases."""
-    usable = {case.id: case.group for case in cases}
-    if inputs.folds is None:
+    usable = {case.case_id: case.group for case in cases}
+    if inputs.folds is None or plan.splits is None:
         return (make_split(usable, plan.seed),)
+    try:
+        check_splits(inputs.folds, inputs.group_of_case | usable, plan.splits)
+    except ConfigError as error:  # they were good before scans were compared
+        raise ConfigError(f"{error}. {' '.join(copies)}") from error
     folds = tuple(fold.only(set(usable)) for fold in inputs.folds)
     for number, fold in enumerate(folds):
         if not fold.train:
             raise ConfigError(
-                f"fold {number} has no usable case to train on; mend the cases or give other splits"
+                f"fold {number} has no usable case to train on; correct the cases or give other splits"
             )
     return folds
 
@@ -302,52 +339,58 @@ def _folds(plan: PreparationPlan, inputs: _Inputs, cases: Sequence[PreparedCase]
 def _intensity(
     plan: PreparationPlan,
     published: PublishedConstants | None,
-    cases: Sequence[PreparedCase],
+    cases: Sequence[LabelledCase],
     fold: Split,
 ) -> dict[CaseModality, IntensityConstants]:
     """Return the constants of each modality: published ones, or of the training part of the first fold."""
     if plan.constants is not None and published is not None:
         return {"CT": IntensityConstants.of_published(plan.constants, published)}
-    found: dict[CaseModality, IntensityConstants] = {}
+    constants: dict[CaseModality, IntensityConstants] = {}
     folder = plan.destination / CASES_NAME
     for modality in sorted({case.modality for case in cases}):
-        training = [c.id for c in cases if c.modality == modality and c.id in fold.train]
+        training = [c.case_id for c in cases if c.modality == modality and c.case_id in fold.train]
         if not training:
             raise ConfigError(
                 f"no {modality} scan of the set is in the training part, so there is no fingerprint for "
                 "it; give --modality if a scan was taken for another, or other splits"
             )
-        found[modality] = fingerprint([read_foreground_sample(folder, c) for c in training])
-    return found
+        constants[modality] = fingerprint([read_foreground_sample(folder, c) for c in training])
+    return constants
 
 
 def _notes(
-    listing: Listing, wish: CaseWish, cases: Sequence[PreparedCase], folds: Sequence[Split]
-) -> tuple[str, ...]:
-    notes = list(listing.notes) if wish.tumour_label is None else []
+    plan: PreparationPlan, inputs: _Inputs, cases: Sequence[LabelledCase], folds: Sequence[Split]
+) -> list[str]:
+    notes = []
+    if (plan.tumour_label, inputs.options.tumour_label) == (None, None) and len(inputs.listing.labels) > 1:
+        names = inputs.listing.label_names
+        notes.append(f"The labels hold {names}; without --label all of them are the object.")
     modalities = Counter(case.modality for case in cases)
     if len(modalities) > 1:
         counts = ", ".join(f"{n} {name}" for name, n in sorted(modalities.items()))
         notes.append(f"By their values the scans are {counts}; --modality says what they are.")
     for number, fold in enumerate(folds):
         named = {case for name in PART_NAMES for case in fold.part(name)}
-        unused = sum(case.id not in named for case in cases)
+        unused = sum(case.case_id not in named for case in cases)
         if unused:
             notes.append(f"{unused} usable cases are in no part of fold {number}.")
-    return tuple(notes)
+    return notes
 
 
 def _content_hash(
-    cases: Sequence[PreparedCase],
+    cases: Sequence[LabelledCase],
     folds: Sequence[Split],
     intensity: dict[CaseModality, IntensityConstants],
     target: Triple | Literal["native"],
 ) -> str:
     """Return the SHA-256 of what a model sees of the set: arrays, grids, splits and constants."""
-    seen = {"id", "group", "modality", "tumour_label", "image_sha256", "label_sha256"}
-    seen |= {"shape_dhw", "affine_ras_mm"}
+    seen = {"group", "modality", "tumour_label", "shape_dhw", "affine_ras_mm"}
     facts = {
-        "cases": [case.model_dump(mode="json", include=seen) for case in cases],
+        "cases": [
+            case.model_dump(mode="json", include=seen)
+            | {"id": case.case_id, "image_sha256": case.image.sha256, "label_sha256": case.label.sha256}
+            for case in cases
+        ],
         "splits": [fold.model_dump(mode="json") for fold in folds],
         "intensity": {name: known.model_dump() for name, known in sorted(intensity.items())},
         "target_spacing_dhw_mm": target,

@@ -1,9 +1,12 @@
 """A prepared data set: its manifest, and its cases as arrays.
 
 A folder written by `clickvol data prepare`: `prepared.json` (this manifest), `splits.json` (its splits in
-nnU-Net's form), and in `cases/` two plain .npy files per case, which are mapped into memory and not read.
+nnU-Net's form), and in `cases/` per case two plain .npy files, which training maps into memory, and scan and
+label as they came (.nii.gz), which are evaluated. Nothing outside is needed to use it: the folder can be moved.
 """
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,13 +15,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clickvol.datasets.fingerprint import IntensityConstants
-from clickvol.datasets.organs import check_one_grid
 from clickvol.datasets.splits import PART_NAMES, Split
-from clickvol.errors import ConfigError, UnreadableVolumeError
+from clickvol.errors import ConfigError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
-from clickvol.io.mask_files import read_label
-from clickvol.io.volume import Volume
+from clickvol.io.volume import Mask, Volume
+from clickvol.preprocessing.channels import organ_of_label
 
 MANIFEST_NAME = "prepared.json"
 SPLITS_NAME = "splits.json"
@@ -39,19 +41,19 @@ class RejectedCase(_Record):
     """A case that cannot be used.
 
     Attributes:
-        id: of the case.
+        case_id: of the case.
         reason: one line.
     """
 
-    id: str
+    case_id: str
     reason: str
 
 
 class SourceFile(_Record):
-    """A file of the data set as it came.
+    """A file of the data set as it came, to know where a case is from; not needed to use it.
 
     Attributes:
-        path: absolute; a folder for a DICOM series.
+        path: absolute, on the machine that prepared it; a folder for a DICOM series.
         bytes: its size, that of all files for a folder.
     """
 
@@ -59,37 +61,49 @@ class SourceFile(_Record):
     bytes: int
 
 
-class PreparedCase(_Record):
-    """One labelled scan.
+class CaseFile(_Record):
+    """A file of a prepared case.
 
     Attributes:
-        id: unique in the set.
+        name: in `cases/` of the prepared set.
+        sha256: of its content.
+    """
+
+    name: str = Field(pattern=r"^[^/\\]+$")
+    sha256: str
+
+
+class LabelledCase(_Record):
+    """One labelled scan: what is trained on and what is evaluated.
+
+    Attributes:
+        folder: of the prepared set; known from where its manifest was read, and not written into it.
+        case_id: unique in the set.
         group: what must stay in one part, such as the patient; the id where nothing else was said.
         modality: what the scan is treated as.
-        image, label: the files it was made from.
-        volume_index: which volume of a 4D image was taken; None for 3D.
+        source_image, source_label: the files that it was made from.
+        volume_index: which volume of a 4D image it is; None for 3D.
         tumour_label: value of the object in the native label; None for every value above 0.
-        image_file: name in `cases/` of the scan: .npy, (D, H, W), int16 or float32.
-        label_file: of the mask: .npy, (D, H, W) uint8, 0 or 1.
-        image_sha256, label_sha256: of these two files.
-        shape_dhw: of these two arrays.
-        affine_ras_mm: of these two arrays, rows of the matrix of a `VolumeGrid`.
-        spacing_dhw_mm: of these two arrays.
-        native_shape_dhw, native_spacing_dhw_mm: of the files it was made from.
+        image: .npy of the scan, (D, H, W), int16 or float32.
+        label: .npy of the mask, (D, H, W) uint8, 0 or 1.
+        native_image, native_label: .nii.gz of scan and label as they came; the label has all of its values.
+        shape_dhw, affine_ras_mm, spacing_dhw_mm: of the two .npy files; the rows of a `VolumeGrid`'s matrix.
+        native_shape_dhw, native_spacing_dhw_mm: of the two .nii.gz files.
         tumour_ml: volume of the native mask.
     """
 
-    id: str
+    folder: Path = Field(default=Path(), exclude=True)
+    case_id: str
     group: str
     modality: CaseModality
-    image: SourceFile
-    label: SourceFile
+    source_image: SourceFile
+    source_label: SourceFile
     volume_index: int | None
     tumour_label: int | None
-    image_file: str
-    label_file: str
-    image_sha256: str
-    label_sha256: str
+    image: CaseFile
+    label: CaseFile
+    native_image: CaseFile
+    native_label: CaseFile
     shape_dhw: Shape
     affine_ras_mm: tuple[_Row, _Row, _Row, _Row]
     spacing_dhw_mm: Triple
@@ -97,9 +111,65 @@ class PreparedCase(_Record):
     native_spacing_dhw_mm: Triple
     tumour_ml: float
 
+    def belongs_to(self, patients: tuple[str, ...]) -> bool:
+        """Tell whether the case is of one of these patients (the part of its id after the last underscore)."""
+        return self.case_id.rsplit("_", maxsplit=1)[-1] in patients
+
     def grid(self) -> VolumeGrid:
-        """Return the grid of the cached arrays."""
+        """Return the grid of the .npy files."""
         return VolumeGrid(self.shape_dhw, np.array(self.affine_ras_mm))
+
+    def map_arrays(self) -> tuple[Volume, NDArray[np.uint8]]:
+        """Map the .npy files into memory, read-only.
+
+        Returns:
+            The scan, and its mask (D, H, W) uint8, 0 or 1, on the same grid.
+
+        Raises:
+            ConfigError: when a file is missing or is not the array that the manifest describes.
+        """
+        path = self._path(self.image)
+        image = _mapped(path, self.shape_dhw, ("int16", "float32"))
+        label = _mapped(self._path(self.label), self.shape_dhw, ("uint8",))
+        return Volume(image, self.grid(), self.modality, str(path)), label.view(np.uint8)
+
+    def read_native(self) -> tuple[Volume, NDArray[np.uint8]]:
+        """Read the scan and its mask (D, H, W) uint8, 0 or 1, on the scan's own grid.
+
+        Raises:
+            ConfigError: when a file is missing or is not the one that was written.
+            UnreadableVolumeError: when it cannot be read.
+        """
+        image, label = self.read_native_image(), self._read(self.native_label)
+        return image, object_mask(label.array, self.tumour_label)
+
+    def read_native_image(self) -> Volume:
+        """Read the scan alone, as `read_native`."""
+        return replace(self._read(self.native_image), modality=self.modality)
+
+    def read_native_organ(self) -> Mask:
+        """Read every labelled voxel, the object too, on the scan's own grid.
+
+        Raises:
+            ConfigError: as `read_native`; also where nothing but the object is labelled.
+            UnreadableVolumeError: as `read_native`.
+        """
+        label = self._read(self.native_label)
+        organ = organ_of_label(label.array, object_mask(label.array, self.tumour_label))
+        return Mask(organ, label.grid)
+
+    def _path(self, file: CaseFile) -> Path:
+        return self.folder / CASES_NAME / file.name
+
+    def _read(self, file: CaseFile) -> Volume:
+        path = self._path(file)
+        try:
+            same = file_sha256(path) == file.sha256
+        except OSError as error:
+            raise ConfigError(f"{path} is missing; copy the whole folder, or prepare again") from error
+        if not same:
+            raise ConfigError(f"{path} is not the file that was prepared; run clickvol data prepare again")
+        return read_volume(path)
 
 
 class PreparedSet(_Record):
@@ -109,7 +179,7 @@ class PreparedSet(_Record):
         version: of this form.
         name: of the data set.
         kind: layout that it came in.
-        constants: name of the published constants that were taken; None for the fingerprint.
+        constants: name of the published constants that are used; None for the fingerprint.
         target_spacing_dhw_mm: voxels of the cached arrays; "native" for those of the files.
         seed: of the splits, where they were drawn.
         intensity: clipping and normalisation for each modality of the set.
@@ -121,7 +191,7 @@ class PreparedSet(_Record):
         content_hash: SHA-256 over the cached arrays, splits and settings, none of the places of files.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: str
     kind: str
     constants: str | None
@@ -129,7 +199,7 @@ class PreparedSet(_Record):
     seed: int
     intensity: dict[CaseModality, IntensityConstants]
     splits: tuple[Split, ...] = Field(min_length=1)
-    cases: tuple[PreparedCase, ...] = Field(min_length=1)
+    cases: tuple[LabelledCase, ...] = Field(min_length=1)
     rejected: tuple[RejectedCase, ...]
     notes: tuple[str, ...]
     clickvol_version: str
@@ -137,7 +207,7 @@ class PreparedSet(_Record):
 
     @model_validator(mode="after")
     def _names_its_cases(self) -> Self:
-        known = {case.id for case in self.cases}
+        known = {case.case_id for case in self.cases}
         if len(known) < len(self.cases):
             raise ValueError("two cases have one id")
         for fold in self.splits:
@@ -147,7 +217,7 @@ class PreparedSet(_Record):
                     raise ValueError(f"the splits name {min(unknown)!r}, which is no case")
         return self
 
-    def part(self, name: str, fold: int = 0) -> list[PreparedCase]:
+    def part(self, name: str, fold: int = 0) -> list[LabelledCase]:
         """Return the cases of a part, in the order of `cases`; empty where a fold has none for it.
 
         Args:
@@ -166,7 +236,7 @@ class PreparedSet(_Record):
         for known in PART_NAMES:
             if name == known:
                 wanted = set(self.splits[fold].part(known))
-                return [case for case in self.cases if case.id in wanted]
+                return [case for case in self.cases if case.case_id in wanted]
         raise ConfigError(f"there is no part {name!r} of a data set; choose {', '.join(PART_NAMES)} or all")
 
 
@@ -183,93 +253,22 @@ def read_prepared_set(folder: Path) -> PreparedSet:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
+        layout = "npz" if any(folder.glob("*.npz")) else "LAYOUT"
+        layout = "msd" if (folder / "dataset.json").is_file() else layout
         raise ConfigError(
-            f"{folder} is not a prepared data set: {MANIFEST_NAME} is missing; run clickvol data prepare"
+            f"{folder} is not a prepared data set: {MANIFEST_NAME} is missing; run: clickvol data prepare "
+            f"{layout} {folder} -o NEW_FOLDER"
         )
     try:
-        return PreparedSet.model_validate_json(path.read_bytes())
+        written = PreparedSet.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         first = str(error)
         if isinstance(error, ValidationError):
             fault = error.errors()[0]
             first = f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
         raise ConfigError(f"{path} cannot be used ({first}); run clickvol data prepare again") from error
-
-
-def read_prepared_case(folder: Path, case: PreparedCase) -> tuple[Volume, NDArray[np.uint8]]:
-    """Map the arrays of a case into memory, read-only.
-
-    Args:
-        folder: the prepared data set.
-        case: one of its cases.
-
-    Returns:
-        The scan, and its mask (D, H, W) uint8, 0 or 1, on the same grid.
-
-    Raises:
-        ConfigError: when a file is missing or is not the array that the manifest describes.
-    """
-    image = _mapped(folder / CASES_NAME / case.image_file, case.shape_dhw, ("int16", "float32"))
-    label = _mapped(folder / CASES_NAME / case.label_file, case.shape_dhw, ("uint8",))
-    source = str(folder / CASES_NAME / case.image_file)
-    return Volume(image, case.grid(), case.modality, source), label.view(np.uint8)
-
-
-def _mapped(path: Path, shape: Shape, dtypes: tuple[str, ...]) -> NDArray[np.generic]:
-    try:
-        # A plain array: slices of numpy's own class for mapped files are slower.
-        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path} is missing or damaged; run clickvol data prepare again") from error
-    if array.shape != shape or array.dtype.name not in dtypes:
-        raise ConfigError(
-            f"{path} holds {array.dtype} of shape {array.shape}, but {' or '.join(dtypes)} of shape "
-            f"{shape} was expected; run clickvol data prepare again"
-        )
-    return array
-
-
-def read_native_case(case: PreparedCase) -> tuple[Volume, NDArray[np.uint8]]:
-    """Read a case from the files it was made from, on their own grid.
-
-    Returns:
-        The scan, and its mask (D, H, W) uint8, 0 or 1, the tumour label applied.
-
-    Raises:
-        ConfigError: when a file has gone or has changed its size since, or no longer fits.
-        UnreadableVolumeError: when a file cannot be read.
-    """
-    for file in (case.image, case.label):
-        size, _ = file_state(file.path)
-        if size != file.bytes:
-            what = "is gone" if size == 0 else f"has {size} bytes, not {file.bytes}"
-            raise ConfigError(f"{file.path} {what}, as it was prepared; bring it back or prepare again")
-    image, mask = read_pair(case.image.path, case.label.path, case.tumour_label, volume_index=case.volume_index)
-    return Volume(image.array, image.grid, case.modality, image.source, image.notes), mask
-
-
-def read_pair(
-    image_path: Path, label_path: Path, tumour_label: int | None, *, volume_index: int | None
-) -> tuple[Volume, NDArray[np.uint8]]:
-    """Read a scan and the mask of its object, which may be empty.
-
-    Args:
-        image_path: file or DICOM folder of the scan.
-        label_path: the same of its label, or a DICOM Segmentation or RT Structure Set.
-        tumour_label: value of the object; None for every value above 0.
-        volume_index: which volume of a 4D image.
-
-    Raises:
-        ConfigError: when they are not on one grid.
-        UnreadableVolumeError: when one of them cannot be read, or holds a single value.
-    """
-    image = read_volume(image_path, volume_index=volume_index)
-    try:
-        label = read_label(label_path, image)
-    except UnreadableVolumeError as error:
-        raise UnreadableVolumeError(f"the label cannot be used: {error}") from error
-    check_one_grid(image, label)
-    return image, object_mask(label.array, tumour_label)
+    cases = tuple(case.model_copy(update={"folder": folder}) for case in written.cases)
+    return written.model_copy(update={"cases": cases})
 
 
 def object_mask(label: NDArray[np.generic], tumour_label: int | None) -> NDArray[np.uint8]:
@@ -284,3 +283,23 @@ def file_state(path: Path) -> tuple[int, int]:
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     states = [file.stat() for file in files if file.is_file()]
     return sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _mapped(path: Path, shape: Shape, dtypes: tuple[str, ...]) -> NDArray[np.generic]:
+    try:
+        # A plain array: slices of numpy's own class for mapped files are slower.
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path} is missing or damaged; run clickvol data prepare again") from error
+    if array.shape != shape or array.dtype.name not in dtypes:
+        raise ConfigError(
+            f"{path} holds {array.dtype} of shape {array.shape}, but {' or '.join(dtypes)} of shape "
+            f"{shape} was expected; run clickvol data prepare again"
+        )
+    return array

@@ -70,8 +70,7 @@ def read_published(name: str) -> PublishedConstants:
     return PublishedConstants.model_validate(tomllib.loads(text))
 
 
-def published_tumour_label(msd_folder: str) -> int | None:
-    """Return the value of the tumour in a task of the Decathlon, by the name of its folder; None if unknown."""
-    known = {read_published(name).msd_folder.lower(): name for name in published_names()}
-    name = known.get(msd_folder.lower()) if msd_folder else None
-    return None if name is None else read_published(name).tumour_label
+def published_name_of(msd_folder: str) -> str | None:
+    """Return the name of the constants of a task of the Decathlon, by its folder; None if there are none."""
+    folder = msd_folder.lower()
+    return next((n for n in published_names() if read_published(n).msd_folder.lower() == folder != ""), None)

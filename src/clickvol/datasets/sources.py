@@ -1,20 +1,24 @@
 """Public data sets as they come: which files make a case, by the layout of their folder."""
 
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from clickvol.datasets.msd import MsdIndex, msd_case_id, read_msd_index
+import numpy as np
+
 from clickvol.datasets.prepared import CaseModality, RejectedCase
-from clickvol.datasets.published import published_tumour_label, read_published
-from clickvol.errors import ConfigError
+from clickvol.datasets.published import published_name_of
+from clickvol.errors import BadGeometryError, ConfigError, UnreadableVolumeError
+from clickvol.io.challenge import read_challenge_label
 from clickvol.io.formats import READABLE_SUFFIXES
 
-SourceKind = Literal["msd", "kits", "lits", "folder"]
+SourceKind = Literal["msd", "kits", "lits", "folder", "npz"]
 
-_KITS_LABELS = ("segmentation.nii.gz", "aggregated_MAND_seg.nii.gz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z")
+_KITS_FILES = ("segmentation.nii.gz", "aggregated_MAND_seg.nii.gz")
 _LITS_FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 _IMAGE_FOLDERS = ("images", "imagesTr")
 _LABEL_FOLDERS = ("labels", "labelsTr")
@@ -27,18 +31,22 @@ _DICOM_MASK_SUFFIX = ".dcm"
 
 
 @dataclass(frozen=True, slots=True)
-class SourceCase:
-    """A scan and its label, not opened yet.
+class CaseFiles:
+    """The files of a scan and its label, not opened yet.
 
     Attributes:
         case_id: unique in the data set.
         image: a file, or a folder with a DICOM series.
         label: the same, on the grid of the image; or a DICOM Segmentation or RT Structure Set.
+        tumour_label: value of this case's object; None for what the data set says.
+        group: what it must share a part with; "" for itself.
     """
 
     case_id: str
     image: Path
     label: Path
+    tumour_label: int | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +58,21 @@ class Listing:
         cases: pairs, in the order of their ids or of the index.
         rejected: what lacks its partner.
         modality: where the data set says it or is known; None for a look at the values.
-        tumour_label: where it is known; None for every value above 0.
-        notes: what a user should know, one sentence each.
+        labels: names of the label values above 0, where the data set says or they are known.
+        published: name of the published constants of this very data set; None where it is none of those.
     """
 
     name: str
-    cases: tuple[SourceCase, ...]
+    cases: tuple[CaseFiles, ...]
     rejected: tuple[RejectedCase, ...] = ()
     modality: CaseModality | None = None
-    tumour_label: int | None = None
-    notes: tuple[str, ...] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
+    published: str | None = None
+
+    @property
+    def label_names(self) -> str:
+        """The values of the labels with their names, for messages."""
+        return ", ".join(f"{value} {name}" for value, name in sorted(self.labels.items()))
 
 
 def list_source(kind: SourceKind, folder: Path, *, volume_index: int | None = None) -> Listing:
@@ -73,6 +86,8 @@ def list_source(kind: SourceKind, folder: Path, *, volume_index: int | None = No
     Raises:
         ConfigError: when the folder has another layout or no case.
     """
+    if folder.is_file() and folder.name.lower().endswith(_ARCHIVES):
+        raise ConfigError(f"{folder} is an archive; unpack it and give the folder of the data set")
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; give the folder of the data set")
     if kind == "msd":
@@ -81,63 +96,98 @@ def list_source(kind: SourceKind, folder: Path, *, volume_index: int | None = No
         listing = _list_kits(folder)
     elif kind == "lits":
         listing = _list_lits(folder)
+    elif kind == "npz":
+        listing = _list_npz(folder)
     else:
         listing = _list_folder(folder)
     return _without_doubles(listing)
 
 
 def _list_msd(folder: Path, channel: int) -> Listing:
-    index = read_msd_index(folder)
+    index = _read_index(folder)
+    try:
+        pairs = [(folder / str(p["image"]), folder / str(p["label"])) for p in index["training"]]
+    except (TypeError, KeyError) as error:
+        raise _not_an_index(folder, error) from error
     cases, rejected = [], []
-    for image_name, label_name in index.pairs:
-        image, label = folder / image_name, folder / label_name
-        case = SourceCase(msd_case_id(image), image, label)
+    for image, label in pairs:
+        case = CaseFiles(image.name.removesuffix(".nii.gz"), image, label)
         missing = [path for path in (image, label) if not path.exists()]
         if missing:
             reason = f"{missing[0]} is missing, but dataset.json names it"
-            rejected.append(RejectedCase(id=case.case_id, reason=reason))
+            rejected.append(RejectedCase(case_id=case.case_id, reason=reason))
         else:
             cases.append(case)
-    word = index.channels[channel].upper() if channel < len(index.channels) else ""
-    modality: CaseModality | None = "CT" if word == "CT" else "MR" if word[:2] == "MR" else None
-    known = published_tumour_label(folder.resolve().name)
+    channels = index.get("modality")
+    word = str(channels.get(str(channel), "")).upper() if isinstance(channels, dict) else ""
+    name = folder.resolve().name
     return Listing(
-        name=index.name or folder.resolve().name,
+        name=str(index.get("name", "")) or name,
         cases=tuple(cases),
         rejected=tuple(rejected),
-        modality=modality,
-        tumour_label=known,
-        notes=_several_labels(index) if known is None else (),
+        modality="CT" if word == "CT" else "MR" if word.startswith("MR") else None,
+        labels=_label_names(index),
+        published=published_name_of(name),
     )
 
 
-def _several_labels(index: MsdIndex) -> tuple[str, ...]:
-    if len(index.labels) < 2:
-        return ()
-    names = ", ".join(f"{value} {name}" for value, name in sorted(index.labels.items()))
-    return (f"The labels hold {names}; without --label all of them are the object.",)
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Read the dataset.json of a folder in the Decathlon's or nnU-Net's layout."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        hint = _hint(folder, "dataset.json") or "give the folder where it is"
+        raise ConfigError(f"{folder} is not an MSD folder: dataset.json is missing; {hint}")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _not_an_index(folder, error) from error
+
+
+def _not_an_index(folder: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{folder / 'dataset.json'} is not the index of an MSD folder, which is "
+        f'{{"training": [{{"image": "...", "label": "..."}}, ...]}}: {error!r}'
+    )
+
+
+def _label_names(index: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of the values above 0: of {"1": "tumour"} (Decathlon) or {"tumour": 1} (nnU-Net)."""
+    labels = index.get("labels")
+    names: dict[int, str] = {}
+    for key, value in labels.items() if isinstance(labels, dict) else ():
+        if str(key).isdecimal():
+            names[int(key)] = str(value)
+        elif isinstance(value, int):
+            names[value] = str(key)
+    return {value: name for value, name in names.items() if value > 0}
+
+
+def _hint(folder: Path, *patterns: str) -> str:
+    """Return which folder below was meant; "" where none has what was expected."""
+    below = [path.parent for pattern in patterns for path in sorted(folder.glob(f"*/{pattern}"))]
+    return f"{below[0]} has it, so give that folder" if below else ""
 
 
 def _list_kits(folder: Path) -> Listing:
     cases, rejected = [], []
     for case_folder in sorted(folder.glob("case_*")):
         image = case_folder / "imaging.nii.gz"
-        labels = [case_folder / name for name in _KITS_LABELS if (case_folder / name).is_file()]
+        labels = [case_folder / name for name in _KITS_FILES if (case_folder / name).is_file()]
         if image.is_file() and labels:
-            cases.append(SourceCase(case_folder.name, image, labels[0]))
+            cases.append(CaseFiles(case_folder.name, image, labels[0]))
         elif case_folder.is_dir():
-            what = f"{image} is missing" if labels else f"none of {', '.join(_KITS_LABELS)} is there"
-            rejected.append(RejectedCase(id=case_folder.name, reason=what))
+            what = f"{image} is missing" if labels else f"none of {', '.join(_KITS_FILES)} is there"
+            rejected.append(RejectedCase(case_id=case_folder.name, reason=what))
     if not cases and not rejected:
-        raise ConfigError(
-            f"{folder} has no folder like case_00000 with imaging.nii.gz; give the folder above them"
-        )
+        hint = _hint(folder, "case_*") or "give the folder above them"
+        raise ConfigError(f"{folder} has no folder like case_00000 with imaging.nii.gz; {hint}")
     return Listing(
         name=folder.resolve().name,
         cases=tuple(cases),
         rejected=tuple(rejected),
         modality="CT",
-        tumour_label=read_published("kits").tumour_label,
+        labels={1: "kidney", 2: "tumour", 3: "cyst"},
+        published="kits",
     )
 
 
@@ -145,10 +195,10 @@ def _list_lits(folder: Path) -> Listing:
     images: dict[str, list[Path]] = {}
     labels: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.nii*")):
-        found = _LITS_FILE.fullmatch(path.name)
-        if found is not None and path.is_file():
-            files = images if found[1] == "volume" else labels
-            files.setdefault(f"volume-{found[2]}", []).append(path)
+        match = _LITS_FILE.fullmatch(path.name)
+        if match is not None and path.is_file():
+            files = images if match[1] == "volume" else labels
+            files.setdefault(f"volume-{match[2]}", []).append(path)
     if not images and not labels:
         raise ConfigError(
             f"{folder} has no file like volume-0.nii or segmentation-0.nii; give the folder above them"
@@ -159,8 +209,23 @@ def _list_lits(folder: Path) -> Listing:
         cases=tuple(cases),
         rejected=tuple(rejected),
         modality="CT",
-        tumour_label=read_published("lits").tumour_label,
+        labels={1: "liver", 2: "tumour"},
+        published="lits",
     )
+
+
+def _list_npz(folder: Path) -> Listing:
+    """List every class of every file of the CVPR 2025 challenge; the classes of a file are one group."""
+    cases, rejected = [], []
+    for file in sorted(folder.glob("*.npz")):
+        try:
+            classes = sorted({int(value) for value in np.unique(read_challenge_label(file).array)} - {0})
+        except (UnreadableVolumeError, BadGeometryError) as error:
+            rejected.append(RejectedCase(case_id=file.stem, reason=str(error)))
+        else:
+            cases += [CaseFiles(f"{file.stem}-class{n}", file, file, n, file.stem) for n in classes]
+    # The challenge scales every scan to 0 to 255, so that none is in HU.
+    return Listing(name=folder.resolve().name, cases=tuple(cases), rejected=tuple(rejected), modality="MR")
 
 
 def _list_folder(folder: Path) -> Listing:
@@ -169,7 +234,8 @@ def _list_folder(folder: Path) -> Listing:
         for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS)
     )
     if image_folder is None or label_folder is None:
-        raise ConfigError(f"{folder} has no folders images and labels (or imagesTr and labelsTr); make them")
+        hint = _hint(folder, *_LABEL_FOLDERS) or "make them"
+        raise ConfigError(f"{folder} has no folders images and labels (or imagesTr and labelsTr); {hint}")
     labels: dict[str, list[Path]] = {}
     for stem, path in _scans(label_folder, (*READABLE_SUFFIXES, _DICOM_MASK_SUFFIX)):
         labels.setdefault(stem, []).append(path)
@@ -178,7 +244,12 @@ def _list_folder(folder: Path) -> Listing:
         case_id = stem if stem in labels else stem.removesuffix(_FIRST_CHANNEL)
         images.setdefault(case_id, []).append(path)
     cases, rejected = _pair(images, labels)
-    return Listing(name=folder.resolve().name, cases=tuple(cases), rejected=tuple(rejected))
+    return Listing(
+        name=folder.resolve().name,
+        cases=tuple(cases),
+        rejected=tuple(rejected),
+        labels=_label_names(_read_index(folder)) if (folder / "dataset.json").is_file() else {},
+    )
 
 
 def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]]:
@@ -196,21 +267,21 @@ def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]
 
 def _pair(
     images: dict[str, list[Path]], labels: dict[str, list[Path]]
-) -> tuple[list[SourceCase], list[RejectedCase]]:
+) -> tuple[list[CaseFiles], list[RejectedCase]]:
     """Pair what has one id, in the order of the numbers at their ends."""
     cases, rejected = [], []
     for case_id in sorted(images.keys() | labels.keys(), key=_natural):
         image, label = images.get(case_id, []), labels.get(case_id, [])
         twice = image if len(image) > 1 else label
         if not label:
-            rejected.append(RejectedCase(id=case_id, reason=f"{image[0]} has no label"))
+            rejected.append(RejectedCase(case_id=case_id, reason=f"{image[0]} has no label"))
         elif not image:
-            rejected.append(RejectedCase(id=case_id, reason=f"{label[0]} has no image"))
+            rejected.append(RejectedCase(case_id=case_id, reason=f"{label[0]} has no image"))
         elif len(twice) > 1:
             reason = f"{twice[0]} and {twice[1]} have one name; keep one of them"
-            rejected.append(RejectedCase(id=case_id, reason=reason))
+            rejected.append(RejectedCase(case_id=case_id, reason=reason))
         else:
-            cases.append(SourceCase(case_id, image[0], label[0]))
+            cases.append(CaseFiles(case_id, image[0], label[0]))
     return cases, rejected
 
 
@@ -221,12 +292,12 @@ def _natural(case_id: str) -> tuple[str, int, str]:
 
 def _without_doubles(listing: Listing) -> Listing:
     """Reject every further case of one name, and refuse a folder without any."""
-    seen: dict[str, SourceCase] = {}
+    seen: dict[str, CaseFiles] = {}
     rejected = list(listing.rejected)
     for case in listing.cases:
         if case.case_id in seen:
             reason = f"{case.image} is the second case of this name"
-            rejected.append(RejectedCase(id=case.case_id, reason=reason))
+            rejected.append(RejectedCase(case_id=case.case_id, reason=reason))
         else:
             seen[case.case_id] = case
     if not seen and not rejected:

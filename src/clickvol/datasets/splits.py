@@ -1,5 +1,6 @@
 """Which cases train, which choose a model and which are only scored; all scans of one group stay together."""
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,34 @@ def read_splits(path: Path) -> tuple[Split, ...]:
     if not folds:
         raise ConfigError(f"{path} has no fold; a list with at least one was expected")
     return folds
+
+
+def read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
+    """Read the group of every case from a CSV file with the columns case and group.
+
+    Raises:
+        ConfigError: when the file is missing, of another form, or says nothing of a case.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"cannot read the groups {path}: {error}; give a CSV file with the columns case and group"
+        ) from error
+    group_of_case: dict[str, str] = {}
+    for row in rows:
+        case, group = (row.get("case") or "").strip(), (row.get("group") or "").strip()
+        if not case or not group:
+            raise ConfigError(
+                f"{path} has a line without case or group: {row}; its first line must be case,group"
+            )
+        if group_of_case.setdefault(case, group) != group:
+            raise ConfigError(f"{path} puts the case {case} into two groups, {group_of_case[case]} and {group}")
+    missing = [case for case in case_ids if case not in group_of_case]
+    if missing:
+        raise ConfigError(f"{path} has no group for the case {missing[0]} ({len(missing)} are missing); add it")
+    return {case: group_of_case[case] for case in case_ids}
 
 
 def check_splits(folds: Sequence[Split], group_of_case: Mapping[str, str], source: Path) -> None:

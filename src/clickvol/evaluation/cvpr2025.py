@@ -7,8 +7,6 @@ The challenge stores prompts as pickled objects, which can run any program when 
 read here: prompts come from a JSON file beside the scan, NAME.prompts.json, with the same keys.
 """
 
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clickvol.errors import ClickvolError, ConfigError, UnreadableVolumeError
+from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.box_prompt import BoxPrompt
 from clickvol.evaluation.contestants import Contestant, Scan
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.volume import Modality, Volume
+from clickvol.io.challenge import read_challenge_scan
 from clickvol.prompts.click import Click
 
 PROMPTS_SUFFIX = ".prompts.json"
@@ -117,77 +114,6 @@ class ChallengePrompts(_Record):
         return box, clicks
 
 
-@dataclass(frozen=True, slots=True)
-class ChallengeCase:
-    """One class of one file with labels.
-
-    Attributes:
-        case_id: "NAME-class1".
-        file: the .npz.
-        class_number: value in `gts`.
-    """
-
-    case_id: str
-    file: Path
-    class_number: int
-
-    @property
-    def modality(self) -> Modality:
-        """What the challenge's file name says, CT_... or MR_...; unknown for others."""
-        begin = self.file.name.split("_", 1)[0].upper()
-        return "CT" if begin == "CT" else "MR" if begin == "MR" else "unknown"
-
-    def read(self) -> tuple[Volume, NDArray[np.uint8]]:
-        """Read the scan and the mask of the class.
-
-        Raises:
-            UnreadableVolumeError: when the file is damaged.
-        """
-        volume = read_challenge_scan(self.file)
-        labels = _array(self.file, "gts")
-        if labels.shape != volume.array.shape:
-            raise UnreadableVolumeError(
-                f"{self.file}: gts has shape {labels.shape}, imgs {volume.array.shape}; make it again"
-            )
-        return volume, (labels == self.class_number).astype(np.uint8)
-
-
-def list_challenge_cases(folder: Path) -> list[ChallengeCase]:
-    """Return every class of every .npz file with labels.
-
-    Raises:
-        UnreadableVolumeError: when a file is damaged or has no labels.
-    """
-    cases = []
-    for file in sorted(folder.glob("*.npz")):
-        classes = [int(value) for value in np.unique(_array(file, "gts")) if value > 0]
-        cases += [ChallengeCase(f"{file.stem}-class{n}", file, n) for n in classes]
-    return cases
-
-
-def read_challenge_scan(path: Path) -> Volume:
-    """Read `imgs` and `spacing` of a file.
-
-    The values are 0 to 255 whatever the modality, not HU, so that the scan is treated as one without unit
-    ("MR"). There is no orientation in the file: slices are taken to grow to superior, rows to posterior,
-    columns to left, as in most axial scans. `spacing` is (x, y, z).
-
-    Raises:
-        UnreadableVolumeError: when the file is damaged, or an array is missing or of another form.
-        BadGeometryError: for a spacing that is not above 0.
-    """
-    array, spacing = _array(path, "imgs"), _array(path, "spacing")
-    if array.ndim != 3 or spacing.shape != (3,) or not np.isfinite(array).all():
-        raise UnreadableVolumeError(
-            f"{path}: imgs has shape {array.shape} and spacing {spacing.shape}, but finite (D, H, W) and "
-            "(3,) are expected; make it again"
-        )
-    x, y, z = spacing.astype(np.float64).tolist()
-    affine = np.array([[0, 0, -x, 0], [0, -y, 0, 0], [z, 0, 0, 0], [0, 0, 0, 1.0]])
-    d, h, w = array.shape
-    return Volume(array, VolumeGrid((d, h, w), affine), "MR", str(path))
-
-
 def read_challenge_prompts(path: Path) -> ChallengePrompts:
     """Read the prompts of a scan from the JSON file beside it.
 
@@ -264,23 +190,3 @@ def write_challenge_answer(segs: NDArray[np.unsignedinteger[Any]], path: Path) -
     """
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(temporary, segs=segs)
-
-
-def _array(path: Path, name: str) -> NDArray[Any]:
-    """Return a plain array of an .npz; a pickled one is refused and never opened."""
-    try:
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
-            if name not in content:
-                raise UnreadableVolumeError(
-                    f"{path} has no array {name!r}; this is no labelled scan of the challenge"
-                )
-            array: NDArray[Any] = content[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UnreadableVolumeError(
-            f"{path}: {name!r} is damaged or a pickled object, which is never read; make it again"
-        ) from error
-    if array.dtype.kind not in "iufb":
-        raise UnreadableVolumeError(
-            f"{path}: {name!r} holds {array.dtype}, but numbers are expected; make it again"
-        )
-    return array

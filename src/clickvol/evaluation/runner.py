@@ -28,7 +28,6 @@ from clickvol.evaluation.result_log import ResultLog
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.files.atomic import atomic_path, remove_abandoned
 from clickvol.files.lock import only_process_in
-from clickvol.io.volume import Mask
 from clickvol.weights.device import choose_device
 
 NOT_EVALUATED_NAME = "not_evaluated.json"
@@ -150,7 +149,7 @@ def _check_organ_masks(
             f"{names} look at no organ mask; leave --organ-mask out, or name a model of the method tags"
         )
     for one_set in data:
-        if any(case.read_organ is None for case in one_set.cases):
+        if any(case.tumour_label is None for case in one_set.cases):
             raise ConfigError(
                 f"the labels of {one_set.name} tell no organ from the tumour; give a set that was prepared "
                 "with --label, or leave --organ-mask out"
@@ -215,15 +214,15 @@ def _examine(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskChoi
     """Read a case; the reason in one line where nothing can be asked about it."""
     case = one_set.cases[case_index]
     try:
-        volume, label = case.read()
-        organ = case.read_organ() if organ_mask == "gt" and case.read_organ else None
+        volume, label = case.read_native()
+        organ = case.read_native_organ() if organ_mask == "gt" else None
     except ClickvolError as error:
         return str(error)
     truth = Truth.of(label)
     if truth is None:
         return EMPTY_LABEL
     scan = Scan.blind(one_set.name, case.case_id, volume)
-    with_organ = None if organ is None else replace(scan, organ=Mask(organ, volume.grid))
+    with_organ = None if organ is None else replace(scan, organ=organ)
     return Examined(scan, truth, case.group, case.modality, with_organ)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
         # After the move there is nothing left to remove.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no links, or not to there, copy it.
+
+    Raises:
+        OutputError: when it cannot be copied.
+    """
+    with contextlib.suppress(OSError):
+        target.unlink(missing_ok=True)
+        os.link(os.path.realpath(source), target)
+        return
+    with atomic_path(target, target.suffix) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -252,8 +251,7 @@ def _pictures(evaluated: Evaluated) -> dict[str, Path]:
                 mask = mask_file(folder, key)
                 if not mask.is_file():
                     continue
-                volume, truth = cases[row.case_id].read()
-                volume = replace(volume, modality=cases[row.case_id].modality)
+                volume, truth = cases[row.case_id].read_native()
                 path = folder / PICTURES_NAME / f"{mask.parent.parent.name}-{mask.parent.name}-{rank}.png"
                 path = path.with_name(path.name.replace(" ", "-"))
                 path.parent.mkdir(exist_ok=True)

@@ -17,7 +17,6 @@ from clickvol.bridges.nnunet_run import (
     choose_nnunet_device,
     run_nnunet,
 )
-from clickvol.datasets.msd import CaseRecord
 from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
 from clickvol.errors import ConfigError
 from clickvol.reproduction.data_steps import is_prepared
@@ -155,7 +154,7 @@ def nnunet_is_finished(job: Reproduction, arm: NnunetArm, task: Task) -> bool:
     if not folder.is_dir() or not is_prepared(job, data):
         return False
     cases = read_prepared_set(job.prepared(data)).part("test")
-    return all((folder / f"{case.id}.nii.gz").is_file() for case in cases)
+    return all((folder / f"{case.case_id}.nii.gz").is_file() for case in cases)
 
 
 def run_nnunet_arm(job: Reproduction, arm: NnunetArm, task: Task, say: Say) -> None:
@@ -250,7 +249,7 @@ def _num_cases(config: TrainConfig, folder: FolderSection) -> int:
     """Return how many scans of a prepared set are trained on."""
     excluded = config.data.validation_patients
     return sum(
-        not CaseRecord(case.id, case.modality, case.image.path, case.label.path).belongs_to(excluded)
+        not case.belongs_to(excluded)
         for case in read_prepared_set(config.data.root / folder.path).part("train", config.data.fold)
     )
 

@@ -40,7 +40,7 @@ def is_prepared(job: Reproduction, data: DataSet) -> bool:
         return False
     if plan.splits is None:
         return made.seed == plan.seed
-    usable = {case.id for case in made.cases}
+    usable = {case.case_id for case in made.cases}
     return made.splits == tuple(fold.only(usable) for fold in read_splits(plan.splits))
 
 
@@ -103,7 +103,7 @@ def prepare(job: Reproduction, data: DataSet, report: Callable[[str], None]) -> 
         plan = replace(plan, splits=None if not _draw(job, data) else job.drawn_splits(data))
 
     def on_case(done: int, total: int, last: Outcome) -> None:
-        report(f"{data.name}: {done} of {total} cases, the last {last.id}")
+        report(f"{data.name}: {done} of {total} cases, the last {last.case_id}")
 
     prepare_data_set(plan, on_case)
 

@@ -46,10 +46,10 @@ class FolderSection(_Section):
     """One data set.
 
     Attributes:
-        path: folder below `data.root`: a prepared data set (`clickvol data prepare`), or one in MSD layout.
+        path: folder below `data.root`: a prepared data set (`clickvol data prepare`).
         modality: of its scans.
         source: its citation.
-        tumour_label: value of the object in the labels; every value above 0 when not given.
+        tumour_label: that the set must have been prepared with; anything when not given.
     """
 
     path: str
@@ -64,7 +64,7 @@ class DataSection(_Section):
     Attributes:
         root: folder that the paths of `folders` are relative to; relative to the working folder.
         folders: labelled data sets; may be empty for phantoms only.
-        validation_patients: never trained on; prepared data sets say by their splits what is trained on.
+        validation_patients: never trained on, even in the training part: cases whose id ends with one of these.
         fold: which split of prepared data sets.
         intensity: "scan" for this package's own scale, "set" for the constants of prepared data sets:
             published ones or those of their fingerprint.
@@ -178,7 +178,7 @@ class TagsSection(_Section):
         data_set: what the released form calls it instead, "kits".
         organ_mask: where organ masks come from, see `preprocessing.channels`. Phantoms have no organ: "file"
             and "gt" lay a stand-in around their tumour.
-        organ_path: for "file", see `datasets.organs.OrganPlan`.
+        organ_path: for "file", see `datasets.labelled_volumes.OrganPlan`.
     """
 
     text: Literal["file", "clip", "stub"] | None = None

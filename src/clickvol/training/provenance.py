@@ -1,6 +1,5 @@
 """What a run was made with: written beside it, so that a table can be traced."""
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -8,9 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from clickvol.files.atomic import atomic_path
 from clickvol.version import __version__
@@ -74,17 +71,3 @@ def _git(folder: Path, *words: str) -> str:
         ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
     )
     return done.stdout.strip()
-
-
-def hash_of_cases(arrays: list[tuple[str, NDArray[Any], NDArray[Any]]]) -> str:
-    """Return a hash over names, scans and labels: sha256, hex.
-
-    Args:
-        arrays: name, scan and label of each case, in the order of the run.
-    """
-    digest = hashlib.sha256()
-    for name, scan, label in arrays:
-        digest.update(f"{name} {scan.shape} {scan.dtype} {label.dtype}".encode())
-        for array in (scan, label):
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -130,7 +130,7 @@ def _train(
         length=schedule.num_steps * per_step,
     )
     if processes.is_first:
-        _describe(config, command, cases, processes)
+        _describe(config, command, processes)
     last_step = min(schedule.num_steps, max_steps or schedule.num_steps)
     step = task.make_step(state.network).to(processes.device)
 
@@ -191,12 +191,12 @@ def run_fingerprint(config: TrainConfig) -> str:
     return config.model_dump_json(exclude=aside, exclude_none=True)
 
 
-def _describe(config: TrainConfig, command: str, cases: list[LabelledVolume], processes: Processes) -> None:
+def _describe(config: TrainConfig, command: str, processes: Processes) -> None:
     """Write beside the run what it is made with."""
     folder = config.run.folder
     with atomic_path(folder / "config.json", ".json") as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_provenance(folder, command, hash_of_data(config, cases), processes.count)
+    write_provenance(folder, command, hash_of_data(config), processes.count)
 
 
 def _batches(

@@ -2,22 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from clickvol.datasets.labelled_cases import read_folder_cases
-from clickvol.datasets.loader import read_labelled
-from clickvol.datasets.msd import list_msd_cases
-from clickvol.datasets.organs import OrganPlan
-from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
+from clickvol.datasets.labelled_volumes import OrganPlan, read_labelled_volumes
+from clickvol.datasets.prepared import read_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
 from clickvol.training.config import TrainConfig
-from clickvol.training.provenance import hash_of_cases
 from clickvol.training.state import TrainState
 from clickvol.training.tasks.slice_task import SliceTask
 from clickvol.training.tasks.task import Task
@@ -82,72 +77,48 @@ def _take_weights(network: nn.Module, config: TrainConfig, kind: type[nn.Module]
 
 
 def training_cases(config: TrainConfig, organs: OrganPlan | None) -> list[LabelledVolume]:
-    """Read the scans that are trained on.
+    """Return the scans that are trained on.
 
     Raises:
-        ConfigError: when a folder has none, or contradicts its section.
+        ConfigError: when a folder is not prepared, has none, or contradicts its section.
     """
-    return [
-        case
-        for folder in config.data.folders
-        for case in read_folder_cases(
-            config.data.root / folder.path,
-            folder.modality,
-            config.data.validation_patients,
-            "train",
-            config.data.fold,
-            folder.tumour_label,
-            organs,
-            config.data.intensity,
-        )
-    ]
+    return _cases(config, organs, "train", config.data.validation_patients)
 
 
 def validation_cases(config: TrainConfig, organs: OrganPlan | None) -> list[LabelledVolume]:
-    """Read the scans that the run looks at now and then: the validation parts, or the patients left out.
+    """Return the scans that judge the run now and then: the validation parts.
 
     Raises:
         ConfigError: when there are none.
     """
-    cases: list[LabelledVolume] = []
-    for folder in config.data.folders:
-        path = config.data.root / folder.path
-        if is_prepared_set(path):
-            cases += read_folder_cases(
-                path,
-                folder.modality,
-                (),
-                "val",
-                config.data.fold,
-                folder.tumour_label,
-                organs,
-                config.data.intensity,
-            )
-            continue
-        cases += [
-            read_labelled(record, tumour_label=folder.tumour_label, organs=organs)
-            for record in list_msd_cases(path, folder.modality)
-            if record.belongs_to(config.data.validation_patients)
-        ]
-    if not cases:
+    if not config.data.folders:
         raise ConfigError(
-            "run.validate_every is above 0, but no scan is for validation; name "
-            "data.validation_patients, or set it to 0"
+            "run.validate_every is above 0, but no scan is for validation; give data.folders, or set it to 0"
         )
-    return cases
+    return _cases(config, organs, "val", ())
 
 
-def hash_of_data(config: TrainConfig, cases: list[LabelledVolume]) -> str:
-    """Return a hash of what is trained on: sha256, hex; the same wherever the files lie.
+def _cases(
+    config: TrainConfig, organs: OrganPlan | None, part: str, excluded: tuple[str, ...]
+) -> list[LabelledVolume]:
+    return [
+        case
+        for folder in config.data.folders
+        for case in read_labelled_volumes(
+            config.data.root / folder.path,
+            part,
+            config.data.fold,
+            modality=folder.modality,
+            tumour_label=folder.tumour_label,
+            excluded_patients=excluded,
+            organs=organs,
+            scale=config.data.intensity,
+        )
+    ]
 
-    Prepared data sets know theirs, so that gigabytes are not read at every start.
 
-    Args:
-        config: of the run.
-        cases: that are trained on.
-    """
+def hash_of_data(config: TrainConfig) -> str:
+    """Return a hash of what is trained on: sha256, hex; the same wherever the prepared sets lie."""
     paths = [config.data.root / folder.path for folder in config.data.folders]
-    if paths and all(map(is_prepared_set, paths)):
-        known = "".join(read_prepared_set(path).content_hash for path in paths)
-        return hashlib.sha256(known.encode()).hexdigest()
-    return hash_of_cases([(Path(case.volume.source).name, case.volume.array, case.label) for case in cases])
+    known = "".join(read_prepared_set(path).content_hash for path in paths)
+    return hashlib.sha256(known.encode()).hexdigest()

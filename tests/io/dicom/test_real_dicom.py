@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clickvol.datasets.msd import list_msd_cases
+from clickvol.datasets.sources import list_source
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.dicom.rtstruct import write_rtstruct
 from clickvol.io.dicom.seg import write_dicom_seg
@@ -24,7 +24,7 @@ FOLDER = os.environ.get("CLICKVOL_TEST_MSD")
 @pytest.mark.slow
 @pytest.mark.skipif(not FOLDER, reason="CLICKVOL_TEST_MSD names no folder in MSD layout")
 def test_a_real_tumour_comes_back(tmp_path):
-    case = list_msd_cases(Path(FOLDER), "CT")[0]
+    case = list_source("msd", Path(FOLDER)).cases[0]
     scan, label = read_volume(case.image), read_volume(case.label)
     affine = np.diag([-1.0, -1, 1, 1]) @ scan.grid.affine_ras_mm  # LPS mm of (d, h, w)
     h_mm, w_mm = np.linalg.norm(affine[:3, 1:3], axis=0)

@@ -1,6 +1,6 @@
 """What a training run of TAGS needs beside scans: texts, organ masks, and what its card must say of them."""
 
-from clickvol.datasets.organs import OrganPlan
+from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.text_bank import TextBank, make_text_bank, stub_text_bank
 from clickvol.methods.recipe import Recipe

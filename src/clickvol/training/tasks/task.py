@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clickvol.datasets.organs import OrganPlan
+from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.weights.card import FieldOfViewPlan
 

@@ -1,1 +1,0 @@
-"""The calls that 3D Slicer's and OHIF's clients for MONAI Label make."""
