@@ -37,11 +37,7 @@ def turned(
         turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
         change = change @ turn
     change = change @ np.diag(np.exp(rng.uniform(-1, 1, 3) * stretch) * rng.choice([-1.0, 1.0], 3))
-    affine = np.array(grid.affine_ras_mm)
-    centre = pivot.as_array()
-    affine[:3, :3] = change @ affine[:3, :3]
-    affine[:3, 3] = change @ (affine[:3, 3] - centre) + centre
-    return VolumeGrid(grid.shape_dhw, affine)
+    return grid.transformed_about(pivot, change)
 
 
 def smooth_noise(channels: int, shape: Triple, cells: int, rng: np.random.Generator) -> _Array32:

@@ -20,7 +20,7 @@ from clickvol.datasets.samples import (
     spoiled_mask,
 )
 from clickvol.datasets.sampling import SamplingSection
-from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
+from clickvol.geometry.coordinates import PatchPoint, VoxelPoint
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.prompts.simulate import extra_clicks
@@ -79,7 +79,7 @@ def _try_place(
     low, high = np.log(config.implant_extents_mm)
     diameter_mm = float(np.exp(rng.uniform(low, high)))
     anywhere = rng.uniform(0.1, 0.9, 3) * (np.array(case.label.shape) - 1)
-    place = case.volume.grid.to_world(VoxelPoint(*anywhere.tolist()))
+    place = case.volume.grid.to_world(VoxelPoint.of(anywhere))
     is_first_look = rng.random() < config.first_look_share
     factors = config.first_zoom if is_first_look else config.fitted_extents
     factor = float(np.exp(rng.uniform(*np.log(factors))))
@@ -88,7 +88,7 @@ def _try_place(
         voxel_mm = diameter_mm * factor / max(shape)
         voxel_mm = float(np.clip(voxel_mm, config.finest_voxel_mm, config.coarsest_voxel_mm))
     grid = turned(
-        FieldOfView(WorldPointRAS(*place.as_array().tolist()), voxel_mm, shape).grid(),
+        FieldOfView(place, voxel_mm, shape).grid(),
         place,
         config.rotation_degrees,
         config.stretch,
@@ -131,11 +131,11 @@ def _outline(
     bumps = smooth_noise(1, shape, cells, rng)[0] * rng.uniform(0, 0.25)
     inside = distance + bumps < 1
     if centred:
-        return inside, PatchPoint(*middle.tolist())
+        return inside, PatchPoint.of(middle)
     voxels = np.argwhere(inside)
     if len(voxels) == 0:
-        return inside, PatchPoint(*middle.tolist())
-    return inside, PatchPoint(*voxels[rng.integers(len(voxels))].astype(float).tolist())
+        return inside, PatchPoint.of(middle)
+    return inside, PatchPoint.of(voxels[rng.integers(len(voxels))])
 
 
 def _painted(lump: _Lump, rng: np.random.Generator) -> _Array32:

@@ -26,7 +26,7 @@ def draw_published_sample(
     """
     place = _centre(case, config, rng)
     jitter_mm = config.voxel_mm * rng.integers(-config.jitter_voxels, config.jitter_voxels, 3, endpoint=True)
-    centre = WorldPointRAS(*(place.as_array() + jitter_mm).tolist())
+    centre = WorldPointRAS.of(place.as_array() + jitter_mm)
     shift = rng.uniform(-config.shift, config.shift) if rng.random() < config.shift_share else 0.0
     field = FieldOfView(centre, config.voxel_mm, patch_shape_dhw)
     grid = _changed(field.grid(), config, rng)
@@ -51,7 +51,7 @@ def _centre(case: LabelledVolume, config: PublishedSampling, rng: np.random.Gene
         voxel = rng.integers(0, case.label.shape)
         while case.label[tuple(voxel)]:
             voxel = rng.integers(0, case.label.shape)
-    return case.volume.grid.to_world(VoxelPoint(*np.asarray(voxel, dtype=float).tolist()))
+    return case.volume.grid.to_world(VoxelPoint.of(voxel))
 
 
 def _changed(grid: VolumeGrid, config: PublishedSampling, rng: np.random.Generator) -> VolumeGrid:
@@ -69,9 +69,4 @@ def _changed(grid: VolumeGrid, config: PublishedSampling, rng: np.random.Generat
     if rng.random() < config.quarter_turn_share:
         turns = int(rng.integers(1, 4))
         change = change @ np.linalg.matrix_power(_QUARTER_TURN_DH, turns)
-    affine = np.array(grid.affine_ras_mm)
-    middle = (np.array(grid.shape_dhw) - 1) / 2
-    centre = affine[:3, :3] @ middle + affine[:3, 3]
-    affine[:3, :3] = affine[:3, :3] @ change
-    affine[:3, 3] = centre - affine[:3, :3] @ middle
-    return VolumeGrid(grid.shape_dhw, affine)
+    return grid.with_steps(change)

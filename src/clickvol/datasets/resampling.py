@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import extract
 
@@ -22,12 +23,8 @@ def resampled_grid(grid: VolumeGrid, spacing_dhw_mm: tuple[float, float, float])
     new_mm = np.asarray(spacing_dhw_mm, dtype=np.float64)
     shape = np.array(grid.shape_dhw)
     new_shape = np.maximum(1, np.floor(shape * old_mm / new_mm + 0.5)).astype(int)
-    affine = np.array(grid.affine_ras_mm)
-    middle = affine[:3, :3] @ ((shape - 1) / 2) + affine[:3, 3]
-    affine[:3, :3] *= new_mm / old_mm
-    affine[:3, 3] = middle - affine[:3, :3] @ ((new_shape - 1) / 2)
     d, h, w = new_shape.tolist()
-    return VolumeGrid((d, h, w), affine)
+    return grid.with_steps(np.diag(new_mm / old_mm), (d, h, w))
 
 
 def resample(array: NDArray[np.generic], grid: VolumeGrid, new_grid: VolumeGrid) -> NDArray[np.float32]:
@@ -47,9 +44,7 @@ def resample(array: NDArray[np.generic], grid: VolumeGrid, new_grid: VolumeGrid)
     outside = float(array.min())
     for first in range(0, depth, planes):
         last = min(first + planes, depth)
-        affine = np.array(new_grid.affine_ras_mm)
-        affine[:3, 3] += affine[:3, 0] * first
-        slab = VolumeGrid((last - first, height, width), affine)
+        slab = new_grid.crop(VoxelBox((first, 0, 0), (last, height, width)))
         result[first:last] = extract(array, grid, slab, outside_value=outside)
     return result
 

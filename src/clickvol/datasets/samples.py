@@ -17,8 +17,8 @@ from clickvol.datasets.augment import (
     turned,
 )
 from clickvol.datasets.sampling import SamplingSection
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
-from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.preprocessing.channels import with_organ_channel
@@ -64,8 +64,7 @@ class LabelledVolume:
         """Take a scan of known modality and a mask with at least one voxel."""
         scale = intensity_scale(volume.modality, value_sample(volume))
         voxels = np.argwhere(label).astype(np.int16)
-        world = voxels @ volume.grid.affine_ras_mm[:3, :3].T
-        side = float(np.ptp(world, axis=0).max())
+        side = float(np.ptp(volume.grid.world_steps(voxels), axis=0).max())
         return cls(volume, label, scale, scale.outside, voxels, side, organ)
 
 
@@ -109,15 +108,18 @@ def draw_sample(
 ) -> TrainingSample:
     """Draw a sample: a random voxel of the object is clicked, the field of view is laid around it."""
     voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
-    kept, scan_grid = cut_around_object(case, config.cut_share, config.max_cut_mm, rng)
-    click = case.volume.grid.to_world(VoxelPoint(*(voxel + rng.uniform(-0.5, 0.5, 3)).tolist()))
+    kept = cut_around_object(case, config.cut_share, config.max_cut_mm, rng)
+    scan_grid = case.volume.grid.crop(kept)
+    click = case.volume.grid.to_world(VoxelPoint.of(voxel + rng.uniform(-0.5, 0.5, 3)))
     is_first_look = rng.random() < config.first_look_share
     field = _choose_field(case, click, patch_shape_dhw, config, rng, first_look=is_first_look)
     grid = turned(field.grid(), click, config.rotation_degrees, config.stretch, rng)
     bend = displacement(patch_shape_dhw, config.elastic_voxels, rng)
 
     def cut_out(array: NDArray[np.generic], outside_value: float) -> _Array32:
-        return extract(array[kept], scan_grid, grid, outside_value=outside_value, displacement_voxel=bend)
+        return extract(
+            array[kept.slices], scan_grid, grid, outside_value=outside_value, displacement_voxel=bend
+        )
 
     image = cut_out(case.volume.array, case.outside_value)
     soft = cut_out(case.label, 0.0)
@@ -127,7 +129,7 @@ def draw_sample(
         organ = None if case.organ is None else cut_out(case.organ, 0.0)
         patch = with_organ_channel(patch[0], organ)
     centre = grid.to_voxel(click)
-    first = PatchPoint(*(centre.as_array() - bend_at(bend, centre)).tolist())
+    first = PatchPoint.of(centre.as_array() - bend_at(bend, centre))
     points, signs = extra_clicks(first, label, MAX_EXTRA_CLICKS + 1, config.extra_click_share, rng)
     prior = np.zeros(patch_shape_dhw, dtype=np.float32)
     if not is_first_look and rng.random() < config.prior_share:
@@ -187,8 +189,8 @@ def unclicked_sample(
 
 def cut_around_object(
     case: LabelledVolume, share: float, max_cut_mm: float, rng: np.random.Generator
-) -> tuple[tuple[slice, slice, slice], VolumeGrid]:
-    """Return what is kept of a scan and its grid: in some samples sides are cut off, never the object.
+) -> VoxelBox:
+    """Return what is kept of a scan: in some samples sides are cut off, never the object.
 
     Args:
         case: the scan.
@@ -198,17 +200,13 @@ def cut_around_object(
     """
     grid = case.volume.grid
     if rng.random() >= share:
-        return (slice(None), slice(None), slice(None)), grid
+        return grid.box
     most = max_cut_mm / grid.spacing_dhw_mm
     first = case.object_voxels_dhw.min(axis=0)
     last = case.object_voxels_dhw.max(axis=0)
     start = np.minimum(rng.uniform(0, most), first).astype(int)
     stop = np.array(grid.shape_dhw) - rng.uniform(0, most).astype(int)
-    stop = np.maximum(stop, last + 1)
-    d, h, w = (slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
-    affine = np.array(grid.affine_ras_mm)
-    affine[:3, 3] += affine[:3, :3] @ start
-    return (d, h, w), VolumeGrid(shape_of(case.label[d, h, w]), affine)
+    return VoxelBox.of(start, np.maximum(stop, last + 1))
 
 
 def _choose_field(
@@ -229,7 +227,7 @@ def _choose_field(
     voxel_mm = float(np.clip(side_mm / max(shape), config.finest_voxel_mm, config.coarsest_voxel_mm))
     reach_mm = config.max_shift * voxel_mm * np.array(shape[::-1])
     centre = click.as_array() + rng.uniform(-1, 1, 3) * reach_mm
-    return FieldOfView(WorldPointRAS(*centre.tolist()), voxel_mm, shape)
+    return FieldOfView(WorldPointRAS.of(centre), voxel_mm, shape)
 
 
 def spoiled_mask(soft: _Array32, rng: np.random.Generator) -> _Array32:

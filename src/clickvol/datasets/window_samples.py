@@ -24,25 +24,26 @@ def draw_window_sample(
     num_channels: int = 1,
 ) -> TrainingSample:
     """Draw a window around a voxel of the object or around any voxel of the scan, without clicks."""
-    kept, scan_grid = cut_around_object(case, config.cut_share, config.max_cut_mm, rng)
+    kept = cut_around_object(case, config.cut_share, config.max_cut_mm, rng)
+    scan_grid = case.volume.grid.crop(kept)
     if rng.random() < config.foreground_share:
-        voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))].astype(float)
-        place = case.volume.grid.to_world(VoxelPoint(*voxel.tolist()))
+        voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
+        place = case.volume.grid.to_world(VoxelPoint.of(voxel))
     else:
         anywhere = rng.uniform(0, np.array(scan_grid.shape_dhw) - 1)
-        place = scan_grid.to_world(VoxelPoint(*anywhere.tolist()))
+        place = scan_grid.to_world(VoxelPoint.of(anywhere))
     reach_mm = config.max_shift * config.voxel_mm * np.array(patch_shape_dhw[::-1])
-    centre = WorldPointRAS(*(place.as_array() + rng.uniform(-1, 1, 3) * reach_mm).tolist())
+    centre = WorldPointRAS.of(place.as_array() + rng.uniform(-1, 1, 3) * reach_mm)
     field = FieldOfView(centre, config.voxel_mm, patch_shape_dhw)
     grid = turned(field.grid(), centre, config.rotation_degrees, config.stretch, rng)
     bend = displacement(patch_shape_dhw, config.elastic_voxels, rng)
     image = extract(
-        case.volume.array[kept],
+        case.volume.array[kept.slices],
         scan_grid,
         grid,
         outside_value=case.outside_value,
         displacement_voxel=bend,
     )
-    soft = extract(case.label[kept], scan_grid, grid, outside_value=0.0, displacement_voxel=bend)
+    soft = extract(case.label[kept.slices], scan_grid, grid, outside_value=0.0, displacement_voxel=bend)
     patch = spoil_intensity(case.scale.normalise(image), rng)
     return unclicked_sample(torch.from_numpy(patch), soft > 0.5, num_channels)

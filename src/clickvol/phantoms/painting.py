@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.phantoms.anatomy import Anatomy, Limb, Tube, Tumour
 
@@ -109,17 +111,10 @@ class Painter:
 
     def _positions(self, rows: slice) -> tuple[_Array32, _Array32, _Array32]:
         """RAS mm from the zero of the anatomy, each (rows, H, W)."""
-        affine = self._grid.affine_ras_mm
         _, num_h, num_w = self._grid.shape_dhw
-        d, h, w = np.arange(rows.start, rows.stop), np.arange(num_h), np.arange(num_w)
-        x, y, z = (
-            (
-                (affine[a, 0] * d + affine[a, 3] - self._centre[a])[:, None, None]
-                + (affine[a, 1] * h)[:, None]
-                + affine[a, 2] * w
-            ).astype(np.float32)
-            for a in range(3)
-        )
+        box = VoxelBox((rows.start, 0, 0), (rows.stop, num_h, num_w))
+        offsets = self._grid.offsets_ras_mm(box, WorldPointRAS.of(self._centre))
+        x, y, z = (offset.astype(np.float32) for offset in offsets)
         return x, y, z
 
     def _field(self, name: str, rows: slice) -> _Array32:

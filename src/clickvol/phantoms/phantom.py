@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from clickvol.errors import ConfigError
-from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Mask, Volume
 from clickvol.phantoms.anatomy import Anatomy, draw_anatomy
 from clickvol.phantoms.painting import TISSUES, Painter, PhantomModality
@@ -24,7 +25,7 @@ _Array32 = NDArray[np.float32]
 _BLOCK_VOXELS = 200_000
 
 # Not the origin, so that a lost offset or a wrong sign shows.
-_VIEW_CENTRE_RAS_MM = (38.0, -21.0, 310.0)
+_VIEW_CENTRE = WorldPointRAS(38.0, -21.0, 310.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,21 +71,20 @@ def make_phantom(
         BadGeometryError: when shape, spacing or affine make no grid.
         ConfigError: when the voxels are so large that none lies in the tumour.
     """
-    grid = VolumeGrid(shape_dhw, _axial_affine(shape_dhw, spacing_dhw_mm))
+    grid = VolumeGrid.axial(shape_dhw, spacing_dhw_mm).centred_at(_VIEW_CENTRE)
     if affine_ras_mm is not None:
         grid = VolumeGrid(shape_dhw, affine_ras_mm)
     anatomy_rng, acquisition_rng = np.random.default_rng(seed).spawn(2)
-    size = np.abs(grid.affine_ras_mm[:3, :3]) @ np.array(grid.shape_dhw)
+    size = grid.extent_mm
     anatomy = draw_anatomy(
         anatomy_rng,
         view_xyz_mm=(float(size[0]), float(size[1]), float(size[2])),
         tumour_diameter_mm=tumour_diameter_mm,
     )
-    middle = VoxelPoint(*((n - 1) / 2 for n in grid.shape_dhw))
     return render_phantom(
         anatomy,
         grid,
-        centre_ras_mm=grid.to_world(middle).as_array(),
+        centre_ras_mm=grid.to_world(grid.box.middle).as_array(),
         modality=modality,
         rng=acquisition_rng,
     )
@@ -138,17 +138,6 @@ def render_phantom(
     )
 
 
-def _axial_affine(
-    shape_dhw: tuple[int, int, int], spacing_dhw_mm: tuple[float, float, float]
-) -> NDArray[np.float64]:
-    """Axes to superior, posterior and left: DICOM's LPS order, here in RAS mm."""
-    s_d, s_h, s_w = spacing_dhw_mm
-    affine = np.array([[0, 0, -s_w, 0], [0, -s_h, 0, 0], [s_d, 0, 0, 0], [0, 0, 0, 1.0]])
-    middle = (np.array(shape_dhw) - 1) / 2
-    affine[:3, 3] = np.array(_VIEW_CENTRE_RAS_MM) - affine[:3, :3] @ middle
-    return affine
-
-
 def _acquire(
     values: _Array32,
     grid: VolumeGrid,
@@ -169,7 +158,7 @@ def _acquire(
 def _ct_noise(shape: tuple[int, ...], grid: VolumeGrid, rng: np.random.Generator) -> _Array32:
     """Grain of about a millimetre without slow parts, as filtered back projection leaves it."""
     fine = _blurred_noise(shape, grid, 0.7, rng)
-    streaks = ndimage.uniform_filter1d(fine, 15, axis=_left_right_axis(grid), mode="wrap")
+    streaks = ndimage.uniform_filter1d(fine, 15, axis=PatientAxes.of(grid).array_axis[0], mode="wrap")
     return np.asarray(0.95 * fine + 0.8 * streaks, dtype=np.float32)
 
 
@@ -187,8 +176,3 @@ def _blurred_noise(
         kernel /= np.sqrt((kernel**2).sum())
         noise = ndimage.correlate1d(noise, kernel.astype(np.float32), axis=axis, mode="wrap")
     return noise
-
-
-def _left_right_axis(grid: VolumeGrid) -> int:
-    """The array axis that is nearest to the patient's left and right."""
-    return int(np.argmax(np.abs(grid.affine_ras_mm[0, :3]) / grid.spacing_dhw_mm))

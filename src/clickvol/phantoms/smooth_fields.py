@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 
 _Array32 = NDArray[np.float32]
@@ -60,8 +61,9 @@ class SmoothField:
         Returns:
             (rows, H, W) float32.
         """
-        steps = self.wave_vectors_rad_per_mm @ grid.affine_ras_mm[:3, :3]
-        start = self.wave_vectors_rad_per_mm @ (grid.affine_ras_mm[:3, 3] - origin_ras_mm)
+        steps = grid.gradients_per_voxel(self.wave_vectors_rad_per_mm)
+        first_ras_mm = grid.to_world(VoxelPoint(0, 0, 0)).as_array()
+        start = self.wave_vectors_rad_per_mm @ (first_ras_mm - origin_ras_mm)
         _, num_h, num_w = grid.shape_dhw
         along_d = np.exp(
             1j * (np.outer(np.arange(rows.start, rows.stop), steps[:, 0]) + start + self.phases_rad)

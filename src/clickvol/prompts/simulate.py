@@ -39,14 +39,14 @@ def extra_clicks(
     for _ in range(int(rng.integers(1, max_clicks))):
         voxel = inside[rng.integers(len(inside))].astype(float)
         if rng.random() < 0.5:
-            points.append(PatchPoint(*voxel.tolist()))
+            points.append(PatchPoint.of(voxel))
             signs.append(FOREGROUND_LABEL)
             continue
         direction = rng.standard_normal(3)
         beside = voxel + direction / np.linalg.norm(direction) * rng.uniform(4, 16)
         index = np.rint(beside).astype(int)
         if (index >= 0).all() and (index < label.shape).all() and not label[tuple(index)]:
-            points.append(PatchPoint(*beside.tolist()))
+            points.append(PatchPoint.of(beside))
             signs.append(BACKGROUND_LABEL)
     return points, signs
 
@@ -72,7 +72,7 @@ def click_into_error(
         return None
     voxel = candidates[rng.integers(len(candidates))]
     sign = FOREGROUND_LABEL if label[tuple(voxel)] else BACKGROUND_LABEL
-    return PatchPoint(*voxel.astype(float).tolist()), sign
+    return PatchPoint.of(voxel), sign
 
 
 def published_clicks(
