@@ -131,6 +131,15 @@ def test_other_steps_keep_the_middle():
     assert grid.to_world(VoxelPoint(0, 0, 0)) == WorldPointRAS(7.5, 8, 12.25)
 
 
+def test_a_straightened_grid_loses_its_shear_and_keeps_its_slices():
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    affine[:3, 0] = [-2, 1.5, -0.5]
+    affine[:3, 3] = [7, 8, 9]
+    straight = VolumeGrid((2, 5, 6), affine).straightened()
+    assert straight.world_steps(np.eye(3)).tolist() == [[-2, 0, 0], [0, 3, 0], [0, 0, 4]]
+    assert straight.to_world(VoxelPoint(0, 1, 2)) == WorldPointRAS(7, 11, 17)
+
+
 def test_a_quarter_turn_about_a_place_turns_the_offsets_from_it():
     place = WorldPointRAS(1, 2, 3)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # x to y

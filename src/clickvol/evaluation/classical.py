@@ -122,18 +122,10 @@ def random_walker() -> Classical:
 
 
 def _add_ball(mask: NDArray[np.bool_], grid: VolumeGrid, centre: WorldPointRAS, radius_mm: float) -> None:
-    """Set the voxels whose centre is within the radius; looks at the voxels around the ball only."""
-    voxel = grid.to_voxel(centre).as_array()
-    matrix = grid.affine_ras_mm[:3, :3]
-    # How far the ball reaches along each array axis, also on a sheared grid.
-    reach = radius_mm * np.linalg.norm(np.linalg.inv(matrix), axis=1)
-    low = np.maximum(np.ceil(voxel - reach), 0).astype(int)
-    high = np.minimum(np.floor(voxel + reach) + 1, grid.shape_dhw).astype(int)
-    part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    d, h, w = np.ogrid[part]
-    offset = (d - voxel[0], h - voxel[1], w - voxel[2])
-    squared = sum((row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]) ** 2 for row in matrix)
-    mask[part] |= squared <= radius_mm**2
+    """Set the voxels whose centre is within the radius; computes for the voxels around the ball only."""
+    box = grid.ball_box(centre, radius_mm)
+    x, y, z = grid.offsets_ras_mm(box, centre)
+    mask[box.slices] |= x**2 + y**2 + z**2 <= radius_mm**2
 
 
 def _grow(volume: Volume, clicks: Sequence[Click]) -> NDArray[np.bool_]:
@@ -186,9 +178,8 @@ def _around(places: list[WorldPointRAS]) -> FieldOfView:
     """Return the cube around all places, with the reach on every side."""
     corners = np.array([place.as_array() for place in places])
     low, high = corners.min(axis=0), corners.max(axis=0)
-    x, y, z = ((low + high) / 2).tolist()
     side_mm = float((high - low).max()) + 2 * _WALK_REACH_MM
-    return FieldOfView(WorldPointRAS(x, y, z), side_mm / _WALK_SIDE, (_WALK_SIDE,) * 3)
+    return FieldOfView(WorldPointRAS.of((low + high) / 2), side_mm / _WALK_SIDE, (_WALK_SIDE,) * 3)
 
 
 def _seeds(

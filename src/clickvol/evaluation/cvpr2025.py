@@ -109,8 +109,8 @@ class ChallengePrompts(_Record):
         clicks = [box.click()] if box is not None else []
         if self.clicks:
             given = self.clicks[number - 1]
-            clicks += [Click(VoxelPoint(*map(float, voxel))) for voxel in given.fg]
-            clicks += [Click(VoxelPoint(*map(float, voxel)), foreground=False) for voxel in given.bg]
+            clicks += [Click(VoxelPoint.of(voxel)) for voxel in given.fg]
+            clicks += [Click(VoxelPoint.of(voxel), foreground=False) for voxel in given.bg]
         return box, clicks
 
 

@@ -178,7 +178,7 @@ class SimulatedUser:
         self, voxel: Voxel, drawn_from: str, region_voxels: int, *, foreground: bool = True
     ) -> PlacedClick:
         self._taken.append(voxel)
-        position = VoxelPoint(*map(float, voxel))
+        position = VoxelPoint.of(voxel)
         world = self._grid.to_world(position)
         return PlacedClick(
             click=Click(position, foreground),

@@ -269,6 +269,14 @@ class VolumeGrid:
         affine[:3, 3] = change @ (affine[:3, 3] - centre) + centre
         return VolumeGrid(self.shape_dhw, affine)
 
+    def straightened(self) -> "VolumeGrid":
+        """Return the grid with d along the normal of its slices; slice 0 and their distance stay."""
+        affine = np.array(self.affine_ras_mm)
+        normal = np.cross(affine[:3, 1], affine[:3, 2])
+        normal /= np.linalg.norm(normal)
+        affine[:3, 0] = normal * float(affine[:3, 0] @ normal)
+        return VolumeGrid(self.shape_dhw, affine)
+
     def corner_distance_mm(self, other: "VolumeGrid") -> float:
         """Return how far a corner of another grid lies from that of this one, at most; inf for other shapes."""
         if self.shape_dhw != other.shape_dhw:

@@ -75,11 +75,9 @@ class nnInteractiveInferenceSession:  # the name that scripts import
             raise ConfigError(f"the image has shape {image.shape}; one channel is expected, (1, X, Y, Z)")
         if len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
             raise ConfigError(f"spacing_mm is {tuple(spacing_mm)}; give three lengths above 0")
+        x, y, z = spacing_mm
         # As nnU-Net's readers have it: axes z, y, x of a file in LPS.
-        affine = np.zeros((4, 4))
-        affine[[2, 1, 0, 3], [0, 1, 2, 3]] = [spacing_mm[0], -spacing_mm[1], -spacing_mm[2], 1]
-        d, h, w = image.shape[1:]
-        grid = VolumeGrid((d, h, w), affine)
+        grid = VolumeGrid.axial(image.shape[1:], (x, y, z))
         self._model = self._model or load_model(device=self._device)
         session = InteractiveSession(self._model)
         session.set_volume(Volume(image[0], grid, modality or "unknown"), modality=modality)
@@ -158,7 +156,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         """
         voxels = np.argwhere(self._drawn(scribble_image))
         steps = np.linspace(0, len(voxels) - 1, min(len(voxels), _MAX_SCRIBBLE_CLICKS) + 2)[1:-1]
-        places = [VoxelPoint(*map(float, voxels[round(step)])) for step in steps]
+        places = [VoxelPoint.of(voxels[round(step)]) for step in steps]
         self._click(places, include_interaction, run_prediction)
 
     def add_lasso_interaction(

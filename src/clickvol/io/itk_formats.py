@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
 
 # x and y point the other way.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 # Direction cosines are often stored with four decimals; more than that is a shear.
 _MAX_SHEAR = 1e-3
@@ -126,8 +125,7 @@ def write_itk(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
     """
     import SimpleITK as sitk
 
-    affine_lps = np.eye(4)
-    affine_lps[:3] = _LPS_TO_RAS @ grid.affine_ijk_ras_mm[:3]
+    affine_lps = grid.affine_ijk_lps_mm
     spacing = np.linalg.norm(affine_lps[:3, :3], axis=0)
     direction = affine_lps[:3, :3] / spacing
     if np.abs(direction.T @ direction - np.eye(3)).max() > _MAX_SHEAR:
@@ -250,10 +248,10 @@ def _grid(header: _Header) -> VolumeGrid:
     direction[part, part] = header.direction_lps[part, part]
     origin[part] = header.origin_lps_mm[part]
     size[part] = header.size_ijk[part]
-    affine = np.eye(4)
-    affine[:3, :3] = _LPS_TO_RAS @ (direction * spacing)
-    affine[:3, 3] = _LPS_TO_RAS @ origin
-    return VolumeGrid.from_ijk((size[0], size[1], size[2]), affine)
+    affine_lps = np.eye(4)
+    affine_lps[:3, :3] = direction * spacing
+    affine_lps[:3, 3] = origin
+    return VolumeGrid.from_ijk_lps((size[0], size[1], size[2]), affine_lps)
 
 
 def _notes(header: _Header, path: Path) -> list[str]:

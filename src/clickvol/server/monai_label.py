@@ -19,11 +19,11 @@ from starlette.datastructures import FormData, UploadFile
 
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.formats import write_volume
+from clickvol.io.raw_nrrd import raw_nrrd
 from clickvol.io.volume import Mask
 from clickvol.prompts.click import Click
 from clickvol.server.answers import REFUSALS, parse_json
 from clickvol.server.image_store import find_image, list_images
-from clickvol.server.raw_nrrd import raw_nrrd
 from clickvol.server.refusal import RefusedError
 from clickvol.server.service import IsGone, SessionService
 from clickvol.server.sessions import Live, ScanRecord, ServedSession

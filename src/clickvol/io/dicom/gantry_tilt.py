@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
 
 GantryTilt = Literal["keep", "refuse", "resample"]
@@ -25,8 +26,9 @@ _MAX_TILT_DEGREES = 45.0
 
 def tilt_degrees(grid: VolumeGrid) -> float:
     """Return the angle between the d axis and the normal of the slices; 0 below 0.1 degrees."""
-    step, normal = _axes(grid)
-    cosine = abs(float(step @ normal)) / float(np.linalg.norm(step))
+    step, along_h, along_w = grid.world_steps(np.eye(3))
+    normal = np.cross(along_h, along_w)
+    cosine = abs(float(step @ normal)) / float(np.linalg.norm(step) * np.linalg.norm(normal))
     degrees = math.degrees(math.acos(min(cosine, 1.0)))
     return degrees if degrees >= _MIN_TILT_DEGREES else 0.0
 
@@ -49,14 +51,8 @@ def rectangular_grid(grid: VolumeGrid, source: str) -> VolumeGrid:
             f"{source}: the slices are shifted as if the gantry were tilted by {degrees:.1f} degrees, but at "
             f"most {_MAX_TILT_DEGREES:g} can be resampled; keep the tilt, or repair the positions"
         )
-    step, normal = _axes(grid)
     start, stop = _range_hw(grid)
-    affine = np.array(grid.affine_ras_mm)
-    affine[:3, 0] = normal * float(step @ normal)
-    affine[:3, 3] += affine[:3, 1:3] @ start
-    num_d = grid.shape_dhw[0]
-    num_h, num_w = (stop - start).tolist()
-    return VolumeGrid(shape_dhw=(num_d, num_h, num_w), affine_ras_mm=affine)
+    return grid.straightened().crop(VoxelBox.of((0, *start), (grid.shape_dhw[0], *stop)))
 
 
 def resample_tilted(
@@ -92,17 +88,10 @@ def resample_tilted(
     return straight, target
 
 
-def _axes(grid: VolumeGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the step between slices and their unit normal, each (3,)."""
-    columns = grid.affine_ras_mm[:3, :3]
-    normal = np.cross(columns[:, 1], columns[:, 2])
-    return columns[:, 0], normal / np.linalg.norm(normal)
-
-
 def _shift_hw(grid: VolumeGrid) -> NDArray[np.float64]:
     """Return by how many pixels (2,) a slice is shifted against the one before, along h and w."""
-    step, _ = _axes(grid)
-    return np.asarray(step @ grid.affine_ras_mm[:3, 1:3] / grid.spacing_dhw_mm[1:] ** 2)
+    step, *in_plane = grid.world_steps(np.eye(3))
+    return np.asarray(np.array(in_plane) @ step / grid.spacing_dhw_mm[1:] ** 2)
 
 
 def _range_hw(grid: VolumeGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,8 +7,6 @@ from clickvol.errors import BadGeometryError, DicomSeriesError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.slices import DicomSlice
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
 # Direction cosines are stored as decimal text, sometimes with four decimals.
 _MAX_COSINE_DIFFERENCE = 1e-3
 _MAX_SPACING_DIFFERENCE_MM = 1e-3
@@ -68,7 +66,7 @@ def stack_slices(slices: list[DicomSlice]) -> tuple[list[DicomSlice], VolumeGrid
     affine_lps[:3, 2] = step
     affine_lps[:3, 3] = positions[0]
     num_h, num_w = ordered[0].shape_hw
-    grid = VolumeGrid.from_ijk((num_w, num_h, len(ordered)), _LPS_TO_RAS @ affine_lps)
+    grid = VolumeGrid.from_ijk_lps((num_w, num_h, len(ordered)), affine_lps)
     return ordered, grid, notes
 
 

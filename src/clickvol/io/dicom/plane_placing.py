@@ -65,9 +65,8 @@ def place_plane(
     Raises:
         UnreadableVolumeError: when a marked pixel is not a voxel of the grid.
     """
-    to_voxel = np.linalg.inv(grid.affine_ras_mm[:3, :3])
-    steps = (plane.steps_lps_mm * _LPS_TO_RAS) @ to_voxel.T
-    first = to_voxel @ (plane.position_lps_mm * _LPS_TO_RAS - grid.affine_ras_mm[:3, 3])
+    steps = grid.voxel_steps(plane.steps_lps_mm * _LPS_TO_RAS)
+    (first,) = grid.voxel_positions(plane.position_lps_mm[np.newaxis] * _LPS_TO_RAS)
     whole = np.rint(steps)
     drift = np.abs(steps - whole).max(axis=1) * np.array(inside.shape)
     is_one_voxel = (np.abs(whole).sum(axis=1) == 1).all() and (drift < _MAX_DRIFT_VOXELS).all()
@@ -110,12 +109,11 @@ def grid_of_planes(planes: Sequence[Plane], shape_hw: tuple[int, int], source: s
     count = 1 if gaps_mm.size == 0 else round(length_mm / gaps_mm.min()) + 1
     # A single plane has no distance to the next; 1 mm, so that it has a volume.
     step = normal if count == 1 else ordered[-1].position_lps_mm - ordered[0].position_lps_mm
-    affine = np.eye(4)
-    affine[:3, 0] = step / max(count - 1, 1)
-    affine[:3, 1:3] = first.steps_lps_mm.T
-    affine[:3, 3] = ordered[0].position_lps_mm
-    affine[:3] *= _LPS_TO_RAS[:, np.newaxis]
-    return VolumeGrid(shape_dhw=(count, *shape_hw), affine_ras_mm=affine)
+    affine_lps = np.eye(4)
+    affine_lps[:3, :2] = first.steps_lps_mm[::-1].T
+    affine_lps[:3, 2] = step / max(count - 1, 1)
+    affine_lps[:3, 3] = ordered[0].position_lps_mm
+    return VolumeGrid.from_ijk_lps((*shape_hw[::-1], count), affine_lps)
 
 
 def slice_positions(
@@ -134,8 +132,7 @@ def slice_positions(
     Raises:
         UnreadableVolumeError: when it does not lie in one slice of the grid.
     """
-    offsets = points_lps_mm * _LPS_TO_RAS - grid.affine_ras_mm[:3, 3]
-    voxels = offsets @ np.linalg.inv(grid.affine_ras_mm[:3, :3]).T
+    voxels = grid.voxel_positions(points_lps_mm * _LPS_TO_RAS)
     index = int(np.rint(np.median(voxels[:, 0])))
     if not np.abs(voxels[:, 0] - index).max() <= _MAX_OFFSET_VOXELS:
         raise UnreadableVolumeError(

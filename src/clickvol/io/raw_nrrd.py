@@ -7,9 +7,6 @@ from clickvol.geometry.grid import VolumeGrid
 
 _TYPES = {"uint8": "uchar", "uint16": "ushort"}
 
-# RAS to LPS: x and y change sign.
-_TO_LPS = np.array([[-1.0], [-1.0], [1.0]])
-
 
 def raw_nrrd(array: NDArray[np.uint8] | NDArray[np.uint16], grid: VolumeGrid) -> bytes:
     """Return a label map as the bytes of a NRRD file (format 4 of Teem's definition), in LPS as ITK writes it.
@@ -18,7 +15,7 @@ def raw_nrrd(array: NDArray[np.uint8] | NDArray[np.uint16], grid: VolumeGrid) ->
         array: (D, H, W) uint8 or uint16.
         grid: where its voxels lie; may be sheared.
     """
-    affine = _TO_LPS * grid.affine_ijk_ras_mm[:3]
+    affine = grid.affine_ijk_lps_mm[:3]
     d, h, w = array.shape
     header = (
         "NRRD0004",
