@@ -5,7 +5,7 @@ import pytest
 from clickvol.batch.manifest import read_manifest
 from clickvol.errors import ConfigError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
-from clickvol.predict.scan_job import ScanJob
+from clickvol.predict.segmentation_request import SegmentationRequest
 from clickvol.prompts.click import Click
 
 HEADER = "scan,click,space,output,series,volume,modality,model\n"
@@ -28,7 +28,7 @@ def test_a_row_is_the_job_that_its_cells_say(read, tmp_path):
     assert (row.number, row.scan, row.output, row.problem) == (
         1, "ct/1.nii.gz", "a/m.nii.gz", None,
     )  # fmt: skip
-    assert row.job == ScanJob(
+    assert row.job == SegmentationRequest(
         scan=tmp_path / "ct/1.nii.gz",
         clicks=(Click(VoxelPoint(30, 20, 10)), Click(VoxelPoint(3, 2, 1), foreground=False)),
         mask=tmp_path / "out/a/m.nii.gz",
@@ -72,7 +72,7 @@ def test_millimetres(read):
         ('s,"1,2,3",,  ', "the cell 'output' cannot be used"),
         ("s,1,2,3,,m.nii.gz,,,,", "more cells than the header; put clicks in quotes"),
         ('s,"1,2",,m.nii.gz', "cannot read the click '1,2'"),
-        ('s,"1,2,nan",,m.nii.gz', "is not finite"),
+        ('s,"1,2,nan",,m.nii.gz', "give 3 finite numbers"),
         ('s,"1,2,3:-",,m.nii.gz', "no click inside the object"),
         ('s,"1,2,3",mm,m.nii.gz', "the cell 'space' cannot be used"),
         ('s,"1,2,3",,m.nii.gz,,two', "the cell 'volume' cannot be used"),

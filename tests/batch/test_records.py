@@ -13,11 +13,11 @@ from clickvol.batch.records import (
     write_summary,
 )
 from clickvol.errors import OutputError
-from clickvol.predict.scan_job import ScanJob
+from clickvol.predict.segmentation_request import SegmentationRequest
 
 
 def make_row(folder, number=1):
-    job = ScanJob(scan=folder / "s", clicks=(), mask=folder / f"m{number}.nii.gz")
+    job = SegmentationRequest(scan=folder / "s", clicks=(), mask=folder / f"m{number}.nii.gz")
     return BatchRow(number=number, scan="s", output=f"m{number}.nii.gz", job=job, key=f"key{number}")
 
 

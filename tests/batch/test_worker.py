@@ -10,14 +10,14 @@ from clickvol.batch.manifest import BatchRow
 from clickvol.batch.records import current_record
 from clickvol.batch.worker import WorkerPlace, device_of_slot, run_row
 from clickvol.errors import ClickError
-from clickvol.predict.scan_job import ScanJob
+from clickvol.predict.segmentation_request import SegmentationRequest
 from clickvol.prompts.click import Click
 from clickvol.weights import load
 
 
 @pytest.fixture
 def row(tmp_path):
-    job = ScanJob(
+    job = SegmentationRequest(
         scan=tmp_path / "scan.nii.gz",
         clicks=(Click.at((1, 2, 3)),),
         mask=tmp_path / "deep" / "er" / "m.nii.gz",
@@ -31,7 +31,7 @@ def answer(monkeypatch):
     """Replace the job by a function of the job."""
 
     def use(function):
-        monkeypatch.setattr(worker, "run_scan_job", lambda job, load: function(job))
+        monkeypatch.setattr(worker, "run_request", lambda job, load: function(job))
 
     return use
 
@@ -116,7 +116,7 @@ def test_rows_share_one_model_and_it_is_not_loaded_for_nothing(row, monkeypatch,
     loaded = []
     monkeypatch.setattr(load, "load_model", lambda name, device: loaded.append((name, device)))
     worker._shared_model.cache_clear()
-    monkeypatch.setattr(worker, "run_scan_job", lambda job, load: found(job) if load() is None else None)
+    monkeypatch.setattr(worker, "run_request", lambda job, load: found(job) if load() is None else None)
     place = WorkerPlace(folder=tmp_path, slot=0)
     run_row(BatchRow(number=1, scan="a", output="b", problem="no click"), place)
     assert loaded == []

@@ -9,7 +9,7 @@ import pytest
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.formats import read_volume
 from clickvol.io.mask_files import read_mask
-from clickvol.predict.scan_job import ScanJob
+from clickvol.predict.segmentation_request import SegmentationRequest
 from reference.dicom_series import write_series
 
 CLICK = "12,14,8"
@@ -100,7 +100,7 @@ def test_nothing_but_the_images_is_needed_for_a_structure_set(segment, monkeypat
 
 def test_the_format_of_a_job(tmp_path):
     def job(name, dicom=None):
-        return ScanJob(scan=tmp_path, clicks=(), mask=tmp_path / name, dicom=dicom).dicom_format
+        return SegmentationRequest(scan=tmp_path, clicks=(), mask=tmp_path / name, dicom=dicom).dicom_format
 
     assert job("m.nii.gz") is None
     assert job("m.DCM") == job("m.dcm", "seg") == "dicom-seg"

@@ -178,7 +178,7 @@ def test_the_truth_of_a_slice_is_cut_as_the_scan(run, scan, write_scan, ct_array
             "click 56,3 is not in the image; its columns are 0 to 55 and rows 0 to 39",
         ),
         (("--click", "3,-1"), "rows 0 to 39"),
-        (("--click", "3"), "cannot read '3'; give 2 finite numbers"),
+        (("--click", "3"), "cannot read the click '3'; give 2 finite numbers"),
         (("--click", "3,nan"), "give 2 finite numbers"),
         (("--box", "1,2,3"), "give 4 finite numbers"),
         (("--box", "9,2,3,8"), "is not one in the image"),

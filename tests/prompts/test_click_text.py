@@ -2,7 +2,8 @@ import pytest
 
 from clickvol.errors import ClickError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
-from clickvol.prompts.click_text import parse_click, parse_clicks
+from clickvol.prompts.click_text import parse_click, parse_clicks, parse_image_prompts
+from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_a_malformed_click_is_refused_with_an_example(text):
 
 @pytest.mark.parametrize("text", ["nan,1,2", "1,inf,2", "1,2,-inf:-"])
 def test_a_click_that_is_not_finite_is_refused(text):
-    with pytest.raises(ClickError, match="not finite"):
+    with pytest.raises(ClickError, match="give 3 finite numbers"):
         parse_click(text, space="ras")
 
 
@@ -42,3 +43,23 @@ def test_only_background_clicks_are_refused():
 
 def test_no_clicks_at_all_are_none():
     assert parse_clicks([], space="ijk") == ()
+
+
+def test_clicks_and_a_box_on_an_image_are_parsed():
+    prompts = parse_image_prompts(["120,88", "3.5,-1:-"], "100,70,140,110")
+    clicks = (ImageClick(120, 88, foreground=True), ImageClick(3.5, -1, foreground=False))
+    assert prompts == ImagePrompts(clicks, (100, 70, 140, 110))
+    assert parse_image_prompts([], None) == ImagePrompts()
+
+
+@pytest.mark.parametrize(
+    ("clicks", "box", "message"),
+    [
+        (["1,2", "1"], None, "cannot read the click '1'; give 2 finite numbers"),
+        (["1,nan"], None, "give 2 finite numbers"),
+        (["1,2"], "1,2,3", "cannot read the box '1,2,3'; give 4 finite numbers"),
+    ],
+)
+def test_a_malformed_point_or_box_is_refused(clicks, box, message):
+    with pytest.raises(ClickError, match=message):
+        parse_image_prompts(clicks, box)

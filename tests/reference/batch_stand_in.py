@@ -5,6 +5,7 @@ kills its process, `slow-*` takes a minute while it writes.
 """
 
 import os
+import sys
 import textwrap
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import os, signal, time
 from types import SimpleNamespace
 
 from clickvol.errors import ClickError
-from clickvol.predict import scan_job
+from clickvol.predict import segmentation_request
 from clickvol.files.atomic import atomic_path
 
 
@@ -36,7 +37,7 @@ def stand_in(job, *, load):
     return SimpleNamespace(segmentation=segmentation, seconds={"total": 0.5}, warnings=("careful",))
 
 
-scan_job.run_scan_job = stand_in
+segmentation_request.run_request = stand_in
 """
 
 
@@ -45,7 +46,7 @@ def install(folder: Path) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     source = textwrap.dedent(_SITECUSTOMIZE).replace("\\\\n", "\\n")
     (folder / "sitecustomize.py").write_text(source)
-    return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), *sys.path)), "OMP_NUM_THREADS": "1"}
 
 
 def calls(folder: Path) -> list[list[str]]:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clickvol.errors import ClickvolError, ConfigError
-from clickvol.predict.scan_job import ScanJob
+from clickvol.predict.segmentation_request import SegmentationRequest
 from clickvol.prompts.click import Space
 from clickvol.prompts.click_text import parse_clicks
 from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
@@ -55,7 +55,7 @@ class BatchRow:
     number: int
     scan: str
     output: str
-    job: ScanJob | None = None
+    job: SegmentationRequest | None = None
     problem: str | None = None
     key: str = ""
 
@@ -125,7 +125,9 @@ def _check_header(path: Path, names: list[str]) -> None:
         )
 
 
-def _job(cells: dict[str, str], scans: Path, outputs: Path, model: str | None, device: str) -> ScanJob:
+def _job(
+    cells: dict[str, str], scans: Path, outputs: Path, model: str | None, device: str
+) -> SegmentationRequest:
     if _TOO_MANY in cells:
         raise ConfigError('the row has more cells than the header; put clicks in quotes, such as "120,88,41"')
     try:
@@ -140,7 +142,7 @@ def _job(cells: dict[str, str], scans: Path, outputs: Path, model: str | None, d
     # A model given by its path is named like a scan: from the folder of the manifest.
     if row.model is not None and (scans / row.model).exists():
         chosen = str(scans / row.model)
-    return ScanJob(
+    return SegmentationRequest(
         scan=scans / row.scan,
         clicks=parse_clicks(texts, space=row.space),
         mask=outputs / row.output,
@@ -164,7 +166,7 @@ class _Models:
         return self._hashes[model]
 
 
-def _key(job: ScanJob, model_sha256: str) -> str:
+def _key(job: SegmentationRequest, model_sha256: str) -> str:
     content = {
         "scan": str(job.scan),
         "mask": str(job.mask),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from clickvol.batch.manifest import BatchRow
 from clickvol.batch.records import RowRecord, write_record
 from clickvol.errors import ClickvolError, OutputError
-from clickvol.predict.scan_job import ScanJobResult, run_scan_job
+from clickvol.predict.segmentation_request import SegmentationResult, run_request
 from clickvol.version import __version__
 from clickvol.weights.card import DEFAULT_MODEL_ID
 
@@ -111,7 +111,7 @@ def _answer(row: BatchRow, place: WorkerPlace) -> RowRecord:
         if job.mask.is_relative_to(place.folder.absolute()):
             job.mask.parent.mkdir(parents=True, exist_ok=True)
         load = functools.partial(_shared_model, job.model or DEFAULT_MODEL_ID, job.device)
-        return _done_record(row, run_scan_job(job, load=load))
+        return _done_record(row, run_request(job, load=load))
     except ClickvolError as error:
         return failed_record(row, str(error))
     except MemoryError:
@@ -120,7 +120,7 @@ def _answer(row: BatchRow, place: WorkerPlace) -> RowRecord:
         return failed_record(row, f"unexpected {type(error).__name__}: {error}")
 
 
-def _done_record(row: BatchRow, result: ScanJobResult) -> RowRecord:
+def _done_record(row: BatchRow, result: SegmentationResult) -> RowRecord:
     found = result.segmentation
     return RowRecord(
         row=row.number,

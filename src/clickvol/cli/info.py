@@ -11,7 +11,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show versions, devices, threads, instruction sets and models; for bug reports."""
-    from clickvol.predict.installation import describe_installation
+    from clickvol.weights.installation import describe_installation
 
     facts = describe_installation()
     if as_json:

@@ -1,36 +1,59 @@
-"""The result of `clickvol segment` as JSON and as a line of text."""
+"""The result of `clickvol segment` and `clickvol segment-image`, as JSON and as lines of text."""
 
+import json
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import product
 from typing import Any
 
 import numpy as np
+import typer
 
-from clickvol.geometry.box import VoxelBox
-from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.geometry.grid import VolumeGrid
-from clickvol.predict.scan_job import ScanJobResult
+from clickvol.cli.progress import show_warnings
+from clickvol.predict.segmentation_request import ImageResult, SegmentationResult
+from clickvol.prompts.image_prompts import ImageClick
 from clickvol.version import __version__
 
 
-def result_as_dict(result: ScanJobResult) -> dict[str, Any]:
-    """Return what --json prints; every name carries its unit and convention."""
-    job, segmentation = result.job, result.segmentation
-    mask, grid = segmentation.mask, result.volume.grid
+def print_result(result: SegmentationResult | ImageResult, *, as_json: bool, quiet: bool) -> None:
+    """Print warnings on stderr, and the result on stdout.
+
+    Args:
+        result: of either command.
+        as_json: every name carries its unit and convention.
+        quiet: print nothing but JSON that is asked for.
+    """
+    if isinstance(result, SegmentationResult):
+        facts, summary = _scan_facts(result), _scan_summary(result)
+    else:
+        facts, summary = _image_facts(result), _image_summary(result)
+    if not quiet:
+        show_warnings(result.warnings)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    elif not quiet:
+        typer.echo("\n".join(summary))
+
+
+def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
+    request, segmentation = result.request, result.segmentation
     box = segmentation.bounding_box()
+    bounds_ijk = bounds_mm = None
+    if box is not None:
+        bounds_ijk = [list(box.start_dhw[::-1]), [stop - 1 for stop in box.stop_dhw[::-1]]]
+        # Of the outer faces of the voxels, not of their centres.
+        bounds_mm = [_plain(corner.as_array()) for corner in result.volume.grid.bounds_of(box)]
     return {
-        "mask": str(job.mask),
-        "probability": str(job.probability) if job.probability else None,
-        "preview": str(job.preview) if job.preview else None,
-        "scan": str(job.scan),
+        "mask": str(request.mask),
+        "probability": str(request.probability) if request.probability else None,
+        "preview": str(request.preview) if request.preview else None,
+        "scan": str(request.scan),
         "modality": segmentation.modality,
         "model": segmentation.model_id,
-        "volume_ml": round(mask.volume_ml, 4),
-        "voxels": mask.num_voxels,
-        "bounding_box_ijk_first_and_last_inclusive": _ijk_bounds(box) if box else None,
-        "bounding_box_ras_mm_lowest_and_highest": _ras_bounds(box, grid) if box else None,
+        "volume_ml": round(segmentation.mask.volume_ml, 4),
+        "voxels": segmentation.mask.num_voxels,
+        "bounding_box_ijk_first_and_last_inclusive": bounds_ijk,
+        "bounding_box_ras_mm_lowest_and_highest": bounds_mm,
         "fields_of_view": [_plain(asdict(view)) for view in segmentation.fields_of_view],
         "warnings": list(result.warnings),
         "seconds": _plain(result.seconds),
@@ -43,31 +66,58 @@ def result_as_dict(result: ScanJobResult) -> dict[str, Any]:
     }
 
 
-def result_as_text(result: ScanJobResult) -> str:
-    """Return the summary for a person: what was found, and where it is."""
-    mask, seconds = result.segmentation.mask, result.seconds
+def _scan_summary(result: SegmentationResult) -> list[str]:
+    request, segmentation = result.request, result.segmentation
+    mask = segmentation.mask
     lines = [
-        f"{result.job.mask}: {mask.volume_ml:.1f} ml, {mask.num_voxels} voxels "
-        f"({result.segmentation.modality}, {result.segmentation.model_id}, "
-        f"{seconds['total']:.1f} s)"
+        f"{request.mask}: {mask.volume_ml:.1f} ml, {mask.num_voxels} voxels ({segmentation.modality}, "
+        f"{segmentation.model_id}, {result.seconds['total']:.1f} s)"
     ]
-    for name, path in (("probability", result.job.probability), ("preview", result.job.preview)):
-        if path is not None:
-            lines.append(f"{path}: {name}")
-    return "\n".join(lines)
+    files = (("probability", request.probability), ("preview", request.preview))
+    return lines + [f"{path}: {name}" for name, path in files if path is not None]
 
 
-def _ijk_bounds(box: VoxelBox) -> list[list[int]]:
-    first = list(reversed(box.start_dhw))
-    last = [stop - 1 for stop in reversed(box.stop_dhw)]
-    return [first, last]
+def _image_facts(result: ImageResult) -> dict[str, Any]:
+    request, segmentation, cut = result.request, result.segmentation, result.slice_of_scan
+    rows, columns = segmentation.mask.nonzero()
+    bounds = [columns.min(), rows.min(), columns.max(), rows.max()] if rows.size else None
+
+    def point(click: ImageClick) -> dict[str, Any]:
+        place: dict[str, Any] = {"column_row": [round(click.column, 3), round(click.row, 3)]}
+        if cut is not None:
+            place["ijk"] = [round(v, 3) for v in cut.view.voxel_ijk(click.column, click.row)]
+        return {**place, "foreground": click.foreground}
+
+    return {
+        "mask": str(request.mask),
+        "preview": str(request.preview) if request.preview else None,
+        "image": str(request.image),
+        "image_rows_columns": list(segmentation.mask.shape),
+        "slice": None
+        if cut is None
+        else {"axis": request.axis, "index": cut.view.index, "modality": cut.modality},
+        "model": result.model_id,
+        "points_from": request.points,
+        "points": [point(click) for click in segmentation.prompts.clicks],
+        "box_first_and_last_column_row": segmentation.prompts.box_xyxy_pixel,
+        "pixels": int(segmentation.mask.sum()),
+        "bounds_first_and_last_column_row": bounds and [int(v) for v in bounds],
+        "predicted_iou": round(segmentation.iou, 4),
+        "truth_dice": None if result.truth_dice is None else round(result.truth_dice, 4),
+        "warnings": list(result.warnings),
+        "seconds": round(result.seconds["total"], 3),
+    }
 
 
-def _ras_bounds(box: VoxelBox, grid: VolumeGrid) -> list[list[float]]:
-    """Bounds of the outer faces of the voxels, not of their centres."""
-    faces = zip(np.array(box.start_dhw) - 0.5, np.array(box.stop_dhw) - 0.5, strict=True)
-    corners = np.array([grid.to_world(VoxelPoint(d, h, w)).as_array() for d, h, w in product(*faces)])
-    return [_plain(corners.min(axis=0)), _plain(corners.max(axis=0))]
+def _image_summary(result: ImageResult) -> list[str]:
+    request, mask = result.request, result.segmentation.mask
+    lines = [
+        f"{request.mask}: {int(mask.sum())} of {mask.size} pixels ({result.model_id}, "
+        f"{result.seconds['total']:.1f} s)"
+    ]
+    if result.truth_dice is not None:
+        lines.append(f"Dice against the truth {result.truth_dice:.3f}")
+    return lines + ([f"{request.preview}: preview"] if request.preview else [])
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever JSON holds

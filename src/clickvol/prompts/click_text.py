@@ -1,7 +1,10 @@
-"""The text form of a click, as the command line and the manifest of a batch have it."""
+"""The text form of clicks and boxes, as the command line and the manifest of a batch have it."""
+
+import math
 
 from clickvol.errors import ClickError
 from clickvol.prompts.click import Click, Space, check_any_inside
+from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 
 _SIGNS = {":+": True, ":-": False}
 
@@ -16,22 +19,8 @@ def parse_click(text: str, *, space: Space) -> Click:
     Raises:
         ClickError: when the text is not three finite numbers.
     """
-    sign = text.strip()[-2:]
-    numbers = text.strip()[:-2] if sign in _SIGNS else text
-    try:
-        coordinates = [float(number) for number in numbers.split(",")]
-    except ValueError:
-        coordinates = []
-    if len(coordinates) != 3:
-        raise ClickError(
-            f"cannot read the click {text!r}; give three numbers with commas and no spaces, such "
-            "as 120,88,41 (or 120,88,41:- for a background click)"
-        )
-    first, second, third = coordinates
-    click = Click.at((first, second, third), space=space, foreground=_SIGNS.get(sign, True))
-    if not click.position.is_finite():
-        raise ClickError(f"the click {text!r} is not finite; give three finite numbers")
-    return click
+    (first, second, third), foreground = _signed_numbers(text, 3, "120,88,41 (120,88,41:- on the background)")
+    return Click.at((first, second, third), space=space, foreground=foreground)
 
 
 def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
@@ -44,3 +33,41 @@ def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
     if clicks:
         check_any_inside(clicks)
     return clicks
+
+
+def parse_image_prompts(clicks: list[str], box: str | None) -> ImagePrompts:
+    """Parse what points at the object in a 2D image.
+
+    Args:
+        clicks: `COLUMN,ROW` each, with `:-` behind it for a background click, such as "120,88".
+        box: first column and row, last column and row, such as "100,70,140,110"; None for none.
+
+    Raises:
+        ClickError: when one cannot be read.
+    """
+    parsed = [_signed_numbers(text, 2, "120,88 (120,88:- on the background)") for text in clicks]
+    points = tuple(ImageClick(column, row, foreground) for (column, row), foreground in parsed)
+    if box is None:
+        return ImagePrompts(points)
+    x0, y0, x1, y1 = _numbers("box", box, 4, "100,70,140,110")
+    return ImagePrompts(points, (x0, y0, x1, y1))
+
+
+def _signed_numbers(text: str, count: int, example: str) -> tuple[list[float], bool]:
+    stripped = text.strip()
+    if stripped[-2:] in _SIGNS:
+        return _numbers("click", stripped[:-2], count, example), _SIGNS[stripped[-2:]]
+    return _numbers("click", stripped, count, example), True
+
+
+def _numbers(what: str, text: str, count: int, example: str) -> list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ClickError(
+            f"cannot read the {what} {text!r}; give {count} finite numbers with commas and no spaces, such as "
+            f"{example}"
+        )
+    return numbers

@@ -18,12 +18,12 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.mask_files import read_mask
 from clickvol.metrics.clicks import DICE_TO_REACH
 from clickvol.metrics.scores import NSD_TOLERANCES_MM
-from clickvol.predict.installation import describe_installation
 from clickvol.prompts.click import Click
 from clickvol.report.figures import case_picture, choose_cases, write_figures
 from clickvol.report.statistics import RESAMPLES
 from clickvol.report.summary import Summary, case_means, summarise
 from clickvol.report.tables import markdown_cell, report_tables
+from clickvol.weights.installation import describe_installation
 
 PICTURES_NAME = "pictures"
 

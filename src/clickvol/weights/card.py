@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
 from clickvol.methods.registry import METHODS, valid_method
-from clickvol.weights.cache import cached_model_folder
-from clickvol.weights.registry import PLAIN_NAME
+from clickvol.weights.cache import cached_model_folder, cached_original
+from clickvol.weights.registry import PLAIN_NAME, PackageSource, RegistryEntry, UrlSource, list_entries
 
 DEFAULT_MODEL_ID = "promise3d-small"
 """The model that is used where none is named; ships in the package."""
@@ -149,11 +149,24 @@ def find_card(id_or_path: str | Path) -> Path:
             f"{path} has no card: {card.name} is missing beside it; weights are only loaded with the "
             "JSON that says what they are (clickvol train writes both)"
         )
+    entry = {entry.id: entry for entry in list_entries()}.get(str(id_or_path))
+    if entry is not None and entry.source.kind != "shipped":
+        raise ModelNotFoundError(
+            f"the model {entry.id} is not ready on this machine; get it with: {_command_to_get(entry)}"
+        )
     known = ", ".join(card.stem for card in sorted(_SHIPPED_FOLDER.glob("*.json"))) or "none"
     raise ModelNotFoundError(
         f"there is no model {str(id_or_path)!r}; shipped models: {known}; give one of them, one that was "
         "fetched (models fetch), or a path to a card"
     )
+
+
+def _command_to_get(entry: RegistryEntry) -> str:
+    if isinstance(entry.source, UrlSource | PackageSource):
+        original = cached_original(entry.source.original.name)
+        if original.is_file():
+            return f"clickvol models import {original} -o {cached_model_folder(entry.id)} --id {entry.id}"
+    return f"clickvol models fetch {entry.id}"
 
 
 def _fetched_card(entry_id: str) -> Path | None:

@@ -10,7 +10,7 @@ from clickvol.cli.app import main
 from clickvol.errors import ConfigError, TrainingError
 from clickvol.methods.promise2d import Promise2d, promise2d_network
 from clickvol.methods.sam2d import Sam2d, sam2d_preset
-from clickvol.predict.images2d import load_image_model, segment_image
+from clickvol.predict.image_predictor import load_image_model, segment_image
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run import train_from_config

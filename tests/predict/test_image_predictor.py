@@ -6,7 +6,7 @@ from clickvol.errors import ClickError, ConfigError
 from clickvol.mask_decoders.sam_mask_decoder import SamMasks
 from clickvol.methods.promise2d import Promise2d
 from clickvol.methods.sam2d import Sam2d, prepare_image, sam2d_preset
-from clickvol.predict.images2d import ImageModel, load_image_model, segment_image
+from clickvol.predict.image_predictor import ImageModel, load_image_model, segment_image
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 from reference.compare import randomise

@@ -1,0 +1,27 @@
+"""Options that several commands have, with one wording."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
+VolumeNumber = Annotated[
+    int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
+]
+ModalityName = Annotated[
+    Literal["CT", "MR", "PT"] | None, typer.Option(help="What the scan is; recognised when not given.")
+]
+ModelName = Annotated[
+    str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
+]
+DeviceName = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+PreviewPath = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.png",
+        help="Also draw the outline of the mask: in three planes through the click, or on the image.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and the JSON).")]

@@ -1,0 +1,462 @@
+"""From files to files: read a scan or an image, segment it, write the mask; either all files or none."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import ClickError, ConfigError, OutputError
+from clickvol.files.atomic import atomic_path
+from clickvol.io.dicom.gantry_tilt import GantryTilt
+from clickvol.io.dicom.sources import read_source_images
+from clickvol.io.export import ExportFormat, check_export, export_masks
+from clickvol.io.formats import WRITABLE_SUFFIXES, check_output_path, read_volume, write_mask, write_volume
+from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.mask_files import read_label
+from clickvol.io.pictures import check_picture_output, is_picture, read_picture, write_mask_picture
+from clickvol.io.volume import Mask, Modality, Volume
+from clickvol.metrics.overlap import dice
+from clickvol.predict.segmentation import Segmentation, Stopwatch
+from clickvol.preprocessing.intensity import recognise_modality, value_sample
+from clickvol.preprocessing.slices2d import SliceAxis, SliceView, slice_view, unit_values
+from clickvol.prompts.click import Click, check_any_inside
+from clickvol.prompts.image_prompts import ImagePrompts, check_prompts, prompts_of_truth
+
+if TYPE_CHECKING:
+    from clickvol.predict.image_predictor import ImageSegmentation
+    from clickvol.weights.load import LoadedModel
+
+PointsFrom = Literal["user", "auto", "gt"]
+
+DEFAULT_IMAGE_MODEL_ID = "litemedsam"
+"""The model for images that is used where none is named; has to be fetched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What all requests have.
+
+    Attributes:
+        mask: file for the mask; the suffix chooses the format.
+        preview: PNG file for the picture; None for no file.
+        series: which DICOM series of the folder.
+        volume_index: which volume of a 4D file, from 0.
+        modality: what the scan is, where the file does not say it or says it wrongly.
+        model: id or path; None takes the default model.
+        device: "auto", "cpu", "cuda" or "mps".
+    """
+
+    mask: Path
+    preview: Path | None = None
+    series: str | None = None
+    volume_index: int | None = None
+    modality: Modality | None = None
+    model: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationRequest(_Request):
+    """A scan to segment, and where the results go; `mask` and so on as in `_Request`.
+
+    Attributes:
+        scan: a file, or a folder with DICOM files.
+        clicks: at least one inside the object; an automatic model needs none.
+        organ_mask: file with the organ above 0, for a model that takes one; None for none.
+        probability: file for the probabilities, float32; None for no file.
+        dicom: what a .dcm mask is, a Segmentation or an RT Structure Set; None for a Segmentation. It refers to
+            the images of a DICOM scan.
+        deidentify: a .dcm mask names neither patient nor scan; other formats never do.
+        gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
+
+    Raises:
+        ConfigError: on construction, for `dicom` with a mask that is no .dcm.
+    """
+
+    scan: Path
+    clicks: tuple[Click, ...]
+    organ_mask: Path | None = None
+    probability: Path | None = None
+    dicom: Literal["seg", "rtstruct"] | None = None
+    deidentify: bool = False
+    gantry_tilt: GantryTilt = "keep"
+
+    def __post_init__(self) -> None:
+        if self.dicom is not None and self.dicom_format is None:
+            raise ConfigError(
+                f"a mask as DICOM {self.dicom} ends in .dcm, not {self.mask.name!r}; rename one or the other"
+            )
+
+    @property
+    def dicom_format(self) -> ExportFormat | None:
+        """Which DICOM format the mask is written in; None for the other formats."""
+        if self.mask.suffix.lower() != ".dcm":
+            return None
+        return "rtstruct" if self.dicom == "rtstruct" else "dicom-seg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRequest(_Request):
+    """A 2D image to segment, and where the results go; `mask` and so on as in `_Request`.
+
+    Attributes:
+        image: a PNG or JPEG file, a scan, or a folder with DICOM files. The mask is a .png file, or for a scan
+            also one in a format of scans.
+        prompts: what the user points at; empty unless `points` is "user".
+        points: given by the "user", predicted by the model ("auto"), or drawn from the truth ("gt").
+        truth: mask to draw points from and to compare with: of the form and grid of the image.
+        num_points: how many are drawn; 16 as in ProMISe-2D's released scripts.
+        seed: of the drawing.
+        slice_index: which slice of a scan, from 0.
+        axis: what the slice lies across, see `preprocessing.slices2d.slice_view`.
+
+    Raises:
+        ClickError, ConfigError, OutputError: on construction, for what contradicts itself.
+    """
+
+    image: Path
+    prompts: ImagePrompts
+    points: PointsFrom = "user"
+    truth: Path | None = None
+    num_points: int = 16
+    seed: int = 0
+    slice_index: int | None = None
+    axis: SliceAxis = "axial"
+
+    def __post_init__(self) -> None:
+        clicks, box = self.prompts.clicks, self.prompts.box_xyxy_pixel
+        if self.points != "user" and (clicks or box):
+            raise ClickError(
+                f"clicks and boxes go with the points of a user, not with {self.points!r}; leave them out"
+            )
+        if self.points == "gt" and self.truth is None:
+            raise ConfigError("points 'gt' are drawn from a known mask; give it with --truth")
+        if self.points == "user" and not box and not any(click.foreground for click in clicks):
+            raise ClickError("nothing says where the object is; give a --click inside it or a --box around it")
+        if self.is_picture and self.slice_index is not None:
+            raise ConfigError(f"{self.image} is a picture and has no slices; leave out --slice")
+        if self.is_picture and not is_picture(self.mask):
+            raise OutputError(
+                f"the mask of a picture is a .png file, which {self.mask.name!r} is not; rename it"
+            )
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the image is a PNG or JPEG file, not a slice of a scan."""
+        return is_picture(self.image) and not self.image.is_dir()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentationResult:
+    """What a request gave; the files are written.
+
+    Attributes:
+        request: what was asked for.
+        volume: the scan.
+        segmentation: mask, probabilities and how they came about.
+        warnings: what a person should know, one sentence each.
+        seconds: duration of "read", "load_model", "first_click", "write" and "total".
+    """
+
+    request: SegmentationRequest
+    volume: Volume
+    segmentation: Segmentation
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceOfScan:
+    """Where an image was cut.
+
+    Attributes:
+        volume: the scan.
+        view: the slice in it.
+        modality: as which the scan was treated.
+    """
+
+    volume: Volume
+    view: SliceView
+    modality: Modality
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageResult:
+    """What a request gave; the files are written.
+
+    Attributes:
+        request: what was asked for.
+        model_id: of the model.
+        segmentation: mask, probabilities and the prompts answered.
+        slice_of_scan: where the image was cut; None for a picture.
+        truth_dice: overlap with the truth in the image, where there is one.
+        warnings: what a person should know, one sentence each.
+        seconds: as in `SegmentationResult`.
+    """
+
+    request: ImageRequest
+    model_id: str
+    segmentation: "ImageSegmentation"
+    slice_of_scan: SliceOfScan | None
+    truth_dice: float | None
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def _say_nothing(_stage: str) -> None:
+    return
+
+
+def run_request(
+    request: SegmentationRequest,
+    *,
+    on_stage: Callable[[str], None] = _say_nothing,
+    load: "Callable[[], LoadedModel] | None" = None,
+) -> SegmentationResult:
+    """Read a scan, segment it and write the mask.
+
+    What costs nothing to check is checked first, and the network is loaded last, so that a mistake
+    is told at once.
+
+    Args:
+        request: what to do.
+        on_stage: told the name of each stage when it begins.
+        load: gives the request's model on its device where requests share it; None loads it for this one.
+
+    Raises:
+        ClickvolError: for anything that the user can fix; no file is left then.
+    """
+    # Not at the top: these pull in torch, which takes longer than finding a mistake.
+    from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
+
+    stages = _Stages(on_stage)
+    dicom_format = request.dicom_format
+    suffixes: tuple[str, ...] = WRITABLE_SUFFIXES
+    if dicom_format is not None:
+        suffixes = (".dcm",)
+        check_export(request.mask, request.scan, dicom_format)
+    _check_outputs(request, [request.scan, request.organ_mask], request.probability, suffixes)
+    model_name = request.model or DEFAULT_MODEL_ID
+    card = read_card(model_name)
+    with stages.stage("read", f"reading {request.scan}"):
+        volume = read_volume(
+            request.scan,
+            series=request.series,
+            volume_index=request.volume_index,
+            gantry_tilt=request.gantry_tilt,
+        )
+        if request.clicks or not card.is_automatic:
+            check_any_inside(request.clicks)
+        for click in request.clicks:
+            click.world(volume.grid)
+        if dicom_format is not None:
+            images = read_source_images(request.scan, series=request.series, grid=volume.grid)
+            images.check_grid(volume.grid)
+        organ_mask = None if request.organ_mask is None else read_label(request.organ_mask, volume)
+    with stages.stage("load_model", f"loading {model_name}"):
+        from clickvol.predict.scan_predictor import segment
+        from clickvol.weights.load import load_model
+
+        model = load_model(model_name, device=request.device) if load is None else load()
+    with stages.stage("first_click", "segmenting"):
+        segmentation = segment(volume, request.clicks, model, modality=request.modality, organ_mask=organ_mask)
+    warnings = list(dict.fromkeys((*volume.notes, *segmentation.warnings)))
+    if segmentation.mask.num_voxels == 0:
+        where = "at the click" if request.clicks else "in the scan"
+        warnings.append(f"nothing was found {where}; the mask is empty")
+    with stages.stage("write", f"writing {request.mask}"):
+        _write_scan_files(request, volume, segmentation, card.weights_version)
+    return SegmentationResult(request, volume, segmentation, tuple(warnings), stages.finish())
+
+
+def run_image_request(request: ImageRequest, *, on_stage: Callable[[str], None] = _say_nothing) -> ImageResult:
+    """Read an image, segment it and write the mask, as `run_request` does for a scan.
+
+    Raises:
+        ClickvolError: for anything that the user can fix; no file is left then.
+    """
+    from clickvol.weights.card import read_card
+
+    stages = _Stages(on_stage)
+    _check_outputs(request, [request.image, request.truth])
+    model_name = request.model or DEFAULT_IMAGE_MODEL_ID
+    read_card(model_name)
+    with stages.stage("read", f"reading {request.image}"):
+        image, cut, warnings = _read_image(request)
+        truth = None if request.truth is None else _read_truth(request.truth, cut, image.shape[:2])
+        prompts = request.prompts
+        if request.points == "gt" and truth is not None:
+            prompts = prompts_of_truth(truth, request.num_points, np.random.default_rng(request.seed))
+        if request.points != "auto":
+            check_prompts(prompts, (image.shape[0], image.shape[1]))
+    with stages.stage("load_model", f"loading {model_name}"):
+        from clickvol.predict.image_predictor import load_image_model, segment_image
+
+        model = load_image_model(model_name, device=request.device)
+    with stages.stage("first_click", "segmenting"):
+        segmentation = segment_image(image, "auto" if request.points == "auto" else prompts, model)
+    if request.points == "gt":
+        warnings.append("the points were drawn from the truth; this is for evaluation only")
+    if model.was_trained_with_boxes_only and segmentation.prompts.box_xyxy_pixel is None:
+        warnings.append(f"{model.card.id} was trained with boxes, clicks mean little to it; give --box")
+    if not segmentation.mask.any():
+        warnings.append("nothing was found; the mask is empty")
+    with stages.stage("write", f"writing {request.mask}"):
+        _write_image_files(request, image, cut, segmentation)
+    return ImageResult(
+        request=request,
+        model_id=model.card.id,
+        segmentation=segmentation,
+        slice_of_scan=cut,
+        truth_dice=None if truth is None else dice(segmentation.mask, truth),
+        warnings=tuple(dict.fromkeys(warnings)),
+        seconds=stages.finish(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """Says which stage begins, and measures how long each takes."""
+
+    on_stage: Callable[[str], None]
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        self.on_stage(title)
+        with self.stopwatch.stage(name):
+            yield
+
+    def finish(self) -> dict[str, float]:
+        return {**self.stopwatch.seconds, "total": sum(self.stopwatch.seconds.values())}
+
+
+def _check_outputs(
+    request: _Request,
+    inputs: Sequence[Path | None],
+    probability: Path | None = None,
+    mask_suffixes: tuple[str, ...] = WRITABLE_SUFFIXES,
+) -> None:
+    """Tell before any computing whether every file can be written, and none twice or over an input."""
+    given = [path for path in inputs if path is not None]
+    outputs = [path for path in (request.mask, probability, request.preview) if path is not None]
+    for path in outputs:
+        if path == request.preview or is_picture(path):
+            check_picture_output(path, given)
+            continue
+        for read in given:
+            suffixes = mask_suffixes if path == request.mask else WRITABLE_SUFFIXES
+            check_output_path(path, read, suffixes=suffixes)
+    places = [os.path.realpath(path) for path in outputs]
+    for path, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
+            raise OutputError(f"{path} is named for two outputs; give each a file of its own")
+
+
+def _temporary(path: Path) -> contextlib.AbstractContextManager[Path]:
+    # Writers choose the format by all suffixes of a name ("nii.gz"), not by the last one.
+    return atomic_path(path, "".join(path.suffixes[-2:]))
+
+
+def _write_scan_files(
+    request: SegmentationRequest, volume: Volume, segmentation: Segmentation, model_version: str
+) -> None:
+    """Write every file under a temporary name, and only then move them all into place.
+
+    The mask is moved last: where it is, the others are.
+    """
+    mask = segmentation.mask
+    with contextlib.ExitStack() as files:
+        mask_path = files.enter_context(_temporary(request.mask))
+        if request.dicom_format is None:
+            write_mask(mask, mask_path)
+        else:
+            labelled = LabelledMask(
+                name="tumour",
+                mask=mask,
+                model_id=segmentation.model_id,
+                model_version=model_version,
+                made_by="model with clicks" if request.clicks else "model",
+            )
+            export_masks(
+                [labelled],
+                volume,
+                mask_path,
+                file_format=request.dicom_format,
+                deidentify=request.deidentify,
+                series=request.series,
+            )
+        if request.probability is not None:
+            place = files.enter_context(_temporary(request.probability))
+            write_volume(segmentation.probability(), volume.grid, place)
+        if request.preview is not None:
+            from clickvol.previews.preview import draw_preview
+
+            modality, model_id = segmentation.modality, segmentation.model_id
+            caption = f"{request.scan.name}   {modality}   {mask.volume_ml:.1f} ml   {model_id}"
+            picture = draw_preview(volume, mask.array, request.clicks, modality=modality, caption=caption)
+            picture.save(files.enter_context(_temporary(request.preview)), format="PNG")
+
+
+def _write_image_files(
+    request: ImageRequest,
+    image: NDArray[np.generic],
+    cut: SliceOfScan | None,
+    segmentation: "ImageSegmentation",
+) -> None:
+    """Write as `_write_scan_files` does."""
+    with contextlib.ExitStack() as files:
+        mask_path = files.enter_context(_temporary(request.mask))
+        if cut is None or is_picture(request.mask):
+            write_mask_picture(segmentation.mask, mask_path)
+        else:
+            write_mask(Mask(cut.view.filled(segmentation.mask), cut.volume.grid), mask_path)
+        if request.preview is not None:
+            from clickvol.previews.preview2d import draw_image_preview
+
+            picture = draw_image_preview(image, segmentation.mask, segmentation.prompts)
+            picture.save(files.enter_context(_temporary(request.preview)), format="PNG")
+
+
+def _read_image(request: ImageRequest) -> tuple[NDArray[np.generic], SliceOfScan | None, list[str]]:
+    """Return the image as the network takes it, where it was cut, and what a person should know."""
+    if request.is_picture:
+        pixels = read_picture(request.image)
+        return unit_values(pixels, None) if pixels.dtype == np.uint16 else pixels, None, []
+    volume = read_volume(request.image, series=request.series, volume_index=request.volume_index)
+    if request.modality is not None:
+        volume = replace(volume, modality=request.modality)
+    if request.slice_index is None:
+        last = volume.grid.shape_dhw[slice_view(volume.grid, request.axis, 0).normal_axis] - 1
+        raise ConfigError(
+            f"{request.image} is a scan; say which of its {request.axis} slices 0 to {last} with --slice"
+        )
+    view = slice_view(volume.grid, request.axis, request.slice_index)
+    recognised = recognise_modality(volume, value_sample(volume))
+    warnings = [*volume.notes, *([recognised.warning] if recognised.warning else [])]
+    values = unit_values(view.cut(volume.array), recognised.modality)
+    return values, SliceOfScan(volume, view, recognised.modality), warnings
+
+
+def _read_truth(path: Path, cut: SliceOfScan | None, shape_hw: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the truth of the image: (H, W)."""
+    if cut is not None:
+        mask = read_volume(path)
+        if not mask.grid.same_place(cut.volume.grid):
+            raise ConfigError(
+                f"the truth {path} does not lie on the grid of the scan: "
+                f"{mask.grid.difference_from(cut.volume.grid)}; resample it to that grid"
+            )
+        return np.asarray(cut.view.cut(mask.array) != 0)
+    truth: NDArray[np.bool_] = np.atleast_3d(read_picture(path)).max(axis=2) > 0
+    if truth.shape != shape_hw:
+        raise ConfigError(
+            f"the truth {path} has {truth.shape[1]} columns and {truth.shape[0]} rows, but the image "
+            f"{shape_hw[1]} and {shape_hw[0]}; they must agree"
+        )
+    return truth
