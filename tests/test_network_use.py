@@ -105,7 +105,7 @@ def test_only_the_download_module_reaches_out():
         # git, for the commit that a run was made with.
         "training/provenance.py": {"subprocess"},
         # A script's session on a server that it names.
-        "server/client.py": {"http"},
+        "server/client.py": {"httpx"},
         # The event loop that waits for the model's thread.
         "server/worker.py": {"asyncio"},
         # A pipe to the processes of a batch.

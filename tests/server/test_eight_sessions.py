@@ -38,8 +38,7 @@ def test_eight_clients_click_at_once(tmp_path, tiny_model):
                 found[number] = (session.mask().array, len(known.clicks))
         except Exception as error:
             failed.append(error)
-        registry = app.state.service.registry
-        most_bytes.append(sum(s.num_bytes for s in list(registry._sessions.values())))
+        most_bytes.append(app.state.sessions.num_bytes)
 
     with served(app) as address:
         threads = [threading.Thread(target=work, args=(n, address)) for n in range(NUM_CLIENTS)]

@@ -36,7 +36,7 @@ class Sessions:
 
     def alive(self):
         try:
-            self._remote._call("POST", self._remote._path("heartbeat"))
+            self._remote._ask("POST", "heartbeat")
         except (RemoteError, ConfigError):
             self._remote.open_path("scan.nii.gz")
         return self._remote._session().session_id

@@ -202,7 +202,7 @@ def test_an_unexpected_error_tells_nothing(client, caplog, monkeypatch):
     def broken(*_):
         raise KeyError("/home/meier/scan of Meier")
 
-    monkeypatch.setattr("clickvol.server.image_store.os.walk", broken)
+    monkeypatch.setattr("clickvol.server.monai_label.images.os.walk", broken)
     reply = client.get("/datastore/")
     assert reply.status_code == 500
     assert reply.json() == {"error": "the server made a mistake; try again, and tell its owner if it stays"}

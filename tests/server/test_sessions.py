@@ -3,10 +3,11 @@ import time
 
 import pytest
 
+from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import write_volume
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.server.refusal import RefusedError
-from clickvol.server.sessions import Live, SessionRegistry
+from clickvol.server.sessions import Sessions
 from clickvol.server.settings import ServerSettings
 
 
@@ -22,9 +23,8 @@ def test_what_is_kept_is_for_this_user_alone(opened, inside_ras_mm, tmp_path):
     state = tmp_path / "state"
     for folder in (state, state / "open", state / "logs", *(state / "open").iterdir()):
         assert folder.stat().st_mode & 0o077 == 0, folder
-    for name in ("session.json", ".lock"):
-        (place,) = state.rglob(name)
-        assert place.stat().st_mode & 0o077 == 0, name
+    (record,) = state.rglob("session.json")
+    assert record.stat().st_mode & 0o077 == 0
     (log,) = state.rglob("*.jsonl")
     assert log.stat().st_mode & 0o077 == 0
 
@@ -48,76 +48,87 @@ def test_a_new_process_finds_the_sessions_of_one_that_ended(make_client, open_on
     after = opened.state()
     assert after["objects"] == before["objects"]
     assert (after["can_undo"], after["can_redo"]) == (True, False)
-    assert after["revision"] >= before["revision"]
+    assert after["tag"] == before["tag"]
     assert mask_of(opened) == mask
     assert opened.post("undo").json()["state"]["objects"][1]["clicks"] == []
 
 
-def test_a_session_in_use_by_another_process_is_left_alone(make_client, open_on, tmp_path):
+def test_a_session_in_use_by_another_process_is_left_alone(make_client, open_on, tiny_model, tmp_path):
     opened = open_on(make_client())
-    registry = SessionRegistry(ServerSettings(state_folder=tmp_path / "state"))
-    assert registry.num_sessions == 0
+    sessions = Sessions(tiny_model, ServerSettings(state_folder=tmp_path / "state"))
+    assert sessions.num_sessions == 0
     with pytest.raises(RefusedError):
-        registry.find(opened.id)
+        sessions.get(opened.id)
+    sessions.close()
     assert opened.post("heartbeat").status_code == 200
 
 
 def test_sessions_beyond_the_memory_wait_on_disk(make_client, open_on, inside_ras_mm, monkeypatch):
-    monkeypatch.setattr(Live, "num_bytes", property(lambda _: 600_000))
+    monkeypatch.setattr(InteractiveSession, "memory_bytes", property(lambda _: 600_000))
     client = make_client(memory_mb=1)
-    service = client.app.state.service
     first, second = open_on(client), open_on(client)
     first.click(inside_ras_mm)
     mask, state = mask_of(first), first.state()
     second.click(inside_ras_mm)
-    live = [served.live is not None for served in service.registry._sessions.values()]
-    assert live == [False, True]
+    assert in_memory(client) == [False, True]
     assert first.state() == state  # asked without opening it
-    assert [served.live is not None for served in service.registry._sessions.values()] == live
+    assert in_memory(client) == [False, True]
     assert mask_of(first) == mask
-    live = [served.live is not None for served in service.registry._sessions.values()]
-    assert live == [True, False]
-    assert first.state()["revision"] == state["revision"]
+    assert in_memory(client) == [True, False]
+    assert first.state() == state
+
+
+def in_memory(client):
+    return [served.session is not None for served in client.app.state.sessions._sessions.values()]
 
 
 def test_with_memory_enough_nothing_is_parked(make_client, open_on, inside_ras_mm):
     client = make_client()
     for opened in (open_on(client), open_on(client)):
         opened.click(inside_ras_mm)
-    sessions = client.app.state.service.registry._sessions.values()
-    assert all(served.live is not None and served.num_bytes > 10_000 for served in sessions)
+    assert in_memory(client) == [True, True]
+    sessions = client.app.state.sessions
+    assert all(served.num_bytes > 10_000 for served in sessions._sessions.values())
+    assert sessions.num_bytes == sum(served.num_bytes for served in sessions._sessions.values())
 
 
-def test_earlier_clicks_on_the_same_scan_are_offered_and_taken_over(
+def test_earlier_clicks_on_the_same_scan_are_offered_and_copied(
     client, open_on, inside_ras_mm, tmp_path, logged_kinds
 ):
     earlier = open_on(client)
     earlier.click(inside_ras_mm)
-    mask = mask_of(earlier)
+    mask, state = mask_of(earlier), earlier.state()
     client.delete(earlier.url)
     later = open_on(client)
     (offered,) = later.known["resumable"]
     assert offered["num_clicks"] == 1
-    state = later.post("resume", log=offered["log"]).json()["state"]
-    assert len(state["objects"][0]["clicks"]) == 1
+    resumed = later.post("resume", log=offered["log"]).json()["state"]
+    assert {**resumed, "busy": False} == state
     assert mask_of(later) == mask
     later.post("undo")
-    (kinds,) = logged_kinds().values()
-    assert kinds == ["clickvol-session", "click", "answered", "undo"]
+    assert later.state()["objects"][0]["clicks"] == []
+    old, new = sorted(logged_kinds().values(), key=lambda kinds: "undo" in kinds)
+    assert old == ["clickvol-session", "click", "answered"]
+    assert new == ["clickvol-session", "click", "undo"]
     assert open_on(client).post("resume", log="../" + offered["log"]).status_code == 404
 
 
-def test_taking_over_ends_the_session_that_had_it(client, open_on, inside_ras_mm, logged_kinds):
-    earlier = open_on(client)
-    earlier.click(inside_ras_mm)
-    later = open_on(client)
-    later.click([*inside_ras_mm[:2], inside_ras_mm[2] + 1])
-    (offered,) = later.known["resumable"]
-    assert later.post("resume", log=offered["log"]).status_code == 200
-    assert earlier.post("heartbeat").status_code == 404
-    assert len(logged_kinds()) == 2
-    # The clicks that were there before can be had again.
-    assert len(open_on(client).known["resumable"]) == 2
+def test_clicks_of_an_open_session_are_copied_and_both_go_on(client, open_on, inside_ras_mm):
+    one, other = open_on(client), open_on(client)
+    moved = [*inside_ras_mm[:2], inside_ras_mm[2] + 1]
+    one.click(inside_ras_mm)
+    one.click(moved)
+    one.post("undo")
+    (offered,) = open_on(client).known["resumable"]
+    assert offered["num_clicks"] == 1
+    other.click(moved)
+    resumed = other.post("resume", log=offered["log"]).json()["state"]
+    assert resumed["objects"] == one.state()["objects"]
+    assert resumed["can_redo"] is True
+    # What was there before can be had again, and the session that the clicks came from goes on.
+    assert other.post("undo").json()["state"]["objects"][0]["clicks"] == []
+    assert other.post("undo").json()["state"]["objects"][0]["clicks"][0]["ras_mm"] == pytest.approx(moved)
+    assert one.post("redo").status_code == 200
 
 
 def test_logs_of_other_scans_are_not_offered(client, open_on, root, inside_ras_mm):
@@ -136,21 +147,39 @@ def test_a_damaged_log_is_said_and_another_can_be_taken(client, open_on, inside_
     assert later.click(inside_ras_mm).status_code == 200
 
 
-def test_old_logs_and_sessions_without_a_scan_are_removed(tmp_path):
+def test_old_logs_and_sessions_without_a_scan_are_removed(tiny_model, tmp_path):
     settings = ServerSettings(state_folder=tmp_path / "state", keep_log_days=2)
-    SessionRegistry(settings).release_all()
-    old, new = (settings.state_folder / "logs" / name for name in ("old.jsonl", "new.jsonl"))
+    Sessions(tiny_model, settings).close()
+    old, new = (settings.state_folder / "logs" / key / "a.jsonl" for key in ("old", "new"))
     for place, days in ((old, 3), (new, 1)):
+        place.parent.mkdir()
         place.touch()
         os.utime(place, (time.time() - days * 86400,) * 2)
     (settings.state_folder / "open" / "unfinished").mkdir()
-    SessionRegistry(settings).release_all()
-    assert not old.exists()
+    Sessions(tiny_model, settings).close()
+    assert not old.parent.exists()
     assert new.exists()
     assert list((settings.state_folder / "open").iterdir()) == []
 
 
-def test_a_state_folder_that_cannot_be_made_is_said(tmp_path):
+def test_what_an_earlier_build_left_is_opened(make_client, open_on, inside_ras_mm, tmp_path):
+    """It had the logs of open sessions in their folders, and those of ended ones side by side."""
+    opened = open_on(make_client())
+    opened.click(inside_ras_mm)
+    ended = open_on(opened.client)
+    ended.click([*inside_ras_mm[:2], inside_ras_mm[2] + 1])
+    state, key = opened.state(), opened.client.app.state.sessions.get(opened.id).folder.name
+    opened.client.delete(ended.url)
+    opened.client.__exit__(None, None, None)
+    logs = tmp_path / "state" / "logs"
+    for log in sorted(logs.rglob("*.jsonl")):
+        log.replace(tmp_path / "state" / "open" / key / log.name if log.parent.name == key else logs / log.name)
+    opened.client = make_client()
+    assert opened.state() == state
+    assert [log["num_clicks"] for log in open_on(opened.client).known["resumable"]] == [1, 1]
+
+
+def test_a_state_folder_that_cannot_be_made_is_said(tiny_model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RefusedError, match="cannot write"):
-        SessionRegistry(ServerSettings(state_folder=tmp_path / "file" / "state"))
+        Sessions(tiny_model, ServerSettings(state_folder=tmp_path / "file" / "state"))

@@ -22,7 +22,7 @@ def test_a_job_gives_its_result_or_its_error(worker):
             await worker.run(lambda _: 1 // 0)
         return await worker.run(lambda _: threading.current_thread().name)
 
-    assert asyncio.run(ask()) == "test-0"
+    assert asyncio.run(ask()) == "test_0"
 
 
 def test_jobs_run_one_after_the_other(worker):
@@ -42,23 +42,44 @@ def test_jobs_run_one_after_the_other(worker):
     assert most == 1
 
 
+class Gate:
+    """A job that waits until it may go on."""
+
+    def __init__(self):
+        self.begun, self._open = threading.Event(), threading.Event()
+
+    def __call__(self, _):
+        self.begun.set()
+        self._open.wait()
+
+    def open(self):
+        self._open.set()
+
+
+async def started(worker, gate):
+    """Return a task in which a worker waits at a gate."""
+    task = asyncio.create_task(worker.run(gate))
+    while not gate.begun.is_set():
+        await asyncio.sleep(0.005)
+    return task
+
+
 def test_a_full_queue_refuses_at_once(worker):
-    gate, begun = threading.Event(), threading.Event()
+    async def ask():
+        gate = Gate()
+        running = await started(worker, gate)
+        waiting = [asyncio.create_task(worker.run(lambda _: None)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert worker.num_waiting == 2
+        with pytest.raises(RefusedError) as refused:
+            await worker.run(lambda _: None)
+        assert (refused.value.status, refused.value.retry_after_seconds) == (429, 5)
+        worker.submit(lambda: None)  # what must be done is never refused
+        gate.open()
+        await asyncio.gather(running, *waiting)
+        assert worker.num_waiting == 0
 
-    def blocking(_):
-        begun.set()
-        gate.wait()
-
-    tickets = [worker.submit(blocking)]
-    begun.wait()
-    tickets += [worker.submit(lambda _: None) for _ in range(2)]
-    assert worker.num_waiting == 2
-    with pytest.raises(RefusedError) as refused:
-        worker.submit(lambda _: None)
-    assert refused.value.status == 429
-    assert refused.value.retry_after_seconds == 5
-    gate.set()
-    assert [ticket.future.result() for ticket in tickets] == [None] * 3
+    asyncio.run(ask())
 
 
 def test_a_client_that_hangs_up_cancels_its_job(worker):
@@ -78,36 +99,38 @@ def test_a_client_that_hangs_up_cancels_its_job(worker):
 
 
 def test_a_job_whose_client_went_while_it_waited_is_not_begun(worker):
-    gate, begun, ran = threading.Event(), threading.Event(), []
+    ran = []
 
-    def blocking(_):
-        begun.set()
-        gate.wait()
+    async def ask():
+        gate = Gate()
+        running = await started(worker, gate)
+        waiting = asyncio.create_task(worker.run(lambda _: ran.append(1)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        gate.open()
+        await running
+        await worker.run(lambda _: None)
 
-    first = worker.submit(blocking)
-    begun.wait()
-    second = worker.submit(lambda _: ran.append(1))
-    second.cancel()
-    gate.set()
-    with pytest.raises(CancelledError, match="nobody waits"):
-        second.future.result()
-    assert first.future.result() is None
+    asyncio.run(ask())
     assert ran == []
 
 
-def test_closing_cancels_what_waits():
+def test_closing_cancels_what_waits_and_does_what_must_be_done():
     worker = Worker("test", num_threads=1, max_waiting=2)
-    gate, begun = threading.Event(), threading.Event()
+    done = []
 
-    def blocking(_):
-        begun.set()
-        gate.wait()
+    async def ask():
+        gate = Gate()
+        running = await started(worker, gate)
+        waiting = asyncio.create_task(worker.run(lambda _: done.append("refused")))
+        await asyncio.sleep(0)
+        worker.submit(lambda: done.append("cleaned up"))
+        threading.Timer(0.05, gate.open).start()
+        worker.close()
+        await running
+        with pytest.raises(CancelledError, match="cancelled"):
+            await waiting
 
-    running = worker.submit(blocking)
-    begun.wait()
-    waiting = worker.submit(lambda _: 1)
-    threading.Timer(0.05, gate.set).start()
-    worker.close()
-    assert running.future.result() is None
-    with pytest.raises(CancelledError):
-        waiting.future.result()
+    asyncio.run(ask())
+    assert done == ["cleaned up"]

@@ -98,6 +98,11 @@ class History:
         """Whether there is an undone interaction."""
         return self.index < len(self.interactions)
 
+    @property
+    def tag(self) -> str:
+        """A short hash of the interactions that count: with the same scan and model, the same masks."""
+        return digests_of(self.current)[-1][:16] if self.index else "empty"
+
     def after(self, *steps: Interaction | Move) -> "History":
         """Return the history after some steps; an interaction ends what was undone, a move too far stays."""
         interactions, index = list(self.interactions), self.index

@@ -5,7 +5,7 @@ model and list (`scene.py`), and a record on disk gives the same list again (`re
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from clickvol.interactive.interactions import (
 )
 from clickvol.interactive.record import (
     Outcome,
+    ReadRecord,
     RecordHeader,
     SessionRecord,
     check_same,
@@ -35,6 +36,8 @@ from clickvol.interactive.record import (
 from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor, never
+from clickvol.predict.segmentation import Segmentation
+from clickvol.prompts.click import Click
 from clickvol.weights.load import LoadedModel
 
 
@@ -152,6 +155,15 @@ class InteractiveSession:
             self._note(Outcome(kind="answered", mask_sha256=mask_sha256, seconds=seconds))
         return Answer(object_id, answer.mask.num_voxels, answer.mask.volume_ml, answer.seconds, answer.warnings)
 
+    def predict(self, clicks: Sequence[Click], *, cancelled: Callable[[], bool] = never) -> Segmentation:
+        """Answer a list of clicks that is no part of the session, which stays as it is.
+
+        Raises:
+            ClickError: when a click is not finite or outside the scan, or there is none inside the object.
+            CancelledError: when `cancelled` said so.
+        """
+        return self._opened().scan.predict(clicks, cancelled=cancelled)
+
     def undo(self) -> bool:
         """Go back by one interaction, at once; False where there is none."""
         return self._move("undo", is_possible=self.can_undo)
@@ -221,16 +233,15 @@ class InteractiveSession:
         self.close()
         self._history, self._record = record.history, writer
 
-    def insert(self, history: History) -> None:
+    def insert(self, record: ReadRecord) -> None:
         """Go on with a copy of another session's interactions, after a reset; nothing is computed.
 
-        Args:
-            history: of a session on the same scan with the same model.
-
         Raises:
-            ClickError: when the interactions do not fit together.
-            OutputError: when the record cannot be written; the session is unchanged then.
+            ConfigError: when it is of another scan or model.
+            OutputError: when the record of this session cannot be written; the session is unchanged then.
         """
+        check_same(self._header(), record)
+        history = record.history
         undone = [Move(kind="undo")] * (len(history.interactions) - history.index)
         self._apply(*([Reset()] if self.can_undo else []), *history.interactions, *undone)
 
@@ -244,6 +255,11 @@ class InteractiveSession:
     def objects(self) -> tuple[SessionObject, ...]:
         """All objects, by id."""
         return self._opened().objects(self._scene)
+
+    @property
+    def volume(self) -> Volume:
+        """The scan."""
+        return self._opened().scan.volume
 
     @property
     def history(self) -> History:

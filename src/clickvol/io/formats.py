@@ -136,6 +136,22 @@ def write_volume(
             write_itk(array, grid, temporary)
 
 
+def write_scan(volume: Volume, path: str | Path) -> None:
+    """Write a scan in its own dtype, or in the next one that its values fit into and files can have.
+
+    Args:
+        volume: the scan.
+        path: as for `write_volume`.
+
+    Raises:
+        OutputError: as for `write_volume`.
+    """
+    array = volume.array
+    if array.dtype.name not in _WRITABLE_DTYPES:
+        array = array.astype("int16" if array.dtype.itemsize == 1 else "float64")
+    write_volume(array, volume.grid, path)
+
+
 def check_output_path(
     path: str | Path,
     scan_source: str | Path | None = None,

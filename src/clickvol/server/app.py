@@ -1,17 +1,18 @@
 """The server's routes.
 
-Concurrency model. One process. The event loop speaks HTTP and never computes. One thread owns the model:
-every click, undo and mask of every session happens there, one after the other, so that two sessions cannot
-disturb each other and memory is needed once. It has a bounded queue; a request that does not fit in is told
-to come again (429). Two further threads read scans and write files. A client that hangs up, or a session that
-is closed, cancels its click at the next look of the network. A session lives as long as somebody asks for it
-(its lease); when all of them need more memory than allowed, the one used least recently is parked on disk and
-opened again from its log. Which locks there are is said in `sessions.py`, what every request must pass in
+Concurrency model. One process. The event loop speaks HTTP and never computes; the table of sessions is its
+own. One thread owns the model: every click, undo and mask of every session happens there, one after the
+other, so that two sessions cannot disturb each other and memory is needed once. It has a bounded queue; a
+request that does not fit in is told to come again (429). Two further threads read scans and write files. A
+client that hangs up, or a session that is closed, cancels its click at the next call of the network. A
+session lives as long as somebody asks for it (its lease); when all of them need more memory than allowed, the
+one used least recently is parked on disk and opened again from its record. What every request must pass is in
 `security.py`.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -20,16 +21,14 @@ from fastapi.responses import FileResponse
 
 from clickvol.io.formats import write_mask, write_volume
 from clickvol.prompts.click import Click
-from clickvol.server import monai_label
-from clickvol.server.answers import REFUSALS, answer_errors, parse_json, parse_values
 from clickvol.server.exporting import export_file
-from clickvol.server.paths import find_under_root
-from clickvol.server.refusal import RefusedError
+from clickvol.server.monai_label.routes import ImageSessions
+from clickvol.server.monai_label.routes import router as monai_label
+from clickvol.server.refusal import REFUSALS, answer_errors, parse_json, parse_values
+from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
 from clickvol.server.security import Guard
-from clickvol.server.service import SessionService
-from clickvol.server.sessions import ScanRecord, ServedSession
+from clickvol.server.sessions import Action, ScanRecord, ServedSession, Sessions, T
 from clickvol.server.settings import ServerSettings
-from clickvol.server.uploads import read_form, store, text_field, uploaded
 from clickvol.server.viewer_files import VIEWER_FOLDER, ViewerFiles
 from clickvol.server.wire import (
     RESEARCH_USE,
@@ -50,6 +49,7 @@ from clickvol.server.wire import (
     OpenUploadIn,
     ResumeIn,
     StartOut,
+    StateOut,
     StatusOut,
 )
 from clickvol.version import __version__
@@ -90,15 +90,15 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
     Raises:
         RefusedError: when the state folder cannot be written to.
     """
-    service = SessionService(model, settings)
+    sessions = Sessions(model, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_sweep_for_ever, service)
+            tasks.start_soon(_sweep_for_ever, sessions)
             yield
             tasks.cancel_scope.cancel()
-        service.close()
+        sessions.close()
 
     app = FastAPI(
         title="clickvol",
@@ -108,8 +108,8 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.service = service
-    for router in (_about, _opening, _clicking, _results, monai_label.router):
+    app.state.sessions, app.state.images = sessions, ImageSessions(sessions)
+    for router in (_about, _opening, _clicking, _results, monai_label):
         app.include_router(router)
     app.mount("/viewer", ViewerFiles())
     answer_errors(app, settings)
@@ -117,29 +117,45 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
     return app
 
 
-async def _sweep_for_ever(service: SessionService) -> None:
+async def _sweep_for_ever(sessions: Sessions) -> None:
     """Delete what is left of sessions whose lease is over, also when nobody asks for anything."""
     while True:
         await anyio.sleep(_SWEEP_SECONDS)
-        try:
-            await service.on_files(lambda _: service.registry.sweep())
-        except RefusedError:  # busy; next time
-            continue
+        sessions.sweep()
 
 
-async def _service_of(request: Request) -> SessionService:
-    service: SessionService = request.app.state.service
-    return service
+async def _sessions_of(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
 
-Service = Annotated[SessionService, Depends(_service_of)]
+All = Annotated[Sessions, Depends(_sessions_of)]
 
 
-async def _session_of(session_id: str, service: Service) -> ServedSession:
-    return service.registry.find(session_id)
+class Opened:
+    """The session that a request names.
+
+    Args:
+        session_id: in the path.
+        sessions: of the server.
+        request: whose client may hang up.
+    """
+
+    def __init__(self, session_id: str, sessions: All, request: Request) -> None:
+        self.sessions = sessions
+        self.served: ServedSession = sessions.get(session_id)
+        self.is_gone = request.is_disconnected
+
+    async def run(self, action: Action[T]) -> tuple[T, StateOut]:
+        """Do something with it; return what came of it, and the state after it."""
+        return await self.sessions.run(self.served, action, self.is_gone)
+
+    async def changed(self, action: Action[object]) -> ChangedOut:
+        """Do something with it; return the state after it."""
+        return ChangedOut(state=(await self.run(action))[1])
 
 
-Served = Annotated[ServedSession, Depends(_session_of)]
+Session = Annotated[Opened, Depends()]
 
 _about = APIRouter(tags=["about"], responses=REFUSALS)
 _opening = APIRouter(prefix="/api/sessions", tags=["sessions"], responses=REFUSALS)
@@ -154,188 +170,150 @@ async def page() -> FileResponse:
 
 
 @_about.get("/api/health")
-async def health(service: Service) -> HealthOut:
+async def health(sessions: All) -> HealthOut:
     """Say that the server works, and how much it has to do."""
-    return HealthOut(version=__version__, sessions=service.registry.num_sessions, queue=service.num_waiting)
+    return HealthOut(version=__version__, sessions=sessions.num_sessions, queue=sessions.num_waiting)
 
 
 @_about.get("/api/model")
-async def model_card(service: Service) -> ModelOut:
+async def model_card(sessions: All) -> ModelOut:
     """Describe the model."""
-    card = service.model.card
-    return ModelOut(
-        id=card.id,
-        title=card.title,
-        method=card.method,
-        modalities=card.modalities,
-        licence=card.licence,
-        notes=card.notes,
-        sha256=card.sha256,
-    )
+    return ModelOut.model_validate(sessions.model.card, from_attributes=True)
 
 
 @_about.get("/api/start")
-async def start(service: Service) -> StartOut:
+async def start(sessions: All) -> StartOut:
     """Say what the viewer opens at once."""
-    path = service.settings.start_path
+    path = sessions.settings.start_path
     return StartOut(path=None if path is None else str(path), version=__version__)
 
 
 @_opening.post("", status_code=201, openapi_extra=_OPEN_BODY)
-async def open_session(request: Request, service: Service) -> OpenedOut:
+async def open_session(request: Request, sessions: All) -> OpenedOut:
     """Open a scan: by path under the allowed root, or as an upload."""
     if request.headers.get("content-type", "").lower().startswith(_MULTIPART):
-        form = await read_form(request)
-        try:
+        async with read_form(request) as form:
             file = uploaded(form, "scan")
             texts = {name: text_field(form, name) for name in ("series", "modality")}
-            wish = parse_values(OpenUploadIn, texts)
-            opened = await service.open(
-                lambda folder: ScanRecord(
-                    scan=store(file, folder, "scan").name,
-                    is_upload=True,
-                    series=wish.series,
-                    modality=wish.modality,
-                ),
-                request.is_disconnected,
-            )
-        finally:
-            await form.close()
+            given = parse_values(OpenUploadIn, texts)
+
+            def stored(folder: Path) -> ScanRecord:
+                name = store(file, folder, "scan").name
+                return ScanRecord(scan=name, is_upload=True, series=given.series, modality=given.modality)
+
+            session_id, served = await sessions.open(stored, request.is_disconnected)
     else:
-        given, settings = parse_json(OpenPathIn, await request.body()), service.settings
-        is_start = given.series is None and given.path == str(settings.start_path)
-        opened = await service.open(
-            lambda _: ScanRecord(
-                scan=str(find_under_root(settings.root, given.path)),
-                is_upload=False,
-                series=settings.start_series if is_start else given.series,
-                modality=given.modality,
-            ),
-            request.is_disconnected,
-        )
-    return await service.describe(opened)
+        named, settings = parse_json(OpenPathIn, await request.body()), sessions.settings
+        is_start = named.series is None and named.path == str(settings.start_path)
+        series = settings.start_series if is_start else named.series
+
+        def under_root(_: Path) -> ScanRecord:
+            path = find_under_root(settings.root, named.path)
+            return ScanRecord(scan=str(path), is_upload=False, series=series, modality=named.modality)
+
+        session_id, served = await sessions.open(under_root, request.is_disconnected)
+    return await sessions.describe(session_id, served)
 
 
 @_opening.get("/{session_id}")
-async def status(served: Served, service: Service) -> StatusOut:
+async def status(opened: Session) -> StatusOut:
     """Say where a session stands; waits for nothing that is being computed."""
-    is_busy = served.num_pending > 0
-    state = await service.state(served)
-    return StatusOut(**dict(state), busy=is_busy)
+    is_busy = opened.served.num_pending > 0
+    return StatusOut(**dict(await opened.sessions.state(opened.served)), busy=is_busy)
 
 
 @_opening.post("/{session_id}/heartbeat")
-async def heartbeat(served: Served, service: Service) -> LeaseOut:
+async def heartbeat(opened: Session) -> LeaseOut:
     """Renew the lease."""
-    served.touch()
-    return LeaseOut(lease_seconds=service.settings.lease_seconds)
+    return LeaseOut(lease_seconds=opened.sessions.settings.lease_seconds)
 
 
 @_opening.delete("/{session_id}", status_code=204)
-async def close(served: Served, service: Service) -> None:
-    """End a session; its uploaded scan is deleted, its log stays to be resumed."""
-    service.registry.close(served)
+async def close(opened: Session) -> None:
+    """End a session; its uploaded scan is deleted, its record stays to be resumed."""
+    opened.sessions.end(opened.served)
 
 
 @_clicking.post("/clicks")
-async def click(given: ClickIn, served: Served, service: Service, request: Request) -> ClickedOut:
+async def click(given: ClickIn, opened: Session) -> ClickedOut:
     """Click, and answer all clicks on the object."""
     place = Click.at(given.position, space=given.space).position
-    answer, state = await service.change(
-        served,
-        lambda live, is_cancelled: live.session.click(
-            place,
-            positive=given.positive,
-            object_id=given.object_id,
-            cancelled=is_cancelled,
-        ),
-        request.is_disconnected,
+    answer, state = await opened.run(
+        lambda session, is_cancelled: session.click(
+            place, positive=given.positive, object_id=given.object_id, cancelled=is_cancelled
+        )
     )
-    return ClickedOut(
-        state=state,
-        answer=AnswerOut(
-            object_id=answer.object_id,
-            num_voxels=answer.num_voxels,
-            volume_ml=answer.volume_ml,
-            seconds=sum(answer.seconds.values()),
-            warnings=list(answer.warnings),
-        ),
+    described = AnswerOut(
+        object_id=answer.object_id,
+        num_voxels=answer.num_voxels,
+        volume_ml=answer.volume_ml,
+        seconds=sum(answer.seconds.values()),
+        warnings=list(answer.warnings),
     )
+    return ClickedOut(state=state, answer=described)
 
 
 @_clicking.post("/undo")
-async def undo(served: Served, service: Service) -> ChangedOut:
-    """Go back by one step, if there is one."""
-    _, state = await service.change(served, lambda live, _: live.session.undo())
-    return ChangedOut(state=state)
+async def undo(opened: Session) -> ChangedOut:
+    """Go back by one interaction, if there is one."""
+    return await opened.changed(lambda session, _: session.undo())
 
 
 @_clicking.post("/redo")
-async def redo(served: Served, service: Service) -> ChangedOut:
+async def redo(opened: Session) -> ChangedOut:
     """Take back an undo, if there is one."""
-    _, state = await service.change(served, lambda live, _: live.session.redo())
-    return ChangedOut(state=state)
+    return await opened.changed(lambda session, _: session.redo())
 
 
 @_clicking.post("/reset")
-async def reset(served: Served, service: Service) -> ChangedOut:
+async def reset(opened: Session) -> ChangedOut:
     """Forget all clicks and objects; can be undone."""
-    _, state = await service.change(served, lambda live, _: live.session.reset())
-    return ChangedOut(state=state)
+    return await opened.changed(lambda session, _: session.reset())
 
 
 @_clicking.post("/objects")
-async def add_object(given: NewObjectIn, served: Served, service: Service) -> AddedOut:
+async def add_object(given: NewObjectIn, opened: Session) -> AddedOut:
     """Begin another object."""
-    object_id, state = await service.change(served, lambda live, _: live.session.add_object(given.name))
+    object_id, state = await opened.run(lambda session, _: session.add_object(given.name))
     return AddedOut(object_id=object_id, state=state)
 
 
 @_clicking.patch("/objects/{object_id}")
-async def change_object(
-    object_id: ObjectId, given: ObjectChangeIn, served: Served, service: Service
-) -> ChangedOut:
+async def change_object(object_id: ObjectId, given: ObjectChangeIn, opened: Session) -> ChangedOut:
     """Freeze an object, or make it changeable again."""
-    _, state = await service.change(
-        served, lambda live, _: live.session.freeze_object(object_id, frozen=given.frozen)
-    )
-    return ChangedOut(state=state)
+    return await opened.changed(lambda session, _: session.freeze_object(object_id, frozen=given.frozen))
 
 
 @_clicking.post("/resume")
-async def resume(given: ResumeIn, served: Served, service: Service, request: Request) -> ChangedOut:
-    """Go on with the clicks of an earlier session on the same scan."""
-    return ChangedOut(state=await service.resume(served, given.log, request.is_disconnected))
+async def resume(given: ResumeIn, opened: Session) -> ChangedOut:
+    """Go on with a copy of the clicks of an earlier session on the same scan."""
+    return ChangedOut(state=await opened.sessions.resume(opened.served, given.log, opened.is_gone))
 
 
 @_results.get("/scan.nii.gz", response_class=FileResponse)
-async def scan(served: Served, service: Service) -> FileResponse:
+async def scan(opened: Session) -> FileResponse:
     """Return the scan as NIfTI."""
-    return FileResponse(await service.scan_copy(served), media_type=_GZIP)
+    return FileResponse(await opened.sessions.scan_copy(opened.served), media_type=_GZIP)
 
 
 @_results.get("/mask.nii.gz", response_class=Response)
-async def mask(
-    served: Served, service: Service, request: Request, object_id: ObjectId | None = None
-) -> Response:
+async def mask(opened: Session, request: Request, object_id: ObjectId | None = None) -> Response:
     """Return the mask of an object, or the label map of all, as NIfTI."""
-    tag = f'"{(await service.state(served)).revision}"'
+    tag = f'"{(await opened.sessions.state(opened.served)).tag}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
-    found, revision = await service.act(served, lambda live, _: (live.session.mask(object_id), served.revision))
-    content = await service.written(served, "mask.nii.gz", lambda p: write_mask(found, p))
-    headers = {"ETag": f'"{revision}"', "Cache-Control": "private, no-cache"}
+    array, state = await opened.run(lambda session, _: session.mask(object_id))
+    content = await opened.sessions.written(opened.served, "mask.nii.gz", lambda p: write_mask(array, p))
+    headers = {"ETag": f'"{state.tag}"', "Cache-Control": "private, no-cache"}
     return Response(content, media_type=_GZIP, headers=headers)
 
 
 @_results.get("/probability.nii.gz", response_class=Response)
-async def probability(served: Served, service: Service, object_id: ObjectId = 1) -> Response:
+async def probability(opened: Session, object_id: ObjectId = 1) -> Response:
     """Return the probability of an object in every voxel, 0 to 1, as NIfTI."""
-    array, volume = await service.act(
-        served, lambda live, _: (live.session.probability(object_id), live.volume)
-    )
-    content = await service.written(
-        served,
+    (array, volume), _ = await opened.run(lambda session, _: (session.probability(object_id), session.volume))
+    content = await opened.sessions.written(
+        opened.served,
         "probability.nii.gz",
         lambda place: write_volume(array, volume.grid, place),
     )
@@ -345,12 +323,11 @@ async def probability(served: Served, service: Service, object_id: ObjectId = 1)
 @_results.get("/export", response_class=Response)
 async def export(
     *,
-    served: Served,
-    service: Service,
+    opened: Session,
     format: ExportFormat = "nifti",  # noqa: A002  # the name of the query parameter
     deidentify: bool = False,
 ) -> Response:
     """Return all objects as one file: a label map, a DICOM segmentation or a structure set."""
-    content, name = await export_file(service, served, file_format=format, deidentify=deidentify)
+    content, name = await export_file(opened.sessions, opened.served, file_format=format, deidentify=deidentify)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)

@@ -10,24 +10,20 @@
 No proxy and no redirect is followed, so that a scan goes to the server that was named and nowhere else.
 """
 
-import http.client
-import json
-import secrets
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from clickvol.errors import CancelledError, ClickError, ClickvolError, ConfigError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
-from clickvol.io.formats import write_volume
+from clickvol.io.formats import write_scan
 from clickvol.io.nifti import read_stored
 from clickvol.io.volume import Mask, Volume
 from clickvol.server.wire import (
@@ -35,6 +31,7 @@ from clickvol.server.wire import (
     AnswerOut,
     ChangedOut,
     ClickedOut,
+    ClickIn,
     ErrorOut,
     ObjectOut,
     OpenedOut,
@@ -47,7 +44,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 # A first click in a large scan on a slow machine takes minutes; a server that says nothing for longer is gone.
 _TIMEOUT_SECONDS = 600.0
 
-_WRITABLE = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+_ERRORS: dict[int, type[ClickvolError]] = {409: CancelledError, 422: ClickError, 507: OutputError}
+"""What the same call would have raised here."""
 
 
 class RemoteError(ClickvolError):
@@ -61,12 +59,6 @@ class RemoteError(ClickvolError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    content: bytes
 
 
 class RemoteSession:
@@ -87,10 +79,12 @@ class RemoteSession:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{address!r} is no address of a server; give one such as http://127.0.0.1:8000")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
-        self._base = parts.path.rstrip("/")
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(
+            base_url=address,
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            timeout=timeout_seconds,
+            trust_env=False,  # no proxy
+        )
         self._volume: Volume | None = None
         self._opened: OpenedOut | None = None
         self._state: StateOut | None = None
@@ -120,12 +114,11 @@ class RemoteSession:
         given = modality or (None if volume.modality == "unknown" else volume.modality)
         with tempfile.TemporaryDirectory(prefix="clickvol-") as folder:
             place = Path(folder) / "scan.nii.gz"
-            array = volume.array
-            if array.dtype.name not in _WRITABLE:
-                array = array.astype("int16" if array.dtype.itemsize == 1 else "float64")
-            write_volume(array, volume.grid, place)
-            reply = self._upload(place, {} if given is None else {"modality": given})
-        self._take(_parsed(OpenedOut, reply))
+            write_scan(volume, place)
+            with place.open("rb") as file:
+                scan = {"scan": (place.name, file, "application/gzip")}
+                fields = {} if given is None else {"modality": given}
+                self._open(files=scan, data=fields)
         self._volume = volume
 
     def open_path(self, path: str, *, series: str | None = None) -> None:
@@ -139,8 +132,7 @@ class RemoteSession:
             ClickvolError: when the server refuses it or cannot be reached.
         """
         self._end()
-        wish = {"path": path} | ({} if series is None else {"series": series})
-        self._take(_parsed(OpenedOut, self._call("POST", "/api/sessions", wish)))
+        self._open(json={"path": path} | ({} if series is None else {"series": series}))
         self._volume = None
 
     def click(
@@ -158,34 +150,29 @@ class RemoteSession:
             CancelledError: when it was cancelled on the server.
             RemoteError: when the server is too busy or cannot be reached.
         """
-        is_voxel = isinstance(point, VoxelPoint)
-        place = point.to_ijk() if isinstance(point, VoxelPoint) else (point.x, point.y, point.z)
-        wish = {
-            "position": place,
-            "space": "ijk" if is_voxel else "ras",
-            "positive": positive,
-            "object_id": object_id,
-        }
-        try:
-            clicked = _parsed(ClickedOut, self._call("POST", self._path("clicks"), wish))
-        except RemoteError as error:
-            if error.status == 409:
-                raise CancelledError(str(error)) from error
-            raise
-        self._state = clicked.state
+        if isinstance(point, VoxelPoint):
+            given = ClickIn(position=point.to_ijk(), space="ijk", positive=positive, object_id=object_id)
+        else:
+            place = (point.x, point.y, point.z)
+            given = ClickIn(position=place, space="ras", positive=positive, object_id=object_id)
+        clicked = self._change(ClickedOut, "POST", "clicks", given.model_dump())
         return clicked.answer
 
     def undo(self) -> bool:
         """Go back by one step; False where there is none."""
-        return self._move("undo", is_possible=self.can_undo)
+        is_possible = self.can_undo
+        self._change(ChangedOut, "POST", "undo")
+        return is_possible
 
     def redo(self) -> bool:
         """Take back an undo; False where there is none."""
-        return self._move("redo", is_possible=self.can_redo)
+        is_possible = self.can_redo
+        self._change(ChangedOut, "POST", "redo")
+        return is_possible
 
     def reset(self) -> None:
         """Forget all objects and clicks; undo brings them back."""
-        self._change("POST", "reset", None)
+        self._change(ChangedOut, "POST", "reset")
 
     def add_object(self, name: str = "") -> int:
         """Begin another object; return its id.
@@ -193,9 +180,7 @@ class RemoteSession:
         Raises:
             ClickError: when there are 255 already, or the name is too long.
         """
-        added = _parsed(AddedOut, self._call("POST", self._path("objects"), {"name": name}))
-        self._state = added.state
-        return added.object_id
+        return self._change(AddedOut, "POST", "objects", {"name": name}).object_id
 
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
         """Make an object unchangeable, or changeable again.
@@ -203,7 +188,7 @@ class RemoteSession:
         Raises:
             ClickError: when the object is not there.
         """
-        self._change("PATCH", f"objects/{object_id}", {"frozen": frozen})
+        self._change(ChangedOut, "PATCH", f"objects/{object_id}", {"frozen": frozen})
 
     def mask(self, object_id: int | None = None) -> Mask:
         """Return the mask of an object, or the label map of all: (D, H, W) uint8 on the scan's grid.
@@ -224,7 +209,7 @@ class RemoteSession:
         return self._image("probability.nii.gz", object_id).array.astype(np.float32)
 
     def resume(self, log: str) -> None:
-        """Repeat the steps of an earlier session on the scan, and go on with its log.
+        """Go on with a copy of the interactions of an earlier session on the scan.
 
         Args:
             log: one of `resumable`.
@@ -232,16 +217,16 @@ class RemoteSession:
         Raises:
             ClickError: when it does not fit.
         """
-        self._change("POST", "resume", {"log": log})
+        self._change(ChangedOut, "POST", "resume", {"log": log})
 
     def close(self) -> None:
-        """End the session on the server, which keeps its log, and the connection."""
+        """End the session on the server, which keeps its record, and the connection."""
         try:
             self._end()
         except RemoteError:  # the server is gone, and the session with it or kept on its disk
             self._opened = None
         finally:
-            self._connection.close()
+            self._http.close()
 
     @property
     def objects(self) -> tuple[ObjectOut, ...]:
@@ -264,113 +249,68 @@ class RemoteSession:
         return tuple(self._session().resumable)
 
     def _known(self) -> StateOut:
-        if self._state is None:
-            raise ConfigError("the session has no scan; call set_volume first")
-        return self._state
+        return self._state or self._session().state
 
     def _session(self) -> OpenedOut:
         if self._opened is None:
             raise ConfigError("the session has no scan; call set_volume first")
         return self._opened
 
-    def _take(self, opened: OpenedOut) -> None:
-        self._opened, self._state = opened, opened.state
+    def _open(self, **words: Any) -> None:  # noqa: ANN401  # those of httpx
+        self._opened = _parsed(OpenedOut, self._send("POST", "/api/sessions", **words))
+        self._state = self._opened.state
 
     def _end(self) -> None:
         if self._opened is None:
             return
         ended, self._opened, self._state = self._opened, None, None
         try:
-            self._call("DELETE", f"/api/sessions/{ended.session_id}")
+            self._send("DELETE", f"/api/sessions/{ended.session_id}")
         except RemoteError as error:
             if error.status != 404:  # it has ended already
                 raise
 
-    def _path(self, rest: str) -> str:
-        return f"/api/sessions/{self._session().session_id}/{rest}"
+    def _ask(self, method: str, rest: str, **words: Any) -> httpx.Response:  # noqa: ANN401  # those of httpx
+        return self._send(method, f"/api/sessions/{self._session().session_id}/{rest}", **words)
 
-    def _move(self, what: str, *, is_possible: bool) -> bool:
-        self._change("POST", what, None)
-        return is_possible
-
-    def _change(self, method: str, rest: str, wish: object) -> None:
-        self._state = _parsed(ChangedOut, self._call(method, self._path(rest), wish)).state
+    def _change(self, model: type[ModelT], method: str, rest: str, given: object = None) -> ModelT:
+        changed = _parsed(model, self._ask(method, rest, json=given))
+        if isinstance(changed, ChangedOut):
+            self._state = changed.state
+        return changed
 
     def _image(self, name: str, object_id: int | None) -> Volume:
-        query = "" if object_id is None else f"?object_id={object_id}"
-        content = self._call("GET", self._path(name) + query).content
+        query = {} if object_id is None else {"object_id": object_id}
+        content = self._ask("GET", name, params=query).content
         with tempfile.TemporaryDirectory(prefix="clickvol-") as folder:
             place = Path(folder) / name
             place.write_bytes(content)
             return read_stored(place)
 
-    def _upload(self, place: Path, fields: Mapping[str, str]) -> _Reply:
-        boundary = secrets.token_hex(16)
-        head = b"".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
-            for name, text in fields.items()
-        )
-        head += (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="scan"; filename="scan.nii.gz"\r\n'
-            "Content-Type: application/gzip\r\n\r\n"
-        ).encode()
-        tail = f"\r\n--{boundary}--\r\n".encode()
-
-        def parts() -> Iterable[bytes]:
-            yield head
-            with place.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    yield chunk
-            yield tail
-
-        headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(len(head) + place.stat().st_size + len(tail)),
-        }
-        return self._send("POST", "/api/sessions", parts(), headers)
-
-    def _call(self, method: str, path: str, wish: object = None) -> _Reply:
-        body = None if wish is None else json.dumps(wish).encode()
-        headers = {} if wish is None else {"Content-Type": "application/json"}
-        return self._send(method, path, body, headers)
-
-    def _send(
-        self, method: str, path: str, body: bytes | Iterable[bytes] | None, headers: dict[str, str]
-    ) -> _Reply:
+    def _send(self, method: str, path: str, **words: Any) -> httpx.Response:  # noqa: ANN401  # those of httpx
         try:
-            self._connection.request(
-                method, quote(self._base + path, safe="/?=&"), body, headers | self._headers
-            )
-            answer = self._connection.getresponse()
-            reply = _Reply(answer.status, answer.read())
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
+            reply = self._http.request(method, path, **words)
+        except httpx.HTTPError as error:
             raise RemoteError(
                 0,
-                f"the server at {self._connection.host} does not answer ({type(error).__name__}); see "
+                f"the server at {self._http.base_url.host} does not answer ({type(error).__name__}); see "
                 "whether it runs, and try again",
             ) from error
-        if not 200 <= reply.status < 300:
-            raise _error_of(reply)
-        return reply
+        if reply.is_success:
+            return reply
+        try:
+            message = ErrorOut.model_validate_json(reply.content).error
+        except ValidationError:
+            message = f"the server answered {reply.status_code}; see whether it is clickvol"
+        kind = _ERRORS.get(reply.status_code)
+        raise RemoteError(reply.status_code, message) if kind is None else kind(message)
 
 
-def _parsed(model: type[ModelT], reply: _Reply) -> ModelT:
+def _parsed(model: type[ModelT], reply: httpx.Response) -> ModelT:
     try:
         return model.model_validate_json(reply.content)
     except ValidationError as error:
         raise RemoteError(
-            reply.status,
+            reply.status_code,
             "the server answered something else than was asked; is it clickvol, of this version?",
         ) from error
-
-
-def _error_of(reply: _Reply) -> ClickvolError:
-    """Return the error that the same call would have raised here."""
-    try:
-        message = ErrorOut.model_validate_json(reply.content).error
-    except ValidationError:
-        message = f"the server answered {reply.status}; see whether it is clickvol"
-    kinds: dict[int, type[ClickvolError]] = {422: ClickError, 507: OutputError}
-    kind = kinds.get(reply.status)
-    return RemoteError(reply.status, message) if kind is None else kind(message)

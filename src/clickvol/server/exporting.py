@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+from clickvol.interactive.session import InteractiveSession
 from clickvol.io.export import export_masks
 from clickvol.io.formats import write_mask
 from clickvol.io.labelled_mask import LabelledMask
-from clickvol.io.volume import Volume
 from clickvol.server.refusal import RefusedError
-from clickvol.server.service import SessionService
-from clickvol.server.sessions import Live, ServedSession
+from clickvol.server.sessions import ServedSession, Sessions
 from clickvol.server.wire import ExportFormat
 from clickvol.weights.card import ModelCard
 
@@ -22,12 +21,12 @@ _FILE_NAMES: dict[ExportFormat, str] = {
 
 
 async def export_file(
-    service: SessionService, served: ServedSession, *, file_format: ExportFormat, deidentify: bool
+    sessions: Sessions, served: ServedSession, *, file_format: ExportFormat, deidentify: bool
 ) -> tuple[bytes, str]:
     """Return the content of a file with all objects, and a name for it.
 
     Args:
-        service: of the server.
+        sessions: of the server.
         served: the session.
         file_format: NIfTI and NRRD hold the label map with the ids of the objects; the DICOM formats the
             objects one by one.
@@ -40,37 +39,33 @@ async def export_file(
     """
     name = _FILE_NAMES[file_format]
     if file_format in ("nifti", "nrrd"):
-        label_map = await service.act(served, lambda live, _: live.session.mask())
-        return await service.written(served, name, lambda place: write_mask(label_map, place)), name
+        label_map, _ = await sessions.run(served, lambda session, _: session.mask())
+        return await sessions.written(served, name, lambda place: write_mask(label_map, place)), name
     if not served.is_dicom:
         raise RefusedError(
             409, "this scan is not DICOM, so there are no images to refer to; save as NIfTI or NRRD"
         )
-    card = service.model.card
-    masks, volume = await service.act(served, lambda live, _: _labelled(live, card))
+    card = sessions.model.card
+    masks, _ = await sessions.run(served, lambda session, _: _labelled(session, card))
+    volume, _ = await sessions.run(served, lambda session, _: session.volume)
     series = None if served.record is None else served.record.series
 
     def write(place: Path) -> None:
         export_masks(masks, volume, place, file_format=file_format, deidentify=deidentify, series=series)
 
-    return await service.written(served, name, write), name
+    return await sessions.written(served, name, write), name
 
 
-def _labelled(live: Live, card: ModelCard) -> tuple[list[LabelledMask], Volume]:
-    """Return every object that was found, with a name, and the scan."""
+def _labelled(session: InteractiveSession, card: ModelCard) -> list[LabelledMask]:
+    """Return every object that is not empty, with a name."""
     masks = []
-    for known in live.session.objects:
-        mask = live.session.mask(known.id)
+    for known in session.objects:
+        mask = session.mask(known.id)
         if mask.num_voxels:
             name = known.name.strip() or f"Tumour {known.id}"
             masks.append(
-                LabelledMask(
-                    name=name,
-                    mask=mask,
-                    model_id=card.id,
-                    model_version=card.weights_version,
-                )
+                LabelledMask(name=name, mask=mask, model_id=card.id, model_version=card.weights_version)
             )
     if not masks:
         raise RefusedError(409, "nothing was found yet, so there is nothing to save; click first")
-    return masks, live.volume
+    return masks

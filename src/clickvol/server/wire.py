@@ -3,11 +3,15 @@
 Positions are in millimetres RAS, voxel indices (i, j, k) of the file as stored, volumes in millilitres.
 """
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clickvol.io.volume import Modality
+from clickvol.io.volume import Modality, Volume
+from clickvol.preprocessing.intensity import recognise_modality, value_sample
+
+if TYPE_CHECKING:
+    from clickvol.interactive.session import InteractiveSession
 
 Triple = tuple[float, float, float]
 ExportFormat = Literal["nifti", "nrrd", "dicom-seg", "rtstruct"]
@@ -90,12 +94,33 @@ class ObjectOut(_Out):
 
 
 class StateOut(_Out):
-    """Where a session stands. The revision grows with every change."""
+    """Where a session stands. The tag is that of its interactions: with the same tag, masks are the same."""
 
-    revision: int
+    tag: str
     objects: list[ObjectOut]
     can_undo: bool
     can_redo: bool
+
+    @classmethod
+    def of(cls, session: "InteractiveSession") -> "StateOut":
+        """Describe a session."""
+        grid = session.volume.grid
+        objects = []
+        for known in session.objects:
+            places = [(click.world(grid), click.foreground) for click in known.clicks]
+            clicks = [ClickOut(ras_mm=(at.x, at.y, at.z), positive=positive) for at, positive in places]
+            objects.append(
+                ObjectOut(
+                    id=known.id,
+                    name=known.name,
+                    frozen=known.frozen,
+                    volume_ml=known.volume_ml,
+                    num_voxels=known.num_voxels,
+                    clicks=clicks,
+                )
+            )
+        history = session.history
+        return cls(tag=history.tag, objects=objects, can_undo=history.can_undo, can_redo=history.can_redo)
 
 
 class StatusOut(StateOut):
@@ -148,6 +173,24 @@ class ScanOut(_Out):
     extent_ras_mm: ExtentOut
     is_dicom: bool
     notes: list[str]
+
+    @classmethod
+    def of(cls, volume: Volume, *, is_dicom: bool) -> "ScanOut":
+        """Describe a scan, and as which it is treated where its file does not say."""
+        d, h, w = volume.grid.shape_dhw
+        sd, sh, sw = (float(v) for v in volume.grid.spacing_dhw_mm)
+        low, high = volume.grid.extent_ras_mm()
+        modality = volume.modality
+        if modality == "unknown":
+            modality = recognise_modality(volume, value_sample(volume)).modality
+        return cls(
+            shape_ijk=(w, h, d),
+            spacing_ijk_mm=(sw, sh, sd),
+            modality=modality,
+            extent_ras_mm=ExtentOut(low=(low.x, low.y, low.z), high=(high.x, high.y, high.z)),
+            is_dicom=is_dicom,
+            notes=list(volume.notes),
+        )
 
 
 class ResumableOut(_Out):

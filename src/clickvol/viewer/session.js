@@ -11,7 +11,7 @@ import { selectedObject } from "./state.js";
 export function makeSession({ api, store, scene, notify, reopen }) {
   let queue = [];
   let running = false;
-  let shownRevision = null;
+  let shownTag = null;
   let heart = 0;
   // An object that the server has yet to add: clicks go to it, unless another one is chosen meanwhile.
   let adding = null;
@@ -62,11 +62,11 @@ export function makeSession({ api, store, scene, notify, reopen }) {
 
   async function showMask() {
     const { session } = store.get();
-    if (session.revision === shownRevision) return;
+    if (session.tag === shownTag) return;
     try {
       const isEmpty = session.objects.every((object) => object.num_voxels === 0);
       await scene.showMask(isEmpty ? null : await api.mask(idOf()));
-      shownRevision = session.revision;
+      shownTag = session.tag;
     } catch (error) {
       notify("error", `the mask could not be shown: ${error.message}`, { name: "Try again", run: showMask });
     }
@@ -99,7 +99,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     async begin(opened) {
       queue = [];
       adding = null;
-      shownRevision = null;
+      shownTag = null;
       clearInterval(heart);
       heart = setInterval(
         () => api.heartbeat(opened.session_id).catch(() => {}), // the next command tells
@@ -146,7 +146,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       enqueue({ says: frozen ? "Freezing" : "Unfreezing", call: (id) => api.freeze(id, objectId, frozen) }),
     resume: (log) =>
       enqueue({
-        says: "Repeating the earlier clicks",
+        says: "Opening the earlier clicks",
         call: (id) => api.resume(id, log),
         then: showLastClick,
       }),

@@ -10,7 +10,7 @@ export const colourOf = (objectId) => COLOURS[(objectId - 1) % COLOURS.length];
 
 export const nameOf = (object) => object.name || `Tumour ${object.id}`;
 
-const NOTHING = { revision: 0, objects: [], can_undo: false, can_redo: false };
+const NOTHING = { tag: null, objects: [], can_undo: false, can_redo: false };
 
 export function initialState() {
   return {

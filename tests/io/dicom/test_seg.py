@@ -180,7 +180,7 @@ def test_a_mask_that_lies_elsewhere_is_refused(tmp_path):
 
 
 def test_no_mask_at_all(tmp_path):
-    with pytest.raises(OutputError, match="0 masks"):
+    with pytest.raises(OutputError, match="there is no mask to write; give at least one object"):
         write_dicom_seg([], write_series(tmp_path / "ct"), tmp_path / "seg.dcm")
 
 

@@ -8,7 +8,7 @@ import torch
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
-from clickvol.training.tasks.losses import boundary_loss, boundary_map, dice_loss, segmentation_loss
+from clickvol.training.tasks.losses import boundary_loss, boundary_map, dice_loss, mean_dice, segmentation_loss
 from reference.golden import GOLDEN
 from reference.seeded_official import loss_cases
 
@@ -125,3 +125,12 @@ def test_an_empty_label_answered_with_nothing_costs_nothing():
     label = torch.zeros(1, 1, 2, 2, 2)
     sure = 60 * (2 * torch.cat([1 - label, label], dim=1) - 1)
     assert dice_cross_entropy(sure, label).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_dice_of_masks_is_the_mean_over_the_batch():
+    predicted = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    truth = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    alone = [mean_dice(p[None], t[None]).item() for p, t in zip(predicted, truth, strict=True)]
+    assert alone == pytest.approx([2 / 5, 0, 1])
+    shape = (3, 1, 2, 2)
+    assert mean_dice(predicted.view(shape), truth.view(shape)).item() == pytest.approx(1.4 / 3)

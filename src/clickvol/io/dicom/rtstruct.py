@@ -4,7 +4,8 @@ The contours run along the borders of the voxels (`clickvol.io.dicom.contours`),
 mask itself: the same area, and the same voxels again for every program that asks which voxel centres lie
 inside. Holes are keyholes, as PS3.3 (C.8.8.6.3) has them for CLOSED_PLANAR. Programs differ in what they make
 of two contours inside one another: 3D Slicer looks for keyholes, others take odd and even (XOR), older ones
-unite. A keyhole is read alike by all of them.
+unite. A keyhole is read alike by all of them. This writer is ours for that: libraries such as
+rt-utils draw through voxel centres, which loses half a voxel at every border.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clickvol.errors import OutputError
-from clickvol.files.atomic import atomic_path
 from clickvol.io.dicom.contours import mask_contours
-from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified, without_names
-from clickvol.io.dicom.sources import SourceImages, read_source_images
+from clickvol.io.dicom.mask_writing import write_dicom_masks
+from clickvol.io.dicom.sources import SourceImages
 from clickvol.io.dicom.uids import new_uid
 from clickvol.io.labelled_mask import LabelledMask, display_colour
 from clickvol.io.mask_headers import (
@@ -54,36 +53,12 @@ def write_rtstruct(
     series: str | None = None,
     deidentify: bool = False,
 ) -> None:
-    """Write masks as a DICOM RT Structure Set that refers to the images of their scan; wholly or not at all.
-
-    Args:
-        masks: the objects, on the grid of the scan; at least one. They may overlap or be empty.
-        source: folder or .zip of the scan.
-        path: where to; an existing file is overwritten.
-        series: which series of the source, where there are several.
-        deidentify: leave out who was scanned, when and where, and rename what the file refers to; read
-            `clickvol.io.dicom.deidentify` for what that means.
-
-    Raises:
-        OutputError: when the source is not a DICOM series, a mask does not lie on its slices, or the file
-            cannot be written.
-        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
-    """
-    grid = masks[0].mask.grid if masks else None
-    images = read_source_images(source, series=series, grid=grid)
-    dataset = rtstruct(masks, images, deidentify=deidentify)
-    with atomic_path(Path(path), ".dcm") as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    """Write masks as a DICOM RT Structure Set; see `write_dicom_masks`."""
+    write_dicom_masks(rtstruct, masks, source, path, series=series, deidentify=deidentify)
 
 
-def rtstruct(masks: Sequence[LabelledMask], images: SourceImages, *, deidentify: bool = False) -> "FileDataset":
-    """Return masks as a DICOM RT Structure Set; see `write_rtstruct`."""
-    if not masks:
-        raise OutputError("there is no mask to write; give at least one object")
-    for mask in masks:
-        images.check_grid(mask.mask.grid)
-    if deidentify:
-        images, masks = deidentified_sources(images), without_names(masks)
+def rtstruct(masks: Sequence[LabelledMask], images: SourceImages) -> "FileDataset":
+    """Return masks, at least one, as a DICOM RT Structure Set that refers to the images of their scan."""
     dataset = _new_file(images)
     dataset.ManufacturerModelName = algorithm_name(masks[0])
     dataset.ReferencedFrameOfReferenceSequence = [_referenced_frame(images)]
@@ -92,8 +67,6 @@ def rtstruct(masks: Sequence[LabelledMask], images: SourceImages, *, deidentify:
     dataset.StructureSetROISequence = [_roi(n, mask, frame) for n, mask in numbered]
     dataset.ROIContourSequence = [_roi_contour(n, mask, images) for n, mask in numbered]
     dataset.RTROIObservationsSequence = [_observation(n) for n, _ in numbered]
-    if deidentify:
-        mark_deidentified(dataset)
     return dataset
 
 

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import OutputError
-from clickvol.files.atomic import atomic_path
-from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified, without_names
-from clickvol.io.dicom.sources import SourceImages, read_source_images
+from clickvol.io.dicom.mask_writing import write_dicom_masks
+from clickvol.io.dicom.sources import SourceImages
 from clickvol.io.dicom.uids import new_uid
 from clickvol.io.labelled_mask import LabelledMask, display_colour, label_map
 from clickvol.io.mask_headers import (
@@ -47,46 +46,26 @@ def write_dicom_seg(
     series: str | None = None,
     deidentify: bool = False,
 ) -> None:
-    """Write masks as a DICOM Segmentation that refers to the images of their scan; wholly or not at all.
-
-    Args:
-        masks: the objects, on the grid of the scan; at least one. They may overlap or be empty.
-        source: folder or .zip of the scan.
-        path: where to; an existing file is overwritten.
-        series: which series of the source, where there are several.
-        deidentify: leave out who was scanned, when and where, and rename what the file refers to; read
-            `clickvol.io.dicom.deidentify` for what that means.
+    """Write masks as a DICOM Segmentation; see `write_dicom_masks`.
 
     Raises:
-        OutputError: when highdicom is not installed, the source is not a DICOM series, a mask does not lie on
-            its slices, or the file cannot be written.
-        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
+        OutputError: also when highdicom is not installed, or the series cannot carry one.
     """
-    grid = masks[0].mask.grid if masks else None
-    images = read_source_images(source, series=series, grid=grid)
-    dataset = dicom_seg(masks, images, deidentify=deidentify)
-    with atomic_path(Path(path), ".dcm") as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    write_dicom_masks(dicom_seg, masks, source, path, series=series, deidentify=deidentify)
 
 
-def dicom_seg(
-    masks: Sequence[LabelledMask], images: SourceImages, *, deidentify: bool = False
-) -> "Segmentation":
-    """Return masks as a DICOM Segmentation; see `write_dicom_seg`."""
+def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentation":
+    """Return masks, at least one, as a DICOM Segmentation that refers to the images of their scan."""
     try:
         import highdicom.seg
     except ImportError as error:
         raise OutputError(MISSING_EXTRA) from error
-    pixels = _pixels(masks)  # also checks that there are any
-    for mask in masks:
-        images.check_grid(mask.mask.grid)
-    if deidentify:
-        images, masks = deidentified_sources(images), without_names(masks)
+    pixels = _pixels(masks)
     headers, order = _source_headers(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the names and dates of a scan as it is
         try:
-            dataset = highdicom.seg.Segmentation(
+            return highdicom.seg.Segmentation(
                 source_images=headers,
                 pixel_array=pixels[order],
                 segmentation_type="BINARY",
@@ -109,9 +88,6 @@ def dicom_seg(
             raise OutputError(
                 f"the series cannot carry a DICOM segmentation ({reason}); write it as RTSTRUCT or .nii.gz"
             ) from error
-    if deidentify:
-        mark_deidentified(dataset)
-    return dataset
 
 
 def _pixels(masks: Sequence[LabelledMask]) -> NDArray[np.generic]:

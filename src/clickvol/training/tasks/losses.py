@@ -79,3 +79,11 @@ def boundary_map(values: Tensor, term: BoundaryTerm) -> Tensor:
         count_include_pad=term.border == "zeros_counted",
     )
     return (values - pooled).abs()
+
+
+def mean_dice(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean Dice of the masks of a batch, both (B, ...) bool; 1 where both are empty."""
+    predicted, truth = predicted.flatten(1), truth.flatten(1)
+    overlap = (predicted & truth).sum(1)
+    total = predicted.sum(1) + truth.sum(1)
+    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean()

@@ -17,7 +17,7 @@ from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.prompts.simulate import click_into_error, published_clicks
 from clickvol.shapes import PADDING_LABEL
 from clickvol.training.tasks.alignment_loss import alignment_loss
-from clickvol.training.tasks.losses import dice_loss, segmentation_loss
+from clickvol.training.tasks.losses import dice_loss, mean_dice, segmentation_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,9 @@ class TrainingStep(nn.Module):
             prompts = self._corrected(encoded, prompts, batch, numbers)
         logits = self.network.decode(encoded, prompts, batch.prior)
         loss = _loss(encoded, logits, batch.label, self._recipe.loss, self.text)
-        found = logits.detach().float()
-        return loss, _hard_dice(found, batch.label), dice_loss(found, batch.label)
+        detached = logits.detach().float()
+        overlap = mean_dice(detached[:, 1] > detached[:, 0], batch.label[:, 0].bool())
+        return loss, overlap, dice_loss(detached, batch.label)
 
     def _generator(self, number: int) -> np.random.Generator:
         """Return the randomness of one sample."""
@@ -133,12 +134,12 @@ def _with_corrections(
     points, labels = prompts.points_dhw.clone(), prompts.labels.clone()
     for sample, rng in enumerate(generators):
         free = (labels[sample] == PADDING_LABEL).nonzero()
-        found = click_into_error(predicted[sample], truth[sample], rng)
-        if found is None or len(free) == 0:
+        correction = click_into_error(predicted[sample], truth[sample], rng)
+        if correction is None or len(free) == 0:
             continue
         slot = int(free[0])
-        points[sample, slot] = torch.from_numpy(found[0].as_array()).to(points)
-        labels[sample, slot] = found[1]
+        points[sample, slot] = torch.from_numpy(correction[0].as_array()).to(points)
+        labels[sample, slot] = correction[1]
     return PointPrompts(points, labels)
 
 
@@ -150,12 +151,3 @@ def _loss(
         return loss
     aligning = alignment_loss(encoded.aligned, text, label, recipe.alignment)
     return loss + recipe.alignment.weight * aligning
-
-
-def _hard_dice(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean Dice of the masks of a batch; 1 where both are empty."""
-    predicted = logits[:, 1] > logits[:, 0]
-    truth = label[:, 0].bool()
-    overlap = (predicted & truth).sum((1, 2, 3))
-    total = predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean()

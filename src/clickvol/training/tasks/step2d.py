@@ -7,6 +7,7 @@ from clickvol.datasets.slice_samples import SliceSample
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.methods.promise2d import PointSource, Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
+from clickvol.training.tasks.losses import mean_dice
 from clickvol.training.tasks.losses2d import bce_dice, soft_dice_loss, truth_at
 from clickvol.training.tasks.step import SampleNumbers
 
@@ -37,14 +38,7 @@ class SliceStep(nn.Module):
             exact = SliceFeatures(features.embedding.float(), tuple(tap.float() for tap in features.taps))
             logits = self.network.decode(exact, points=points).logits
             loss = bce_dice(logits, batch.label, sigmoid=self._sigmoid)
-        found = logits.detach()
-        wanted = truth_at(batch.label, found)
-        return loss, _hard_dice(found, wanted), soft_dice_loss(torch.sigmoid(found), wanted)
-
-
-def _hard_dice(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean Dice of the masks of a batch; 1 where both are empty."""
-    predicted, truth = logits > 0, wanted > 0.5
-    overlap = (predicted & truth).sum((1, 2, 3))
-    total = predicted.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean()
+        detached = logits.detach()
+        truth = truth_at(batch.label, detached)
+        overlap = mean_dice(detached > 0, truth > 0.5)
+        return loss, overlap, soft_dice_loss(torch.sigmoid(detached), truth)

@@ -133,20 +133,23 @@ def test_slicer_clicks_in_its_own_volume(client, root, clicks, mask_of, tmp_path
     assert client.get(f"/session/{session_id}").status_code == 404
 
 
-def test_slicer_asks_again_for_clicks_that_are_answered(client, root, clicks, tmp_path):
-    """Nothing new is computed, so that the log gets no further click."""
-    inside, _ = clicks
+def test_a_list_is_answered_as_it_is(client, root, clicks, mask_of, tmp_path):
+    """Whatever was sent before; a point can be taken away again, and nothing is kept of any of them."""
+    inside, outside = clicks
     sent = {"files": ("a.nii.gz", (root / "scan.nii.gz").read_bytes())}
     session_id = client.put("/session/", files=sent).json()["session_id"]
     selector = f"/infer/random?image=x&session_id={session_id}"
     words = {"label": "a", "result_extension": ".nrrd", "foreground": inside}
-    first, _ = slicer_infer(client, selector, **words)
-    again, params = slicer_infer(client, selector, **words)
-    assert params["latencies"]["total"] == 0
-    assert np.array_equal(
-        SimpleITK.GetArrayFromImage(read(first, tmp_path, ".nrrd")),
-        SimpleITK.GetArrayFromImage(read(again, tmp_path, ".nrrd")),
-    )
+    masks = []
+    for background in ([], outside, outside[:1], []):
+        content, _ = slicer_infer(client, selector, background=background, **words)
+        masks.append(SimpleITK.GetArrayFromImage(read(content, tmp_path, ".nrrd")))
+        expected = mask_of("scan.nii.gz", [(inside[0], True), *((place, False) for place in background)])
+        assert np.array_equal(masks[-1], expected)
+    assert np.array_equal(masks[0], masks[3])
+    assert not np.array_equal(masks[0], masks[1])
+    state = client.get(f"/api/sessions/{session_id}").json()
+    assert [len(known["clicks"]) for known in state["objects"]] == [0]
 
 
 def test_slicer_uploads_an_image_and_names_it(client, root, clicks, tmp_path):
@@ -255,12 +258,10 @@ def test_requests_that_cannot_be_answered(client, selector, params, status):
     assert set(reply.json()) == {"error"}
 
 
-def test_a_label_beside_other_spaces(client, opened, clicks, phantom):
-    """An object that a viewer clicked in millimetres is not taken for the client's."""
+def test_the_objects_of_a_viewer_are_left_alone(opened, clicks, inside_ras_mm):
     inside, _ = clicks
-    opened.post("objects", name="tumour")
-    place = phantom.volume.grid.to_world(phantom.inside)
-    opened.click([place.x, place.y, place.z], object_id=2)
+    opened.click(inside_ras_mm)
+    before = opened.state()
     selector = f"/infer/random?session_id={opened.id}"
-    slicer_infer(client, selector, foreground=inside, label="tumour", result_extension=".nrrd")
-    assert [o["name"] for o in opened.state()["objects"]] == ["", "tumour", "tumour"]
+    slicer_infer(opened.client, selector, foreground=inside, label="tumour", result_extension=".nrrd")
+    assert opened.state() == before

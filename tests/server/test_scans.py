@@ -1,7 +1,7 @@
 import pytest
 
-from clickvol.server.paths import find_under_root, scan_suffix
 from clickvol.server.refusal import RefusedError
+from clickvol.server.scans import find_under_root, scan_suffix
 
 
 @pytest.fixture

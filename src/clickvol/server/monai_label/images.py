@@ -5,8 +5,8 @@ from pathlib import Path
 
 from clickvol.io.dicom.series import list_series
 from clickvol.io.dicom.slices import START_BYTES, looks_like_dicom
-from clickvol.server.paths import SCAN_SUFFIXES, find_under_root
 from clickvol.server.refusal import RefusedError
+from clickvol.server.scans import SCAN_SUFFIXES, find_under_root
 
 # A folder of a whole hospital is no data set; a client shows these in a list.
 _MAX_IMAGES = 5_000
@@ -23,25 +23,25 @@ def list_images(root: Path | None) -> dict[str, Path]:
         The path of each: a file by its path below the root without suffix ("case-07/ct"), a DICOM series by its
         SeriesInstanceUID, which is what OHIF asks for. Links are not followed.
     """
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     if root is None:
-        return found
+        return images
     num_files = 0
     for parent, folders, names in os.walk(root):
         folders.sort()
         num_files += len(names)
-        if num_files > _MAX_FILES or len(found) >= _MAX_IMAGES:
+        if num_files > _MAX_FILES or len(images) >= _MAX_IMAGES:
             break
         folder = Path(parent)
         for name in sorted(names):
             suffix = next((s for s in SCAN_SUFFIXES if name.lower().endswith(s)), None)
             if suffix is not None and not (folder / name).is_symlink():
                 relative = (folder / name).relative_to(root).as_posix()
-                found.setdefault(relative[: -len(suffix)], folder / name)
+                images.setdefault(relative[: -len(suffix)], folder / name)
         if names and _is_dicom(folder / min(names)):
             for series in list_series(folder):
-                found.setdefault(series.uid, folder)
-    return found
+                images.setdefault(series.uid, folder)
+    return images
 
 
 def find_image(root: Path | None, image_id: str) -> Path:
@@ -50,12 +50,12 @@ def find_image(root: Path | None, image_id: str) -> Path:
     Raises:
         RefusedError: 404 when there is none with this id, 403 when links lead out of the root.
     """
-    found = list_images(root).get(image_id)
-    if found is None:
+    path = list_images(root).get(image_id)
+    if path is None:
         raise RefusedError(
             404, "there is no such image here; upload it, or see /datastore/ for those there are"
         )
-    return find_under_root(root, str(found))
+    return find_under_root(root, str(path))
 
 
 def _is_dicom(path: Path) -> bool:

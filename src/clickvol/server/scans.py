@@ -1,0 +1,146 @@
+"""The scans that a request may name or bring: those under the allowed root, and uploads. Torch-free."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+
+from clickvol.server.refusal import RefusedError, storage_refusal
+
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
+"""Files that hold a whole scan. Headers whose voxels lie in another file (.nhdr, .mhd) are not taken: they
+could name any file of this machine."""
+
+_OUTSIDE = "this path is not under the folder that the server was given; give one of a scan in it"
+
+_CHUNK_BYTES = 1 << 20
+_MAX_FIELDS = 16
+_MAX_FIELD_BYTES = 1 << 18
+
+
+def scan_suffix(name: str) -> str:
+    """Return the suffix of a scan's file name, in lower case.
+
+    Raises:
+        RefusedError: 415, when it is none that can be read here.
+    """
+    lower = name.lower()
+    for suffix in SCAN_SUFFIXES:
+        if lower.endswith(suffix) and len(lower) > len(suffix):
+            return suffix
+    raise RefusedError(415, f"this is no file of a scan; give one that ends with {', '.join(SCAN_SUFFIXES)}")
+
+
+def find_under_root(root: Path | None, text: str) -> Path:
+    """Return the scan that a request names.
+
+    Args:
+        root: folder that may be read; None: none may.
+        text: path relative to the root, or absolute and under it. Links are followed before anything is
+            compared, those inside a DICOM folder too.
+
+    Raises:
+        RefusedError: 403 when it lies elsewhere or there is no root, 404 when there is nothing, 415 when it is
+            no scan.
+    """
+    if root is None:
+        raise RefusedError(403, "this server opens no files by path; upload the scan, or start it with --root")
+    try:
+        base = Path(os.path.realpath(root))
+        place = Path(os.path.realpath(base / text))
+        if place != base and base not in place.parents:
+            raise RefusedError(403, _OUTSIDE)
+        if place.is_dir():
+            _check_folder(base, place)
+            return place
+        if not place.is_file():
+            raise RefusedError(
+                404,
+                "there is no such scan under the folder that the server was given; check the path",
+            )
+    except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
+        raise RefusedError(404, "this cannot be the path of a scan; check it") from error
+    scan_suffix(place.name)
+    return place
+
+
+def _check_folder(base: Path, folder: Path) -> None:
+    """Refuse a folder with links that lead out of the root."""
+    for parent, names, files in os.walk(folder):
+        for name in (*names, *files):
+            entry = Path(parent) / name
+            if entry.is_symlink() and base not in Path(os.path.realpath(entry)).parents:
+                raise RefusedError(403, _OUTSIDE)
+
+
+@contextlib.asynccontextmanager
+async def read_form(request: Request, *, max_files: int = 1) -> AsyncIterator[FormData]:
+    """Read a multipart form, for a block; its files go to nameless files on disk as they arrive.
+
+    Args:
+        request: with a body that nobody has read.
+        max_files: more are refused.
+
+    Raises:
+        RefusedError: 507 when the disk is full.
+        HTTPException: when it is no form, or too long.
+    """
+    try:
+        form = await request.form(max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
+    except OSError as error:
+        raise storage_refusal(error) from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def uploaded(form: FormData, *names: str) -> UploadFile:
+    """Return the file of a form.
+
+    Args:
+        form: as read.
+        names: under which the file may come.
+
+    Raises:
+        RefusedError: 422 when there is none.
+    """
+    for name in names:
+        value = form.get(name)
+        if isinstance(value, UploadFile):
+            return value
+    raise RefusedError(422, f"there is no file in the request; send the scan in the form field {names[0]!r}")
+
+
+def text_field(form: FormData, name: str) -> str | None:
+    """Return a text of a form; None where it is missing or empty."""
+    value = form.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def store(file: UploadFile, folder: Path, stem: str) -> Path:
+    """Write an uploaded file into a private folder, under a name of our own.
+
+    Args:
+        file: only the suffix of its name is kept; the name could be a patient's.
+        folder: of the session.
+        stem: of the new name.
+
+    Raises:
+        RefusedError: 415 for a suffix that cannot be read.
+        OSError: when the disk refuses; nothing is left then.
+    """
+    place = folder / f"{stem}{scan_suffix(file.filename or '')}"
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            file.file.seek(0)
+            shutil.copyfileobj(file.file, target, _CHUNK_BYTES)
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise
+    return place
