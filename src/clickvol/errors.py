@@ -5,7 +5,7 @@ Every message is one line: what is wrong, what was expected, what to do.
 
 
 class ClickvolError(Exception):
-    """The base of every error that a user can cause and mend. The command line exits with 2."""
+    """The base of every error that a user can cause and correct. The command line exits with 2."""
 
 
 class UnreadableVolumeError(ClickvolError):
@@ -29,7 +29,7 @@ class ClickError(ClickvolError):
 
 
 class CancelledError(ClickvolError):
-    """An answer that nobody waits for any more; nothing has changed."""
+    """The request was cancelled; nothing has changed."""
 
 
 class OutputError(ClickvolError):

@@ -23,12 +23,13 @@ def test_both_entry_points_print_the_version(script):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"clickvol {__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["segment"], ["demo"], ["models"], ["info"], ["train"]])
+@pytest.mark.parametrize("command", ["", "segment", "demo", "models", "models fetch", "info", "train"])
 def test_every_command_has_help(run, command):
     for flag in ("--help", "-h"):
-        code, out, err = run(*command, flag)
+        code, out, err = run(*command.split(), flag)
         assert (code, err) == (0, "")
         assert "Usage" in out
+        assert "<bool>" not in out
 
 
 def test_help_says_that_it_is_for_research_use(run):

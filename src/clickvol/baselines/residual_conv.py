@@ -25,9 +25,9 @@ class ResidualConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, C', D, H, W)."""
-        beside = x if self.shortcut is None else F.instance_norm(self.shortcut(x))
+        straight = x if self.shortcut is None else F.instance_norm(self.shortcut(x))
         x = F.leaky_relu(F.instance_norm(self.first(x)), _NEGATIVE_SLOPE)
-        return F.leaky_relu(F.instance_norm(self.second(x)) + beside, _NEGATIVE_SLOPE)
+        return F.leaky_relu(F.instance_norm(self.second(x)) + straight, _NEGATIVE_SLOPE)
 
 
 class RaiseAndMerge(nn.Module):

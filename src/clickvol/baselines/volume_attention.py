@@ -63,8 +63,8 @@ class VolumeAttention(nn.Module):
         queries = tokens if self.query is None else self.query(tokens)
         keys, values = self.key_value(tokens if skip is None else skip).chunk(2, dim=-1)
         q, k, v = (self._to_heads(x) for x in (queries.to(keys.dtype), keys, values))
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(q))
-        return torch.as_tensor(self.project(self._from_heads(found, len(tokens))))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(q))
+        return torch.as_tensor(self.project(self._from_heads(attended, len(tokens))))
 
     def _to_heads(self, x: Tensor) -> Tensor:
         """(B, d, h, w, E) -> (B, num_windows * heads, T, E / heads)."""

@@ -122,7 +122,7 @@ def make_environment(
     interpreter = shutil.which(python or sys.executable)
     if interpreter is None:
         raise ConfigError(f"there is no Python {python!r}; give --python the path of an interpreter")
-    advice = "mend that and give the same command again"
+    advice = "correct that and give the same command again"
     _make_folder(folder)
     if not (folder / "bin" / "pip").exists():
         on_stage("making the environment")

@@ -173,7 +173,7 @@ def run_nnunet(prepared: PreparedSet, run: NnunetRun) -> list[Path]:
         _train(run, dataset)
         _predict(run, dataset)
         cases = prepared.part("test", fold=run.settings.fold)
-        return [_bring_home(run, case) for case in cases]
+        return [_resample_to_native(run, case) for case in cases]
 
 
 def plan_words(run: NnunetRun) -> tuple[str, ...]:
@@ -225,14 +225,14 @@ def _claim(run: NnunetRun, prepared: PreparedSet) -> None:
     path = run.folder / "run.json"
     if path.is_file():
         try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
+            noted = dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise ConfigError(f"{path} is damaged; give another folder") from error
-        other = sorted(name for name in wanted if found.get(name) != wanted[name])
+        other = sorted(name for name in wanted if noted.get(name) != wanted[name])
         if other:
             name = other[0]
             raise ConfigError(
-                f"{run.folder} holds a run with {name} {found.get(name)!r}, not {wanted[name]!r}; "
+                f"{run.folder} holds a run with {name} {noted.get(name)!r}, not {wanted[name]!r}; "
                 "give another folder, or the settings of that run"
             )
         return
@@ -279,9 +279,9 @@ def _train(run: NnunetRun, dataset: NnunetDataset) -> None:
     run.on_stage("training")
 
     def on_line(line: str) -> None:
-        found = re.search(r"\bEpoch (\d+)$", line)
-        if found:
-            run.on_stage(f"training, epoch {int(found[1]) + 1} of {settings.epochs}")
+        epoch = re.search(r"\bEpoch (\d+)$", line)
+        if epoch:
+            run.on_stage(f"training, epoch {int(epoch[1]) + 1} of {settings.epochs}")
 
     resume = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
     _run(run, "nnU-Net's training", train_words(run, resume=resume), on_line)
@@ -307,7 +307,7 @@ def _drop_if_unreadable(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _bring_home(run: NnunetRun, case: LabelledCase) -> Path:
+def _resample_to_native(run: NnunetRun, case: LabelledCase) -> Path:
     """Write nnU-Net's mask of a scan on exactly the scan's grid, unless that is done."""
     target = run.predictions / f"{case.case_id}.nii.gz"
     if target.is_file():

@@ -13,7 +13,7 @@ from clickvol.errors import ExternalProgramError
 
 _POLL_SECONDS = 0.5
 
-_PATIENCE_SECONDS = 10.0
+_GRACE_SECONDS = 10.0
 """How long an interrupted program may take to end by itself."""
 
 _LONGEST_QUOTE = 200
@@ -150,7 +150,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE_SECONDS)
+            process.wait(_GRACE_SECONDS)
             return
 
 

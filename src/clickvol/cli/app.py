@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Protocol, runtime_checkable
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clickvol.cli.batch import batch
 from clickvol.cli.data import data
@@ -34,6 +35,8 @@ EXIT_UNEXPECTED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as shells report a process that Ctrl-C ended
 
+_HELP_OPTIONS = ["-h", "--help"]
+
 app = typer.Typer(
     name="clickvol",
     help=(
@@ -42,7 +45,7 @@ app = typer.Typer(
     ),
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP_OPTIONS},
 )
 app.command()(segment)
 app.command()(segment_image)
@@ -94,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `clickvol`; those of this process when not given.
 
     Returns:
-        The exit code: 0 done, 1 a fault of the program, 2 a mistake that the user can mend
+        The exit code: 0 done, 1 a fault of the program, 2 a mistake of the user's
         (one line on stderr says which), 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -122,8 +125,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     command = typer.main.get_command(app)
+    _hide_types_of_flags(command)
     code = command.main(args=words, prog_name="clickvol", standalone_mode=False)
     return code if isinstance(code, int) else EXIT_DONE
+
+
+def _hide_types_of_flags(command: object) -> None:
+    """Leave out the <bool> that Typer prints behind every flag of a command and those below it."""
+    if not isinstance(command, TyperCommand | TyperGroup):
+        return
+    context = typer.Context(command, help_option_names=_HELP_OPTIONS)
+    for option in command.get_params(context):
+        if isinstance(option, TyperOption) and option.is_flag:
+            option.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(inner)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

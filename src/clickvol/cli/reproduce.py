@@ -71,7 +71,7 @@ def reproduce(
         typer.echo(f"{'done before' if is_done else 'now'}: {step.title}", err=True)
 
     with show_stages(quiet=False) as show_stage:
-        table = do_all(job, on_step=on_step, say=show_stage)
+        table = do_all(job, on_step=on_step, on_message=show_stage)
     for line in left_out(job):
         typer.echo(f"warning: {line}", err=True)
     typer.echo(f"{table}: our numbers beside the published ones")

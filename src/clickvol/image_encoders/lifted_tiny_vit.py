@@ -133,10 +133,10 @@ def slice_by_slice(function: Callable[[Tensor], Tensor], tokens: Tensor, *, whol
     images = tokens.flatten(0, 1).permute(0, 3, 1, 2)
     per_piece = max(1, _CHUNK_PIXELS // (h * w))
     if whole or per_piece >= b * d:
-        found = function(images)
+        mapped = function(images)
     else:
-        found = torch.cat([function(piece) for piece in torch.split(images, per_piece)])
-    return found.permute(0, 2, 3, 1).view(b, d, found.shape[2], found.shape[3], found.shape[1])
+        mapped = torch.cat([function(piece) for piece in torch.split(images, per_piece)])
+    return mapped.permute(0, 2, 3, 1).view(b, d, mapped.shape[2], mapped.shape[3], mapped.shape[1])
 
 
 def average_blocks(tokens: Tensor, block_dhw: tuple[int, int, int]) -> Tensor:

@@ -38,7 +38,7 @@ _MAX_HEADER_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What ITK says about a file before its voxels are read, and what its text says beside."""
+    """What ITK says about a file before its voxels are read, and what its text says besides."""
 
     size_ijk: tuple[int, ...]
     spacing_ijk_mm: NDArray[np.float64]
@@ -181,10 +181,10 @@ def _text_fields(path: Path) -> dict[str, str]:
     separator = ":" if text.startswith("NRRD") else "="
     fields = {}
     for line in text.split("\n"):
-        name, found, value = line.partition(separator)
+        name, divider, value = line.partition(separator)
         if separator == ":" and not line:
             break  # a blank line ends a NRRD header
-        if found:
+        if divider:
             fields[name.strip().lower()] = value.strip()
         if name.strip() == "ElementDataFile":
             break

@@ -62,7 +62,7 @@ def label_map(masks: Sequence[LabelledMask]) -> NDArray[np.uint8] | NDArray[np.u
         masks: on one grid, (D, H, W); at least one.
 
     Returns:
-        (D, H, W): the number of the object from 1, 0 beside all.
+        (D, H, W): the number of the object from 1, 0 outside all.
 
     Raises:
         OutputError: when there is no object, they have different shapes, or there are more than 65535.

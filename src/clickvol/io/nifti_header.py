@@ -1,6 +1,6 @@
 """NIfTI headers: what they promise about the voxels and the grid, and headers for masks.
 
-Parsed by nibabel, but without its repairs: it would replace a zero spacing by 1 mm and go on.
+Parsed by nibabel, but the checks are ours: nibabel repairs, and would replace a zero spacing by 1 mm and go on.
 """
 
 from dataclasses import dataclass

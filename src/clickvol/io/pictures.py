@@ -74,7 +74,7 @@ def read_picture(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def write_mask_picture(mask: NDArray[np.bool_], path: str | Path) -> None:
-    """Write a mask as a grey PNG, 255 in the object and 0 beside it; wholly or not at all.
+    """Write a mask as a grey PNG, 255 in the object and 0 outside it; wholly or not at all.
 
     Args:
         mask: (H, W).

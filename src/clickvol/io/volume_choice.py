@@ -11,10 +11,10 @@ def choose_volume(path: Path, shape_ijkt: tuple[int, int, int, int], index: int 
     Args:
         path: the file, for the messages.
         shape_ijkt: the size of the three axes of space and the number of volumes.
-        index: what the caller asked for; None for no wish.
+        index: what the caller asked for; None where nothing was asked for.
 
     Raises:
-        UnreadableVolumeError: several volumes and no wish, or a wish out of range.
+        UnreadableVolumeError: several volumes and no index, or an index out of range.
     """
     num_volumes = shape_ijkt[3]
     if index is None:

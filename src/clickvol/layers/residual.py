@@ -36,11 +36,11 @@ class Places:
             return rows[self.index]
         return self.blank(rows.index_select(0, self.index.clamp(min=0)))
 
-    def blank(self, taken: Tensor) -> Tensor:
+    def blank(self, selected: Tensor) -> Tensor:
         """Set to zero where there is no token: (N, E) -> (N, E)."""
         if isinstance(self.index, slice) or not self.is_padded:
-            return taken
-        return taken.masked_fill(self.index[:, None] < 0, 0)
+            return selected
+        return selected.masked_fill(self.index[:, None] < 0, 0)
 
     def add_(self, rows: Tensor, update: Tensor) -> None:
         """Add (N, E) to these tokens of (T, E), in place."""
@@ -144,17 +144,17 @@ class _Again(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         tokens, *parameters = ctx.saved_tensors
         rows, grad_rows = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, grad_result))
-        found = [grad_rows * ctx.residual.factor, *(torch.zeros_like(p) for p in parameters)]
+        gradients = [grad_rows * ctx.residual.factor, *(torch.zeros_like(p) for p in parameters)]
         with torch.enable_grad(), _autocast(tokens.device, ctx.cast_to):
             for places, update in ctx.residual.parts(tokens, ctx.part_tokens):
-                taken = places.take(rows).detach().requires_grad_()
-                added = update(taken)
+                selected = places.take(rows).detach().requires_grad_()
+                added = update(selected)
                 grad_added = places.take(grad_rows).to(added.dtype)
-                grads = torch.autograd.grad(added, [taken, *parameters], grad_added)
-                places.add_(found[0], grads[0])
-                for total, grad in zip(found[1:], grads[1:], strict=True):
+                grads = torch.autograd.grad(added, [selected, *parameters], grad_added)
+                places.add_(gradients[0], grads[0])
+                for total, grad in zip(gradients[1:], grads[1:], strict=True):
                     total.add_(grad)
-        return found[0].view(tokens.shape), None, None, *found[1:]
+        return gradients[0].view(tokens.shape), None, None, *gradients[1:]
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:

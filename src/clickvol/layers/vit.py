@@ -156,12 +156,12 @@ class AttentionResidual(Residual):
         places: Places,
         window: Triple,
         codes: Tensor | None,
-        taken: Tensor,
+        selected: Tensor,
     ) -> Tensor:
         # What is padded is padded after the norm.
-        windows = places.blank(self.norm(taken)).view(-1, *window, taken.shape[-1])
+        windows = places.blank(self.norm(selected)).view(-1, *window, selected.shape[-1])
         update = functional_call(self.attention, weights, (windows, codes))
-        return torch.as_tensor(update).view(taken.shape)
+        return torch.as_tensor(update).view(selected.shape)
 
 
 class MlpResidual(Residual):
@@ -176,8 +176,8 @@ class MlpResidual(Residual):
         """See `Residual`."""
         weights = cast_linears(self.mlp)
 
-        def update(taken: Tensor) -> Tensor:
-            return torch.as_tensor(functional_call(self.mlp, weights, (self.norm(taken),)))
+        def update(selected: Tensor) -> Tensor:
+            return torch.as_tensor(functional_call(self.mlp, weights, (self.norm(selected),)))
 
         for start in range(0, tokens.shape[:-1].numel(), part_tokens):
             yield Places(slice(start, start + part_tokens)), update

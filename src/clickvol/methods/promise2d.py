@@ -82,8 +82,8 @@ class Promise2dConfig:
                     f"auto_prompter.taps is {self.auto_prompter.taps}, but the encoder has {len(sizes)} taps"
                 )
             read = tuple(sizes[i] for i in self.auto_prompter.taps)
-            found = tuple(zip(self.auto_prompter.tap_widths, self.auto_prompter.tap_sides, strict=True))
-            pairs.append(("widths and sides of the taps of auto_prompter", found, read))
+            prompter_taps = tuple(zip(self.auto_prompter.tap_widths, self.auto_prompter.tap_sides, strict=True))
+            pairs.append(("widths and sides of the taps of auto_prompter", prompter_taps, read))
             side = self.auto_prompter.image_side
             pairs.append(("auto_prompter.image_side", side, self.sam.image_side))
         if self.pattern is not None:

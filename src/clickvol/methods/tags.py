@@ -85,7 +85,7 @@ def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
 
 
 def _clickvol(size: str) -> Recipe:
-    """Return our form: organ's own name, usual focal loss, signed clicks, negatives beside the tumour."""
+    """Return our form: organ's own name, usual focal loss, signed clicks, negatives outside the tumour."""
     network = sam3d_adapter_network(size, "clickvol")
     encoder = replace(
         _lifted_vit(network),

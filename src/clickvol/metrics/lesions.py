@@ -1,4 +1,4 @@
-"""How many of the lesions in a truth a mask has found."""
+"""How many of the lesions in a truth a mask overlaps."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ def lesion_recall(
         return None
     components, number = ndimage.label(truth[box.slices] != 0, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(components.ravel(), minlength=number + 1)[1:]
-    found = components[(prediction[box.slices] != 0) & (components > 0)]
-    hits = np.bincount(found, minlength=number + 1)[1:]
+    overlapped = components[(prediction[box.slices] != 0) & (components > 0)]
+    hits = np.bincount(overlapped, minlength=number + 1)[1:]
     counted = sizes >= smallest_voxels
     if not counted.any():
         return None

@@ -1,4 +1,4 @@
-"""The organ mask that TAGS looks at beside the scan: from a file, from a label, or not there at all.
+"""The organ mask that TAGS takes besides the scan: from a file, from a label, or not there at all.
 
 A mask is 0 and 1 and never normalised. Torch-free.
 """
@@ -41,7 +41,7 @@ def organ_of_label(label: NDArray[np.generic], tumour: NDArray[np.uint8]) -> NDA
     organ = organ_of_values(label) | tumour
     if np.array_equal(organ, tumour):
         raise ConfigError(
-            "the label has no voxel beside the tumour, so an organ mask made from it would be the answer; "
+            "the label has no voxel outside the tumour, so an organ mask made from it would be the answer; "
             'give tumour_label, or take the organ masks from "file" or "none"'
         )
     return organ

@@ -25,7 +25,7 @@ def draw_clicks(
         radii_voxel: standard deviations in voxels of the patch.
 
     Returns:
-        (B, 2 * len(radii), d, h, w) in [0, 1]: first the clicks inside, then those beside.
+        (B, 2 * len(radii), d, h, w) in [0, 1]: first the clicks inside, then those outside.
     """
     points = prompts.points_dhw.to(torch.float32)
     shape = torch.tensor(patch_shape_dhw, device=points.device, dtype=torch.float32)

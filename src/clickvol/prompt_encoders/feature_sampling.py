@@ -110,8 +110,8 @@ def sample_features(feature_map: Tensor, place_dhw: Tensor) -> Tensor:
     """
     # grid_sample wants the fastest axis first, in [-1, 1].
     grid = (2 * place_dhw - 1).flip(-1)[:, :, None, None].to(feature_map.dtype)
-    found = F.grid_sample(feature_map, grid, mode="bilinear", align_corners=False)
-    return found[:, :, :, 0, 0].transpose(1, 2)
+    sampled = F.grid_sample(feature_map, grid, mode="bilinear", align_corners=False)
+    return sampled[:, :, :, 0, 0].transpose(1, 2)
 
 
 class _QueryLayer(nn.Module):

@@ -14,7 +14,7 @@ from clickvol.layers.norms import ChannelLayerNorm
 from clickvol.layers.position_encoding import PlanarFourierPositions, cell_centres
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
 
-# The four learned point embeddings: beside, inside, first corner of a box, second corner.
+# The four learned point embeddings: outside, inside, first corner of a box, second corner.
 _NUM_POINT_KINDS = 4
 _FIRST_CORNER, _SECOND_CORNER = 2, 3
 
@@ -53,7 +53,7 @@ class Prompts2d:
 
     Attributes:
         points_xy_pixel: (B, N, 2) float: x to the right, y down.
-        labels: (B, N) integer: 1 inside the object, 0 beside it, -1 no point (padding). With the points.
+        labels: (B, N) integer: 1 inside the object, 0 outside it, -1 no point (padding). With the points.
         boxes_xyxy_pixel: (B, 4) float: x and y of the first and of the last pixel.
         masks: (B, 1, 4 s, 4 s) logits of an earlier mask, s being grid_side.
     """

@@ -1,4 +1,4 @@
-"""A click: a place, and whether it lies in the object or beside it."""
+"""A click: a place, and whether it lies in the object or outside it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Click:
                 (x, y, z) in millimetres.
             space: "ijk", "ras" (mm as NIfTI and 3D Slicer show them) or "lps" (mm as DICOM and ITK
                 have them).
-            foreground: False for a click beside the object.
+            foreground: False for a click outside the object.
         """
         if space == "ijk":
             return cls(VoxelPoint.from_ijk(*coordinates), foreground)

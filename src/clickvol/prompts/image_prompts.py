@@ -16,7 +16,7 @@ class ImageClick:
 
     Attributes:
         column, row: in pixels, centres at integers, from 0.
-        foreground: in the object or beside it.
+        foreground: in the object or outside it.
     """
 
     column: float

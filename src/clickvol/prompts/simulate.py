@@ -19,7 +19,7 @@ def extra_clicks(
 ) -> tuple[list[PatchPoint], list[int]]:
     """Add further clicks to a first one in some of the cases.
 
-    Clicks inside are random voxels of the object; clicks beside are 4 to 16 voxels from such a voxel, in
+    Clicks inside are random voxels of the object; clicks outside are 4 to 16 voxels from such a voxel, in
     a random direction, where the object is not.
 
     Args:
@@ -30,7 +30,7 @@ def extra_clicks(
         rng: source of the randomness.
 
     Returns:
-        The clicks in patch voxels and their labels (1 inside, 0 beside), the first one first.
+        The clicks in patch voxels and their labels (1 inside, 0 outside), the first one first.
     """
     points, signs = [first], [FOREGROUND_LABEL]
     inside = np.argwhere(label)
@@ -43,10 +43,10 @@ def extra_clicks(
             signs.append(FOREGROUND_LABEL)
             continue
         direction = rng.standard_normal(3)
-        beside = voxel + direction / np.linalg.norm(direction) * rng.uniform(4, 16)
-        index = np.rint(beside).astype(int)
+        outside = voxel + direction / np.linalg.norm(direction) * rng.uniform(4, 16)
+        index = np.rint(outside).astype(int)
         if (index >= 0).all() and (index < label.shape).all() and not label[tuple(index)]:
-            points.append(PatchPoint.of(beside))
+            points.append(PatchPoint.of(outside))
             signs.append(BACKGROUND_LABEL)
     return points, signs
 
@@ -62,7 +62,7 @@ def click_into_error(
         rng: source of the randomness.
 
     Returns:
-        The click and its label (1 where the object was missed, 0 where too much was taken), or None
+        The click and its label (1 where the object was missed, 0 where background was marked), or None
         for a prediction without error.
     """
     wrong = predicted != label

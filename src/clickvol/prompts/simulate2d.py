@@ -18,10 +18,10 @@ def num_positive_points(num_points: int) -> int:
 def sample_points(
     mask: NDArray[np.bool_], num_points: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draw points in the object and beside it, uniformly and with replacement, in random order.
+    """Draw points in the object and outside it, uniformly and with replacement, in random order.
 
-    The first `num_positive_points` are drawn in the object, the rest beside it; then they are shuffled.
-    Where the object is empty all points are drawn beside it, and where it fills the image all are drawn in
+    The first `num_positive_points` are drawn in the object, the rest outside it; then they are shuffled.
+    Where the object is empty all points are drawn outside it, and where it fills the image all are drawn in
     it (the released code fails on empty masks; the second rule is its mirror image). A label therefore
     always tells what lies under its point.
 
@@ -32,7 +32,7 @@ def sample_points(
 
     Returns:
         (N, 2) pixel centres in the order (x, y), integers as float, x in [0, W), y in [0, H); and (N,)
-        labels, 1 in the object and 0 beside it.
+        labels, 1 in the object and 0 outside it.
 
     Raises:
         ClickError: for a mask without pixels or not two-dimensional, or fewer than one point.
@@ -41,16 +41,16 @@ def sample_points(
         raise ClickError(f"the mask has shape {mask.shape}, but points are drawn from one (H, W) with pixels")
     if num_points < 1:
         raise ClickError(f"{num_points} points were asked for; ask for at least 1")
-    inside, beside = np.flatnonzero(mask), np.flatnonzero(~mask)
+    inside, outside = np.flatnonzero(mask), np.flatnonzero(~mask)
     num_inside = num_positive_points(num_points)
     if len(inside) == 0:
         num_inside = 0
-    elif len(beside) == 0:
+    elif len(outside) == 0:
         num_inside = num_points
     chosen = np.concatenate(
         [
             _draw(inside, num_inside, rng),
-            _draw(beside, num_points - num_inside, rng),
+            _draw(outside, num_points - num_inside, rng),
         ]
     )
     chosen = rng.permutation(chosen)

@@ -1,4 +1,4 @@
-"""The arms of a study: trained, or found trained; what `clickvol evaluate` would be told to call them."""
+"""The arms of a study: trained, or trained before; what `clickvol evaluate` would be told to call them."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ from clickvol.training.read_config import read_train_config
 from clickvol.training.run import run_fingerprint, train_from_config
 from clickvol.training.schedule import Schedule
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def training_order(job: Reproduction, arm: TrainArm, task: Task) -> TrainingOrde
     Raises:
         ConfigError: when the file cannot be used.
     """
-    path = job.file.beside(arm.config.replace(TASK_FIELD, task.name))
+    path = job.file.next_to(arm.config.replace(TASK_FIELD, task.name))
     overrides = [*arm.overrides]
     if job.device != "auto":
         overrides.append(f"run.device={json.dumps(job.device)}")
@@ -99,7 +99,7 @@ def is_finished(order: TrainingOrder) -> bool:
     return step >= _last_step(order)
 
 
-def train_arm(job: Reproduction, arm: TrainArm, task: Task, say: Say) -> None:
+def train_arm(job: Reproduction, arm: TrainArm, task: Task, on_message: OnMessage) -> None:
     """Train an arm; goes on from its last checkpoint.
 
     Raises:
@@ -115,7 +115,7 @@ def train_arm(job: Reproduction, arm: TrainArm, task: Task, say: Say) -> None:
         )
 
     def on_figures(figures: dict[str, float]) -> None:
-        say(
+        on_message(
             f"{order.config.run.folder.name}: step {figures['step']:.0f} of {figures['num_steps']:.0f}, loss "
             f"{figures['loss']:.3f}, {figures['seconds_per_step']:.2f} s per step"
         )
@@ -157,7 +157,7 @@ def nnunet_is_finished(job: Reproduction, arm: NnunetArm, task: Task) -> bool:
     return all((folder / f"{case.case_id}.nii.gz").is_file() for case in cases)
 
 
-def run_nnunet_arm(job: Reproduction, arm: NnunetArm, task: Task, say: Say) -> None:
+def run_nnunet_arm(job: Reproduction, arm: NnunetArm, task: Task, on_message: OnMessage) -> None:
     """Train nnU-Net and predict; goes on where it was.
 
     Raises:
@@ -176,7 +176,7 @@ def run_nnunet_arm(job: Reproduction, arm: NnunetArm, task: Task, say: Say) -> N
         settings=nnunet_settings(job, arm),
         device=choose_nnunet_device(device, environment),
         workers=job.workers,
-        on_stage=lambda stage: say(f"{arm.name}: {stage}"),
+        on_stage=lambda stage: on_message(f"{arm.name}: {stage}"),
     )
     run_nnunet(read_prepared_set(job.prepared(task.data[0])), run)
 

@@ -52,7 +52,7 @@ def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
     """
     splits = job.splits.get(data.name)
     if splits is None and data.splits is not None:
-        splits = job.file.beside(data.splits)
+        splits = job.file.next_to(data.splits)
     if splits is None and job.drawn_splits(data).is_file():
         splits = job.drawn_splits(data)
     return PreparationPlan(
@@ -63,7 +63,7 @@ def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
         modality=data.modality,
         spacing_dhw_mm=data.spacing,
         constants=data.constants,
-        groups=None if data.groups is None else job.file.beside(data.groups),
+        groups=None if data.groups is None else job.file.next_to(data.groups),
         splits=splits,
         seed=data.seed,
         workers=job.workers,

@@ -14,7 +14,7 @@ from clickvol.evaluation.result_log import SETTINGS_NAME
 from clickvol.evaluation.runner import run_evaluation
 from clickvol.report.page import command_of, write_report
 from clickvol.report.summary import Summary
-from clickvol.reproduction.arm_steps import Say, contestant_word
+from clickvol.reproduction.arm_steps import OnMessage, contestant_word
 from clickvol.reproduction.data_steps import is_prepared
 from clickvol.reproduction.study import Arm, Task, TrainArm
 from clickvol.reproduction.workspace import Reproduction
@@ -53,7 +53,7 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
     }
 
 
-def score(job: Reproduction, arm: Arm, task: Task, say: Say) -> None:
+def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> None:
     """Score an arm on a task; goes on where it was.
 
     Raises:
@@ -64,7 +64,7 @@ def score(job: Reproduction, arm: Arm, task: Task, say: Say) -> None:
         return
     run_evaluation(
         _request(job, arm, task, word),
-        on_progress=lambda now: say(f"scoring {now.text}: {now.done} of {now.total}"),
+        on_progress=lambda now: on_message(f"scoring {now.text}: {now.done} of {now.total}"),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from clickvol.errors import ConfigError
 from clickvol.files.lock import only_process_in
 from clickvol.reproduction.arm_steps import (
-    Say,
+    OnMessage,
     is_finished,
     nnunet_command,
     nnunet_is_finished,
@@ -43,7 +43,7 @@ class Step:
     title: str
     command: Callable[[], str]
     is_done: Callable[[], bool]
-    work: Callable[[Say], None]
+    work: Callable[[OnMessage], None]
     hint: str = ""
 
 
@@ -80,14 +80,14 @@ def reproduce(
     job: Reproduction,
     *,
     on_step: Callable[[Step, bool], None] = lambda _step, _is_done: None,
-    say: Say = lambda _: None,
+    on_message: OnMessage = lambda _: None,
 ) -> Path:
     """Do what is not done yet, and write the table.
 
     Args:
         job: what to do.
         on_step: called before every step, and told whether it is done already.
-        say: gets a line now and then within a step.
+        on_message: gets a line now and then within a step.
 
     Returns:
         The table, Markdown; its CSV lies beside it.
@@ -103,8 +103,8 @@ def reproduce(
             is_done = step.is_done()
             on_step(step, is_done)
             if not is_done:
-                step.work(say)
-        say("comparing all arms")
+                step.work(on_message)
+        on_message("comparing all arms")
         summaries = {
             task.name: summary for task in job.study.tasks if (summary := compare(job, task)) is not None
         }

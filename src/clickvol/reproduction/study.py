@@ -228,7 +228,7 @@ class StudyFile:
     study: Study
     path: Path
 
-    def beside(self, file: str | Path) -> Path:
+    def next_to(self, file: str | Path) -> Path:
         """Return a file that the study names."""
         return Path(os.path.normpath(self.path.parent / file))
 

@@ -132,7 +132,7 @@ class RunSection(_Section):
         folder: where log, checkpoints and the model go.
         seed: of everything.
         checkpoint_every: steps between checkpoints.
-        validate_every: steps between looks at the validation scans; 0 for none.
+        validate_every: steps between evaluations of the validation scans; 0 for none.
         keep: the model that is written: the "last" weights, or the "best" by the validation loss.
         workers: processes that prepare samples.
         threads: CPU threads; 0 leaves it to torch.
@@ -168,7 +168,7 @@ class RunSection(_Section):
 
 
 class TagsSection(_Section):
-    """What TAGS looks at beside scan and clicks.
+    """What TAGS takes besides scan and clicks.
 
     Attributes:
         text: where the two text embeddings come from: a "file" of `weights.text_bank_file`, "clip" through

@@ -33,7 +33,7 @@ class Harness:
         schedule: length and learning rate.
         checkpoints: where the state is kept.
         log: where the figures go.
-        validator: looks at the validation scans now and then; None for never.
+        validator: evaluates the validation scans now and then; None for never.
         report: called by the first process with the figures of the last 20 steps.
     """
 

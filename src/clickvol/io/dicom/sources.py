@@ -179,10 +179,10 @@ def _chosen(
     path: Path, groups: list[list[ImageFile]], series: str | None, grid: VolumeGrid | None
 ) -> SourceImages:
     if series is not None:
-        wish = series.strip()
-        by_uid = [g for g in groups if g[0].series_uid == wish]
-        groups = by_uid or [g for g in groups if str(g[0].header.get("SeriesNumber")) == wish]
-    found = []
+        requested = series.strip()
+        by_uid = [g for g in groups if g[0].series_uid == requested]
+        groups = by_uid or [g for g in groups if str(g[0].header.get("SeriesNumber")) == requested]
+    matching = []
     for files in groups:
         try:
             images = _read_images(files)
@@ -192,13 +192,13 @@ def _chosen(
             if len(groups) == 1:
                 raise
             continue  # one of the other series, such as a localizer
-        found.append(images)
-    if len(found) != 1:
+        matching.append(images)
+    if len(matching) != 1:
         raise OutputError(
-            f"{path} holds {len(found)} series that the mask could lie on, but one is expected; name it with "
-            "--series UID"
+            f"{path} holds {len(matching)} series that the mask could lie on, but one is expected; name it "
+            "with --series UID"
         )
-    return found[0]
+    return matching[0]
 
 
 def _read_images(files: list[ImageFile]) -> SourceImages:
@@ -223,12 +223,12 @@ def _is_multi_frame(header: "Dataset") -> bool:
 
 def _identity(path: Path) -> tuple[str, str]:
     header = _read_header(path, ("SOPClassUID", "SOPInstanceUID"))
-    found = [str(header.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID")]
-    if not all(found):
+    identity = [str(header.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID")]
+    if not all(identity):
         raise OutputError(
             f"{path.name} has no SOP Class or Instance UID to refer to; write the mask as .nii.gz"
         )
-    return found[0], found[1]
+    return identity[0], identity[1]
 
 
 def _common_header(first: DicomSlice) -> "Dataset":

@@ -59,11 +59,11 @@ def boundary_loss(logits: Tensor, label: Tensor, term: BoundaryTerm) -> Tensor:
     Returns:
         A scalar, the mean over the batch.
     """
-    found = logits if term.taken_of == "logits" else torch.softmax(logits, dim=1)
+    prediction = logits if term.taken_of == "logits" else torch.softmax(logits, dim=1)
     if term.channels == "foreground":
-        found = found[:, 1:]
-    target = boundary_map(label.to(found.dtype), term)
-    difference = boundary_map(found, term) - target
+        prediction = prediction[:, 1:]
+    target = boundary_map(label.to(prediction.dtype), term)
+    difference = boundary_map(prediction, term) - target
     per_sample = (difference**2).mean(dim=(1, 2, 3, 4))
     has_object = label.flatten(1).any(dim=1)
     return (per_sample * has_object).mean()

@@ -33,20 +33,20 @@ def bce_dice(logits: Tensor, target: Tensor, *, sigmoid: Sigmoid = "once") -> Te
     wanted = truth_at(target, logits)
     if sigmoid == "twice":
         logits = torch.sigmoid(logits)
-    found = torch.sigmoid(logits)
-    return F.binary_cross_entropy_with_logits(logits, wanted) + soft_dice_loss(found, wanted)
+    probability = torch.sigmoid(logits)
+    return F.binary_cross_entropy_with_logits(logits, wanted) + soft_dice_loss(probability, wanted)
 
 
-def soft_dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
+def soft_dice_loss(probability: Tensor, wanted: Tensor) -> Tensor:
     """Return 1 - soft Dice per image, averaged over the batch: a scalar in [0, 1].
 
     Args:
-        found: (B, 1, h, w) probabilities.
+        probability: (B, 1, h, w) probabilities.
         wanted: (B, 1, h, w) in [0, 1].
     """
     places = (1, 2, 3)
-    overlap = 2 * (found * wanted).sum(places) + _DICE_SMOOTHING
-    total = found.sum(places) + wanted.sum(places) + _DICE_SMOOTHING
+    overlap = 2 * (probability * wanted).sum(places) + _DICE_SMOOTHING
+    total = probability.sum(places) + wanted.sum(places) + _DICE_SMOOTHING
     return (1 - overlap / total).mean()
 
 

@@ -1,4 +1,4 @@
-"""What a training run of TAGS needs beside scans: texts, organ masks, and what its card must say of them."""
+"""What a training run of TAGS needs besides scans: texts, organ masks, and what its card must say of them."""
 
 from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.errors import ConfigError

@@ -143,11 +143,11 @@ def _require_published(config: LiftedSegmenterConfig, method: OfficialMethod) ->
         )
 
 
-def _differences(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differences(actual: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted names of the values that differ."""
     names = []
-    for name in dict.fromkeys([*found, *expected]):
-        one, other = found.get(name), expected.get(name)
+    for name in dict.fromkeys([*actual, *expected]):
+        one, other = actual.get(name), expected.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             names += _differences(one, other, f"{prefix}{name}.")
         elif one != other:
@@ -161,20 +161,20 @@ def _fresh_prompt_encoder(
     """Return an untrained prompt encoder under its official names, in the official order."""
     state = FeatureSampling(config).state_dict()
     prefix = "prompt_encoder."
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     attention: dict[str, Tensor] = {}
     for entry in table:
         name = entry.key.partition(f".{TOKEN_TO_IMAGE}.")[2]
         if entry.ours is not None:
-            found[entry.key] = state[entry.ours.removeprefix(prefix)]
+            tensors[entry.key] = state[entry.ours.removeprefix(prefix)]
         elif entry.key == GAUSSIAN_MATRIX:
-            found[entry.key] = torch.randn(entry.shape)
+            tensors[entry.key] = torch.randn(entry.shape)
         else:
             if name == "q_proj.weight":
                 inner = config.width // 2
                 attention = TokenAttention(config.width, inner, config.num_heads).state_dict()
-            found[entry.key] = attention[name]
-    return found
+            tensors[entry.key] = attention[name]
+    return tensors
 
 
 def _official(tensor: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def read_official_file(path: Path) -> dict[str, Any]:
         raise DamagedWeightsError(_refusal(path, error)) from error
     except OSError as error:
         raise ModelNotFoundError(
-            f"cannot read {path}: {error.strerror}; mend its permissions or copy it elsewhere"
+            f"cannot read {path}: {error.strerror}; make it readable or copy it elsewhere"
         ) from error
     except (DamagedWeightsError, MemoryError):
         raise
@@ -76,10 +76,10 @@ def _numpy_numbers() -> list[_Allowed]:
 
 def _refusal(path: Path, error: Exception) -> str:
     """Return a line about a pickle that torch's restricted reader would not take."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if found:
+    forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if forbidden:
         return (
-            f"{path} holds {found[1]}, which could run code; nothing was run; only tensors, numbers and "
+            f"{path} holds {forbidden[1]}, which could run code; nothing was run; only tensors, numbers and "
             "texts are read from a checkpoint"
         )
     return f"{path} is damaged or no file of torch.save; get it again"

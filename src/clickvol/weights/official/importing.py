@@ -54,7 +54,7 @@ class PublishedDataset:
     """A data set that the authors of both methods trained on, with the constants of their released loaders.
 
     Attributes:
-        tumours: what was to be found.
+        tumours: what was segmented.
         intensity: clipping bounds, mean and deviation, Hounsfield units.
     """
 
@@ -120,19 +120,19 @@ def import_checkpoint(
     """
     _check_words(method, dataset, model_id)
     content = read_official_file(path)
-    found = _recognise(content, path)
-    if method is not None and method != found:
+    recognised = _recognise(content, path)
+    if method is not None and method != recognised:
         raise DamagedWeightsError(
-            f"{path} is a checkpoint of the method {found}, not of {method}; give --method {found}"
+            f"{path} is a checkpoint of the method {recognised}, not of {method}; give --method {recognised}"
         )
-    if found == "sam2d":
+    if recognised == "sam2d":
         if dataset is not None:
             raise ConfigError(
                 "a data set belongs to ProMISe-3D and 3DSAM-adapter; a SAM's file is imported without"
             )
         card_path = save_foundation(content, path, _preset(content, path), folder, model_id=model_id)
         return ImportedModel(card_path, read_card(card_path))
-    official: OfficialMethod = "promise3d" if found == "promise3d" else "sam3d_adapter"
+    official: OfficialMethod = "promise3d" if recognised == "promise3d" else "sam3d_adapter"
     state, network = _our_network(content, path, official)
     dropped = _dropped(content, network.config)
     draft = _draft_card(official, network, content, path, dropped, dataset=dataset)
@@ -317,7 +317,7 @@ def _notes(
     if told:
         notes.append(f"the file says: {', '.join(told)}")
     notes += [f"left out: {line}" for line in dropped]
-    notes.append("clicks inside and beside the object are treated alike, as published")
+    notes.append("clicks inside and outside the object are treated alike, as published")
     if not is_scaled:
         notes.append(
             "the scale of its training is not known here, and scans get this package's own; import it again "

@@ -85,7 +85,7 @@ def official_layout(method: OfficialMethod, config: LiftedSegmenterConfig) -> Of
     windows, places = (sizes.tokens // sizes.window) ** 3, sizes.window**3
 
     def entries(names: _Names) -> tuple[OfficialTensor, ...]:
-        found = []
+        listed = []
         for key, ours in names:
             if ours is not None:
                 shape = shapes[ours]
@@ -96,8 +96,8 @@ def official_layout(method: OfficialMethod, config: LiftedSegmenterConfig) -> Of
                 shape = shapes[_unprefixed(key.replace(TOKEN_TO_IMAGE, "image_to_query"))]
             else:
                 shape = (windows, places, places)
-            found.append(OfficialTensor(key, ours, shape))
-        return tuple(found)
+            listed.append(OfficialTensor(key, ours, shape))
+        return tuple(listed)
 
     return OfficialLayout(
         encoder=entries(_encoder_names(lifted_sam(config))),
@@ -121,17 +121,17 @@ def with_current_names(method: OfficialMethod, decoder: Mapping[str, object]) ->
     current, *older = _LAST_STAGES[method]
     renamed = {f"{old}.{i}.weight": f"{current}.{i}.weight" for old in older for i in (0, 3)}
     return {
-        # Both names at once are one too many, and the older one then stays to be found unknown.
+        # Both names at once are one too many, and the older one then is then listed as unknown.
         key if renamed.get(key) in decoder else renamed.get(key, key): value
         for key, value in decoder.items()
     }
 
 
-def misfits(part: str, found: Mapping[str, object], expected: tuple[OfficialTensor, ...]) -> list[str]:
+def misfits(part: str, content: Mapping[str, object], expected: tuple[OfficialTensor, ...]) -> list[str]:
     """Return what is wrong with a part of a checkpoint, one clause each: empty when all is as expected."""
     wanted = {tensor.key: tensor.shape for tensor in expected}
-    faults = [f"{part}.{key} is missing" for key in wanted if key not in found]
-    for key, value in found.items():
+    faults = [f"{part}.{key} is missing" for key in wanted if key not in content]
+    for key, value in content.items():
         if key not in wanted:
             faults.append(f"{part}.{key} is unknown")
         elif not isinstance(value, Tensor) or not value.is_floating_point():
