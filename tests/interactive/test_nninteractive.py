@@ -88,10 +88,10 @@ def test_a_scribble_is_four_clicks_and_one_step(phantom, session):
     d, h, w = (int(v) for v in phantom.inside.as_array())
     drawn[d, h, w - 4 : w + 5] = 1
     session.add_scribble_interaction(drawn, True)
-    clicks = session._session.objects[0].clicks
+    ((clicks, _),) = session._predictions
     assert [c.position.w - w for c in clicks] == [-2, -1, 1, 2]
     assert session.undo()
-    assert session._session.objects[0].clicks == ()
+    assert session._predictions == []
 
 
 def test_what_cannot_be_done_is_said(phantom, model, session):

@@ -64,7 +64,7 @@ def replay(
     if loaded.device.type == "cpu":
         import torch
 
-        # Sums are taken in another order by another number of threads.
+        # Another number of threads adds up in another order.
         torch.set_num_threads(header.num_threads)
     done = replay_record(log, volume, loaded, organ_mask=organ)
     if output is not None:

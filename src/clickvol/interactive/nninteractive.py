@@ -17,9 +17,10 @@ from clickvol.errors import ClickError, ConfigError
 from clickvol.geometry.box import bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.interactive.session import InteractiveSession
+from clickvol.interactive.packed_mask import PackedMask
 from clickvol.io.volume import Modality, Volume
-from clickvol.prompts.click import Click, check_any_inside
+from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.prompts.click import Click
 from clickvol.weights.load import LoadedModel, load_model
 
 # Clicks that stand for a scribble. Chosen: the models were trained with up to five clicks.
@@ -37,11 +38,12 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     def __init__(self, model: LoadedModel | None = None, *, device: object = "auto") -> None:
         self._model = model
         self._device = str(device)
-        self._session: InteractiveSession | None = None
+        self._scan: ScanPredictor | None = None
         self._target: Any = None
+        # Clicks of each interaction that waits for the next prediction.
         self._waiting: list[list[Click]] = []
-        # Of each interaction that was answered, so that undo takes back whole ones.
-        self._num_clicks: list[int] = []
+        # All clicks of each prediction, and its mask; undo takes back the last.
+        self._predictions: list[tuple[list[Click], PackedMask]] = []
 
     def initialize_from_trained_model_folder(self, model_training_output_dir: str | Path) -> None:
         """Load one of our models by id or path.
@@ -50,7 +52,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
             ModelNotFoundError: when there is none.
         """
         self._model = load_model(model_training_output_dir, device=self._device)
-        self._session = None
+        self._scan = None
 
     def set_image(
         self,
@@ -62,7 +64,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         """Take a scan.
 
         Args:
-            image: (1, X, Y, Z), any real dtype, CT in Hounsfield units; taken as nnU-Net's readers give it,
+            image: (1, X, Y, Z), any real dtype, CT in Hounsfield units; as nnU-Net's readers give it,
                 whose axes run to superior, posterior and left.
             spacing_mm: of the last three axes, in their order.
             modality: "CT" or "MR"; recognised when not given.
@@ -79,9 +81,9 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         # As nnU-Net's readers have it: axes z, y, x of a file in LPS.
         grid = VolumeGrid.axial(image.shape[1:], (x, y, z))
         self._model = self._model or load_model(device=self._device)
-        session = InteractiveSession(self._model)
-        session.set_volume(Volume(image[0], grid, modality or "unknown"), modality=modality)
-        self._session, self._waiting, self._num_clicks = session, [], []
+        volume = Volume(image[0], grid, modality or "unknown")
+        self._scan = ScanPredictor(volume, self._model, modality=modality)
+        self._waiting, self._predictions = [], []
 
     def set_target_buffer(self, target_buffer: NDArray[np.generic] | Any) -> None:  # noqa: ANN401
         """Take an array or tensor (X, Y, Z), into which every mask is written as 0 and 1.
@@ -89,7 +91,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         Raises:
             ConfigError: when its shape is not that of the image.
         """
-        shape = self._opened().mask().array.shape
+        shape = self._opened().volume.grid.shape_dhw
         if tuple(target_buffer.shape) != shape:
             raise ConfigError(
                 f"the target buffer has shape {tuple(target_buffer.shape)}; the image has {shape}"
@@ -198,51 +200,41 @@ class nnInteractiveInferenceSession:  # the name that scripts import
 
     def undo(self) -> bool:
         """Take back the last interaction; unlimited. False where there is none."""
-        session = self._opened()
-        if self._waiting:
-            self._waiting.pop()
-            return True
-        if not self._num_clicks:
+        self._opened()
+        if not self._waiting and not self._predictions:
             return False
-        for _ in range(self._num_clicks.pop()):
-            session.undo()
+        (self._waiting or self._predictions).pop()
         self._write_target()
         return True
 
     def reset_interactions(self) -> None:
         """Begin with another object: forget all clicks, and empty the target buffer."""
-        self._opened().reset()
-        self._waiting, self._num_clicks = [], []
+        self._opened()
+        self._waiting, self._predictions = [], []
         self._write_target()
 
     def _click(self, places: list[VoxelPoint], include: bool, run_now: bool) -> None:  # noqa: FBT001
-        session = self._opened()
-        grid = session.mask().grid
+        scan = self._opened()
         clicks = [Click(place, include) for place in places]
         for click in clicks:
-            click.world(grid)
+            click.world(scan.volume.grid)
         waiting = [*self._waiting, clicks]
-        if not run_now:
-            self._waiting = waiting
-            return
-        known = session.objects[0].clicks
-        # A click inside must be known before one beside can be answered.
-        ordered = sorted((c for group in waiting for c in group), key=lambda c: not c.foreground)
-        check_any_inside((*known, *ordered))
-        for click in ordered:
-            session.click(click.position, positive=click.foreground)
-        self._num_clicks.append(len(ordered))
-        self._waiting = []
-        self._write_target()
+        if run_now:
+            known = self._predictions[-1][0] if self._predictions else []
+            new = sorted((c for group in waiting for c in group), key=lambda c: not c.foreground)
+            clicks, waiting = [*known, *new], []
+            self._predictions.append((clicks, PackedMask.of(scan.predict(clicks).mask.array)))
+            self._write_target()
+        self._waiting = waiting
 
-    def _opened(self) -> InteractiveSession:
-        if self._session is None:
+    def _opened(self) -> ScanPredictor:
+        if self._scan is None:
             raise ConfigError("there is no image; call set_image first")
-        return self._session
+        return self._scan
 
     def _drawn(self, image: NDArray[np.generic]) -> NDArray[np.bool_]:
         drawn = np.asarray(image) > 0
-        shape = self._opened().mask().array.shape
+        shape = self._opened().volume.grid.shape_dhw
         if drawn.shape != shape or not drawn.any():
             raise ClickError(
                 f"a drawing of shape {drawn.shape} with {drawn.sum()} voxels cannot be used; draw in {shape}"
@@ -251,7 +243,9 @@ class nnInteractiveInferenceSession:  # the name that scripts import
 
     def _write_target(self) -> None:
         if self._target is not None:
-            mask = self._opened().mask(1).array
+            mask = np.zeros(self._opened().volume.grid.shape_dhw, dtype=np.uint8)
+            if self._predictions:
+                self._predictions[-1][1].paint(mask, 1)
             if isinstance(self._target, np.ndarray):
                 self._target[...] = mask
             else:

@@ -5,7 +5,7 @@ model and list (`scene.py`), and a record on disk gives the same list again (`re
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,8 +36,6 @@ from clickvol.interactive.record import (
 from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor, never
-from clickvol.predict.segmentation import Segmentation
-from clickvol.prompts.click import Click
 from clickvol.weights.load import LoadedModel
 
 
@@ -155,15 +153,6 @@ class InteractiveSession:
             self._note(Outcome(kind="answered", mask_sha256=mask_sha256, seconds=seconds))
         return Answer(object_id, answer.mask.num_voxels, answer.mask.volume_ml, answer.seconds, answer.warnings)
 
-    def predict(self, clicks: Sequence[Click], *, cancelled: Callable[[], bool] = never) -> Segmentation:
-        """Answer a list of clicks that is no part of the session, which stays as it is.
-
-        Raises:
-            ClickError: when a click is not finite or outside the scan, or there is none inside the object.
-            CancelledError: when `cancelled` said so.
-        """
-        return self._opened().scan.predict(clicks, cancelled=cancelled)
-
     def undo(self) -> bool:
         """Go back by one interaction, at once; False where there is none."""
         return self._move("undo", is_possible=self.can_undo)
@@ -186,7 +175,7 @@ class InteractiveSession:
         return len(self._scene.objects)
 
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
-        """Make an object unchangeable: others are not found where it is, and it counts as background for them.
+        """Make an object unchangeable: others leave its voxels out, and it counts as background for them.
 
         Args:
             object_id: which object.
@@ -257,9 +246,9 @@ class InteractiveSession:
         return self._opened().objects(self._scene)
 
     @property
-    def volume(self) -> Volume:
-        """The scan."""
-        return self._opened().scan.volume
+    def scan(self) -> ScanPredictor:
+        """The scan, which answers other lists of clicks as well."""
+        return self._opened().scan
 
     @property
     def history(self) -> History:

@@ -311,7 +311,8 @@ async def mask(opened: Session, request: Request, object_id: ObjectId | None = N
 @_results.get("/probability.nii.gz", response_class=Response)
 async def probability(opened: Session, object_id: ObjectId = 1) -> Response:
     """Return the probability of an object in every voxel, 0 to 1, as NIfTI."""
-    (array, volume), _ = await opened.run(lambda session, _: (session.probability(object_id), session.volume))
+    array, _ = await opened.run(lambda session, _: session.probability(object_id))
+    volume, _ = await opened.run(lambda session, _: session.scan.volume)
     content = await opened.sessions.written(
         opened.served,
         "probability.nii.gz",

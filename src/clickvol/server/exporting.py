@@ -33,7 +33,7 @@ async def export_file(
         deidentify: leave out who the patient is; NIfTI and NRRD never say it.
 
     Raises:
-        RefusedError: 409 for a DICOM format where the scan is not DICOM or nothing was found, 507 when the disk
+        RefusedError: 409 for a DICOM format where the scan is not DICOM or there is no mask, 507 when the disk
             is full.
         OutputError: when the format cannot hold the masks.
     """
@@ -46,8 +46,9 @@ async def export_file(
             409, "this scan is not DICOM, so there are no images to refer to; save as NIfTI or NRRD"
         )
     card = sessions.model.card
-    masks, _ = await sessions.run(served, lambda session, _: _labelled(session, card))
-    volume, _ = await sessions.run(served, lambda session, _: session.volume)
+    (masks, volume), _ = await sessions.run(
+        served, lambda session, _: (_labelled(session, card), session.scan.volume)
+    )
     series = None if served.record is None else served.record.series
 
     def write(place: Path) -> None:
@@ -67,5 +68,5 @@ def _labelled(session: InteractiveSession, card: ModelCard) -> list[LabelledMask
                 LabelledMask(name=name, mask=mask, model_id=card.id, model_version=card.weights_version)
             )
     if not masks:
-        raise RefusedError(409, "nothing was found yet, so there is nothing to save; click first")
+        raise RefusedError(409, "there is no mask yet, so there is nothing to save; click first")
     return masks

@@ -67,7 +67,7 @@ class RefusedError(ClickvolError):
 
 
 def status_of(error: ClickvolError) -> int:
-    """Return the HTTP status of an error that a user can mend."""
+    """Return the HTTP status of an error that a user can fix."""
     if isinstance(error, RefusedError):
         return error.status
     if isinstance(error, OutputError):

@@ -53,7 +53,7 @@ def run_server(
         on_ready: told the address as soon as the server answers there.
 
     Raises:
-        ConfigError: when the extra is missing, the model takes no clicks, or the port is taken.
+        ConfigError: when the extra is missing, the model takes no clicks, or the port is in use.
         ClickvolError: when the model cannot be loaded, or the state folder not written to.
     """
     check_installed()

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from clickvol.server.refusal import RefusedError, storage_refusal
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
-"""Files that hold a whole scan. Headers whose voxels lie in another file (.nhdr, .mhd) are not taken: they
+"""Files that hold a whole scan. Headers whose voxels lie in another file (.nhdr, .mhd) are refused: they
 could name any file of this machine."""
 
 _OUTSIDE = "this path is not under the folder that the server was given; give one of a scan in it"

@@ -251,7 +251,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 def _too_large(limit: int) -> str:
     return (
-        f"the request is longer than the {limit / 2**20:g} MiB that are taken here; send a smaller scan, or "
+        f"the request is longer than the {limit / 2**20:g} MiB that are allowed here; send a smaller scan, or "
         "start the server with another --max-upload-mb"
     )
 

@@ -61,7 +61,7 @@ _MAX_BYTES_PER_VOXEL = 16
 # So many sessions can click in turn before one has to wait on disk. Chosen: a reading room, not a ward.
 _NUM_BUSY_SESSIONS = 8
 
-# Beside reading one scan, one result can be written.
+# While one scan is read, one result can be written.
 _NUM_FILE_THREADS = 2
 
 _GONE = "there is no such session, or its lease is over; open the scan again"
@@ -133,7 +133,7 @@ class ServedSession:
     def num_bytes(self) -> int:
         """Memory that it holds."""
         session = self.session
-        return 0 if session is None else session.volume.array.nbytes + session.memory_bytes
+        return 0 if session is None else session.scan.volume.array.nbytes + session.memory_bytes
 
     @contextlib.contextmanager
     def pending(self) -> Iterator[None]:
@@ -285,7 +285,7 @@ class Sessions:
 
     async def describe(self, session_id: str, served: ServedSession) -> OpenedOut:
         """Say what a client needs to know of a new session."""
-        volume, state = await self.run(served, lambda session, _: session.volume)
+        volume, state = await self.run(served, lambda session, _: session.scan.volume)
         records = await self._earlier_records(served, volume)
         return OpenedOut(
             session_id=session_id,
@@ -335,7 +335,7 @@ class Sessions:
             RefusedError: 404 when there is no such record of this scan.
             ClickvolError: when it is of another model.
         """
-        volume, _ = await self.run(served, lambda session, _: session.volume)
+        volume, _ = await self.run(served, lambda session, _: session.scan.volume)
         # Looked up by its name among those there are, never made into a path.
         records = await self._earlier_records(served, volume)
         record = next((record for record in records if record.path.stem == log_id), None)
@@ -381,7 +381,7 @@ class Sessions:
         """Return the scan as NIfTI; it is written once and stays as long as the session."""
         place = served.folder / _SCAN_COPY
         if not place.exists():
-            volume, _ = await self.run(served, lambda session, _: session.volume)
+            volume, _ = await self.run(served, lambda session, _: session.scan.volume)
             await self.on_files(lambda _: write_scan(volume, place))
         return place
 

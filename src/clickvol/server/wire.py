@@ -104,7 +104,7 @@ class StateOut(_Out):
     @classmethod
     def of(cls, session: "InteractiveSession") -> "StateOut":
         """Describe a session."""
-        grid = session.volume.grid
+        grid = session.scan.volume.grid
         objects = []
         for known in session.objects:
             places = [(click.world(grid), click.foreground) for click in known.clicks]

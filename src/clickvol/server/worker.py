@@ -31,7 +31,7 @@ class Worker:
     Args:
         name: of its threads.
         num_threads: 1 makes everything that it does happen one after the other.
-        max_waiting: jobs that may wait, beside those that run.
+        max_waiting: jobs that may wait; those that run do not count.
     """
 
     def __init__(self, name: str, *, num_threads: int, max_waiting: int) -> None:

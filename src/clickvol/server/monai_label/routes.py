@@ -41,7 +41,7 @@ Output = Literal["all", "image", "json"]
 
 
 class InferParams(BaseModel):
-    """What clients send as `params`; what they send beside it is for other servers.
+    """What clients send as `params`; the rest of it is for other servers.
 
     Attributes:
         foreground, background: clicks, (i, j, k) of the stored image.
@@ -269,7 +269,7 @@ async def infer(
         served = await images.session_on(image, request.is_disconnected)
     answer, _ = await sessions.run(
         served,
-        lambda session, is_cancelled: session.predict(params.clicks, cancelled=is_cancelled),
+        lambda session, is_cancelled: session.scan.predict(params.clicks, cancelled=is_cancelled),
         request.is_disconnected,
     )
     result = _result_params(answer, params.label)
@@ -307,7 +307,7 @@ async def _encoded(sessions: Sessions, served: ServedSession, mask: Mask, params
 
 
 def _multipart(params: dict[str, Any], content: bytes, name: str) -> Response:
-    """Return result and file in one answer; the clients look for these very headers of the parts."""
+    """Return result and file in one answer; the clients search for these very headers of the parts."""
     boundary = secrets.token_hex(_BOUNDARY_BYTES)
     start = (
         f"--{boundary}\r\n"
