@@ -38,7 +38,7 @@ def test_the_python_example_runs(scans, monkeypatch):
     exec(compile(example, "README.md", "exec"), names)
     written = SimpleITK.ReadImage(str(scans / "mask.nii.gz"))
     assert written.GetSize() == (160, 128, 60)
-    assert names["found"].mask.num_voxels == SimpleITK.GetArrayFromImage(written).sum()
+    assert names["segmentation"].mask.num_voxels == SimpleITK.GetArrayFromImage(written).sum()
 
 
 def _commands():

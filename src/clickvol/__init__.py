@@ -4,9 +4,9 @@ The whole public interface:
 
     from clickvol import Click, load_model, read_volume, segment, write_mask
 
-    volume = read_volume("scan.nii.gz")                       # or .nrrd, .mha, a DICOM folder
-    segmentation = segment(volume, [Click.at((120, 88, 41))])        # voxel i, j, k of the file as stored
-    write_mask(segmentation.mask, "mask.nii.gz")                     # on exactly the grid of the scan
+    volume = read_volume("scan.nii.gz")                         # or .nrrd, .mha, a DICOM folder
+    segmentation = segment(volume, [Click.at((120, 88, 41))])   # voxel i, j, k of the file as stored
+    write_mask(segmentation.mask, "mask.nii.gz")                # on exactly the grid of the scan
     segmentation.mask.volume_ml, segmentation.fields_of_view, segmentation.probability()
 
 Many clicks on one scan, several objects, undo and redo: `session = InteractiveSession(load_model())`, then

@@ -1,9 +1,11 @@
 """`clickvol replay`: the record of a session and its scan in, the same mask again out."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from clickvol.cli.options import DeviceName, SeriesName, VolumeNumber
 
 _LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="The .jsonl file that a session wrote.")]
 _ScanPath = Annotated[
@@ -19,10 +21,6 @@ _MaskPath = Annotated[
 _ObjectId = Annotated[
     int | None, typer.Option("--object", metavar="N", help="Write one object as 0 and 1 instead.")
 ]
-_SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
-_VolumeNumber = Annotated[
-    int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
-]
 _OrganMaskPath = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The organ mask, where there was one.")
 ]
@@ -30,7 +28,6 @@ _ModelName = Annotated[
     str | None,
     typer.Option(metavar="ID|PATH", help="Which model; the one of the record when not given."),
 ]
-_Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 
 
 def replay(
@@ -39,11 +36,11 @@ def replay(
     scan: _ScanPath,
     output: _MaskPath = None,
     object_id: _ObjectId = None,
-    series: _SeriesName = None,
-    volume_index: _VolumeNumber = None,
+    series: SeriesName = None,
+    volume_index: VolumeNumber = None,
     organ_mask: _OrganMaskPath = None,
     model: _ModelName = None,
-    device: _Device = "auto",
+    device: DeviceName = "auto",
 ) -> None:
     """Repeat a session, and tell whether every mask is the same to the bit.
 

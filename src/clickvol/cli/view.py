@@ -1,10 +1,11 @@
 """`clickvol view`: a scan in the browser, to click in."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from clickvol.cli.options import DeviceName, ModelName, SeriesName
 from clickvol.errors import UnreadableVolumeError
 
 _HOST = "127.0.0.1"
@@ -23,11 +24,6 @@ _ScanPath = Annotated[
 ]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")]
 _NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address and open nothing.")]
-_SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
-_ModelName = Annotated[
-    str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
-]
-_Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 _StateFolder = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where clicks are kept; a folder of this user by default."),
@@ -39,9 +35,9 @@ def view(
     scan: _ScanPath = None,
     port: _Port = 0,
     no_browser: _NoBrowser = False,
-    series: _SeriesName = None,
-    model: _ModelName = None,
-    device: _Device = "auto",
+    series: SeriesName = None,
+    model: ModelName = None,
+    device: DeviceName = "auto",
     state_folder: _StateFolder = None,
 ) -> None:
     """Open a scan in the browser: click the tumour, correct, save. Ctrl-C ends it.
