@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "clickvol"
 FOOT = ("errors", "version", "shapes")
 NUMPY_STAGES = (
     "files",
+    "parallel",
     "geometry",
     "io",
     "phantoms",

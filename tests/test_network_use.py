@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "clickvol"
 SOURCES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 
 REACHING_MODULES = {
-    *("aiohttp", "asyncio", "ensurepip", "ftplib", "gdown", "http", "httplib2", "httpx"),
+    *("aiohttp", "asyncio", "dask", "distributed", "ensurepip", "ftplib", "gdown", "http", "httplib2", "httpx"),
     *("huggingface_hub", "imaplib", "multiprocessing.connection", "nntplib", "pip", "pooch"),
     *("poplib", "pty", "pycurl", "requests", "smtplib", "socket", "socketserver", "ssl"),
     *(
@@ -108,8 +108,9 @@ def test_only_the_download_module_reaches_out():
         "server/client.py": {"httpx"},
         # The event loop that waits for the model's thread.
         "server/worker.py": {"asyncio"},
-        # A pipe to the processes of a batch.
-        "batch/worker.py": {"multiprocessing.connection"},
+        # Worker processes on this machine, or those of a scheduler that the user names.
+        "parallel/cluster.py": {"dask", "distributed"},
+        "parallel/rows.py": {"distributed"},
         # The browser that shows the page of `clickvol view`.
         "cli/view.py": {"webbrowser"},
         # The package's own names, imported when they are first used.

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from clickvol.batch import records
 from clickvol.batch.manifest import BatchRow
 from clickvol.batch.records import (
     RowRecord,
     current_record,
+    failed_record,
     record_path,
     write_record,
     write_summary,
@@ -28,6 +28,11 @@ def make_record(row, **changes):
         "warnings": ("one.", "two."), "clickvol_version": "1",
     }  # fmt: skip
     return RowRecord(**(values | changes))
+
+
+@pytest.fixture(autouse=True)
+def records_folder(tmp_path):
+    (tmp_path / "records").mkdir()
 
 
 def finish(folder, row, **changes):
@@ -82,23 +87,13 @@ def test_the_summary_has_every_row_also_those_nobody_did(tmp_path):
     assert [row["error"] for row in rows[1:]] == ['a "bad", click', "no click", ""]
 
 
-def test_a_row_that_another_shard_finishes_meanwhile_is_in_the_summary(tmp_path, monkeypatch):
-    mine, theirs = make_row(tmp_path, 1), make_row(tmp_path, 2)
-    finish(tmp_path, mine)
-    real = records.atomic_path
-
-    def atomic_path(target, suffix):
-        if target.name == "summary.csv" and current_record(tmp_path, theirs) is None:
-            finish(tmp_path, theirs)  # between our reading and our writing
-        return real(target, suffix)
-
-    monkeypatch.setattr(records, "atomic_path", atomic_path)
-    lines = write_summary(tmp_path, [mine, theirs]).read_text().splitlines()
-    assert [line.split(",")[1] for line in lines] == ["status", "done", "done"]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
+def test_a_folder_that_cannot_be_written(tmp_path):
     row = make_row(tmp_path)
-    with pytest.raises(OutputError, match="cannot make"):
-        write_record(tmp_path / "file", row, make_record(row))
+    with pytest.raises(OutputError, match="cannot write"):
+        write_record(tmp_path / "none", row, make_record(row))
+
+
+def test_a_failure_is_said_in_one_line(tmp_path):
+    record = failed_record(make_row(tmp_path), "the click\n is bad")
+    assert (record.row, record.key, record.status, record.error) == (1, "key1", "failed", "the click is bad")
+    assert record.clickvol_version

@@ -5,21 +5,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from clickvol.batch.launch import Shard
-from clickvol.batch.run import BatchOutcome, BatchProgress, BatchRequest, run_batch
+from clickvol.batch import run
+from clickvol.batch.manifest import BatchRow
+from clickvol.batch.run import BatchOutcome, BatchProgress, BatchRequest, run_batch, segment_row
 from clickvol.errors import BatchError, ConfigError, OutputError
+from clickvol.predict.segmentation_request import SegmentationRequest
+from clickvol.prompts.click import Click
+from clickvol.weights import load
 from reference import batch_stand_in
 
 
 @pytest.fixture(autouse=True)
 def stand_in(tmp_path, monkeypatch):
-    """Let the processes of a batch answer without a network."""
-    environment = batch_stand_in.install(tmp_path / "site")
-    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, environment[name])
+    """Answer without a network, in this process and in others."""
+    (tmp_path / "site").mkdir()
+    monkeypatch.setenv("PYTHONPATH", batch_stand_in.python_path(tmp_path / "site"))
+    monkeypatch.setattr(run, "run_request", batch_stand_in.run_request)
 
 
 @pytest.fixture
@@ -45,38 +50,44 @@ def summary(folder):
 
 
 def scans_asked(folder):
-    return [scan for scan, _, _ in batch_stand_in.calls(folder)]
+    return [scan for scan, _ in batch_stand_in.calls(folder)]
 
 
 def test_one_bad_row_never_stops_the_rest(manifest, tmp_path):
-    path = manifest("ok-1", "bad-2", "odd-3", "crash-4", "ok-5")
-    path.write_text(path.read_text() + 'ok-6,"1,2",m6.nii.gz\nok-7,"1,2,3",m7.nii.gz\n')
+    path = manifest("ok-1", "bad-2", "odd-3", "ok-4")
+    path.write_text(path.read_text() + 'ok-5,"1,2",m5.nii.gz\nok-6,"1,2,3",m6.nii.gz\n')
     seen = []
     outcome = run_batch(request_of(path, device="cpu"), on_progress=seen.append)
-    assert outcome == BatchOutcome(
-        shard=Shard(), total=7, earlier=0, failed=4, summary=tmp_path / "out/summary.csv"
-    )
+    assert outcome == BatchOutcome(total=6, earlier=0, failed=3, summary=tmp_path / "out/summary.csv")
     rows = summary(tmp_path / "out")
-    assert [status for status, _ in rows] == [
-        "done", "failed", "failed", "failed", "done", "failed", "done",
-    ]  # fmt: skip
+    assert [status for status, _ in rows] == ["done", "failed", "failed", "done", "failed", "done"]
     errors = [error for _, error in rows if error]
-    assert errors[0] == "the click is bad"
-    assert errors[1] == "unexpected KeyError: 'odd'"
-    assert errors[2].startswith("the process died while it worked on this row")
-    assert errors[3].startswith("cannot read the click")
+    assert errors[:2] == ["the click is bad", "unexpected KeyError: 'odd'"]
+    assert errors[2].startswith("cannot read the click")
     # The row that cannot be used comes first, and asks nobody.
-    assert seen[0] == BatchProgress(done=0, total=7, failed=0)
-    assert seen[-1] == BatchProgress(done=7, total=7, failed=4)
-    assert [now.done for now in seen] == list(range(8))
+    assert seen[:2] == [BatchProgress(done=0, total=6, failed=0), BatchProgress(done=1, total=6, failed=1)]
+    assert seen[-1] == BatchProgress(done=6, total=6, failed=3)
+    assert [now.done for now in seen] == list(range(7))
     masks = sorted(p.name for p in (tmp_path / "out").glob("*.nii.gz"))
-    assert masks == ["m1.nii.gz", "m5.nii.gz", "m7.nii.gz"]
-    # One process did all rows until it died.
-    processes = [process for _, process, _ in batch_stand_in.calls(tmp_path / "out")]
-    assert len(set(processes[:4])) == 1
-    assert len(set(processes)) == 2
-    with pytest.raises(BatchError, match=r"^4 of 7 rows failed; .*out/summary\.csv says why"):
+    assert masks == ["m1.nii.gz", "m4.nii.gz", "m6.nii.gz"]
+    # One worker is this process.
+    assert {process for _, process in batch_stand_in.calls(tmp_path / "out")} == {os.getpid()}
+    with pytest.raises(BatchError, match=r"^3 of 6 rows failed; .*out/summary\.csv says why"):
         outcome.raise_if_failed()
+
+
+def test_a_worker_that_dies_fails_its_row_alone(manifest, tmp_path):
+    outcome = run_batch(request_of(manifest("ok-1", "crash-2", "bad-3", "ok-4"), workers=2))
+    assert (outcome.total, outcome.failed) == (4, 2)
+    assert summary(tmp_path / "out") == [
+        ("done", ""),
+        ("failed", "its process died again and again, perhaps of a lack of memory; use fewer workers"),
+        ("failed", "the click is bad"),
+        ("done", ""),
+    ]
+    processes = [process for _, process in batch_stand_in.calls(tmp_path / "out")]
+    assert os.getpid() not in processes
+    assert scans_asked(tmp_path / "out").count("crash-2") == 4
 
 
 def test_what_is_done_is_not_done_again_and_what_failed_is(manifest, tmp_path):
@@ -87,60 +98,39 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(manifest, tmp_path):
     assert scans_asked(out) == ["ok-1", "bad-2", "ok-3", "bad-2"]
     manifest("ok-1", "ok-2", "ok-3")
     (out / "m3.nii.gz").unlink()
-    mended = run_batch(request_of(path))
-    assert (mended.earlier, mended.failed) == (1, 0)
-    mended.raise_if_failed()
+    third = run_batch(request_of(path))
+    assert (third.earlier, third.failed) == (1, 0)
+    third.raise_if_failed()
     assert scans_asked(out)[4:] == ["ok-2", "ok-3"]
-    # Nothing is left to do: no process is started, and the table is the same.
+    # Nothing is left to do, and the table is the same.
     table = (out / "summary.csv").read_bytes()
     assert run_batch(request_of(path)).earlier == 3
     assert len(scans_asked(out)) == 6
     assert (out / "summary.csv").read_bytes() == table
 
 
-def test_several_workers_do_every_row_once(manifest, tmp_path):
-    path = manifest(*(f"ok-{n}" for n in range(5)))
-    outcome = run_batch(request_of(path, workers=2))
-    assert (outcome.total, outcome.failed) == (5, 0)
-    assert sorted(scans_asked(tmp_path / "out")) == [f"ok-{n}" for n in range(5)]
-    processes = {process for _, process, _ in batch_stand_in.calls(tmp_path / "out")}
-    assert len(processes) == 2
-    assert str(os.getpid()) not in processes
-
-
-def test_shards_share_the_rows_and_the_last_one_completes_the_table(manifest, tmp_path):
-    path, out = manifest("ok-1", "bad-2", "ok-3"), tmp_path / "out"
-    second = run_batch(request_of(path, shard=Shard(number=2, count=2)))
-    assert (second.total, second.failed) == (1, 1)
-    assert [status for status, _ in summary(out)] == ["open", "failed", "open"]
-    first = run_batch(request_of(path, shard=Shard(number=1, count=2)))
-    assert (first.total, first.failed) == (2, 0)
-    first.raise_if_failed()
-    assert [status for status, _ in summary(out)] == ["done", "failed", "done"]
-
-
-def test_one_shard_is_done_by_one_process(manifest, tmp_path):
+def test_one_process_at_a_time_works_in_a_folder(manifest, tmp_path):
     path = manifest("ok-1")
     inner = []
 
     def try_another(_now):
         inner.append(True)
-        with pytest.raises(ConfigError, match=r"another process is working on shard 1/1 in .*out"):
+        with pytest.raises(ConfigError, match=r"another process is working in .*out"):
             run_batch(request_of(path))
-        other = run_batch(request_of(path, shard=Shard(number=2, count=2)))
-        assert other.total == 0
 
     run_batch(request_of(path), on_progress=try_another)
     assert inner
 
 
-def test_a_folder_that_cannot_be_written(manifest, tmp_path):
+def test_what_cannot_begin_is_refused(manifest, tmp_path):
     path = manifest("ok-1")
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="cannot write to"):
         run_batch(request_of(path))
     with pytest.raises(ConfigError, match="0 workers do nothing"):
         request_of(path, workers=0)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        request_of(path, workers=2, scheduler="tcp://127.0.0.1:1")
 
 
 # A shell without job control has its background jobs ignore Ctrl-C, and so would this process.
@@ -176,29 +166,33 @@ def is_alive(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
-@pytest.mark.parametrize(("how", "code"), [("Ctrl-C", 130), ("kill -9", -signal.SIGKILL)])
-def test_a_stop_loses_nothing_and_leaves_nobody_behind(manifest, tmp_path, how, code):
+@pytest.mark.parametrize(("how", "workers"), [("Ctrl-C", 1), ("Ctrl-C", 2), ("kill -9", 2)])
+def test_a_stop_loses_nothing_and_leaves_nobody_behind(manifest, tmp_path, how, workers):
     path, out = manifest("ok-1", "slow-2", "ok-3"), tmp_path / "out"
-    command = begin(path)
-    wait_for(lambda: list(out.glob(".clickvol-*")))  # slow-2 is being written
-    wait_for(lambda: list(out.glob("records/*.json")))  # and ok-1 is written down
+    command = begin(path, "--workers", str(workers))
+    wait_for(lambda: list(out.glob(".clickvol-*.nii.gz")))  # slow-2 is being written
+    wait_for(lambda: list(out.glob("records/*.json")))  # and another row is written down
+    if workers == 2:
+        wait_for(lambda: len(list(out.glob("records/*.json"))) == 2)
     if how == "Ctrl-C":
         os.killpg(command.pid, signal.SIGINT)
     else:
         command.kill()
     printed, complaint = command.communicate(timeout=60)
-    assert (command.returncode, printed) == (code, "")
+    assert (command.returncode, printed) == ({"Ctrl-C": 130, "kill -9": -signal.SIGKILL}[how], "")
     assert "Traceback" not in complaint
     assert ("interrupted" in complaint) == (how == "Ctrl-C")
-    (worker,) = {int(process) for _, process, _ in batch_stand_in.calls(out)}
-    wait_for(lambda: not is_alive(worker), seconds=15)
-    assert sorted(p.name for p in out.glob("*.nii.gz")) == ["m1.nii.gz"]
-    assert sorted(p.name for p in (out / "records").glob("*.json")) == ["000001.json"]
-    assert list(out.glob(".clickvol-*")) == []
+    processes = {process for _, process in batch_stand_in.calls(out)}
+    assert (command.pid in processes) == (workers == 1)
+    wait_for(lambda: not any(map(is_alive, processes)), seconds=15)
+    done = {1: ["m1.nii.gz"], 2: ["m1.nii.gz", "m3.nii.gz"]}[workers]
+    assert sorted(p.name for p in out.glob("*.nii.gz") if p.name[0] != ".") == done
+    assert len(list((out / "records").glob("*.json"))) == workers
     manifest("ok-1", "ok-2", "ok-3")
     again = run_batch(request_of(path))
-    assert (again.earlier, again.failed) == (1, 0)
-    assert scans_asked(out) == ["ok-1", "slow-2", "ok-2", "ok-3"]
+    assert (again.earlier, again.failed) == (workers, 0)
+    assert sorted(p.name for p in out.glob("*.nii.gz")) == ["m1.nii.gz", "m2.nii.gz", "m3.nii.gz"]
+    assert list(out.rglob(".clickvol-*")) == []
 
 
 def test_what_a_killed_worker_left_half_written_is_removed(manifest, tmp_path):
@@ -206,7 +200,39 @@ def test_what_a_killed_worker_left_half_written_is_removed(manifest, tmp_path):
     (out / "records").mkdir(parents=True)
     for place in (out / ".clickvol-0a.nii.gz", out / "records/.clickvol-0b.json"):
         place.write_bytes(b"half")
-    run_batch(request_of(path, shard=Shard(number=2, count=2)))  # others may be writing
-    assert (out / ".clickvol-0a.nii.gz").exists()
     run_batch(request_of(path))
     assert list(out.rglob(".clickvol-*")) == []
+
+
+def row_in(folder):
+    job = SegmentationRequest(
+        scan=folder / "ok.nii.gz", clicks=(Click.at((1, 2, 3)),), mask=folder / "deep/er/m.nii.gz", device="cpu"
+    )
+    return BatchRow(number=7, scan="ok.nii.gz", output="deep/er/m.nii.gz", job=job, key="k")
+
+
+def test_folders_are_made_inside_the_folder_of_the_batch_only(tmp_path):
+    row = row_in(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        segment_row(row, tmp_path / "other")
+    assert segment_row(row, tmp_path).status == "done"
+    assert (tmp_path / "deep/er/m.nii.gz").read_bytes() == b"mask"
+
+
+def test_rows_share_one_model(monkeypatch, tmp_path):
+    loaded = []
+    monkeypatch.setattr(load, "load_model", lambda name, device: loaded.append((name, device)))
+
+    def load_and_answer(job, load):
+        load()
+        mask = SimpleNamespace(num_voxels=8, volume_ml=0.12345678)
+        segmentation = SimpleNamespace(mask=mask, modality="CT", model_id="tiny")
+        return SimpleNamespace(segmentation=segmentation, seconds={"total": 1.23456}, warnings=("a", "b"))
+
+    monkeypatch.setattr(run, "run_request", load_and_answer)
+    run._shared_model.cache_clear()
+    records = [segment_row(row_in(tmp_path), tmp_path) for _ in range(3)]
+    run._shared_model.cache_clear()
+    assert loaded == [("promise3d-small", "cpu")]
+    assert (records[0].volume_ml, records[0].seconds, records[0].warnings) == (0.1235, 1.235, ("a", "b"))
+    assert records[0] == records[2]

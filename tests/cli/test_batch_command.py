@@ -5,8 +5,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from clickvol.cli.batch import parse_options
-from clickvol.errors import ConfigError
+from reference.dask_processes import address_of, scheduler_and_worker
 
 
 @pytest.fixture
@@ -50,14 +49,24 @@ def test_a_batch_writes_what_segment_writes(run, manifest, scan, tiny_model, tmp
     assert run("batch", manifest, "-o", tmp_path / "out", "--quiet").out == ""
 
 
+def test_a_batch_on_a_cluster_writes_the_same(run, manifest, scan, tiny_model, tmp_path):
+    text = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join([text[0], text[1], text[3]]))
+    (tmp_path / "cluster").mkdir()
+    with scheduler_and_worker(tmp_path / "cluster") as (file, _):
+        address_of(file)
+        done = run("batch", manifest, "-o", tmp_path / "there", "--device", "cpu", "--scheduler", file)
+    assert done == (0, f"{tmp_path}/there/summary.csv: 2 rows done, 0 of them earlier\n", "")
+    assert run("batch", manifest, "-o", tmp_path / "here", "--device", "cpu", "--quiet").code == 0
+    for name in ("a/first.nii.gz", "third.nrrd"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
 def test_mistakes_in_words_are_answered_in_a_line(run, manifest, tmp_path):
     out = tmp_path / "out"
     for words, message in [
-        (["--shard", "3/2"], "there is no shard 3/2; give 1/2 to 2/2"),
-        (["--shard", "x"], "cannot read the shard 'x'"),
         (["--workers", "0"], "--workers"),
-        (["--slurm", "gpu", "--slurm-option", "gres"], "cannot use --slurm-option 'gres'"),
-        (["--slurm", "gpu", "--shard", "1/2"], "makes the shards itself"),
+        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "exclude each other"),
     ]:
         done = run("batch", manifest, "-o", out, *words)
         assert (done.code, done.out) == (2, "")
@@ -66,23 +75,3 @@ def test_mistakes_in_words_are_answered_in_a_line(run, manifest, tmp_path):
     done = run("batch", tmp_path / "none.csv", "-o", out)
     assert (done.code, "cannot read the manifest" in done.err) == (2, True)
     assert not out.exists()
-
-
-def test_options_of_sbatch():
-    assert parse_options(["gres=gpu:1", "--comment = a=b "]) == {"gres": "gpu:1", "comment": "a=b"}
-    for texts in (["gres"], ["=1"], ["a=1", "a=2"]):
-        with pytest.raises(ConfigError, match="give NAME=VALUE, each name once"):
-            parse_options(texts)
-
-
-def test_slurm_jobs_are_named(run, manifest, tmp_path, monkeypatch):
-    pytest.importorskip("submitit")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("srun", "sbatch"):
-        (programs / name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    words = ("--slurm", "gpu", "--shards", "2", "--slurm-option", "gres=gpu:1")
-    done = run("batch", manifest, "-o", tmp_path / "out", *words)
-    assert done == (0, "queued 2 jobs: 12_0, 12_1\n", "")

@@ -1,32 +1,36 @@
-"""A stand-in for the network in the processes of a batch, which import this by Python's `sitecustomize`.
+"""A stand-in for the network in a batch; other processes take it by Python's `sitecustomize`.
 
 The name of the scan says what becomes of a row: `ok-*` writes a mask, `bad-*` and `odd-*` raise, `crash-*`
 kills its process, `slow-*` takes a minute while it writes.
 """
 
 import os
-import sys
-import textwrap
+import signal
+import time
 from pathlib import Path
-
-_SITECUSTOMIZE = """
-import os, signal, time
 from types import SimpleNamespace
 
 from clickvol.errors import ClickError
-from clickvol.predict import segmentation_request
 from clickvol.files.atomic import atomic_path
 
+_SITECUSTOMIZE = """
+from clickvol.predict import segmentation_request
+from reference import batch_stand_in
+segmentation_request.run_request = batch_stand_in.run_request
+"""
 
-def stand_in(job, *, load):
+
+def run_request(job, *, load):
+    """Do what the name of the scan says."""
     name = job.scan.name
     with (job.mask.parent / "calls.txt").open("a") as calls:
-        calls.write(f"{name} {os.getpid()} {job.device}\\\\n")
+        calls.write(f"{name} {os.getpid()}\n")
     if name.startswith("bad"):
-        raise ClickError("the click\\\\nis bad")
+        raise ClickError("the click\nis bad")
     if name.startswith("odd"):
         raise KeyError("odd")
     if name.startswith("crash"):
+        time.sleep(1)  # the worker has started wholly
         os.kill(os.getpid(), signal.SIGKILL)
     with atomic_path(job.mask, ".nii.gz") as temporary:
         temporary.write_bytes(b"mask")
@@ -37,19 +41,15 @@ def stand_in(job, *, load):
     return SimpleNamespace(segmentation=segmentation, seconds={"total": 0.5}, warnings=("careful",))
 
 
-segmentation_request.run_request = stand_in
-"""
+def python_path(folder: Path) -> str:
+    """Return the PYTHONPATH with which a process has the stand-in; a folder for its module is needed."""
+    (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
+    tests = Path(__file__).parents[1]
+    return os.pathsep.join([str(folder), str(tests), os.environ.get("PYTHONPATH", "")])
 
 
-def install(folder: Path) -> dict[str, str]:
-    """Write the module into a folder and return the environment in which Python imports it."""
-    folder.mkdir(exist_ok=True)
-    source = textwrap.dedent(_SITECUSTOMIZE).replace("\\\\n", "\\n")
-    (folder / "sitecustomize.py").write_text(source)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), *sys.path)), "OMP_NUM_THREADS": "1"}
-
-
-def calls(folder: Path) -> list[list[str]]:
-    """Return the words of every call so far: scan, process, device."""
+def calls(folder: Path) -> list[tuple[str, int]]:
+    """Return scan and process of every call so far."""
     path = folder / "calls.txt"
-    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(line.split()[0], int(line.split()[1])) for line in lines]

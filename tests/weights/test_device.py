@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from clickvol.errors import DeviceError
-from clickvol.weights.device import choose_device, choose_precision
+from clickvol.weights import device
+from clickvol.weights.device import choose_device, choose_precision, device_of_worker
 
 
 @pytest.fixture
@@ -61,3 +62,16 @@ def test_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch, bf16, amx, expec
 
 def test_other_devices_stay_in_float32():
     assert choose_precision(torch.device("mps")) == torch.float32
+
+
+def test_workers_of_one_machine_share_its_cuda_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of_worker("auto") == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (device_of_worker("cuda"), device_of_worker("cuda:1"), device_of_worker("cpu")) == (
+        "cuda:0", "cuda:1", "cpu",
+    )  # fmt: skip
+    for number, expected in enumerate(["cuda:0", "cuda:1", "cuda:0"]):
+        monkeypatch.setattr(device, "worker_number", lambda number=number: number)
+        assert device_of_worker("auto") == expected

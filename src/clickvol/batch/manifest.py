@@ -76,6 +76,8 @@ def read_manifest(
             there is no row.
     """
     models = _Models()
+    if model is not None and Path(model).exists():
+        model = str(Path(model).absolute())  # a worker may run in another folder
     rows = []
     for number, cells in enumerate(_table(path), start=1):
         scan, output = cells.get("scan", ""), cells.get("output", "")

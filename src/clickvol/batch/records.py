@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.batch.manifest import BatchRow
-from clickvol.errors import OutputError
 from clickvol.files.atomic import atomic_path
+from clickvol.predict.segmentation_request import SegmentationResult
+from clickvol.version import __version__
 
 RECORDS_NAME = "records"
 SUMMARY_NAME = "summary.csv"
@@ -63,23 +64,50 @@ class RowRecord(BaseModel):
     clickvol_version: str
 
 
+def done_record(row: BatchRow, result: SegmentationResult) -> RowRecord:
+    """Return the record of a row whose mask is written."""
+    segmentation = result.segmentation
+    return RowRecord(
+        row=row.number,
+        key=row.key,
+        status="done",
+        scan=row.scan,
+        output=row.output,
+        model=segmentation.model_id,
+        modality=segmentation.modality,
+        voxels=segmentation.mask.num_voxels,
+        volume_ml=round(segmentation.mask.volume_ml, 4),
+        seconds=round(result.seconds["total"], 3),
+        warnings=result.warnings,
+        clickvol_version=__version__,
+    )
+
+
+def failed_record(row: BatchRow, error: str) -> RowRecord:
+    """Return the record of a row without a mask."""
+    return RowRecord(
+        row=row.number,
+        key=row.key,
+        status="failed",
+        scan=row.scan,
+        output=row.output,
+        error=" ".join(error.split()),
+        clickvol_version=__version__,
+    )
+
+
 def record_path(folder: Path, row: BatchRow) -> Path:
     """Return where the outcome of a row is kept."""
     return folder / RECORDS_NAME / f"{row.number:06d}.json"
 
 
 def write_record(folder: Path, row: BatchRow, record: RowRecord) -> None:
-    """Write the outcome of a row, wholly or not at all.
+    """Write the outcome of a row, wholly or not at all; the folder `records` is there.
 
     Raises:
         OutputError: when it cannot be written.
     """
-    path = record_path(folder, row)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
-    with atomic_path(path, ".json") as temporary:
+    with atomic_path(record_path(folder, row), ".json") as temporary:
         temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
@@ -98,25 +126,16 @@ def current_record(folder: Path, row: BatchRow) -> RowRecord | None:
 
 
 def write_summary(folder: Path, rows: Sequence[BatchRow]) -> Path:
-    """Write the table of all rows, those of other shards included.
-
-    Whoever writes while others still work may be overtaken by one of them between reading and writing. So it
-    looks again afterwards, until the table is what the records say.
+    """Write the table of all rows.
 
     Raises:
         OutputError: when it cannot be written.
     """
     path = folder / SUMMARY_NAME
-    written: list[RowRecord | None] | None = None
-    while (records := [current_record(folder, row) for row in rows]) != written:
-        with (
-            atomic_path(path, ".csv") as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(_cells(row, record) for row, record in zip(rows, records, strict=True))
-        written = records
+    with atomic_path(path, ".csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_cells(row, current_record(folder, row)) for row in rows)
     return path
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from clickvol.errors import DeviceError
+from clickvol.parallel.rows import worker_number
 
 
 def choose_device(name: str) -> torch.device:
@@ -30,6 +31,17 @@ def choose_device(name: str) -> torch.device:
     if not available.get(device.type, False):
         raise DeviceError(f"the device {name!r} is not available on this machine; use --device auto or cpu")
     return device
+
+
+def device_of_worker(name: str) -> str:
+    """Return the name of the device for this process: the workers of this machine share its CUDA devices.
+
+    Args:
+        name: as for `choose_device`; "auto" and "cuda" are dealt out, any other is the same for all.
+    """
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{worker_number() % torch.cuda.device_count()}"
 
 
 def choose_precision(device: torch.device) -> torch.dtype:

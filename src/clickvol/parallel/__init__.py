@@ -1,0 +1,1 @@
+"""Rows of work in this process, in several on this machine, or on the machines of a Dask cluster."""
