@@ -63,9 +63,8 @@ class PackedMask:
         if self.box is None:
             raise ValueError("an empty mask has no innermost voxel")
         depth = ndimage.distance_transform_cdt(np.pad(self.in_box(), 1), metric="chessboard")
-        d, h, w = np.unravel_index(int(depth.argmax()), depth.shape)
-        e, i, x = self.box.grow(1).start_dhw
-        return VoxelPoint(float(d + e), float(h + i), float(w + x))
+        deepest = np.unravel_index(int(depth.argmax()), depth.shape)
+        return VoxelPoint.of(np.add(deepest, self.box.grow(1).start_dhw))
 
 
 EMPTY = PackedMask(None, b"", 0)

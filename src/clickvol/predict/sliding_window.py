@@ -92,7 +92,7 @@ def _slide(
     def predict(patch: Tensor, places: list[list[slice]]) -> Tensor:
         """(1, C, D', H', W') of a window -> (1, 1, D', H', W')."""
         middle = [part.start + (side - 1) / 2 for part, side in zip(places[0][2:], window, strict=True)]
-        centre = whole.grid().to_world(VoxelPoint(*middle))
+        centre = whole.grid().to_world(VoxelPoint.of(middle))
         field_of_view = FieldOfView(centre, whole.voxel_mm, window)
         views.append(FieldOfViewReport.of(field_of_view, "window slid over the scan"))
         with stopwatch.stage("encode"), arithmetic(model):
