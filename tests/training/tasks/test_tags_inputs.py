@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from clickvol.datasets.organs import OrganPlan
 
+from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.errors import ConfigError, ModelNotFoundError, WeightsUnavailableError
 from clickvol.image_encoders.text_bank import TextBank, sentences_sha256
 from clickvol.methods.tags import tags_recipe
