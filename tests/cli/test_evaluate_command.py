@@ -34,7 +34,7 @@ def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phant
     numbers = ("--clicks", "1", "--seeds", 1, "--reference", "ball 25 mm", "--robustness")
     code, out, err = run(*words, *numbers, "-o", report)
     assert (code, err) == (0, "")
-    assert out == (f"{report / 'report.md'}: 20 scores of 2 contestants, 0 failures, 0 cases not evaluated\n")
+    assert out == (f"{report / 'report.md'}: 20 scores of 2 methods, 0 failures, 0 cases not evaluated\n")
     records = lines(report / "results.jsonl")
     assert {r["placement"] for r in records} == {"random", "centre", "inside", "edge", "outside"}
     assert {r["modality"] for r in records} == {"CT"}
@@ -56,7 +56,7 @@ def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phant
         )
     )
     pictures = sorted((report / "pictures").glob("*.png"))
-    assert len(pictures) == 4  # the worst and the best of two cases, for two contestants
+    assert len(pictures) == 4  # the worst and the best of two cases, for two methods
     assert np.asarray(Image.open(pictures[0])).std() > 10
     assert all(f"pictures/{picture.name}" in page for picture in pictures)
 

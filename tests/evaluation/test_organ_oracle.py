@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from clickvol.errors import ConfigError
-from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import read_audit
-from clickvol.evaluation.runner import run_evaluation
+from clickvol.evaluation.run import EvaluationRequest, run_evaluation
 from clickvol.methods.tags import tags_recipe
 from clickvol.report.page import command_of, report_evaluation
 from reference.evaluation_sets import block_arrays, write_set
@@ -36,7 +35,7 @@ def tags_model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def request_for(prepared, tags_model, tmp_path_factory):
     request = EvaluationRequest(
-        contestants=(f"tags={tags_model}", "ball:8"),
+        methods=(f"tags={tags_model}", "ball:8"),
         data=(str(prepared),),
         folder=tmp_path_factory.mktemp("reports") / "gt",
         protocol=read_protocol(num_clicks=(1,), seeds=1),
@@ -98,7 +97,7 @@ def test_the_page_calls_it_an_oracle(shown):
 
 def test_what_has_no_organ_is_refused_before_anything_is_done(request_for, prepared, tmp_path):
     with pytest.raises(ConfigError, match="ball 8 mm look at no organ mask"):
-        run_evaluation(request_for(contestants=("ball:8",), folder=tmp_path / "r"))
+        run_evaluation(request_for(methods=("ball:8",), folder=tmp_path / "r"))
     whole = tmp_path / "whole"
     write_set(whole, {"a": block_arrays()})
     with pytest.raises(ConfigError, match="the labels of whole tell no organ from the tumour"):

@@ -1,11 +1,11 @@
-"""Tiny labelled data sets on disk, and contestants that answer what a test wants."""
+"""Tiny labelled data sets on disk, and methods that answer what a test wants."""
 
 import json
 
 import numpy as np
 
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
-from clickvol.evaluation.contestants import Answer
+from clickvol.evaluation.methods import Answer
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import write_volume
 from clickvol.phantoms.phantom import make_phantom
@@ -63,20 +63,11 @@ def write_phantoms(folder, count=2, shape=(16, 32, 32), write=write_set):
 
 
 class Scripted:
-    """A contestant whose answers a function makes of the scan and the clicks."""
+    """A method whose answers a function makes of the scan and the clicks."""
 
-    takes_clicks = True
     fingerprint = "scripted"
 
-    def __init__(
-        self,
-        answer,
-        name="scripted",
-        *,
-        takes_clicks=True,
-        takes_organ_mask=False,
-        seconds=0.25,
-    ):
+    def __init__(self, answer, name="scripted", *, takes_clicks=True, takes_organ_mask=False, seconds=0.25):
         self.name, self.takes_clicks = name, takes_clicks
         self.takes_organ_mask = takes_organ_mask
         self._answer, self._seconds = answer, seconds
@@ -84,16 +75,8 @@ class Scripted:
 
     def open_scan(self, scan):
         self.scans.append(scan)
-        return _ScriptedAtScan(self, scan)
+        return lambda clicks: self._reply(scan, clicks)
 
-    def reply(self, scan, clicks):
+    def _reply(self, scan, clicks):
         self.asked.append(tuple(clicks))
         return Answer(self._answer(scan, clicks), self._seconds)
-
-
-class _ScriptedAtScan:
-    def __init__(self, contestant, scan):
-        self._contestant, self._scan = contestant, scan
-
-    def answer(self, clicks):
-        return self._contestant.reply(self._scan, clicks)

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from clickvol.errors import ConfigError
-from clickvol.evaluation.plan import EvaluationRequest
 from clickvol.evaluation.protocol import read_protocol
-from clickvol.evaluation.runner import run_evaluation
+from clickvol.evaluation.run import EvaluationRequest, run_evaluation
 from clickvol.io.formats import write_volume
 from clickvol.report.page import command_of, report_evaluation, write_report
 from reference.click_scores import click_score, click_table, plausible_scores
@@ -209,7 +208,7 @@ def evaluated(tmp_path_factory):
     predictions.mkdir()
     write_volume(np.zeros_like(label), oblique_grid(), predictions / "good.nii.gz")
     request = EvaluationRequest(
-        contestants=("ball:8", f"predictions:{predictions}"),
+        methods=("ball:8", f"predictions:{predictions}"),
         data=(str(folder),),
         folder=base / "report",
         protocol=read_protocol(num_clicks=(1, 2), seeds=1),

@@ -93,13 +93,12 @@ def evaluate(
     Numbers that are not given are those of the protocol. The same command again goes on where it was stopped.
     """
     from clickvol.cli.progress import show_progress, show_warnings
-    from clickvol.evaluation.plan import EvaluationRequest
     from clickvol.evaluation.protocol import read_protocol
-    from clickvol.evaluation.runner import run_evaluation
+    from clickvol.evaluation.run import EvaluationRequest, run_evaluation
     from clickvol.report.page import report_evaluation
 
     request = EvaluationRequest(
-        contestants=tuple(models),
+        methods=tuple(models),
         data=tuple(data),
         folder=output,
         protocol=read_protocol(

@@ -1,6 +1,5 @@
-"""Contestants that learned nothing: a ball, region growing, a random walker. What a network has to beat."""
+"""Methods that learned nothing: a ball, region growing, a random walker. What a network has to beat."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError
-from clickvol.evaluation.contestants import Answer, OpenedScan, Scan
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
@@ -55,23 +53,6 @@ class Classical:
     name: str
     fingerprint: str
     segment: Segmenter
-    takes_clicks: bool = True
-    takes_organ_mask: bool = False
-
-    def open_scan(self, scan: Scan) -> OpenedScan:
-        """Begin at a scan."""
-        return _ClassicalAtScan(self.segment, scan.volume)
-
-
-class _ClassicalAtScan:
-    def __init__(self, segment: Segmenter, volume: Volume) -> None:
-        self._segment, self._volume = segment, volume
-
-    def answer(self, clicks: Sequence[Click]) -> Answer:
-        """Answer every list of clicks anew."""
-        started_at = time.perf_counter()
-        mask = self._segment(self._volume, clicks).astype(np.uint8)
-        return Answer(mask, time.perf_counter() - started_at)
 
 
 def ball(radius_mm: float = BALL_RADIUS_MM) -> Classical:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clickvol.errors import ClickvolError, ConfigError
-from clickvol.evaluation.box_prompt import BoxPrompt
-from clickvol.evaluation.contestants import Contestant, Scan
+from clickvol.evaluation.clicks import BoxPrompt
+from clickvol.evaluation.methods import Method, Scan
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
@@ -145,7 +145,7 @@ def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:
         temporary.write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def answer_challenge(scan_file: Path, answer_file: Path, contestant: Contestant) -> list[str]:
+def answer_challenge(scan_file: Path, answer_file: Path, method: Method) -> list[str]:
     """Answer the prompts of a scan and write `segs`, as an entry to the challenge does.
 
     Classes are answered one by one; where two claim a voxel, the later class has it. A class without an answer
@@ -154,7 +154,7 @@ def answer_challenge(scan_file: Path, answer_file: Path, contestant: Contestant)
     Args:
         scan_file: .npz with `imgs` and `spacing`, and its prompts beside it.
         answer_file: .npz to write, with `segs` (D, H, W), uint8, or uint16 for more than 255 classes.
-        contestant: who answers; one that takes clicks.
+        method: who answers; one that takes clicks.
 
     Returns:
         One line for each class without an answer.
@@ -171,7 +171,7 @@ def answer_challenge(scan_file: Path, answer_file: Path, contestant: Contestant)
     for number in range(1, prompts.num_classes + 1):
         box, clicks = prompts.of_class(number)
         try:
-            mask = contestant.open_scan(scan).answer(clicks).mask
+            mask = method.open_scan(scan)(clicks).mask
         except ClickvolError as error:
             failures.append(f"class {number}: {error}")
             continue

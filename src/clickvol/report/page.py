@@ -8,11 +8,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from clickvol.evaluation.contestants import Contestant
-from clickvol.evaluation.plan import EvaluationRequest, mask_file
+from clickvol.evaluation.methods import Method
 from clickvol.evaluation.records import RunKey, write_csv
 from clickvol.evaluation.result_log import read_audit
-from clickvol.evaluation.runner import Evaluated
+from clickvol.evaluation.run import Evaluated, EvaluationRequest, mask_file
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.mask_files import read_mask
@@ -169,7 +168,7 @@ def report_evaluation(evaluated: Evaluated) -> Summary:
 def command_of(request: EvaluationRequest) -> str:
     """Return the command that does this evaluation."""
     protocol = request.protocol
-    words = ["clickvol", "evaluate", *request.contestants]
+    words = ["clickvol", "evaluate", *request.methods]
     for data in request.data:
         words += ["--data", data]
     words += ["--split", request.split, "--fold", str(request.fold)]
@@ -197,7 +196,7 @@ def _provenance(evaluated: Evaluated) -> dict[str, str]:
         "Protocol": f"{protocol.name}: {protocol.title}",
         "Users": f"{protocol.seeds} per scan, seeds 0 to {protocol.seeds - 1}",
         "Data": "; ".join(data),
-        "Contestants": "; ".join(_named(contestant) for contestant in evaluated.contestants),
+        "Methods": "; ".join(_named(method) for method in evaluated.methods),
         **_organ_masks(evaluated),
         "Versions": f"clickvol {installation['clickvol']}, Python {installation['python']}, {libraries}",
         "Machine": (
@@ -209,7 +208,7 @@ def _provenance(evaluated: Evaluated) -> dict[str, str]:
 
 def _organ_masks(evaluated: Evaluated) -> dict[str, str]:
     """Say what stood in the place of organ masks, where anybody looks at one."""
-    names = ", ".join(one.name for one in evaluated.contestants if one.takes_organ_mask)
+    names = ", ".join(one.name for one in evaluated.methods if one.takes_organ_mask)
     if not names:
         return {}
     if evaluated.request.organ_mask == "none":
@@ -222,10 +221,10 @@ def _organ_masks(evaluated: Evaluated) -> dict[str, str]:
     }
 
 
-def _named(contestant: Contestant) -> str:
-    mark = contestant.fingerprint
+def _named(method: Method) -> str:
+    mark = method.fingerprint
     is_hash = len(mark) == 64 and " " not in mark
-    return f"{contestant.name} (sha256 {mark[:12]})" if is_hash else f"{contestant.name} ({mark})"
+    return f"{method.name} (sha256 {mark[:12]})" if is_hash else f"{method.name} ({mark})"
 
 
 def _device_name(device: str) -> str:
@@ -233,7 +232,7 @@ def _device_name(device: str) -> str:
 
 
 def _pictures(evaluated: Evaluated) -> dict[str, Path]:
-    """Draw the worst, the median and the best case of the first contestants; return files by caption."""
+    """Draw the worst, the median and the best case of the first methods; return files by caption."""
     folder = evaluated.request.folder
     clicks: dict[RunKey, list[Click]] = {}
     for audit in read_audit(folder):
@@ -242,10 +241,10 @@ def _pictures(evaluated: Evaluated) -> dict[str, Path]:
         place = VoxelPoint.from_ijk(i, j, k)
         clicks.setdefault(key, []).append(Click(place, audit.foreground))
     pictures = {}
-    for contestant in evaluated.contestants[:_SHOWN_METHODS]:
+    for method in evaluated.methods[:_SHOWN_METHODS]:
         for one_set in evaluated.data:
             cases = {case.case_id: case for case in one_set.cases}
-            chosen = choose_cases(evaluated.table, model=contestant.name, data=one_set.name)
+            chosen = choose_cases(evaluated.table, model=method.name, data=one_set.name)
             for rank, row in chosen.items():
                 key = RunKey(row.model, row.data, row.case_id, row.seed, row.placement)
                 mask = mask_file(folder, key)

@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 
 from clickvol.datasets.prepared import read_prepared_set
-from clickvol.evaluation.entries import make_contestants
-from clickvol.evaluation.plan import EvaluationRequest
+from clickvol.evaluation.methods import parse_methods
 from clickvol.evaluation.records import TABLE_NAME, score_table, write_table
 from clickvol.evaluation.result_log import SETTINGS_NAME
-from clickvol.evaluation.runner import run_evaluation
+from clickvol.evaluation.run import EvaluationRequest, run_evaluation
 from clickvol.report.page import command_of, write_report
 from clickvol.report.summary import Summary
 from clickvol.reproduction.arm_steps import OnMessage, contestant_word
@@ -100,7 +99,7 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
 
 def _request(job: Reproduction, arm: Arm, task: Task, word: str) -> EvaluationRequest:
     return EvaluationRequest(
-        contestants=(word,),
+        methods=(word,),
         data=tuple(f"{data.name}={job.prepared(data)}" for data in task.data),
         folder=job.evaluation_folder(arm, task),
         protocol=job.study.protocol.protocol(),
@@ -117,7 +116,7 @@ def _settings(folder: Path) -> dict[str, Any] | None:
 
 
 def _fingerprint(arm: Arm, word: str) -> str:
-    """Return what an evaluation calls the contestant, without loading a network that was trained here."""
+    """Return what an evaluation calls the method, without loading a network that was trained here."""
     if isinstance(arm, TrainArm):
         return read_card(word.partition("=")[2]).sha256
-    return make_contestants([word], device="cpu")[0].fingerprint
+    return parse_methods([word], device="cpu")[0].fingerprint

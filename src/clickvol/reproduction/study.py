@@ -18,7 +18,7 @@ _STUDIES = Path(__file__).with_name("studies")
 TASK_FIELD = "{task}"
 """Stands for the name of the task in `TrainArm.config`."""
 
-# The name of a folder, and of a contestant on a command line.
+# The name of a folder, and of a method on a command line.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -131,7 +131,7 @@ class ContestantArm(_Arm):
     """Anything that needs no training here.
 
     Attributes:
-        word: see `evaluation.entries`; "ball".
+        word: see `evaluation.methods`; "ball".
     """
 
     kind: Literal["contestant"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clickvol.evaluation.contestants import CLICK_SUFFIX
+from clickvol.evaluation.methods import CLICK_SUFFIX
 from clickvol.evaluation.protocol import NO_CLICK
 from clickvol.evaluation.records import write_csv
 from clickvol.files.atomic import atomic_path

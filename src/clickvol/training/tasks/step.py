@@ -14,7 +14,7 @@ from clickvol.methods.lifted_segmenter import EncodedPatch
 from clickvol.methods.recipe import LossRecipe, Recipe, TrainingClicks
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.prompts.simulate import click_into_error, published_clicks
+from clickvol.prompts.simulate import published_clicks, random_error_click
 from clickvol.shapes import PADDING_LABEL
 from clickvol.training.tasks.alignment_loss import alignment_loss
 from clickvol.training.tasks.losses import dice_loss, mean_dice, segmentation_loss
@@ -134,7 +134,7 @@ def _with_corrections(
     points, labels = prompts.points_dhw.clone(), prompts.labels.clone()
     for sample, rng in enumerate(generators):
         free = (labels[sample] == PADDING_LABEL).nonzero()
-        correction = click_into_error(predicted[sample], truth[sample], rng)
+        correction = random_error_click(predicted[sample], truth[sample], rng)
         if correction is None or len(free) == 0:
             continue
         slot = int(free[0])

@@ -1,33 +1,37 @@
 """A user who knows where the tumour is and clicks accordingly: the only code that shows anything of a label.
 
-A model learns of the label what a click says, and nothing else. Every click comes with a line that says what
-was looked at to place it.
+A method learns of the label what a click says, and nothing else. Every click comes with a line that says what
+of the label it was placed by. Where clicks lie is defined in `prompts.simulate`.
 """
 
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import ClickError
-from clickvol.evaluation.box_prompt import BoxPrompt
 from clickvol.evaluation.protocol import NextClick, Placement
-from clickvol.evaluation.regions import (
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.prompts.click import Click
+from clickvol.prompts.simulate import (
     Region,
     Voxel,
     Voxels,
-    beside_voxels,
     components,
     deepest_voxel,
     edge_voxels,
     inside_voxels,
+    largest_error_click,
+    outside_voxels,
 )
-from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.geometry.grid import VolumeGrid
-from clickvol.prompts.click import Click
+
+# The box is drawn on one slice, so that the object may be wider on others. Chosen: a quarter of each side.
+_MARGIN_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +77,68 @@ class PlacedClick:
     region_voxels: int
 
 
+@dataclass(frozen=True, slots=True)
+class BoxPrompt:
+    """The box of the CVPR 2025 interactive challenge: drawn on the middle slice, with the first and last slice.
+
+    Attributes:
+        box: half-open, in voxels; d from the first to the last slice with the object, h and w around the
+            object on the middle slice.
+        middle_d: the slice that it was drawn on: the median of the slices with the object.
+    """
+
+    box: VoxelBox
+    middle_d: int
+
+    @classmethod
+    def around(cls, tumour: Region) -> "BoxPrompt":
+        """Draw the box around an object."""
+        occupied = np.flatnonzero(tumour.inside.any(axis=(1, 2)))
+        middle = int(occupied[len(occupied) // 2])
+        rows = np.flatnonzero(tumour.inside[middle].any(axis=1))
+        columns = np.flatnonzero(tumour.inside[middle].any(axis=0))
+        d, h, w = tumour.start_dhw
+        start = (d + int(occupied[0]), h + int(rows[0]), w + int(columns[0]))
+        stop = (d + int(occupied[-1]) + 1, h + int(rows[-1]) + 1, w + int(columns[-1]) + 1)
+        return cls(VoxelBox(start, stop), d + middle)
+
+    def click(self) -> Click:
+        """Return the click at its centre: the middle slice, and the middle of the box there."""
+        (_, h, w), (_, i, x) = self.box.start_dhw, self.box.stop_dhw
+        return Click(VoxelPoint(float(self.middle_d), float((h + i - 1) // 2), float((w + x - 1) // 2)))
+
+    def cut(self, mask: NDArray[np.uint8], clicks: Sequence[Click]) -> NDArray[np.uint8]:
+        """Return the mask without what lies beyond the box and its margin.
+
+        The margin is a quarter of each side, at least one voxel, but none along d, where the box has the
+        object's whole extent. Foreground clicks beyond widen the bound, each with the same margin, so that
+        a user can correct what the box left out.
+
+        Args:
+            mask: (D, H, W), 0 or 1.
+            clicks: so far, in voxels.
+
+        Raises:
+            ClickError: for clicks that are not in voxels.
+        """
+        start, stop = np.array(self.box.start_dhw), np.array(self.box.stop_dhw)
+        margin = np.maximum(np.ceil(_MARGIN_SHARE * (stop - start)).astype(int), 1)
+        margin[0] = 0
+        for click in clicks:
+            if not isinstance(click.position, VoxelPoint):
+                raise ClickError(
+                    "a box is cut with clicks in voxels, but one is in millimetres; convert it first"
+                )
+            if click.foreground:
+                voxel = np.rint(click.position.as_array()).astype(int)
+                start, stop = np.minimum(start, voxel), np.maximum(stop, voxel + 1)
+        low = np.maximum(start - margin, 0)
+        inner = tuple(slice(int(a), int(b)) for a, b in zip(low, stop + margin, strict=True))
+        kept = np.zeros_like(mask)
+        kept[inner] = mask[inner]
+        return kept
+
+
 class SimulatedUser:
     """One user at one scan. The same arguments and masks give the same clicks.
 
@@ -101,7 +167,7 @@ class SimulatedUser:
         self._next_clicks: NextClick = next_clicks
         # A hash that is the same in every process, unlike Python's own.
         self._rng = np.random.default_rng([seed, zlib.crc32(case_id.encode("utf-8"))])
-        self._taken: list[Voxel] = []
+        self._earlier: list[Voxel] = []
         self._box = BoxPrompt.around(truth.tumour) if placement == "box" else None
 
     @property
@@ -123,16 +189,16 @@ class SimulatedUser:
         if self._placement == "edge":
             return self._draw(edge_voxels(tumour, spacing), "tumour within 2 mm of its surface")
         if self._placement == "outside":
-            beside = beside_voxels(tumour, spacing, self._grid.shape_dhw)
-            return self._draw(beside, "2 to 5 mm beside the tumour")
+            outside = outside_voxels(tumour, spacing, self._grid.shape_dhw)
+            return self._draw(outside, "2 to 5 mm beside the tumour")
         if self._box is not None:
             position = self._box.click().position.as_array().astype(int)
             d, h, w = position.tolist()
             return self._place((d, h, w), "centre of the box", tumour.num_voxels)
         largest = components(tumour)[0]
         voxel = deepest_voxel(largest, spacing)
-        if voxel is None:  # a region has a voxel, and none is taken yet
-            raise _nowhere("in the largest part of the tumour")
+        if voxel is None:  # a region has a voxel, and none was clicked yet
+            raise _no_voxel("in the largest part of the tumour")
         return self._place(voxel, "centre of the largest part of the tumour", largest.num_voxels)
 
     def next_click(self, mask: NDArray[np.uint8]) -> PlacedClick | None:
@@ -150,34 +216,24 @@ class SimulatedUser:
         if self._next_clicks == "random_foreground":
             tumour = self._truth.tumour
             return self._draw(tumour.voxels(tumour.inside), "any voxel of the tumour")
-        for foreground, part in self._errors(mask):
-            voxel = deepest_voxel(part, self._grid.spacing_dhw_mm, self._taken)
-            if voxel is not None:
-                what = "missed part" if foreground else "part beside the tumour"
-                words = f"centre of the largest {what}"
-                return self._place(voxel, words, part.num_voxels, foreground=foreground)
-        return None
-
-    def _errors(self, mask: NDArray[np.uint8]) -> Iterator[tuple[bool, Region]]:
-        """Yield connected errors, the largest first; of equals the missed ones first."""
-        found, true = mask > 0, self._truth.array > 0
-        parts = []
-        for foreground, wrong in ((True, true & ~found), (False, found & ~true)):
-            region = Region.of(wrong)
-            if region is not None:
-                parts += [(foreground, part) for part in components(region)]
-        yield from sorted(parts, key=lambda entry: -entry[1].num_voxels)
+        truth, spacing = self._truth.array > 0, self._grid.spacing_dhw_mm
+        click = largest_error_click(mask > 0, truth, spacing, self._earlier)
+        if click is None:
+            return None
+        what = "missed part" if click.foreground else "part beside the tumour"
+        words = f"centre of the largest {what}"
+        return self._place(click.voxel_dhw, words, click.region_voxels, foreground=click.foreground)
 
     def _draw(self, candidates: Voxels, drawn_from: str) -> PlacedClick:
         if len(candidates) == 0:
-            raise _nowhere(drawn_from)
+            raise _no_voxel(drawn_from)
         d, h, w = candidates[self._rng.integers(len(candidates))].tolist()
         return self._place((d, h, w), drawn_from, len(candidates))
 
     def _place(
         self, voxel: Voxel, drawn_from: str, region_voxels: int, *, foreground: bool = True
     ) -> PlacedClick:
-        self._taken.append(voxel)
+        self._earlier.append(voxel)
         position = VoxelPoint.of(voxel)
         world = self._grid.to_world(position)
         return PlacedClick(
@@ -189,6 +245,5 @@ class SimulatedUser:
         )
 
 
-def _nowhere(drawn_from: str) -> ClickError:
-    msg = f"no voxel of this scan is {drawn_from!r}; choose another placement for it"
-    return ClickError(msg)
+def _no_voxel(drawn_from: str) -> ClickError:
+    return ClickError(f"no voxel of this scan is {drawn_from!r}; choose another placement for it")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from clickvol.errors import ClickError, ConfigError
-from clickvol.evaluation.asking import Examined, RunPlan, ask
-from clickvol.evaluation.contestants import Scan
+from clickvol.evaluation.clicks import Truth
+from clickvol.evaluation.methods import Scan
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.records import RunKey
-from clickvol.evaluation.simulated_user import Truth
+from clickvol.evaluation.run_case import EvaluationCase, Run, run_case
 from clickvol.io.formats import read_volume
 from clickvol.io.volume import Mask, Volume
 from reference.evaluation_sets import SHAPE, Scripted, block_arrays, oblique_grid
@@ -25,26 +25,26 @@ def label():
 @pytest.fixture
 def case(label):
     volume = Volume(block_arrays()[0], oblique_grid(), "CT", "/data/labels/case.nii.gz")
-    return Examined(Scan.blind("set", "case", volume), Truth.of(label), "patient", "CT")
+    return EvaluationCase(Scan.blind("set", "case", volume), Truth.of(label), "patient", "CT")
 
 
 def plan_of(numbers=(1, 2, 3), placement="centre", seed=0, mask_file=None):
     key = RunKey("scripted", "set", "case", seed, placement or "none")
-    return RunPlan(key=key, placement=placement, num_clicks=numbers, mask_file=mask_file)
+    return Run(key=key, placement=placement, num_clicks=numbers, mask_file=mask_file)
 
 
 def run(case, answer, plan=None, protocol=None, **words):
-    contestant = Scripted(answer, **words)
-    outcome = ask(contestant, case, plan or plan_of(), protocol or read_protocol())
-    return contestant, outcome
+    method = Scripted(answer, **words)
+    outcome = run_case(method, case, plan or plan_of(), protocol or read_protocol())
+    return method, outcome
 
 
 def test_a_perfect_answer_has_perfect_scores_and_ends_the_clicking(case, label):
-    contestant, outcome = run(case, lambda scan, clicks: label)
+    method, outcome = run(case, lambda scan, clicks: label)
     assert [row["num_clicks"] for row in outcome.rows] == [1, 2, 3]
     assert [row["dice"] for row in outcome.rows] == [1.0] * 3
     assert [row["seconds"] for row in outcome.rows] == [0.25, 0.0, 0.0]
-    assert len(contestant.asked) == 1
+    assert len(method.asked) == 1
     assert len(outcome.clicks) == 1
     first = outcome.rows[0]
     names = {"model": "scripted", "data": "set", "case_id": "case", "group": "patient", "modality": "CT"}
@@ -61,10 +61,10 @@ def test_clicks_are_given_one_by_one_and_the_scores_are_those_asked_for(case, la
     def answer(scan, clicks):
         return label if len(clicks) >= 3 else half
 
-    contestant, outcome = run(case, answer, plan_of((2, 3)))
-    assert [len(clicks) for clicks in contestant.asked] == [1, 2, 3]
-    assert contestant.asked[1][:1] == contestant.asked[0]
-    assert contestant.asked[2][:2] == contestant.asked[1]
+    method, outcome = run(case, answer, plan_of((2, 3)))
+    assert [len(clicks) for clicks in method.asked] == [1, 2, 3]
+    assert method.asked[1][:1] == method.asked[0]
+    assert method.asked[2][:2] == method.asked[1]
     assert [row["num_clicks"] for row in outcome.rows] == [2, 3]
     assert outcome.rows[0]["dice"] == pytest.approx(2 * 200 / 600)
     assert outcome.rows[1]["dice"] == 1.0
@@ -96,14 +96,14 @@ def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
             raise MemoryError
         return label
 
-    contestant, outcome = run(case, answer)
+    method, outcome = run(case, answer)
     assert [r["failure"] for r in outcome.rows] == ["out of luck", "MemoryError", None]
     assert [r["dice"] for r in outcome.rows] == [0.0, 0.0, 1.0]
     assert outcome.rows[0]["nsd_5mm"] == 0.0
     assert outcome.rows[0]["hd95_mm"] is None
     assert outcome.rows[0]["mask_ml"] == 0.0
     assert outcome.clicks[1].foreground  # the user goes on from an empty mask
-    assert len(contestant.asked) == 3
+    assert len(method.asked) == 3
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_answer_after_the_time_limit_is_a_failure(case, label):
     assert in_time.rows[0]["dice"] == 1.0
 
 
-def test_a_contestant_that_cannot_be_asked_stops_the_evaluation(case):
+def test_a_method_that_cannot_be_asked_stops_the_evaluation(case):
     def answer(scan, clicks):
         raise ConfigError("on another grid")
 
@@ -136,35 +136,35 @@ def test_a_contestant_that_cannot_be_asked_stops_the_evaluation(case):
 
 def test_published_clicks_are_answered_all_at_once(case, label):
     protocol = read_protocol("tags")
-    contestant, outcome = run(case, lambda s, c: label, plan_of((1, 3, 10), "random"), protocol)
-    assert [len(clicks) for clicks in contestant.asked] == [1, 3, 10]
+    method, outcome = run(case, lambda s, c: label, plan_of((1, 3, 10), "random"), protocol)
+    assert [len(clicks) for clicks in method.asked] == [1, 3, 10]
     assert len(outcome.clicks) == 10
     assert all(click.foreground for click in outcome.clicks)
-    assert contestant.asked[2][:3] == contestant.asked[1]
+    assert method.asked[2][:3] == method.asked[1]
 
 
 def test_a_box_is_a_click_and_cuts_the_mask(case, label):
     plan = plan_of((1, 2), "box")
     everything = np.ones(SHAPE, np.uint8)
-    contestant, outcome = run(case, lambda s, c: everything, plan, read_protocol("cvpr2025"))
+    method, outcome = run(case, lambda s, c: everything, plan, read_protocol("cvpr2025"))
     # 400 voxels; the box grows by 2 rows and 3 columns on each side.
     assert outcome.rows[0]["dice"] == pytest.approx(2 * 400 / (400 + 5 * 12 * 16))
     assert outcome.clicks[0].drawn_from == "centre of the box"
     assert not outcome.clicks[1].foreground
-    assert len(contestant.asked) == 2
+    assert len(method.asked) == 2
 
 
 def test_without_clicks_there_is_one_record_and_no_audit(case, label):
-    contestant, outcome = run(case, lambda s, c: label, plan_of((0,), None), takes_clicks=False)
-    assert contestant.asked == [()]
+    method, outcome = run(case, lambda s, c: label, plan_of((0,), None), takes_clicks=False)
+    assert method.asked == [()]
     assert [(r["num_clicks"], r["placement"], r["dice"]) for r in outcome.rows] == [(0, "none", 1.0)]
     assert outcome.clicks == ()
 
 
 def test_a_first_click_that_has_no_place_is_a_failure(case):
-    full = Examined(case.scan, Truth.of(np.ones(SHAPE)), "patient", "CT")
-    contestant, outcome = run(full, lambda s, c: EMPTY, plan_of((1, 3), "outside"))
-    assert contestant.asked == []
+    full = EvaluationCase(case.scan, Truth.of(np.ones(SHAPE)), "patient", "CT")
+    method, outcome = run(full, lambda s, c: EMPTY, plan_of((1, 3), "outside"))
+    assert method.asked == []
     assert ["choose another placement" in r["failure"] for r in outcome.rows] == [True, True]
 
 
@@ -176,8 +176,8 @@ def test_the_last_mask_is_kept_on_the_grid_of_the_scan(case, label, tmp_path):
     assert np.allclose(kept.grid.affine_ras_mm, case.scan.volume.grid.affine_ras_mm)
 
 
-def test_a_contestant_that_looks_everywhere_finds_no_label(case, label):
-    """Walk everything that can be reached from what a contestant is given."""
+def test_a_method_that_looks_everywhere_finds_no_label(case, label):
+    """Walk everything that can be reached from what a method is given."""
     seen = {}
 
     def answer(scan, clicks):
@@ -196,7 +196,7 @@ def test_a_contestant_that_looks_everywhere_finds_no_label(case, label):
     assert any(array.shape == SHAPE for array in arrays)  # the walk saw the scan
     assert not any(array.shape == SHAPE and np.array_equal(array, label) for array in arrays)
     assert not any("labels" in text for text in texts)
-    assert not any(isinstance(thing, Truth | Examined) for thing in seen.values())
+    assert not any(isinstance(thing, Truth | EvaluationCase) for thing in seen.values())
 
 
 def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
@@ -213,6 +213,6 @@ def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
 
 
 def test_where_no_organ_is_shown_nobody_sees_one(case, label):
-    contestant, outcome = run(case, lambda scan, clicks: label, takes_organ_mask=True)
-    assert contestant.scans == [case.scan]
+    method, outcome = run(case, lambda scan, clicks: label, takes_organ_mask=True)
+    assert method.scans == [case.scan]
     assert [audit.oracle for audit in outcome.clicks] == [None]

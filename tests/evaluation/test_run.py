@@ -1,17 +1,20 @@
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from clickvol.datasets.prepared import LabelledCase
 from clickvol.errors import ConfigError
-from clickvol.evaluation import runner
-from clickvol.evaluation.plan import EvaluationRequest
+from clickvol.evaluation import run
+from clickvol.evaluation.cases import EvaluationData
 from clickvol.evaluation.protocol import read_protocol
+from clickvol.evaluation.records import RunKey
 from clickvol.evaluation.result_log import read_audit
-from clickvol.evaluation.runner import run_evaluation
+from clickvol.evaluation.run import EvaluationRequest, mask_file, plan_jobs, run_evaluation
 from clickvol.files.lock import only_process_in
 from clickvol.io.formats import read_volume, write_volume
-from reference.evaluation_sets import block_arrays, oblique_grid, write_set
+from reference.evaluation_sets import Scripted, block_arrays, oblique_grid, write_set
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,7 @@ def folder(tmp_path_factory):
 def request_of(folder, report, **words):
     return EvaluationRequest(
         **{
-            "contestants": ("ball:8", "region-growing"),
+            "methods": ("ball:8", "region-growing"),
             "data": (str(folder),),
             "folder": report,
             "protocol": read_protocol(num_clicks=(1, 2), seeds=2),
@@ -38,7 +41,7 @@ def assert_same_but_for_seconds(table, other):
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), other.drop(columns="seconds"))
 
 
-def test_every_contestant_case_user_and_number_of_clicks_has_a_record(folder, tmp_path):
+def test_every_method_case_user_and_number_of_clicks_has_a_record(folder, tmp_path):
     seen = []
     found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
     columns = ["model", "case_id", "seed", "num_clicks"]
@@ -62,7 +65,7 @@ def test_every_contestant_case_user_and_number_of_clicks_has_a_record(folder, tm
     assert kept.array.sum() * 3 * 1.5 * 1.5 / 1000 == pytest.approx(last.mask_ml)
 
 
-def test_all_contestants_get_the_same_first_click(folder, tmp_path):
+def test_all_methods_get_the_same_first_click(folder, tmp_path):
     run_evaluation(request_of(folder, tmp_path / "r"))
     first = {}
     for audit in read_audit(tmp_path / "r"):
@@ -75,19 +78,19 @@ def test_all_contestants_get_the_same_first_click(folder, tmp_path):
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(folder, tmp_path, monkeypatch):
     whole = run_evaluation(request_of(folder, tmp_path / "whole"))
     asked = []
-    ask = runner.ask
+    run_case = run.run_case
 
-    def ask_until(*words):
+    def run_until(*words):
         if len(asked) == 5:
             raise KeyboardInterrupt
         asked.append(words)
-        return ask(*words)
+        return run_case(*words)
 
-    monkeypatch.setattr(runner, "ask", ask_until)
+    monkeypatch.setattr(run, "run_case", run_until)
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(request_of(folder, tmp_path / "parts"))
     asked.clear()
-    monkeypatch.setattr(runner, "ask", lambda *words: asked.append(words) or ask(*words))
+    monkeypatch.setattr(run, "run_case", lambda *words: asked.append(words) or run_case(*words))
     seen = []
     parts = run_evaluation(request_of(folder, tmp_path / "parts"), on_progress=seen.append)
     assert len(asked) == 7
@@ -114,7 +117,7 @@ def test_other_settings_and_a_folder_in_use_are_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="another data"):
         run_evaluation(request_of(folder, report, limit=2))
     with pytest.raises(ConfigError, match="another models"):
-        run_evaluation(request_of(folder, report, limit=1, contestants=("ball:9",)))
+        run_evaluation(request_of(folder, report, limit=1, methods=("ball:9",)))
     with only_process_in(report), pytest.raises(ConfigError, match="another process is working"):
         run_evaluation(request_of(folder, report, limit=1))
 
@@ -153,7 +156,7 @@ def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tm
     for case, mask in enumerate((label, wrong)):
         write_volume(mask, oblique_grid(), predictions / f"case_{case}.nii.gz")
     words = (f"predictions:{predictions}",)
-    found = run_evaluation(request_of(folder, tmp_path / "r", contestants=words))
+    found = run_evaluation(request_of(folder, tmp_path / "r", methods=words))
     rows = found.table[found.table["seed"] == 0].astype({"failure": object}).itertuples()
     dice = {(r.model, r.case_id, r.num_clicks): (r.dice, r.failure if r.dice < 0.5 else None) for r in rows}
     assert dice["nnU-Net", "case_0", 0] == (1.0, None)
@@ -161,3 +164,94 @@ def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tm
     assert dice["nnU-Net + click", "case_1", 1] == (1.0, None)
     assert dice["nnU-Net", "case_2", 0] == (0.0, "there is no mask of case_2 among the predictions")
     assert (found.table["model"] == "nnU-Net").sum() == 3
+
+
+FOLDER = Path("report")
+
+
+def data_of(*case_ids):
+    cases = tuple(LabelledCase.model_construct(case_id=c, group=c, modality="CT") for c in case_ids)
+    return EvaluationData("set", "hash", cases)
+
+
+def plan_request(protocol="clickvol", **words):
+    numbers = {name: words.pop(name) for name in ("num_clicks", "seeds") if name in words}
+    return EvaluationRequest(
+        methods=("a",), data=("set",), folder=FOLDER,
+        protocol=read_protocol(protocol, **numbers), **words,
+    )  # fmt: skip
+
+
+def runs_of(request, **words):
+    (case,) = plan_jobs(request, [Scripted(None, **words)], [data_of("c")])
+    return [
+        (run.key.placement, run.key.seed, run.num_clicks, run.mask_file is not None) for _, run in case.runs
+    ]
+
+
+def test_every_user_has_a_run_and_the_first_one_s_mask_is_kept():
+    assert runs_of(plan_request(seeds=2)) == [
+        ("random", 0, (1, 3, 5, 10), True),
+        ("random", 1, (1, 3, 5, 10), False),
+    ]
+
+
+def test_robustness_adds_one_click_at_each_place():
+    assert runs_of(plan_request(seeds=2, robustness=True))[2:] == [
+        ("centre", 0, (1,), False),  # nothing is random: one user is enough
+        ("inside", 0, (1,), False),
+        ("inside", 1, (1,), False),
+        ("edge", 0, (1,), False),
+        ("edge", 1, (1,), False),
+        ("outside", 0, (1,), False),
+        ("outside", 1, (1,), False),
+    ]
+
+
+def test_a_box_is_the_same_for_all_users():
+    assert runs_of(plan_request("cvpr2025", seeds=3)) == [("box", 0, (1, 2, 3, 4, 5, 6), True)]
+
+
+def test_without_clicks_there_is_one_run():
+    request = plan_request(seeds=3, robustness=True)
+    assert runs_of(request, takes_clicks=False) == [("none", 0, (0,), True)]
+
+
+def test_cases_come_one_after_the_other_with_all_methods():
+    methods = [Scripted(None, "a"), Scripted(None, "b")]
+    cases = plan_jobs(plan_request(seeds=1), methods, [data_of("c", "d"), data_of("e")])
+    order = [(case.data_index, case.case_index, index) for case in cases for index, _ in case.runs]
+    assert order == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("ball 50 mm", "ball 50 mm"), ("a/b", "a%2Fb"), ("..", "%2E%2E"), ("nnU-Net", "nnU-Net")],
+)
+def test_every_name_makes_a_folder_of_its_own(model, name):
+    key = RunKey(model, "set", "case", 0, "random")
+    assert mask_file(FOLDER, key) == FOLDER / "masks" / name / "set" / "case.nii.gz"
+
+
+def test_settings_are_what_decides_the_results():
+    methods, data = [Scripted(None)], [data_of("c")]
+    first = run._settings(plan_request(), methods, data, "cpu")
+    assert first["models"] == {"scripted": "scripted"}
+    assert first["data"] == {"set": {"content_hash": "hash", "cases": ["c"]}}
+    assert run._settings(plan_request(reference="x", workers=4), methods, data, "cpu") == first
+    for changed in (
+        run._settings(plan_request(seeds=2), methods, data, "cpu"),
+        run._settings(plan_request(robustness=True), methods, data, "cpu"),
+        run._settings(plan_request(organ_mask="gt"), methods, data, "cpu"),
+        run._settings(plan_request(), methods, data, "cuda"),
+        run._settings(plan_request(), methods, [data_of("c", "d")], "cpu"),
+    ):
+        assert changed != first
+
+
+def test_an_organ_mask_is_named_in_the_settings_only_where_it_is_shown():
+    settings = run._settings(plan_request(), [], [], "cpu")
+    assert "organ_mask" not in settings  # as in evaluations of versions without the choice
+    assert run._settings(plan_request(organ_mask="gt"), [], [], "cpu")["organ_mask"] == "gt"
+    with pytest.raises(ConfigError, match="'file' to evaluate with; choose one of none, gt"):
+        plan_request(organ_mask="file")

@@ -1,0 +1,266 @@
+"""Who is evaluated: anything that opens a scan and answers lists of clicks with masks, named on a command line.
+
+A method sees a `Scan`, which holds nothing of the label, not even where the scan was read from; but for the
+organ, where an evaluation was asked to show it.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import ConfigError, UnreadableVolumeError
+from clickvol.evaluation.classical import BALL_RADIUS_MM, Classical, ball, random_walker, region_growing
+from clickvol.geometry.box import bounding_box
+from clickvol.io.dicom.masks import read_mask_file
+from clickvol.io.mask_files import read_mask
+from clickvol.io.volume import Mask, Volume
+from clickvol.predict.scan_predictor import ScanPredictor, segment
+from clickvol.predict.segmentation import keep_clicked
+from clickvol.prompts.click import Click
+from clickvol.weights.load import LoadedModel, load_model
+
+CLICK_SUFFIX = " + click"
+"""What is put behind the name of a method whose mask was kept only under the clicks."""
+
+_PREDICTIONS = "predictions:"
+_SUFFIX = ".nii.gz"
+_DICOM_SUFFIX = ".dcm"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """All that a method sees of a case.
+
+    Attributes:
+        data: name of the data set.
+        case_id: of the scan in it, by which masks of other programs are found.
+        volume: the scan on its native grid; its `source` is empty, since labels lie beside scans.
+        organ: mask of the organ on the same grid, for methods that take one; None where none is shown.
+    """
+
+    data: str
+    case_id: str
+    volume: Volume
+    organ: Mask | None = None
+
+    @classmethod
+    def blind(cls, data: str, case_id: str, volume: Volume) -> "Scan":
+        """Take a scan without where it came from."""
+        return cls(data, case_id, replace(volume, source="", notes=()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A mask, and what it took.
+
+    Attributes:
+        mask: (D, H, W) uint8, 0 or 1, on the scan's grid.
+        seconds: from the click to the mask; the first answer includes opening the scan.
+    """
+
+    mask: NDArray[np.uint8]
+    seconds: float
+
+
+AnswerClicks = Callable[[Sequence[Click]], Answer]
+"""Answers all clicks of a list, the earlier ones first, an empty list where none are taken; ClickvolError when
+there is no answer."""
+
+MaskOfScan = Callable[[Scan], Answer]
+"""Makes one mask of a scan without a click; ClickvolError when there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """Somebody who is evaluated.
+
+    Attributes:
+        name: in the report.
+        fingerprint: a hash of the weights, or the parameters in words; another one is another method.
+        open_scan: begins at a scan, for one user; cheap, or done with the first answer. ConfigError when this
+            method cannot be asked about the scan at all, which stops the evaluation.
+        takes_clicks: False for one that is scored once per scan, as it is.
+        takes_organ_mask: True for one that sees an organ mask with the scan; others are never shown any.
+    """
+
+    name: str
+    fingerprint: str
+    open_scan: Callable[[Scan], AnswerClicks]
+    takes_clicks: bool = True
+    takes_organ_mask: bool = False
+
+
+def parse_methods(words: Sequence[str], *, device: str = "auto") -> list[Method]:
+    """Return the methods that words name; one that takes no clicks gives two.
+
+    Args:
+        words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`, or
+            `predictions:DIR`; with NAME= before it to be called so in the report.
+        device: where models compute.
+
+    Raises:
+        ConfigError: for no word, two methods of one name, or what cannot be used.
+        ModelNotFoundError, DamagedWeightsError, DeviceError: as `load_model`.
+    """
+    methods = [method for word in words for method in _parse(word, device)]
+    if not methods:
+        raise ConfigError("nothing to evaluate; name at least one model")
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two methods are called {name!r}; put another name before one: NAME={name}")
+    return methods
+
+
+def _parse(word: str, device: str) -> list[Method]:
+    given_name, separator, what = word.partition("=")
+    if not separator or "/" in given_name:  # the = belongs to a path
+        given_name, what = "", word
+    classical = _classical(what)
+    if classical is not None:
+        return [_without_weights(given_name or classical.name, classical)]
+    if what.startswith(_PREDICTIONS):
+        folder = Path(what.removeprefix(_PREDICTIONS))
+        return masks_of_folder(folder, given_name or folder.name)
+    model = load_model(what, device=device)
+    return methods_of_model(model, given_name or model.card.id)
+
+
+def _classical(word: str) -> Classical | None:
+    kind, _, number = word.partition(":")
+    if kind == "ball":
+        try:
+            return ball(float(number) if number else BALL_RADIUS_MM)
+        except ValueError as error:
+            raise ConfigError(f"cannot read the radius of {word!r}; give ball:MM, such as ball:50") from error
+    known = {"region-growing": region_growing, "random-walker": random_walker}
+    return known[word]() if word in known else None
+
+
+def _timed(mask_of: Callable[[], NDArray[np.uint8]]) -> Answer:
+    started_at = time.perf_counter()
+    mask = mask_of()
+    return Answer(mask, time.perf_counter() - started_at)
+
+
+def _without_weights(name: str, classical: Classical) -> Method:
+    """Return a method that answers every list of clicks anew."""
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        return lambda clicks: _timed(lambda: classical.segment(scan.volume, clicks).astype(np.uint8))
+
+    return Method(name=name, fingerprint=classical.fingerprint, open_scan=open_scan)
+
+
+def methods_of_model(model: LoadedModel, name: str) -> list[Method]:
+    """Return a model that takes clicks, with a `ScanPredictor` for each user; one without clicks gives two."""
+    takes_organ_mask = model.network.config.num_channels > 1
+    fingerprint = model.card.sha256
+
+    def mask_of(scan: Scan) -> Answer:
+        return _timed(lambda: segment(scan.volume, [], model, organ_mask=scan.organ).mask.array)
+
+    if model.network.config.is_automatic:
+        return unclicked_methods(name, fingerprint, mask_of, takes_organ_mask=takes_organ_mask)
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        @lru_cache(maxsize=1)
+        def predictor() -> ScanPredictor:  # made with the first answer, whose time it counts in
+            return ScanPredictor(scan.volume, model, organ_mask=scan.organ)
+
+        return lambda clicks: _timed(lambda: predictor().predict(clicks).mask.array)
+
+    return [Method(name=name, fingerprint=fingerprint, open_scan=open_scan, takes_organ_mask=takes_organ_mask)]
+
+
+def masks_of_folder(folder: Path, name: str) -> list[Method]:
+    """Return masks that another program wrote, such as those of nnU-Net, with and without clicks.
+
+    Masks are CASE.nii.gz on the grids of the scans, the object where they are not 0; or CASE.dcm, a DICOM
+    Segmentation or RT Structure Set, the object being all that it holds. A scan without one is a failure; one
+    on another grid ends the evaluation (ConfigError). No time is counted.
+
+    Raises:
+        ConfigError: when there is no such folder, or no mask in it.
+    """
+    files = [file for suffix in (_SUFFIX, _DICOM_SUFFIX) for file in sorted(folder.glob(f"*{suffix}"))]
+    if not files:
+        raise ConfigError(
+            f"{folder} holds no masks; predictions:DIR takes a folder with CASE{_SUFFIX} or "
+            f"CASE{_DICOM_SUFFIX} files"
+        )
+    states = "".join(f"{file.name} {file.stat().st_size}\n" for file in files)
+    fingerprint = hashlib.sha256(states.encode("utf-8")).hexdigest()
+    return unclicked_methods(name, fingerprint, lambda scan: Answer(_read_prediction(folder, scan), 0.0))
+
+
+def _read_prediction(folder: Path, scan: Scan) -> NDArray[np.uint8]:
+    path, dicom = (folder / f"{scan.case_id}{suffix}" for suffix in (_SUFFIX, _DICOM_SUFFIX))
+    grid = scan.volume.grid
+    if dicom.is_file() and not path.exists():
+        array = np.zeros(grid.shape_dhw, np.uint8)
+        for labelled in read_mask_file(dicom, grid):
+            array |= labelled.mask.array
+        return array
+    if not path.is_file():
+        raise UnreadableVolumeError(f"there is no mask of {scan.case_id} among the predictions")
+    mask = read_mask(path)
+    if not mask.grid.same_place(grid):
+        raise ConfigError(
+            f"{path} is not on the grid of its scan: {mask.grid.difference_from(grid)}; "
+            "write it on the scan's own grid"
+        )
+    return mask.array
+
+
+def unclicked_methods(
+    name: str, fingerprint: str, mask_of: MaskOfScan, *, takes_organ_mask: bool = False
+) -> list[Method]:
+    """Return a mask that knows no click as two methods: as it is, and click-filtered (name + " + click").
+
+    Click-filtered, only connected parts (26 neighbours) under a foreground click are kept, and the nearest part
+    where there is none under any click, as `clickvol segment` does. Background clicks have no effect. The mask
+    of the last scan is remembered, since it does not depend on the user.
+    """
+    remembered = lru_cache(maxsize=1)(mask_of)
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        def answer(clicks: Sequence[Click]) -> Answer:
+            whole = remembered(scan)
+            if not clicks:
+                return whole
+            kept = _timed(lambda: _under_clicks(whole.mask, clicks, scan.volume))
+            return Answer(kept.mask, whole.seconds + kept.seconds)
+
+        return answer
+
+    as_it_is = Method(
+        name=name,
+        fingerprint=fingerprint,
+        open_scan=open_scan,
+        takes_clicks=False,
+        takes_organ_mask=takes_organ_mask,
+    )
+    return [as_it_is, replace(as_it_is, name=name + CLICK_SUFFIX, takes_clicks=True)]
+
+
+def _under_clicks(mask: NDArray[np.uint8], clicks: Sequence[Click], volume: Volume) -> NDArray[np.uint8]:
+    occupied = bounding_box(mask)
+    if occupied is None:
+        return mask
+    # With a margin, so that a click beyond the box does not land on its border.
+    box = occupied.grow(1).clip(volume.grid.shape_dhw)
+    inside = [
+        volume.grid.to_voxel(click.world(volume.grid)).as_array() - box.start_dhw
+        for click in clicks
+        if click.foreground
+    ]
+    kept = np.zeros_like(mask)
+    kept[box.slices] = keep_clicked(mask[box.slices] > 0, inside)
+    return kept

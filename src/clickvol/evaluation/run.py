@@ -1,0 +1,392 @@
+"""The whole of an evaluation: from models and data to a folder with one table; stoppable and resumable."""
+
+import functools
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import quote
+
+import pandas as pd
+import torch
+
+from clickvol.errors import ClickvolError, ConfigError
+from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
+from clickvol.evaluation.clicks import Truth
+from clickvol.evaluation.methods import Method, Scan, parse_methods
+from clickvol.evaluation.protocol import NO_CLICK, ROBUSTNESS_PLACEMENTS, Placement, Protocol
+from clickvol.evaluation.records import RunKey, score_table, write_table
+from clickvol.evaluation.result_log import ResultLog
+from clickvol.evaluation.run_case import EvaluationCase, Run, RunOutcome, run_case
+from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.lock import only_process_in
+from clickvol.version import __version__
+from clickvol.weights.device import choose_device
+
+MASKS_NAME = "masks"
+NOT_EVALUATED_NAME = "not_evaluated.json"
+
+EMPTY_LABEL = "the label is empty: no click can be placed, so there is nothing to score"
+
+# The user whose last masks are kept, for pictures.
+_KEPT_SEED = 0
+
+# First clicks that have nothing random: all users would do the same.
+_CERTAIN_PLACEMENTS: tuple[Placement, ...] = ("centre", "box")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRequest:
+    """One evaluation.
+
+    Attributes:
+        methods: words, see `evaluation.methods`.
+        data: words, see `evaluation.cases`.
+        folder: of the report; made where it is missing.
+        protocol: the rules.
+        split: part of the data sets.
+        fold: of their splits.
+        limit: only so many first cases of each data set; None for all.
+        reference: name of the method that the others are compared with; None for no comparison.
+        robustness: also click once at the centre, well inside, near the edge and outside of the object.
+        organ_mask: what is shown to methods that see an organ mask.
+        device: where models compute.
+        workers: processes; each loads all models.
+
+    Raises:
+        ConfigError: on construction, for an organ mask that is none of the choices.
+    """
+
+    methods: tuple[str, ...]
+    data: tuple[str, ...]
+    folder: Path
+    protocol: Protocol
+    split: str = "test"
+    fold: int = 0
+    limit: int | None = None
+    reference: str | None = None
+    robustness: bool = False
+    organ_mask: OrganMaskChoice = "none"
+    device: str = "auto"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.organ_mask not in get_args(OrganMaskChoice):
+            raise ConfigError(
+                f"there is no organ mask {self.organ_mask!r} to evaluate with; choose one of "
+                f"{', '.join(get_args(OrganMaskChoice))}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CaseJob:
+    """A case and the runs on it; plain values, so that any process can do it.
+
+    Attributes:
+        request: of the evaluation.
+        data_index, case_index: where the case stands in the list of data sets.
+        runs: each with the index of its method.
+    """
+
+    request: EvaluationRequest
+    data_index: int
+    case_index: int
+    runs: tuple[tuple[int, Run], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOutcome:
+    """What came of a case.
+
+    Attributes:
+        skipped: why no method was asked about it, one line; None where they were.
+        runs: as they come.
+    """
+
+    skipped: str | None
+    runs: Iterable[RunOutcome] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an evaluation is.
+
+    Attributes:
+        done, total: runs.
+        text: what was done last.
+    """
+
+    done: int
+    total: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedCase:
+    """A case that no method was asked about.
+
+    Attributes:
+        data, case_id: which.
+        reason: one line.
+    """
+
+    data: str
+    case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """What came of an evaluation; all of it is on disk too.
+
+    Attributes:
+        request: what was asked for.
+        methods: who was asked.
+        data: on what.
+        device: where models computed.
+        table: one row per method, scan, user and number of clicks, see `evaluation.records`.
+        skipped: cases without an answer by anybody.
+    """
+
+    request: EvaluationRequest
+    methods: tuple[Method, ...]
+    data: tuple[EvaluationData, ...]
+    device: str
+    table: pd.DataFrame
+    skipped: tuple[SkippedCase, ...]
+
+    def outcome(self) -> str:
+        """Return how much was done, in one line."""
+        failures = self.table["failure"].count()
+        return (
+            f"{len(self.table)} scores of {len(self.methods)} methods, {failures} failures, "
+            f"{len(self.skipped)} cases not evaluated"
+        )
+
+
+def run_evaluation(
+    request: EvaluationRequest, *, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Evaluated:
+    """Ask every method about every case, and keep the scores; runs that are on disk are not done again.
+
+    Args:
+        request: who, on what, by which rules, and where the results go.
+        on_progress: called after every run.
+
+    Raises:
+        ConfigError: for words that name nothing, a folder that holds another evaluation or is in use, a method
+            that cannot be asked, or when no case could be evaluated.
+        ClickvolError: when a model cannot be loaded or the results cannot be written.
+    """
+    data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
+    device = str(choose_device(request.device))
+    methods = parse_methods(request.methods, device=device)
+    _check_reference(request, methods)
+    _check_organ_masks(request, methods, data)
+    jobs = plan_jobs(request, methods, data)
+    expected = {run.key: run.num_clicks for job in jobs for _, run in job.runs}
+    with only_process_in(request.folder):
+        for folder in (request.folder, *(request.folder / MASKS_NAME).rglob("*/")):
+            remove_abandoned(folder)
+        log = ResultLog(
+            request.folder,
+            _settings(request, methods, data, device),
+            lambda key, numbers: expected.get(key) == tuple(numbers),
+        )
+        skipped = _do_missing(jobs, methods, data, log, on_progress)
+        with atomic_path(request.folder / NOT_EVALUATED_NAME, ".json") as temporary:
+            content = [{"data": s.data, "case_id": s.case_id, "reason": s.reason} for s in skipped]
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        table = score_table(log.rows())
+        write_table(table, request.folder)
+    return Evaluated(request, tuple(methods), tuple(data), device, table, tuple(skipped))
+
+
+def _check_reference(request: EvaluationRequest, methods: Sequence[Method]) -> None:
+    names = [method.name for method in methods]
+    if request.reference is not None and request.reference not in names:
+        raise ConfigError(
+            f"the reference {request.reference!r} is not evaluated; choose one of {', '.join(names)}"
+        )
+
+
+def _check_organ_masks(
+    request: EvaluationRequest, methods: Sequence[Method], data: Sequence[EvaluationData]
+) -> None:
+    if request.organ_mask == "none":
+        return
+    if not any(method.takes_organ_mask for method in methods):
+        names = ", ".join(method.name for method in methods)
+        raise ConfigError(
+            f"{names} look at no organ mask; leave --organ-mask out, or name a model of the method tags"
+        )
+    for one_set in data:
+        if any(case.tumour_label is None for case in one_set.cases):
+            raise ConfigError(
+                f"the labels of {one_set.name} tell no organ from the tumour; give a set that was prepared "
+                "with --label, or leave --organ-mask out"
+            )
+
+
+def _settings(
+    request: EvaluationRequest, methods: Sequence[Method], data: Sequence[EvaluationData], device: str
+) -> dict[str, Any]:
+    """Return what decides the results, by the words a person knows it by; organ masks where there are any."""
+    shown = {} if request.organ_mask == "none" else {"organ_mask": request.organ_mask}
+    return shown | {
+        "protocol": request.protocol.settings(),
+        "robustness": request.robustness,
+        "models": {method.name: method.fingerprint for method in methods},
+        "data": {
+            one_set.name: {
+                "content_hash": one_set.content_hash,
+                "cases": [case.case_id for case in one_set.cases],
+            }
+            for one_set in data
+        },
+        "split": request.split,
+        "fold": request.fold,
+        "device": device,
+        "clickvol version": __version__,
+    }
+
+
+def plan_jobs(
+    request: EvaluationRequest, methods: Sequence[Method], data: Sequence[EvaluationData]
+) -> list[CaseJob]:
+    """Return every case with its runs, in the order in which they are done."""
+    return [
+        CaseJob(
+            request,
+            data_index,
+            case_index,
+            tuple(
+                (index, run)
+                for index, method in enumerate(methods)
+                for run in _runs(request, method, one_set.name, case.case_id)
+            ),
+        )
+        for data_index, one_set in enumerate(data)
+        for case_index, case in enumerate(one_set.cases)
+    ]
+
+
+def _runs(request: EvaluationRequest, method: Method, data: str, case_id: str) -> Iterator[Run]:
+    protocol = request.protocol
+    if not method.takes_clicks:
+        key = RunKey(method.name, data, case_id, _KEPT_SEED, NO_CLICK)
+        yield Run(key=key, placement=None, num_clicks=(0,), mask_file=mask_file(request.folder, key))
+        return
+    numbers: dict[Placement, tuple[int, ...]] = {protocol.first_click: protocol.num_clicks}
+    if request.robustness:
+        numbers |= {place: (1,) for place in ROBUSTNESS_PLACEMENTS if place != protocol.first_click}
+    for placement, num_clicks in numbers.items():
+        certain = placement in _CERTAIN_PLACEMENTS and (protocol.next_clicks == "error" or num_clicks == (1,))
+        for seed in range(1 if certain else protocol.seeds):
+            key = RunKey(method.name, data, case_id, seed, placement)
+            is_kept = placement == protocol.first_click and seed == _KEPT_SEED
+            file = mask_file(request.folder, key) if is_kept else None
+            yield Run(key=key, placement=placement, num_clicks=num_clicks, mask_file=file)
+
+
+def mask_file(folder: Path, key: RunKey) -> Path:
+    """Return where the mask of a run is kept: masks/MODEL/DATA/CASE.nii.gz."""
+    model, data, case = (_file_name(text) for text in (key.model, key.data, key.case_id))
+    return folder / MASKS_NAME / model / data / f"{case}.nii.gz"
+
+
+def _file_name(text: str) -> str:
+    """Return a name of its own for every text, without what a file's name may not hold."""
+    name = quote(text, safe=" +")
+    return name.replace(".", "%2E") if set(name) == {"."} else name
+
+
+def _do_missing(
+    jobs: Sequence[CaseJob],
+    methods: Sequence[Method],
+    data: Sequence[EvaluationData],
+    log: ResultLog,
+    on_progress: Callable[[Progress], None],
+) -> list[SkippedCase]:
+    """Do the runs that are missing, write each when it is done, and return the cases that have none."""
+    total = sum(len(job.runs) for job in jobs)
+    missing = [replace(job, runs=tuple(run for run in job.runs if run[1].key not in log)) for job in jobs]
+    missing = [job for job in missing if job.runs]
+    done = total - sum(len(job.runs) for job in missing)
+    on_progress(Progress(done, total, ""))
+    skipped = []
+    for job, outcome in zip(missing, _outcomes(missing, methods, data), strict=True):
+        one_set = data[job.data_index]
+        case_id = one_set.cases[job.case_index].case_id
+        text = f"{one_set.name} {case_id}"
+        if outcome.skipped is not None:
+            skipped.append(SkippedCase(one_set.name, case_id, outcome.skipped))
+            done += len(job.runs)
+            on_progress(Progress(done, total, text))
+        for run in outcome.runs:
+            log.append(run.key, run.rows, run.clicks)
+            done += 1
+            on_progress(Progress(done, total, f"{text} {run.key.model}"))
+    return skipped
+
+
+def _outcomes(
+    jobs: Sequence[CaseJob], methods: Sequence[Method], data: Sequence[EvaluationData]
+) -> Iterator[CaseOutcome]:
+    """Do the jobs here or on several processes, and hand their outcomes out in the order of the jobs."""
+    workers = jobs[0].request.workers if jobs else 1
+    if workers == 1:
+        yield from (_run_job(job, methods, data) for job in jobs)
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+    ) as pool:
+        futures = [pool.submit(evaluate_case, job) for job in jobs]
+        try:
+            yield from (future.result() for future in futures)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def evaluate_case(job: CaseJob) -> CaseOutcome:
+    """Do a job in any process that sees the files; models and lists of cases are opened once per process."""
+    outcome = _run_job(job, *_opened(job.request))
+    return CaseOutcome(outcome.skipped, tuple(outcome.runs))
+
+
+@functools.cache
+def _opened(request: EvaluationRequest) -> tuple[tuple[Method, ...], tuple[EvaluationData, ...]]:
+    data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
+    return tuple(parse_methods(request.methods, device=request.device)), tuple(data)
+
+
+def _run_job(job: CaseJob, methods: Sequence[Method], data: Sequence[EvaluationData]) -> CaseOutcome:
+    """Return why a case is not evaluated, or the outcomes of its runs, each computed when it is asked for."""
+    case = _read_case(data[job.data_index], job.case_index, job.request.organ_mask)
+    if isinstance(case, str):
+        return CaseOutcome(case)
+    return CaseOutcome(None, (run_case(methods[i], case, run, job.request.protocol) for i, run in job.runs))
+
+
+def _read_case(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskChoice) -> EvaluationCase | str:
+    """Read a case; the reason in one line where nothing can be asked about it."""
+    case = one_set.cases[case_index]
+    try:
+        volume, label = case.read_native()
+        organ = case.read_native_organ() if organ_mask == "gt" else None
+    except ClickvolError as error:
+        return str(error)
+    truth = Truth.of(label)
+    if truth is None:
+        return EMPTY_LABEL
+    scan = Scan.blind(one_set.name, case.case_id, volume)
+    with_organ = None if organ is None else replace(scan, organ=organ)
+    return EvaluationCase(scan, truth, case.group, case.modality, with_organ)
