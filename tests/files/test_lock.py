@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from clickvol.errors import ConfigError, OutputError
-from clickvol.files.lock import acquire_lock, only_process_in, wait_for_lock
+from clickvol.files.lock import acquire_lock, lock_or_refuse, only_process_in, wait_for_lock
 
 HOLDER = """
 import sys
@@ -54,6 +54,16 @@ def test_a_lock_never_changes_the_content_of_its_file(tmp_path):
     path.write_text("of an earlier version")
     acquire_lock(path, "busy").release()
     assert path.read_text() == "of an earlier version"
+
+
+def test_an_open_file_is_locked_until_it_is_closed(tmp_path):
+    path = tmp_path / "record"
+    with path.open("ab") as first, path.open("ab") as second:
+        lock_or_refuse(first.fileno(), "busy")
+        with pytest.raises(ConfigError, match="in use elsewhere"):
+            lock_or_refuse(second.fileno(), "in use elsewhere")
+        first.close()
+        lock_or_refuse(second.fileno(), "busy")
 
 
 def test_a_lock_that_nobody_holds_is_not_waited_for(tmp_path):

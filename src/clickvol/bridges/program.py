@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from clickvol.errors import ExternalProgramError
 
 _POLL_SECONDS = 0.5
@@ -111,15 +113,11 @@ def ask_program(words: Sequence[str], advice: str) -> str:
 
 def _lock(log: BufferedWriter, program: LoggedProgram) -> None:
     """Lock the log for as long as the program lives, which outlives us where we are killed."""
-    import fcntl  # not on Windows, where nothing of this runs
-
-    try:
-        fcntl.flock(log.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not lock_descriptor(log.fileno(), blocking=False):
         raise ExternalProgramError(
             f"{program.name} cannot begin: a program that an earlier command started still works "
             f"with {program.log}; wait for it or end it"
-        ) from error
+        )
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

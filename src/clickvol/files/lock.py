@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, Timeout, lock_descriptor
 
 from clickvol.errors import ConfigError, OutputError
 
@@ -29,6 +29,25 @@ def acquire_lock(path: Path, busy: str) -> FileLock:
     if not _try(lock):
         raise ConfigError(busy)
     return lock
+
+
+def lock_or_refuse(descriptor: int, busy: str) -> None:
+    """Lock a file that is open for writing, until it is closed.
+
+    Args:
+        descriptor: of the file.
+        busy: the message where another process holds the lock.
+
+    Raises:
+        ConfigError: when another process holds it.
+        OutputError: when its file system has no locks.
+    """
+    try:
+        is_ours = lock_descriptor(descriptor, blocking=False)
+    except OSError as error:
+        raise OutputError(f"cannot lock a file: {error.strerror}; choose a folder on a local disk") from error
+    if not is_ours:
+        raise ConfigError(busy)
 
 
 @contextlib.contextmanager

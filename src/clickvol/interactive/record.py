@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from clickvol.errors import ClickError, ConfigError, OutputError
-from clickvol.files.file_lock import lock_or_refuse
+from clickvol.files.lock import lock_or_refuse
 from clickvol.interactive.interactions import ClickInteraction, History, Interaction, Move
 from clickvol.interactive.scene import Scene
 from clickvol.io.volume import Mask, Modality, Volume
