@@ -74,6 +74,37 @@ def test_modules_are_nouns_of_the_flow():
     assert [_name_of(p) for p in SOURCES if vague.search(p.stem)] == []
 
 
+def _imports(path):
+    """Return every module of the package that a file may name, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_every_module_is_tested_by_its_partner_or_through_what_uses_it():
+    package = ROOT / "src" / "clickvol"
+    modules = {
+        ".".join(("clickvol", *path.relative_to(package).with_suffix("").parts)): path
+        for path in SOURCES
+        if not path.stem.startswith("__")
+    }
+    tested = {
+        name
+        for name, path in modules.items()
+        if (ROOT / "tests" / path.relative_to(package).parent / f"test_{path.stem}.py").is_file()
+    }
+    for path in (ROOT / "tests").rglob("*.py"):
+        tested |= _imports(path) & set(modules)
+    used = {name for user in tested for name in _imports(modules[user])}
+    assert sorted(set(modules) - tested - used) == []
+    # The test can fail: nothing uses the command line itself.
+    assert "clickvol.cli.app" not in used
+
+
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "types", "fmt", "ci"])
 def test_the_makefile_has_its_targets_with_short_recipes(target):
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
