@@ -232,7 +232,11 @@ def test_rows_share_one_model(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "run_request", load_and_answer)
     run._shared_model.cache_clear()
     records = [segment_row(row_in(tmp_path), tmp_path) for _ in range(3)]
-    run._shared_model.cache_clear()
     assert loaded == [("promise3d-small", "cpu")]
+    # A worker of a cluster outlives the command: other weights are loaded anew.
+    monkeypatch.setattr(run, "read_card", lambda _model: SimpleNamespace(sha256="other"))
+    segment_row(row_in(tmp_path), tmp_path)
+    assert len(loaded) == 2
+    run._shared_model.cache_clear()
     assert (records[0].volume_ml, records[0].seconds, records[0].warnings) == (0.1235, 1.235, ("a", "b"))
     assert records[0] == records[2]

@@ -51,7 +51,7 @@ def test_workers_that_die_while_they_start_are_replaced_too(tmp_path):
     assert [outcome for outcome in seen.values() if isinstance(outcome, RowFailure)] == []
 
 
-def test_a_scheduler_that_exists_does_the_rows(tmp_path):
+def test_a_scheduler_that_exists_does_the_rows(tmp_path, monkeypatch):
     folder = str(tmp_path)
     with scheduler_and_worker(tmp_path) as (file, scheduler):
         address = address_of(file)
@@ -63,6 +63,10 @@ def test_a_scheduler_that_exists_does_the_rows(tmp_path):
         ]  # fmt: skip
         with pytest.raises(ConfigError, match="this is wrong for all rows"):
             run_rows(row_work.do, [("stop", folder, 4)], seen.__setitem__, scheduler=address)
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        run_rows(row_work.do, [("relative", str(tmp_path / "here"), 1)], seen.__setitem__, scheduler=address)
+        assert seen["relative", str(tmp_path / "here"), 1] is True
         # The cluster lives on, and its file is as good as its address.
         run_rows(row_work.do, [("ok", folder, 5)], seen.__setitem__, scheduler=str(file))
         assert seen["ok", folder, 5] == "ok 5"

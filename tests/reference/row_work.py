@@ -26,6 +26,8 @@ def do(row):
         raise MemoryError
     if word == "slow":
         time.sleep(60)
+    if word == "relative":
+        return Path(f"{word}-{number}").resolve() == Path(folder).resolve() / f"{word}-{number}"
     if word == "where":
         import torch
 

@@ -22,7 +22,7 @@ from clickvol.files.atomic import remove_abandoned
 from clickvol.files.lock import only_process_in
 from clickvol.parallel.rows import RowFailure, check_workers, run_rows
 from clickvol.predict.segmentation_request import run_request
-from clickvol.weights.card import DEFAULT_MODEL_ID
+from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
 
 if TYPE_CHECKING:
     from clickvol.weights.load import LoadedModel
@@ -165,8 +165,9 @@ def segment_row(row: BatchRow, folder: Path) -> RowRecord:
     from clickvol.weights.device import device_of_worker
 
     job = replace(row.job, device=device_of_worker(row.job.device))
-    load = functools.partial(_shared_model, job.model or DEFAULT_MODEL_ID, job.device)
+    model = job.model or DEFAULT_MODEL_ID
     try:
+        load = functools.partial(_shared_model, model, job.device, read_card(model).sha256)
         if job.mask.is_relative_to(folder):
             _make_folder(job.mask.parent)
         return done_record(row, run_request(job, load=load))
@@ -175,7 +176,8 @@ def segment_row(row: BatchRow, folder: Path) -> RowRecord:
 
 
 @functools.lru_cache(maxsize=_KEPT_MODELS)
-def _shared_model(model: str, device: str) -> "LoadedModel":
+def _shared_model(model: str, device: str, _sha256: str) -> "LoadedModel":
+    """Load a model once, unless its weights are others: a worker of a cluster may live for long."""
     from clickvol.weights.load import load_model
 
     return load_model(model, device=device)

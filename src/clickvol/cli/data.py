@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from clickvol.cli.progress import show_stages, show_warnings
+from clickvol.cli.options import Scheduler, Workers
+from clickvol.cli.progress import show_progress, show_warnings
 from clickvol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def prepare(
     splits: _Splits = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn split.")] = 0,
     volume: _Volume = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
     force: _Force = False,
 ) -> None:
     """Check, resample, measure and split a data set; a run that was stopped goes on where it was."""
@@ -89,17 +91,17 @@ def prepare(
         splits=splits,
         seed=seed,
         workers=workers,
+        scheduler=scheduler,
         volume_index=volume,
         force=force,
     )
-    with show_stages(quiet=False) as show_stage:
+    with show_progress("preparing", quiet=False) as advance:
 
         def report(done: int, total: int, last: "LabelledCase | RejectedCase") -> None:
-            show_stage(f"{done} of {total} cases, the last {last.case_id}")
+            advance(done, total, last.case_id)
             if isinstance(last, RejectedCase):
                 typer.echo(f"rejected: {last.case_id}: {last.reason}", err=True)
 
-        show_stage("listing the cases")
         made = prepare_data_set(plan, report)
     show_warnings(made.notes)
     typer.echo(_summary(made, destination))

@@ -3,12 +3,9 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +43,7 @@ from clickvol.datasets.splits import (
 from clickvol.errors import ClickvolError, ConfigError, OutputError
 from clickvol.files.atomic import atomic_path, remove_abandoned
 from clickvol.files.lock import only_process_in
+from clickvol.parallel.rows import RowFailure, check_workers, run_rows
 from clickvol.version import __version__
 
 Outcome = LabelledCase | RejectedCase
@@ -69,7 +67,8 @@ class PreparationPlan:
         groups: CSV with the columns case and group; None for every case by itself.
         splits: file in nnU-Net's form; None to draw a split.
         seed: of the split.
-        workers: processes.
+        workers: processes on this machine; see `run_rows`.
+        scheduler: of a Dask cluster; see `run_rows`.
         volume_index: which volume of 4D images.
         force: make finished cases again, and replace a prepared set of another source.
     """
@@ -85,10 +84,12 @@ class PreparationPlan:
     splits: Path | None = None
     seed: int = 0
     workers: int = 1
+    scheduler: str | None = None
     volume_index: int | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
+        check_workers(self.workers, self.scheduler)
         if self.constants is not None and self.modality == "MR":
             raise ConfigError(
                 f"the constants {self.constants} are Hounsfield units of CT; leave out --modality MR"
@@ -237,31 +238,16 @@ def _prepare_all(
     for number, rejected in enumerate(listing.rejected, start=1):
         report(number, total, rejected)
     work = partial(prepare_case, folder=folder, options=options, reuse=not plan.force)
-    run = _in_this_process if plan.workers == 1 else partial(_in_processes, workers=plan.workers)
     outcomes: dict[str, Outcome] = {}
-    for outcome in run(work, listing.cases):
-        outcomes[outcome.case_id] = outcome
+
+    def keep(case: CaseFiles, outcome: Outcome | RowFailure) -> None:
+        if isinstance(outcome, RowFailure):
+            outcome = RejectedCase(case_id=case.case_id, reason=outcome.reason)
+        outcomes[case.case_id] = outcome
         report(len(listing.rejected) + len(outcomes), total, outcome)
+
+    run_rows(work, listing.cases, keep, workers=plan.workers, scheduler=plan.scheduler)
     return [*listing.rejected, *(outcomes[case.case_id] for case in listing.cases)]
-
-
-def _in_this_process(work: Callable[[CaseFiles], Outcome], sources: Sequence[CaseFiles]) -> Iterator[Outcome]:
-    return map(work, sources)
-
-
-def _in_processes(
-    work: Callable[[CaseFiles], Outcome], sources: Sequence[CaseFiles], workers: int
-) -> Iterator[Outcome]:
-    # Not forked: a fork of a process with threads may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from (done.result() for done in as_completed(pool.submit(work, s) for s in sources))
-        except BrokenProcessPool as error:
-            raise ConfigError(
-                "a worker was killed, perhaps for lack of memory; lower --workers and run it again"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _manifest(plan: PreparationPlan, inputs: _Inputs, outcomes: Sequence[Outcome]) -> PreparedSet:

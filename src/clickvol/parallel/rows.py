@@ -3,11 +3,12 @@
 Dask (`distributed`) spreads the rows; docs/parallel.md says how to start a cluster.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from clickvol.errors import ClickvolError, ConfigError
@@ -46,7 +47,7 @@ def run_rows(
     Args:
         work: called with a row, one at a time in each process. A `ClickvolError` ends everything; any other
             exception fails its row. With a cluster it is sent to the workers, as are rows and results: it must
-            be importable there, and the paths in it must mean the same there.
+            be importable there, and the files must have the same paths there.
         rows: what to do.
         on_done: called in this thread with each row and its result, in the order in which they come.
         workers: processes on this machine; with 1 no other process is started.
@@ -117,11 +118,12 @@ class _Attempted(Generic[Result]):
     outcome: Result | RowFailure
 
 
-def _attempted(row: Row, work: Callable[[Row], Result]) -> _Attempted[Result]:
-    return _Attempted(_attempt(row, work))
+def _attempted(row: Row, work: Callable[[Row], Result], folder: Path) -> _Attempted[Result]:
+    with contextlib.chdir(folder):  # relative paths mean what they mean where the command runs
+        return _Attempted(_attempt(row, work))
 
 
-def _connect(workers: int, scheduler: str | None) -> "AbstractContextManager[Client]":
+def _connect(workers: int, scheduler: str | None) -> "contextlib.AbstractContextManager[Client]":
     # Not at the top: the import takes half a second, and one process needs none of it.
     from clickvol.parallel.cluster import connect_to, start_workers
 
@@ -140,7 +142,7 @@ def _run_on_cluster(
     """
     from distributed import KilledWorker, as_completed
 
-    futures = client.map(partial(_attempted, work=work), rows, pure=False)
+    futures = client.map(partial(_attempted, work=work, folder=Path.cwd()), rows, pure=False)
     row_of_key = {future.key: row for future, row in zip(futures, rows, strict=True)}
     completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
     del futures  # a result that came is not computed again when its worker dies
