@@ -219,6 +219,31 @@ def test_a_log_says_what_every_answer_was_and_nothing_of_the_file(phantom, sessi
     assert session.log_path.stat().st_mode & 0o077 == 0
 
 
+def test_the_interactions_of_another_session_are_copied(phantom, model, session, tmp_path):
+    """Nothing of either is lost: the other goes on, and undo brings back what was here."""
+    session.click(phantom.inside)
+    session.add_object("node")
+    session.undo()
+    other = InteractiveSession(model, log_folder=tmp_path / "other")
+    other.set_volume(phantom.volume)
+    other.add_object("mine")
+    other.insert(read_record(session.log_path))
+    kinds = [step.kind for step, _ in read_record(other.log_path).steps]
+    assert kinds == ["add_object", "reset", "click", "add_object", "undo"]
+    assert other.objects == session.objects
+    assert other.redo()
+    assert [known.name for known in other.objects] == ["", "node"]
+    for _ in range(3):
+        assert other.undo()
+    assert [known.name for known in other.objects] == ["", "mine"]
+    assert read_record(session.log_path).num_clicks == 1
+    other.close()
+    stranger = InteractiveSession(model)
+    stranger.set_volume(make_phantom(4, shape_dhw=(24, 48, 48)).volume)
+    with pytest.raises(ConfigError, match="another scan"):
+        stranger.insert(read_record(session.log_path))
+
+
 def test_a_log_of_another_scan_or_model_is_refused(phantom, model, session, tmp_path):
     session.click(phantom.inside)
     log = session.log_path

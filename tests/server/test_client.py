@@ -1,5 +1,8 @@
 """The client against a real server on loopback, and beside a session of this process."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
@@ -127,3 +130,10 @@ def test_no_proxy_is_asked(address, phantom, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with RemoteSession(address, token=TOKEN) as remote:
         remote.set_volume(phantom.volume)
+
+
+def test_without_httpx_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "clickvol.server.client")
+    with pytest.raises(ConfigError, match=r'pip install "clickvol\[serve\]"'):
+        importlib.import_module("clickvol.server.client")

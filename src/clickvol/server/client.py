@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
@@ -38,6 +37,11 @@ from clickvol.server.wire import (
     ResumableOut,
     StateOut,
 )
+
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise ConfigError('the client needs a package that is missing; pip install "clickvol[serve]"') from error
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
