@@ -46,3 +46,22 @@ def test_a_tumour_takes_some_kilobytes():
     places = np.mgrid[:100, :100, :100] - 50
     ball = (places**2).sum(axis=0) < 45**2
     assert len(PackedMask.of(ball).bits) < 30_000
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_others_hold_is_left_out(seed):
+    """Also where boxes overlap in part, not at all, or hold nothing."""
+    generator = np.random.default_rng(seed)
+    masks = []
+    for _ in range(4):
+        mask = np.zeros((7, 8, 9), dtype=bool)
+        start, length = generator.integers(0, 6, size=3), generator.integers(0, 5, size=3)
+        d, h, w = (slice(a, a + n) for a, n in zip(start, length, strict=True))
+        mask[d, h, w] = generator.random(mask[d, h, w].shape) < 0.7
+        masks.append(mask)
+    packed = PackedMask.of(masks[0]).without(PackedMask.of(mask) for mask in masks[1:])
+    expected = masks[0] & ~np.any(masks[1:], axis=0)
+    assert packed == PackedMask.of(expected)
+    canvas = np.zeros(expected.shape, dtype=bool)
+    packed.paint(canvas, True)
+    np.testing.assert_array_equal(canvas, expected)

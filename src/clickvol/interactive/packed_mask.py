@@ -2,7 +2,8 @@
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,19 @@ class PackedMask:
         """Write a value into the object's voxels of an array (D, H, W)."""
         if self.box is not None:
             canvas[self.box.slices][self.in_box()] = value
+
+    def without(self, others: Iterable["PackedMask"]) -> "PackedMask":
+        """Return what of the object none of the others holds."""
+        if self.box is None:
+            return self
+        kept = self.in_box()
+        for other in others:
+            shared = None if other.box is None else other.box.intersect(self.box)
+            if other.box is not None and shared is not None and not shared.is_empty:
+                held = other.in_box()[shared.relative_to(other.box).slices]
+                kept[shared.relative_to(self.box).slices] &= ~held
+        packed = PackedMask.of(kept)
+        return packed if packed.box is None else replace(packed, box=packed.box.shift(self.box.start_dhw))
 
     def sha256(self) -> str:
         """Return a hash of where the object's voxels are: of its bounding box and the bits in it."""

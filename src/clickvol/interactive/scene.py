@@ -252,18 +252,14 @@ class SceneMasks:
             for number in sorted(numbers, key=lambda number: scene.object(number).frozen):
                 self.packed(scene, number).paint(array, number)
         else:
-            self.packed(scene, object_id).paint(array, 1)
-            for mask in self._packed(scene, _frozen_places(scene.objects, object_id)):
-                mask.paint(array, 0)
+            self._shown(scene, object_id).paint(array, 1)
         return Mask(array, volume.grid)
 
     def objects(self, scene: Scene) -> tuple[SessionObject, ...]:
         """Describe all objects."""
         described = []
         for number, known in enumerate(scene.objects, start=1):
-            count = self.packed(scene, number).num_voxels
-            if count and _frozen_places(scene.objects, number):
-                count = self.mask(scene, number).num_voxels
+            count = self._shown(scene, number).num_voxels
             ml = count * self.scan.volume.grid.voxel_volume_mm3 / 1000
             described.append(SessionObject(number, known.name, known.clicks, known.frozen, count, ml))
         return tuple(described)
@@ -298,8 +294,10 @@ class SceneMasks:
 
     def _cut(self, scene: Scene, place: int) -> PackedMask:
         """Return the mask of an object that is frozen, without what earlier frozen ones hold."""
-        array = np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.uint8)
-        for places, value in zip(scene.sources(place), (1, 0), strict=True):
-            for mask in self._packed(scene, places):
-                mask.paint(array, value)
-        return PackedMask.of(array)
+        own, frozen = (self._packed(scene, places) for places in scene.sources(place))
+        return own[0].without(frozen)
+
+    def _shown(self, scene: Scene, object_id: int) -> PackedMask:
+        """Return the mask of an object without what frozen ones hold."""
+        frozen = self._packed(scene, _frozen_places(scene.objects, object_id))
+        return self.packed(scene, object_id).without(frozen) if frozen else self.packed(scene, object_id)
