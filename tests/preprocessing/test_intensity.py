@@ -12,6 +12,7 @@ from clickvol.preprocessing.intensity import (
     intensity_scale,
     recognise_modality,
     value_sample,
+    wide_intensity_scale,
 )
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -171,3 +172,28 @@ def test_a_constant_scan_still_has_a_scale(value):
     normalised = intensity_scale("MR", sample).normalise(sample)
     assert np.isfinite(normalised).all()
     assert (normalised == normalised[0]).all()
+
+
+def test_the_wide_scale_keeps_the_window_and_tells_lung_from_air():
+    scale = wide_intensity_scale("CT", np.zeros(1, np.float32))
+    values = np.array([-2000, -1000, -580, -160, 40, 240, 870, 1500, 9000], dtype=np.float32)
+    assert scale.normalise(values) == pytest.approx([-2.6, -2.6, -2.1, -1.6, 0, 1.6, 2.1, 2.6, 2.6], abs=1e-6)
+    assert scale.outside == -1000
+
+
+def test_the_wide_scale_of_pet_is_fixed_and_of_mr_goes_on_above_the_window():
+    pet = wide_intensity_scale("PT", np.zeros(1, np.float32))
+    assert pet.normalise(np.array([0, 2.5, 10, 40], np.float32)) == pytest.approx([-1.6, 0, 1.6, 2.6], abs=1e-6)
+    sample = np.linspace(0, 1000, 10_001).astype(np.float32)
+    mr, window = wide_intensity_scale("MR", sample), intensity_scale("MR", sample)
+    inside = np.linspace(window.low, window.high, 7).astype(np.float32)
+    assert mr.normalise(inside) == pytest.approx(window.normalise(inside), abs=1e-5)
+    assert mr.normalise(np.array([window.high + 1, 1e9], np.float32))[0] > 1.6
+
+
+@pytest.mark.parametrize(("top", "modality"), [(1.0, "MR"), (12.0, "PT"), (900.0, "MR")])
+def test_uptake_values_are_told_from_scaled_mr_by_a_model_that_knows_pet(top, modality):
+    sample = np.linspace(0, top, 1000).astype(np.float32)
+    volume = Volume(sample.reshape(10, 10, 10), VolumeGrid((10, 10, 10), np.eye(4)))
+    assert recognise_modality(volume, sample, knows_pet=True).modality == modality
+    assert recognise_modality(volume, sample).modality == "MR"

@@ -161,11 +161,13 @@ class FoldedEmbedding(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return the kernel (E, C, k, k, k) in (d, h, w) and the bias (E,)."""
         weight = self.patch_embed.weight
-        sources = torch.tensor(self.channel_sources, device=weight.device)
         num_channels = max(self.channel_sources) + 1
         # A channel that feeds several of SAM's has the sum of their weights.
         shape = (weight.shape[0], num_channels, *weight.shape[2:])
-        planar = weight.new_zeros(shape).index_add(1, sources, weight)
+        planar = weight.new_zeros(shape)
+        for channel, source in enumerate(self.channel_sources):
+            planar = planar.clone()
+            planar[:, source] += weight[:, channel]
         along_d = self.slice_embed.weight[:, 0, :, 0, 0]
         taps = interpolation_taps(self.enlargement, like=planar)
         kernel = torch.einsum("ed,da,enhw,hb,wc->enabc", along_d, taps, planar, taps, taps)

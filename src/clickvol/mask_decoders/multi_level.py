@@ -143,7 +143,11 @@ class MultiLevelDecoder(nn.Module):
         return PreparedImage(self._over_levels(range(len(shallow)), shallow).add_(over_image))
 
     def forward(self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None) -> Tensor:
-        """Finish the decoding for the clicks at hand.
+        """Return the logits for the clicks at hand: `masks` of `join_maps`."""
+        return self.masks(self.join_maps(prepared, prompted_map, prompt_maps))
+
+    def join_maps(self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None) -> Tensor:
+        """Join what the clicks change with what they do not.
 
         Args:
             prepared: from `prepare`.
@@ -151,7 +155,7 @@ class MultiLevelDecoder(nn.Module):
             prompt_maps: (B, num_prompt_maps, D/s, H/s, W/s), or None where the config has none.
 
         Returns:
-            (B, 2, D, H, W) logits, background first, to be soft-maxed.
+            (B, width, D/s, H/s, W/s).
         """
         last = self.config.num_levels - 1
         joined = self._over_levels(range(last, last + 1), [prompted_map])
@@ -159,7 +163,10 @@ class MultiLevelDecoder(nn.Module):
         if prompt_maps is not None:
             kernel = self._weight_groups().prompts
             joined.add_(F.conv3d(channels_last(prompt_maps), kernel, padding=1))
-        joined = self.joined_scales(self.join_norm(joined))
+        return torch.as_tensor(self.joined_scales(self.join_norm(joined)))
+
+    def masks(self, joined: Tensor) -> Tensor:
+        """Return (B, 2, D, H, W) logits, background first, to be soft-maxed, of a joined map."""
         return F.interpolate(
             self.classify(joined).contiguous(),
             scale_factor=self.config.decoder_stride,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVit3d, LiftedTinyVitConfig
 from clickvol.image_encoders.lifted_vit3d import LiftedVit3d, LiftedVitConfig
+from clickvol.mask_decoders.candidates import CandidateHead, Candidates
 from clickvol.mask_decoders.multi_level import (
     MultiLevelDecoder,
     MultiLevelDecoderConfig,
@@ -46,6 +47,8 @@ class LiftedSegmenterConfig:
             encoder the network is automatic: it takes no clicks.
         click_radii_voxel: radii of the drawn clicks, patch voxels; none as published.
         mask_prompt: take an earlier mask as a prompt; False as published.
+        num_hints: channels of drawn hints (`PointPrompts.hints`: scribbles, boxes, a diameter); 0 as published.
+        num_candidates: further masks beside the first, with a predicted Dice for each; 0 as published.
     """
 
     patch_shape_dhw: tuple[int, int, int] = (128, 128, 128)
@@ -54,6 +57,8 @@ class LiftedSegmenterConfig:
     decoder: MultiLevelDecoderConfig = field(default_factory=MultiLevelDecoderConfig)
     click_radii_voxel: tuple[float, ...] = ()
     mask_prompt: bool = False
+    num_hints: int = 0
+    num_candidates: int = 0
 
     @property
     def is_automatic(self) -> bool:
@@ -73,12 +78,14 @@ class LiftedSegmenterConfig:
 
     @property
     def num_prompt_maps(self) -> int:
-        """Channels that the prompts are drawn on: two signs per radius, and the earlier mask."""
-        return 2 * len(self.click_radii_voxel) + int(self.mask_prompt)
+        """Channels that the prompts are drawn on: two signs per radius, the earlier mask, the hints."""
+        return 2 * len(self.click_radii_voxel) + int(self.mask_prompt) + self.num_hints
 
     def __post_init__(self) -> None:
         if self.prompt is None and self.num_prompt_maps:
-            raise ConfigError("click_radii_voxel and mask_prompt need a prompt encoder; this network has none")
+            raise ConfigError(
+                "click_radii_voxel, mask_prompt and num_hints need a prompt encoder; this network has none"
+            )
         prompt_width = self.encoder.feature_width if self.prompt is None else self.prompt.width
         pairs = (
             ("prompt.width", prompt_width, self.encoder.feature_width),
@@ -126,6 +133,9 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         )
         self.prompt_encoder = None if config.prompt is None else FeatureSampling(config.prompt)
         self.mask_decoder = MultiLevelDecoder(config.decoder)
+        self.candidates = (
+            CandidateHead(config.decoder.width, config.num_candidates) if config.num_candidates else None
+        )
         self.draw_on_features = (
             nn.Conv3d(config.num_prompt_maps, config.encoder.feature_width, kernel_size=1)
             if config.num_prompt_maps
@@ -156,17 +166,35 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         Returns:
             (B, 2, D, H, W) logits, background first.
         """
+        return self.mask_decoder.masks(self._joined(encoded, prompts, prior))
+
+    def decode_candidates(
+        self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
+    ) -> tuple[Tensor, Candidates]:
+        """Answer the prompts with several masks: what `decode` returns, and the candidates.
+
+        Raises:
+            ConfigError: when the network has no candidates.
+        """
+        if self.candidates is None:
+            raise ConfigError("this network has no candidates; train one with num_candidates above 0")
+        joined = self._joined(encoded, prompts, prior)
+        logits = self.mask_decoder.masks(joined)
+        return logits, self.candidates(joined, logits, self.config.decoder.decoder_stride)
+
+    def _joined(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None) -> Tensor:
+        """Return the decoder's map after the prompts."""
         if self.prompt_encoder is None:
-            return torch.as_tensor(self.mask_decoder(encoded.prepared, encoded.deepest_map, None))
+            return self.mask_decoder.join_maps(encoded.prepared, encoded.deepest_map, None)
         prompted = self.prompt_encoder(encoded.deepest_map, prompts, encoded.patch_shape_dhw)
         if self.draw_on_features is None:
-            return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, None))
+            return self.mask_decoder.join_maps(encoded.prepared, prompted, None)
         d, h, w = (int(n) for n in prompted.shape[2:])
         prompted = prompted + self.draw_on_features(self._draw(encoded, prompts, prior, (d, h, w)))
         stride = self.config.decoder.decoder_stride
         d, h, w = (n // stride for n in encoded.patch_shape_dhw)
         drawn = self._draw(encoded, prompts, prior, (d, h, w))
-        return torch.as_tensor(self.mask_decoder(encoded.prepared, prompted, drawn))
+        return self.mask_decoder.join_maps(encoded.prepared, prompted, drawn)
 
     def _draw(
         self,
@@ -175,13 +203,13 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         prior: Tensor | None,
         map_shape_dhw: tuple[int, int, int],
     ) -> Tensor:
-        """Draw clicks and earlier mask on a grid over the patch: (B, num_prompt_maps, d, h, w)."""
-        radii = self.config.click_radii_voxel
-        maps = draw_clicks(prompts, map_shape_dhw, encoded.patch_shape_dhw, radii)
-        if not self.config.mask_prompt:
-            return maps
-        if prior is None:
-            known = maps.new_zeros((maps.shape[0], 1, *map_shape_dhw))
-        else:
-            known = F.adaptive_avg_pool3d(prior.to(maps.dtype), map_shape_dhw)
-        return torch.cat([maps, known], dim=1)
+        """Draw clicks, earlier mask and hints on a grid over the patch: (B, num_prompt_maps, d, h, w)."""
+        config = self.config
+        maps = draw_clicks(prompts, map_shape_dhw, encoded.patch_shape_dhw, config.click_radii_voxel)
+        drawn = [maps]
+        for channels, given in ((int(config.mask_prompt), prior), (config.num_hints, prompts.hints)):
+            if channels and given is None:
+                drawn.append(maps.new_zeros((maps.shape[0], channels, *map_shape_dhw)))
+            elif channels and given is not None:
+                drawn.append(F.adaptive_avg_pool3d(given.to(maps.dtype), map_shape_dhw))
+        return torch.cat(drawn, dim=1)

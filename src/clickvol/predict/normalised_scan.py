@@ -11,7 +11,14 @@ from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.patches.field_of_view import extract
 from clickvol.predict.segmentation import Array32
 from clickvol.preprocessing.channels import organ_of_values, with_organ_channel
-from clickvol.preprocessing.intensity import IntensityScale, intensity_scale, recognise_modality, value_sample
+from clickvol.preprocessing.intensity import (
+    IntensityScale,
+    Scale,
+    intensity_scale,
+    recognise_modality,
+    value_sample,
+    wide_intensity_scale,
+)
 from clickvol.weights.load import LoadedModel
 
 
@@ -30,7 +37,7 @@ class NormalisedScan:
 
     volume: Volume
     modality: Modality
-    scale: IntensityScale
+    scale: Scale
     organ_mask: Mask | None = None
     num_channels: int = 1
     warnings: tuple[str, ...] = ()
@@ -59,15 +66,11 @@ class NormalisedScan:
         mask, warnings = _checked_organ_mask(organ_mask, volume.grid, model)
         sample = value_sample(volume)
         told = Volume(volume.array, volume.grid, modality) if modality else volume
-        recognised = recognise_modality(told, sample)
-        plan = model.card.intensity
+        recognised = recognise_modality(told, sample, knows_pet="PT" in model.card.modalities)
         return cls(
             volume=volume,
             modality=recognised.modality,
-            # The published networks pad with zeros after normalisation, which is the mean.
-            scale=intensity_scale(recognised.modality, sample)
-            if plan is None
-            else IntensityScale(*plan.clip, plan.mean, plan.deviation, outside=plan.mean),
+            scale=_scale_of(model, recognised.modality, sample),
             organ_mask=mask,
             num_channels=model.network.config.num_channels,
             warnings=(*([recognised.warning] if recognised.warning else []), *warnings),
@@ -82,6 +85,17 @@ class NormalisedScan:
         mask = self.organ_mask
         organ = None if mask is None else extract(mask.array, mask.grid, grid, outside_value=0.0)
         return with_organ_channel(scan, organ)
+
+
+def _scale_of(model: LoadedModel, modality: Modality, sample: Array32) -> Scale:
+    """Return the scale that the model was trained with."""
+    plan = model.card.intensity
+    if plan is None:
+        return intensity_scale(modality, sample)
+    if plan == "wide":
+        return wide_intensity_scale(modality, sample)
+    # The published networks pad with zeros after normalisation, which is the mean.
+    return IntensityScale(*plan.clip, plan.mean, plan.deviation, outside=plan.mean)
 
 
 def _checked_organ_mask(

@@ -48,11 +48,34 @@ class IntensityScale:
 
 
 @dataclass(frozen=True, slots=True)
+class KnottedScale:
+    """A piecewise linear map: between knots as drawn, beyond the last ones constant.
+
+    Attributes:
+        values: knots in the scan's unit, rising.
+        normalised: what they go to, rising.
+        outside: value of what lies outside the scan, in the scan's unit.
+    """
+
+    values: tuple[float, ...]
+    normalised: tuple[float, ...]
+    outside: float
+
+    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map values of any shape, float32."""
+        return np.interp(values, self.values, self.normalised).astype(np.float32)
+
+
+Scale = IntensityScale | KnottedScale
+"""Either map to what a network sees."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecognisedModality:
     """What a scan's values look like.
 
     Attributes:
-        modality: "CT" or "MR": the one it is treated as.
+        modality: "CT", "MR" or "PT": the one it is treated as.
         warning: one sentence where it looks like neither, else "".
     """
 
@@ -68,25 +91,36 @@ def value_sample(volume: Volume) -> NDArray[np.float32]:
     return np.asarray(array[steps], dtype=np.float32).ravel()
 
 
-def recognise_modality(volume: Volume, sample: NDArray[np.float32]) -> RecognisedModality:
-    """Tell CT from MR by the file's own word or by the values.
+def recognise_modality(
+    volume: Volume, sample: NDArray[np.float32], *, knows_pet: bool = False
+) -> RecognisedModality:
+    """Tell CT, MR and PET apart by the file's own word or by the values.
 
-    CT has values far below zero (air -1000, fat -100 HU); MR has practically none. Small positive
-    numbers (standard uptake values, or values scaled to 0..1) look like neither.
+    CT has values far below zero (air -1000, fat -100 HU); MR has practically none. Small positive numbers are
+    standard uptake values, or MR scaled to 0..1, whose largest is 1.
+
+    Args:
+        volume: the scan.
+        sample: values from `value_sample`.
+        knows_pet: whether the model does; to others PET looks like no scan they know, and is treated as MR.
     """
     if volume.modality in ("CT", "MR"):
         return RecognisedModality(volume.modality, "")
     low, high = np.percentile(sample, [1, 99.5])
-    if volume.modality == "PT":
+    if volume.modality == "PT" or (knows_pet and low >= 0 and _LEAST_SUV < high < _MOST_SUV):
+        if knows_pet:
+            return RecognisedModality("PT", "")
         return RecognisedModality("MR", _UNLIKE.format("is PET"))
     if low < -50 and high > 0 and high < 10_000:
         return RecognisedModality("CT", "")
-    if low < -0.02 * abs(high):
-        return RecognisedModality("MR", _UNLIKE.format(f"has values {low:.4g} to {high:.4g}"))
-    if high < 50:
+    if low < -0.02 * abs(high) or high < _MOST_SUV:
         return RecognisedModality("MR", _UNLIKE.format(f"has values {low:.4g} to {high:.4g}"))
     return RecognisedModality("MR", "")
 
+
+# The 99.5th percentile of standard uptake values over a body lies between these; of MR scaled to 0..1 below.
+_LEAST_SUV = 1.5
+_MOST_SUV = 50.0
 
 _UNLIKE = (
     "the scan {}, unlike the CT (HU) and MR that the model was trained on; it is treated as MR, so check "
@@ -111,3 +145,33 @@ def intensity_scale(modality: Modality, sample: NDArray[np.float32]) -> Intensit
     high = float(np.percentile(bright, 99.5)) if bright.size else low
     # A constant sample still needs a scale that divides by something.
     return IntensityScale.of_window(low, high if high > low else low + 1.0)
+
+
+# Beyond the soft-tissue window a wide scale goes on, flatter: lung and air differ, and so do bone and metal.
+_CT_KNOTS_HU = (-1000.0, *CT_WINDOW_HU, 1500.0)
+
+# Standard uptake values: normal tissue lies below 2.5, most tumours between 2.5 and 15.
+_PET_KNOTS_SUV = (0.0, 2.5, 10.0, 40.0)
+_PET_NORMALISED = (-_NORMALISED_END, 0.0, _NORMALISED_END, _NORMALISED_END + 1)
+
+
+def wide_intensity_scale(modality: Modality, sample: NDArray[np.float32]) -> KnottedScale:
+    """Return the scale of the models that know CT from air to metal, MR and PET.
+
+    CT: the soft-tissue window goes to -1.6..1.6 as in `intensity_scale`, and -1000 and 1500 HU to -2.6 and 2.6.
+    PET: standard uptake values. All else as MR: its window goes to -1.6..1.6, as much again above it to 2.6.
+    All choices of ours.
+
+    Args:
+        modality: "CT", "PT", or anything else for MR.
+        sample: values from `value_sample`.
+    """
+    far = _NORMALISED_END + 1
+    if modality == "CT":
+        ends = (-far, -_NORMALISED_END, _NORMALISED_END, far)
+        return KnottedScale(_CT_KNOTS_HU, ends, outside=_CT_KNOTS_HU[0])
+    if modality == "PT":
+        return KnottedScale(_PET_KNOTS_SUV, _PET_NORMALISED, outside=0.0)
+    window = intensity_scale("MR", sample)
+    knots = (window.low, window.high, 2 * window.high - window.low)
+    return KnottedScale(knots, (-_NORMALISED_END, _NORMALISED_END, far), outside=window.low)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from clickvol.layers.position_encoding import cell_centres
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 
@@ -28,15 +27,20 @@ def draw_clicks(
         (B, 2 * len(radii), d, h, w) in [0, 1]: first the clicks inside, then those outside.
     """
     points = prompts.points_dhw.to(torch.float32)
-    shape = torch.tensor(patch_shape_dhw, device=points.device, dtype=torch.float32)
-    # A cell's centre in patch voxels, whose centres are at integers.
-    centres = cell_centres(map_shape_dhw, like=points) * shape - 0.5
-    squared = torch.full((points.shape[0], 2, *map_shape_dhw), torch.inf, device=points.device)
-    for sign, label in enumerate((FOREGROUND_LABEL, BACKGROUND_LABEL)):
-        for n in range(points.shape[1]):
-            to_click = points[:, n].view(-1, 1, 1, 1, 3) - centres[None]
-            here = (to_click**2).sum(-1)
-            absent = (prompts.labels[:, n] != label).view(-1, 1, 1, 1)
-            squared[:, sign] = torch.minimum(squared[:, sign], here.masked_fill(absent, torch.inf))
-    radii = torch.tensor(radii_voxel, device=points.device).view(1, 1, -1, 1, 1, 1)
-    return torch.exp(-squared[:, :, None] / (2 * radii**2)).flatten(1, 2)
+    count = points.shape[1]
+    if count == 0:
+        return points.new_zeros((len(points), 2 * len(radii_voxel), *map_shape_dhw))
+    # Squared distance along each axis from a cell's centre, in patch voxels, whose centres are at integers.
+    along = []
+    for axis, (cells, voxels) in enumerate(zip(map_shape_dhw, patch_shape_dhw, strict=True)):
+        cell = torch.arange(cells, device=points.device, dtype=torch.float32)
+        centres = (cell + 0.5) * (voxels / cells) - 0.5
+        along.append((points[:, :, axis, None] - centres).square())
+    d, h, w = along
+    squared = d[:, :, :, None, None] + h[:, :, None, :, None] + w[:, :, None, None, :]
+    maps = []
+    for label in (FOREGROUND_LABEL, BACKGROUND_LABEL):
+        absent = (prompts.labels != label)[:, :, None, None, None]
+        nearest = squared.masked_fill(absent, torch.inf).amin(dim=1)
+        maps += [torch.exp(nearest / (-2 * radius**2)) for radius in radii_voxel]
+    return torch.stack(maps, dim=1)

@@ -47,16 +47,18 @@ class FeatureSamplingConfig:
 
 @dataclass(frozen=True, slots=True)
 class PointPrompts:
-    """Clicks of a batch, in voxels of the patch.
+    """Clicks of a batch, in voxels of the patch, and what else the user has drawn.
 
     Attributes:
         points_dhw: (B, N, 3) float, patch voxels in the order (d, h, w); centres at integers. May lie
             outside the patch: then zeros are sampled.
         labels: (B, N) int64: 1 inside the object, 0 beside it, -1 no click (padding).
+        hints: (B, C, D, H, W) in [-1, 1]: scribbles, boxes and diameters as maps; None where there are none.
     """
 
     points_dhw: Tensor
     labels: Tensor
+    hints: Tensor | None = None
 
 
 class FeatureSampling(nn.Module):
@@ -81,8 +83,8 @@ class FeatureSampling(nn.Module):
         Returns:
             (B, E, d, h, w).
         """
-        shape = torch.tensor(patch_shape_dhw, device=feature_map.device, dtype=torch.float32)
-        place = (prompts.points_dhw.to(torch.float32) + 0.5) / shape
+        points = prompts.points_dhw.to(torch.float32) + 0.5
+        place = torch.stack([points[..., axis] / n for axis, n in enumerate(patch_shape_dhw)], dim=-1)
         tokens = sample_features(feature_map, place)
         is_real = prompts.labels != PADDING_LABEL
         if self.sign_embed is not None:

@@ -61,7 +61,8 @@ class ModelCard(BaseModel):
         method: id of the method.
         network: configuration of the network; validated by the method when it is built.
         fields_of_view: voxel sizes for inference; None for 2D networks.
-        intensity: constants of a published model; None for the scale of this package.
+        intensity: constants of a published model; "wide" for CT from air to metal, MR and PET; None for the
+            soft-tissue window on CT and percentiles on all else (`preprocessing/intensity.py`).
         modalities: what it was trained on.
         training_data: one sentence per source, with its licence and citation.
         training_command: how to make it again.
@@ -82,7 +83,7 @@ class ModelCard(BaseModel):
     method: Annotated[str, AfterValidator(valid_method)]
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
-    intensity: IntensityPlan | None = None
+    intensity: IntensityPlan | Literal["wide"] | None = None
     modalities: list[str]
     training_data: list[str]
     training_command: str

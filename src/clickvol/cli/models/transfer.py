@@ -57,7 +57,7 @@ def _show_import(imported: "ImportedModel", *, as_json: bool) -> None:
             "weights": str(weights),
             "sha256": card.sha256,
             "parameters": card.num_parameters,
-            "intensity": card.intensity.model_dump(mode="json") if card.intensity else None,
+            "intensity": card.model_dump(mode="json")["intensity"],
             "licence": card.licence,
             "left_out": list(imported.dropped),
         }

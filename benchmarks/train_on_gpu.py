@@ -1,0 +1,305 @@
+"""Train the shipped model further, for some minutes, on a machine with torch, scipy, safetensors and pydantic.
+
+    python benchmarks/train_on_gpu.py --pack runs/pack.zip --held-out runs/heldout.zip --minutes 8 -o OUT
+
+Begins with the shipped weights; channels for prompts that they do not know begin with zeros. Every minute or
+two the averaged weights, the log and the figures on held-out patients are written, each file whole or not at
+all, to two files in turn, so the run may be cut off at any second. The learning rate falls with the time left.
+`--probe` measures and stops.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+import clickvol
+from clickvol.datasets.device.patch_sampler import PatchSampler
+from clickvol.datasets.device.prompts import NUM_HINTS
+from clickvol.datasets.device.sample_plan import PatchSampling
+from clickvol.datasets.device.scan_store import ScanStore, read_pack
+from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
+from clickvol.methods.recipe import BoundaryTerm, LossRecipe
+from clickvol.training.tasks.patch_step import PatchStep
+
+SHIPPED = Path(clickvol.__file__).parent / "weights" / "shipped"
+SHARES = {
+    "Sarcoma_CT": 0.20,
+    "Sarcoma_MR": 0.20,
+    "Sarcoma_PET": 0.07,
+    "LungNodule_CT": 0.24,
+    "HeadNeckOrgans_CT": 0.23,
+    "MSLesion_MR": 0.06,
+}
+NUM_CANDIDATES = 3
+
+
+def build(start: str) -> tuple[LiftedSegmenter, dict]:
+    """Return the network with the weights to begin with, and its configuration as plain values."""
+    card = json.loads((SHIPPED / "promise3d-small.json").read_text())
+    config = TypeAdapter(LiftedSegmenterConfig).validate_python(card["network"])
+    prompts = config.decoder.num_prompt_maps + NUM_HINTS
+    config = replace(
+        config,
+        decoder=replace(config.decoder, num_prompt_maps=prompts),
+        num_hints=NUM_HINTS,
+        num_candidates=NUM_CANDIDATES,
+    )
+    network = LiftedSegmenter(config)
+    path = SHIPPED / "promise3d-small.safetensors" if start == "shipped" else Path(start)
+    given = load_file(path)
+    state = network.state_dict()
+    for name, value in state.items():
+        old = given.get(name)
+        if old is None:
+            continue
+        if old.shape == value.shape:
+            value.copy_(old)
+        else:
+            # Further prompt channels are the last ones.
+            value.zero_()
+            value[:, : old.shape[1]].copy_(old)
+    if "candidates.classify.weight" not in given:
+        first = given["mask_decoder.classify.weight"].float()
+        state["candidates.classify.weight"].copy_((first[1] - first[0]).expand(NUM_CANDIDATES, -1, -1, -1, -1))
+    network.load_state_dict(state)
+    return network, TypeAdapter(LiftedSegmenterConfig).dump_python(config, mode="json")
+
+
+def write(path: Path, content: bytes | dict) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name("." + path.name)
+    if isinstance(content, dict):
+        save_file(content, temporary)
+    else:
+        temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+class Run:
+    """One run: networks, optimiser, average and log."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.is_gpu = self.device.type == "cuda"
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        network, self.config = build(options.start)
+        self.network = network.to(self.device)
+        self.step = PatchStep(self.network, LossRecipe(boundary=BoundaryTerm()), options.seed)
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=self.is_gpu
+        )
+        started = time.time()
+        self.store = ScanStore.of(read_pack(options.pack), self.device)
+        self.held_out = ScanStore.of(read_pack(options.held_out), self.device)
+        print(f"scans on the device after {time.time() - started:.1f} s", flush=True)
+        self.log: list[dict] = []
+        self.saves = 0
+
+    def train_step(self, sampler: PatchSampler, number: int, rate: float) -> torch.Tensor:
+        """Do one step; return figures on the device."""
+        size = self.options.batch
+        with torch.no_grad():
+            batch = sampler.batch(range(number * size, (number + 1) * size))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_gpu):
+            figures = self.step(batch, number)
+        self.optimiser.zero_grad(set_to_none=True)
+        figures.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        self.optimiser.step()
+        decay = min(self.options.decay, (number + 1) / (number + 10))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        return torch.stack(
+            [figures.loss.detach(), figures.dice.mean(), figures.best_dice.mean(), figures.judged.mean()]
+        )
+
+    @torch.no_grad()
+    def evaluate(self) -> dict:
+        """Return the mean Dice of the averaged network on held-out patients, by group and kind of prompt."""
+        last = [p.detach().clone() for p in self.parameters]
+        torch._foreach_copy_(self.parameters, self.average)
+        result = {}
+        plain = {
+            "cut_share": 0.0,
+            "rotation_degrees": 0.0,
+            "stretch": 0.0,
+            "elastic_share": 0.0,
+            "lesion_share": 0.0,
+            "synthesis_share": 0.0,
+            "remap_share": 0.0,
+            "lung_fill_share": 0.0,
+            "extra_click_share": 0.0,
+            "prior_share": 0.0,
+            "slice_box_share": 0.0,
+            "scribble_share": 0.0,
+            "click_kept_share": 1.0,
+        }
+        judge = PatchStep(self.network, LossRecipe(boundary=BoundaryTerm()), 0, corrected_share=0.0)
+        corrected = PatchStep(self.network, LossRecipe(boundary=BoundaryTerm()), 0, corrected_share=1.1)
+        for group in self.held_out.groups:
+            kinds = {"click": (judge, 0.0, 0.0), "diameter": (judge, 1.0, 0.0), "box": (judge, 0.0, 1.0)}
+            for name, (step, diameter, box) in (kinds | {"corrected": (corrected, 0.0, 0.0)}).items():
+                sampling = PatchSampling(
+                    group_shares={group: 1.0}, diameter_share=diameter, box_share=box, **plain
+                )
+                sampler = PatchSampler(self.held_out, sampling, 64, 5)
+                figures = []
+                for part in range(self.options.held_out_batches):
+                    size = 32 if self.is_gpu else 2
+                    batch = sampler.batch(range(part * size, part * size + size))
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_gpu):
+                        done = step(batch, part)
+                    figures.append(torch.stack([done.dice.mean(), done.best_dice.mean(), done.judged.mean()]))
+                result[f"{group} {name}"] = [round(x, 4) for x in torch.stack(figures).mean(0).tolist()]
+        torch._foreach_copy_(self.parameters, last)
+        return result
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the averaged weights in half precision, the log and the configuration."""
+        folder = self.options.output
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [name for name, p in self.network.named_parameters() if p.requires_grad]
+        state = dict(self.network.state_dict()) | dict(zip(names, self.average, strict=True))
+        self.saves += 1
+        write(
+            folder / f"model-{self.saves % 2}.safetensors",
+            {k: v.to(torch.float16).cpu().contiguous() for k, v in state.items()},
+        )
+        facts = {
+            "steps": step,
+            "file": f"model-{self.saves % 2}.safetensors",
+            "seconds": seconds,
+            "options": {k: str(v) for k, v in vars(self.options).items()},
+            "device": torch.cuda.get_device_name() if self.is_gpu else "cpu",
+            "network": self.config,
+            "log": self.log,
+        }
+        write(folder / "run.json", json.dumps(facts, indent=1).encode())
+
+    def train(self) -> None:
+        """Train until the minutes are over."""
+        options = self.options
+        sampler = PatchSampler(self.store, PatchSampling(group_shares=SHARES), 64, options.seed)
+        total = options.minutes * 60
+        started = time.time()
+        next_save, number, sums = min(60.0, total / 2), 0, torch.zeros(4, device=self.device)
+        counted = 0
+        while True:
+            seconds = time.time() - started
+            if seconds >= total or number >= options.max_steps:
+                break
+            part = seconds / total
+            rate = options.rate * min(1.0, (number + 1) / options.warmup) * max(0.02, 1 - part) ** 0.9
+            sums += self.train_step(sampler, number, rate)
+            number += 1
+            counted += 1
+            if counted == 50:
+                loss, dice, best, judged = (round(x, 4) for x in (sums / counted).tolist())
+                self.log.append(
+                    {
+                        "step": number,
+                        "seconds": round(seconds, 1),
+                        "loss": loss,
+                        "dice": dice,
+                        "best": best,
+                        "judged": judged,
+                    }
+                )
+                print(self.log[-1], flush=True)
+                sums.zero_()
+                counted = 0
+                if not math.isfinite(loss):
+                    raise SystemExit("the loss is no number; the weights of the last save stand")
+            if seconds > next_save:
+                if options.held_out_batches:
+                    self.log.append({"step": number, "seconds": round(seconds, 1), "held_out": self.evaluate()})
+                    print(self.log[-1], flush=True)
+                self.save(number, seconds)
+                next_save = seconds + 90
+        self.log.append({"step": number, "held_out": self.evaluate() if options.held_out_batches else {}})
+        print(self.log[-1], flush=True)
+        self.save(number, time.time() - started)
+
+    def probe(self) -> None:
+        """Measure the sampler, a step and its parts."""
+        sampler = PatchSampler(self.store, PatchSampling(group_shares=SHARES), 64, self.options.seed)
+
+        def timed(name: str, work, count: int = 10) -> None:  # noqa: ANN001
+            for n in range(3):
+                work(n)
+            if self.is_gpu:
+                torch.cuda.synchronize()
+            started = time.time()
+            for n in range(count):
+                work(n)
+            if self.is_gpu:
+                torch.cuda.synchronize()
+            each = (time.time() - started) / count
+            print(
+                f"{name}: {1000 * each:.1f} ms a batch, {self.options.batch / each:.0f} samples/s", flush=True
+            )
+
+        size = self.options.batch
+        timed("plan", lambda n: sampler.planner.plan(range(n * size, n * size + size)))
+        timed("sampler", lambda n: sampler.batch(range(n * size, n * size + size)))
+        batch = sampler.batch(range(size))
+
+        def forward(_: int) -> None:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_gpu):
+                self.step(batch, 0)
+
+        timed("forward", forward)
+        timed("whole step", lambda n: self.train_step(sampler, n, 1e-6))
+        if not self.is_gpu:
+            return
+        torch.cuda.set_sync_debug_mode("warn")
+        self.train_step(sampler, 50, 1e-6)
+        torch.cuda.set_sync_debug_mode("default")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            for n in range(4):
+                self.train_step(sampler, n, 1e-6)
+            torch.cuda.synchronize()
+        print(profiler.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=70))
+        print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--max-steps", type=int, default=10**9)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--decay", type=float, default=0.998)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", default="shipped", help="weights file to begin with")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--held-out-batches", type=int, default=2)
+    parser.add_argument("--probe", action="store_true")
+    options = parser.parse_args()
+    run = Run(options)
+    if options.probe:
+        run.probe()
+    else:
+        run.train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""What a batch of training samples is to be, decided on the host from the numbers of the samples alone.
+
+Everything that is drawn for a sample comes from one row of uniform numbers that its number seeds, so a sample
+is the same in whatever batch, process or device it is made. What is dense (noise, smooth fields) is left to the
+device, which makes it from `noise_seed` by integer arithmetic (`datasets/device/noise.py`).
+
+All shares and ranges are choices of ours: no paper trains on several scales or on synthetic lesions.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from clickvol.datasets.device.scan_store import LEVEL_VOXELS_MM, ScanStore
+from clickvol.errors import ConfigError
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_COLUMNS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSampling:
+    """How patches are drawn.
+
+    Attributes:
+        group_shares: how often each group of scans is drawn; groups that are not named are not drawn.
+        small_object_exponent: an object's probability goes as its longest side to the minus this.
+        first_voxel_mm, first_zoom: voxel side of a first view, and the factors it is drawn between.
+        first_share: part of the samples that are a first view: the click in the middle.
+        finest_voxel_mm, coarsest_voxel_mm, fitted_extents, max_shift: of the views fitted to the object: bounds
+            of the voxel side, patch side over the object's longest side, and how far the click may be
+            from the middle.
+        cut_share, max_cut_mm: part of the samples whose scan is cut off near the object, each side by up to
+            that much.
+        rotation_degrees, stretch, mirror_share, elastic_share, elastic_voxels: geometry.
+        lesion_share, lesion_mm: part with a synthetic lesion, and its shortest and longest mean diameter.
+        real_shape_share: part of those that have the shape of a real object.
+        synthesis_share: part whose image is made from random regions with random contrast, with a lesion in it.
+        remap_share: part whose grey values are mapped by a random curve.
+        grey_share: part whose grey values are changed as another scanner would.
+        lung_fill_share: part of the lung samples whose surroundings, which the set does not have, are made up.
+        extra_click_share: part with one to four clicks more.
+        prior_share: part of the fitted views that are given a spoiled mask.
+        diameter_share, slice_box_share, box_share, scribble_share: parts with one of these prompts.
+        click_kept_share: part of those that have their click, too.
+    """
+
+    group_shares: dict[str, float]
+    small_object_exponent: float = 0.5
+    first_voxel_mm: float = 3.0
+    first_zoom: tuple[float, float] = (0.8, 1.6)
+    first_share: float = 0.45
+    finest_voxel_mm: float = 0.5
+    coarsest_voxel_mm: float = 6.0
+    fitted_extents: tuple[float, float] = (0.9, 2.6)
+    max_shift: float = 0.3
+    cut_share: float = 0.6
+    max_cut_mm: float = 50.0
+    rotation_degrees: float = 20.0
+    stretch: float = 0.15
+    mirror_share: float = 0.5
+    elastic_share: float = 0.5
+    elastic_voxels: float = 2.0
+    lesion_share: float = 0.28
+    lesion_mm: tuple[float, float] = (4.0, 80.0)
+    real_shape_share: float = 0.5
+    synthesis_share: float = 0.1
+    remap_share: float = 0.12
+    grey_share: float = 1.0
+    lung_fill_share: float = 0.6
+    extra_click_share: float = 0.2
+    prior_share: float = 0.3
+    diameter_share: float = 0.1
+    slice_box_share: float = 0.06
+    box_share: float = 0.06
+    scribble_share: float = 0.06
+    click_kept_share: float = 0.5
+    lung_groups: tuple[str, ...] = field(default=("LungNodule_CT",))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SamplePlan:
+    """A batch of B samples. Matrices take (d, h, w) offsets in patch voxels.
+
+    Attributes:
+        noise_seed: (B,) seeds of what the device draws.
+        image_start, image_shape, image_matrix, image_origin: (B,), (B, 3), (B, 3, 3), (B, 3): which level of
+            which scan is read, and how offsets from the patch's middle become its voxels.
+        image_low, image_high: (B, 3) what of the level is inside.
+        outside: (B,) normalised value outside the scan.
+        label_start, label_shape, label_matrix, label_origin, label_number: the same of the object's mask,
+            finest level.
+        label_low, label_high: (B, 3).
+        click_offset: (B, 3) of the first click from the middle, before bending.
+        elastic: (B,) patch voxels, 0 for none.
+        is_lung: (B,) whose surroundings are made up.
+        lesion: (B,) with a synthetic one; its mask is the label of another object, or an ellipsoid.
+        is_ellipsoid: (B,).
+        radii, lesion_centre: (B, 3) of the ellipsoid, patch voxels.
+        synthesis, remap, grey, prior: (B,) flags.
+        extra_clicks: (B,) number of further clicks.
+        hint: (B,) 0 none, 1 diameter, 2 box on a slice, 3 box, 4 scribble.
+        click_kept: (B,) whether the first click is there.
+        uniform: (B, 64) for everything else that the device needs a number for.
+        voxel_mm: (B,).
+    """
+
+    noise_seed: Ints
+    image_start: Ints
+    image_shape: Ints
+    image_matrix: Array
+    image_origin: Array
+    image_low: Array
+    image_high: Array
+    outside: Array
+    label_start: Ints
+    label_shape: Ints
+    label_matrix: Array
+    label_origin: Array
+    label_number: Ints
+    label_low: Array
+    label_high: Array
+    click_offset: Array
+    elastic: Array
+    is_lung: Flags
+    lesion: Flags
+    is_ellipsoid: Flags
+    radii: Array
+    lesion_centre: Array
+    synthesis: Flags
+    remap: Flags
+    grey: Flags
+    prior: Flags
+    extra_clicks: Ints
+    hint: Ints
+    click_kept: Flags
+    uniform: Array
+    voxel_mm: Array
+
+
+class SamplePlanner:
+    """Plans batches of samples of one store.
+
+    Args:
+        store: the scans.
+        sampling: how patches are drawn.
+        patch_side: voxels per side of a patch.
+        seed: of the run.
+
+    Raises:
+        ConfigError: when no group with scans is drawn from.
+    """
+
+    def __init__(self, store: ScanStore, sampling: PatchSampling, patch_side: int, seed: int) -> None:
+        self._store, self._sampling, self._side, self._seed = store, sampling, patch_side, seed
+        table = store.objects
+        shares = np.array([sampling.group_shares.get(name, 0.0) for name in store.groups])
+        present = np.isin(np.arange(len(store.groups)), table.group)
+        shares = np.where(present, shares, 0.0)
+        if shares.sum() <= 0:
+            raise ConfigError(
+                f"no group is drawn from; name some of {', '.join(store.groups)} with shares above 0"
+            )
+        self._group_bounds = np.cumsum(shares / shares.sum())
+        self._members, self._member_bounds = [], []
+        for number in range(len(store.groups)):
+            members = np.flatnonzero(table.group == number)
+            # Patients are drawn alike, however many objects they have.
+            _, owner, counts = np.unique(table.patient[members], return_inverse=True, return_counts=True)
+            weights = table.longest_mm[members] ** -sampling.small_object_exponent / counts[owner]
+            self._members.append(members)
+            self._member_bounds.append(np.cumsum(weights / max(weights.sum(), 1e-12)))
+        self._is_lung_group = np.array([name in sampling.lung_groups for name in store.groups])
+
+    def plan(self, numbers: range) -> SamplePlan:
+        """Plan the samples with these numbers."""
+        rows = _Rows(np.stack([_uniform_row(self._seed, n) for n in numbers]))
+        s, table = self._sampling, self._store.objects
+        chosen, shape_of = self._objects(rows), self._objects(rows)
+        synthesis = rows.flags(s.synthesis_share)
+        lesion = synthesis | rows.flags(s.lesion_share)
+        is_ellipsoid = ~rows.flags(s.real_shape_share) & lesion
+        # The mask is the object's own, or for a lesion that of any object, scaled.
+        owner = np.where(lesion, shape_of, chosen)
+        lesion_mm = rows.log_uniform(*s.lesion_mm)
+        longest_mm = np.where(lesion, lesion_mm, table.longest_mm[chosen])
+        is_first = rows.flags(s.first_share)
+        voxel_mm = np.where(
+            is_first,
+            s.first_voxel_mm * rows.log_uniform(*s.first_zoom),
+            np.clip(
+                longest_mm * rows.log_uniform(*s.fitted_extents) / self._side,
+                s.finest_voxel_mm,
+                s.coarsest_voxel_mm,
+            ),
+        )
+        # A lesion that would not be seen at this voxel side grows to three voxels.
+        longest_mm = np.where(lesion, np.maximum(longest_mm, 3.0 * voxel_mm), longest_mm)
+        click_voxel = table.voxels_dhw[
+            table.first_voxel[owner] + (rows.one() * table.num_voxels[owner]).astype(np.int64)
+        ] + (rows.many(3) - 0.5)
+        shift = (2 * rows.many(3) - 1) * s.max_shift * self._side * ~is_first[:, None]
+        to_mm = _turns(rows, s) * voxel_mm[:, None, None]
+        image = self._image(rows, chosen, lesion, click_voxel, to_mm, shift, voxel_mm)
+        # A lesion has the shape of an object, but not its size.
+        scale = np.where(lesion, table.longest_mm[owner] / longest_mm, 1.0)
+        label = self._label(owner, click_voxel, to_mm * scale[:, None, None], shift)
+        bounds = image.pop("cut_low"), image.pop("cut_high")
+        for name, cut in zip(("label_low", "label_high"), bounds, strict=True):
+            label[name] = np.where(lesion[:, None], label[name], cut)
+
+        radii = (longest_mm / 2 / voxel_mm)[:, None] * np.exp(0.3 * rows.normal(3) - 0.2)
+        direction = rows.normal(3)
+        direction *= rows.one()[:, None] ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
+        return SamplePlan(
+            noise_seed=(rows.one() * 2**31).astype(np.int64),
+            **image,
+            **label,
+            click_offset=shift,
+            elastic=rows.flags(s.elastic_share) * s.elastic_voxels * rows.one(),
+            lesion=lesion,
+            is_ellipsoid=is_ellipsoid,
+            radii=radii,
+            lesion_centre=shift - 0.85 * direction * radii,
+            synthesis=synthesis,
+            uniform=rows.many(64),
+            voxel_mm=voxel_mm,
+            **self._prompts_and_changes(rows, chosen, is_first),
+        )
+
+    def _prompts_and_changes(self, rows: "_Rows", chosen: Ints, is_first: Flags) -> dict[str, Any]:
+        """Return the parts of the plan that say what the user does, and what is done to the image."""
+        s = self._sampling
+        shares = [s.diameter_share, s.slice_box_share, s.box_share, s.scribble_share]
+        hint = np.searchsorted(np.cumsum(shares), rows.one(), "right")
+        hint = np.where(hint == len(shares), 0, hint + 1)
+        return {
+            "is_lung": self._is_lung_group[self._store.objects.group[chosen]] & rows.flags(s.lung_fill_share),
+            "remap": rows.flags(s.remap_share),
+            "grey": rows.flags(s.grey_share),
+            "prior": rows.flags(s.prior_share) & ~is_first,
+            "extra_clicks": rows.flags(s.extra_click_share) * (1 + (rows.one() * 4).astype(np.int64)),
+            "hint": hint,
+            "click_kept": rows.flags(s.click_kept_share) | (hint == 0),
+        }
+
+    def _image(
+        self,
+        rows: "_Rows",
+        chosen: Ints,
+        lesion: Flags,
+        click_voxel: Array,
+        to_mm: Array,
+        shift: Array,
+        voxel_mm: Array,
+    ) -> dict[str, Any]:
+        """Return the parts of the plan that say what is read of the scan, and its cuts in finest voxels."""
+        store = self._store
+        scan = store.objects.scan[chosen]
+        body = store.body_voxels_dhw[scan, (rows.one() * store.body_voxels_dhw.shape[1]).astype(np.int64)]
+        place = np.where(lesion[:, None], body, click_voxel)
+        cut_low, cut_high = self._cuts(rows, chosen, lesion)
+        level = np.searchsorted(LEVEL_VOXELS_MM, voxel_mm + 1e-9) - 1
+        block = store.level_block_dhw[scan, level]
+        matrix = to_mm / (store.spacing_dhw_mm[scan] * block)[:, :, None]
+        return {
+            "image_start": store.level_start[scan, level],
+            "image_shape": store.level_shape_dhw[scan, level],
+            "image_matrix": matrix,
+            # The click lies at the middle plus the shift, so the middle is the place less the shift.
+            "image_origin": (place - (block - 1) / 2) / block - np.einsum("bij,bj->bi", matrix, shift),
+            "image_low": (cut_low - (block - 1) / 2) / block,
+            "image_high": (cut_high - (block - 1) / 2) / block,
+            "outside": store.outside[scan],
+            "cut_low": cut_low,
+            "cut_high": cut_high,
+        }
+
+    def _label(self, owner: Ints, click_voxel: Array, to_mm: Array, shift: Array) -> dict[str, Any]:
+        """Return the parts of the plan that say what is read of a mask."""
+        store = self._store
+        scan = store.objects.scan[owner]
+        matrix = to_mm / store.spacing_dhw_mm[scan][:, :, None]
+        shape = store.shape_dhw[scan]
+        return {
+            "label_start": store.label_start[scan],
+            "label_shape": shape,
+            "label_matrix": matrix,
+            "label_origin": click_voxel - np.einsum("bij,bj->bi", matrix, shift),
+            "label_number": store.objects.number[owner],
+            "label_low": np.full(shape.shape, -0.5),
+            "label_high": shape - 0.5,
+        }
+
+    def _objects(self, rows: "_Rows") -> Ints:
+        """Draw a group, then an object of it: (B,)."""
+        groups = np.searchsorted(self._group_bounds, rows.one(), "right")
+        place = rows.one()
+        picked = [
+            self._members[g][
+                min(np.searchsorted(self._member_bounds[g], u, "right"), len(self._members[g]) - 1)
+            ]
+            for g, u in zip(groups.tolist(), place.tolist(), strict=True)
+        ]
+        return np.array(picked, dtype=np.int64)
+
+    def _cuts(self, rows: "_Rows", chosen: Ints, lesion: Flags) -> tuple[Array, Array]:
+        """Return first and last place inside the scan, finest level; sides are cut off in some samples."""
+        s, store, table = self._sampling, self._store, self._store.objects
+        scan = table.scan[chosen]
+        shape = store.shape_dhw[scan]
+        most = s.max_cut_mm / store.spacing_dhw_mm[scan] * (rows.flags(s.cut_share) & ~lesion)[:, None]
+        low = np.minimum(np.floor(rows.many(3) * most), table.low_dhw[chosen])
+        high = np.maximum(shape - 1 - np.floor(rows.many(3) * most), table.high_dhw[chosen])
+        return low - 0.5, high + 0.5
+
+
+def _uniform_row(seed: int, number: int) -> Array:
+    """Return the random numbers of one sample, in (0, 1)."""
+    row = np.random.Generator(np.random.Philox(key=[seed, number])).random(_COLUMNS)
+    return np.clip(row, 1e-9, 1 - 1e-9)
+
+
+class _Rows:
+    """Hands out columns of uniform numbers, one after the other."""
+
+    def __init__(self, rows: Array) -> None:
+        self._rows, self._next = rows, 0
+
+    def many(self, count: int) -> Array:
+        columns = self._rows[:, self._next : self._next + count]
+        self._next += count
+        if columns.shape[1] < count:
+            raise IndexError(f"a sample takes more than {_COLUMNS} numbers; draw more per row")
+        return columns
+
+    def one(self) -> Array:
+        return self.many(1)[:, 0]
+
+    def flags(self, share: float) -> Flags:
+        return self.one() < share
+
+    def normal(self, count: int) -> Array:
+        return np.asarray(ndtri(self.many(count)))
+
+    def log_uniform(self, low: float, high: float) -> Array:
+        return np.asarray(np.exp(np.log(low) + self.one() * (np.log(high) - np.log(low))))
+
+
+def _turns(rows: _Rows, sampling: PatchSampling) -> Array:
+    """Return rotations about every axis with stretches and mirrorings: (B, 3, 3)."""
+    angles = np.deg2rad((2 * rows.many(3) - 1) * sampling.rotation_degrees)
+    result = np.broadcast_to(np.eye(3), (len(angles), 3, 3))
+    for axis in range(3):
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.broadcast_to(np.eye(3), (len(angles), 3, 3)).copy()
+        turn[:, a, a] = turn[:, b, b] = np.cos(angles[:, axis])
+        turn[:, a, b], turn[:, b, a] = -np.sin(angles[:, axis]), np.sin(angles[:, axis])
+        result = result @ turn
+    mirrored = np.where(rows.many(3) < sampling.mirror_share, -1.0, 1.0)
+    factors = np.exp((2 * rows.many(3) - 1) * sampling.stretch) * mirrored
+    return np.asarray(result * factors[:, None, :])
