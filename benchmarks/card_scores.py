@@ -8,40 +8,33 @@ Nothing is scored here: all numbers are those of REPORT/cases.csv (docs/evaluate
 """
 
 import argparse
-import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 BALL, GROWN = "ball 50 mm", "region growing"
 
-Row = dict[str, str]
 
-
-def read_cases(report: Path) -> list[Row]:
+def read_cases(report: Path) -> pd.DataFrame:
     """Return the rows of cases.csv that belong to the protocol, not to `--robustness`."""
     settings = json.loads((report / "settings.json").read_text(encoding="utf-8"))
-    first = settings["protocol"]["first_click"]
-    with (report / "cases.csv").open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["placement"] == first]
+    rows = pd.read_csv(report / "cases.csv")
+    return rows[rows["placement"] == settings["protocol"]["first_click"]]
 
 
-def mean_dice(rows: Sequence[Row], **wanted: object) -> float:
+def mean_dice(rows: pd.DataFrame, **values: object) -> float:
     """Return the mean Dice of the rows that have these values; not a number where there is none."""
-    found = [float(r["dice"]) for r in rows if all(r[k] == str(v) for k, v in wanted.items())]
-    return float(np.mean(found)) if found else float("nan")
+    return float(rows.loc[(rows[list(values)] == pd.Series(values)).all(axis=1), "dice"].mean())
 
 
-def patient_table(rows: Sequence[Row], model: str) -> list[str]:
+def patient_table(rows: pd.DataFrame, model: str) -> list[str]:
     """Return Markdown: one click, every patient, a column per data set, the ball in brackets."""
-    names = list(dict.fromkeys(row["data"] for row in rows))
+    names = list(rows["data"].unique())
     lines = [f"| patient | tumour | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
-    for case in dict.fromkeys(row["case_id"] for row in rows):
-        here = [row for row in rows if row["case_id"] == case]
+    for case, here in rows.groupby("case_id", sort=False):
         cells = [case.rsplit("_", maxsplit=1)[-1]]
-        cells.append(f"{np.mean([float(row['truth_ml']) for row in here]):.0f} ml")
+        cells.append(f"{here['truth_ml'].mean():.0f} ml")
         for name in names:
             ours, ball = (mean_dice(here, data=name, model=m, num_clicks=1) for m in (model, BALL))
             cells.append(f"{ours:.2f} ({ball:.2f})")
@@ -52,24 +45,23 @@ def patient_table(rows: Sequence[Row], model: str) -> list[str]:
         cells.append(f"**{ours:.3f}** ({ball:.2f})")
     lines += [f"| {' | '.join(cells)} |", ""]
     for who in (model, GROWN):
-        for clicks in sorted({int(row["num_clicks"]) for row in rows}):
+        for clicks in sorted(rows["num_clicks"].unique()):
             means = (mean_dice(rows, data=name, model=who, num_clicks=clicks) for name in names)
             each = ", ".join(f"{name} {mean:.3f}" for name, mean in zip(names, means, strict=True))
             lines.append(f"{who}, {clicks} {'click' if clicks == 1 else 'clicks'}: {each}")
     return lines
 
 
-def card_scores(report: Path, rows: Sequence[Row], model: str) -> list[dict[str, object]]:
+def card_scores(report: Path, rows: pd.DataFrame, model: str) -> list[dict[str, object]]:
     """Return what a card says of each data set."""
     settings = json.loads((report / "settings.json").read_text(encoding="utf-8"))
     page = (report / "report.md").read_text(encoding="utf-8")
     command = page.partition("- Command: `")[2].partition("`")[0]
     scores = []
-    for name in dict.fromkeys(row["data"] for row in rows):
-        of = [row for row in rows if row["data"] == name]
+    for _, of in rows.groupby("data", sort=False):
         scores.append(
             {
-                "modality": of[0]["modality"],
+                "modality": of["modality"].iloc[0],
                 **{
                     f"mean_dice{title}_{clicks}_{'click' if clicks == 1 else 'clicks'}": round(
                         mean_dice(of, model=who, num_clicks=clicks), 4
@@ -82,9 +74,7 @@ def card_scores(report: Path, rows: Sequence[Row], model: str) -> list[dict[str,
                     for clicks in numbers
                 },
                 "users_per_scan": settings["protocol"]["seeds"],
-                "patients": [
-                    case.rsplit("_", maxsplit=1)[-1] for case in dict.fromkeys(row["case_id"] for row in of)
-                ],
+                "patients": [case.rsplit("_", maxsplit=1)[-1] for case in of["case_id"].unique()],
                 "protocol": f"{settings['protocol']['title']}, whole scan, its own grid",
                 "command": command,
             }
