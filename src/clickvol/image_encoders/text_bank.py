@@ -48,7 +48,7 @@ _SCENE_TEMPLATES = (
     "there is a {} in the scene.",
     "there is the {} in the scene.",
 )
-_LOOKS = (
+_ADJECTIVES = (
     *(
         "large",
         "small",
@@ -65,7 +65,7 @@ _LOOKS = (
 )
 _PHOTO_TEMPLATES = (
     *(f"a 3D photo of {article} {{}}." for article in ("one", "a", "the")),
-    *(f"a {look} 3D photo of {article} {{}}." for look in _LOOKS for article in ("a", "the")),
+    *(f"a {adjective} 3D photo of {article} {{}}." for adjective in _ADJECTIVES for article in ("a", "the")),
 )
 
 TEMPLATES = (*_SCENE_TEMPLATES, *_PHOTO_TEMPLATES)

@@ -63,8 +63,8 @@ class PointResNet(nn.Module):
         grid = (maps[-1].shape[2], maps[-1].shape[3])
         # Deepest first, as released.
         joined = torch.cat([F.adaptive_avg_pool2d(m, grid) for m in reversed(maps)], dim=1)
-        found = self.blocks(self.stem(self.mix(joined)))
-        places: Tensor = self.head(found.mean((2, 3)))
+        features = self.blocks(self.stem(self.mix(joined)))
+        places: Tensor = self.head(features.mean((2, 3)))
         return places.view(places.shape[0], -1, 2)
 
 
