@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from clickvol.cli.options import Scheduler, Workers
+
 _Models = Annotated[
     list[str],
     typer.Argument(
@@ -64,7 +66,6 @@ _OrganMask = Annotated[
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")]
 _Device = Annotated[str, typer.Option(help="Where models compute: auto, cpu, cuda or mps.")]
-_Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes; each loads every model.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
@@ -85,7 +86,8 @@ def evaluate(
     organ_mask: _OrganMask = "none",
     limit: _Limit = None,
     device: _Device = "auto",
-    workers: _Workers = 1,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
     quiet: _Quiet = False,
 ) -> None:
     """Score models on labelled scans with a simulated user, and write a report.
@@ -116,6 +118,7 @@ def evaluate(
         organ_mask=organ_mask,
         device=device,
         workers=workers,
+        scheduler=scheduler,
     )
     with show_progress("evaluating", quiet=quiet) as advance:
         evaluated = run_evaluation(request, on_progress=lambda now: advance(now.done, now.total, now.text))

@@ -2,17 +2,13 @@
 
 import functools
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import quote
 
 import pandas as pd
-import torch
 
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
@@ -24,8 +20,9 @@ from clickvol.evaluation.result_log import ResultLog
 from clickvol.evaluation.run_case import EvaluationCase, Run, RunOutcome, run_case
 from clickvol.files.atomic import atomic_path, remove_abandoned
 from clickvol.files.lock import only_process_in
+from clickvol.parallel.rows import RowFailure, check_workers, run_rows
 from clickvol.version import __version__
-from clickvol.weights.device import choose_device
+from clickvol.weights.device import choose_device, device_of_worker
 
 MASKS_NAME = "masks"
 NOT_EVALUATED_NAME = "not_evaluated.json"
@@ -55,7 +52,8 @@ class EvaluationRequest:
         robustness: also click once at the centre, well inside, near the edge and outside of the object.
         organ_mask: what is shown to methods that see an organ mask.
         device: where models compute.
-        workers: processes; each loads all models.
+        workers: processes on this machine, each with all models; see `run_rows`.
+        scheduler: of a Dask cluster; see `run_rows`.
 
     Raises:
         ConfigError: on construction, for an organ mask that is none of the choices.
@@ -73,8 +71,10 @@ class EvaluationRequest:
     organ_mask: OrganMaskChoice = "none"
     device: str = "auto"
     workers: int = 1
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
+        check_workers(self.workers, self.scheduler)
         if self.organ_mask not in get_args(OrganMaskChoice):
             raise ConfigError(
                 f"there is no organ mask {self.organ_mask!r} to evaluate with; choose one of "
@@ -192,12 +192,13 @@ def run_evaluation(
     with only_process_in(request.folder):
         for folder in (request.folder, *(request.folder / MASKS_NAME).rglob("*/")):
             remove_abandoned(folder)
+        settings = _settings(request, methods, data, device)
         log = ResultLog(
             request.folder,
-            _settings(request, methods, data, device),
+            settings,
             lambda key, numbers: expected.get(key) == tuple(numbers),
         )
-        skipped = _do_missing(jobs, methods, data, log, on_progress)
+        skipped = _do_missing(request, jobs, methods, data, settings, log, on_progress)
         with atomic_path(request.folder / NOT_EVALUATED_NAME, ".json") as temporary:
             content = [{"data": s.data, "case_id": s.case_id, "reason": s.reason} for s in skipped]
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -306,9 +307,11 @@ def _file_name(text: str) -> str:
 
 
 def _do_missing(
+    request: EvaluationRequest,
     jobs: Sequence[CaseJob],
     methods: Sequence[Method],
     data: Sequence[EvaluationData],
+    settings: Mapping[str, Any],
     log: ResultLog,
     on_progress: Callable[[Progress], None],
 ) -> list[SkippedCase]:
@@ -319,53 +322,47 @@ def _do_missing(
     done = total - sum(len(job.runs) for job in missing)
     on_progress(Progress(done, total, ""))
     skipped = []
-    for job, outcome in zip(missing, _outcomes(missing, methods, data), strict=True):
+
+    def keep(job: CaseJob, outcome: CaseOutcome | RowFailure) -> None:
+        nonlocal done
         one_set = data[job.data_index]
         case_id = one_set.cases[job.case_index].case_id
         text = f"{one_set.name} {case_id}"
-        if outcome.skipped is not None:
-            skipped.append(SkippedCase(one_set.name, case_id, outcome.skipped))
+        reason = outcome.reason if isinstance(outcome, RowFailure) else outcome.skipped
+        if reason is not None:
+            skipped.append(SkippedCase(one_set.name, case_id, reason))
             done += len(job.runs)
             on_progress(Progress(done, total, text))
-        for run in outcome.runs:
+        for run in () if isinstance(outcome, RowFailure) else outcome.runs:
             log.append(run.key, run.rows, run.clicks)
             done += 1
             on_progress(Progress(done, total, f"{text} {run.key.model}"))
+
+    if request.workers == 1 and request.scheduler is None:
+        work = functools.partial(_run_job, methods=methods, data=data)  # run by run, as they are kept
+    else:
+        work = functools.partial(evaluate_case, settings=json.dumps(settings, sort_keys=True))
+    run_rows(work, missing, keep, workers=request.workers, scheduler=request.scheduler)
     return skipped
 
 
-def _outcomes(
-    jobs: Sequence[CaseJob], methods: Sequence[Method], data: Sequence[EvaluationData]
-) -> Iterator[CaseOutcome]:
-    """Do the jobs here or on several processes, and hand their outcomes out in the order of the jobs."""
-    workers = jobs[0].request.workers if jobs else 1
-    if workers == 1:
-        yield from (_run_job(job, methods, data) for job in jobs)
-        return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(threads,),
-    ) as pool:
-        futures = [pool.submit(evaluate_case, job) for job in jobs]
-        try:
-            yield from (future.result() for future in futures)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def evaluate_case(job: CaseJob, settings: str) -> CaseOutcome:
+    """Do a job in any process that sees the files.
 
-
-def evaluate_case(job: CaseJob) -> CaseOutcome:
-    """Do a job in any process that sees the files; models and lists of cases are opened once per process."""
-    outcome = _run_job(job, *_opened(job.request))
+    Args:
+        job: what to do.
+        settings: of the evaluation; with others, models and lists of cases are opened anew.
+    """
+    outcome = _run_job(job, *_opened(job.request, settings))
     return CaseOutcome(outcome.skipped, tuple(outcome.runs))
 
 
-@functools.cache
-def _opened(request: EvaluationRequest) -> tuple[tuple[Method, ...], tuple[EvaluationData, ...]]:
+@functools.lru_cache(maxsize=1)
+def _opened(
+    request: EvaluationRequest, _settings: str
+) -> tuple[tuple[Method, ...], tuple[EvaluationData, ...]]:
     data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
-    return tuple(parse_methods(request.methods, device=request.device)), tuple(data)
+    return tuple(parse_methods(request.methods, device=device_of_worker(request.device))), tuple(data)
 
 
 def _run_job(job: CaseJob, methods: Sequence[Method], data: Sequence[EvaluationData]) -> CaseOutcome:
