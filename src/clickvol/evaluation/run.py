@@ -15,7 +15,7 @@ from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
 from clickvol.evaluation.clicks import Truth
 from clickvol.evaluation.methods import Method, Scan, parse_methods
 from clickvol.evaluation.protocol import NO_CLICK, ROBUSTNESS_PLACEMENTS, Placement, Protocol
-from clickvol.evaluation.records import RunKey, score_table, write_table
+from clickvol.evaluation.records import RUN_COLUMNS, RunKey, score_table, write_table
 from clickvol.evaluation.result_log import ResultLog
 from clickvol.evaluation.run_case import EvaluationCase, Run, RunOutcome, run_case
 from clickvol.files.atomic import atomic_path, remove_abandoned
@@ -202,7 +202,9 @@ def run_evaluation(
         with atomic_path(request.folder / NOT_EVALUATED_NAME, ".json") as temporary:
             content = [{"data": s.data, "case_id": s.case_id, "reason": s.reason} for s in skipped]
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        table = score_table(log.rows())
+        order = {key: number for number, key in enumerate(expected)}  # not that in which cases were done
+        rows = sorted(log.rows(), key=lambda row: order[RunKey(*(row[name] for name in RUN_COLUMNS))])
+        table = score_table(rows)
         write_table(table, request.folder)
     return Evaluated(request, tuple(methods), tuple(data), device, table, tuple(skipped))
 
