@@ -278,4 +278,7 @@ def test_saved_and_loaded_it_gives_the_same(network, tmp_path):
     assert loaded.config == network.config
     patch = scan_and_organ()
     with torch.inference_mode():
-        assert torch.equal(loaded(patch, PROMPTS), network(patch, PROMPTS))
+        # The weights to the bit; the arithmetic follows where they lie in memory, on some processors.
+        saved, state = network.state_dict(), loaded.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in saved.items())
+        assert deviation(loaded(patch, PROMPTS), network(patch, PROMPTS)) < 1e-5
