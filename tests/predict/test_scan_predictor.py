@@ -1,15 +1,19 @@
 """Lists of clicks on one scan, with the shipped model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from clickvol import Click, load_model, segment
+from clickvol import Click, load_model, read_volume, segment
 from clickvol.errors import CancelledError, ClickError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.volume import Volume
 from clickvol.metrics.overlap import dice
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.predict.scan_predictor import ScanPredictor
+
+PET = Path(__file__).parents[3] / "shared" / "data" / "Sarcoma_PET" / "imagesTr" / "sts_029.nii.gz"
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +124,17 @@ def test_scans_thinner_than_the_patch(phantom, model, shape):
     click = VoxelPoint(*(float(c - a) for c, a in zip((d, h, w), corner, strict=True)))
     found = segment(volume, [Click(click)], model)
     assert found.mask.array.shape == shape
+
+
+@pytest.mark.skipif(not PET.is_file(), reason="the real PET scans are not on this machine")
+def test_a_model_that_knows_pet_segments_it_without_a_warning():
+    volume, label = read_volume(PET), read_volume(PET.parents[1] / "labelsTr" / PET.name)
+    inside = np.argwhere(label.array > 0)
+    d, h, w = inside[len(inside) // 2].tolist()
+    clicks = [Click(VoxelPoint(d, h, w))]
+    known = segment(volume, clicks, load_model("promise3d-lesions", device="cpu"))
+    assert known.modality == "PT"
+    assert known.warnings == ()
+    assert dice(known.mask.array, (label.array > 0).astype(np.uint8)) > 0.6
+    (warning,) = segment(volume, clicks, load_model(device="cpu"), modality="PT").warnings
+    assert "--model promise3d-lesions" in warning

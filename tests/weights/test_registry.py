@@ -54,6 +54,7 @@ def originals():
 
 def test_what_is_there_is_known_by_these_names():
     assert [entry.id for entry in list_entries()] == [
+        "promise3d-lesions",
         "promise3d-small",
         "litemedsam",
         "sam-vit-b",

@@ -110,7 +110,7 @@ def recognise_modality(
     if volume.modality == "PT" or (knows_pet and low >= 0 and _LEAST_SUV < high < _MOST_SUV):
         if knows_pet:
             return RecognisedModality("PT", "")
-        return RecognisedModality("MR", _UNLIKE.format("is PET"))
+        return RecognisedModality("MR", _IS_PET)
     if low < -50 and high > 0 and high < 10_000:
         return RecognisedModality("CT", "")
     if low < -0.02 * abs(high) or high < _MOST_SUV:
@@ -121,6 +121,11 @@ def recognise_modality(
 # The 99.5th percentile of standard uptake values over a body lies between these; of MR scaled to 0..1 below.
 _LEAST_SUV = 1.5
 _MOST_SUV = 50.0
+
+_IS_PET = (
+    "the scan is PET, which this model was not trained on; it is treated as MR, so check the mask with care "
+    "(--model promise3d-lesions was trained on PET, too)"
+)
 
 _UNLIKE = (
     "the scan {}, unlike the CT (HU) and MR that the model was trained on; it is treated as MR, so check "
