@@ -137,7 +137,7 @@ def _job(
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            f"the cell {first['loc'][0]!r} cannot be used: {first['msg']}; mend the row"
+            f"the cell {first['loc'][0]!r} cannot be used: {first['msg']}; correct the row"
         ) from error
     texts = [text for text in row.click.split(_CLICK_SEPARATOR) if text.strip()]
     chosen = model if row.model is None else row.model

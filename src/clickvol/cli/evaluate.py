@@ -138,10 +138,10 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
     numbers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
-        if found is None:
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        if match is None:
             raise ConfigError(f"cannot read --clicks {text!r}; give rising numbers such as 1,3,5,10 or 1-10")
-        first, last = found.group(1), found.group(2) or found.group(1)
+        first, last = match.group(1), match.group(2) or match.group(1)
         numbers += range(int(first), int(last) + 1)
     return tuple(numbers)
 

@@ -1,6 +1,6 @@
 """Samples whose object is a synthetic tumour, put into a real scan.
 
-Few patients have been labelled, and their tumours are few. A lump of known outline where there was none
+Few patients have been labelled, and their tumours are few. A lesion of known outline where there was none
 shows the network more shapes, sizes, places and contrasts. All choices are ours.
 """
 
@@ -30,15 +30,15 @@ _Array32 = NDArray[np.float32]
 # Places that are tried before a scan is given up; most of a scan may be air.
 _MAX_TRIES = 8
 
-# A lump needs this part of its shape inside the body and beside the real tumour.
+# A lesion needs this part of its shape inside the body and beside the real tumour.
 _LEAST_INSIDE = 0.6
 
 # Normalised values of the scan below the lowest one by less than this are air or outside.
 _AIR_MARGIN = 0.15
 
 
-class _Lump(NamedTuple):
-    """A lump in a patch: where it is, how large it is, and what the scan shows there."""
+class _Lesion(NamedTuple):
+    """A lesion in a patch: where it is, how large it is, and what the scan shows there."""
 
     image: _Array32
     mask: NDArray[np.bool_]
@@ -54,28 +54,28 @@ def draw_implant_sample(
     *,
     num_channels: int = 1,
 ) -> TrainingSample | None:
-    """Draw a sample around a lump; None where the scan has no room for one at the places tried."""
-    lump = None
+    """Draw a sample around a lesion; None where the scan has no room for one at the places tried."""
+    lesion = None
     for _ in range(_MAX_TRIES):
-        lump = _try_place(case, patch_shape_dhw, config, rng)
-        if lump is not None:
+        lesion = _try_place(case, patch_shape_dhw, config, rng)
+        if lesion is not None:
             break
-    if lump is None:
+    if lesion is None:
         return None
-    patch = spoil_intensity(_painted(lump, rng), rng)[None]
+    patch = spoil_intensity(_painted(lesion, rng), rng)[None]
     if num_channels > 1:
         patch = with_organ_channel(patch[0], None)
-    points, signs = extra_clicks(lump.click, lump.mask, MAX_EXTRA_CLICKS + 1, config.extra_click_share, rng)
+    points, signs = extra_clicks(lesion.click, lesion.mask, MAX_EXTRA_CLICKS + 1, config.extra_click_share, rng)
     prior = np.zeros(patch_shape_dhw, dtype=np.float32)
-    if not lump.is_first_look and rng.random() < config.prior_share:
-        prior = spoiled_mask(lump.mask.astype(np.float32), rng)
-    return clicked_sample(torch.from_numpy(patch), lump.mask, points, signs, torch.from_numpy(prior))
+    if not lesion.is_first_look and rng.random() < config.prior_share:
+        prior = spoiled_mask(lesion.mask.astype(np.float32), rng)
+    return clicked_sample(torch.from_numpy(patch), lesion.mask, points, signs, torch.from_numpy(prior))
 
 
 def _try_place(
     case: LabelledVolume, shape: Triple, config: SamplingSection, rng: np.random.Generator
-) -> _Lump | None:
-    """Lay a lump somewhere in the scan; None where it would be in the air or in the real tumour."""
+) -> _Lesion | None:
+    """Lay a lesion somewhere in the scan; None where it would be in the air or in the real tumour."""
     low, high = np.log(config.implant_extents_mm)
     diameter_mm = float(np.exp(rng.uniform(low, high)))
     anywhere = rng.uniform(0.1, 0.9, 3) * (np.array(case.label.shape) - 1)
@@ -105,7 +105,7 @@ def _try_place(
     index = tuple(np.rint(click.as_array()).astype(int).tolist())
     if not mask[index] or mask.sum() < max(8, _LEAST_INSIDE * outline.sum()):
         return None
-    return _Lump(image, np.asarray(parts == parts[index]), click, is_first_look)
+    return _Lesion(image, np.asarray(parts == parts[index]), click, is_first_look)
 
 
 def _outline(
@@ -138,9 +138,9 @@ def _outline(
     return inside, PatchPoint.of(voxels[rng.integers(len(voxels))])
 
 
-def _painted(lump: _Lump, rng: np.random.Generator) -> _Array32:
-    """Paint a lump: its own value, texture, often a rim or a core, a more or less sharp edge."""
-    image, mask = lump.image, lump.mask
+def _painted(lesion: _Lesion, rng: np.random.Generator) -> _Array32:
+    """Paint a lesion: its own value, texture, often a rim or a core, a more or less sharp edge."""
+    image, mask = lesion.image, lesion.mask
     own = float(np.median(image[mask]))
     contrast = rng.uniform(0.25, 1.2) * rng.choice([-1.0, 1.0])
     texture = smooth_noise(1, image.shape, int(rng.integers(8, 24)), rng)[0]

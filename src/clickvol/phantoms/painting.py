@@ -75,7 +75,7 @@ class Painter:
         limb, tumour = self._anatomy.limb, self._anatomy.tumour
         tissues, edge = self._tissues, self._edge_mm
         x, y, z = self._positions(rows)
-        u, v = _beside_axis(limb, x, y, z)
+        u, v = _across_axis(limb, x, y, z)
         u += 5.0 * self._field("warp_u", rows)
         v += 5.0 * self._field("warp_v", rows)
         scale = 1 + limb.taper_per_mm * z
@@ -195,7 +195,7 @@ def _smooth_min(a: _Array32, b: _Array32, radius_mm: float) -> _Array32:
     return np.asarray(b + (a - b) * h - np.float32(radius_mm) * h * (1 - h), dtype=np.float32)
 
 
-def _beside_axis(limb: Limb, x: _Array32, y: _Array32, z: _Array32) -> tuple[_Array32, _Array32]:
+def _across_axis(limb: Limb, x: _Array32, y: _Array32, z: _Array32) -> tuple[_Array32, _Array32]:
     """Where a place lies beside the axis of its own leg, mm; the other leg is mirrored."""
     if limb.mirror_x_mm is not None:
         side = np.sign(limb.mirror_x_mm - limb.axis_xy_mm[0])
@@ -206,12 +206,12 @@ def _beside_axis(limb: Limb, x: _Array32, y: _Array32, z: _Array32) -> tuple[_Ar
 
 
 def _squared_distance(tube: Tube, u: _Array32, v: _Array32, z: _Array32) -> _Array32:
-    beside_u = u - np.float32(tube.centre_uv_mm[0]) - np.float32(tube.drift_uv[0]) * z
-    beside_v = v - np.float32(tube.centre_uv_mm[1]) - np.float32(tube.drift_uv[1]) * z
-    beside_u *= beside_u
-    beside_v *= beside_v
-    beside_u += beside_v
-    return beside_u
+    next_u = u - np.float32(tube.centre_uv_mm[0]) - np.float32(tube.drift_uv[0]) * z
+    next_v = v - np.float32(tube.centre_uv_mm[1]) - np.float32(tube.drift_uv[1]) * z
+    next_u *= next_u
+    next_v *= next_v
+    next_u += next_v
+    return next_u
 
 
 def _tube_distance(tube: Tube, u: _Array32, v: _Array32, z: _Array32) -> _Array32:
