@@ -98,7 +98,7 @@ def extract(
         for s, b, n in zip(seen, block.tolist(), array.shape, strict=True)
     ]
     under = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-    coarse = _block_mean(under, block)
+    coarse = block_mean(under, block)
     at = np.stack([(s - a - (b - 1) / 2) / b for s, a, b in zip(seen, start, block.tolist(), strict=True)])
     patch[inside] = ndimage.map_coordinates(coarse, at, order=1, mode="nearest", prefilter=False)
     return patch
@@ -214,7 +214,7 @@ def _places(
     return places
 
 
-def _block_mean(array: NDArray[np.generic], block: NDArray[np.int_]) -> NDArray[np.float32]:
+def block_mean(array: NDArray[np.generic], block: NDArray[np.int_]) -> NDArray[np.float32]:
     """Average over blocks of voxels; an incomplete block at the end repeats the last voxel."""
     values: NDArray[np.float32] = array.astype(np.float32)
     for axis, size in enumerate(block.tolist()):

@@ -5,7 +5,7 @@ from clickvol.datasets.device.prompts import (
     _diameter,
     _scribble,
     _slice_box,
-    click_into_error,
+    random_error_click,
     random_voxel,
 )
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
@@ -35,10 +35,10 @@ def test_a_correction_goes_into_the_middle_of_the_error():
     label = torch.zeros(2, 1, 5, 5, 5, dtype=torch.bool)
     label[0, 0, 1:4, 1:4, 1:4] = True
     predicted = torch.zeros_like(label)
-    voxel, sign = click_into_error(predicted, label, SEEDS, 1)
+    voxel, sign = random_error_click(predicted, label, SEEDS, 1)
     assert voxel[0].tolist() == [2, 2, 2]
     assert sign.tolist() == [FOREGROUND_LABEL, PADDING_LABEL]
-    _, sign = click_into_error(label, predicted, SEEDS, 1)
+    _, sign = random_error_click(label, predicted, SEEDS, 1)
     assert sign[0] == BACKGROUND_LABEL
 
 

@@ -36,6 +36,9 @@ def test_levels_are_block_means():
     store = ScanStore.of([only], CPU)
     # Voxel sides of 0, 1.5, 2.2, 3.2 and 4.5 mm over voxels of 3 x 1 x 1 mm.
     assert store.level_block_dhw[0].tolist() == [[1, 1, 1], [1, 1, 1], [1, 2, 2], [1, 3, 3], [1, 4, 4]]
+    # A level that does not differ from the finer one is not kept twice.
+    assert store.level_start[0, 0] == store.level_start[0, 1] == 0
+    assert store.images.numel() == 4 * (9 * 10 + 5 * 5 + 3 * 4 + 3 * 3)
     start, shape = store.level_start[0, 3], store.level_shape_dhw[0, 3]
     assert shape.tolist() == [4, 3, 4]
     level = store.images[start : start + shape.prod()].view(*shape.tolist())

@@ -139,17 +139,27 @@ def random_voxel(mask: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tens
     Returns:
         (B, 3) float32 voxels (anything where the mask is empty), and (B,) whether there is one.
     """
-    flat = mask.flatten(1)
-    score = noise.uniform(seeds, stream, flat.shape[1]) + 1
-    best, index = torch.where(flat, score, 0.0).max(dim=1)
+    voxel, _, is_there = _best_voxel(mask, noise.uniform(seeds, stream, mask[0].numel()))
+    return voxel, is_there
+
+
+def _best_voxel(mask: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the voxel of each mask with the highest score.
+
+    Args:
+        mask: (B, 1, D, H, W) bool.
+        score: (B, D * H * W), at least 0.
+
+    Returns:
+        (B, 3) float32 voxels, (B,) their places in the flat mask, and (B,) whether the mask has any.
+    """
+    best, index = torch.where(mask.flatten(1), score + 1, 0.0).max(dim=1)
     height, width = mask.shape[3], mask.shape[4]
-    voxel = torch.stack([index // (height * width), index // width % height, index % width], dim=1).to(
-        torch.float32
-    )
-    return voxel, best > 0
+    voxel = torch.stack([index // (height * width), index // width % height, index % width], dim=1)
+    return voxel.to(torch.float32), index, best > 0
 
 
-def click_into_error(predicted: Tensor, label: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor]:
+def random_error_click(predicted: Tensor, label: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor]:
     """Draw a click into what a prediction got wrong, away from the border of the error where it has a middle.
 
     Args:
@@ -163,16 +173,11 @@ def click_into_error(predicted: Tensor, label: Tensor, seeds: Tensor, stream: in
     """
     wrong = predicted != label
     core = -F.max_pool3d(-wrong.to(torch.float32), 3, stride=1, padding=1)
-    flat = wrong.flatten(1)
-    score = noise.uniform(seeds, stream, flat.shape[1]) + 1 + core.flatten(1)
-    best, index = torch.where(flat, score, 0.0).max(dim=1)
-    height, width = label.shape[3], label.shape[4]
-    voxel = torch.stack([index // (height * width), index // width % height, index % width], dim=1).to(
-        torch.float32
-    )
+    score = noise.uniform(seeds, stream, wrong[0].numel()) + core.flatten(1)
+    voxel, index, is_there = _best_voxel(wrong, score)
     missed = label.flatten(1).gather(1, index[:, None])[:, 0]
     sign = torch.where(missed, FOREGROUND_LABEL, BACKGROUND_LABEL)
-    return voxel, torch.where(best > 0, sign, PADDING_LABEL)
+    return voxel, torch.where(is_there, sign, PADDING_LABEL)
 
 
 def _spoiled(soft: Tensor, seeds: Tensor, uniform: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ device, which makes it from `noise_seed` by integer arithmetic (`datasets/device
 All shares and ranges are choices of ours: no paper trains on several scales or on synthetic lesions.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class PatchSampling:
         prior_share: part of the fitted views that are given a spoiled mask.
         diameter_share, slice_box_share, box_share, scribble_share: parts with one of these prompts.
         click_kept_share: part of those that have their click, too.
+        lung_groups: groups of lung crops.
     """
 
     group_shares: dict[str, float]
@@ -81,7 +82,7 @@ class PatchSampling:
     box_share: float = 0.06
     scribble_share: float = 0.06
     click_kept_share: float = 0.5
-    lung_groups: tuple[str, ...] = field(default=("LungNodule_CT",))
+    lung_groups: tuple[str, ...] = ("LungNodule_CT",)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

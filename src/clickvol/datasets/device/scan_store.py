@@ -22,6 +22,7 @@ from torch import Tensor
 
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
+from clickvol.patches.field_of_view import Triple, block_mean
 
 NORMALISED_RANGE = (-2.6, 2.6)
 """Normalised values that the 256 steps of a stored image stand for."""
@@ -34,8 +35,6 @@ MAX_VOXELS_PER_OBJECT = 4096
 """Voxels of an object that clicks are drawn from; a random part of those of larger objects."""
 
 _FORMAT = "clickvol training pack 1"
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,8 +199,11 @@ class ScanStore:
         starts, shapes, blocks, images = [], [], [], []
         offset = 0
         for scan_levels in levels:
-            row = []
-            for array, _ in scan_levels:
+            row: list[int] = []
+            for number, (array, _) in enumerate(scan_levels):
+                if number and array is scan_levels[number - 1][0]:
+                    row.append(row[-1])
+                    continue
                 row.append(offset)
                 offset += array.size
                 images.append(torch.from_numpy(array.reshape(-1)))
@@ -235,28 +237,16 @@ def _outside(scan: StoredScan) -> float:
 
 
 def _levels_of(scan: StoredScan) -> list[tuple[NDArray[np.uint8], Triple]]:
-    """Return each level and its blocks; the same array again where a coarser one would not differ."""
-    levels: list[tuple[NDArray[np.uint8], Triple]] = []
-    for voxel_mm in LEVEL_VOXELS_MM:
+    """Return each level and its blocks; the very same array again where a coarser one would not differ."""
+    levels: list[tuple[NDArray[np.uint8], Triple]] = [(scan.image, (1, 1, 1))]
+    for voxel_mm in LEVEL_VOXELS_MM[1:]:
         d, h, w = (max(1, int(voxel_mm / side + 1e-3)) for side in scan.spacing_dhw_mm)
-        levels.append((_block_mean(scan.image, (d, h, w)), (d, h, w)))
+        if (d, h, w) != levels[-1][1]:
+            mean = block_mean(scan.image, np.array([d, h, w]))
+            levels.append((np.rint(mean).astype(np.uint8), (d, h, w)))
+        else:
+            levels.append(levels[-1])
     return levels
-
-
-def _block_mean(array: NDArray[np.uint8], block: Triple) -> NDArray[np.uint8]:
-    """Average over blocks; an incomplete block at the end repeats the last voxel."""
-    if block == (1, 1, 1):
-        return array
-    values = array.astype(np.float32)
-    for axis, size in enumerate(block):
-        missing = -values.shape[axis] % size
-        if missing:
-            width = [(0, 0)] * 3
-            width[axis] = (0, missing)
-            values = np.pad(values, width, mode="edge")
-        split = (*values.shape[:axis], values.shape[axis] // size, size, *values.shape[axis + 1 :])
-        values = values.reshape(split).mean(axis=axis + 1)
-    return np.rint(values).astype(np.uint8)
 
 
 def _objects_of(scans: Sequence[StoredScan], groups: tuple[str, ...]) -> ObjectTable:

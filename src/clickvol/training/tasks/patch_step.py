@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickvol.datasets.device.patch_sampler import PatchBatch
-from clickvol.datasets.device.prompts import MAX_CLICKS, click_into_error
+from clickvol.datasets.device.prompts import MAX_CLICKS, random_error_click
 from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
 from clickvol.methods.recipe import LossRecipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
@@ -101,7 +101,7 @@ class PatchStep(nn.Module):
         """Add one click into the error of each sample's present mask."""
         logits = self.network.decode(encoded, prompts, batch.prompts.prior)
         predicted = logits[:, 1:] > logits[:, :1]
-        voxel, sign = click_into_error(predicted, batch.label.bool(), batch.noise_seed, 200 + number)
+        voxel, sign = random_error_click(predicted, batch.label.bool(), batch.noise_seed, 200 + number)
         points, labels = prompts.points_dhw.clone(), prompts.labels.clone()
         points[:, _FIRST_CORRECTION + number] = voxel
         labels[:, _FIRST_CORRECTION + number] = sign
