@@ -25,7 +25,7 @@ def known_answer(monkeypatch):
     """Replace the network's answer by a block: i 16..23, j 14..21, k 8..12, of 2 x 2 x 4 mm voxels."""
     seen = {}
 
-    def fake_segment(volume, clicks, model, *, modality=None, organ_mask=None):
+    def fake_segment(volume, clicks, model, *, modality=None, organ_mask=None, procedure="clickvol"):
         seen.update(volume=volume, clicks=clicks, model=model, modality=modality)
         array = np.zeros(volume.grid.shape_dhw, np.uint8)
         array[8:13, 14:22, 16:24] = 1
@@ -35,6 +35,7 @@ def known_answer(monkeypatch):
             clicks=tuple(clicks),
             modality=modality or "CT",
             model_id=model.card.id,
+            procedure=procedure,
             fields_of_view=(FieldOfViewReport(4.0, (1.0, 2.0, 3.0), (64.0, 64.0, 64.0), "first"),),
             seconds={"encode": 0.25},
             warnings=("be careful",),
@@ -111,6 +112,7 @@ def test_json_is_all_that_is_on_stdout_and_complete(segment, known_answer, tmp_p
         "bounding_box_ijk_first_and_last_inclusive": [[16, 14, 8], [23, 21, 12]],
         # x = 50 - 2 i and y = 40 - 2 j, so that the last index is the lowest millimetre.
         "bounding_box_ras_mm_lowest_and_highest": [[3.0, -3.0, 0.0], [19.0, 13.0, 20.0]],
+        "procedure": "clickvol",
         "fields_of_view": [
             {
                 "voxel_mm": 4.0,

@@ -9,7 +9,9 @@ from clickvol.evaluation.methods import (
     Scan,
     masks_of_folder,
     methods_of_model,
+    model_fingerprint,
     parse_methods,
+    procedure_of,
     unclicked_methods,
 )
 from clickvol.geometry.coordinates import VoxelPoint
@@ -25,6 +27,7 @@ from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.methods.tags import tags_recipe
 from clickvol.predict.scan_predictor import segment
 from clickvol.prompts.click import Click
+from clickvol.weights.card import FieldOfViewPlan
 from reference.dicom_series import write_series
 from reference.evaluation_sets import oblique_grid
 from reference.random_models import random_model, write_random_model
@@ -39,6 +42,25 @@ def scan():
     array = np.random.default_rng(0).normal(0, 100, (8, 16, 16)).astype(np.float32)
     volume = Volume(array, oblique_grid(array.shape, (4.0, 4.0, 4.0)), "CT", "/data/images/x.nii")
     return Scan.blind("data", "x", volume)
+
+
+def test_a_model_of_one_voxel_size_is_asked_as_published_unless_told_otherwise(scan):
+    model = random_model(sam3d_adapter_recipe("released", "tiny"))
+    several = random_model(promise3d_recipe("clickvol", "tiny"))
+    assert procedure_of(several.card, None) == "clickvol"
+    assert model_fingerprint(several.card, None) == several.card.sha256
+    assert model_fingerprint(several.card, "published") == f"{several.card.sha256} published"
+    one_size = model.card.model_copy(
+        update={"fields_of_view": FieldOfViewPlan(first_voxel_mm=1, finest_voxel_mm=1, coarsest_voxel_mm=1)}
+    )
+    model = replace(model, card=one_size)
+    assert model_fingerprint(one_size, None) == f"{one_size.sha256} published"
+    clicks = [click(4, 8, 8)]
+    masks = {p: segment(scan.volume, clicks, model, procedure=p).mask.array for p in ("published", "clickvol")}
+    assert (masks["published"] != masks["clickvol"]).any()
+    for procedure, wanted in ((None, "published"), ("published", "published"), ("clickvol", "clickvol")):
+        (method,) = methods_of_model(model, "one size", procedure)
+        np.testing.assert_array_equal(method.open_scan(scan)(clicks).mask, masks[wanted])
 
 
 def click(d, h, w, *, foreground=True):

@@ -53,6 +53,15 @@ _Tolerances = Annotated[
     str | None,
     typer.Option("--nsd-tolerances", metavar="1,2,5", help="Tolerances at which the NSD is recorded, in mm."),
 ]
+_Procedure = Annotated[
+    Literal["clickvol", "published"] | None,
+    typer.Option(
+        help=(
+            "How clicks become a mask; as the protocol says when not given, else published for models of one "
+            "voxel size and clickvol for the others."
+        )
+    ),
+]
 _Reference = Annotated[str | None, typer.Option(metavar="NAME", help="Compare the others with this model.")]
 _Robustness = Annotated[
     bool,
@@ -81,6 +90,7 @@ def evaluate(
     seeds: _Seeds = None,
     tolerance: _Tolerance = None,
     nsd_tolerances: _Tolerances = None,
+    procedure: _Procedure = None,
     reference: _Reference = None,
     robustness: _Robustness = False,
     organ_mask: _OrganMask = "none",
@@ -109,6 +119,7 @@ def evaluate(
             seeds=seeds,
             nsd_tolerance_mm=tolerance,
             nsd_tolerances_mm=None if nsd_tolerances is None else parse_tolerances(nsd_tolerances),
+            procedure=procedure,
         ),
         split=split,
         fold=fold,

@@ -50,6 +50,7 @@ def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
         "scan": str(request.scan),
         "modality": segmentation.modality,
         "model": segmentation.model_id,
+        "procedure": segmentation.procedure,
         "volume_ml": round(segmentation.mask.volume_ml, 4),
         "voxels": segmentation.mask.num_voxels,
         "bounding_box_ijk_first_and_last_inclusive": bounds_ijk,

@@ -78,6 +78,12 @@ _GantryTilt = Annotated[
     Literal["keep", "refuse", "resample"],
     typer.Option(help="A DICOM series of a tilted gantry: keep its sheared grid, refuse or resample it."),
 ]
+_Procedure = Annotated[
+    Literal["clickvol", "published"],
+    typer.Option(
+        help="Views of several sizes with refinement, or the one window of the papers' released test code."
+    ),
+]
 
 
 def segment(
@@ -97,6 +103,7 @@ def segment(
     dicom: _DicomKind = None,
     deidentify: _Deidentify = False,
     gantry_tilt: _GantryTilt = "keep",
+    procedure: _Procedure = "clickvol",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -124,6 +131,7 @@ def segment(
         dicom=dicom,
         deidentify=deidentify,
         gantry_tilt=gantry_tilt,
+        procedure=procedure,
     )
     with show_stages(quiet=quiet) as on_stage:
         result = run_request(request, on_stage=on_stage)

@@ -21,8 +21,9 @@ from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.mask_files import read_mask
 from clickvol.io.volume import Mask, Volume
 from clickvol.predict.scan_predictor import ScanPredictor, segment
-from clickvol.predict.segmentation import keep_clicked
+from clickvol.predict.segmentation import Procedure, keep_clicked
 from clickvol.prompts.click import Click
+from clickvol.weights.card import ModelCard
 from clickvol.weights.load import LoadedModel, load_model
 
 CLICK_SUFFIX = " + click"
@@ -96,19 +97,22 @@ class Method:
     takes_organ_mask: bool = False
 
 
-def parse_methods(words: Sequence[str], *, device: str = "auto") -> list[Method]:
+def parse_methods(
+    words: Sequence[str], *, device: str = "auto", procedure: Procedure | None = None
+) -> list[Method]:
     """Return the methods that words name; one that takes no clicks gives two.
 
     Args:
         words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`, or
             `predictions:DIR`; with NAME= before it to be called so in the report.
         device: where models compute.
+        procedure: of the protocol.
 
     Raises:
         ConfigError: for no word, two methods of one name, or what cannot be used.
         ModelNotFoundError, DamagedWeightsError, DeviceError: as `load_model`.
     """
-    methods = [method for word in words for method in _parse(word, device)]
+    methods = [method for word in words for method in _parse(word, device, procedure)]
     if not methods:
         raise ConfigError("nothing to evaluate; name at least one model")
     names = [method.name for method in methods]
@@ -118,7 +122,7 @@ def parse_methods(words: Sequence[str], *, device: str = "auto") -> list[Method]
     return methods
 
 
-def _parse(word: str, device: str) -> list[Method]:
+def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
     given_name, separator, what = word.partition("=")
     if not separator or "/" in given_name:  # the = belongs to a path
         given_name, what = "", word
@@ -129,7 +133,7 @@ def _parse(word: str, device: str) -> list[Method]:
         folder = Path(what.removeprefix(_PREDICTIONS))
         return masks_of_folder(folder, given_name or folder.name)
     model = load_model(what, device=device)
-    return methods_of_model(model, given_name or model.card.id)
+    return methods_of_model(model, given_name or model.card.id, procedure)
 
 
 def _classical(word: str) -> Classical | None:
@@ -158,10 +162,26 @@ def _without_weights(name: str, classical: Classical) -> Method:
     return Method(name=name, fingerprint=classical.fingerprint, open_scan=open_scan)
 
 
-def methods_of_model(model: LoadedModel, name: str) -> list[Method]:
+def procedure_of(card: ModelCard, procedure: Procedure | None) -> Procedure:
+    """Return how a model is asked: as the protocol says, else as suits the voxel sizes of its training."""
+    plan = card.fields_of_view
+    if procedure is not None or plan is None:
+        return procedure or "clickvol"
+    return "published" if plan.finest_voxel_mm == plan.coarsest_voxel_mm else "clickvol"
+
+
+def model_fingerprint(card: ModelCard, procedure: Procedure | None) -> str:
+    """Return the hash of the weights, with the procedure where it is not this package's own."""
+    if card.is_automatic or procedure_of(card, procedure) == "clickvol":
+        return card.sha256
+    return f"{card.sha256} published"
+
+
+def methods_of_model(model: LoadedModel, name: str, procedure: Procedure | None = None) -> list[Method]:
     """Return a model that takes clicks, with a `ScanPredictor` for each user; one without clicks gives two."""
     takes_organ_mask = model.network.config.num_channels > 1
-    fingerprint = model.card.sha256
+    fingerprint = model_fingerprint(model.card, procedure)
+    chosen = procedure_of(model.card, procedure)
 
     def mask_of(scan: Scan) -> Answer:
         return _timed(lambda: segment(scan.volume, [], model, organ_mask=scan.organ).mask.array)
@@ -172,7 +192,7 @@ def methods_of_model(model: LoadedModel, name: str) -> list[Method]:
     def open_scan(scan: Scan) -> AnswerClicks:
         @lru_cache(maxsize=1)
         def predictor() -> ScanPredictor:  # made with the first answer, whose time it counts in
-            return ScanPredictor(scan.volume, model, organ_mask=scan.organ)
+            return ScanPredictor(scan.volume, model, organ_mask=scan.organ, procedure=chosen)
 
         return lambda clicks: _timed(lambda: predictor().predict(clicks).mask.array)
 

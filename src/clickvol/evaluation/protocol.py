@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from clickvol.errors import ConfigError
 from clickvol.metrics.scores import NSD_TOLERANCES_MM
+from clickvol.predict.segmentation import Procedure
 
 Placement = Literal["random", "centre", "inside", "edge", "outside", "box"]
 """Where the first click is put, always as a click inside the object.
@@ -52,6 +53,8 @@ class Protocol:
         nsd_tolerance_mm: which tolerance of the surface Dice is the protocol's own, and compared.
         nsd_tolerances_mm: rising, those that are recorded; the protocol's own is one of them.
         time_limit_seconds: an answer that took longer is a failure; None for no limit.
+        procedure: how clicks become a mask; None for what suits each model: "published" for one that was
+            trained on one voxel size, as the papers' are, "clickvol" for the others.
 
     Raises:
         ConfigError: on construction, for values that contradict or that records cannot hold.
@@ -66,6 +69,7 @@ class Protocol:
     nsd_tolerance_mm: float
     nsd_tolerances_mm: tuple[float, ...] = NSD_TOLERANCES_MM
     time_limit_seconds: float | None = None
+    procedure: Procedure | None = None
 
     def __post_init__(self) -> None:
         numbers = self.num_clicks
@@ -75,6 +79,11 @@ class Protocol:
         if self.seeds < 1:
             raise ConfigError(f"the number of seeds is {self.seeds}; give at least 1")
         self._check_tolerances()
+        choices = (None, *get_args(Procedure))
+        if self.procedure not in choices:
+            raise ConfigError(
+                f"the procedure {self.procedure!r} is unknown; choose one of {', '.join(get_args(Procedure))}"
+            )
         for value, allowed, what in (
             (self.first_click, get_args(Placement), "first click"),
             (self.next_clicks, get_args(NextClick), "next click"),
@@ -100,11 +109,13 @@ class Protocol:
     def settings(self) -> dict[str, Any]:
         """Return the rules as plain values, by which a folder knows whose results it holds.
 
-        The usual tolerances are left out, so that evaluations of versions that knew no others go on.
+        What earlier versions did not know is left out where it has their value: their evaluations go on.
         """
         values = asdict(self)
         if self.nsd_tolerances_mm == NSD_TOLERANCES_MM:
             del values["nsd_tolerances_mm"]
+        if self.procedure is None:
+            del values["procedure"]
         return values
 
 
@@ -121,6 +132,7 @@ def read_protocol(
     seeds: int | None = None,
     nsd_tolerance_mm: float | None = None,
     nsd_tolerances_mm: tuple[float, ...] | None = None,
+    procedure: Procedure | None = None,
 ) -> Protocol:
     """Return a preset, with some of its numbers replaced.
 
@@ -140,5 +152,6 @@ def read_protocol(
         "seeds": seeds,
         "nsd_tolerance_mm": nsd_tolerance_mm,
         "nsd_tolerances_mm": nsd_tolerances_mm,
+        "procedure": procedure,
     }
     return replace(preset, **{key: value for key, value in changes.items() if value is not None})

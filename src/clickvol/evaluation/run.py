@@ -184,7 +184,7 @@ def run_evaluation(
     """
     data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
     device = str(choose_device(request.device))
-    methods = parse_methods(request.methods, device=device)
+    methods = parse_methods(request.methods, device=device, procedure=request.protocol.procedure)
     _check_reference(request, methods)
     _check_organ_masks(request, methods, data)
     jobs = plan_jobs(request, methods, data)
@@ -364,7 +364,9 @@ def _opened(
     request: EvaluationRequest, _settings: str
 ) -> tuple[tuple[Method, ...], tuple[EvaluationData, ...]]:
     data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
-    return tuple(parse_methods(request.methods, device=device_of_worker(request.device))), tuple(data)
+    device = device_of_worker(request.device)
+    methods = parse_methods(request.methods, device=device, procedure=request.protocol.procedure)
+    return tuple(methods), tuple(data)
 
 
 def _run_job(job: CaseJob, methods: Sequence[Method], data: Sequence[EvaluationData]) -> CaseOutcome:

@@ -11,9 +11,11 @@ from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.patch_predictor import PatchPredictor, WorldClick
+from clickvol.predict.published_window import predict_published
 from clickvol.predict.segmentation import (
     THRESHOLD,
     Array32,
+    Procedure,
     ScanProbability,
     Segmentation,
     Stopwatch,
@@ -47,6 +49,8 @@ class ScanPredictor:
         organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
             are organ.
         feature_memory_mb: memory for features (10^6 bytes); the ones used last are kept.
+        procedure: "published" computes one window per list of clicks, as the papers' test code does, and keeps
+            no features.
 
     Raises:
         ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan; or
@@ -61,6 +65,7 @@ class ScanPredictor:
         modality: Modality | None = None,
         organ_mask: Mask | Volume | None = None,
         feature_memory_mb: float = FEATURE_MEMORY_MB,
+        procedure: Procedure = "clickvol",
     ) -> None:
         if model.network.config.is_automatic:
             raise ConfigError(f"{model.card.id} is automatic and takes no clicks; use segment() with it")
@@ -68,6 +73,7 @@ class ScanPredictor:
         with stopwatch.stage("prepare"):
             self._scan = NormalisedScan.of(volume, model, modality=modality, organ_mask=organ_mask)
         self._prepare_seconds = stopwatch.seconds
+        self._procedure: Procedure = procedure
         self._patches = PatchPredictor(self._scan, model, max_bytes=int(feature_memory_mb * 1e6))
 
     @property
@@ -113,16 +119,16 @@ class ScanPredictor:
             )
 
         with stopwatch.stage("paste"):
-            result = zoom_to_object(
-                predict_patch,
-                grid,
-                [click.place for click in placed if click.foreground],
-                _plan_of(model.card),
-                model.network.config.patch_shape_dhw,
-            )
+            plan = _plan_of(model.card)
+            if self._procedure == "published":
+                result = predict_published(self._scan, model, placed, plan.first_voxel_mm, stopwatch)
+            else:
+                inside = [click.place for click in placed if click.foreground]
+                shape = model.network.config.patch_shape_dhw
+                result = zoom_to_object(predict_patch, grid, inside, plan, shape)
             if exclude_mask is not None:
                 result.probability[exclude_mask[result.box.slices]] = 0
-        return _segmentation(self._scan, model.card, clicks, result, stopwatch)
+        return _segmentation(self._scan, model.card, clicks, result, stopwatch, self._procedure)
 
 
 def segment(
@@ -132,6 +138,7 @@ def segment(
     *,
     modality: Modality | None = None,
     organ_mask: Mask | Volume | None = None,
+    procedure: Procedure = "clickvol",
 ) -> Segmentation:
     """Segment the clicked object; with an automatic model, whatever it was trained for.
 
@@ -143,6 +150,8 @@ def segment(
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
         organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
             are organ. Without it such a model sees the scan in its place, and the result has a warning.
+        procedure: "published" for the papers' one window around the clicks; an automatic model is slid over the
+            scan in any case.
 
     Returns:
         The mask on the scan's grid, probabilities, and how they came about.
@@ -154,7 +163,8 @@ def segment(
     """
     loaded = model or load_model()
     if not loaded.network.config.is_automatic:
-        return ScanPredictor(volume, loaded, modality=modality, organ_mask=organ_mask).predict(clicks)
+        predictor = ScanPredictor(volume, loaded, modality=modality, organ_mask=organ_mask, procedure=procedure)
+        return predictor.predict(clicks)
     for click in clicks:
         click.world(volume.grid)
     if clicks:
@@ -166,7 +176,7 @@ def segment(
     if not all(click.foreground for click in clicks):
         ignored = f"{loaded.card.id} takes no clicks; those on the background were ignored"
         result = replace(result, warnings=(ignored,))
-    return _segmentation(scan, loaded.card, clicks, result, stopwatch)
+    return _segmentation(scan, loaded.card, clicks, result, stopwatch, "clickvol")
 
 
 def _plan_of(card: ModelCard) -> FieldOfViewPlan:
@@ -181,11 +191,13 @@ def _segmentation(
     clicks: Sequence[Click],
     result: ScanProbability,
     stopwatch: Stopwatch,
+    procedure: Procedure,
 ) -> Segmentation:
     """Keep the parts above the threshold that are clicked inside; all of them without a click."""
     with stopwatch.stage("paste"):
         grid, start = scan.volume.grid, np.array(result.box.start_dhw)
-        inside = [grid.to_voxel(c.world(grid)).as_array() - start for c in clicks if c.foreground]
+        kept_by = () if result.keeps_all_parts else clicks
+        inside = [grid.to_voxel(c.world(grid)).as_array() - start for c in kept_by if c.foreground]
         array = np.zeros(grid.shape_dhw, dtype=np.uint8)
         array[result.box.slices] = keep_clicked(result.probability > THRESHOLD, inside)
     return Segmentation(
@@ -193,6 +205,7 @@ def _segmentation(
         clicks=tuple(clicks),
         modality=scan.modality,
         model_id=card.id,
+        procedure=procedure,
         fields_of_view=result.views,
         seconds=stopwatch.seconds,
         warnings=(*scan.warnings, *result.warnings),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from clickvol.patches.field_of_view import FieldOfView
 from clickvol.prompts.click import Click
 
 Array32 = NDArray[np.float32]
+
+Procedure = Literal["clickvol", "published"]
+"""How a click becomes a mask: views of several sizes (`zoom_refinement.py`), or the one window of the released
+test code (`published_window.py`)."""
 
 THRESHOLD = 0.5
 """Probability above which a voxel belongs to the object."""
@@ -55,12 +60,14 @@ class ScanProbability:
         probability: (box shape) float32 in [0, 1].
         views: every view, in order.
         warnings: what a person should know, one sentence each.
+        keeps_all_parts: the mask is all that is above the threshold, not only what is clicked.
     """
 
     box: VoxelBox
     probability: Array32
     views: tuple[FieldOfViewReport, ...]
     warnings: tuple[str, ...] = ()
+    keeps_all_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +79,7 @@ class Segmentation:
         clicks: that it answers.
         modality: as which the scan was treated.
         model_id: which model.
+        procedure: how the clicks became a mask.
         fields_of_view: every view, in order.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
         warnings: what a person should know, one sentence each.
@@ -83,6 +91,7 @@ class Segmentation:
     clicks: tuple[Click, ...]
     modality: Modality
     model_id: str
+    procedure: Procedure
     fields_of_view: tuple[FieldOfViewReport, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...]

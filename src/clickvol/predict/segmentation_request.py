@@ -21,7 +21,7 @@ from clickvol.io.mask_files import read_label
 from clickvol.io.pictures import check_picture_output, is_picture, read_picture, write_mask_picture
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.metrics.overlap import dice
-from clickvol.predict.segmentation import Segmentation, Stopwatch
+from clickvol.predict.segmentation import Procedure, Segmentation, Stopwatch
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.preprocessing.slices2d import SliceAxis, SliceView, slice_view, unit_values
 from clickvol.prompts.click import Click, check_any_inside
@@ -73,6 +73,7 @@ class SegmentationRequest(_Request):
             the images of a DICOM scan.
         deidentify: a .dcm mask names neither patient nor scan; other formats never do.
         gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
+        procedure: how the clicks become a mask.
 
     Raises:
         ConfigError: on construction, for `dicom` with a mask that is no .dcm.
@@ -85,6 +86,7 @@ class SegmentationRequest(_Request):
     dicom: Literal["seg", "rtstruct"] | None = None
     deidentify: bool = False
     gantry_tilt: GantryTilt = "keep"
+    procedure: Procedure = "clickvol"
 
     def __post_init__(self) -> None:
         if self.dicom is not None and self.dicom_format is None:
@@ -264,7 +266,14 @@ def run_request(
 
         model = load_model(model_name, device=request.device) if load is None else load()
     with stages.stage("first_click", "segmenting"):
-        segmentation = segment(volume, request.clicks, model, modality=request.modality, organ_mask=organ_mask)
+        segmentation = segment(
+            volume,
+            request.clicks,
+            model,
+            modality=request.modality,
+            organ_mask=organ_mask,
+            procedure=request.procedure,
+        )
     warnings = list(dict.fromkeys((*volume.notes, *segmentation.warnings)))
     if segmentation.mask.num_voxels == 0:
         where = "at the click" if request.clicks else "in the scan"

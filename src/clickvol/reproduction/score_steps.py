@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from clickvol.datasets.prepared import read_prepared_set
-from clickvol.evaluation.methods import parse_methods
+from clickvol.evaluation.methods import model_fingerprint, parse_methods
 from clickvol.evaluation.records import TABLE_NAME, score_table, write_table
 from clickvol.evaluation.result_log import SETTINGS_NAME
 from clickvol.evaluation.run import EvaluationRequest, run_evaluation
+from clickvol.predict.segmentation import Procedure
 from clickvol.report.page import command_of, write_report
 from clickvol.report.summary import Summary
 from clickvol.reproduction.arm_steps import OnMessage, contestant_word
@@ -48,7 +49,7 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
         return False
     wanted = json.loads(json.dumps(job.study.protocol.protocol().settings()))
     return (protocol, split, there) == (wanted, job.study.protocol.split, hashes) and models == {
-        _fingerprint(arm, word)
+        _fingerprint(arm, word, job.study.protocol.protocol().procedure)
     }
 
 
@@ -115,8 +116,8 @@ def _settings(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _fingerprint(arm: Arm, word: str) -> str:
+def _fingerprint(arm: Arm, word: str, procedure: Procedure | None) -> str:
     """Return what an evaluation calls the method, without loading a network that was trained here."""
     if isinstance(arm, TrainArm):
-        return read_card(word.partition("=")[2]).sha256
-    return parse_methods([word], device="cpu")[0].fingerprint
+        return model_fingerprint(read_card(word.partition("=")[2]), procedure)
+    return parse_methods([word], device="cpu", procedure=procedure)[0].fingerprint

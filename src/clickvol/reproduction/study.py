@@ -12,6 +12,7 @@ from clickvol.datasets.prepared import CaseModality, Triple
 from clickvol.datasets.sources import SourceKind
 from clickvol.errors import ConfigError
 from clickvol.evaluation.protocol import DEFAULT_PROTOCOL, Protocol, read_protocol
+from clickvol.predict.segmentation import Procedure
 
 _STUDIES = Path(__file__).with_name("studies")
 
@@ -146,7 +147,7 @@ class ProtocolSection(_Section):
 
     Attributes:
         name: a preset of `evaluation.protocol`.
-        num_clicks, seeds, nsd_tolerance_mm: instead of the preset's.
+        num_clicks, seeds, nsd_tolerance_mm, procedure: instead of the preset's.
         split: the part that is scored.
     """
 
@@ -154,6 +155,7 @@ class ProtocolSection(_Section):
     num_clicks: tuple[int, ...] | None = None
     seeds: int | None = None
     nsd_tolerance_mm: float | None = None
+    procedure: Procedure | None = None
     split: Literal["train", "val", "test"] = "test"
 
     def protocol(self) -> Protocol:
@@ -163,6 +165,7 @@ class ProtocolSection(_Section):
             num_clicks=self.num_clicks,
             seeds=self.seeds,
             nsd_tolerance_mm=self.nsd_tolerance_mm,
+            procedure=self.procedure,
         )
 
 

@@ -1,0 +1,164 @@
+"""The released test code's one window, against torch's interpolation, by a network that sees single voxels."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Mask, Volume
+from clickvol.predict.normalised_scan import NormalisedScan
+from clickvol.predict.patch_predictor import WorldClick
+from clickvol.predict.published_window import predict_published
+from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.predict.segmentation import Stopwatch
+from clickvol.preprocessing.intensity import IntensityScale
+from clickvol.prompts.click import Click
+from clickvol.weights.card import FieldOfViewPlan, IntensityPlan
+
+SCALE = IntensityScale(-100.0, 200.0, 50.0, 75.0, outside=50.0)
+
+
+class VoxelNetwork:
+    """Its logit of a voxel is three times the value there; remembers what it was given."""
+
+    def __init__(self, side=64, num_channels=1):
+        self.config = SimpleNamespace(
+            patch_shape_dhw=(side,) * 3, num_channels=num_channels, is_automatic=False
+        )
+        self.patches, self.points = [], []
+
+    def encode_image(self, patch):
+        self.patches.append(patch.numpy())
+        return patch
+
+    def decode(self, encoded, prompts, prior=None):
+        self.points.append(prompts.points_dhw.numpy())
+        return torch.cat([torch.zeros_like(encoded[:, :1]), 3 * encoded[:, :1]], dim=1)
+
+
+def model_of(network):
+    card = SimpleNamespace(
+        id="fake",
+        fields_of_view=FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=1.0),
+        intensity=IntensityPlan(clip=(-100.0, 200.0), mean=50.0, deviation=75.0),
+        modalities=["CT"],
+    )
+    return SimpleNamespace(network=network, card=card, device=torch.device("cpu"), precision=torch.float32)
+
+
+def oracle(array, grid, clicks_dhw, side):
+    """The released steps with torch alone: window, its start, and the probability on the scan's voxels."""
+    factor = tuple(grid.spacing_dhw_mm.tolist())
+    image = torch.from_numpy(array.astype(np.float32))[None, None]
+    image = F.interpolate(
+        image, scale_factor=factor, mode="trilinear", align_corners=False, recompute_scale_factor=False
+    )
+    image = (image.clamp(-100, 200) - 50) / 75
+    points = np.array(
+        [
+            [min(int((v + 0.5) * f), n - 1) for v, f, n in zip(c, factor, image.shape[2:], strict=True)]
+            for c in clicks_dhw
+        ]
+    )
+    start = (points.max(0) + points.min(0)) // 2 - side // 2
+    window = torch.zeros(side, side, side)
+    whole = torch.zeros_like(image)
+    low = np.maximum(start, 0)
+    high = np.minimum(start + side, image.shape[2:])
+    cut = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    in_window = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    window[in_window] = image[(0, 0, *cut)]
+    whole[(0, 0, *cut)] = torch.sigmoid(3 * window)[in_window]
+    back = F.interpolate(whole, size=array.shape, mode="trilinear", align_corners=False)
+    return window.numpy(), points - start, back[0, 0].numpy()
+
+
+GEOMETRIES = [
+    ((30, 90, 90), (3.0, 1.0, 1.0)),
+    ((30, 90, 80), (5.0, 0.8, 0.7)),
+    ((12, 40, 44), (10.0, 3.3, 2.1)),
+    ((70, 100, 90), (1.0, 1.0, 1.0)),
+    ((90, 120, 130), (0.6, 0.6, 0.55)),
+    ((1, 200, 210), (4.0, 0.5, 0.5)),
+    ((40, 40, 40), (0.9, 0.9, 0.9)),
+    ((25, 130, 120), (2.5, 0.977, 0.977)),
+]
+
+
+@pytest.mark.parametrize(("shape", "spacing"), GEOMETRIES)
+@pytest.mark.parametrize("num_clicks", [1, 3])
+def test_window_points_and_probability_are_those_of_the_released_steps(shape, spacing, num_clicks):
+    rng = np.random.default_rng([*shape, num_clicks])
+    array = rng.normal(50, 90, shape).astype(np.int16)
+    grid = VolumeGrid.axial(shape, spacing)
+    clicks = [tuple(int(rng.integers(n)) for n in shape) for _ in range(num_clicks)]
+    wanted_window, wanted_points, wanted = oracle(array, grid, clicks, 64)
+    network = VoxelNetwork()
+    scan = NormalisedScan(volume=Volume(array, grid, "CT"), modality="CT", scale=SCALE)
+    placed = [WorldClick(grid.to_world(VoxelPoint.of(c)), foreground=True) for c in clicks]
+    result = predict_published(scan, model_of(network), placed, 1.0, Stopwatch())
+    np.testing.assert_allclose(network.patches[0][0, 0], wanted_window, atol=2e-4)
+    np.testing.assert_array_equal(network.points[0][0], wanted_points)
+    if num_clicks == 1:
+        np.testing.assert_array_equal(network.points[0][0], [[32, 32, 32]])
+    probability = np.zeros(shape, np.float32)
+    probability[result.box.slices] = result.probability
+    np.testing.assert_allclose(probability, wanted, atol=2e-4)
+    assert len(result.views) == 1
+
+
+def test_all_of_the_mask_counts_and_nothing_outside_the_window():
+    array = np.full((40, 100, 100), -100, np.int16)
+    array[5:8, 50:53, 50:53] = array[20:24, 60:70, 50:52] = array[20:24, 2:6, 50:52] = 200
+    grid = VolumeGrid.axial(array.shape, (1.0, 1.0, 1.0))
+    network = VoxelNetwork()
+    predictor = ScanPredictor(Volume(array, grid, "CT"), model_of(network), procedure="published")
+    result = predictor.predict([Click(VoxelPoint(6, 51, 51))])
+    wanted = (array == 200).astype(np.uint8)
+    wanted[:, 2:6] = 0
+    np.testing.assert_array_equal(result.mask.array, wanted)
+    assert result.procedure == "published"
+    assert len(result.fields_of_view) == 1
+
+
+def test_the_organ_mask_goes_the_same_way_and_stays_0_and_1():
+    rng = np.random.default_rng(3)
+    array = rng.normal(50, 90, (20, 80, 80)).astype(np.int16)
+    grid = VolumeGrid.axial(array.shape, (3.0, 0.9, 0.9))
+    organ = np.zeros(array.shape, np.uint8)
+    organ[5:15, 20:60, 20:60] = 1
+    scan = NormalisedScan(
+        volume=Volume(array, grid, "CT"),
+        modality="CT",
+        scale=SCALE,
+        organ_mask=Mask(organ, grid),
+        num_channels=2,
+    )
+    network = VoxelNetwork(num_channels=2)
+    click = WorldClick(grid.to_world(VoxelPoint(2, 40, 40)), foreground=True)
+    predict_published(scan, model_of(network), [click], 1.0, Stopwatch())
+    factor = tuple(grid.spacing_dhw_mm.tolist())
+    whole = F.interpolate(
+        torch.from_numpy(organ.astype(np.float32))[None, None],
+        scale_factor=factor,
+        mode="trilinear",
+        recompute_scale_factor=False,
+    )[0, 0]
+    # The click's voxel is d 7, h 36, w 36; the window begins at -25, 4, 4.
+    given = network.patches[0][0, 1]
+    np.testing.assert_array_equal(given[25:], (whole[:39, 4:68, 4:68] > 0.5).numpy().astype(np.float32))
+    assert not given[:25].any()
+
+
+def test_a_window_that_lies_between_two_slices_gives_nothing():
+    grid = VolumeGrid.axial((2, 60, 60), (60.0, 1.0, 1.0))
+    scan = NormalisedScan(
+        volume=Volume(np.full((2, 60, 60), 200, np.int16), grid, "CT"), modality="CT", scale=SCALE
+    )
+    click = WorldClick(grid.to_world(VoxelPoint(0.4, 30, 30)), foreground=True)
+    result = predict_published(scan, model_of(VoxelNetwork(side=8)), [click], 1.0, Stopwatch())
+    assert not result.probability.any()
