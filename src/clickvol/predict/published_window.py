@@ -56,7 +56,7 @@ class ResampledGrid:
         """Return the new voxel that a click lies in: (3,), within the grid."""
         place = self.native.to_voxel(click.place).as_array()
         voxel = np.floor((place + 0.5) * self.factor_dhw + _ROUNDING).astype(int)
-        return np.clip(voxel, 0, np.array(self.shape_dhw) - 1)
+        return np.asarray(np.clip(voxel, 0, np.array(self.shape_dhw) - 1))
 
     def native_place(self, places_dhw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where new voxels lie among the old ones: (..., 3)."""
@@ -121,7 +121,7 @@ def _window_of(scan: NormalisedScan, grid: ResampledGrid, window: VoxelBox, insi
         mask = scan.organ_mask
         organ = None
         if mask is not None:
-            on_scan = mask.array
+            on_scan: NDArray[np.generic] = mask.array
             if not mask.grid.same_place(scan.volume.grid):
                 on_scan = extract(mask.array, mask.grid, scan.volume.grid, outside_value=0.0) > 0.5
             organ = _read(on_scan, read)

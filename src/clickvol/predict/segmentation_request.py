@@ -238,9 +238,8 @@ def run_request(
 
     stages = _Stages(on_stage)
     dicom_format = request.dicom_format
-    suffixes: tuple[str, ...] = WRITABLE_SUFFIXES
+    suffixes = WRITABLE_SUFFIXES if dicom_format is None else (".dcm",)
     if dicom_format is not None:
-        suffixes = (".dcm",)
         check_export(request.mask, request.scan, dicom_format)
     _check_outputs(request, [request.scan, request.organ_mask], request.probability, suffixes)
     model_name = request.model or DEFAULT_MODEL_ID
@@ -252,10 +251,7 @@ def run_request(
             volume_index=request.volume_index,
             gantry_tilt=request.gantry_tilt,
         )
-        if request.clicks or not card.is_automatic:
-            check_any_inside(request.clicks)
-        for click in request.clicks:
-            click.world(volume.grid)
+        _check_clicks(request.clicks, volume, needed=not card.is_automatic)
         if dicom_format is not None:
             images = read_source_images(request.scan, series=request.series, grid=volume.grid)
             images.check_grid(volume.grid)
@@ -274,13 +270,26 @@ def run_request(
             organ_mask=organ_mask,
             procedure=request.procedure,
         )
-    warnings = list(dict.fromkeys((*volume.notes, *segmentation.warnings)))
-    if segmentation.mask.num_voxels == 0:
-        where = "at the click" if request.clicks else "in the scan"
-        warnings.append(f"nothing was found {where}; the mask is empty")
+    warnings = _warnings(request, volume, segmentation)
     with stages.stage("write", f"writing {request.mask}"):
         _write_scan_files(request, volume, segmentation, card.weights_version)
-    return SegmentationResult(request, volume, segmentation, tuple(warnings), stages.finish())
+    return SegmentationResult(request, volume, segmentation, warnings, stages.finish())
+
+
+def _check_clicks(clicks: Sequence[Click], volume: Volume, *, needed: bool) -> None:
+    """Refuse clicks outside the scan, and none inside the object where there are any or one is needed."""
+    if clicks or needed:
+        check_any_inside(clicks)
+    for click in clicks:
+        click.world(volume.grid)
+
+
+def _warnings(request: SegmentationRequest, volume: Volume, segmentation: Segmentation) -> tuple[str, ...]:
+    warnings = dict.fromkeys((*volume.notes, *segmentation.warnings))
+    if segmentation.mask.num_voxels == 0:
+        where = "at the click" if request.clicks else "in the scan"
+        warnings[f"nothing was found {where}; the mask is empty"] = None
+    return tuple(warnings)
 
 
 def run_image_request(request: ImageRequest, *, on_stage: Callable[[str], None] = _say_nothing) -> ImageResult:
