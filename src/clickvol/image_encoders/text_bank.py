@@ -2,8 +2,8 @@
 
 14 states of an object times 34 sentences about a thing, sorted into two classes; each class is the mean
 direction of its sentences. The way and the numbers are the released ones. The wording of the sentences is
-ours where the known facts leave room: which words stand before and after the noun is known, the rest of a
-sentence is not.
+ours where the known facts leave room: which words stand before and after the noun, and which belong to the
+photo, is known; the rest of a sentence is not.
 """
 
 import hashlib
@@ -48,24 +48,15 @@ _SCENE_TEMPLATES = (
     "there is a {} in the scene.",
     "there is the {} in the scene.",
 )
-_ADJECTIVES = (
-    *(
-        "large",
-        "small",
-        "rotated",
-        "flipped",
-        "bright",
-        "dark",
-        "good",
-        "bad",
-        "corrupted",
-        "blurry",
-    ),
+_OF_THE_OBJECT = ("large", "small", "rotated")
+_OF_THE_PHOTO = (
+    *("flipped", "bright", "dark", "good", "bad", "corrupted", "blurry"),
     *("low resolution", "close-up", "cropped"),
 )
 _PHOTO_TEMPLATES = (
     *(f"a 3D photo of {article} {{}}." for article in ("one", "a", "the")),
-    *(f"a {adjective} 3D photo of {article} {{}}." for adjective in _ADJECTIVES for article in ("a", "the")),
+    *(f"a 3D photo of {article} {word} {{}}." for word in _OF_THE_OBJECT for article in ("a", "the")),
+    *(f"a {word} 3D photo of {article} {{}}." for word in _OF_THE_PHOTO for article in ("a", "the")),
 )
 
 TEMPLATES = (*_SCENE_TEMPLATES, *_PHOTO_TEMPLATES)

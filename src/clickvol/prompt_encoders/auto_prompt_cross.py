@@ -1,9 +1,8 @@
 """Points regressed by learned queries that attend to feature maps: ProMISe-2D's other auto-prompting form.
 
-Built like the decoder of Mask2Former (Cheng et al., CVPR 2022) without its masks and its self-attention.
+Built like the decoder of Mask2Former (Cheng et al., CVPR 2022) without its masks, its self-attention and its
+last norm. The published 44.31 M parameters contain a second norm per layer that nothing uses; it is left out.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +46,6 @@ class PointQueries(nn.Module):
         self.query = nn.Parameter(torch.randn(num_points, width))
         self.query_position = nn.Parameter(torch.randn(num_points, width))
         self.layers = nn.ModuleList([_QueryLayer(width, num_heads) for _ in map_widths])
-        # Not in the description we have; with it the parameters are the published 44.31 M, and
-        # Mask2Former has it.
-        self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2)
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
@@ -67,7 +63,7 @@ class PointQueries(nn.Module):
             places = sine_positions((level.shape[2], level.shape[3]), level.shape[1], like=level)
             cells = level.flatten(2).transpose(1, 2) + embed
             queries = layer(queries, self.query_position, cells, places)
-        return torch.as_tensor(self.head(self.norm(queries)))
+        return torch.as_tensor(self.head(queries))
 
 
 class Doubling(nn.Sequential):
@@ -113,10 +109,10 @@ class _QueryLayer(nn.Module):
 
 
 def sine_positions(shape_hw: tuple[int, int], width: int, *, like: Tensor) -> Tensor:
-    """Return sines and cosines of the centres of a map's cells, first of h, then of w.
+    """Return sines and cosines of the places of a map's cells, first of h, then of w.
 
-    Per axis the place runs from 0 to 2 pi over the side, and frequencies fall geometrically from 1 to
-    nearly 1 / 10000 (DETR, Carion et al., ECCV 2020).
+    As released: places count from 1, the k-th frequency is 1 / k for k = 1, 2, ..., and sine and cosine of a
+    frequency stand side by side.
 
     Args:
         shape_hw: (h, w) of the map.
@@ -126,14 +122,12 @@ def sine_positions(shape_hw: tuple[int, int], width: int, *, like: Tensor) -> Te
     Returns:
         (h w, E) in [-1, 1], rows of the map first.
     """
-    quarter = width // 4
-    steps = torch.arange(quarter, device=like.device, dtype=torch.float32)
-    frequency = 10000 ** (-steps / quarter)
+    frequency = 1 / torch.arange(1, width // 4 + 1, device=like.device, dtype=torch.float32)
     codes = []
     for length in shape_hw:
-        place = (torch.arange(length, device=like.device, dtype=torch.float32) + 0.5) / length
-        angle = 2 * math.pi * place[:, None] * frequency
-        codes.append(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        place = torch.arange(1, length + 1, device=like.device, dtype=torch.float32)
+        angle = place[:, None] * frequency
+        codes.append(torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
     rows, columns = codes
     h, w = shape_hw
     grid = torch.cat([rows[:, None].expand(h, w, -1), columns[None].expand(h, w, -1)], dim=-1)

@@ -15,24 +15,24 @@ def square(share, side=20):
 
 def test_undecided_logits_by_hand():
     target = torch.tensor([1, 0, 0, 0], dtype=torch.uint8).view(1, 1, 2, 2)
-    # Probability one half everywhere: overlap 2 * 0.5 + 1, total 2 + 1 + 1.
-    expected = math.log(2) + 1 - 2 / 4
+    # Probability one half everywhere: overlap 2 * (0.5 + 1), total 2 + 1 + 1.
+    expected = math.log(2) + 1 - 3 / 4
     assert bce_dice(torch.zeros(1, 1, 2, 2), target).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_unequal_logits_by_hand():
     logits = torch.tensor([[math.log(3), -math.log(3)]]).view(1, 1, 1, 2)  # 3/4 and 1/4
     target = torch.tensor([[1.0, 0.0]]).view(1, 1, 1, 2)
-    expected = -math.log(3 / 4) + 1 - (2 * 3 / 4 + 1) / (1 + 1 + 1)
+    expected = -math.log(3 / 4) + 0  # overlap 2 * (3 / 4 + 1), total 1 + 1 + 1: above 1
     assert bce_dice(logits, target).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_dice_is_taken_per_image_and_averaged():
-    logits = torch.zeros(2, 1, 1, 2)
-    target = torch.zeros(2, 1, 1, 2)
+    logits = torch.zeros(2, 1, 1, 4)
+    target = torch.zeros(2, 1, 1, 4)
     target[0] = 1
-    # The first image: (2 * 1 + 1) / (1 + 2 + 1); the second: 1 / (1 + 0 + 1).
-    expected = math.log(2) + (1 / 4 + 1 / 2) / 2
+    # The first image: 2 * (2 + 1) / (2 + 4 + 1); the second: 2 * (0 + 1) / (2 + 0 + 1).
+    expected = math.log(2) + (1 / 7 + 1 / 3) / 2
     assert bce_dice(logits, target).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_a_perfect_mask_costs_nothing_and_a_wrong_one_much():
     sure = 40 * (2 * target - 1)
     assert bce_dice(sure, target).item() == pytest.approx(0, abs=1e-5)
     wrong = bce_dice(-sure, target).item()
-    assert wrong == pytest.approx(40 + 1 - 1 / (1 + target.numel()), rel=1e-4)
+    assert wrong == pytest.approx(40 + 1 - 2 / (1 + target.numel()), rel=1e-4)
 
 
 def test_an_empty_mask_answered_with_nothing_costs_nothing():

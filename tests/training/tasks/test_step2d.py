@@ -78,9 +78,9 @@ def test_loss_and_scores_of_known_logits(monkeypatch):
     half[:, :, 5:20, 10:25][..., 5:] = -20.0
     answer.logits = half
     _, overlap, soft = make_step("ips")(make_batch(1), NUMBERS)
-    # 15 x 5 of 15 x 15 pixels: 2 * 75 / (75 + 225), and with 1 added above and below.
+    # 15 x 5 of 15 x 15 pixels: 2 * 75 / (75 + 225), and with 2 added above and 1 below.
     assert float(overlap) == pytest.approx(150 / 300)
-    assert float(soft) == pytest.approx(1 - 151 / 301, abs=1e-4)
+    assert float(soft) == pytest.approx(1 - 152 / 301, abs=1e-4)
     # Squashed twice, even a perfect mask costs something.
     answer.logits = logits
     assert float(make_step("ips", "twice")(make_batch(1), NUMBERS)[0]) > 1

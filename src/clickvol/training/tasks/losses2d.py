@@ -40,14 +40,17 @@ def bce_dice(logits: Tensor, target: Tensor, *, sigmoid: Sigmoid = "once") -> Te
 def soft_dice_loss(probability: Tensor, wanted: Tensor) -> Tensor:
     """Return 1 - soft Dice per image, averaged over the batch: a scalar in [0, 1].
 
+    The smoothing is the released one: 1 is added to the overlap before it is doubled, and what exceeds 1 counts
+    as 1.
+
     Args:
         probability: (B, 1, h, w) probabilities.
         wanted: (B, 1, h, w) in [0, 1].
     """
     places = (1, 2, 3)
-    overlap = 2 * (probability * wanted).sum(places) + _DICE_SMOOTHING
+    overlap = 2 * ((probability * wanted).sum(places) + _DICE_SMOOTHING)
     total = probability.sum(places) + wanted.sum(places) + _DICE_SMOOTHING
-    return (1 - overlap / total).mean()
+    return (1 - overlap / total).clamp(min=0).mean()
 
 
 def truth_at(target: Tensor, logits: Tensor) -> Tensor:
