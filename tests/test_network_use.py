@@ -128,8 +128,8 @@ def test_only_the_download_module_reaches_out():
         ("weights.fetch", {"cli/models/fetch.py"}),
         ("cli.models.fetch", {"cli/models/app.py"}),
         ("bridges.program", {"bridges/nnunet_environment.py", "bridges/nnunet_run.py"}),
-        ("bridges.nnunet_run", {"cli/nnunet.py", "reproduction/arm_steps.py"}),
-        ("cli.nnunet", {"cli/app.py"}),
+        ("bridges.nnunet_run", {"cli/experiments/nnunet.py", "reproduction/arms.py"}),
+        ("cli.experiments.nnunet", {"cli/app.py"}),
     ],
 )
 def test_only_the_command_leads_to_it(module, users):

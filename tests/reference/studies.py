@@ -43,10 +43,10 @@ overrides = ["optimiser.learning_rate=2e-3"]
 published = [{ data = "lump", clicks = 0, dice = 40, nsd = 50.5, source = "a paper" }]
 
 [[arms]]
-kind = "contestant"
+kind = "method"
 name = "ball"
 title = "A ball"
-word = "ball:25"
+method = "ball:25"
 """
 
 CLICKED = """

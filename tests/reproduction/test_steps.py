@@ -9,7 +9,7 @@ from clickvol.datasets.prepared import read_prepared_set
 from clickvol.datasets.published import PublishedConstants
 from clickvol.errors import ConfigError
 from clickvol.report.tables import MISSING
-from clickvol.reproduction import data_steps
+from clickvol.reproduction import preparation
 from clickvol.reproduction.steps import left_out, reproduce, steps_of
 from clickvol.reproduction.study import read_study
 from clickvol.reproduction.workspace import Reproduction
@@ -198,17 +198,17 @@ def test_splits_of_the_published_numbers_are_drawn_where_they_fit(study, tmp_pat
         counts = {"train_cases": 1, "validation_cases": 1, "test_cases": 2}
         return PublishedConstants(**known.model_dump() | counts)
 
-    monkeypatch.setattr(data_steps, "read_published", fitting)
+    monkeypatch.setattr(preparation, "read_published", fitting)
     text = STUDY.replace('splits = "splits.json"', 'constants = "colon"')
     path = tmp_path / "study.toml"
     path.write_text(text)
     job = job_of(study, tmp_path / "out", file=read_study(str(path)))
     (data,) = job.study.data
-    data_steps.prepare(job, data, lambda _: None)
-    assert data_steps.is_prepared(job, data)
+    preparation.prepare(job, data, lambda _: None)
+    assert preparation.is_prepared(job, data)
     (split,) = json.loads((tmp_path / "out" / "data" / "lump" / "splits.json").read_text())
     assert [len(split[part]) for part in ("train", "val", "test")] == [1, 1, 2]
-    note = data_steps.split_note(job, data)
+    note = preparation.split_note(job, data)
     assert note.startswith("lump: 1/1/2 scans train/validate/test, drawn with seed 0; 0 rejected.")
     assert "The published numbers are 1/1/2" in note
     assert "--splits lump=FILE" in note
@@ -220,9 +220,9 @@ def test_another_number_of_cases_is_split_by_shares(study, tmp_path):
     path.write_text(text)
     job = job_of(study, tmp_path / "out", file=read_study(str(path)))
     (data,) = job.study.data
-    data_steps.prepare(job, data, lambda _: None)
+    preparation.prepare(job, data, lambda _: None)
     assert not job.drawn_splits(data).exists()
-    assert data_steps.is_prepared(job, data)
-    note = data_steps.split_note(job, data)
+    assert preparation.is_prepared(job, data)
+    note = preparation.split_note(job, data)
     assert note.startswith("lump: 2/1/1 scans")
     assert "The published numbers are 89/11/26" in note

@@ -119,7 +119,7 @@ def test_the_schedules_are_those_of_the_released_code(method, data, wanted):
     ("old", "new", "words"),
     [
         ('name = "tiny"', 'name = "tiny"\ncolour = 1', ["colour is not known", "arms", "protocol"]),
-        ('word = "ball:25"', 'wort = "ball"', ["arms.2.contestant.word: Field required"]),
+        ('method = "ball:25"', 'methd = "ball"', ["arms.2.method.method: Field required"]),
         (
             'config = "windows.toml"',
             'config = "windows.toml"\nconfg = 1',
@@ -130,7 +130,12 @@ def test_the_schedules_are_those_of_the_released_code(method, data, wanted):
             'folder = "a"\nlable = 1',
             ["lable is not known", "tumour_label"],
         ),
-        ('kind = "contestant"', 'kind = "robot"', ["robot", "contestant"]),
+        ('kind = "method"', 'kind = "robot"', ["robot", "nnunet", "method"]),
+        (
+            'kind = "method"\nname = "ball"\ntitle = "A ball"\nmethod = "ball:25"',
+            'kind = "contestant"\nname = "ball"\ntitle = "A ball"\nword = "ball:25"',
+            ["the arm 'ball'", 'kind = "method"', 'method = "ball:25"'],
+        ),
         ('reference = "clicked"', 'reference = "x"', ["'x' is no arm", "clicked, windows, ball"]),
         ('name = "ball"', 'name = "windows"', ["windows is there twice"]),
         (

@@ -14,18 +14,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clickvol.cli.batch import batch
-from clickvol.cli.data import data
 from clickvol.cli.demo import demo
-from clickvol.cli.evaluate import evaluate
+from clickvol.cli.experiments.data import data
+from clickvol.cli.experiments.evaluate import evaluate
+from clickvol.cli.experiments.nnunet import nnunet
+from clickvol.cli.experiments.reproduce import reproduce
+from clickvol.cli.experiments.train import train
 from clickvol.cli.info import info
 from clickvol.cli.models.app import models
-from clickvol.cli.nnunet import nnunet
 from clickvol.cli.replay import replay
-from clickvol.cli.reproduce import reproduce
 from clickvol.cli.segment import segment
 from clickvol.cli.segment_image import segment_image
 from clickvol.cli.serve import serve
-from clickvol.cli.train import train
 from clickvol.cli.view import view
 from clickvol.errors import ClickvolError
 from clickvol.version import __version__

@@ -168,22 +168,44 @@ def report_evaluation(evaluated: Evaluated) -> Summary:
 def command_of(request: EvaluationRequest) -> str:
     """Return the command that does this evaluation."""
     protocol = request.protocol
-    words = ["clickvol", "evaluate", *request.methods]
-    for data in request.data:
-        words += ["--data", data]
-    words += ["--split", request.split, "--fold", str(request.fold)]
-    words += ["--protocol", protocol.name, "--clicks", ",".join(map(str, protocol.num_clicks))]
-    words += ["--seeds", str(protocol.seeds), "--tolerance", f"{protocol.nsd_tolerance_mm:g}"]
-    words += ["--nsd-tolerances", ",".join(f"{mm:g}" for mm in protocol.nsd_tolerances_mm)]
-    if request.limit is not None:
-        words += ["--limit", str(request.limit)]
-    if request.robustness:
-        words.append("--robustness")
-    if request.organ_mask != "none":
-        words += ["--organ-mask", request.organ_mask]
-    if request.reference is not None:
-        words += ["--reference", request.reference]
-    return shlex.join([*words, "-o", str(request.folder)])
+    options = {
+        "--data": request.data,
+        "--split": request.split,
+        "--fold": request.fold,
+        "--protocol": protocol.name,
+        "--clicks": ",".join(map(str, protocol.num_clicks)),
+        "--seeds": protocol.seeds,
+        "--tolerance": protocol.nsd_tolerance_mm,
+        "--nsd-tolerances": ",".join(f"{mm:g}" for mm in protocol.nsd_tolerances_mm),
+        "--procedure": protocol.procedure,
+        "--limit": request.limit,
+        "--robustness": request.robustness,
+        "--organ-mask": None if request.organ_mask == "none" else request.organ_mask,
+        "--reference": request.reference,
+        "-o": request.folder,
+    }
+    return command_line("evaluate", *request.methods, options)
+
+
+def command_line(*words_and_options: str | Mapping[str, object]) -> str:
+    """Return a command of `clickvol` as a shell takes it.
+
+    Args:
+        words_and_options: words, and options with their values. A tuple repeats its option, True is a flag, and
+            None and False leave it out.
+    """
+    words = ["clickvol"]
+    for part in words_and_options:
+        if isinstance(part, str):
+            words.append(part)
+            continue
+        for option, value in part.items():
+            for one in value if isinstance(value, tuple) else (value,):
+                if one is True:
+                    words.append(option)
+                elif one is not None and one is not False:
+                    words += [option, f"{one:g}" if isinstance(one, float) else str(one)]
+    return shlex.join(words)
 
 
 def _provenance(evaluated: Evaluated) -> dict[str, str]:

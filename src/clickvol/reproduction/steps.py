@@ -1,29 +1,16 @@
 """A study step by step: prepare, train, score, compare; what is complete is not done again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from clickvol.errors import ConfigError
 from clickvol.files.lock import only_process_in
-from clickvol.reproduction.arm_steps import (
-    OnMessage,
-    is_finished,
-    nnunet_command,
-    nnunet_is_finished,
-    run_nnunet_arm,
-    train_arm,
-    training_order,
-)
-from clickvol.reproduction.data_steps import (
-    is_prepared,
-    missing_source,
-    preparation_command,
-    prepare,
-)
-from clickvol.reproduction.score_steps import compare, evaluation_command, is_scored, score
-from clickvol.reproduction.study import Arm, ContestantArm, DataSet, NnunetArm, Task, TrainArm
+from clickvol.reproduction.arms import NnunetTraining, OnMessage, OwnTraining, training_of
+from clickvol.reproduction.preparation import is_prepared, missing_source, preparation_command, prepare
+from clickvol.reproduction.scoring import compare, evaluation_command, is_scored, score
+from clickvol.reproduction.study import Arm, DataSet, NnunetArm, Task
 from clickvol.reproduction.table import write_table
 from clickvol.reproduction.workspace import Reproduction
 
@@ -55,20 +42,14 @@ def steps_of(job: Reproduction) -> list[Step]:
     """
     return [
         *(_preparation(job, data) for data in job.study.data),
-        *(
-            step
-            for arm in job.arms
-            for task in job.study.tasks
-            if not _is_left_out(job, arm, task)
-            for step in (*_making(job, arm, task), _scoring(job, arm, task))
-        ),
+        *(step for arm in job.arms for task in job.study.tasks for step in _steps_of_arm(job, arm, task)),
     ]
 
 
 def left_out(job: Reproduction) -> list[str]:
     """Return the commands of what cannot be done now, one line each: nnU-Net without its environment."""
     return [
-        f"{arm.name} on {task.name} is not run without --venv: {nnunet_command(job, arm, task)}"
+        f"{arm.name} on {task.name} is not run without --venv: {NnunetTraining(job, arm, task).command()}"
         for arm in job.arms
         if isinstance(arm, NnunetArm)
         for task in job.study.tasks
@@ -129,48 +110,23 @@ def _preparation(job: Reproduction, data: DataSet) -> Step:
     )
 
 
-def _making(job: Reproduction, arm: Arm, task: Task) -> Sequence[Step]:
-    """Return the training of an arm; nothing for one that needs none."""
-    title = f"train {arm.name} on {task.name}"
-    if isinstance(arm, ContestantArm):
-        return ()
-    if isinstance(arm, NnunetArm):
-        return (
-            Step(
-                title=title,
-                command=partial(nnunet_command, job, arm, task),
-                is_done=partial(nnunet_is_finished, job, arm, task),
-                work=partial(run_nnunet_arm, job, arm, task),
-                hint=arm.needs,
-            ),
-        )
-    training_order(job, arm, task)  # its mistakes show before any work
-    return (
-        Step(
-            title=title,
-            command=lambda: training_order(job, arm, task).command,
-            is_done=partial(_is_trained, job, arm, task),
-            work=partial(train_arm, job, arm, task),
-            hint=arm.needs,
-        ),
-    )
-
-
-def _is_trained(job: Reproduction, arm: TrainArm, task: Task) -> bool:
-    # How long the schedule is may depend on the number of scans.
-    if not all(is_prepared(job, data) for data in task.data):
-        return False
-    return is_finished(training_order(job, arm, task))
-
-
-def _scoring(job: Reproduction, arm: Arm, task: Task) -> Step:
-    return Step(
+def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
+    if _is_left_out(job, arm, task):
+        return []
+    scoring = Step(
         title=f"score {arm.name} on {task.name}",
         command=partial(evaluation_command, job, arm, task),
         is_done=partial(is_scored, job, arm, task),
         work=partial(score, job, arm, task),
     )
+    training = training_of(job, arm, task)
+    if training is None:
+        return [scoring]
+    if isinstance(training, OwnTraining):
+        training.order()  # its mistakes show before any work
+    title = f"train {arm.name} on {task.name}"
+    return [Step(title, training.command, training.is_done, training.work, hint=arm.needs), scoring]
 
 
 def _is_left_out(job: Reproduction, arm: Arm, task: Task) -> bool:
-    return isinstance(arm, NnunetArm) and job.venv is None and not nnunet_is_finished(job, arm, task)
+    return isinstance(arm, NnunetArm) and job.venv is None and not NnunetTraining(job, arm, task).is_done()

@@ -4,7 +4,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -88,7 +88,7 @@ class PublishedScore(_Section):
 
 
 class _Arm(_Section):
-    """A row of the table.
+    """A study arm, a row of the table.
 
     Attributes:
         name: of its runs.
@@ -128,18 +128,18 @@ class NnunetArm(_Arm):
     mirroring: bool = True
 
 
-class ContestantArm(_Arm):
+class MethodArm(_Arm):
     """Anything that needs no training here.
 
     Attributes:
-        word: see `evaluation.methods`; "ball".
+        method: as `clickvol evaluate` is told it, see `evaluation.methods`; "ball:50".
     """
 
-    kind: Literal["contestant"]
-    word: str
+    kind: Literal["method"]
+    method: str
 
 
-Arm = TrainArm | NnunetArm | ContestantArm
+Arm = TrainArm | NnunetArm | MethodArm
 
 
 class ProtocolSection(_Section):
@@ -258,12 +258,23 @@ def read_study(name_or_path: str) -> StudyFile:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    _refuse_old_words(content, path)
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explained(error)}") from error
     study.protocol.protocol()  # its mistakes show now, not after days of training
     return StudyFile(study, path)
+
+
+def _refuse_old_words(content: dict[str, Any], path: Path) -> None:
+    arms = content.get("arms")
+    for arm in arms if isinstance(arms, list) else ():
+        if isinstance(arm, dict) and arm.get("kind") == "contestant":
+            raise ConfigError(
+                f'{path}: the arm {arm.get("name")!r} has kind = "contestant", as in earlier versions; write '
+                f'kind = "method" and, in the place of word, method = "{arm.get("word", "ball:50")}"'
+            )
 
 
 # What stands behind a key of a study; for arms pydantic names their kind.
@@ -274,7 +285,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "published": PublishedScore,
     "train": TrainArm,
     "nnunet": NnunetArm,
-    "contestant": ContestantArm,
+    "method": MethodArm,
 }
 
 

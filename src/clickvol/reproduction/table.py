@@ -13,8 +13,8 @@ from clickvol.files.atomic import atomic_path
 from clickvol.metrics.scores import nsd_name
 from clickvol.report.summary import Summary
 from clickvol.report.tables import MISSING, Table, with_interval
-from clickvol.reproduction.data_steps import is_prepared, split_note
-from clickvol.reproduction.study import Arm, ContestantArm, DataSet
+from clickvol.reproduction.preparation import is_prepared, split_note
+from clickvol.reproduction.study import Arm, DataSet, MethodArm
 from clickvol.reproduction.workspace import Reproduction
 
 TABLE_NAME = "table.md"
@@ -72,7 +72,7 @@ def _surface(job: Reproduction) -> str:
 
 def _rows(job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None) -> Iterable[dict[str, Any]]:
     title = arm.title
-    if job.steps is not None and not isinstance(arm, ContestantArm):
+    if job.steps is not None and not isinstance(arm, MethodArm):
         title = f"{arm.title} (ONLY {job.steps} STEPS)"
     published = {
         score.clicks: {

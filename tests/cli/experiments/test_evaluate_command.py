@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clickvol.cli.evaluate import parse_numbers, parse_tolerances
+from clickvol.cli.experiments.evaluate import parse_numbers, parse_tolerances
 from clickvol.errors import ConfigError
 from reference.evaluation_sets import write_phantoms
 

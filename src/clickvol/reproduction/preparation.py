@@ -1,7 +1,6 @@
 """The data sets of a study: prepared once, with the published split sizes where they are known."""
 
 import hashlib
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from clickvol.datasets.sources import list_source
 from clickvol.datasets.splits import Split, read_splits, splits_json
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
+from clickvol.report.page import command_line
 from clickvol.reproduction.study import DataSet
 from clickvol.reproduction.workspace import Reproduction
 
@@ -73,19 +73,18 @@ def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
 def preparation_command(job: Reproduction, data: DataSet) -> str:
     """Return the command that does the same."""
     plan = preparation_plan(job, data)
-    words = ["clickvol", "data", "prepare", plan.kind, str(plan.source)]
-    words += ["-o", str(plan.destination), "--modality", data.modality, "--seed", str(plan.seed)]
     spacing = plan.spacing_dhw_mm
-    for option, value in (
-        ("--label", plan.tumour_label),
-        ("--spacing", ",".join(map(str, spacing)) if isinstance(spacing, tuple) else spacing),
-        ("--constants", plan.constants),
-        ("--groups", plan.groups),
-        ("--splits", plan.splits),
-    ):
-        if value is not None:
-            words += [option, str(value)]
-    return shlex.join(words)
+    options = {
+        "-o": plan.destination,
+        "--modality": data.modality,
+        "--seed": plan.seed,
+        "--label": plan.tumour_label,
+        "--spacing": ",".join(map(str, spacing)) if isinstance(spacing, tuple) else spacing,
+        "--constants": plan.constants,
+        "--groups": plan.groups,
+        "--splits": plan.splits,
+    }
+    return command_line("data", "prepare", plan.kind, str(plan.source), options)
 
 
 def prepare(job: Reproduction, data: DataSet, report: Callable[[str], None]) -> None:

@@ -1,5 +1,5 @@
 from clickvol.datasets.splits import make_split
-from clickvol.reproduction.data_steps import draw_split
+from clickvol.reproduction.preparation import draw_split
 
 CASES = [f"colon_{n:03d}" for n in range(126)]
 

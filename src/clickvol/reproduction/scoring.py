@@ -14,8 +14,8 @@ from clickvol.evaluation.run import EvaluationRequest, run_evaluation
 from clickvol.predict.segmentation import Procedure
 from clickvol.report.page import command_of, write_report
 from clickvol.report.summary import Summary
-from clickvol.reproduction.arm_steps import OnMessage, contestant_word
-from clickvol.reproduction.data_steps import is_prepared
+from clickvol.reproduction.arms import OnMessage, named_method
+from clickvol.reproduction.preparation import is_prepared
 from clickvol.reproduction.study import Arm, Task, TrainArm
 from clickvol.reproduction.workspace import Reproduction
 from clickvol.version import __version__
@@ -24,8 +24,8 @@ from clickvol.weights.card import read_card
 
 def evaluation_command(job: Reproduction, arm: Arm, task: Task) -> str:
     """Return the command that scores an arm."""
-    word = contestant_word(job, arm, task) or f"{arm.name}={job.run_folder(arm, task)}"
-    return command_of(_request(job, arm, task, word))
+    method = named_method(job, arm, task) or f"{arm.name}={job.run_folder(arm, task)}"
+    return command_of(_request(job, arm, task, method))
 
 
 def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
@@ -37,8 +37,8 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
         return False
     if not all(is_prepared(job, data) for data in task.data):
         return False
-    word = contestant_word(job, arm, task)
-    if word is None:
+    method = named_method(job, arm, task)
+    if method is None:
         return False
     hashes = {d.name: read_prepared_set(job.prepared(d)).content_hash for d in task.data}
     try:
@@ -49,7 +49,7 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
         return False
     wanted = json.loads(json.dumps(job.study.protocol.protocol().settings()))
     return (protocol, split, there) == (wanted, job.study.protocol.split, hashes) and models == {
-        _fingerprint(arm, word, job.study.protocol.protocol().procedure)
+        _fingerprint(arm, method, job.study.protocol.protocol().procedure)
     }
 
 
@@ -59,11 +59,11 @@ def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> Non
     Raises:
         ClickvolError: as `run_evaluation`.
     """
-    word = contestant_word(job, arm, task)
-    if word is None:
+    method = named_method(job, arm, task)
+    if method is None:
         return
     run_evaluation(
-        _request(job, arm, task, word),
+        _request(job, arm, task, method),
         on_progress=lambda now: on_message(f"scoring {now.text}: {now.done} of {now.total}"),
     )
 
@@ -98,9 +98,9 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
     )
 
 
-def _request(job: Reproduction, arm: Arm, task: Task, word: str) -> EvaluationRequest:
+def _request(job: Reproduction, arm: Arm, task: Task, method: str) -> EvaluationRequest:
     return EvaluationRequest(
-        methods=(word,),
+        methods=(method,),
         data=tuple(f"{data.name}={job.prepared(data)}" for data in task.data),
         folder=job.evaluation_folder(arm, task),
         protocol=job.study.protocol.protocol(),
@@ -116,8 +116,8 @@ def _settings(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _fingerprint(arm: Arm, word: str, procedure: Procedure | None) -> str:
+def _fingerprint(arm: Arm, method: str, procedure: Procedure | None) -> str:
     """Return what an evaluation calls the method, without loading a network that was trained here."""
     if isinstance(arm, TrainArm):
-        return model_fingerprint(read_card(word.partition("=")[2]), procedure)
-    return parse_methods([word], device="cpu", procedure=procedure)[0].fingerprint
+        return model_fingerprint(read_card(method.partition("=")[2]), procedure)
+    return parse_methods([method], device="cpu", procedure=procedure)[0].fingerprint

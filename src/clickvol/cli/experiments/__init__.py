@@ -1,0 +1,1 @@
+"""The commands of an experiment: prepare data, train, evaluate, compare with nnU-Net, reproduce a paper."""
