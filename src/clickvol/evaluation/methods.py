@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.classical import BALL_RADIUS_MM, Classical, ball, random_walker, region_growing
+from clickvol.evaluation.propagated_sam import segment_by_slices
 from clickvol.geometry.box import bounding_box
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.mask_files import read_mask
 from clickvol.io.volume import Mask, Volume
+from clickvol.predict.image_predictor import ImageModel, load_image_model
 from clickvol.predict.scan_predictor import ScanPredictor, segment
 from clickvol.predict.segmentation import Procedure, keep_clicked
 from clickvol.prompts.click import Click
@@ -30,6 +32,7 @@ CLICK_SUFFIX = " + click"
 """What is put behind the name of a method whose mask was kept only under the clicks."""
 
 _PREDICTIONS = "predictions:"
+_PROPAGATED = "sam2d-propagated:"
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
 
@@ -103,8 +106,9 @@ def parse_methods(
     """Return the methods that words name; one that takes no clicks gives two.
 
     Args:
-        words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`, or
-            `predictions:DIR`; with NAME= before it to be called so in the report.
+        words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`,
+            `sam2d-propagated:MODEL` with a 2D model, or `predictions:DIR`; with NAME= before it to be
+            called so in the report.
         device: where models compute.
         procedure: of the protocol.
 
@@ -132,6 +136,9 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
     if what.startswith(_PREDICTIONS):
         folder = Path(what.removeprefix(_PREDICTIONS))
         return masks_of_folder(folder, given_name or folder.name)
+    if what.startswith(_PROPAGATED):
+        image_model = load_image_model(what.removeprefix(_PROPAGATED), device=device)
+        return [_carried_through(given_name or f"{image_model.card.id} propagated", image_model)]
     model = load_model(what, device=device)
     return methods_of_model(model, given_name or model.card.id, procedure)
 
@@ -160,6 +167,15 @@ def _without_weights(name: str, classical: Classical) -> Method:
         return lambda clicks: _timed(lambda: classical.segment(scan.volume, clicks).astype(np.uint8))
 
     return Method(name=name, fingerprint=classical.fingerprint, open_scan=open_scan)
+
+
+def _carried_through(name: str, model: ImageModel) -> Method:
+    """Return a 2D model that is carried from the clicked slices through the others."""
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        return lambda clicks: _timed(lambda: segment_by_slices(scan.volume, clicks, model).astype(np.uint8))
+
+    return Method(name=name, fingerprint=f"{model.card.sha256} propagated", open_scan=open_scan)
 
 
 def procedure_of(card: ModelCard, procedure: Procedure | None) -> Procedure:

@@ -13,8 +13,9 @@ _Models = Annotated[
     typer.Argument(
         metavar="MODEL...",
         help=(
-            "Models by id or path; ball, ball:MM, region-growing, random-walker; predictions:DIR for masks "
-            "CASE.nii.gz of another program. NAME=MODEL gives a name."
+            "Models by id or path; ball, ball:MM, region-growing, random-walker; sam2d-propagated:MODEL for a "
+            "2D model carried from slice to slice; predictions:DIR for masks CASE.nii.gz of another program. "
+            "NAME=MODEL gives a name."
         ),
     ),
 ]
