@@ -36,6 +36,17 @@ def test_the_interval_has_the_width_that_theory_gives_it():
     assert low < values.mean() < high
 
 
+def test_few_patients_are_counted_exactly_and_no_seed_matters():
+    # Of 27 draws one is all of the lowest and one all of the highest; 2.5 % are less than one of 27.
+    assert bootstrap_interval([0, 1, 9], ["a", "b", "c"]) == (0.0, 9.0)
+    values, names = np.random.default_rng(3).normal(size=6), list("abcdef")
+    low, high = bootstrap_interval(values, names, seed=1)
+    assert (low, high) == bootstrap_interval(values, names, seed=2)
+    drawn = values[np.indices((6,) * 6).reshape(6, -1)].mean(axis=0)
+    assert (drawn <= low + 1e-12).mean() >= 0.025 > (drawn < low - 1e-12).mean()
+    assert (drawn <= high + 1e-12).mean() >= 0.975 > (drawn < high - 1e-12).mean()
+
+
 def test_a_seed_gives_the_same_interval_and_another_seed_another():
     values, names = np.random.default_rng(3).normal(size=9), list("abcdefghi")
     assert bootstrap_interval(values, names, seed=4) == bootstrap_interval(values, names, seed=4)

@@ -33,8 +33,8 @@ _SHOWN_FAILURES = 20
 
 _POLICIES = (
     "Means are over all records: cases times simulated users. In brackets: 95 % interval of the mean by "
-    "the percentile bootstrap that draws patients ({resamples} resamples, seed {seed}); none for fewer than "
-    "two patients.",
+    "the percentile bootstrap that draws patients (every possible draw for up to 8 patients, else {resamples} "
+    "resamples, seed {seed}); none for fewer than two patients.",
     "NSD, HD95 and ASSD follow DeepMind's surface-distance: surface elements weighted by their area, in mm. "
     "HD95 is the larger of the two surfaces' distances within which 95 % of the area lies; ASSD is the mean "
     "over the area of both.",

@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 10_000
-"""Bootstrap resamples; the ends of an interval then move by well below a hundredth of its width (chosen)."""
+"""Bootstrap resamples where not all are counted; from seed to seed the ends of an interval then move by
+.7 % of its width (standard deviation; measured with 9 to 34 patients and normal scores)."""
+
+# With so many patients there are 6435 different resamples, all counted; with one more, 24310 (chosen).
+_MOST_COUNTED = 8
 
 # Scores are at most millions with noise in the 16th digit; what differs by less is equal (chosen).
 _DECIMALS = 12
@@ -41,12 +48,13 @@ def bootstrap_interval(
     """Return the 95 % interval of a mean, by the percentile bootstrap over groups.
 
     Whole groups are drawn, with replacement and as many as there are; the mean is that of all their
-    values. Scans of one patient, and clicks of several users on one scan, so never count as independent.
+    values. Scans of one patient, and clicks of several users on one scan, so never count as independent. Up
+    to 8 groups every possible draw is counted with its chance: the interval is exact, and no seed matters.
 
     Args:
         values: (n,).
         groups: (n,) names of what each value belongs to, a patient.
-        resamples: how often.
+        resamples: how often, with more groups.
         seed: the same seed gives the same interval.
 
     Returns:
@@ -57,10 +65,27 @@ def bootstrap_interval(
         return None
     sums = np.bincount(member, weights=np.asarray(values, dtype=np.float64))
     counts = np.bincount(member).astype(np.float64)
+    if len(names) <= _MOST_COUNTED:
+        all_drawn, chances = _all_draws(len(names))
+        means = (all_drawn @ sums) / (all_drawn @ counts)
+        order = np.argsort(means, kind="stable")
+        reached = np.cumsum(chances[order])
+        first, last = (means[order[np.searchsorted(reached, share)]] for share in (0.025, 0.975))
+        return float(first), float(last)
     shares = np.full(len(names), 1 / len(names))
     drawn = np.random.default_rng(seed).multinomial(len(names), shares, size=resamples)
     low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=_MOST_COUNTED)
+def _all_draws(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how often each group is in each different draw, (draws, number), and its chance, (draws,)."""
+    drawn = np.array(
+        [np.bincount(draw, minlength=number) for draw in combinations_with_replacement(range(number), number)]
+    )
+    orders = [factorial(number) / np.prod([factorial(n) for n in row]) for row in drawn.tolist()]
+    return drawn.astype(np.float64), np.array(orders) / float(number) ** number
 
 
 def paired_tests(differences: Sequence[float] | NDArray[np.float64]) -> PairedTests:
