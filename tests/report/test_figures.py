@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -7,6 +8,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
 from clickvol.prompts.click import Click
+from clickvol.report import figures
 from clickvol.report.figures import case_picture, choose_cases, write_figures
 from clickvol.report.summary import summarise
 from reference.click_scores import click_score, click_table, plausible_scores
@@ -43,6 +45,11 @@ def test_a_figure_shows_something_and_no_page_is_blank(drawn, name):
 @pytest.mark.parametrize("name", ["click_curve.png", "box_plot.png"])
 def test_each_model_has_its_colour(drawn, name):
     assert all(_has(drawn[name], colour) for colour in ("#0072B2", "#D55E00", "#009E73"))
+
+
+def test_a_patient_with_two_scans_is_counted_once():
+    scans = pd.DataFrame({"data": ["CT", "CT", "MR"], "case_id": ["a", "b", "a"], "group": ["a", "b", "a"]})
+    assert figures._count_cases(scans) == "n = 3 cases, 2 patients"
 
 
 def test_a_model_without_clicks_is_a_level_across_the_panel(tmp_path):

@@ -98,7 +98,7 @@ def test_the_page_names_where_its_numbers_come_from(report):
     assert "research use only" in page
     assert "- liver_CT-99 was left out: its label is empty." in page
     assert "counts as an empty mask" in page
-    assert "(200 resamples, seed 0)" in page
+    assert "else 200 resamples, seed 0)" in page
     assert "{" not in page
 
 

@@ -115,7 +115,8 @@ def _count(cases: int, groups: int) -> str:
 
 
 def _count_cases(cases: pd.DataFrame) -> str:
-    return _count(*(len(cases[["data", name]].drop_duplicates()) for name in ("case_id", "group")))
+    # A patient of one name in two data sets, such as CT and MR, is one patient.
+    return _count(len(cases[["data", "case_id"]].drop_duplicates()), cases["group"].nunique())
 
 
 def _label(model: str, num_clicks: int) -> str:
