@@ -16,9 +16,9 @@ from clickvol.evaluation.methods import (
 )
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.rtstruct import write_rtstruct
 from clickvol.io.dicom.seg import write_dicom_seg
-from clickvol.io.dicom.series import read_dicom
 from clickvol.io.formats import write_volume
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask, Volume

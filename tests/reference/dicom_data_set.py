@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.rtstruct import write_rtstruct
 from clickvol.io.dicom.seg import write_dicom_seg
-from clickvol.io.dicom.series import read_dicom
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask
 from reference.dicom_series import write_series

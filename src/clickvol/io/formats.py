@@ -13,7 +13,7 @@ from clickvol.errors import OutputError, UnreadableVolumeError
 from clickvol.files.atomic import atomic_path
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.gantry_tilt import GantryTilt
+from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
 from clickvol.io.volume import Mask, Volume
 
 _NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -64,7 +64,7 @@ def read_volume(
             raise UnreadableVolumeError(
                 f"{path} is a DICOM series and holds volume 0 only; leave out --volume {volume_index}"
             )
-        from clickvol.io.dicom.series import read_dicom
+        from clickvol.io.dicom.reading.series import read_dicom
 
         return read_dicom(path, series=series, gantry_tilt=gantry_tilt, limits=limits)
     if not path.is_file():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.files.atomic import atomic_path
-from clickvol.io.dicom.gantry_tilt import GantryTilt
+from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
 from clickvol.io.dicom.sources import read_source_images
 from clickvol.io.export import ExportFormat, check_export, export_masks
 from clickvol.io.formats import WRITABLE_SUFFIXES, check_output_path, read_volume, write_mask, write_volume

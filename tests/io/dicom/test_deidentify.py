@@ -5,9 +5,9 @@ import pydicom
 import pytest
 
 from clickvol.io.dicom.masks import read_mask_file
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.rtstruct import write_rtstruct
 from clickvol.io.dicom.seg import write_dicom_seg
-from clickvol.io.dicom.series import read_dicom
 from clickvol.io.dicom.uids import remapped_uid
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask

@@ -7,7 +7,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 
 from clickvol.errors import OutputError
 from clickvol.io.dicom.mask_writing import write_dicom_masks
-from clickvol.io.dicom.series import read_dicom
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask
 from reference.dicom_series import write_series

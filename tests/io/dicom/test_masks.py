@@ -13,9 +13,9 @@ from pydicom.sr.codedict import codes
 from clickvol.errors import UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.masks import is_dicom_mask, read_mask_file
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.rtstruct import rtstruct, write_rtstruct
 from clickvol.io.dicom.seg import dicom_seg, write_dicom_seg
-from clickvol.io.dicom.series import read_dicom
 from clickvol.io.dicom.sources import read_source_images
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask

@@ -6,8 +6,8 @@ import pytest
 from skimage.draw import polygon2mask
 
 from clickvol.errors import OutputError
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.rtstruct import write_rtstruct
-from clickvol.io.dicom.series import read_dicom
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask
 from reference.dicom_series import (

@@ -6,8 +6,8 @@ import pydicom
 import pytest
 
 from clickvol.errors import OutputError
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.seg import write_dicom_seg
-from clickvol.io.dicom.series import read_dicom
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.volume import Mask
 from reference.dicom_series import PATIENT, SERIES, slice_uid, write_enhanced, write_series

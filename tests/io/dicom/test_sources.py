@@ -5,7 +5,7 @@ import pytest
 from clickvol.errors import DicomSeriesError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.series import read_dicom
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.dicom.sources import check_is_series, read_source_images
 from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask

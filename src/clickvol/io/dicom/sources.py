@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError, OutputError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.archive import opened_dicom
-from clickvol.io.dicom.geometry import stack_slices
-from clickvol.io.dicom.slices import DicomSlice, ImageFile, find_images, slices_of
+from clickvol.io.dicom.reading.archive import opened_dicom
+from clickvol.io.dicom.reading.geometry import stack_slices
+from clickvol.io.dicom.reading.slices import DicomSlice, ImageFile, find_images, slices_of
 from clickvol.io.dicom.uids import hashed_uid
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from clickvol.errors import BadGeometryError, DicomSeriesError
-from clickvol.io.dicom.geometry import stack_slices
-from clickvol.io.dicom.slices import DicomSlice
+from clickvol.io.dicom.reading.geometry import stack_slices
+from clickvol.io.dicom.reading.slices import DicomSlice
 
 
 def stack(positions, orientation=(1, 0, 0, 0, 1, 0)):

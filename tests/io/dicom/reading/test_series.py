@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from clickvol.errors import BadGeometryError, DicomSeriesError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.io.dicom.series import SeriesSummary, list_series, read_dicom
+from clickvol.io.dicom.reading.series import SeriesSummary, list_series, read_dicom
 
 
 def itk_volume(folder):

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import BadGeometryError, DicomSeriesError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.slices import DicomSlice
+from clickvol.io.dicom.reading.slices import DicomSlice
 
 # Direction cosines are stored as decimal text, sometimes with four decimals.
 _MAX_COSINE_DIFFERENCE = 1e-3

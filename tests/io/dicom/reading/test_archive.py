@@ -8,9 +8,9 @@ import pytest
 
 from clickvol.errors import DicomSeriesError, ScanTooLargeError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
-from clickvol.io.dicom import archive
-from clickvol.io.dicom.archive import opened_dicom
-from clickvol.io.dicom.series import list_series, read_dicom
+from clickvol.io.dicom.reading import archive
+from clickvol.io.dicom.reading.archive import opened_dicom
+from clickvol.io.dicom.reading.series import list_series, read_dicom
 from clickvol.io.formats import read_volume
 
 LARGE = 10**9

@@ -15,9 +15,9 @@ from pydicom.uid import (
 )
 
 from clickvol.errors import DicomSeriesError
-from clickvol.io.dicom.pixels import codestream_shape, read_stored_pixels
-from clickvol.io.dicom.series import read_dicom
-from clickvol.io.dicom.slices import find_images
+from clickvol.io.dicom.reading.pixels import codestream_shape, read_stored_pixels
+from clickvol.io.dicom.reading.series import read_dicom
+from clickvol.io.dicom.reading.slices import find_images
 
 STORED_AS = [(np.uint8, 8), (np.int16, 16), (np.uint16, 16), (np.int16, 12), (np.uint16, 12)]
 

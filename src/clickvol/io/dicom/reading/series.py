@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from clickvol.errors import DicomSeriesError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.archive import opened_dicom
-from clickvol.io.dicom.gantry_tilt import (
+from clickvol.io.dicom.reading.archive import opened_dicom
+from clickvol.io.dicom.reading.gantry_tilt import (
     GantryTilt,
     rectangular_grid,
     resample_tilted,
     tilt_degrees,
 )
-from clickvol.io.dicom.geometry import stack_slices
-from clickvol.io.dicom.pixels import read_stored_pixels
-from clickvol.io.dicom.slices import DicomSlice, ImageFile, find_images, slices_of
+from clickvol.io.dicom.reading.geometry import stack_slices
+from clickvol.io.dicom.reading.pixels import read_stored_pixels
+from clickvol.io.dicom.reading.slices import DicomSlice, ImageFile, find_images, slices_of
 from clickvol.io.volume import Modality, Volume
 from clickvol.io.voxel_values import clean_values, scale_values
 

@@ -6,8 +6,8 @@ import pytest
 from clickvol.errors import DicomSeriesError, ScanTooLargeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.gantry_tilt import rectangular_grid, resample_tilted, tilt_degrees
-from clickvol.io.dicom.series import read_dicom
+from clickvol.io.dicom.reading.gantry_tilt import rectangular_grid, resample_tilted, tilt_degrees
+from clickvol.io.dicom.reading.series import read_dicom
 from clickvol.io.formats import read_volume
 
 

@@ -6,7 +6,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from clickvol.errors import DicomSeriesError, ScanTooLargeError
 from clickvol.files.limits import ReadLimits
-from clickvol.io.dicom.slices import ImageFile, find_images, slices_of
+from clickvol.io.dicom.reading.slices import ImageFile, find_images, slices_of
 
 
 def test_a_slice_says_where_it_lies(write_series):

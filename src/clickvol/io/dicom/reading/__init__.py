@@ -1,0 +1,1 @@
+"""A folder or a zip of DICOM files to a volume: headers, pixels, geometry."""
