@@ -35,6 +35,7 @@ def read_volume(
     series: str | None = None,
     volume_index: int | None = None,
     gantry_tilt: GantryTilt = "keep",
+    resample_gaps: bool = False,
     limits: ReadLimits | None = None,
 ) -> Volume:
     """Read a CT, MR or PET scan.
@@ -42,9 +43,10 @@ def read_volume(
     Args:
         path: a .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd file, or a folder or .zip with a DICOM series.
         series: for several DICOM series: the SeriesInstanceUID or SeriesNumber.
-        volume_index: for 4D files: which volume to take, from 0.
+        volume_index: for 4D files, and DICOM series of several volumes: which volume to take, from 0.
         gantry_tilt: what becomes of a tilted DICOM series: "keep" its sheared grid, "refuse" it, or "resample"
             it to a rectangular grid, which is then not that of the slices in the file; told in `notes`.
+        resample_gaps: bring a DICOM series whose slices change their distance to one spacing; told in `notes`.
         limits: what may be read, for files of strangers; None for any size.
 
     Returns:
@@ -60,13 +62,16 @@ def read_volume(
         raise UnreadableVolumeError("the path of the scan is empty; give a file or a DICOM folder")
     path = Path(path)
     if path.is_dir() or (path.is_file() and _suffix(path, (_ARCHIVE_SUFFIX,))):
-        if volume_index:
-            raise UnreadableVolumeError(
-                f"{path} is a DICOM series and holds volume 0 only; leave out --volume {volume_index}"
-            )
         from clickvol.io.dicom.reading.series import read_dicom
 
-        return read_dicom(path, series=series, gantry_tilt=gantry_tilt, limits=limits)
+        return read_dicom(
+            path,
+            series=series,
+            volume_index=volume_index,
+            gantry_tilt=gantry_tilt,
+            resample_gaps=resample_gaps,
+            limits=limits,
+        )
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise UnreadableVolumeError(f"{path} {what}; give the path of a scan")

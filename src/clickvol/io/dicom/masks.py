@@ -13,7 +13,7 @@ from clickvol.errors import UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.contours import contours_mask
 from clickvol.io.dicom.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
-from clickvol.io.dicom.reading.slices import START_BYTES, looks_like_dicom
+from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
 from clickvol.io.labelled_mask import LabelledMask, label_map
 from clickvol.io.volume import Mask
 

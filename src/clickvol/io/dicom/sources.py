@@ -3,6 +3,7 @@
 What is written beside a scan as DICOM names its images one by one and repeats patient and study.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from clickvol.errors import DicomSeriesError, OutputError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.archive import opened_dicom
-from clickvol.io.dicom.reading.geometry import stack_slices
-from clickvol.io.dicom.reading.slices import DicomSlice, ImageFile, find_images, slices_of
+from clickvol.io.dicom.reading.geometry import Stack, stack_slices
+from clickvol.io.dicom.reading.headers import ImageFile, find_images, read_tags
+from clickvol.io.dicom.reading.slices import slices_of
 from clickvol.io.dicom.uids import hashed_uid
 
 if TYPE_CHECKING:
@@ -161,16 +163,19 @@ def read_source_images(
     Args:
         path: folder or .zip of the scan, as it was given to `read_volume`.
         series: SeriesInstanceUID or SeriesNumber, where there are several.
-        grid: of the scan; of several series without a choice, the one on it is taken.
+        grid: of the scan. One that was read from the series knows its images, and nothing is read again; of
+            several series without a choice, the one on it is taken.
 
     Raises:
         OutputError: when there is no such series, or nothing says what study it belongs to.
         UnreadableVolumeError, DicomSeriesError, BadGeometryError: as `read_volume`.
     """
     path = check_is_series(path)
+    if grid is not None and isinstance(grid.file_facts, SourceImages):
+        return grid.file_facts
     with opened_dicom(path) as folder:
         groups: dict[str, list[ImageFile]] = {}
-        for file in find_images(folder):
+        for file in find_images(folder).files:
             groups.setdefault(file.series_uid, []).append(file)
         return _chosen(path, list(groups.values()), series, grid)
 
@@ -181,7 +186,7 @@ def _chosen(
     if series is not None:
         requested = series.strip()
         by_uid = [g for g in groups if g[0].series_uid == requested]
-        groups = by_uid or [g for g in groups if str(g[0].header.get("SeriesNumber")) == requested]
+        groups = by_uid or [g for g in groups if str(g[0].series_number) == requested]
     matching = []
     for files in groups:
         try:
@@ -201,60 +206,54 @@ def _chosen(
     return matching[0]
 
 
+def source_images_of(stack: Stack) -> SourceImages | None:
+    """Return the images of a stack; None where something is missing that a mask refers to."""
+    try:
+        return _images(stack)
+    except OutputError:
+        return None
+
+
 def _read_images(files: list[ImageFile]) -> SourceImages:
-    ordered, grid, _ = stack_slices([s for file in files for s in slices_of(file)])
-    headers = {file.path: file.header for file in files}
-    identities = {path: _identity(path) for path in headers}
+    return _images(stack_slices([s for file in files for s in slices_of(file)]))
+
+
+def _images(stack: Stack) -> SourceImages:
+    first = stack.slices[0]
+    for one in stack.slices:
+        if one.mosaic is not None:
+            raise OutputError(
+                f"{one.path.name} is a mosaic, and a mask as DICOM cannot refer to its tiles; write .nii.gz "
+                "instead"
+            )
+        if not (one.sop_class_uid and one.sop_instance_uid):
+            raise OutputError(
+                f"{one.path.name} has no SOP Class or Instance UID to refer to; write the mask as .nii.gz"
+            )
     slices = tuple(
-        SourceSlice(
-            *identities[s.path],
-            s.frame if _is_multi_frame(headers[s.path]) else None,
-            s.position_lps_mm,
-        )
-        for s in ordered
+        SourceSlice(s.sop_class_uid, s.sop_instance_uid, s.frame if s.is_frame else None, s.position_lps_mm)
+        for s in stack.slices
     )
-    first = ordered[0]
-    return SourceImages(slices, grid, first.orientation_lps, first.spacing_hw_mm, _common_header(first))
+    return SourceImages(
+        slices, stack.grid, first.orientation_lps, first.spacing_hw_mm, _common_header(first.path)
+    )
 
 
-def _is_multi_frame(header: "Dataset") -> bool:
-    return "PerFrameFunctionalGroupsSequence" in header
-
-
-def _identity(path: Path) -> tuple[str, str]:
-    header = _read_header(path, ("SOPClassUID", "SOPInstanceUID"))
-    identity = [str(header.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID")]
-    if not all(identity):
-        raise OutputError(
-            f"{path.name} has no SOP Class or Instance UID to refer to; write the mask as .nii.gz"
-        )
-    return identity[0], identity[1]
-
-
-def _common_header(first: DicomSlice) -> "Dataset":
+def _common_header(path: Path) -> "Dataset":
     from pydicom.dataset import Dataset
-
-    source = _read_header(first.path, ("SpecificCharacterSet", *_COPIED))
-    missing = [keyword for keyword in _NEEDED if not source.get(keyword)]
-    if missing:
-        raise OutputError(f"{first.path.name} has no {missing[0]} to refer to; write the mask as .nii.gz")
-    header = Dataset()
-    for keyword in _COPIED:
-        if keyword in source:
-            header[keyword] = source[keyword]
-    if not header.get("FrameOfReferenceUID"):
-        # Without one nothing can be placed. Made of the series, so that two masks of it share it.
-        header.FrameOfReferenceUID = hashed_uid(f"frame of reference of {header.SeriesInstanceUID}")
-    return header
-
-
-def _read_header(path: Path, keywords: tuple[str, ...]) -> "Dataset":
-    import pydicom
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(keywords))
-        # Parsed here, where a strange value warns nobody.
-        for _ in header.iterall():
-            pass
+        values = read_tags(path, _COPIED)
+        missing = [keyword for keyword in _NEEDED if keyword not in values]
+        if missing:
+            raise OutputError(f"{path.name} has no {missing[0]} to refer to; write the mask as .nii.gz")
+        header = Dataset()
+        for keyword, value in values.items():
+            # What breaks its type cannot be repeated.
+            with contextlib.suppress(TypeError, ValueError, ArithmeticError, AttributeError):
+                setattr(header, keyword, value)
+    if not header.get("FrameOfReferenceUID"):
+        # Without one nothing can be placed. Made of the series, so that two masks of it share it.
+        header.FrameOfReferenceUID = hashed_uid(f"frame of reference of {header.SeriesInstanceUID}")
     return header

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
 from clickvol.io.dicom.reading.series import list_series
-from clickvol.io.dicom.reading.slices import START_BYTES, looks_like_dicom
 from clickvol.server.refusal import RefusedError
 from clickvol.server.scans import SCAN_SUFFIXES, find_under_root
 

@@ -181,7 +181,7 @@ def test_a_series_is_chosen_from_a_zip_and_its_faults_named(write_series, tmp_pa
         read_volume(archive)
     assert read_volume(archive, series="9").modality == "MR"
     with pytest.raises(UnreadableVolumeError, match="volume 0 only"):
-        read_volume(archive, volume_index=1)
+        read_volume(archive, series="9", volume_index=1)
     broken = zipped(tmp_path / "broken.zip", [("a/IM1", b"\0" * 128 + b"DICM" + b"\xff" * 10)])
     with pytest.raises(DicomSeriesError, match=r"broken\.zip: IM1 is a damaged"):
         read_volume(broken)

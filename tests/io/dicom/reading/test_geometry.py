@@ -31,18 +31,20 @@ def axial(*heights):
 
 
 def test_slices_are_sorted_and_placed():
-    ordered, grid, notes = stack_slices(axial(26, 20, 29, 23))
-    assert [s.path.name for s in ordered] == ["IM1", "IM3", "IM0", "IM2"]
+    stacked = stack_slices(axial(26, 20, 29, 23))
+    grid = stacked.grid
+    assert [s.path.name for s in stacked.slices] == ["IM1", "IM3", "IM0", "IM2"]
     assert grid.shape_dhw == (4, 5, 6)
     expected = [[-0.5, 0, 0, 100], [0, -0.8, 0, 50], [0, 0, 3, 20], [0, 0, 0, 1]]
     np.testing.assert_allclose(grid.affine_ijk_ras_mm, expected)
-    assert notes == ()
+    assert stacked.notes == ()
+    assert stacked.sources is None
 
 
 def test_column_index_moves_along_the_row_by_the_second_spacing():
     # Coronal: rows run to the left, columns run down, so slices run to the back.
     slices = stack([(0, y, 0) for y in (4, 0, 8)], orientation=(1, 0, 0, 0, 0, -1))
-    _, grid, _ = stack_slices(slices)
+    grid = stack_slices(slices).grid
     np.testing.assert_allclose(grid.affine_ijk_ras_mm[:3, 0], [-0.5, 0, 0])
     np.testing.assert_allclose(grid.affine_ijk_ras_mm[:3, 1], [0, 0, -0.8])
     np.testing.assert_allclose(grid.affine_ijk_ras_mm[:3, 2], [0, -4, 0])
@@ -50,22 +52,22 @@ def test_column_index_moves_along_the_row_by_the_second_spacing():
 
 def test_gantry_tilt_shears_the_grid():
     slices = stack([(0, 0.5 * n, 3 * n) for n in range(4)])
-    _, grid, notes = stack_slices(slices)
-    np.testing.assert_allclose(grid.affine_ijk_ras_mm[:3, 2], [0, -0.5, 3])
-    assert notes == ()
+    tilted = stack_slices(slices)
+    np.testing.assert_allclose(tilted.grid.affine_ijk_ras_mm[:3, 2], [0, -0.5, 3])
+    assert tilted.notes == ()
 
 
 def test_one_slice_uses_its_thickness_or_says_so():
-    _, grid, notes = stack_slices(axial(20))
-    assert (grid.shape_dhw, grid.spacing_dhw_mm[0], notes) == ((1, 5, 6), 3.0, ())
-    _, grid, notes = stack_slices([replace(axial(20)[0], thickness_mm=None)])
-    assert grid.spacing_dhw_mm[0] == 1.0
-    assert "1 mm is assumed" in notes[0]
+    one = stack_slices(axial(20))
+    assert (one.grid.shape_dhw, one.grid.spacing_dhw_mm[0], one.notes) == ((1, 5, 6), 3.0, ())
+    unknown = stack_slices([replace(axial(20)[0], thickness_mm=None)])
+    assert unknown.grid.spacing_dhw_mm[0] == 1.0
+    assert "1 mm is assumed" in unknown.notes[0]
 
 
 def test_rounded_positions_are_regular():
     heights = np.round(np.arange(40) * 1.25, 1)
-    _, grid, _ = stack_slices(axial(*heights))
+    grid = stack_slices(axial(*heights)).grid
     assert grid.spacing_dhw_mm[0] == pytest.approx(1.25, abs=2e-3)
 
 
@@ -110,3 +112,42 @@ def test_bad_geometry_is_refused():
         stack_slices(stack([(0, 0, 0), (0, 0, 3)], orientation=(1, 0, 0, 1, 0, 0)))
     with pytest.raises(BadGeometryError, match="spacing"):
         stack_slices([replace(s, spacing_hw_mm=(0.0, 0.5)) for s in axial(0, 3)])
+
+
+CHANGED = {
+    "from thin to thick": ((0, 3, 6, 9, 15, 21, 27), "from 3.00 to 6.00 mm at 9.00 mm"),
+    "by less than a half": ((0, 5, 10, 15, 22, 29, 36), "from 5.00 to 7.00 mm at 15.00 mm"),
+    "thick at both ends": (
+        (0, 6, 12, 15, 18, 21, 27, 33),
+        "from 6.00 to 3.00 mm at 12.00 mm, from 3.00 to 6.00",
+    ),
+    "thick in the middle": (
+        (0, 4, 8, 16, 24, 32, 36, 40),
+        "from 4.00 to 8.00 mm at 8.00 mm, from 8.00 to 4.00",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(CHANGED))
+def test_another_distance_is_not_called_missing_slices(kind):
+    heights, places = CHANGED[kind]
+    with pytest.raises(DicomSeriesError, match=rf"distance of the slices changes {places}.*--resample-gaps"):
+        stack_slices(axial(*heights))
+
+
+def test_changed_distances_are_brought_to_the_smallest_one():
+    stacked = stack_slices(axial(0, 3, 6, 9, 15, 21, 27), resample_gaps=True)
+    assert stacked.grid.shape_dhw == (10, 5, 6)
+    assert stacked.grid.spacing_dhw_mm[0] == pytest.approx(3)
+    np.testing.assert_allclose(stacked.sources, [0, 1, 2, 3, 3.5, 4, 4.5, 5, 5.5, 6])
+    (note,) = stacked.notes
+    assert "changes from 3.00 to 6.00 mm at 9.00 mm" in note
+    assert "resampled to a gap of 3.00 mm" in note
+
+
+def test_resampling_leaves_equal_gaps_and_refuses_holes_and_shifts():
+    assert stack_slices(axial(0, 3, 6), resample_gaps=True).sources is None
+    with pytest.raises(DicomSeriesError, match="1 slice is missing"):
+        stack_slices(axial(0, 3, 9, 12), resample_gaps=True)
+    with pytest.raises(DicomSeriesError, match="shifted by up to"):
+        stack_slices(stack([(0, 0, 0), (0, 0, 3), (5, 0, 6), (0, 0, 9)]), resample_gaps=True)

@@ -15,9 +15,9 @@ from pydicom.uid import (
 )
 
 from clickvol.errors import DicomSeriesError
+from clickvol.io.dicom.reading.headers import find_images
 from clickvol.io.dicom.reading.pixels import codestream_shape, read_stored_pixels
 from clickvol.io.dicom.reading.series import read_dicom
-from clickvol.io.dicom.reading.slices import find_images
 
 STORED_AS = [(np.uint8, 8), (np.int16, 16), (np.uint16, 16), (np.int16, 12), (np.uint16, 12)]
 
@@ -46,7 +46,7 @@ def test_a_file_without_preamble_is_read(tmp_path, make_dataset, stored_pixels):
     del dataset.file_meta
     dataset.save_as(tmp_path / "old", implicit_vr=True, little_endian=True)
     assert (tmp_path / "old").read_bytes()[:2] == b"\x08\x00"
-    (file,) = find_images(tmp_path)
+    (file,) = find_images(tmp_path).files
     np.testing.assert_array_equal(read_stored_pixels(file.path)[0], stored_pixels[0])
 
 
@@ -112,7 +112,7 @@ def test_compressed_pixels_come_without_rescale(tmp_path, compressor, capfd):
     writer.SetCompressor(compressor)
     writer.UseCompressionOn()
     writer.Execute(image)
-    (file,) = find_images(tmp_path)
+    (file,) = find_images(tmp_path).files
     slope = float(file.header.get("RescaleSlope", 1))
     intercept = float(file.header.get("RescaleIntercept", 0))
     stored = read_stored_pixels(file.path)
@@ -178,3 +178,78 @@ def test_the_size_that_a_frame_says():
     assert codestream_shape(codestream) == (7, 9)
     assert codestream_shape(b"\0\0\0\x0cjP  \r\n\x87\n" + codestream) == (7, 9)
     assert codestream_shape(b"run length" + codestream) is None
+
+
+@pytest.mark.parametrize("syntax", [None, RLELossless, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_monochrome1_is_about_display_alone(tmp_path, make_dataset, syntax, frames):
+    pixels = noise(np.uint16, 12, frames)
+    tags = {"BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"}
+    if frames > 1:
+        tags["NumberOfFrames"] = frames
+    dataset = make_dataset(pixels if frames > 1 else pixels[0], 0, **tags)
+    if syntax is not None:
+        compress(dataset, pixels, syntax, 12)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    np.testing.assert_array_equal(read_stored_pixels(tmp_path / "a"), pixels)
+
+
+@pytest.mark.parametrize("high_bit", [11, 13, 15])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+@pytest.mark.parametrize("syntax", [None, RLELossless])
+def test_samples_that_are_not_at_the_bottom_of_their_word(tmp_path, make_dataset, high_bit, dtype, syntax):
+    pixels = noise(dtype, 12)[0]
+    unused = high_bit - 11
+    # Bits above and below belong to something else, such as an overlay.
+    words = ((pixels.astype(np.int64) & 0xFFF) << unused) | ((1 << unused) - 1) | (0xFFFF << (high_bit + 1))
+    dataset = make_dataset((words & 0xFFFF).astype(np.uint16), 0, BitsStored=12, HighBit=high_bit)
+    dataset.PixelRepresentation = int(np.dtype(dtype).kind == "i")
+    if syntax is not None:
+        dataset.compress(syntax)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    np.testing.assert_array_equal(read_stored_pixels(tmp_path / "a")[0], pixels)
+
+
+def test_compressed_samples_have_no_place_in_a_word(tmp_path, make_dataset):
+    pytest.importorskip("jpeg_ls")
+    pixels = noise(np.uint16, 12)[0]
+    dataset = make_dataset(pixels, 0, BitsStored=12, HighBit=11)
+    dataset.compress(JPEGLSLossless)
+    dataset.HighBit = 15
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    np.testing.assert_array_equal(read_stored_pixels(tmp_path / "a")[0], pixels)
+
+
+def test_bits_that_cannot_be_are_refused_in_a_line(tmp_path, make_dataset, stored_pixels):
+    dataset = make_dataset(stored_pixels[0], 0)
+    dataset.BitsStored, dataset.HighBit = 12, 16
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    with pytest.raises(DicomSeriesError, match="a: the header says that bits 5 to 16 of words of 16 bits"):
+        read_stored_pixels(tmp_path / "a")
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("left_of_delimiter", [0, 4, 7])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_pixels_that_nothing_closes_are_whole(tmp_path, make_dataset, syntax, left_of_delimiter, frames):
+    if syntax == JPEGLSLossless:
+        pytest.importorskip("jpeg_ls")
+    pixels = noise(np.int16, 16, frames)
+    tags = {"NumberOfFrames": frames} if frames > 1 else {}
+    dataset = make_dataset(pixels if frames > 1 else pixels[0], 0, **tags)
+    dataset.compress(syntax)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    whole = (tmp_path / "a").read_bytes()
+    assert whole.endswith(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    (tmp_path / "a").write_bytes(whole[: len(whole) - 8 + left_of_delimiter])
+    np.testing.assert_array_equal(read_stored_pixels(tmp_path / "a"), pixels)
+
+
+@pytest.mark.parametrize("missing", [9, 50])
+def test_a_last_fragment_that_is_cut_off_is_refused(tmp_path, make_dataset, stored_pixels, missing):
+    dataset = make_dataset(stored_pixels[0], 0)
+    dataset.compress(RLELossless)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[: -8 - missing])
+    with pytest.raises(DicomSeriesError, match="missing, truncated"):
+        read_stored_pixels(tmp_path / "a")

@@ -6,11 +6,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from clickvol.errors import DicomSeriesError, ScanTooLargeError
 from clickvol.files.limits import ReadLimits
-from clickvol.io.dicom.reading.slices import ImageFile, find_images, slices_of
+from clickvol.io.dicom.reading.headers import ImageFile, find_images
+from clickvol.io.dicom.reading.slices import slices_of
 
 
 def test_a_slice_says_where_it_lies(write_series):
-    (piece,) = slices_of(find_images(write_series(skip=(0, 1, 3)))[0])
+    (piece,) = slices_of(find_images(write_series(skip=(0, 1, 3))).files[0])
     assert piece.shape_hw == (5, 6)
     assert piece.position_lps_mm.tolist() == [-100, -50, 26]
     assert piece.orientation_lps.tolist() == [1, 0, 0, 0, 1, 0]
@@ -26,15 +27,7 @@ def test_everything_that_is_no_scan_is_passed_over(write_series, make_dataset, s
         make_dataset(stored_pixels[0], 0, Modality=modality).save_as(folder / modality)
     report = make_dataset(stored_pixels[0], 0, Modality="SR", Rows=None, Columns=None)
     report.save_as(folder / "DICOMDIR")
-    assert len(find_images(folder)) == 4
-
-
-def test_folders_below_are_searched_only_when_needed(write_series, tmp_path):
-    (tmp_path / "disk").mkdir()
-    write_series("disk/a")
-    assert len(find_images(tmp_path / "disk")) == 4
-    write_series("disk", skip=(1, 2, 3))
-    assert len(find_images(tmp_path / "disk")) == 1
+    assert len(find_images(folder).files) == 4
 
 
 def test_a_position_that_is_no_number_is_refused(make_dataset, stored_pixels, tmp_path):
@@ -61,7 +54,7 @@ def test_colour_is_refused(make_dataset, stored_pixels, tmp_path):
 
 def test_frames_of_an_enhanced_file(tmp_path, enhanced_ct):
     enhanced_ct.save_as(tmp_path / "enhanced", enforce_file_format=True)
-    (file,) = find_images(tmp_path)
+    (file,) = find_images(tmp_path).files
     frames = slices_of(file)
     assert [f.position_lps_mm[2] for f in frames] == [20, 17, 14, 11]
     assert {(f.slope, f.intercept, f.spacing_hw_mm) for f in frames} == {(2, -1000, (0.8, 0.5))}
@@ -69,9 +62,10 @@ def test_frames_of_an_enhanced_file(tmp_path, enhanced_ct):
 
 
 def test_multi_frame_without_places_is_named(make_dataset, stored_pixels, tmp_path):
-    header = make_dataset(stored_pixels, 0, NumberOfFrames=4, SOPClassUID="1.2.840.10008.5.1.4.1.1.20")
+    dataset = make_dataset(stored_pixels, 0, NumberOfFrames=4, SOPClassUID="1.2.840.10008.5.1.4.1.1.20")
+    dataset.save_as(tmp_path / "nm", enforce_file_format=True)
     with pytest.raises(DicomSeriesError, match=r"multi-frame object \(Nuclear Medicine"):
-        slices_of(ImageFile(tmp_path / "nm", header))
+        slices_of(find_images(tmp_path).files[0])
 
 
 def test_a_damaged_dicom_file_is_named_and_not_passed_over(write_series):
@@ -93,21 +87,21 @@ def test_parts_of_a_concatenation_are_refused_by_name(tmp_path, enhanced_ct):
     enhanced_ct.InConcatenationNumber, enhanced_ct.InConcatenationTotalNumber = 2, 3
     enhanced_ct.save_as(tmp_path / "part", enforce_file_format=True)
     with pytest.raises(DicomSeriesError, match="part is part 2 of 3 of a concatenation"):
-        slices_of(find_images(tmp_path)[0])
+        slices_of(find_images(tmp_path).files[0])
     del enhanced_ct.InConcatenationTotalNumber  # optional in the standard
     enhanced_ct.save_as(tmp_path / "part", enforce_file_format=True)
     with pytest.raises(DicomSeriesError, match=r"part 2 of \? of a concatenation"):
-        slices_of(find_images(tmp_path)[0])
+        slices_of(find_images(tmp_path).files[0])
     enhanced_ct.InConcatenationTotalNumber = 1
     enhanced_ct.save_as(tmp_path / "part", enforce_file_format=True)
-    assert len(slices_of(find_images(tmp_path)[0])) == 4
+    assert len(slices_of(find_images(tmp_path).files[0])) == 4
 
 
 def test_frames_that_do_not_add_up_are_refused(tmp_path, enhanced_ct):
     enhanced_ct.NumberOfFrames = 4_000_000
     enhanced_ct.save_as(tmp_path / "enhanced", enforce_file_format=True)
     with pytest.raises(DicomSeriesError, match="4000000 frames, but places 4"):
-        slices_of(find_images(tmp_path)[0])
+        slices_of(find_images(tmp_path).files[0])
 
 
 def test_deflated_files_are_bounded_before_they_are_inflated(
@@ -116,10 +110,10 @@ def test_deflated_files_are_bounded_before_they_are_inflated(
     dataset = make_dataset(stored_pixels[0], 0)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(tmp_path / "a", enforce_file_format=True)
-    assert len(find_images(tmp_path)) == 1
+    assert len(find_images(tmp_path).files) == 1
     possible = (tmp_path / "a").stat().st_size * 1032
     wide = ReadLimits(max_voxels=30, max_bytes_unpacked=possible)
-    assert len(find_images(tmp_path, limits=wide)) == 1
+    assert len(find_images(tmp_path, limits=wide).files) == 1
     tight = ReadLimits(max_voxels=30, max_bytes_unpacked=possible - 1)
     monkeypatch.setattr(pydicom, "dcmread", None)  # whoever calls it fails otherwise
     with pytest.raises(ScanTooLargeError, match=f"a unpacks to {possible} bytes"):

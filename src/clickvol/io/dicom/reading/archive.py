@@ -16,7 +16,7 @@ from typing import IO
 
 from clickvol.errors import UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
-from clickvol.io.dicom.reading.slices import START_BYTES, looks_like_dicom
+from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
 
 # A dynamic CT has some ten thousand slices. More entries are a mistake or an attack: the directory of an
 # archive is read into memory, and every entry costs a file.

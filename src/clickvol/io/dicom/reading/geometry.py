@@ -1,5 +1,9 @@
 """Slices in any order to one regular stack: sorted, checked, and with its affine."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +15,11 @@ from clickvol.io.dicom.reading.slices import DicomSlice
 _MAX_COSINE_DIFFERENCE = 1e-3
 _MAX_SPACING_DIFFERENCE_MM = 1e-3
 
-# Two slices closer than this are at the same place.
-_SAME_POSITION_MM = 1e-3
+SAME_POSITION_MM = 1e-3
+"""Two slices closer than this are at the same place."""
+
+# How far a hole may be from a whole number of the usual gap, in gaps.
+_MAX_HOLE_DEVIATION = 0.15
 
 # A gap this many times the usual one lacks at least one slice.
 _MISSING_GAP_RATIO = 1.5
@@ -25,52 +32,99 @@ _MAX_OFFSET_RATIO = 0.02
 _MAX_LISTED = 3
 
 
-def stack_slices(slices: list[DicomSlice]) -> tuple[list[DicomSlice], VolumeGrid, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """Slices in the order of an array, and the regular grid that the array has.
+
+    Attributes:
+        slices: in the order of the d axis, which grows along (row x column direction).
+        grid: sheared where the gantry was tilted.
+        notes: a sentence for each thing a user should know.
+        sources: (D,) which slice, or place between two, each plane of the grid is; None where each is its
+            slice.
+    """
+
+    slices: list[DicomSlice]
+    grid: VolumeGrid
+    notes: tuple[str, ...] = ()
+    sources: NDArray[np.float64] | None = None
+
+
+def stack_slices(slices: Sequence[DicomSlice], *, resample_gaps: bool = False) -> Stack:
     """Sort slices along their normal and lay a regular grid through them.
 
     Args:
         slices: at least one, in any order.
-
-    Returns:
-        The slices in the order of the array's d axis, which grows along (row x column direction);
-        the grid, sheared where the gantry was tilted; and a sentence for each thing a user should know.
+        resample_gaps: where the distance of the slices changes, lay a grid at the smallest of them.
 
     Raises:
-        DicomSeriesError: mixed sizes, spacings or orientations, two slices at one place, or slices
-            that are missing or irregularly spaced.
+        DicomSeriesError: mixed sizes, spacings or orientations, two slices at one place, or slices that are
+            missing, or are irregularly spaced where that is not to be resampled.
         BadGeometryError: spacing or orientation that cannot be used.
     """
     _check_alike(slices)
     _check_orientation(slices[0])
-    row, column = slices[0].orientation_lps[:3], slices[0].orientation_lps[3:]
-    normal = np.cross(row, column)
+    normal = slice_normal(slices[0])
     ordered = sorted(slices, key=lambda s: float(normal @ s.position_lps_mm))
     positions = np.array([s.position_lps_mm for s in ordered])
-
-    notes: tuple[str, ...] = ()
+    heights_mm = positions @ normal
     if len(ordered) == 1:
-        thickness = ordered[0].thickness_mm or 1.0
-        step = normal * thickness
-        if ordered[0].thickness_mm is None:
-            notes = ("There is one slice without a thickness; 1 mm is assumed.",)
-    else:
-        _check_gaps(ordered, positions @ normal)
-        step = (positions[-1] - positions[0]) / (len(ordered) - 1)
-        _check_regular(ordered, positions, step)
+        thickness_mm = ordered[0].thickness_mm
+        notes = () if thickness_mm else ("There is one slice without a thickness; 1 mm is assumed.",)
+        return Stack(ordered, _grid(ordered[0], normal * (thickness_mm or 1.0), 1), notes)
+    _check_missing(ordered, heights_mm)
+    step = (positions[-1] - positions[0]) / (len(ordered) - 1)
+    if _is_regular(positions, step):
+        return Stack(ordered, _grid(ordered[0], step, len(ordered)))
+    problem = _irregularity(ordered, positions, heights_mm)
+    if not resample_gaps:
+        raise DicomSeriesError(
+            f"{problem}; export the series with equal gaps, or have it resampled (--resample-gaps)"
+        )
+    return _resampled(ordered, positions, heights_mm, problem)
 
-    spacing_h, spacing_w = ordered[0].spacing_hw_mm
+
+def slice_normal(one: DicomSlice) -> NDArray[np.float64]:
+    """Return the unit vector (3,) along (row x column direction), LPS."""
+    return np.asarray(np.cross(one.orientation_lps[:3], one.orientation_lps[3:]))
+
+
+def _grid(first: DicomSlice, step_lps_mm: NDArray[np.float64], num_slices: int) -> VolumeGrid:
+    spacing_h, spacing_w = first.spacing_hw_mm
     affine_lps = np.eye(4)
     # PixelSpacing is (between rows, between columns): the column index w moves along the row.
-    affine_lps[:3, 0] = row * spacing_w
-    affine_lps[:3, 1] = column * spacing_h
-    affine_lps[:3, 2] = step
-    affine_lps[:3, 3] = positions[0]
-    num_h, num_w = ordered[0].shape_hw
-    grid = VolumeGrid.from_ijk_lps((num_w, num_h, len(ordered)), affine_lps)
-    return ordered, grid, notes
+    affine_lps[:3, 0] = first.orientation_lps[:3] * spacing_w
+    affine_lps[:3, 1] = first.orientation_lps[3:] * spacing_h
+    affine_lps[:3, 2] = step_lps_mm
+    affine_lps[:3, 3] = first.position_lps_mm
+    num_h, num_w = first.shape_hw
+    return VolumeGrid.from_ijk_lps((num_w, num_h, num_slices), affine_lps)
 
 
-def _check_alike(slices: list[DicomSlice]) -> None:
+def _resampled(
+    ordered: list[DicomSlice], positions: NDArray[np.float64], heights_mm: NDArray[np.float64], problem: str
+) -> Stack:
+    """Return a stack at the smallest gap that is usual somewhere; the slices must lie on one line."""
+    length_mm = heights_mm[-1] - heights_mm[0]
+    direction = (positions[-1] - positions[0]) / length_mm
+    on_line = positions[0] + (heights_mm - heights_mm[0])[:, np.newaxis] * direction
+    offset_mm = float(np.linalg.norm(positions - on_line, axis=1).max())
+    if offset_mm > _MAX_OFFSET_MM:
+        raise DicomSeriesError(
+            f"the slices are shifted by up to {offset_mm:.2f} mm against one line, so that interpolating "
+            "between them would bend the body; export the series again"
+        )
+    gaps_mm = np.diff(heights_mm)
+    # Of gaps that differ throughout the smallest one may be an accident; the lower quartile is not.
+    spacing_mm = float(np.sort(gaps_mm)[(len(gaps_mm) - 1) // 4])
+    num_planes = math.floor(length_mm / spacing_mm + 1e-3) + 1
+    planes_mm = heights_mm[0] + np.arange(num_planes) * spacing_mm
+    sources = np.interp(planes_mm, heights_mm, np.arange(len(ordered), dtype=np.float64))
+    note = f"{problem[0].upper()}{problem[1:]}; the scan was resampled to a gap of {spacing_mm:.2f} mm."
+    return Stack(ordered, _grid(ordered[0], direction * spacing_mm, num_planes), (note,), sources)
+
+
+def _check_alike(slices: Sequence[DicomSlice]) -> None:
     first = slices[0]
     for other in slices[1:]:
         if other.shape_hw != first.shape_hw:
@@ -104,9 +158,9 @@ def _check_orientation(first: DicomSlice) -> None:
         )
 
 
-def _check_gaps(ordered: list[DicomSlice], heights_mm: NDArray[np.float64]) -> None:
+def _check_missing(ordered: list[DicomSlice], heights_mm: NDArray[np.float64]) -> None:
     gaps_mm = np.diff(heights_mm)
-    for index in np.flatnonzero(gaps_mm < _SAME_POSITION_MM)[:1]:
+    for index in np.flatnonzero(gaps_mm < SAME_POSITION_MM)[:1]:
         x, y, z = ordered[index].position_lps_mm
         raise DicomSeriesError(
             f"{ordered[index].name} and {ordered[index + 1].name} are duplicated: both lie at "
@@ -116,7 +170,7 @@ def _check_gaps(ordered: list[DicomSlice], heights_mm: NDArray[np.float64]) -> N
     # The lower median: of two different gaps, the wider one is the one with something missing.
     usual_mm = float(np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2])
     wide = np.flatnonzero(gaps_mm > _MISSING_GAP_RATIO * usual_mm)
-    if wide.size:
+    if wide.size and _are_missing(gaps_mm, usual_mm):
         num_missing = sum(round(float(gaps_mm[i]) / usual_mm) - 1 for i in wide)
         places = ", ".join(f"{heights_mm[i]:.2f} and {heights_mm[i + 1]:.2f} mm" for i in wide[:_MAX_LISTED])
         more = f" and {wide.size - _MAX_LISTED} more gaps" if wide.size > _MAX_LISTED else ""
@@ -127,16 +181,47 @@ def _check_gaps(ordered: list[DicomSlice], heights_mm: NDArray[np.float64]) -> N
         )
 
 
-def _check_regular(
-    ordered: list[DicomSlice], positions: NDArray[np.float64], step: NDArray[np.float64]
-) -> None:
-    regular = positions[0] + np.arange(len(ordered))[:, np.newaxis] * step
+def _are_missing(gaps_mm: NDArray[np.float64], usual_mm: float) -> bool:
+    """Tell whether wide gaps are holes in one regular stack, and not another distance that a scanner chose.
+
+    Holes are whole multiples of the usual gap among usual ones. A scanner that changes its distance does so for
+    several slices on end: for three or more, or for two up to the end of the stack.
+    """
+    ratios = gaps_mm / usual_mm
+    whole = np.rint(ratios)
+    if (np.abs(ratios - whole) > _MAX_HOLE_DEVIATION).any():
+        return False
+    runs = np.split(whole, np.flatnonzero(np.diff(whole)) + 1)
+    at_ends = [run for run in (runs[0], runs[-1]) if run[0] > 1]
+    return not (any(len(run) > 2 and run[0] > 1 for run in runs) or any(len(run) > 1 for run in at_ends))
+
+
+def _is_regular(positions: NDArray[np.float64], step: NDArray[np.float64]) -> bool:
+    regular = positions[0] + np.arange(len(positions))[:, np.newaxis] * step
     offsets_mm = np.linalg.norm(positions - regular, axis=1)
-    spacing_mm = float(np.linalg.norm(step))
-    worst = int(np.argmax(offsets_mm))
-    if offsets_mm[worst] > max(_MAX_OFFSET_MM, _MAX_OFFSET_RATIO * spacing_mm):
-        raise DicomSeriesError(
-            f"the slices are irregularly spaced: {ordered[worst].name} lies "
-            f"{offsets_mm[worst]:.2f} mm off its place in a regular stack with a gap of "
-            f"{spacing_mm:.2f} mm; export the series with equal gaps"
+    return bool(offsets_mm.max() <= max(_MAX_OFFSET_MM, _MAX_OFFSET_RATIO * float(np.linalg.norm(step))))
+
+
+def _irregularity(
+    ordered: list[DicomSlice], positions: NDArray[np.float64], heights_mm: NDArray[np.float64]
+) -> str:
+    """Say where the distance of slices changes; where it does so all the time, which slice is worst placed."""
+    gaps_mm = np.diff(heights_mm)
+    tolerance_mm = np.maximum(_MAX_OFFSET_MM, _MAX_OFFSET_RATIO * gaps_mm[:-1])
+    changes = np.flatnonzero(np.abs(np.diff(gaps_mm)) > tolerance_mm)
+    # A distance that holds for one slice alone is nothing that a scanner chose.
+    if 0 < changes.size <= _MAX_LISTED and 2 * (changes.size + 1) <= gaps_mm.size:
+        places = ", ".join(
+            f"from {gaps_mm[i]:.2f} to {gaps_mm[i + 1]:.2f} mm at {heights_mm[i + 1]:.2f} mm" for i in changes
         )
+        name = ordered[changes[0] + 1].name
+        return f"the distance of the slices changes {places} along the slice normal ({name})"
+    step = (positions[-1] - positions[0]) / (len(ordered) - 1)
+    offsets_mm = np.linalg.norm(
+        positions - positions[0] - np.arange(len(ordered))[:, np.newaxis] * step, axis=1
+    )
+    worst = int(np.argmax(offsets_mm))
+    return (
+        f"the slices are irregularly spaced: {ordered[worst].name} lies {offsets_mm[worst]:.2f} mm off its "
+        f"place in a regular stack with a gap of {float(np.linalg.norm(step)):.2f} mm"
+    )

@@ -30,12 +30,34 @@ _JPEG2000_START = b"\xff\x4f\xff\x51"
 _JP2_START = b"\x00\x00\x00\x0cjP  "
 
 
+_ITEM = b"\xfe\xff\x00\xe0"
+_CLOSING = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+_PIXELS = 0x7FE00010
+_PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PIXEL_TAGS = (
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    *_PIXEL_DATA,
+)
+
+
 class _NoDecoderError(Exception):
     """Nothing that is installed decompresses this transfer syntax."""
 
 
 def read_stored_pixels(path: Path) -> NDArray[np.generic]:
-    """Return the stored values of a file, (frames, H, W) integers, before any rescaling.
+    """Return the stored values of a file, (frames, H, W), before any rescaling; integers for a scan.
 
     Raises:
         DicomSeriesError: when the pixels are truncated, are not of the size that the header says, or cannot be
@@ -46,13 +68,17 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(path, force=True)
-            pixels = _pixels(dataset)
+            dataset = pydicom.dcmread(path, force=True, specific_tags=list(_PIXEL_TAGS))
+            if not any(keyword in dataset for keyword in _PIXEL_DATA):
+                dataset = _open_ended(path)
+            pixels = decoded_pixels(dataset)
         except _NoDecoderError as error:
             raise DicomSeriesError(
                 f"the pixels of {path.name} are compressed as {error}, and nothing that decompresses it is "
                 'installed; run: pip install "clickvol[dicom]"'
             ) from error
+        except DicomSeriesError as error:
+            raise DicomSeriesError(f"{path.name}: {error}") from error
         except Exception as error:
             # pydicom and GDCM raise whatever their parsers met; to the user it is one thing.
             raise DicomSeriesError(
@@ -62,8 +88,40 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
     return pixels if pixels.ndim == 3 else pixels[np.newaxis]
 
 
-def _pixels(dataset: "Dataset") -> NDArray[np.generic]:
-    """Return the stored values of a data set, (H, W) or (frames, H, W)."""
+def _open_ended(path: Path) -> "Dataset":
+    """Read a file whose compressed pixels nothing closes at its end, which pydicom passes over.
+
+    Raises:
+        ValueError: when the last fragment ends after the file, or there are no pixels.
+    """
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_partial
+
+    with path.open("rb") as file:
+        tags = [tag for tag in map(tag_for_keyword, _PIXEL_TAGS) if tag is not None]
+        dataset = read_partial(file, lambda tag, *_: tag == _PIXELS, force=True, specific_tags=tags)
+        rest = file.read()
+    # Tag, VR, two reserved bytes, and a length that is left open.
+    if rest[:4] != b"\xe0\x7f\x10\x00" or rest[8:12] != b"\xff" * 4:
+        raise ValueError("there are no pixels")
+    place = 12
+    while rest[place : place + 4] == _ITEM:
+        place += 8 + int.from_bytes(rest[place + 4 : place + 8], "little")
+    # At most a part of the closing tag may follow.
+    if place > len(rest) or not (_CLOSING.startswith(rest[place:]) or rest.startswith(_CLOSING, place)):
+        raise ValueError("the last fragment is cut off")
+    dataset.add_new(_PIXELS, "OB", rest[12:place])
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+def decoded_pixels(dataset: "Dataset") -> NDArray[np.generic]:
+    """Return the stored values of a data set, (H, W) or (frames, H, W); the data set is changed.
+
+    Raises:
+        DicomSeriesError: for bits that cannot be.
+        Exception: whatever a decoder raises.
+    """
     import pydicom
     from pydicom.pixels import get_decoder
 
@@ -82,8 +140,31 @@ def _pixels(dataset: "Dataset") -> NDArray[np.generic]:
         is_known = False
     if syntax.is_encapsulated and not is_known:
         raise _NoDecoderError(syntax.name)
-    pixels: NDArray[np.generic] = dataset.pixel_array
-    return pixels
+    if any(keyword in dataset for keyword in _PIXEL_DATA[1:]):
+        floats: NDArray[np.generic] = dataset.pixel_array
+        return floats
+    return _right_justified(dataset)
+
+
+def _right_justified(dataset: "Dataset") -> NDArray[np.generic]:
+    """Return the samples of a data set without what lies above and below their bits in a word."""
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    unused = int(dataset.get("HighBit") or stored - 1) + 1 - stored
+    if not 0 < stored <= allocated or unused > allocated - stored:
+        raise DicomSeriesError(
+            f"the header says that bits {unused} to {unused + stored - 1} of words of {allocated} bits hold "
+            "the samples, which cannot be; export the series again"
+        )
+    if unused <= 0:
+        plain: NDArray[np.generic] = dataset.pixel_array
+        return plain
+    # pydicom takes samples for right-justified whatever HighBit says; of whole words it hands out every bit.
+    dataset.BitsStored, dataset.HighBit = allocated, allocated - 1
+    words: NDArray[np.generic] = dataset.pixel_array
+    # Up to the top of the word, so that the way down again brings the sign.
+    above = allocated - stored - unused
+    shifted: NDArray[np.generic] = np.right_shift(np.left_shift(words, above), above + unused)
+    return shifted
 
 
 def _check_codestreams(dataset: "Dataset") -> None:
@@ -134,18 +215,24 @@ def codestream_shape(frame: bytes) -> tuple[int, int] | None:
 
 
 def _decompress(dataset: "Dataset") -> NDArray[np.generic]:
-    """Decompress through GDCM a copy that has no rescale tags.
+    """Decompress through GDCM a copy that says nothing but how its pixels are stored.
 
-    GDCM applies the rescale tags itself, but not for every kind of object; without them, and as a
-    plain picture, it hands out the stored values.
+    GDCM applies rescale tags itself, but not for every kind of object, and turns dark into bright for
+    MONOCHROME1, which is about display alone (PS3.3, C.7.6.3.1.2). Of a plain picture it hands out the stored
+    values.
     """
     import SimpleITK as sitk
 
-    for tag in ("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"):
-        if tag in dataset:
-            delattr(dataset, tag)
     dataset.SOPClassUID = _SECONDARY_CAPTURE
     dataset.file_meta.MediaStorageSOPClassUID = _SECONDARY_CAPTURE
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    unused = int(dataset.get("HighBit") or stored - 1) + 1 - stored
+    is_signed = bool(dataset.get("PixelRepresentation"))
+    if unused > 0 and not is_signed:
+        # Whether the samples were moved down before they were compressed is seen from what comes out.
+        dataset.BitsStored = allocated
+    dataset.HighBit = int(dataset.get("BitsStored") or allocated) - 1
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "slice.dcm"
         dataset.save_as(plain)
@@ -153,4 +240,6 @@ def _decompress(dataset: "Dataset") -> NDArray[np.generic]:
             pixels: NDArray[np.generic] = sitk.GetArrayFromImage(
                 sitk.ReadImage(str(plain), imageIO="GDCMImageIO")
             )
+    if unused > 0 and not is_signed and int(pixels.max()) >= 2**stored:
+        pixels = np.right_shift(pixels, unused)
     return pixels

@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
-
-import numpy as np
-from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
@@ -20,10 +17,13 @@ from clickvol.io.dicom.reading.gantry_tilt import (
     tilt_degrees,
 )
 from clickvol.io.dicom.reading.geometry import stack_slices
-from clickvol.io.dicom.reading.pixels import read_stored_pixels
-from clickvol.io.dicom.reading.slices import DicomSlice, ImageFile, find_images, slices_of
+from clickvol.io.dicom.reading.headers import ImageFile, ImageSearch, find_images
+from clickvol.io.dicom.reading.planes import read_planes
+from clickvol.io.dicom.reading.slices import slices_of
+from clickvol.io.dicom.reading.volumes import choose_series_volume
+from clickvol.io.dicom.sources import source_images_of
 from clickvol.io.volume import Modality, Volume
-from clickvol.io.voxel_values import clean_values, scale_values
+from clickvol.io.voxel_values import clean_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,7 @@ def list_series(path: str | Path, *, limits: ReadLimits | None = None) -> list[S
     """Return the series of images in a folder or a zip, by number.
 
     Args:
-        path: a folder, searched itself, and below only where it holds no DICOM image; or a .zip file, searched
-            wholly.
+        path: a folder or a .zip file, searched wholly.
         limits: what a zip may unpack to; None for any size.
 
     Raises:
@@ -66,24 +65,27 @@ def list_series(path: str | Path, *, limits: ReadLimits | None = None) -> list[S
             f"{path} is not a folder; give the folder or the .zip that holds the DICOM files"
         )
     with opened_dicom(path, limits) as folder:
-        return [_summary(files) for files in _grouped(folder, str(path), limits)]
+        return [_summary(files) for files in _grouped(_searched(folder, str(path), limits))]
 
 
 def read_dicom(
     path: Path,
     *,
     series: str | None = None,
+    volume_index: int | None = None,
     gantry_tilt: GantryTilt = "keep",
+    resample_gaps: bool = False,
     limits: ReadLimits | None = None,
 ) -> Volume:
     """Read a series of classic slices or an enhanced multi-frame object.
 
     Args:
-        path: a folder, searched itself, and below only where it holds no DICOM image; or a .zip file, searched
-            wholly.
+        path: a folder or a .zip file, searched wholly.
         series: SeriesInstanceUID or SeriesNumber; None where there is only one.
+        volume_index: for a series of several volumes (time points, b-values, ...): which one, from 0.
         gantry_tilt: "keep" a tilted series on its sheared grid, "refuse" it, or "resample" it to a rectangular
             one. Only with "keep" does a mask fit the slices of the file.
+        resample_gaps: bring slices whose distance changes to one spacing, by linear interpolation.
         limits: what may be read; None for any size.
 
     Returns:
@@ -98,14 +100,21 @@ def read_dicom(
     """
     source = str(path)
     with opened_dicom(path, limits) as folder:
-        files = _choose(source, _grouped(folder, source, limits), series)
-        slices = [s for file in files for s in slices_of(file)]
-        ordered, grid, geometry_notes = stack_slices(slices)
+        search = _searched(folder, source, limits)
+        files = _choose(source, _grouped(search), series)
+        slices = choose_series_volume([s for file in files for s in slices_of(file)], volume_index, source)
+        stack = stack_slices(slices, resample_gaps=resample_gaps)
+        grid = stack.grid
         tilt = _allowed_tilt(grid, gantry_tilt, source)
         if limits is not None:
             needed = rectangular_grid(grid, source) if tilt and gantry_tilt == "resample" else grid
-            limits.check_voxels(math.prod(needed.shape_dhw), source)
-        array, value_notes = clean_values(_read_array(ordered), source)
+            limits.check_voxels(
+                max(len(stack.slices) * math.prod(needed.shape_dhw[1:]), math.prod(needed.shape_dhw)), source
+            )
+        array, value_notes = clean_values(read_planes(stack), source)
+        if stack.sources is None and not (tilt and gantry_tilt == "resample"):
+            # For a mask as DICOM, which refers to these images.
+            grid = replace(grid, file_facts=source_images_of(stack))
     tilt_notes: tuple[str, ...] = ()
     if tilt:
         outcome = "the grid is sheared accordingly"
@@ -120,7 +129,7 @@ def read_dicom(
         grid=grid,
         modality=next((m for m in known if m == modality), "unknown"),
         source=source,
-        notes=(*geometry_notes, *tilt_notes, *value_notes),
+        notes=(*search.notes, *stack.notes, *tilt_notes, *value_notes),
     )
 
 
@@ -139,15 +148,21 @@ def _allowed_tilt(grid: VolumeGrid, gantry_tilt: GantryTilt, source: str) -> flo
     return tilt
 
 
-def _grouped(folder: Path, source: str, limits: ReadLimits | None) -> list[list[ImageFile]]:
-    groups: dict[str, list[ImageFile]] = {}
-    for file in find_images(folder, source=source, limits=limits):
-        groups.setdefault(file.series_uid, []).append(file)
-    if not groups:
+def _searched(folder: Path, source: str, limits: ReadLimits | None) -> ImageSearch:
+    search = find_images(folder, source=source, limits=limits)
+    if not search.files:
+        passed_over = " ".join(("", *search.notes))
         raise UnreadableVolumeError(
             f"{source} holds no DICOM images; give the folder or the .zip of a CT, MR or PET series, or a "
-            ".nii.gz, .nrrd or .mha file"
+            f".nii.gz, .nrrd or .mha file{'.' if passed_over else ''}{passed_over}".removesuffix(".")
         )
+    return search
+
+
+def _grouped(search: ImageSearch) -> list[list[ImageFile]]:
+    groups: dict[str, list[ImageFile]] = {}
+    for file in search.files:
+        groups.setdefault(file.series_uid, []).append(file)
     return sorted(groups.values(), key=_order)
 
 
@@ -157,13 +172,12 @@ def _order(files: list[ImageFile]) -> tuple[float, str]:
 
 
 def _summary(files: Sequence[ImageFile]) -> SeriesSummary:
-    header = files[0].header
-    number = header.get("SeriesNumber")
+    first = files[0]
     return SeriesSummary(
-        uid=files[0].series_uid,
-        number=None if number is None or number == "" else int(number),
-        description=str(header.get("SeriesDescription", "")),
-        modality=str(header.get("Modality", "unknown")),
+        uid=first.series_uid,
+        number=first.series_number,
+        description=first.text("SeriesDescription"),
+        modality=first.text("Modality") or "unknown",
         num_slices=sum(file.num_frames for file in files),
     )
 
@@ -184,42 +198,3 @@ def _choose(source: str, groups: list[list[ImageFile]], series: str | None) -> l
     else:
         problem = f"{source} holds {len(wanted)} series, but one is expected; pick one of"
     raise DicomSeriesError(f"{problem}: {listed} with --series UID or --series NUMBER")
-
-
-def _read_array(ordered: list[DicomSlice]) -> NDArray[np.generic]:
-    """Return the rescaled pixels, (D, H, W)."""
-    rescales = {(s.slope, s.intercept) for s in ordered}
-    if not all(np.isfinite(r).all() for r in rescales):
-        raise DicomSeriesError("a slice has a rescale slope or intercept that is not finite; repair the series")
-    # PET changes the slope from slice to slice; then only float holds all of them.
-    one_rescale = len(rescales) == 1
-    array: NDArray[np.generic] | None = None
-    pixels: NDArray[np.generic] = np.empty((0, 0, 0))
-    path = None
-    for index, part in enumerate(ordered):
-        if part.path != path:
-            pixels, path = read_stored_pixels(part.path), part.path
-        if part.frame >= len(pixels) or pixels.shape[1:] != part.shape_hw:
-            raise DicomSeriesError(
-                f"the pixels of {part.name} have shape {pixels.shape}, not the rows, columns and "
-                "frames its header promises; export the series again"
-            )
-        plane = pixels[part.frame]
-        if array is None:
-            dtype = plane.dtype.newbyteorder("=") if one_rescale else np.dtype(np.float32)
-            array = np.empty((len(ordered), *part.shape_hw), dtype=dtype)
-        if one_rescale:
-            array = _fitting(array, plane.dtype)
-            array[index] = plane
-        else:
-            array[index] = plane.astype(np.float64) * part.slope + part.intercept
-    if array is None or not one_rescale:
-        return np.empty((0, 0, 0)) if array is None else array
-    return scale_values(array, ordered[0].slope, ordered[0].intercept)
-
-
-def _fitting(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """Widen the array where a slice is stored in a dtype that its own cannot hold."""
-    if np.can_cast(dtype, array.dtype, casting="safe"):
-        return array
-    return array.astype(np.promote_types(array.dtype, dtype))

@@ -1,0 +1,253 @@
+"""The headers of DICOM images, read once: the attributes that sort files into series and place their pixels.
+
+Whatever a file holds in an attribute, reading it does not fail: a value that breaks its type counts as missing,
+and whoever cannot do without it says so.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import DicomSeriesError, ScanTooLargeError
+from clickvol.files.limits import ReadLimits
+from clickvol.io.dicom.reading.search import START_BYTES, dicom_candidates
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# Objects that may carry rows and columns, but are no scan.
+_NOT_SCANS = frozenset({"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG", "DOC"})
+_MR_SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
+
+# Computed radiography, CT, MR, PET, secondary capture, and the enhanced kinds of them. One without rows is cut
+# off.
+_IMAGE_STORAGES = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{kind}"
+    for kind in ("1", "2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "7", "20", "128", "128.1", "130")
+)
+
+_TAGS = (
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
+    "Modality",
+    "SeriesDescription",
+    "KVP",
+    "ConvolutionKernel",
+    "EchoTime",
+    "InversionTime",
+    "FlipAngle",
+    "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
+    "DiffusionBValue",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "TemporalPositionIdentifier",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+# All of them lie below; what comes after are private groups, which may be long, functional groups and pixels.
+_LAST_GROUP = 0x0028
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+# Deflate cannot do better than about 1:1032.
+_MAX_DEFLATE_RATIO = 1032
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A DICOM file with pixels.
+
+    Attributes:
+        path: of the file.
+        header: its attributes outside of all sequences by keyword; one without a valid value is missing.
+    """
+
+    path: Path
+    header: Mapping[str, Any] = field(repr=False)
+
+    def text(self, keyword: str) -> str:
+        """Return an attribute as text; "" where it is missing."""
+        value = self.header.get(keyword)
+        return "" if value is None else str(value).strip()
+
+    @property
+    def series_uid(self) -> str:
+        """Return the SeriesInstanceUID; empty where there is none."""
+        return self.text("SeriesInstanceUID")
+
+    @property
+    def series_number(self) -> int | None:
+        """Return the SeriesNumber, None where there is none or it is no number."""
+        return whole_number(self.header.get("SeriesNumber"))
+
+    @property
+    def is_multi_frame(self) -> bool:
+        """Whether its frames have places of their own."""
+        return "NumberOfFrames" in self.header
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames; 1 for a classic file."""
+        return whole_number(self.header.get("NumberOfFrames")) or 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSearch:
+    """The images below a folder, and a sentence for each thing there that was not opened."""
+
+    files: tuple[ImageFile, ...]
+    notes: tuple[str, ...]
+
+
+def find_images(folder: Path, *, source: str | None = None, limits: ReadLimits | None = None) -> ImageSearch:
+    """Return the DICOM files with pixels in a folder and below it.
+
+    Files that are not DICOM, directories of media (DICOMDIR), and objects that are no scan (SEG, RTSTRUCT, SR,
+    PR and the like) are passed over.
+
+    Args:
+        folder: where to search; links to folders are followed.
+        source: what messages call the folder; None for its path.
+        limits: what a deflated file may unpack to; None for any size.
+
+    Raises:
+        DicomSeriesError: for a damaged DICOM file, or a place that cannot be read.
+        ScanTooLargeError: for a deflated file that could unpack to more than the limit.
+    """
+    shown = source or str(folder)
+    candidates = dicom_candidates(folder, shown)
+    with warnings.catch_warnings():
+        # Values are parsed here, where a strange one warns nobody.
+        warnings.simplefilter("ignore")
+        files = [_image_file(path, shown, limits) for path in candidates.paths]
+    return ImageSearch(tuple(file for file in files if file is not None), candidates.notes)
+
+
+def _image_file(path: Path, source: str, limits: ReadLimits | None) -> ImageFile | None:
+    """Return the file if it is a DICOM image.
+
+    Raises:
+        DicomSeriesError: for a damaged DICOM file; passing over it could shorten the scan.
+        ScanTooLargeError: for a deflated file that could unpack to more than the limit.
+    """
+    try:
+        if limits is not None:
+            _check_deflated(path, source, limits)
+        header = read_tags(path, _TAGS, last_group=_LAST_GROUP)
+        is_image = header.get("SOPClassUID") in _IMAGE_STORAGES
+        if is_image and not header.get("Rows"):
+            # Attributes in another order than that of their tags.
+            header = read_tags(path, _TAGS)
+    except ScanTooLargeError:
+        raise
+    except Exception as error:
+        # pydicom raises whatever its parser met: KeyError, struct.error, ValueError, ...
+        raise _damaged(path, source) from error
+    if header.get("Modality") in _NOT_SCANS or header.get("SOPClassUID") == _MR_SPECTROSCOPY:
+        return None
+    if header.get("Rows") and header.get("Columns"):
+        return ImageFile(path, header)
+    if is_image or not header:
+        raise _damaged(path, source)
+    return None
+
+
+def _damaged(path: Path, source: str) -> DicomSeriesError:
+    return DicomSeriesError(
+        f"{source}: {path.name} is a damaged or unreadable DICOM file; copy it again, or take it out"
+    )
+
+
+def read_tags(path: Path, keywords: tuple[str, ...], *, last_group: int = 0x7FDF) -> dict[str, Any]:
+    """Return attributes of a file by keyword; one that is missing, empty or breaks its type is left out.
+
+    Args:
+        path: a DICOM file, with or without preamble.
+        keywords: which, outside of all sequences.
+        last_group: nothing behind this group is read.
+
+    Raises:
+        Exception: whatever pydicom raises where the file cannot be parsed.
+    """
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_partial
+
+    tags = {keyword: tag_for_keyword(keyword) for keyword in keywords}
+    stop = (last_group + 1) << 16
+    with path.open("rb") as file:
+        dataset = read_partial(
+            file,
+            lambda tag, *_: tag >= stop,
+            force=True,
+            specific_tags=[tag for tag in tags.values() if tag is not None],
+        )
+    values = {}
+    for keyword, tag in tags.items():
+        value = valid_value(dataset, tag)
+        if value is not None:
+            values[keyword] = value
+    return values
+
+
+def valid_value(dataset: "Dataset", tag: Any) -> Any:  # noqa: ANN401 - an attribute may be anything
+    """Return the value of an attribute of a data set; None where it is missing, empty or breaks its type."""
+    try:
+        value = dataset.get(tag)
+        value = getattr(value, "value", value)
+    except Exception:
+        # pydicom raises whatever its converter met: ValueError, struct.error, OverflowError, ...
+        return None
+    return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
+
+
+def whole_number(value: object) -> int | None:
+    """Return an attribute as a whole number; None for anything else."""
+    number = finite_numbers(value, 1)
+    return int(number[0]) if number is not None and number[0].is_integer() else None
+
+
+def finite_numbers(value: Any, count: int) -> NDArray[np.float64] | None:  # noqa: ANN401 - as above
+    """Return an attribute as so many numbers, (count,); None for anything else."""
+    values = value if hasattr(value, "__len__") and not isinstance(value, str | bytes) else [value]
+    try:
+        numbers = [float(v) for v in values]
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return np.array(numbers) if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _check_deflated(path: Path, source: str, limits: ReadLimits) -> None:
+    """Refuse a deflated file that could unpack to too much: pydicom inflates it all at once."""
+    from pydicom.filereader import read_file_meta_info
+
+    with path.open("rb") as file:
+        if file.read(START_BYTES)[-4:] != b"DICM":
+            return
+    if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+        limits.check_bytes(path.stat().st_size * _MAX_DEFLATE_RATIO, f"{source}: {path.name}")
