@@ -7,7 +7,7 @@ import typer
 
 SeriesName = Annotated[str | None, typer.Option(help="Which DICOM series of a folder with several.")]
 VolumeNumber = Annotated[
-    int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file, from 0.")
+    int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file or DICOM series, from 0.")
 ]
 ModalityName = Annotated[
     Literal["CT", "MR", "PT"] | None, typer.Option(help="What the scan is; recognised when not given.")

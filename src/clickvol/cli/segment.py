@@ -84,6 +84,13 @@ _Procedure = Annotated[
         help="Views of several sizes with refinement, or the one window of the papers' released test code."
     ),
 ]
+_ResampleGaps = Annotated[
+    bool,
+    typer.Option(
+        "--resample-gaps",
+        help="Bring a DICOM series whose slices change their distance to one spacing.",
+    ),
+]
 
 
 def segment(
@@ -104,6 +111,7 @@ def segment(
     deidentify: _Deidentify = False,
     gantry_tilt: _GantryTilt = "keep",
     procedure: _Procedure = "clickvol",
+    resample_gaps: _ResampleGaps = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -132,6 +140,7 @@ def segment(
         deidentify=deidentify,
         gantry_tilt=gantry_tilt,
         procedure=procedure,
+        resample_gaps=resample_gaps,
     )
     with show_stages(quiet=quiet) as on_stage:
         result = run_request(request, on_stage=on_stage)

@@ -74,6 +74,7 @@ class SegmentationRequest(_Request):
         deidentify: a .dcm mask names neither patient nor scan; other formats never do.
         gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
         procedure: how the clicks become a mask.
+        resample_gaps: bring a DICOM series whose slices change their distance to one spacing.
 
     Raises:
         ConfigError: on construction, for `dicom` with a mask that is no .dcm.
@@ -87,6 +88,7 @@ class SegmentationRequest(_Request):
     deidentify: bool = False
     gantry_tilt: GantryTilt = "keep"
     procedure: Procedure = "clickvol"
+    resample_gaps: bool = False
 
     def __post_init__(self) -> None:
         if self.dicom is not None and self.dicom_format is None:
@@ -250,6 +252,7 @@ def run_request(
             series=request.series,
             volume_index=request.volume_index,
             gantry_tilt=request.gantry_tilt,
+            resample_gaps=request.resample_gaps,
         )
         _check_clicks(request.clicks, volume, needed=not card.is_automatic)
         if dicom_format is not None:
