@@ -163,6 +163,26 @@ def test_an_upload_is_a_scan_too(client, root, phantom, inside_ras_mm, tmp_path,
     assert np.array_equal(copy.array, phantom.volume.array)
 
 
+def test_a_scan_without_orientation_is_shown_where_it_is_read(client, phantom):
+    voxels = phantom.volume.array.transpose(2, 1, 0).astype("<i2")
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(voxels.shape)
+    header.set_data_dtype("<i2")
+    header["pixdim"][1:4] = [2, 2, 3]
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    content = header.binaryblock + b"\0" * 4 + voxels.tobytes(order="F")
+    reply = client.post("/api/sessions", files={"scan": ("a.nii", content)}, data={"modality": "CT"})
+    url = f"/api/sessions/{reply.json()['session_id']}"
+    inside = phantom.inside.as_array()[::-1].tolist()
+    client.post(f"{url}/clicks", json={"position": inside, "space": "ijk"})
+    expected = nibabel.Nifti1Image.from_bytes(content).affine
+    for name in ("scan", "mask", "probability"):
+        sent = nibabel.Nifti1Image.from_bytes(gzip.decompress(client.get(f"{url}/{name}.nii.gz").content))
+        assert (int(sent.header["sform_code"]), int(sent.header["qform_code"])) == (1, 1)
+        np.testing.assert_allclose(sent.get_sform(), expected)
+        np.testing.assert_allclose(sent.get_qform(), expected, atol=1e-5)
+
+
 def wait_until_empty(folder):
     """What is left of a session that ended is deleted after what is being computed for it."""
     deadline = time.monotonic() + 20

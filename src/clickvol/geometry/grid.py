@@ -110,6 +110,10 @@ class VolumeGrid:
         affine[[2, 1, 0, 3], [0, 1, 2, 3]] = [voxel_mm, voxel_mm, voxel_mm, 1.0]
         return cls(shape_dhw, affine).centred_at(middle)
 
+    def without_file_facts(self) -> "VolumeGrid":
+        """Return the grid as files of any kind hold it, with nothing of the header that it was read from."""
+        return VolumeGrid(self.shape_dhw, self.affine_ras_mm)
+
     @property
     def affine_ijk_ras_mm(self) -> NDArray[np.float64]:
         """(4, 4): maps the file's (i, j, k, 1) to RAS mm, as nibabel has it."""

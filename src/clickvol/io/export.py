@@ -7,8 +7,8 @@ from typing import Literal
 
 from clickvol.errors import OutputError
 from clickvol.io.dicom.rtstruct import write_rtstruct
-from clickvol.io.dicom.seg import MISSING_EXTRA, write_dicom_seg
-from clickvol.io.dicom.sources import check_is_series
+from clickvol.io.dicom.seg import MISSING_EXTRA, check_one_file, write_dicom_seg
+from clickvol.io.dicom.sources import check_is_series, read_source_images
 from clickvol.io.formats import check_output_path, write_volume
 from clickvol.io.labelled_mask import LabelledMask, label_map
 from clickvol.io.volume import Volume
@@ -87,3 +87,23 @@ def check_export(path: str | Path, source: str | Path, file_format: ExportFormat
         raise OutputError(MISSING_EXTRA)
     check_is_series(source)
     return path
+
+
+def check_export_grid(volume: Volume, file_format: ExportFormat, *, series: str | None = None) -> None:
+    """Tell before any computing whether a DICOM format can refer to the images of a scan.
+
+    Args:
+        volume: the scan.
+        file_format: a DICOM format; the others refer to nothing.
+        series: which DICOM series of the source, where there are several.
+
+    Raises:
+        OutputError: when it cannot.
+        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source can no longer be read.
+    """
+    if file_format in ("nifti", "nrrd"):
+        return
+    images = read_source_images(volume.source, series=series, grid=volume.grid)
+    images.check_grid(volume.grid)
+    if file_format == "dicom-seg":
+        check_one_file(images)

@@ -157,6 +157,22 @@ def write_scan(volume: Volume, path: str | Path) -> None:
     write_volume(array, volume.grid, path)
 
 
+def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
+    """Tell before any computing whether a file of this name can hold an array on a grid.
+
+    Args:
+        path: as for `write_volume`.
+        grid: of the scan.
+
+    Raises:
+        OutputError: for a sheared grid in NRRD or MetaImage.
+    """
+    if _suffix(Path(path), _ITK_WRITE_SUFFIXES) is not None:
+        from clickvol.io.itk_formats import check_perpendicular
+
+        check_perpendicular(grid, Path(path))
+
+
 def check_output_path(
     path: str | Path,
     scan_source: str | Path | None = None,

@@ -125,15 +125,10 @@ def write_itk(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
     """
     import SimpleITK as sitk
 
+    check_perpendicular(grid, path)
     affine_lps = grid.affine_ijk_lps_mm
     spacing = np.linalg.norm(affine_lps[:3, :3], axis=0)
     direction = affine_lps[:3, :3] / spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > _MAX_SHEAR:
-        raise OutputError(
-            f"cannot write {path.name}: the grid of the scan is sheared (its axes are not "
-            "perpendicular), which programs that read NRRD and MetaImage do not expect; write "
-            ".nii.gz instead"
-        )
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
@@ -145,6 +140,22 @@ def write_itk(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
         raise OutputError(
             f"cannot write {path.name}: the disk may be full or the folder not writable"
         ) from error
+
+
+def check_perpendicular(grid: VolumeGrid, path: Path) -> None:
+    """Refuse a grid that NRRD and MetaImage are not expected to hold.
+
+    Raises:
+        OutputError: when its axes are not perpendicular.
+    """
+    axes = grid.affine_ijk_lps_mm[:3, :3]
+    direction = axes / np.linalg.norm(axes, axis=0)
+    if np.abs(direction.T @ direction - np.eye(3)).max() > _MAX_SHEAR:
+        raise OutputError(
+            f"cannot write {path.name}: the grid of the scan is sheared (its axes are not "
+            "perpendicular), which programs that read NRRD and MetaImage do not expect; write "
+            ".nii.gz instead"
+        )
 
 
 def _unreadable_header(path: Path, error: RuntimeError) -> Exception:

@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.files.atomic import atomic_path
 from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
-from clickvol.io.dicom.sources import read_source_images
-from clickvol.io.export import ExportFormat, check_export, export_masks
-from clickvol.io.formats import WRITABLE_SUFFIXES, check_output_path, read_volume, write_mask, write_volume
+from clickvol.io.export import ExportFormat, check_export, check_export_grid, export_masks
+from clickvol.io.formats import (
+    WRITABLE_SUFFIXES,
+    check_output_grid,
+    check_output_path,
+    read_volume,
+    write_mask,
+    write_volume,
+)
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.mask_files import read_label
 from clickvol.io.pictures import check_picture_output, is_picture, read_picture, write_mask_picture
@@ -255,9 +261,7 @@ def run_request(
             resample_gaps=request.resample_gaps,
         )
         _check_clicks(request.clicks, volume, needed=not card.is_automatic)
-        if dicom_format is not None:
-            images = read_source_images(request.scan, series=request.series, grid=volume.grid)
-            images.check_grid(volume.grid)
+        _check_grid(request, volume)
         organ_mask = None if request.organ_mask is None else read_label(request.organ_mask, volume)
     with stages.stage("load_model", f"loading {model_name}"):
         from clickvol.predict.scan_predictor import segment
@@ -277,6 +281,16 @@ def run_request(
     with stages.stage("write", f"writing {request.mask}"):
         _write_scan_files(request, volume, segmentation, card.weights_version)
     return SegmentationResult(request, volume, segmentation, warnings, stages.finish())
+
+
+def _check_grid(request: SegmentationRequest, volume: Volume) -> None:
+    """Refuse files that cannot hold the grid of the scan, before anything is computed for them."""
+    if request.dicom_format is None:
+        check_output_grid(request.mask, volume.grid)
+    else:
+        check_export_grid(volume, request.dicom_format, series=request.series)
+    if request.probability is not None:
+        check_output_grid(request.probability, volume.grid)
 
 
 def _check_clicks(clicks: Sequence[Click], volume: Volume, *, needed: bool) -> None:

@@ -20,6 +20,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 
 from clickvol.io.formats import write_mask, write_volume
+from clickvol.io.volume import Mask
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
 from clickvol.server.monai_label.routes import ImageSessions
@@ -303,7 +304,9 @@ async def mask(opened: Session, request: Request, object_id: ObjectId | None = N
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
     array, state = await opened.run(lambda session, _: session.mask(object_id))
-    content = await opened.sessions.written(opened.served, "mask.nii.gz", lambda p: write_mask(array, p))
+    # On the geometry of the scan's copy, so that a viewer lays one over the other.
+    shown = Mask(array.array, array.grid.without_file_facts())
+    content = await opened.sessions.written(opened.served, "mask.nii.gz", lambda p: write_mask(shown, p))
     headers = {"ETag": f'"{state.tag}"', "Cache-Control": "private, no-cache"}
     return Response(content, media_type=_GZIP, headers=headers)
 
@@ -316,7 +319,7 @@ async def probability(opened: Session, object_id: ObjectId = 1) -> Response:
     content = await opened.sessions.written(
         opened.served,
         "probability.nii.gz",
-        lambda place: write_volume(array, volume.grid, place),
+        lambda place: write_volume(array, volume.grid.without_file_facts(), place),
     )
     return Response(content, media_type=_GZIP)
 

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -382,7 +383,9 @@ class Sessions:
         place = served.folder / _SCAN_COPY
         if not place.exists():
             volume, _ = await self.run(served, lambda session, _: session.scan.volume)
-            await self.on_files(lambda _: write_scan(volume, place))
+            # One geometry that all readers agree on, whatever the header of the scan leaves open.
+            shown = replace(volume, grid=volume.grid.without_file_facts())
+            await self.on_files(lambda _: write_scan(shown, place))
         return place
 
     async def _earlier_records(self, served: ServedSession, volume: Volume) -> list[ReadRecord]:

@@ -65,7 +65,7 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the names and dates of a scan as it is
         try:
-            return highdicom.seg.Segmentation(
+            segmentation = highdicom.seg.Segmentation(
                 source_images=headers,
                 pixel_array=pixels[order],
                 segmentation_type="BINARY",
@@ -83,6 +83,8 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
                 series_description=f"clickvol: {DISCLAIMER}",
                 specific_character_set="ISO_IR 192",
             )
+            _name_frames(segmentation, images, order)
+            return segmentation
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise OutputError(
@@ -133,13 +135,34 @@ def _source_headers(images: SourceImages) -> tuple[list["Dataset"], list[int]]:
     if all(s.frame is None for s in images.slices):
         headers = [_slice_header(images, index) for index in range(len(images.slices))]
         return headers, list(range(len(headers)))
-    if len({s.sop_instance_uid for s in images.slices}) > 1:
+    check_one_file(images)
+    order = sorted(range(len(images.slices)), key=lambda i: images.slices[i].frame or 0)
+    return [_multi_frame_header(images, order)], order
+
+
+def check_one_file(images: SourceImages) -> None:
+    """Refuse what a DICOM segmentation cannot refer to.
+
+    Raises:
+        OutputError: for the frames of several files.
+    """
+    if len({s.sop_instance_uid for s in images.slices if s.frame is not None}) > 1:
         raise OutputError(
             "the scan has several multi-frame files, and a DICOM segmentation can refer to one; write it as "
             "RTSTRUCT or .nii.gz"
         )
-    order = sorted(range(len(images.slices)), key=lambda i: images.slices[i].frame or 0)
-    return [_multi_frame_header(images, order)], order
+
+
+def _name_frames(segmentation: "Segmentation", images: SourceImages, order: list[int]) -> None:
+    """Name frames by their numbers in the file of the scan: what highdicom was given holds one volume alone."""
+    frames = [images.slices[index].frame for index in order]
+    if None in frames or frames == list(range(len(frames))):
+        return
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        for derivation in group.get("DerivationImageSequence", ()):
+            for source in derivation.SourceImageSequence:
+                number = int(source.ReferencedFrameNumber) - 1
+                source.ReferencedFrameNumber = (frames[number] or 0) + 1
 
 
 def _slice_header(images: SourceImages, index: int) -> "Dataset":

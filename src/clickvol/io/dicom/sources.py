@@ -171,8 +171,11 @@ def read_source_images(
         UnreadableVolumeError, DicomSeriesError, BadGeometryError: as `read_volume`.
     """
     path = check_is_series(path)
-    if grid is not None and isinstance(grid.file_facts, SourceImages):
-        return grid.file_facts
+    known = None if grid is None else grid.file_facts
+    if isinstance(known, SourceImages):
+        names = (known.text("SeriesInstanceUID"), known.text("SeriesNumber"))
+        if series is None or series.strip() in names:
+            return known
     with opened_dicom(path) as folder:
         groups: dict[str, list[ImageFile]] = {}
         for file in find_images(folder).files:

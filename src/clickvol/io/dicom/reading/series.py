@@ -108,29 +108,29 @@ def read_dicom(
         tilt = _allowed_tilt(grid, gantry_tilt, source)
         if limits is not None:
             needed = rectangular_grid(grid, source) if tilt and gantry_tilt == "resample" else grid
-            limits.check_voxels(
-                max(len(stack.slices) * math.prod(needed.shape_dhw[1:]), math.prod(needed.shape_dhw)), source
-            )
+            num_planes = max(len(stack.slices), needed.shape_dhw[0])
+            limits.check_voxels(num_planes * math.prod(needed.shape_dhw[1:]), source)
         array, value_notes = clean_values(read_planes(stack), source)
         if stack.sources is None and not (tilt and gantry_tilt == "resample"):
             # For a mask as DICOM, which refers to these images.
             grid = replace(grid, file_facts=source_images_of(stack))
-    tilt_notes: tuple[str, ...] = ()
-    if tilt:
-        outcome = "the grid is sheared accordingly"
-        if gantry_tilt == "resample":
-            array, grid = resample_tilted(array, grid, source)
-            outcome = "the slices were resampled to a rectangular grid"
-        tilt_notes = (f"The gantry was tilted by {tilt:.1f} degrees; {outcome}.",)
-    modality = _summary(files).modality
-    known: tuple[Modality, ...] = get_args(Modality)
+    outcome = "the grid is sheared accordingly"
+    if tilt and gantry_tilt == "resample":
+        array, grid = resample_tilted(array, grid, source)
+        outcome = "the slices were resampled to a rectangular grid"
+    tilt_notes = (f"The gantry was tilted by {tilt:.1f} degrees; {outcome}.",) if tilt else ()
     return Volume(
         array=array,
         grid=grid,
-        modality=next((m for m in known if m == modality), "unknown"),
+        modality=_modality(files),
         source=source,
         notes=(*search.notes, *stack.notes, *tilt_notes, *value_notes),
     )
+
+
+def _modality(files: Sequence[ImageFile]) -> Modality:
+    known: tuple[Modality, ...] = get_args(Modality)
+    return next((m for m in known if m == files[0].text("Modality")), "unknown")
 
 
 def _allowed_tilt(grid: VolumeGrid, gantry_tilt: GantryTilt, source: str) -> float:
