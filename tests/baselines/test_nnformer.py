@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clickvol.baselines.nnformer import Double, Embedding, Halve, NnFormer, NnFormerConfig
+from clickvol.baselines.nnformer import Embedding, NnFormer, NnFormerConfig, Resample
 from clickvol.errors import ConfigError
 from reference.compare import noise
 
@@ -35,9 +35,9 @@ def test_the_published_maps_and_where_attention_sees_all_of_them():
 def test_strides_of_the_parts():
     tokens = Embedding(1, 8, (1, 2, 4))(noise(2, 1, 8, 8, 8))
     assert tokens.shape == (2, 8, 4, 2, 8)
-    halved = Halve(8, 16)(tokens)
+    halved = Resample(8, torch.nn.Conv3d(8, 16, 3, stride=2, padding=1))(tokens)
     assert halved.shape == (2, 4, 2, 1, 16)
-    assert Double(16, 8)(halved).shape == tokens.shape
+    assert Resample(16, torch.nn.ConvTranspose3d(16, 8, 2, stride=2))(halved).shape == tokens.shape
 
 
 def test_the_skips_reach_the_answer():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from clickvol.baselines.volume_attention import (
-    SkipLayer,
     TransformerLayer,
     VolumeAttention,
     WindowPlace,
@@ -99,7 +98,7 @@ def test_the_offset_table_has_a_row_for_every_offset():
 def test_layers_without_their_parts_change_nothing():
     place = WindowPlace(SHAPE, WINDOW, SHIFT)
     tokens, second = noise(1, *SHAPE, WIDTH), noise(1, *SHAPE, WIDTH, seed=1)
-    plain, skipping = TransformerLayer(WIDTH, HEADS, place), SkipLayer(WIDTH, HEADS, place)
+    plain, skipping = TransformerLayer(WIDTH, HEADS, place), TransformerLayer(WIDTH, HEADS, place, skip=True)
     for layer in (plain, skipping):
         for last in (layer.attention.project, layer.mlp[-1]):
             torch.nn.init.zeros_(last.weight)

@@ -53,7 +53,7 @@ def shown(request_for):
 
 def test_the_audit_and_the_settings_say_who_was_shown_an_oracle(shown):
     folder = shown.request.folder
-    said = {(audit.model, audit.oracle) for audit in read_audit(folder)}
+    said = {(audit["model"], audit["oracle"]) for audit in read_audit(folder)}
     assert said == {
         ("tags", "organ and tumour as one mask from the label: an oracle"),
         ("ball 8 mm", None),
@@ -79,7 +79,7 @@ def test_the_organ_changes_the_answers_of_who_looks_at_it_and_no_click(shown, re
     assert masks["ball 8 mm", "a", "gt"] == masks["ball 8 mm", "a", "none"]
     assert masks["tags", "a", "gt"] != masks["tags", "a", "none"]
     audits = [read_audit(found.request.folder) for found in (shown, blind)]
-    first, second = ({(a.model, a.case_id): a.voxel_ijk for a in audit} for audit in audits)
+    first, second = ({(a["model"], a["case_id"]): a["voxel_ijk"] for a in audit} for audit in audits)
     assert first.items() <= second.items()
 
 

@@ -43,7 +43,7 @@ def assert_same_but_for_seconds(table, other):
 
 def test_every_method_case_user_and_number_of_clicks_has_a_record(folder, tmp_path):
     seen = []
-    found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
+    found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=lambda *now: seen.append(now))
     columns = ["model", "case_id", "seed", "num_clicks"]
     keys = list(found.table[columns].itertuples(index=False, name=None))
     assert set(keys) == {
@@ -54,8 +54,8 @@ def test_every_method_case_user_and_number_of_clicks_has_a_record(folder, tmp_pa
         for number in (1, 2)
     }
     assert len(set(keys)) == len(keys)
-    assert [(p.done, p.total) for p in seen] == [(done, 12) for done in range(13)]
-    assert seen[-1].text == "blocks case_2 region growing"
+    assert [now[:2] for now in seen] == [(done, 12) for done in range(13)]
+    assert seen[-1][2] == "blocks case_2 region growing"
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "r" / "scores.parquet"), found.table)
     assert len(read_audit(tmp_path / "r")) == 24
     masks = sorted(p.relative_to(tmp_path / "r/masks") for p in (tmp_path / "r/masks").rglob("*.gz"))
@@ -69,8 +69,8 @@ def test_all_methods_get_the_same_first_click(folder, tmp_path):
     run_evaluation(request_of(folder, tmp_path / "r"))
     first = {}
     for audit in read_audit(tmp_path / "r"):
-        if audit.click == 1:
-            first.setdefault((audit.case_id, audit.seed), set()).add(audit.voxel_ijk)
+        if audit["click"] == 1:
+            first.setdefault((audit["case_id"], audit["seed"]), set()).add(tuple(audit["voxel_ijk"]))
     assert all(len(places) == 1 for places in first.values())
     assert len(set.union(*first.values())) > 1
 
@@ -92,9 +92,9 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(folder, tmp_path, m
     asked.clear()
     monkeypatch.setattr(run, "run_case", lambda *words: asked.append(words) or run_case(*words))
     seen = []
-    parts = run_evaluation(request_of(folder, tmp_path / "parts"), on_progress=seen.append)
+    parts = run_evaluation(request_of(folder, tmp_path / "parts"), on_progress=lambda *now: seen.append(now))
     assert len(asked) == 7
-    assert (seen[0].done, seen[0].total) == (5, 12)
+    assert seen[0][:2] == (5, 12)
     assert_same_but_for_seconds(parts.table, whole.table)
     asked.clear()
     again = run_evaluation(request_of(folder, tmp_path / "parts"))
@@ -137,12 +137,12 @@ def test_cases_that_cannot_be_read_are_listed(tmp_path):
     torn.write_bytes(content[:-200])
     (folder / "cases" / "gone.native_label.nii.gz").unlink()
     seen = []
-    evaluated = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=seen.append)
+    evaluated = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=lambda *now: seen.append(now))
     assert set(evaluated.table["case_id"]) == {"good"}
     reasons = {case.case_id: case.reason for case in evaluated.skipped}
     assert "is not the file that was prepared" in reasons["torn"]
     assert "is missing" in reasons["gone"]
-    assert seen[-1].done == seen[-1].total == 12
+    assert seen[-1][:2] == (12, 12)
     listed = json.loads((tmp_path / "r" / "not_evaluated.json").read_text())
     assert {entry["case_id"]: entry["reason"] for entry in listed} == reasons
 

@@ -75,17 +75,17 @@ def test_the_audit_says_everything_about_every_click(case, label):
     too_much[8:, :, :] = 1
     _, outcome = run(case, lambda scan, clicks: too_much, plan_of((1, 2)))
     first, second = outcome.clicks
-    assert (first.click, first.foreground, first.region_voxels) == (1, True, 400)
-    assert first.drawn_from == "centre of the largest part of the tumour"
-    assert first.label_sha256 == Truth.of(label).sha256
-    assert (second.click, second.foreground) == (2, False)
-    assert second.region_voxels == 2 * 24 * 24
-    assert second.drawn_from == "centre of the largest part beside the tumour"
-    i, j, k = second.voxel_ijk
+    assert (first["click"], first["foreground"], first["region_voxels"]) == (1, True, 400)
+    assert first["drawn_from"] == "centre of the largest part of the tumour"
+    assert first["label_sha256"] == Truth.of(label).sha256
+    assert (second["click"], second["foreground"]) == (2, False)
+    assert second["region_voxels"] == 2 * 24 * 24
+    assert second["drawn_from"] == "centre of the largest part beside the tumour"
+    i, j, k = second["voxel_ijk"]
     assert k in (8, 9)
-    world = second.world_ras_mm
+    world = second["world_ras_mm"]
     assert world == pytest.approx((30 - 1.5 * i, -20 - 1.5 * j, 100 - 3.0 * k))
-    assert (second.model, second.case_id, second.seed) == ("scripted", "case", 0)
+    assert (second["model"], second["case_id"], second["seed"]) == ("scripted", "case", 0)
 
 
 def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
@@ -204,10 +204,10 @@ def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
     case = replace(case, scan_with_organ=replace(case.scan, organ=organ))
     blind, outcome = run(case, lambda scan, clicks: label)
     assert [scan.organ for scan in blind.scans] == [None]
-    assert [audit.oracle for audit in outcome.clicks] == [None]
+    assert [audit["oracle"] for audit in outcome.clicks] == [None]
     shown, outcome = run(case, lambda scan, clicks: label, takes_organ_mask=True)
     assert [scan.organ for scan in shown.scans] == [organ]
-    assert [audit.oracle for audit in outcome.clicks] == [
+    assert [audit["oracle"] for audit in outcome.clicks] == [
         "organ and tumour as one mask from the label: an oracle"
     ]
 
@@ -215,4 +215,4 @@ def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
 def test_where_no_organ_is_shown_nobody_sees_one(case, label):
     method, outcome = run(case, lambda scan, clicks: label, takes_organ_mask=True)
     assert method.scans == [case.scan]
-    assert [audit.oracle for audit in outcome.clicks] == [None]
+    assert [audit["oracle"] for audit in outcome.clicks] == [None]

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from clickvol.errors import OutputError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import atomic_path, make_folder, write_text
 
 
 def write_half(target, failure):
@@ -22,6 +22,21 @@ def test_the_file_appears_only_at_the_end(tmp_path):
         assert not target.exists()
     assert target.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [tmp_path / "m.nii.gz"]
+
+
+def test_a_text_is_the_same_bytes_on_every_system(tmp_path):
+    target = tmp_path / "t.txt"
+    write_text(target, "first\nsecond μ\n")
+    assert target.read_bytes() == b"first\nsecond \xce\xbc\n"
+
+
+def test_a_folder_is_made_with_those_above_it_or_refused_with_the_advice(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot make the folder .*file.b: .*; take another"):
+        make_folder(tmp_path / "file" / "b", "take another")
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])

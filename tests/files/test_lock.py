@@ -110,7 +110,7 @@ def test_a_folder_is_for_one_process(tmp_path, start_holder):
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write to"), only_process_in(tmp_path / "file"):
+    with pytest.raises(OutputError, match="cannot make the folder"), only_process_in(tmp_path / "file"):
         pass
     with pytest.raises(OutputError, match=r"cannot lock .*; choose a folder on a local disk"):
         acquire_lock(tmp_path / "file" / "lock", "busy")

@@ -277,7 +277,7 @@ def test_a_member_that_is_not_there(fetch, wheels, wheel_entry):
 def test_a_cache_that_cannot_be_made(fetch, url_entry, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLICKVOL_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(OutputError, match="cannot make the cache folder"):
+    with pytest.raises(OutputError, match="cannot make the folder"):
         fetch(url_entry)
 
 

@@ -18,7 +18,7 @@ title = "t"
 method = "sam2d"
 licence = "MIT"
 paper = { citation = "c", url = "https://a.org/p" }
-preprocessing = { summary = "s", value_range = [0.0, 1.0] }
+expects = "s"
 
 [entry.source]
 kind = "url"
@@ -76,11 +76,7 @@ def test_litemedsam_is_one_file_of_one_wheel():
     assert source.wheel.sha256[:8] + source.wheel.sha256[-4:] == "1cc3e5c25180"
     assert source.original.bytes == 39_370_479
     assert source.original.sha256[:8] + source.original.sha256[-4:] == "79d8c9dcce76"
-    expects = entry.preprocessing
-    assert expects.longest_side_pixels == 256
-    assert expects.ct_window_hu == (-160, 240)
-    assert expects.percentiles == (0.5, 99.5)
-    assert expects.value_range == (0, 1)
+    assert "0.5 and 99.5 percentile; scaled to 0..1; longest side to 256 pixels" in entry.expects
 
 
 @pytest.mark.parametrize(
@@ -113,7 +109,7 @@ def test_every_entry_is_complete(entry):
     assert re.search(r"(19|20)\d\d|arXiv \d{4}\.\d{5}", entry.paper.citation)
     assert entry.paper.url.startswith("https://arxiv.org/abs/")
     assert entry.paper.url.rsplit("/", 1)[1] in entry.paper.citation
-    assert len(entry.preprocessing.summary) > 20
+    assert len(entry.expects) > 20
 
 
 def test_addresses_in_the_file_are_https():
@@ -171,8 +167,7 @@ def test_a_small_registry_is_read(read):
         ('licence = "MIT"', 'licence = ""', "licence"),
         ('licence = "MIT"\n', "", "licence"),
         ('citation = "c"', 'citation = ""', "citation"),
-        ('summary = "s"', 'summary = ""', "summary"),
-        ("[0.0, 1.0]", "[1.0, 1.0]", "preprocessing"),
+        ('expects = "s"', 'expects = ""', "expects"),
         ('title = "t"', 'title = "t"\nnovelty = 1', "novelty"),
         ('kind = "url"', 'kind = "torrent"', "source"),
     ],

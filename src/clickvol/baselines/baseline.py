@@ -72,6 +72,19 @@ def require_multiple(patch_shape_dhw: Triple, step_dhw: Triple, network: str) ->
         )
 
 
+def require_side(patch_shape_dhw: Triple, least: int, network: str) -> None:
+    """Refuse a patch that a network would shrink to one cell, which nothing can normalise.
+
+    Raises:
+        ConfigError: for a patch without a side of at least so many voxels.
+    """
+    if max(patch_shape_dhw) < least:
+        raise ConfigError(
+            f"a patch of {patch_shape_dhw} is too small for {network}, whose coarsest map would be one cell; "
+            f"take a side of {least} or more"
+        )
+
+
 def require_same(patch_shape_dhw: Triple, made_for_dhw: Triple, network: str) -> None:
     """Refuse a patch of another shape than the one that a network has learned positions for.
 

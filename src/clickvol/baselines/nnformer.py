@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple, require_same
-from clickvol.baselines.volume_attention import SkipLayer, TransformerLayer, WindowPlace
+from clickvol.baselines.volume_attention import TransformerLayer, WindowPlace
 from clickvol.errors import ConfigError
 
 # Two resolutions with attention in windows, two with attention over the whole map.
@@ -89,7 +89,10 @@ class NnFormer(nn.Module):
         widths = [config.width * 2**level for level in range(_NUM_LEVELS)]
         places = [_places(config, patch_shape_dhw, level) for level in range(_NUM_LEVELS)]
         self.embed = Embedding(num_channels, config.width, config.embedding_stride_dhw)
-        self.down = nn.ModuleList([Halve(a, b) for a, b in itertools.pairwise(widths)])
+        pairs = list(itertools.pairwise(widths))
+        self.down = nn.ModuleList(
+            [Resample(a, nn.Conv3d(a, b, kernel_size=3, stride=2, padding=1)) for a, b in pairs]
+        )
         sizes = list(zip(widths, config.num_heads, places, strict=True))
         self.encoder = nn.ModuleList(
             [
@@ -97,9 +100,13 @@ class NnFormer(nn.Module):
                 for width, heads, pair in sizes
             ]
         )
-        self.up = nn.ModuleList([Double(b, a) for a, b in itertools.pairwise(widths)])
+        self.up = nn.ModuleList(
+            [Resample(b, nn.ConvTranspose3d(b, a, kernel_size=2, stride=2)) for a, b in pairs]
+        )
         # On the way up the first of the two layers of a resolution attends to the skip.
-        self.join = nn.ModuleList([SkipLayer(width, heads, plain) for width, heads, (plain, _) in sizes[:-1]])
+        self.join = nn.ModuleList(
+            [TransformerLayer(width, heads, plain, skip=True) for width, heads, (plain, _) in sizes[:-1]]
+        )
         self.decoder = nn.ModuleList(
             [TransformerLayer(width, heads, shifted) for width, heads, (_, shifted) in sizes[:-1]]
         )
@@ -175,37 +182,21 @@ class Embedding(nn.Module):
         return _to_tokens(last(x))
 
 
-class Halve(nn.Module):
-    """LayerNorm and a 3x3x3 convolution of stride 2.
+class Resample(nn.Module):
+    """LayerNorm, and a convolution to half or, transposed, to twice the resolution.
 
     Args:
-        inputs, outputs: widths.
+        width: of a token that comes in.
+        conv: of maps.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, width: int, conv: nn.Module) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(inputs)
-        self.conv = nn.Conv3d(inputs, outputs, kernel_size=3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(width)
+        self.conv = conv
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, d, h, w, E) -> (B, d/2, h/2, w/2, E')."""
-        return _to_tokens(self.conv(_to_map(self.norm(tokens))))
-
-
-class Double(nn.Module):
-    """LayerNorm and a transposed 2x2x2 convolution of stride 2.
-
-    Args:
-        inputs, outputs: widths.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(inputs)
-        self.conv = nn.ConvTranspose3d(inputs, outputs, kernel_size=2, stride=2)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, d, h, w, E) -> (B, 2d, 2h, 2w, E')."""
+        """(B, d, h, w, E) -> (B, d/2, h/2, w/2, E'), or (B, 2d, 2h, 2w, E')."""
         return _to_tokens(self.conv(_to_map(self.norm(tokens))))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple, shape_dhw
+from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple, require_side, shape_dhw
 from clickvol.errors import ConfigError
 
 # The patch embedding and four mergings, each halving every axis.
@@ -43,16 +43,8 @@ class SwinUnetrConfig:
             )
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
-        """Return 32 per axis: five halvings.
-
-        Raises:
-            ConfigError: for a patch that shrinks to one cell, which nothing can normalise.
-        """
-        if max(patch_shape_dhw) < 2 * _SWIN_STEP[0]:
-            raise ConfigError(
-                f"a patch of {patch_shape_dhw} is too small for Swin UNETR, whose coarsest map is a 32nd of "
-                "it; take a side of 64 or more"
-            )
+        """Return 32 per axis, five halvings; ConfigError for a patch that shrinks to one cell."""
+        require_side(patch_shape_dhw, 2 * _SWIN_STEP[0], "Swin UNETR")
         return _SWIN_STEP
 
 

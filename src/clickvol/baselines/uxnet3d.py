@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple
+from clickvol.baselines.baseline import NUM_CLASSES, Baseline, Triple, require_multiple, require_side
 from clickvol.baselines.residual_conv import RaiseAndMerge, ResidualConv
 from clickvol.errors import ConfigError
 from clickvol.layers.norms import ChannelLayerNorm
@@ -45,16 +45,8 @@ class UxNet3dConfig:
             )
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
-        """Return 16 per axis: four halvings.
-
-        Raises:
-            ConfigError: for a patch that shrinks to one cell, which nothing can normalise.
-        """
-        if max(patch_shape_dhw) < 2 * _STEP[0]:
-            raise ConfigError(
-                f"a patch of {patch_shape_dhw} is too small for 3D UX-Net, whose coarsest map is a 16th of it; "
-                "take a side of 32 or more"
-            )
+        """Return 16 per axis, four halvings; ConfigError for a patch that shrinks to one cell."""
+        require_side(patch_shape_dhw, 2 * _STEP[0], "3D UX-Net")
         return _STEP
 
 

@@ -110,45 +110,21 @@ class TransformerLayer(nn.Module):
     """Attention and an MLP, each behind a LayerNorm and added to what it came from.
 
     Args:
-        width, num_heads, place: as of `VolumeAttention`.
+        width, num_heads, place, skip: as of `VolumeAttention`; a skip has a LayerNorm of its own.
     """
 
-    def __init__(self, width: int, num_heads: int, place: WindowPlace) -> None:
+    def __init__(self, width: int, num_heads: int, place: WindowPlace, *, skip: bool = False) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = VolumeAttention(width, num_heads, place, skip=False)
-        self.mlp = _mlp(width)
+        self.norm_skip = nn.LayerNorm(width) if skip else None
+        self.attention = VolumeAttention(width, num_heads, place, skip=skip)
+        hidden = _MLP_RATIO * width
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, d, h, w, E) -> (B, d, h, w, E)."""
-        tokens = tokens + self.attention(self.norm_attention(tokens))
+    def forward(self, tokens: Tensor, skip: Tensor | None = None) -> Tensor:
+        """(B, d, h, w, E), and a skip of the same shape where there is one -> (B, d, h, w, E)."""
+        seen = None if self.norm_skip is None else self.norm_skip(skip)
+        tokens = tokens + self.attention(self.norm_attention(tokens), seen)
         return torch.as_tensor(tokens + self.mlp(tokens))
-
-
-class SkipLayer(nn.Module):
-    """The same, attending to a second map, which has a LayerNorm of its own.
-
-    Args:
-        width, num_heads, place: as of `VolumeAttention`.
-    """
-
-    def __init__(self, width: int, num_heads: int, place: WindowPlace) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(width)
-        self.norm_skip = nn.LayerNorm(width)
-        self.attention = VolumeAttention(width, num_heads, place, skip=True)
-        self.mlp = _mlp(width)
-
-    def forward(self, tokens: Tensor, skip: Tensor) -> Tensor:
-        """(B, d, h, w, E) twice -> (B, d, h, w, E)."""
-        tokens = tokens + self.attention(self.norm_attention(tokens), self.norm_skip(skip))
-        return torch.as_tensor(tokens + self.mlp(tokens))
-
-
-def _mlp(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Linear(width, _MLP_RATIO * width),
-        nn.GELU(),
-        nn.Linear(_MLP_RATIO * width, width),
-    )

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.batch.manifest import BatchRow
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import atomic_path, write_text
 from clickvol.predict.segmentation_request import SegmentationResult
 from clickvol.version import __version__
 
@@ -107,8 +107,7 @@ def write_record(folder: Path, row: BatchRow, record: RowRecord) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    with atomic_path(record_path(folder, row), ".json") as temporary:
-        temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(record_path(folder, row), record.model_dump_json(indent=1) + "\n")
 
 
 def current_record(folder: Path, row: BatchRow) -> RowRecord | None:

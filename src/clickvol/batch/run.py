@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ from clickvol.batch.records import (
     write_summary,
 )
 from clickvol.errors import BatchError, ClickvolError, OutputError
-from clickvol.files.atomic import remove_abandoned
+from clickvol.files.atomic import make_folder, remove_abandoned
 from clickvol.files.lock import only_process_in
-from clickvol.parallel.rows import RowFailure, check_workers, run_rows
+from clickvol.parallel.rows import OnProgress, RowFailure, check_workers, run_rows
 from clickvol.predict.segmentation_request import run_request
 from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
 
@@ -59,21 +59,6 @@ class BatchRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchProgress:
-    """How far a batch is.
-
-    Attributes:
-        done: rows with an outcome, those of earlier runs included.
-        total: rows.
-        failed: of those done, how many have no mask.
-    """
-
-    done: int
-    total: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOutcome:
     """What came of a batch.
 
@@ -103,13 +88,13 @@ class BatchOutcome:
 
 
 def run_batch(
-    request: BatchRequest, *, on_progress: Callable[[BatchProgress], None] = lambda _: None
+    request: BatchRequest, *, on_progress: OnProgress = lambda _done, _total, _text: None
 ) -> BatchOutcome:
     """Do every row that is not done yet. A row that fails is tried again the next time.
 
     Args:
         request: what to do.
-        on_progress: called at the beginning and after every row.
+        on_progress: called at the beginning and after every row; hears how many have failed.
 
     Raises:
         ConfigError: for a manifest that is none, a folder that another process is working in, or a scheduler
@@ -119,7 +104,7 @@ def run_batch(
     folder = request.folder
     rows = read_manifest(request.manifest, folder, model=request.model, device=request.device)
     with contextlib.ExitStack() as lock:
-        _make_folder(folder / RECORDS_NAME)
+        make_folder(folder / RECORDS_NAME)
         with contextlib.suppress(OutputError):  # not every cluster's file system has locks
             lock.enter_context(only_process_in(folder))
         _clear_remains(folder, rows)
@@ -129,7 +114,7 @@ def run_batch(
 
         def report() -> None:
             failed = sum(record.status == "failed" for record in records)
-            on_progress(BatchProgress(done=earlier + len(records), total=len(rows), failed=failed))
+            on_progress(earlier + len(records), len(rows), f"{failed} failed" if failed else "")
 
         def keep(row: BatchRow, outcome: RowRecord | RowFailure) -> None:
             record = failed_record(row, outcome.reason) if isinstance(outcome, RowFailure) else outcome
@@ -169,7 +154,7 @@ def segment_row(row: BatchRow, folder: Path) -> RowRecord:
     try:
         load = functools.partial(_shared_model, model, job.device, read_card(model).sha256)
         if job.mask.is_relative_to(folder):
-            _make_folder(job.mask.parent)
+            make_folder(job.mask.parent)
         return done_record(row, run_request(job, load=load))
     except ClickvolError as error:
         return failed_record(row, str(error))
@@ -181,13 +166,6 @@ def _shared_model(model: str, device: str, _sha256: str) -> "LoadedModel":
     from clickvol.weights.load import load_model
 
     return load_model(model, device=device)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
 
 
 def _clear_remains(folder: Path, rows: Sequence[BatchRow]) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickvol.bridges.program import LoggedProgram, ask_program, run_logged
-from clickvol.errors import ConfigError, ExternalProgramError, OutputError
+from clickvol.errors import ConfigError, ExternalProgramError
+from clickvol.files.atomic import make_folder
 
 NNUNET_VERSION = "2.8.1"
 """The version this bridge is written for and was run with; the newest in November 2026."""
@@ -123,7 +124,7 @@ def make_environment(
     if interpreter is None:
         raise ConfigError(f"there is no Python {python!r}; give --python the path of an interpreter")
     advice = "correct that and give the same command again"
-    _make_folder(folder)
+    make_folder(folder, "give --venv another folder")
     if not (folder / "bin" / "pip").exists():
         on_stage("making the environment")
         _run("making the environment", (interpreter, "-m", "venv", str(folder)), log, advice)
@@ -168,10 +169,3 @@ def _refuse_other_content(folder: Path, log: Path) -> None:
             f"{folder} holds something else than nnunetv2 {NNUNET_VERSION} and is not touched; give "
             "--venv a new folder"
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {folder}: {error.strerror}; give --venv another folder") from error

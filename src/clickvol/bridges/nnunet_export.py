@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clickvol.datasets.prepared import LabelledCase, PreparedSet
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import atomic_path, link_or_copy
+from clickvol.files.atomic import link_or_copy, write_text
 from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask
 
@@ -90,8 +90,7 @@ def export_dataset(
         "numTraining": len(parts["train"]) + len(parts["val"]),
         "file_ending": _SUFFIX,
     }
-    with atomic_path(index, ".json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(index, json.dumps(content, indent=2) + "\n")
     return dataset
 
 

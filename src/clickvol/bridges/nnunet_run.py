@@ -14,7 +14,7 @@ from clickvol.bridges.nnunet_trainer import TRAINER_NAME, install_trainer, lengt
 from clickvol.bridges.program import LoggedProgram, run_logged
 from clickvol.datasets.prepared import LabelledCase, PreparedSet
 from clickvol.errors import ClickvolError, ConfigError, DeviceError, ExternalProgramError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.files.lock import only_process_in
 from clickvol.io.formats import write_mask
 from clickvol.io.mask_files import read_mask
@@ -154,13 +154,7 @@ def run_nnunet(prepared: PreparedSet, run: NnunetRun) -> list[Path]:
     """
     with only_process_in(run.folder):
         _claim(run, prepared)
-        for name in (
-            "nnUNet_raw",
-            "nnUNet_preprocessed",
-            "nnUNet_results",
-            "trainer",
-            "predictions",
-        ):
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "predictions"):
             (run.folder / name).mkdir(exist_ok=True)
         run.on_stage("exporting the scans")
         dataset = export_dataset(
@@ -236,8 +230,7 @@ def _claim(run: NnunetRun, prepared: PreparedSet) -> None:
                 "give another folder, or the settings of that run"
             )
         return
-    with atomic_path(path, ".json") as temporary:
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(wanted, indent=2) + "\n")
 
 
 def _plan(run: NnunetRun, dataset: NnunetDataset) -> None:
@@ -253,12 +246,10 @@ def _plan(run: NnunetRun, dataset: NnunetDataset) -> None:
             f"nnU-Net plans no {run.settings.configuration} for these scans, only "
             f"{', '.join(sorted(plans))}; choose one of those and a new folder"
         )
-    with atomic_path(folder / "splits_final.json", ".json") as temporary:
-        temporary.write_text(json.dumps(dataset.splits, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "splits_final.json", json.dumps(dataset.splits, indent=2) + "\n")
     plan = plans[run.settings.configuration]
     facts = {name: plan.get(name) for name in ("spacing", "patch_size", "batch_size")}
-    with atomic_path(done, ".json") as temporary:
-        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_text(done, json.dumps(facts, indent=2) + "\n")
 
 
 def _read_plans(path: Path) -> Mapping[str, Mapping[str, object]]:

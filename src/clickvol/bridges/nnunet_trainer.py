@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 
 TRAINER_NAME = "nnUNetTrainerClickvol"
 
@@ -60,8 +60,7 @@ def install_trainer(package: Path) -> None:
     path = package / "training" / "nnUNetTrainer" / f"{TRAINER_NAME}.py"
     if path.is_file() and path.read_text(encoding="utf-8") == _SOURCE:
         return
-    with atomic_path(path, ".py") as temporary:
-        temporary.write_text(_SOURCE, encoding="utf-8")
+    write_text(path, _SOURCE)
 
 
 def length_variables(epochs: int, iterations_per_epoch: int) -> dict[str, str]:

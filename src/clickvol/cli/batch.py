@@ -59,10 +59,7 @@ def batch(
         device=device,
     )
     with show_progress("segmenting", quiet=quiet) as advance:
-        outcome = run_batch(
-            request,
-            on_progress=lambda now: advance(now.done, now.total, f"{now.failed} failed" if now.failed else ""),
-        )
+        outcome = run_batch(request, on_progress=advance)
     outcome.raise_if_failed()
     if not quiet:
         typer.echo(f"{outcome.summary}: {outcome.total} rows done, {outcome.earlier} of them earlier")

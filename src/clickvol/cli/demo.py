@@ -68,16 +68,11 @@ Research use only, not a medical device. A synthetic scan shows that it works, n
 
 
 def _write_phantom(scan: Path, truth: Path, seed: int, modality: Literal["CT", "MR"]) -> "Phantom":
-    from clickvol.errors import OutputError
+    from clickvol.files.atomic import make_folder
     from clickvol.io.formats import write_mask, write_volume
     from clickvol.phantoms.phantom import make_phantom
 
-    try:
-        scan.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {scan.parent}: {error.strerror}; choose another with --out"
-        ) from error
+    make_folder(scan.parent, "choose another with --out")
     phantom = make_phantom(seed, modality=modality, tumour_diameter_mm=_TUMOUR_DIAMETER_MM)
     write_volume(phantom.volume.array, phantom.volume.grid, scan)
     write_mask(phantom.truth, truth)

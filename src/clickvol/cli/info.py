@@ -1,14 +1,15 @@
 """`clickvol info`: what this machine and this installation can do."""
 
 import json
-from typing import Annotated
 
 import typer
+
+from clickvol.cli.options import AsJson
 
 
 def info(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show versions, devices, threads, instruction sets and models; for bug reports."""
     from clickvol.weights.installation import describe_installation

@@ -4,9 +4,11 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from clickvol.cli.options import DeviceName, ModelName
 
 TOKEN_VARIABLE = "CLICKVOL_TOKEN"
 
@@ -27,10 +29,6 @@ _Origins = Annotated[
     list[str] | None,
     typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable."),
 ]
-_ModelName = Annotated[
-    str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
-]
-_DeviceName = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 _UploadSize = Annotated[int, typer.Option(min=1, metavar="MIB", help="Largest upload.")]
 _VoxelCount = Annotated[int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")]
 _SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="Open at one time.")]
@@ -53,8 +51,8 @@ def serve(
     token_file: _TokenFile = None,
     allow_host: _HostNames = None,
     allow_origin: _Origins = None,
-    model: _ModelName = None,
-    device: _DeviceName = "auto",
+    model: ModelName = None,
+    device: DeviceName = "auto",
     max_upload_mb: _UploadSize = 2048,
     max_voxels: _VoxelCount = 1 << 29,
     sessions: _SessionCount = 16,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.clicks import BoxPrompt
 from clickvol.evaluation.methods import Method, Scan
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import atomic_path, write_text
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.challenge import read_challenge_scan
@@ -140,9 +140,7 @@ def read_challenge_prompts(path: Path) -> ChallengePrompts:
 
 def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:
     """Write prompts as the JSON file beside a scan's .npz."""
-    sidecar = path.with_name(path.stem + PROMPTS_SUFFIX)
-    with atomic_path(sidecar, ".json") as temporary:
-        temporary.write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(path.with_name(path.stem + PROMPTS_SUFFIX), prompts.model_dump_json(indent=1) + "\n")
 
 
 def answer_challenge(scan_file: Path, answer_file: Path, method: Method) -> list[str]:

@@ -7,7 +7,7 @@ a mask has none; `seconds` from the click to the mask; and `failure`, one line o
 scores are those of an empty mask.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,11 @@ class RunKey(NamedTuple):
     case_id: str
     seed: int
     placement: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "RunKey":
+        """Return the run that a row is of; KeyError where it names none."""
+        return cls(*(row[name] for name in cls._fields))
 
 
 RUN_COLUMNS = RunKey._fields

@@ -3,53 +3,26 @@
 `settings.json` says what is evaluated; `results.jsonl` has one row of the table (`evaluation.records`) and
 `audit.jsonl` one click per line. The lines of a run are appended together, its audit first, so that a killed
 evaluation leaves at most one incomplete run at the end, which is dropped when it goes on.
+
+A line of the audit has the run (`RunKey`); the number of the `click`, from 1; its place `voxel_ijk`, as the
+file is indexed, and `world_ras_mm`; `foreground`, inside the object or outside; what it was `drawn_from`, in
+words, and the `region_voxels` that this or the error has; `label_sha256`, of the label as uint8 in (D, H, W)
+order; and `oracle`, what the method was shown of the label apart from the clicks, null for nothing.
 """
 
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clickvol.errors import ConfigError, OutputError
 from clickvol.evaluation.records import Row, RunKey
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 
 RESULTS_NAME = "results.jsonl"
 AUDIT_NAME = "audit.jsonl"
 SETTINGS_NAME = "settings.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClickAudit:
-    """One click, and what of the label was looked at to place it.
-
-    Attributes:
-        model, data, case_id, seed, placement: the run.
-        click: its number, from 1.
-        voxel_ijk: as the file is indexed.
-        world_ras_mm: in the patient.
-        foreground: inside the object, or outside it.
-        drawn_from: in words.
-        region_voxels: number of voxels that it was drawn from, or that the error has.
-        label_sha256: of the label, uint8 in (D, H, W) order.
-        oracle: what the method was shown of the label apart from the clicks, in words; None for nothing.
-    """
-
-    model: str
-    data: str
-    case_id: str
-    seed: int
-    placement: str
-    click: int
-    voxel_ijk: tuple[int, int, int]
-    world_ras_mm: tuple[float, float, float]
-    foreground: bool
-    drawn_from: str
-    region_voxels: int
-    label_sha256: str
-    oracle: str | None = None
 
 
 class ResultLog:
@@ -76,14 +49,14 @@ class ResultLog:
         for row in _read_lines(self._results):
             if any(isinstance(value, list | dict) for value in row.values()):
                 raise ConfigError(f"{self._results} is of another version of clickvol; choose another folder")
-            by_run.setdefault(_key(row), []).append(row)
+            by_run.setdefault(RunKey.of(row), []).append(row)
         self._runs = {
             key: rows
             for key, rows in by_run.items()
             if is_complete(key, [row.get("num_clicks") for row in rows])
         }
         _rewrite(self._results, self.rows())
-        _rewrite(self._audit, [click for click in _read_lines(self._audit) if _key(click) in self._runs])
+        _rewrite(self._audit, [click for click in _read_lines(self._audit) if RunKey.of(click) in self._runs])
 
     def __contains__(self, key: RunKey) -> bool:
         return key in self._runs
@@ -92,32 +65,24 @@ class ResultLog:
         """Return all rows, in the order in which they were written."""
         return [row for rows in self._runs.values() for row in rows]
 
-    def append(self, key: RunKey, rows: Sequence[Row], clicks: Iterable[ClickAudit]) -> None:
+    def append(self, key: RunKey, rows: Sequence[Row], clicks: Iterable[Row]) -> None:
         """Write a run; it is on disk when this returns.
 
         Raises:
             OutputError: when the file system refuses.
         """
-        _append(self._audit, _text(map(asdict, clicks)))
+        _append(self._audit, _text(clicks))
         _append(self._results, _text(rows))
         self._runs[key] = list(rows)
 
 
-def read_audit(folder: Path) -> list[ClickAudit]:
+def read_audit(folder: Path) -> list[Row]:
     """Return the clicks of an evaluation's folder.
 
     Raises:
         ConfigError: for a damaged line.
     """
-    places = ("voxel_ijk", "world_ras_mm")
-    return [
-        ClickAudit(**click | {name: tuple(click[name]) for name in places})
-        for click in _read_lines(folder / AUDIT_NAME)
-    ]
-
-
-def _key(line: dict[str, Any]) -> RunKey:
-    return RunKey(*(line[name] for name in RunKey._fields))
+    return _read_lines(folder / AUDIT_NAME)
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -125,8 +90,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         if (path.parent / RESULTS_NAME).is_file():
             raise ConfigError(f"{path} is missing beside {RESULTS_NAME}; choose another folder for the report")
-        with atomic_path(path, ".json") as temporary:
-            temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(asked, indent=1) + "\n")
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +104,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path) -> list[Row]:
     """Return the lines that end, each of a run; a killed writer may leave a last one that does not end."""
     if not path.is_file():
         return []
@@ -148,7 +112,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
             line = json.loads(text)
-            _key(line)
+            RunKey.of(line)
         except (ValueError, LookupError, TypeError) as error:
             raise ConfigError(
                 f"{path}: line {number} is damaged; remove it, or choose another folder"
@@ -157,17 +121,16 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _text(lines: Iterable[dict[str, Any]]) -> str:
+def _text(lines: Iterable[Row]) -> str:
     return "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in lines)
 
 
-def _rewrite(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+def _rewrite(path: Path, lines: Iterable[Row]) -> None:
     """Make a file hold these lines; it is left alone where it does."""
     text = _text(lines)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    with atomic_path(path, ".jsonl") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _append(path: Path, text: str) -> None:

@@ -2,8 +2,8 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import quote
@@ -15,12 +15,12 @@ from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
 from clickvol.evaluation.clicks import Truth
 from clickvol.evaluation.methods import Method, Scan, parse_methods
 from clickvol.evaluation.protocol import NO_CLICK, ROBUSTNESS_PLACEMENTS, Placement, Protocol
-from clickvol.evaluation.records import RUN_COLUMNS, RunKey, score_table, write_table
+from clickvol.evaluation.records import RunKey, score_table, write_table
 from clickvol.evaluation.result_log import ResultLog
 from clickvol.evaluation.run_case import EvaluationCase, Run, RunOutcome, run_case
-from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
-from clickvol.parallel.rows import RowFailure, check_workers, run_rows
+from clickvol.parallel.rows import OnProgress, RowFailure, check_workers, run_rows
 from clickvol.version import __version__
 from clickvol.weights.device import choose_device, device_of_worker
 
@@ -112,20 +112,6 @@ class CaseOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an evaluation is.
-
-    Attributes:
-        done, total: runs.
-        text: what was done last.
-    """
-
-    done: int
-    total: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class SkippedCase:
     """A case that no method was asked about.
 
@@ -169,13 +155,13 @@ class Evaluated:
 
 
 def run_evaluation(
-    request: EvaluationRequest, *, on_progress: Callable[[Progress], None] = lambda _: None
+    request: EvaluationRequest, *, on_progress: OnProgress = lambda _done, _total, _text: None
 ) -> Evaluated:
     """Ask every method about every case, and keep the scores; runs that are on disk are not done again.
 
     Args:
         request: who, on what, by which rules, and where the results go.
-        on_progress: called after every run.
+        on_progress: called at the beginning and after every run.
 
     Raises:
         ConfigError: for words that name nothing, a folder that holds another evaluation or is in use, a method
@@ -193,17 +179,12 @@ def run_evaluation(
         for folder in (request.folder, *(request.folder / MASKS_NAME).rglob("*/")):
             remove_abandoned(folder)
         settings = _settings(request, methods, data, device)
-        log = ResultLog(
-            request.folder,
-            settings,
-            lambda key, numbers: expected.get(key) == tuple(numbers),
-        )
+        log = ResultLog(request.folder, settings, lambda key, numbers: expected.get(key) == tuple(numbers))
         skipped = _do_missing(request, jobs, methods, data, settings, log, on_progress)
-        with atomic_path(request.folder / NOT_EVALUATED_NAME, ".json") as temporary:
-            content = [{"data": s.data, "case_id": s.case_id, "reason": s.reason} for s in skipped]
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        not_evaluated = json.dumps([asdict(case) for case in skipped], indent=1)
+        write_text(request.folder / NOT_EVALUATED_NAME, not_evaluated + "\n")
         order = {key: number for number, key in enumerate(expected)}  # not that in which cases were done
-        rows = sorted(log.rows(), key=lambda row: order[RunKey(*(row[name] for name in RUN_COLUMNS))])
+        rows = sorted(log.rows(), key=lambda row: order[RunKey.of(row)])
         table = score_table(rows)
         write_table(table, request.folder)
     return Evaluated(request, tuple(methods), tuple(data), device, table, tuple(skipped))
@@ -315,14 +296,14 @@ def _do_missing(
     data: Sequence[EvaluationData],
     settings: Mapping[str, Any],
     log: ResultLog,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
 ) -> list[SkippedCase]:
     """Do the runs that are missing, write each when it is done, and return the cases that have none."""
     total = sum(len(job.runs) for job in jobs)
     missing = [replace(job, runs=tuple(run for run in job.runs if run[1].key not in log)) for job in jobs]
     missing = [job for job in missing if job.runs]
     done = total - sum(len(job.runs) for job in missing)
-    on_progress(Progress(done, total, ""))
+    on_progress(done, total, "")
     skipped = []
 
     def keep(job: CaseJob, outcome: CaseOutcome | RowFailure) -> None:
@@ -334,11 +315,11 @@ def _do_missing(
         if reason is not None:
             skipped.append(SkippedCase(one_set.name, case_id, reason))
             done += len(job.runs)
-            on_progress(Progress(done, total, text))
+            on_progress(done, total, text)
         for run in () if isinstance(outcome, RowFailure) else outcome.runs:
             log.append(run.key, run.rows, run.clicks)
             done += 1
-            on_progress(Progress(done, total, f"{text} {run.key.model}"))
+            on_progress(done, total, f"{text} {run.key.model}")
 
     if request.workers == 1 and request.scheduler is None:
         work = functools.partial(_run_job, methods=methods, data=data)  # run by run, as they are kept

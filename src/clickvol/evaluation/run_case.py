@@ -12,7 +12,6 @@ from clickvol.evaluation.clicks import BoxPrompt, PlacedClick, SimulatedUser, Tr
 from clickvol.evaluation.methods import AnswerClicks, Method, Scan
 from clickvol.evaluation.protocol import Placement, Protocol
 from clickvol.evaluation.records import Row, RunKey
-from clickvol.evaluation.result_log import ClickAudit
 from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask, Modality
 from clickvol.metrics.scores import score_masks
@@ -69,12 +68,12 @@ class RunOutcome:
     Attributes:
         key: which run.
         rows: of the table, one per number of clicks.
-        clicks: one per click.
+        clicks: lines of the audit, see `evaluation.result_log`.
     """
 
     key: RunKey
     rows: tuple[Row, ...]
-    clicks: tuple[ClickAudit, ...]
+    clicks: tuple[Row, ...]
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ class RunState:
     seconds: float = 0.0
     failure: str | None = None
     clicks: list[Click] = field(default_factory=list)
-    audits: list[ClickAudit] = field(default_factory=list)
+    audits: list[Row] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
 
@@ -205,15 +204,15 @@ def _row(case: EvaluationCase, key: RunKey, number: int, state: RunState, protoc
     }
 
 
-def _audit(placed: PlacedClick, number: int, key: RunKey, truth: Truth, oracle: str | None) -> ClickAudit:
-    return ClickAudit(
+def _audit(placed: PlacedClick, number: int, key: RunKey, truth: Truth, oracle: str | None) -> Row:
+    return {
         **key._asdict(),
-        click=number,
-        voxel_ijk=placed.voxel_ijk,
-        world_ras_mm=placed.world_ras_mm,
-        foreground=placed.click.foreground,
-        drawn_from=placed.drawn_from,
-        region_voxels=placed.region_voxels,
-        label_sha256=truth.sha256,
-        oracle=oracle,
-    )
+        "click": number,
+        "voxel_ijk": placed.voxel_ijk,
+        "world_ras_mm": placed.world_ras_mm,
+        "foreground": placed.click.foreground,
+        "drawn_from": placed.drawn_from,
+        "region_voxels": placed.region_voxels,
+        "label_sha256": truth.sha256,
+        "oracle": oracle,
+    }

@@ -45,6 +45,33 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, wholly or not at all; a line ends the same on every system.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with atomic_path(path, path.suffix) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def make_folder(folder: Path, advice: str = "choose another folder") -> None:
+    """Make a folder and those above it where they are missing.
+
+    Args:
+        folder: the folder.
+        advice: what a user can do where it cannot be made, for the message.
+
+    Raises:
+        OutputError: when the file system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or "the file system refused"
+        raise OutputError(f"cannot make the folder {folder}: {reason}; {advice}") from error
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name; where the file system has no links, or not to there, copy it.
 

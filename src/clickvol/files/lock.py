@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout, lock_descriptor
 
 from clickvol.errors import ConfigError, OutputError
+from clickvol.files.atomic import make_folder
 
 _LOCK_NAME = ".lock"
 
@@ -79,10 +80,7 @@ def only_process_in(folder: Path) -> Iterator[None]:
         ConfigError: when another process holds it.
         OutputError: when the folder cannot be made or has no locks.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+    make_folder(folder)
     busy = f"another process is working in {folder}; wait for it, or choose another folder"
     lock = acquire_lock(folder / _LOCK_NAME, busy)
     try:

@@ -15,6 +15,13 @@ from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.layers.norms import ChannelLayerNorm
 from clickvol.layers.vit2d import VitBlock2d
 
+SAM_SIZES = {
+    "vit_b": (768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
+}
+"""Width, depth, heads and global blocks of SAM's encoders (its paper, appendix A, and the released build)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamVit2dConfig:

@@ -77,14 +77,7 @@ class BaselineSegmenter(VolumeSegmenter[AnsweredPatch]):
         self.body = build(config.body, config.patch_shape_dhw, config.num_channels)
 
     def encode_image(self, patch: Tensor) -> AnsweredPatch:
-        """Do everything.
-
-        Args:
-            patch: (B, C, D, H, W); channel 0 is the normalised scan.
-
-        Raises:
-            ConfigError: for a shape that the network does not take.
-        """
+        """Do everything; ConfigError for a shape that the network does not take."""
         return AnsweredPatch(torch.as_tensor(self.body(patch)))
 
     def decode(self, encoded: AnsweredPatch, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:

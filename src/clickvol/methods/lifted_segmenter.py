@@ -143,29 +143,14 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         )
 
     def encode_image(self, patch: Tensor) -> EncodedPatch:
-        """Do the costly part, once per patch.
-
-        Args:
-            patch: (B, C, D, H, W); channel 0 is the normalised scan, further ones as the encoder's
-                `channel_sources` say.
-        """
+        """See `VolumeSegmenter`; further channels of the patch are what the encoder's `channel_sources` say."""
         features = self.image_encoder(patch)
         shape = (patch.shape[2], patch.shape[3], patch.shape[4])
         prepared = self.mask_decoder.prepare(features, patch[:, :1])
         return EncodedPatch(features.deepest, prepared, shape, features.aligned)
 
     def decode(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
-        """Answer the prompts.
-
-        Args:
-            encoded: from `encode_image`.
-            prompts: clicks, (B, N); an automatic network does not look at them.
-            prior: (B, 1, D, H, W) in [-1, 1]: 2 p - 1 of an earlier mask's probability p, 0 where
-                nothing is known. None: nothing is known anywhere.
-
-        Returns:
-            (B, 2, D, H, W) logits, background first.
-        """
+        """See `VolumeSegmenter`."""
         return self.mask_decoder.masks(self._joined(encoded, prompts, prior))
 
     def decode_candidates(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickvol.errors import ConfigError
-from clickvol.image_encoders.sam_vit2d import SamVit2d, SamVit2dConfig
+from clickvol.image_encoders.sam_vit2d import SAM_SIZES, SamVit2d, SamVit2dConfig
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.image_encoders.tiny_vit import TinyVit, TinyVitConfig
 from clickvol.mask_decoders.sam_mask_decoder import (
@@ -212,16 +212,16 @@ def sam2d_preset(name: str) -> Sam2dConfig:
     Raises:
         ConfigError: for another name.
     """
-    presets = {
-        # Segment Anything, appendix A, and the released build: width, depth, heads, global blocks.
-        "vit_b": lambda: _sam_preset(768, 12, 12, (2, 5, 8, 11)),
-        "vit_l": lambda: _sam_preset(1024, 24, 16, (5, 11, 17, 23)),
-        "vit_h": lambda: _sam_preset(1280, 32, 16, (7, 15, 23, 31)),
-        "litemedsam": _litemedsam_preset,
-        "tiny": _tiny_preset,
-    }
+    if name in SAM_SIZES:
+        width, depth, num_heads, blocks = SAM_SIZES[name]
+        return Sam2dConfig(
+            image_encoder=SamVit2dConfig(
+                width=width, depth=depth, num_heads=num_heads, global_blocks=blocks, taps=blocks
+            )
+        )
+    presets = {"litemedsam": _litemedsam_preset, "tiny": _tiny_preset}
     if name not in presets:
-        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join((*SAM_SIZES, *presets))}")
     return presets[name]()
 
 
@@ -230,17 +230,6 @@ def _grid_side(config: SamVit2dConfig | TinyVitConfig) -> int:
     if isinstance(config, SamVit2dConfig):
         return config.grid_side
     return -(-config.image_side // config.stage_strides[-1])
-
-
-def _sam_preset(width: int, depth: int, num_heads: int, global_blocks: tuple[int, ...]) -> Sam2dConfig:
-    encoder = SamVit2dConfig(
-        width=width,
-        depth=depth,
-        num_heads=num_heads,
-        global_blocks=global_blocks,
-        taps=global_blocks,
-    )
-    return Sam2dConfig(image_encoder=encoder)
 
 
 def _litemedsam_preset() -> Sam2dConfig:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
 from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
+from clickvol.image_encoders.sam_vit2d import SAM_SIZES
 from clickvol.mask_decoders.multi_level import MultiLevelDecoderConfig
 from clickvol.prompt_encoders.feature_sampling import FeatureSamplingConfig
 
@@ -52,17 +53,11 @@ def network_size(name: str) -> NetworkSize:
     Raises:
         ConfigError: for another name.
     """
-    sizes = {
-        # Segment Anything, appendix A, and the released build: width, depth, heads, global blocks.
-        "vit_b": lambda: _sam_size(768, 12, 12, (2, 5, 8, 11)),
-        "vit_l": lambda: _sam_size(1024, 24, 16, (5, 11, 17, 23)),
-        "vit_h": lambda: _sam_size(1280, 32, 16, (7, 15, 23, 31)),
-        "litemedsam": _litemedsam_size,
-        "small": _small_size,
-        "tiny": _tiny_size,
-    }
+    if name in SAM_SIZES:
+        return _sam_size(*SAM_SIZES[name])
+    sizes = {"litemedsam": _litemedsam_size, "small": _small_size, "tiny": _tiny_size}
     if name not in sizes:
-        raise ConfigError(f"there is no size {name!r}; choose one of {', '.join(sizes)}")
+        raise ConfigError(f"there is no size {name!r}; choose one of {', '.join((*SAM_SIZES, *sizes))}")
     return sizes[name]()
 
 

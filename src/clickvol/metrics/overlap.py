@@ -25,18 +25,7 @@ def dice(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
 
 
 def iou(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Return the intersection over union (Jaccard index), |A and B| / |A or B|.
-
-    Args:
-        prediction: any shape; a voxel belongs to the object where it is not zero.
-        truth: the same shape.
-
-    Returns:
-        0 to 1. Two empty masks agree: 1.0. One empty mask against a non-empty one: 0.0.
-
-    Raises:
-        ValueError: when the shapes differ.
-    """
+    """Return the intersection over union (Jaccard index), |A and B| / |A or B|; the rest as `dice`."""
     common, total = _common_and_total(prediction, truth)
     return common / (total - common) if total else 1.0
 

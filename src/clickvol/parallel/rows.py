@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
+OnProgress = Callable[[int, int, str], None]
+"""Hears how many parts of a job are done, of how many, and one line on what was done last or has failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:

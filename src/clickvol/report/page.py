@@ -12,7 +12,7 @@ from clickvol.evaluation.methods import Method
 from clickvol.evaluation.records import RunKey, write_csv
 from clickvol.evaluation.result_log import read_audit
 from clickvol.evaluation.run import Evaluated, EvaluationRequest, mask_file
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.mask_files import read_mask
 from clickvol.metrics.clicks import DICE_TO_REACH
@@ -96,7 +96,7 @@ def write_report(
     write_csv(cases.drop(columns="mask_ml"), folder / "cases.csv")
     write_csv(summary.scores, folder / "summary.csv")
     summary.write_json(folder / "summary.json")
-    _write(folder / "tables.tex", "\n".join(one.latex() for one in tables))
+    write_text(folder / "tables.tex", "\n".join(one.latex() for one in tables))
     sections = [
         "# Evaluation\n",
         *(f"- {name}: {' '.join(words.split())}" for name, words in (provenance or {}).items()),
@@ -110,13 +110,8 @@ def write_report(
         *(["## Cases\n"] if pictures else []),
         *(_picture(caption, path, folder) for caption, path in (pictures or {}).items()),
     ]
-    _write(folder / "report.md", "\n".join(sections))
+    write_text(folder / "report.md", "\n".join(sections))
     return summary
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path, path.suffix) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _policies(summary: Summary, notes: Sequence[str]) -> list[str]:
@@ -258,17 +253,15 @@ def _pictures(evaluated: Evaluated) -> dict[str, Path]:
     folder = evaluated.request.folder
     clicks: dict[RunKey, list[Click]] = {}
     for audit in read_audit(folder):
-        key = RunKey(audit.model, audit.data, audit.case_id, audit.seed, audit.placement)
-        i, j, k = audit.voxel_ijk
-        place = VoxelPoint.from_ijk(i, j, k)
-        clicks.setdefault(key, []).append(Click(place, audit.foreground))
+        click = Click(VoxelPoint.from_ijk(*audit["voxel_ijk"]), audit["foreground"])
+        clicks.setdefault(RunKey.of(audit), []).append(click)
     pictures = {}
     for method in evaluated.methods[:_SHOWN_METHODS]:
         for one_set in evaluated.data:
             cases = {case.case_id: case for case in one_set.cases}
             chosen = choose_cases(evaluated.table, model=method.name, data=one_set.name)
             for rank, row in chosen.items():
-                key = RunKey(row.model, row.data, row.case_id, row.seed, row.placement)
+                key = RunKey.of(row)
                 mask = mask_file(folder, key)
                 if not mask.is_file():
                     continue

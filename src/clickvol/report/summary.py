@@ -12,7 +12,7 @@ import pandas as pd
 
 from clickvol.errors import ConfigError
 from clickvol.evaluation.records import measures_of, nsd_tolerances_of
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.metrics.clicks import DICE_TO_REACH, click_curve_area, clicks_to_reach
 from clickvol.metrics.scores import NSD_TOLERANCES_MM, nsd_name
 from clickvol.report.statistics import RESAMPLES, bootstrap_interval, holm, paired_tests
@@ -71,8 +71,7 @@ class Summary:
             "curves": _plain_rows(self.curves),
             "comparisons": _plain_rows(self.comparisons),
         }
-        with atomic_path(path, ".json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def summarise(

@@ -10,7 +10,7 @@ from clickvol.datasets.published import read_published
 from clickvol.datasets.sources import list_source
 from clickvol.datasets.splits import Split, read_splits, splits_json
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import make_folder, write_text
 from clickvol.report.page import command_line
 from clickvol.reproduction.study import DataSet
 from clickvol.reproduction.workspace import Reproduction
@@ -117,9 +117,8 @@ def _draw(job: Reproduction, data: DataSet) -> bool:
         return False
     split = draw_split(case_ids, data.seed, known.validation_cases, known.test_cases)
     path = job.drawn_splits(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, ".json") as temporary:
-        temporary.write_text(splits_json([split]), encoding="utf-8")
+    make_folder(path.parent)
+    write_text(path, splits_json([split]))
     return True
 
 

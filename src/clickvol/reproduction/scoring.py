@@ -64,7 +64,7 @@ def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> Non
         return
     run_evaluation(
         _request(job, arm, task, method),
-        on_progress=lambda now: on_message(f"scoring {now.text}: {now.done} of {now.total}"),
+        on_progress=lambda done, total, text: on_message(f"scoring {text}: {done} of {total}"),
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from clickvol.evaluation.methods import CLICK_SUFFIX
 from clickvol.evaluation.protocol import NO_CLICK
 from clickvol.evaluation.records import write_csv
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.metrics.scores import nsd_name
 from clickvol.report.summary import Summary
 from clickvol.report.tables import MISSING, Table, with_interval
@@ -60,8 +60,7 @@ def write_table(job: Reproduction, summaries: Mapping[str, Summary], left_out: S
     """
     rows = table_rows(job, summaries)
     job.results.mkdir(parents=True, exist_ok=True)
-    with atomic_path(job.results / TABLE_NAME, ".md") as temporary:
-        temporary.write_text(_markdown(job, rows, left_out), encoding="utf-8", newline="\n")
+    write_text(job.results / TABLE_NAME, _markdown(job, rows, left_out))
     write_csv(rows, job.results / CSV_NAME)
     return job.results / TABLE_NAME
 

@@ -79,21 +79,6 @@ def is_offline() -> bool:
     )
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder of the cache.
-
-    Raises:
-        OutputError: when the file system refuses.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or "the file system refused"
-        raise OutputError(
-            f"cannot make the cache folder {folder}: {reason}; set {CACHE_VARIABLE} to another one"
-        ) from error
-
-
 def require_space(folder: Path, num_bytes: int) -> None:
     """Check that so many bytes fit on the disk of a folder, and a little stays free.
 

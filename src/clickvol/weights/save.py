@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from clickvol.errors import OutputError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import make_folder, write_text
 from clickvol.weights.card import ModelCard
 from clickvol.weights.safe_file import write_weights
 
@@ -32,8 +32,7 @@ def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Pa
         sha256, size = write_weights(state, weights, dtype=torch.float32)
         facts = {"dtype": "float32", "bytes": size, "sha256": sha256, "weights_file": weights.name}
         card = draft.model_copy(update=facts)
-        with atomic_path(card_path, ".json") as temporary:
-            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_text(card_path, card.model_dump_json(indent=2) + "\n")
     except BaseException as error:
         if is_new:
             weights.unlink(missing_ok=True)
@@ -49,11 +48,7 @@ def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Pa
 def _make_folder(folder: Path) -> list[Path]:
     """Make a folder and those above it; return the ones that were not there, deepest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or "the file system refused"
-        raise OutputError(f"cannot make the folder {folder}: {reason}; choose another one") from error
+    make_folder(folder)
     return missing
 
 

@@ -20,21 +20,21 @@ CLIP_TEXT_ID = "clip-vit-l-14-text"
 _BATCH = 34
 
 
-def clip_text_folder() -> Path:
-    """Return where CLIP's text tower lies, or would lie, in the cache."""
-    return cached_model_folder(CLIP_TEXT_ID)
+def local_text_encoder(folder: Path | None = None) -> tuple[TextEncoder, str]:
+    """Return a text encoder, and what it is: CLIP's text tower, or a stand-in for it.
 
-
-def local_text_encoder(folder: Path) -> tuple[TextEncoder, str]:
-    """Return the text encoder in a folder, and what it is: CLIP's text tower, or a stand-in for it.
+    A stand-in is a sentence encoder: the mean over the tokens of its last layer, as all-MiniLM-L6-v2 is used.
 
     Args:
-        folder: as `transformers` keeps a model: config.json, model.safetensors, tokenizer files.
+        folder: as `transformers` keeps a model: config.json, model.safetensors, tokenizer files; None looks for
+            CLIP's in the cache.
 
     Raises:
         WeightsUnavailableError: when the files are not there or not complete.
         ConfigError: when `transformers` is not installed.
     """
+    if folder is None:
+        folder = cached_model_folder(CLIP_TEXT_ID)
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -43,53 +43,18 @@ def local_text_encoder(folder: Path) -> tuple[TextEncoder, str]:
             "put the files of openai/clip-vit-large-patch14 there"
         ) from error
     if kind in ("clip", "clip_text_model"):
-        return clip_text_encoder(folder), f"CLIP text tower {folder.name}"
-    name = f"{folder.name} ({kind} sentence encoder, a stand-in for CLIP's text tower)"
-    return sentence_encoder(folder), name
-
-
-def clip_text_encoder(folder: Path | None = None) -> TextEncoder:
-    """Return CLIP's text tower.
-
-    Args:
-        folder: with the tower and its tokenizer as `transformers` keeps them; None looks in the cache.
-
-    Raises:
-        WeightsUnavailableError: when the files are not there or not complete.
-        ConfigError: when `transformers` is not installed.
-    """
-    place = clip_text_folder() if folder is None else folder
-    if not (place / "config.json").is_file():
-        raise WeightsUnavailableError(
-            f"there is no CLIP text tower in {place}; put config.json, model.safetensors and the tokenizer's "
-            "files of openai/clip-vit-large-patch14 there, or use a text bank file"
-        )
-    tokenizer, tower = _load(place, "CLIPTextModelWithProjection")
-
-    def embed(tokens: Any) -> Tensor:  # noqa: ANN401  # transformers' own mapping
-        return torch.as_tensor(tower(**tokens).text_embeds)
-
-    return _in_batches(tokenizer, embed)
-
-
-def sentence_encoder(folder: Path) -> TextEncoder:
-    """Return a sentence encoder: the mean over the tokens of its last layer, as all-MiniLM-L6-v2 is used.
-
-    Args:
-        folder: with the encoder and its tokenizer as `transformers` keeps them.
-
-    Raises:
-        WeightsUnavailableError: when the files are not there or not complete.
-        ConfigError: when `transformers` is not installed.
-    """
+        tokenizer, tower = _load(folder, "CLIPTextModelWithProjection")
+        encode = _in_batches(tokenizer, lambda tokens: torch.as_tensor(tower(**tokens).text_embeds))
+        return encode, f"CLIP text tower {folder.name}"
     tokenizer, network = _load(folder, "AutoModel")
 
-    def embed(tokens: Any) -> Tensor:  # noqa: ANN401  # transformers' own mapping
+    def mean_of_tokens(tokens: Any) -> Tensor:  # noqa: ANN401  # transformers' own mapping
         is_token = tokens["attention_mask"][..., None].float()
         states = torch.as_tensor(network(**tokens).last_hidden_state)
         return torch.as_tensor((states * is_token).sum(dim=1) / is_token.sum(dim=1))
 
-    return _in_batches(tokenizer, embed)
+    name = f"{folder.name} ({kind} sentence encoder, a stand-in for CLIP's text tower)"
+    return _in_batches(tokenizer, mean_of_tokens), name
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:

@@ -62,7 +62,7 @@ def test_a_stub_is_seeded_by_the_run_and_as_wide_as_clip(caplog):
 
 
 def test_clip_is_looked_for_where_it_is_said(tmp_path):
-    with pytest.raises(WeightsUnavailableError, match="no CLIP text tower in"):
+    with pytest.raises(WeightsUnavailableError, match="there is no text encoder in"):
         load_text_bank(make_config(text="clip", text_file=tmp_path), OURS)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from clickvol.cli.options import Scheduler, Workers
+from clickvol.cli.options import Quiet, Scheduler, Workers
 
 _Models = Annotated[
     list[str],
@@ -76,7 +76,6 @@ _OrganMask = Annotated[
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")]
 _Device = Annotated[str, typer.Option(help="Where models compute: auto, cpu, cuda or mps.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
 def evaluate(
@@ -99,7 +98,7 @@ def evaluate(
     device: _Device = "auto",
     workers: Workers = 1,
     scheduler: Scheduler = None,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score models on labelled scans with a simulated user, and write a report.
 
@@ -133,7 +132,7 @@ def evaluate(
         scheduler=scheduler,
     )
     with show_progress("evaluating", quiet=quiet) as advance:
-        evaluated = run_evaluation(request, on_progress=lambda now: advance(now.done, now.total, now.text))
+        evaluated = run_evaluation(request, on_progress=advance)
     report_evaluation(evaluated)
     if not quiet:
         show_warnings([f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped])

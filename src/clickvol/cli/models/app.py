@@ -8,6 +8,7 @@ import typer
 from clickvol.cli.models.fetch import fetch_model
 from clickvol.cli.models.text_bank import make_bank
 from clickvol.cli.models.transfer import export_model, import_model
+from clickvol.cli.options import AsJson
 
 if TYPE_CHECKING:
     from clickvol.weights.registry import RegistryEntry
@@ -26,7 +27,7 @@ models.command("export")(export_model)
 @models.command("list")
 def list_models(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the models that ship in the package, and the weights that can be fetched."""
     from clickvol.weights.card import DEFAULT_MODEL_ID, list_cards
@@ -69,7 +70,7 @@ def _other(entry: "RegistryEntry") -> dict[str, Any]:
 def show_model(
     *,
     model: Annotated[str, typer.Argument(metavar="ID|PATH", help="Id, or path of a card.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the card of a model: training data, licence, scores, limits."""
     from clickvol.weights.card import read_card

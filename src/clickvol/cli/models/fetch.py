@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clickvol.cli.options import AsJson
+
 if TYPE_CHECKING:
     from clickvol.weights.fetch import FetchedOriginal, FetchListeners
     from clickvol.weights.registry import RegistryEntry
@@ -30,9 +32,7 @@ def fetch_model(
     offline: Annotated[
         bool, typer.Option("--offline", help="Never touch the network; as CLICKVOL_OFFLINE=1.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Get weights into the cache, check their hash and make a model of them; a broken download goes on.
 

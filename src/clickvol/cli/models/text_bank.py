@@ -27,11 +27,11 @@ def make_bank(
     from clickvol.errors import OutputError
     from clickvol.image_encoders.text_bank import make_text_bank
     from clickvol.weights.text_bank_file import write_text_bank
-    from clickvol.weights.text_tower import clip_text_folder, local_text_encoder
+    from clickvol.weights.text_tower import local_text_encoder
 
     if not output.absolute().parent.is_dir():
         raise OutputError(f"the folder of {output} does not exist; make it, or choose another place")
-    encode, name = local_text_encoder(clip_text_folder() if encoder is None else encoder)
+    encode, name = local_text_encoder(encoder)
     bank = make_text_bank(encode, object_word, name)
     write_text_bank(bank, output)
     cosine = float(bank.columns[:, 0] @ bank.columns[:, 1])

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clickvol.cli.options import AsJson
+
 if TYPE_CHECKING:
     from clickvol.weights.official.importing import ImportedModel
 
@@ -35,9 +37,7 @@ def import_model(
         ),
     ] = None,
     model_id: Annotated[str | None, typer.Option("--id", metavar="NAME", help="Id of the new model.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn a published checkpoint into a model of this package; nothing in the file is run."""
     from clickvol.weights.official.importing import import_checkpoint
@@ -90,9 +90,7 @@ def export_model(
         str | None,
         typer.Option(metavar="METHOD", help=f"Whose layout: {_METHODS}; the model's own if left out."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model in the layout of its method's authors, for their own code to read."""
     from clickvol.weights.official.exporting import export_checkpoint

@@ -6,7 +6,7 @@ from clickvol.image_encoders.text_bank import TextBank, make_text_bank, stub_tex
 from clickvol.methods.recipe import Recipe
 from clickvol.training.config import TagsSection, TrainConfig
 from clickvol.weights.text_bank_file import read_text_bank
-from clickvol.weights.text_tower import CLIP_TEXT_ID, clip_text_encoder
+from clickvol.weights.text_tower import local_text_encoder
 
 # Width of a stub: that of CLIP ViT-L/14, so that the network is the one that CLIP would have.
 _STUB_WIDTH = 768
@@ -31,7 +31,8 @@ def load_text_bank(config: TrainConfig, recipe: Recipe) -> TextBank | None:
             raise ConfigError("tags.text is file, so tags.text_file must name the file")
         return read_text_bank(tags.text_file, word)
     if tags.text == "clip":
-        return make_text_bank(clip_text_encoder(tags.text_file), word, CLIP_TEXT_ID)
+        encode, encoder = local_text_encoder(tags.text_file)
+        return make_text_bank(encode, word, encoder)
     if tags.text == "stub":
         return stub_text_bank(_STUB_WIDTH, config.run.seed, word)
     raise ConfigError(f"the preset {recipe.preset} uses texts: give tags.text as file, clip or stub")
