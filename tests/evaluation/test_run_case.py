@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from clickvol.errors import ClickError, ConfigError
-from clickvol.evaluation.clicks import Truth
 from clickvol.evaluation.methods import Scan
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.records import RunKey
 from clickvol.evaluation.run_case import EvaluationCase, Run, run_case
+from clickvol.evaluation.simulated_user import Truth
 from clickvol.io.formats import read_volume
 from clickvol.io.volume import Mask, Volume
 from reference.evaluation_sets import SHAPE, Scripted, block_arrays, oblique_grid
@@ -102,7 +102,7 @@ def test_an_error_is_a_failure_with_the_scores_of_an_empty_mask(case, label):
     assert outcome.rows[0]["nsd_5mm"] == 0.0
     assert outcome.rows[0]["hd95_mm"] is None
     assert outcome.rows[0]["mask_ml"] == 0.0
-    assert outcome.clicks[1].foreground  # the user goes on from an empty mask
+    assert outcome.clicks[1]["foreground"]  # the user goes on from an empty mask
     assert len(method.asked) == 3
 
 
@@ -139,7 +139,7 @@ def test_published_clicks_are_answered_all_at_once(case, label):
     method, outcome = run(case, lambda s, c: label, plan_of((1, 3, 10), "random"), protocol)
     assert [len(clicks) for clicks in method.asked] == [1, 3, 10]
     assert len(outcome.clicks) == 10
-    assert all(click.foreground for click in outcome.clicks)
+    assert all(click["foreground"] for click in outcome.clicks)
     assert method.asked[2][:3] == method.asked[1]
 
 
@@ -149,8 +149,8 @@ def test_a_box_is_a_click_and_cuts_the_mask(case, label):
     method, outcome = run(case, lambda s, c: everything, plan, read_protocol("cvpr2025"))
     # 400 voxels; the box grows by 2 rows and 3 columns on each side.
     assert outcome.rows[0]["dice"] == pytest.approx(2 * 400 / (400 + 5 * 12 * 16))
-    assert outcome.clicks[0].drawn_from == "centre of the box"
-    assert not outcome.clicks[1].foreground
+    assert outcome.clicks[0]["drawn_from"] == "centre of the box"
+    assert not outcome.clicks[1]["foreground"]
     assert len(method.asked) == 2
 
 

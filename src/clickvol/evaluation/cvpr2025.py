@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clickvol.errors import ClickvolError, ConfigError
-from clickvol.evaluation.clicks import BoxPrompt
 from clickvol.evaluation.methods import Method, Scan
+from clickvol.evaluation.simulated_user import BoxPrompt
 from clickvol.files.atomic import atomic_path, write_text
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint

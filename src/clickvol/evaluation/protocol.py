@@ -16,7 +16,7 @@ Placement = Literal["random", "centre", "inside", "edge", "outside", "box"]
 
 random: any voxel of the object, each as likely. centre: the deepest voxel of the largest connected part.
 inside: a random voxel at least half as deep as the deepest. edge: a random voxel within 2 mm of the surface.
-outside: a random voxel 2 to 5 mm beside the object. box: the centre of a box, see `evaluation.clicks`.
+outside: a random voxel 2 to 5 mm beside the object. box: the centre of a box, see `evaluation.simulated_user`.
 """
 
 NextClick = Literal["error", "random_foreground"]

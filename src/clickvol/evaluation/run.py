@@ -12,12 +12,12 @@ import pandas as pd
 
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
-from clickvol.evaluation.clicks import Truth
 from clickvol.evaluation.methods import Method, Scan, parse_methods
 from clickvol.evaluation.protocol import NO_CLICK, ROBUSTNESS_PLACEMENTS, Placement, Protocol
 from clickvol.evaluation.records import RunKey, score_table, write_table
 from clickvol.evaluation.result_log import ResultLog
 from clickvol.evaluation.run_case import EvaluationCase, Run, RunOutcome, run_case
+from clickvol.evaluation.simulated_user import Truth
 from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.parallel.rows import OnProgress, RowFailure, check_workers, run_rows

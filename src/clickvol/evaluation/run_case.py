@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from clickvol.errors import ClickError, ClickvolError, ConfigError
-from clickvol.evaluation.clicks import BoxPrompt, PlacedClick, SimulatedUser, Truth
 from clickvol.evaluation.methods import AnswerClicks, Method, Scan
 from clickvol.evaluation.protocol import Placement, Protocol
 from clickvol.evaluation.records import Row, RunKey
+from clickvol.evaluation.simulated_user import BoxPrompt, PlacedClick, SimulatedUser, Truth
 from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask, Modality
 from clickvol.metrics.scores import score_masks

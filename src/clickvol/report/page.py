@@ -15,7 +15,7 @@ from clickvol.evaluation.run import Evaluated, EvaluationRequest, mask_file
 from clickvol.files.atomic import write_text
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.mask_files import read_mask
-from clickvol.metrics.clicks import DICE_TO_REACH
+from clickvol.metrics.click_curve import DICE_TO_REACH
 from clickvol.metrics.scores import NSD_TOLERANCES_MM
 from clickvol.prompts.click import Click
 from clickvol.report.figures import case_picture, choose_cases, write_figures

@@ -13,7 +13,7 @@ import pandas as pd
 from clickvol.errors import ConfigError
 from clickvol.evaluation.records import measures_of, nsd_tolerances_of
 from clickvol.files.atomic import write_text
-from clickvol.metrics.clicks import DICE_TO_REACH, click_curve_area, clicks_to_reach
+from clickvol.metrics.click_curve import DICE_TO_REACH, click_curve_area, clicks_to_reach
 from clickvol.metrics.scores import NSD_TOLERANCES_MM, nsd_name
 from clickvol.report.statistics import RESAMPLES, bootstrap_interval, holm, paired_tests
 
@@ -39,7 +39,7 @@ class Summary:
             the mean over patients, missing with fewer than two of them.
         curves: one row per model, data set and first click: `num_clicks`, a list of those that were scored;
             `runs` that have all of them; `dice_area_...`, the area under Dice over clicks divided by their
-            range, per run; `reached`, the share of runs that reach `metrics.clicks.DICE_TO_REACH`;
+            range, per run; `reached`, the share of runs that reach `metrics.click_curve.DICE_TO_REACH`;
             `clicks_to_reach`, their mean number of clicks.
         comparisons: one row per model, data set, first click, number of clicks and measure: `groups`, patients
             that both have; `unpaired_cases`, left out; `difference` to the reference, the mean over patients,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clickvol.evaluation.protocol import NO_CLICK
 from clickvol.evaluation.records import main_placement, measures_of
-from clickvol.metrics.clicks import DICE_TO_REACH
+from clickvol.metrics.click_curve import DICE_TO_REACH
 from clickvol.metrics.scores import Measure
 from clickvol.report.summary import Summary
 

@@ -33,10 +33,11 @@ def test_the_file_has_the_texts_of_the_encoder(run, tmp_path, folders_asked):
     assert bank.text_encoder == "by hand"
 
 
-def test_clip_is_looked_for_in_the_cache(run, tmp_path, folders_asked, monkeypatch):
+def test_clip_is_looked_for_in_the_cache(run, tmp_path, monkeypatch):
     monkeypatch.setenv("CLICKVOL_CACHE", str(tmp_path / "cache"))
-    assert run("models", "text-bank", "--object", "kidney", "-o", tmp_path / "b").code == 0
-    assert folders_asked == [tmp_path / "cache" / "models" / "clip-vit-l-14-text"]
+    done = run("models", "text-bank", "--object", "kidney", "-o", tmp_path / "b")
+    assert done.code == 2
+    assert f"no text encoder in {tmp_path / 'cache' / 'models' / 'clip-vit-l-14-text'}" in done.err
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def _make_model(
     if original.origin == "cache" and card.is_file() and weights.is_file():
         return card
     listeners.on_stage("making the model")
-    from clickvol.weights.foundation import import_foundation
+    from clickvol.weights.official.sam import import_foundation
 
     return import_foundation(original.path, entry.network, folder)
 

@@ -19,7 +19,6 @@ from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterCo
 from clickvol.version import __version__
 from clickvol.weights.cache import sha256_of
 from clickvol.weights.card import FieldOfViewPlan, IntensityPlan, ModelCard, read_card
-from clickvol.weights.foundation import is_foundation, recognise_preset, save_foundation
 from clickvol.weights.load import network_content
 from clickvol.weights.official.file import read_official_file
 from clickvol.weights.official.layout import (
@@ -30,6 +29,7 @@ from clickvol.weights.official.layout import (
     our_state,
     with_current_names,
 )
+from clickvol.weights.official.sam import import_foundation, is_foundation, recognise_preset
 from clickvol.weights.official.sizes import (
     OfficialMethod,
     Shape,
@@ -130,7 +130,8 @@ def import_checkpoint(
             raise ConfigError(
                 "a data set belongs to ProMISe-3D and 3DSAM-adapter; a SAM's file is imported without"
             )
-        card_path = save_foundation(content, path, _preset(content, path), folder, model_id=model_id)
+        preset = _preset(content, path)
+        card_path = import_foundation(path, preset, folder, content=content, model_id=model_id)
         return ImportedModel(card_path, read_card(card_path))
     official: OfficialMethod = "promise3d" if recognised == "promise3d" else "sam3d_adapter"
     state, network = _our_network(content, path, official)

@@ -1,6 +1,6 @@
 import pytest
 
-from clickvol.metrics.clicks import click_curve_area, clicks_to_reach
+from clickvol.metrics.click_curve import click_curve_area, clicks_to_reach
 
 
 def test_the_first_number_of_clicks_with_the_dice_counts():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from clickvol.errors import ClickError
-from clickvol.evaluation.clicks import BoxPrompt, SimulatedUser, Truth
+from clickvol.evaluation.simulated_user import BoxPrompt, SimulatedUser, Truth
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid

@@ -43,16 +43,22 @@ def recognise_preset(content: Mapping[str, object]) -> str | None:
     return None
 
 
-def import_foundation(path: Path, preset: str, folder: Path) -> Path:
-    """Turn a SAM's file into a model of this package.
+def import_foundation(
+    path: Path,
+    preset: str,
+    folder: Path,
+    *,
+    content: Mapping[str, Any] | None = None,
+    model_id: str | None = None,
+) -> Path:
+    """Turn a SAM's file into a model of this package; return the path of the card.
 
     Args:
         path: `sam_vit_b_01ec64.pth` or one of its sisters, or `lite_medsam.pth`.
         preset: "vit_b", "vit_l", "vit_h" or "litemedsam".
-        folder: gets `ID.json` and `ID.safetensors`, the id being that of the registry.
-
-    Returns:
-        The path of the card.
+        folder: where card and weights go.
+        content: of the file, where it has been read.
+        model_id: of the new model; that of the registry when not given.
 
     Raises:
         ConfigError: for another preset.
@@ -60,24 +66,7 @@ def import_foundation(path: Path, preset: str, folder: Path) -> Path:
         DamagedWeightsError: when it is no such file, or a tensor is missing, unknown or of another shape.
         OutputError: when the folder cannot be written.
     """
-    return save_foundation(read_official_file(path), path, preset, folder, model_id=None)
-
-
-def save_foundation(
-    content: Mapping[str, Any], path: Path, preset: str, folder: Path, *, model_id: str | None
-) -> Path:
-    """Write what was read from a SAM's file as a model; return the path of the card.
-
-    Args:
-        content: of the file, from `read_official_file`.
-        path: the file.
-        preset: as for `import_foundation`.
-        folder: where card and weights go.
-        model_id: of the new model; that of the registry when not given.
-
-    Raises:
-        ConfigError, DamagedWeightsError, OutputError: as `import_foundation`.
-    """
+    content = read_official_file(path) if content is None else content
     config = sam2d_preset(preset)
     with torch.device("meta"):
         network = find_method(_METHOD).build(config)

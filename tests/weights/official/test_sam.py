@@ -5,10 +5,10 @@ import torch
 
 from clickvol.errors import ConfigError, DamagedWeightsError
 from clickvol.methods.sam2d import Sam2d, sam2d_preset
-from clickvol.weights import foundation as foundation_module
-from clickvol.weights.foundation import import_foundation, recognise_preset
 from clickvol.weights.load import load_network
+from clickvol.weights.official import sam as foundation_module
 from clickvol.weights.official.importing import import_checkpoint
+from clickvol.weights.official.sam import import_foundation, recognise_preset
 from clickvol.weights.registry import KnownFile, find_entry
 
 
