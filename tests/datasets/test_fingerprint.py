@@ -15,7 +15,7 @@ def test_two_scans_of_one_value_each_weigh_alike_whatever_their_size():
     small, large = np.zeros(array.shape, np.uint8), np.ones(array.shape, np.uint8)
     small[1, 2, 3] = 1
     samples = [foreground_sample(array + 10, small, "a"), foreground_sample(array + 20, large, "b")]
-    found = fingerprint(samples)
+    found = fingerprint(samples, 2)
     assert (found.low, found.high) == (10, 20)
     assert found.mean == 15
     assert found.deviation == 5
@@ -24,7 +24,7 @@ def test_two_scans_of_one_value_each_weigh_alike_whatever_their_size():
 
 def test_percentiles_mean_and_deviation_are_exact():
     values = np.arange(1001, dtype=np.float32)
-    found = fingerprint([values[:400], values[400:]])
+    found = fingerprint([values[:400], values[400:]], 2)
     assert found.low == pytest.approx(5)
     assert found.high == pytest.approx(995)
     assert found.mean == pytest.approx(500)
@@ -45,7 +45,7 @@ def test_only_the_inside_counts_and_the_draw_is_seeded_by_the_case():
 
 
 def test_objects_of_a_single_value_can_still_be_normalised():
-    found = fingerprint([np.full(5, 7, np.float32)])
+    found = fingerprint([np.full(5, 7, np.float32)], 1)
     assert (found.low, found.high, found.mean, found.deviation) == (7, 7, 7, 1)
 
 
@@ -57,3 +57,10 @@ def test_published_constants_become_a_scale():
     values = scale.normalise(np.array([-1000, 65.175035, 175, 3000], np.float32))
     expected = (np.array([-57, 65.175035, 175, 175]) - 65.175035) / 32.651197
     assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_very_many_scans_each_gives_a_part():
+    """More than ten million values are not needed: of 5,000 scans 2,000 each."""
+    samples = (np.repeat(np.float32([3, 99]), [2000, 8000]) for _ in range(5000))
+    constants = fingerprint(samples, 5000)
+    assert (constants.low, constants.high, constants.mean) == (3, 3, 3)

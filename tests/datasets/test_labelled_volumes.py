@@ -1,11 +1,16 @@
 import json
+import re
+import resource
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clickvol.datasets.labelled_volumes import OrganPlan, read_labelled_volumes
+from clickvol.datasets.labelled_volumes import read_labelled_volumes
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
-from clickvol.errors import ConfigError, UnreadableVolumeError
+from clickvol.datasets.prepared import read_prepared_set
+from clickvol.errors import ConfigError
 from clickvol.preprocessing.intensity import IntensityScale
 from reference.data_sets import AFFINE_IJK, SHAPE_IJK, label_ijk, write_msd, write_nifti
 from reference.dicom_data_set import truth_dhw, write_dicom_data_set
@@ -48,7 +53,7 @@ def prepare(source, tmp_path):
 
 
 def _means(cases):
-    return [round(float(case.volume.array[case.label > 0].mean())) for case in cases]
+    return [round(float(np.asarray(case.volume.array)[np.asarray(case.label) > 0].mean())) for case in cases]
 
 
 def test_the_parts_and_folds_of_a_prepared_set(prepare):
@@ -58,6 +63,39 @@ def test_the_parts_and_folds_of_a_prepared_set(prepare):
     assert _means(read_labelled_volumes(folder, fold=1)) == [40, 50]
     assert _means(read_labelled_volumes(folder, "all")) == [10, 20, 30, 40, 50]
     assert _means(read_labelled_volumes(folder, "all", excluded_patients=("0", "3"))) == [20, 30, 50]
+
+
+def test_a_set_needs_neither_a_label_nor_a_descriptor_to_begin_with(prepare):
+    """The manifest of five cases, its rows and names repeated, is that of five hundred."""
+    folder = prepare()
+    _repeat(folder, 100)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    try:
+        cases = read_labelled_volumes(folder, "all")
+        assert len(cases) == 500
+        assert _means(cases[:5]) == [10, 20, 30, 40, 50]
+        assert all(case.label[tuple(case.object_voxels_dhw[0])] for case in cases)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for path in (folder / "cases").iterdir():
+        path.unlink()
+    again = read_labelled_volumes(folder, "all")
+    assert all(
+        np.array_equal(a.object_voxels_dhw, b.object_voxels_dhw) for a, b in zip(again, cases, strict=True)
+    )
+    with pytest.raises(ConfigError, match="p_0-0 is missing"):
+        np.asarray(again[0].label)
+
+
+def _repeat(folder, times):
+    content = json.loads((folder / "prepared.json").read_text())
+    content["cases"] = [
+        case | {"case_id": f"{case['case_id']}-{n}"} for n in range(times) for case in content["cases"]
+    ]
+    content["splits"] = [{"train": [case["case_id"] for case in content["cases"]], "val": [], "test": []}]
+    (folder / "prepared.json").write_text(json.dumps(content))
+    np.save(folder / "index.npy", np.tile(np.load(folder / "index.npy"), times))
 
 
 def test_the_scale_is_the_scans_or_that_of_the_set(prepare):
@@ -70,15 +108,16 @@ def test_the_scale_is_the_scans_or_that_of_the_set(prepare):
 
 
 def test_organs_are_on_the_grid_of_the_arrays(prepare):
-    organs = OrganPlan(source="gt")
+    organs = "gt"
     (native, *_) = read_labelled_volumes(prepare(), organs=organs)
     assert native.organ.shape == native.label.shape == SHAPE_IJK[::-1]
-    assert native.organ.sum() == 10 * 10 * 8
+    coarse = np.asarray(native.organ)
+    assert coarse.sum() == 10 * 10 * 8
     folder = prepare(spacing_dhw_mm=(1, 1, 1))
     (fine, *_) = read_labelled_volumes(folder, organs=organs)
     assert fine.organ.shape == fine.label.shape == (16, 10, 12)
-    assert np.array_equal(fine.organ[::2], native.organ)
-    (without, *_) = read_labelled_volumes(folder, organs=OrganPlan(source="none"))
+    assert np.array_equal(fine.organ[::2], coarse)
+    (without, *_) = read_labelled_volumes(folder, organs="none")
     assert without.organ is None
 
 
@@ -115,47 +154,64 @@ def test_labels_as_dicom(tmp_path):
         )
     )  # fmt: skip
     organ, tumour = truth_dhw()
-    cases = read_labelled_volumes(tmp_path / "dst", "all", tumour_label=2, organs=OrganPlan(source="gt"))
+    cases = read_labelled_volumes(tmp_path / "dst", "all", tumour_label=2, organs="gt")
     assert len(cases) == 2
     for case in cases:
-        assert case.organ.sum() == organ.sum()
+        assert np.asarray(case.organ).sum() == organ.sum()
         np.testing.assert_array_equal(case.label, tumour)
 
 
 # -- organ files ------------------------------------------------------------------------------------
 
-FILES = OrganPlan(source="file", path="../organs/{case_id}.nii.gz")
+FILES = "../organs/{case_id}.nii.gz"
 
 
 @pytest.fixture
-def organ_file(prepare, source):
-    """The organ file of p_0, which says something else than the label."""
-    folder = prepare()
+def organ_files(source):
+    """An organ file for every case, which says something else than the label."""
     organ = np.zeros(SHAPE_IJK, np.uint8)
     organ[1, 2, 1:5] = 9
     for case in IDS:
         write_nifti(organ, source / "organs" / f"{case}.nii.gz")
-    return folder, source / "organs" / "p_0.nii.gz", organ
+    return source / "organs", organ
 
 
-def test_an_organ_file_lies_by_the_source(organ_file):
-    folder, _, _ = organ_file
-    (case, *_) = read_labelled_volumes(folder, organs=FILES)
+def test_organ_files_are_kept_in_the_set_and_move_with_it(organ_files, prepare, source, tmp_path):
+    prepare(organs=FILES)
+    shutil.rmtree(source)
+    folder = (tmp_path / "dst").rename(tmp_path / "elsewhere")
+    (case, *_) = read_labelled_volumes(folder, organs="file")
     assert case.organ.dtype == np.uint8
-    assert case.organ.max() == 1
-    assert np.argwhere(case.organ).tolist() == [[k, 2, 1] for k in range(1, 5)]
+    assert np.argwhere(np.asarray(case.organ)).tolist() == [[k, 2, 1] for k in range(1, 5)]
+    assert np.asarray(case.label).max() == 1
 
 
-def test_an_organ_file_that_is_missing_or_elsewhere_is_refused(organ_file):
-    folder, path, organ = organ_file
+def test_a_changed_organ_file_makes_the_case_anew(organ_files, prepare):
+    folder, organ = organ_files
+    prepare(organs=FILES)
+    organ[5, 5, 5] = 1
+    write_nifti(organ, folder / "p_0.nii.gz")
+    (case, *_) = read_labelled_volumes(prepare(organs=FILES), organs="file")
+    assert np.asarray(case.organ).sum() == 5
+
+
+def test_an_organ_file_that_is_missing_or_elsewhere_rejects_its_case(organ_files, prepare):
+    folder, organ = organ_files
     moved = AFFINE_IJK.copy()
     moved[0, 3] += 5
-    write_nifti(organ, path, moved)
-    with pytest.raises(ConfigError, match=r"organs/p_0\.nii\.gz is not on the grid of"):
-        read_labelled_volumes(folder, organs=FILES)
-    path.unlink()
-    with pytest.raises(UnreadableVolumeError, match="p_0"):
-        read_labelled_volumes(folder, organs=FILES)
+    write_nifti(organ, folder / "p_3.nii.gz", moved)
+    (folder / "p_1.nii.gz").unlink()
+    rejected = {case.case_id: case.reason for case in read_prepared_set(prepare(organs=FILES)).rejected}
+    assert set(rejected) == {"p_1", "p_3"}
+    assert re.search(r"organs/p_3\.nii\.gz is not on the grid of", rejected["p_3"])
+    assert "the organ mask cannot be used" in rejected["p_1"]
+
+
+def test_a_set_without_organ_files_says_how_to_get_them(prepare):
+    with pytest.raises(
+        ConfigError, match="has no organ mask of p_0; run clickvol data prepare again with --organs"
+    ):
+        read_labelled_volumes(prepare(), organs="file")
 
 
 def test_a_label_that_is_all_tumour_gives_no_organ(source, tmp_path):
@@ -163,13 +219,12 @@ def test_a_label_that_is_all_tumour_gives_no_organ(source, tmp_path):
         write_nifti(label_ijk(2), source / "labelsTr" / f"{case}.nii.gz")
     prepare_data_set(PreparationPlan(kind="msd", source=source, destination=tmp_path / "dst"))
     with pytest.raises(ConfigError, match="would be the answer"):
-        read_labelled_volumes(tmp_path / "dst", organs=OrganPlan(source="gt"))
+        read_labelled_volumes(tmp_path / "dst", organs="gt")
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "is the same for every scan"),
         ("kidney.nii.gz", "is the same for every scan; write {case_id} into it"),
         ("{case}.nii.gz", "has a field other than {case_id}"),
         ("{}.nii.gz", "has a field other than {case_id}"),
@@ -178,4 +233,4 @@ def test_a_label_that_is_all_tumour_gives_no_organ(source, tmp_path):
 )
 def test_a_path_that_does_not_tell_scans_apart_is_refused(path, message):
     with pytest.raises(ConfigError, match=message):
-        OrganPlan(source="file", path=path)
+        PreparationPlan(kind="msd", source=Path("a"), destination=Path("b"), organs=path)

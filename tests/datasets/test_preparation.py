@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from clickvol.datasets import preparation
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import read_prepared_set
 from clickvol.errors import ConfigError
-from reference.data_sets import OBJECT_IJK, label_ijk, write_msd, write_nifti
+from reference.data_sets import OBJECT_IJK, SHAPE_IJK, label_ijk, write_msd, write_nifti
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 IDS = [f"p_{n}" for n in range(10)]
@@ -202,7 +203,7 @@ whole = atomic._flush_to_disk
 written = []
 def flush(path):
     written.append(path)
-    if len(written) == 14:  # a case writes four files and links two: in the middle of the fourth one
+    if len(written) == 17:  # a case writes five files and links two: in the middle of the fourth one
         os.kill(os.getpid(), signal.SIGKILL)
     whole(path)
 atomic._flush_to_disk = flush
@@ -222,10 +223,64 @@ def test_a_killed_run_goes_on_where_it_was(source, tmp_path):
     made = prepare_data_set(_plan(source, folder))
     after = _stamps(folder)
     kept = [n for n in before if n.split(".")[0] in IDS[:3]]
-    assert len(kept) == 18
+    assert len(kept) == 21
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert not any(name.startswith(".clickvol-") for name in after)
     assert made.model_dump() == prepare_data_set(_plan(source, tmp_path / "fresh")).model_dump()
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(tmp_path):
+    source = write_msd(tmp_path / "src", IDS)
+    noise = np.random.default_rng(0)
+    for case in IDS:
+        image = noise.integers(-1000, 1000, SHAPE_IJK).astype(np.int16)
+        write_nifti(image, source / "imagesTr" / f"{case}.nii.gz")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root alone")
+    try:
+        command = [
+            sys.executable,
+            "-m",
+            "clickvol",
+            "data",
+            "prepare",
+            "msd",
+            str(source),
+            "-o",
+            str(disk / "set"),
+        ]
+        full = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert full.returncode != 0
+        assert "disk full" in full.stderr
+        assert "Traceback" not in full.stderr
+        assert not (disk / "set" / "prepared.json").exists()
+        before = _stamps(disk / "set")
+        assert sum(name.endswith(".json") for name in before) >= 2
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        made = prepare_data_set(_plan(source, disk / "set"))
+        assert [case.case_id for case in made.cases] == IDS
+        whole = {name.split(".")[0] for name in before if name.endswith(".json")}
+        after = _stamps(disk / "set")
+        assert all(after[name] == stamp for name, stamp in before.items() if name.split(".")[0] in whole)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_damaged_file_is_named_and_made_anew_once_it_is_deleted(source, tmp_path):
+    made = prepare_data_set(_plan(source, tmp_path / "dst"))
+    path = tmp_path / "dst" / "cases" / "p_3.image.b2nd"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40] + bytes(20) + whole[-20:])
+    case = next(c for c in read_prepared_set(tmp_path / "dst").cases if c.case_id == "p_3")
+    with pytest.raises(ConfigError, match=r"image\.b2nd of the case p_3 is damaged; copy it from") as caught:
+        np.asarray(case.open_arrays()[0].array)
+    assert "delete it and run clickvol data prepare again" in str(caught.value)
+    path.unlink()
+    assert prepare_data_set(_plan(source, tmp_path / "dst")) == made
+    assert path.read_bytes() == whole
 
 
 def test_two_processes_make_the_same(source, tmp_path):
@@ -385,10 +440,11 @@ def test_three_real_patients(tmp_path):
     known = made.intensity["CT"]
     assert -200 < known.low < known.mean < known.high < 300
     for case in made.cases:
-        volume, mask = case.map_arrays()
+        volume, mask = case.open_arrays()
+        image, mask = np.asarray(volume.array), np.asarray(mask)
         native, native_mask = case.read_native()
         assert volume.modality == native.modality == "CT"
         assert mask.sum() * 27e-3 == pytest.approx(case.tumour_ml, rel=0.02)
         assert native_mask.sum() * native.grid.voxel_volume_mm3 / 1e3 == pytest.approx(case.tumour_ml)
-        inside = volume.array[mask > 0].mean(), native.array[native_mask > 0].mean()
+        inside = image[mask > 0].mean(), native.array[native_mask > 0].mean()
         assert inside[0] == pytest.approx(inside[1], abs=3)

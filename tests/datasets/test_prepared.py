@@ -1,13 +1,12 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
-from clickvol.datasets.prepared import (
-    read_prepared_set,
-)
+from clickvol.datasets.prepared import CaseIndex, read_prepared_set
 from clickvol.datasets.samples import LabelledVolume, draw_sample
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.errors import ConfigError
@@ -45,16 +44,15 @@ def test_parts_are_lists_of_cases(folder):
             made.part("train", fold)
 
 
-def test_arrays_are_mapped_read_only_and_serve_as_a_scan(folder):
+def test_arrays_are_read_in_parts_and_serve_as_a_scan(folder):
     case = read_prepared_set(folder).cases[0]
-    volume, mask = case.map_arrays()
+    volume, mask = case.open_arrays()
     assert volume.array.dtype == np.int16
     assert mask.dtype == np.uint8
     assert volume.array.shape == mask.shape == volume.grid.shape_dhw == (16, 10, 12)
-    assert not volume.array.flags.writeable
-    assert isinstance(volume.array.base, np.memmap)
-    assert (volume.array[mask > 0] > 50).all()
-    labelled = LabelledVolume.of(volume, mask)
+    image, inside = np.asarray(volume.array), np.asarray(mask)
+    assert (image[inside > 0] > 50).all()
+    labelled = LabelledVolume.of(replace(volume, array=image), inside)
     rng = np.random.default_rng(0)
     sample = draw_sample(labelled, (8, 8, 8), SamplingSection(), rng)
     assert sample.label.any()
@@ -95,7 +93,7 @@ def test_a_set_can_be_moved_and_its_source_deleted(folder, tmp_path):
         volume, mask = case.read_native()
         assert np.array_equal(volume.array, image_ijk(corner=-1000 + 20 * number).T)
         assert mask.any()
-        _, mapped = case.map_arrays()
+        _, mapped = case.open_arrays()
         assert mapped.shape == (16, 10, 12)
 
 
@@ -106,30 +104,40 @@ def test_a_case_belongs_to_the_patient_at_the_end_of_its_id(folder):
     assert not case.belongs_to(())
 
 
-def test_arrays_that_are_not_there_or_not_these_are_refused(folder):
-    case = read_prepared_set(folder).cases[0]
-    path = folder / "cases" / case.image.name
-    np.save(path, np.zeros((2, 3, 4), np.int16))
-    with pytest.raises(ConfigError, match=r"holds int16 of shape \(2, 3, 4\)"):
-        case.map_arrays()
-    np.save(path, np.zeros(case.shape_dhw, np.float64))
-    with pytest.raises(ConfigError, match="holds float64"):
-        case.map_arrays()
-    np.save(path, np.array([{}]), allow_pickle=True)
-    with pytest.raises(ConfigError, match="missing or damaged"):
-        case.map_arrays()
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ConfigError, match="missing or damaged"):
-        case.map_arrays()
+def test_the_index_has_what_is_in_the_arrays(folder):
+    made = read_prepared_set(folder)
+    index = CaseIndex(made)
+    for case in made.cases:
+        volume, mask = case.open_arrays()
+        image, inside = np.asarray(volume.array), np.asarray(mask)
+        row = index.row(case)
+        assert np.array_equal(row.object_voxels_dhw, np.argwhere(inside))
+        assert np.array_equal(image[tuple(row.places_dhw.T)], row.values)
+        assert case.facts.num_voxels == inside.sum()
+        assert case.facts.value_range == (image.min(), image.max())
+
+
+def test_an_index_that_is_missing_torn_or_of_other_cases_is_refused(folder):
+    path = folder / "index.npy"
+    whole = path.read_bytes()
+    made = read_prepared_set(folder)
+    with pytest.raises(ConfigError, match="is not of the cases in the manifest; run clickvol data prepare"):
+        CaseIndex(made.model_copy(update={"cases": made.cases[::-1]}))
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ConfigError, match=r"index\.npy is missing or damaged; run clickvol data prepare again"):
+        CaseIndex(made)
+    np.save(path, np.zeros(3))
+    with pytest.raises(ConfigError, match="is missing or damaged"):
+        CaseIndex(made)
     path.unlink()
-    with pytest.raises(ConfigError, match="missing or damaged"):
-        case.map_arrays()
+    with pytest.raises(ConfigError, match="is missing or damaged"):
+        CaseIndex(made)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"version": 1}, "version: "),
+        ({"version": 2}, "version: "),
         ({"cases": []}, "cases: "),
         ({"colour": 1}, "colour: "),
         ({"splits": [{"train": ["zz"], "val": []}]}, "names? 'zz', which is no case"),

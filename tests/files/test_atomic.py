@@ -51,7 +51,7 @@ def test_a_crash_leaves_the_old_file_and_nothing_else(tmp_path, failure):
 
 def test_a_full_disk_is_one_clear_line(tmp_path):
     full = OSError(28, "No space left on device")
-    with pytest.raises(OutputError, match="No space left on device; choose another") as caught:
+    with pytest.raises(OutputError, match="disk full \\(No space left on device\\); free space") as caught:
         write_half(tmp_path / "m.nii", full)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

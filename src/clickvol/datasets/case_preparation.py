@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clickvol.datasets.case_index import measure, write_npy, write_row
 from clickvol.datasets.fingerprint import SAMPLE_VOXELS, foreground_sample
 from clickvol.datasets.prepared import (
+    LABELLED_BIT,
     MANIFEST_NAME,
+    OBJECT_BIT,
+    ORGAN_BIT,
     CaseFile,
     LabelledCase,
     RejectedCase,
@@ -24,6 +28,7 @@ from clickvol.datasets.prepared import (
 )
 from clickvol.datasets.resampling import cache_values, resample, resample_mask, resampled_grid
 from clickvol.datasets.sources import CaseFiles
+from clickvol.datasets.stored_array import STORED_SUFFIX, write_stored
 from clickvol.errors import BadGeometryError, ConfigError, UnreadableVolumeError
 from clickvol.files.atomic import atomic_path, link_or_copy
 from clickvol.geometry.grid import VolumeGrid
@@ -32,6 +37,7 @@ from clickvol.io.formats import read_volume, write_volume
 from clickvol.io.mask_files import read_label
 from clickvol.io.volume import Volume
 from clickvol.io.voxel_values import RepairNote
+from clickvol.preprocessing.channels import organ_of_values
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 
 # Outside these a header is more likely wrong (metres, micrometres) than right: clinical scans have 0.2 to
@@ -39,7 +45,7 @@ from clickvol.preprocessing.intensity import recognise_modality, value_sample
 SANE_SPACING_MM = (0.05, 20.0)
 
 # Raised when the way a case is made changes, so that earlier files are not used.
-_RECIPE = 2
+_RECIPE = 3
 
 # What every scan is kept in as it came, and the dtypes it may have there, in this order of preference.
 _NATIVE_SUFFIX = ".nii.gz"
@@ -53,14 +59,22 @@ class CaseOptions:
     Attributes:
         tumour_label: value of the object in the label; None for every value above 0.
         refuse_several_labels: whether a label with several values above 0 is refused.
-        spacing_dhw_mm: voxels of the .npy files; None for those of the scan.
+        spacing_dhw_mm: voxels of the .b2nd files; None for those of the scan.
         volume_index: which volume of a 4D image.
+        organs: see `PreparationPlan`.
     """
 
     tumour_label: int | None
     refuse_several_labels: bool = False
     spacing_dhw_mm: Triple | None
     volume_index: int | None
+    organs: str = ""
+
+    def organ_file(self, source: CaseFiles) -> Path | None:
+        """Return the organ mask of a case; None where there is none."""
+        if not self.organs:
+            return None
+        return source.image.parent / self.organs.format(case_id=source.case_id)
 
 
 class _CaseEntry(BaseModel):
@@ -79,11 +93,15 @@ class _CaseEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _LabelledScan:
-    """A case as it was read: the scan, its label with all values, and the object's mask (D, H, W), 0 or 1."""
+    """A case as it was read: the scan, its label with all values, and masks (D, H, W), 0 or 1.
+
+    The organ is what comes as a file of its own.
+    """
 
     image: Volume
     label: Volume
     mask: NDArray[np.uint8]
+    organ: NDArray[np.uint8] | None = None
 
 
 def prepare_case(
@@ -112,7 +130,7 @@ def prepare_case(
         kept = _resampled(scan, options.spacing_dhw_mm)
     except (UnreadableVolumeError, BadGeometryError, ConfigError) as error:
         return RejectedCase(case_id=source.case_id, reason=" ".join(str(error).split()))
-    files = _write_files(source.case_id, folder, kept, scan, linkable=options.volume_index is None)
+    written = _write_files(source.case_id, folder, kept, scan, linkable=options.volume_index is None)
     native = scan.image.grid
     modality = recognise_modality(scan.image, value_sample(scan.image)).modality
     case = LabelledCase(
@@ -124,7 +142,9 @@ def prepare_case(
         source_label=_source_file(source.label),
         volume_index=options.volume_index,
         tumour_label=source.tumour_label or options.tumour_label,
-        **files,
+        **written,
+        has_labelled=bool((kept.bits & LABELLED_BIT).any()),
+        has_organ=scan.organ is not None,
         shape_dhw=kept.grid.shape_dhw,
         affine_ras_mm=kept.grid.affine_ras_mm.tolist(),
         spacing_dhw_mm=kept.grid.spacing_dhw_mm.tolist(),
@@ -177,7 +197,19 @@ def read_case_files(source: CaseFiles, options: CaseOptions) -> _LabelledScan:
     if not mask.any():
         asked = "above 0" if wanted is None else f"{wanted}"
         raise ConfigError(f"{source.label} has no voxel of value {asked}: there is no object")
-    return _LabelledScan(image, label, mask)
+    return _LabelledScan(image, label, mask, _read_organ(source, options, image))
+
+
+def _read_organ(source: CaseFiles, options: CaseOptions, image: Volume) -> NDArray[np.uint8] | None:
+    path = options.organ_file(source)
+    if path is None:
+        return None
+    try:
+        organ = read_label(path, image)
+    except UnreadableVolumeError as error:
+        raise UnreadableVolumeError(f"the organ mask cannot be used: {error}") from error
+    check_one_grid(image, organ)
+    return organ_of_values(organ.array)
 
 
 class SeveralLabelsError(ConfigError):
@@ -208,11 +240,15 @@ def check_one_grid(image: Volume, other: Volume) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Resampled:
-    """What is trained on: the grid, the scan's values and the mask, both (D, H, W)."""
+    """What is trained on: the grid, the scan's values as they are kept, the object and all masks, (D, H, W).
+
+    The masks are bits of `bits`.
+    """
 
     grid: VolumeGrid
-    values: NDArray[np.generic]
+    values: NDArray[np.int16] | NDArray[np.float32]
     mask: NDArray[np.uint8]
+    bits: NDArray[np.uint8]
 
 
 def _resampled(scan: _LabelledScan, spacing_dhw_mm: Triple | None) -> _Resampled:
@@ -221,34 +257,45 @@ def _resampled(scan: _LabelledScan, spacing_dhw_mm: Triple | None) -> _Resampled
     Raises:
         ConfigError: when nothing is left of the object.
     """
-    image, mask = scan.image, scan.mask
-    if spacing_dhw_mm is None:
-        return _Resampled(image.grid, image.array, mask)
-    grid = resampled_grid(image.grid, spacing_dhw_mm)
-    new_mask = resample_mask(mask, image.grid, grid)
-    if not new_mask.any():
+    image = scan.image
+    grid = image.grid if spacing_dhw_mm is None else resampled_grid(image.grid, spacing_dhw_mm)
+
+    def on_grid(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return mask if spacing_dhw_mm is None else resample_mask(mask, image.grid, grid)
+
+    mask = on_grid(scan.mask)
+    if spacing_dhw_mm is not None and not mask.any():
         sides = " x ".join(f"{side:g}" for side in spacing_dhw_mm)
-        voxels = np.count_nonzero(mask)
+        voxels = np.count_nonzero(scan.mask)
         raise ConfigError(f"its object of {voxels} voxels is lost in voxels of {sides} mm; use smaller ones")
-    return _Resampled(grid, resample(image.array, image.grid, grid), new_mask)
+    values = image.array if spacing_dhw_mm is None else resample(image.array, image.grid, grid)
+    bits = OBJECT_BIT * mask
+    labelled = organ_of_values(scan.label.array) | scan.mask
+    if not np.array_equal(labelled, scan.mask):
+        bits |= LABELLED_BIT * on_grid(labelled)
+    if scan.organ is not None:
+        bits |= ORGAN_BIT * on_grid(scan.organ)
+    return _Resampled(grid, cache_values(values, image.array), mask, bits.astype(np.uint8, copy=False))
 
 
 def _write_files(
     case_id: str, folder: Path, kept: _Resampled, scan: _LabelledScan, *, linkable: bool
-) -> dict[str, CaseFile]:
-    """Write the files of a case; return the fields of `LabelledCase` that name and hash them."""
+) -> dict[str, Any]:
+    """Write the files of a case; return the fields of `LabelledCase` that name, hash and measure them."""
     # From here on the old files, made of something else, are no case, and a manifest of them is not true.
     _entry_path(folder, case_id).unlink(missing_ok=True)
     (folder.parent / MANIFEST_NAME).unlink(missing_ok=True)
-    image = scan.image.array
-    _write_array(foreground_sample(image, scan.mask, case_id), folder / _sample_name(case_id))
-    paths = {kind: folder / f"{case_id}.{kind}.npy" for kind in ("image", "label")}
-    _write_array(cache_values(kept.values, image), paths["image"])
-    _write_array(kept.mask, paths["label"])
+    paths = {kind: folder / f"{case_id}.{kind}{STORED_SUFFIX}" for kind in ("image", "label")}
+    write_stored(kept.values, paths["image"])
+    write_stored(kept.bits, paths["label"])
     for kind, volume in (("native_image", scan.image), ("native_label", scan.label)):
         paths[kind] = folder / f"{case_id}.{kind}{_NATIVE_SUFFIX}"
         _keep_native(volume, paths[kind], linkable=linkable or volume is scan.label)
-    return {kind: CaseFile(name=path.name, sha256=file_sha256(path)) for kind, path in paths.items()}
+    files = {kind: CaseFile(name=path.name, sha256=file_sha256(path)) for kind, path in paths.items()}
+    facts, row = measure(Volume(kept.values, kept.grid), kept.mask, case_id)
+    write_row(row, files["image"].sha256, row_path(folder, case_id))
+    write_npy(foreground_sample(scan.image.array, scan.mask, case_id), folder / _sample_name(case_id))
+    return {**files, "facts": facts, "image_dtype": kept.values.dtype.name}
 
 
 def _keep_native(volume: Volume, path: Path, *, linkable: bool) -> None:
@@ -262,13 +309,14 @@ def _keep_native(volume: Volume, path: Path, *, linkable: bool) -> None:
 
 def _key(source: CaseFiles, options: CaseOptions) -> str:
     """Return a hash of what decides about the arrays: the files (size and time of change) and the options."""
+    paths = (source.image, source.label, options.organ_file(source))
     facts: dict[str, Any] = {
         "recipe": _RECIPE,
         "sample": SAMPLE_VOXELS,
         "options": asdict(options),
         "label": source.tumour_label,
         "group": source.group,
-        "files": [[str(path.resolve()), *file_state(path)] for path in (source.image, source.label)],
+        "files": [[str(path.resolve()), *file_state(path)] for path in paths if path is not None],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -281,9 +329,15 @@ def _finished(source: CaseFiles, folder: Path, key: str) -> LabelledCase | None:
         return None
     case = entry.case.model_copy(update={"folder": folder.parent})
     names = [file.name for file in (case.image, case.label, case.native_image, case.native_label)]
-    if entry.key != key or not all((folder / name).is_file() for name in (*names, _sample_name(case.case_id))):
+    paths = [folder / name for name in (*names, _sample_name(case.case_id))]
+    if entry.key != key or not all(path.is_file() for path in (*paths, row_path(folder, case.case_id))):
         return None
     return case
+
+
+def row_path(folder: Path, case_id: str) -> Path:
+    """Return where `cases/` keeps what the index has of a case."""
+    return folder / f"{case_id}.index.npy"
 
 
 def _entry_path(folder: Path, case_id: str) -> Path:
@@ -296,9 +350,3 @@ def _sample_name(case_id: str) -> str:
 
 def _source_file(path: Path) -> SourceFile:
     return SourceFile(path=path.resolve(), bytes=file_state(path)[0])
-
-
-def _write_array(array: NDArray[np.generic], path: Path) -> None:
-    """Write an array, uncompressed, wholly or not at all."""
-    with atomic_path(path, ".npy") as temporary:
-        np.save(temporary, array, allow_pickle=False)

@@ -1,7 +1,7 @@
 """The intensity fingerprint of a data set: what the values inside its objects are like."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from clickvol.preprocessing.intensity import IntensityScale
 # nnU-Net draws 1e8 / number of scans per scan. A percentile over 30 scans does not move visibly between
 # that and this many; chosen because it costs 40 kB per scan.
 SAMPLE_VOXELS = 10_000
+
+# Of all scans together; from 1,000 scans on each gives fewer.
+_MAX_VOXELS = 10_000_000
 
 # Of the draw, so that it depends on the case alone; nnU-Net fixes 1234, too.
 _SEED = 1234
@@ -69,13 +72,16 @@ def foreground_sample(array: NDArray[np.generic], mask: NDArray[np.uint8], case_
     return rng.choice(array[mask > 0], SAMPLE_VOXELS).astype(np.float32)
 
 
-def fingerprint(samples: Sequence[NDArray[np.float32]]) -> IntensityConstants:
+def fingerprint(samples: Iterable[NDArray[np.float32]], count: int) -> IntensityConstants:
     """Return the 0.5 and 99.5 percentile, mean and standard deviation of all samples, as nnU-Net defines them.
 
     Args:
         samples: one `foreground_sample` per scan of the training part; at least one.
+        count: how many there are.
     """
-    values = np.concatenate(samples).astype(np.float64)
+    each = max(1, _MAX_VOXELS // count)
+    # Copies, so that of a sample no more than its part stays in memory.
+    values = np.concatenate([sample[:each].copy() for sample in samples]).astype(np.float64)
     low, high = np.percentile(values, _PERCENTILES)
     deviation = float(values.std())
     return IntensityConstants(

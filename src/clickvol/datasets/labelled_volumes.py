@@ -1,49 +1,26 @@
 """Labelled scans of a prepared data set, ready to draw samples from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.datasets.case_preparation import check_one_grid
-from clickvol.datasets.prepared import CaseModality, LabelledCase, read_prepared_set
-from clickvol.datasets.resampling import resample_mask
+from clickvol.datasets.case_index import IndexRow
+from clickvol.datasets.prepared import (
+    LABELLED_BIT,
+    ORGAN_BIT,
+    CaseIndex,
+    CaseModality,
+    LabelledCase,
+    read_prepared_set,
+)
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
-from clickvol.io.mask_files import read_label
-from clickvol.io.volume import Mask
-from clickvol.preprocessing.channels import OrganMaskSource, organ_of_values
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrganPlan:
-    """Where organ masks come from.
-
-    Attributes:
-        source: see `OrganMaskSource`.
-        path: for "file": the mask of a scan, relative to the folder that the scan was prepared from; {case_id}
-            stands for the case's id, as in "../organs/{case_id}.nii.gz".
-    """
-
-    source: OrganMaskSource
-    path: str = ""
-
-    def __post_init__(self) -> None:
-        if self.source != "file":
-            return
-        try:
-            has_case = self.path.format(case_id="a") != self.path.format(case_id="b")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ConfigError(
-                f"the organ path {self.path!r} has a field other than {{case_id}}; correct it"
-            ) from error
-        if not has_case:
-            raise ConfigError(
-                f"the organ path {self.path!r} is the same for every scan; write {{case_id}} into it"
-            )
+from clickvol.preprocessing.channels import NOTHING_BUT_THE_TUMOUR, OrganMaskSource
+from clickvol.preprocessing.intensity import CT_WINDOW_HU, IntensityScale
 
 
 def read_labelled_volumes(
@@ -54,10 +31,10 @@ def read_labelled_volumes(
     modality: CaseModality | None = None,
     tumour_label: int | None = None,
     excluded_patients: tuple[str, ...] = (),
-    organs: OrganPlan | None = None,
+    organs: OrganMaskSource | None = None,
     scale: Literal["scan", "set"] = "scan",
 ) -> list[LabelledVolume]:
-    """Return the labelled scans of a part of a prepared data set, mapped into memory.
+    """Return the labelled scans of a part of a prepared data set; voxels are read when they are asked for.
 
     Args:
         folder: of `clickvol data prepare`.
@@ -72,7 +49,6 @@ def read_labelled_volumes(
 
     Raises:
         ConfigError: when the folder is not prepared, contradicts an argument, or nothing is left.
-        UnreadableVolumeError: when an organ mask cannot be read.
     """
     prepared = read_prepared_set(folder)
     cases = [case for case in prepared.part(part, fold) if not case.belongs_to(excluded_patients)]
@@ -81,10 +57,10 @@ def read_labelled_volumes(
             f"{folder} has no case left in {part!r} that is not excluded; change the splits or patients"
         )
     _refuse_contradiction(folder, cases, modality, tumour_label)
+    index = CaseIndex(prepared)
     volumes = []
     for case in cases:
-        organ = None if organs is None else _read_organ(case, organs)
-        volume = LabelledVolume.of(*case.map_arrays(), organ)
+        volume = _labelled(case, index.row(case), organs)
         if scale == "set":
             known = prepared.intensity[case.modality].scale()
             volume = replace(volume, scale=known, outside_value=known.outside)
@@ -107,21 +83,38 @@ def _refuse_contradiction(
             )
 
 
-def _read_organ(case: LabelledCase, organs: OrganPlan) -> NDArray[np.uint8] | None:
-    """Return the organ mask on the grid of the arrays, (D, H, W) 0 or 1; None for the source "none".
+def _labelled(case: LabelledCase, row: IndexRow, organs: OrganMaskSource | None) -> LabelledVolume:
+    """Return a case with what the index has of it; neither scan nor label is read."""
+    volume, label = case.open_arrays()
+    window = CT_WINDOW_HU if case.modality == "CT" else case.facts.window
+    scale = IntensityScale.of_window(*window)
+    return LabelledVolume(
+        volume=volume,
+        label=label,
+        scale=scale,
+        outside_value=scale.outside,
+        object_voxels_dhw=row.object_voxels_dhw,
+        object_runs_dhw=case.facts.runs_dhw,
+        longest_side_mm=case.facts.longest_side_mm,
+        organ=_organ(case, organs),
+    )
+
+
+def _organ(case: LabelledCase, organs: OrganMaskSource | None) -> NDArray[np.uint8] | None:
+    """Return the organ mask, (D, H, W) 0 or 1, unread; None for the source "none".
 
     Raises:
-        UnreadableVolumeError: when the file is missing or cannot be read.
-        ConfigError: when the file is not on the grid of the scan, or a label has nothing but the tumour.
+        ConfigError: when the set has none, or a label has nothing but the tumour.
     """
-    if organs.source == "none":
+    if organs is None or organs == "none":
         return None
-    if organs.source == "gt":
-        organ = case.read_native_organ()
-    else:
-        image = case.read_native_image()
-        label = read_label(case.source_image.path.parent / organs.path.format(case_id=case.case_id), image)
-        check_one_grid(image, label)
-        organ = Mask(organ_of_values(label.array), image.grid)
-    grid = case.grid()
-    return organ.array if grid == organ.grid else resample_mask(organ.array, organ.grid, grid)
+    if organs == "gt":
+        if not case.has_labelled:
+            raise ConfigError(f"{case.case_id}: {NOTHING_BUT_THE_TUMOUR}")
+        return case.open_mask(LABELLED_BIT)
+    if not case.has_organ:
+        raise ConfigError(
+            f"{case.folder} has no organ mask of {case.case_id}; run clickvol data prepare again with "
+            '--organs, as in --organs "../organs/{case_id}.nii.gz"'
+        )
+    return case.open_mask(ORGAN_BIT)

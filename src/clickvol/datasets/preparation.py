@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from clickvol.datasets.case_index import write_index
 from clickvol.datasets.case_preparation import (
     CaseOptions,
     SeveralLabelsError,
     prepare_case,
     read_case_files,
     read_foreground_sample,
+    row_path,
 )
 from clickvol.datasets.fingerprint import IntensityConstants, fingerprint
 from clickvol.datasets.prepared import (
@@ -70,6 +72,8 @@ class PreparationPlan:
         workers: processes on this machine; see `run_rows`.
         scheduler: of a Dask cluster; see `run_rows`.
         volume_index: which volume of 4D images.
+        organs: the organ mask of a case, relative to the folder of its scan, with {case_id} for its id, as in
+            "../organs/{case_id}.nii.gz"; "" for none.
         force: make finished cases again, and replace a prepared set of another source.
     """
 
@@ -86,6 +90,7 @@ class PreparationPlan:
     workers: int = 1
     scheduler: str | None = None
     volume_index: int | None = None
+    organs: str = ""
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -101,10 +106,23 @@ class PreparationPlan:
         spacing = self.spacing_dhw_mm
         if isinstance(spacing, tuple) and not all(0 < side < float("inf") for side in spacing):
             raise ConfigError(f"the spacing {spacing} is not three lengths above 0 mm; correct --spacing")
+        if self.organs:
+            _check_organs(self.organs)
         if self.destination.resolve() == self.source.resolve():
             raise ConfigError(
                 f"{self.destination} is the data set itself; choose another folder for the prepared one"
             )
+
+
+def _check_organs(pattern: str) -> None:
+    try:
+        has_case = pattern.format(case_id="a") != pattern.format(case_id="b")
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"the organ path {pattern!r} has a field other than {{case_id}}; correct it"
+        ) from error
+    if not has_case:
+        raise ConfigError(f"the organ path {pattern!r} is the same for every scan; write {{case_id}} into it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +164,9 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
         remove_abandoned(cases_folder)
         outcomes = _prepare_all(plan, inputs.listing, cases_folder, inputs.options, report)
         manifest = _manifest(plan, inputs, outcomes)
+        # The manifest last: from then on the set is one.
+        (plan.destination / MANIFEST_NAME).unlink(missing_ok=True)
+        write_index([row_path(cases_folder, case.case_id) for case in manifest.cases], plan.destination)
         for name, content in (
             (SPLITS_NAME, splits_json(manifest.splits)),
             (MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n"),
@@ -212,6 +233,7 @@ def _options(plan: PreparationPlan, listing: Listing, published: PublishedConsta
         refuse_several_labels=plan.kind == "folder" and label is None,
         spacing_dhw_mm=spacing if isinstance(spacing, tuple) else None,
         volume_index=plan.volume_index,
+        organs=plan.organs,
     )
 
 
@@ -291,15 +313,21 @@ def _copies_together(cases: Sequence[LabelledCase]) -> tuple[list[LabelledCase],
     copies_by_hash: dict[str, list[LabelledCase]] = defaultdict(list)
     for case in cases:
         copies_by_hash[case.image.sha256].append(case)
-    groups = {case.case_id: case.group for case in cases}
+    group_of = {case.group: case.group for case in cases}
+
+    def root(group: str) -> str:
+        while group_of[group] != group:
+            group = group_of[group]
+        return group
+
     notes = []
     for copies in copies_by_hash.values():
         if len({case.source_image.path for case in copies}) < 2:
             continue
         notes.append(f"{', '.join(case.case_id for case in copies)} are the same scan and stay in one part.")
-        joined = {groups[case.case_id] for case in copies}
-        groups = {case: min(joined) if group in joined else group for case, group in groups.items()}
-    return [case.model_copy(update={"group": groups[case.case_id]}) for case in cases], notes
+        joined = {root(case.group) for case in copies}
+        group_of |= dict.fromkeys(joined, min(joined))
+    return [case.model_copy(update={"group": root(case.group)}) for case in cases], notes
 
 
 def _folds(
@@ -333,14 +361,15 @@ def _intensity(
         return {"CT": IntensityConstants.of_published(plan.constants, published)}
     constants: dict[CaseModality, IntensityConstants] = {}
     folder = plan.destination / CASES_NAME
+    trained = set(fold.train)
     for modality in sorted({case.modality for case in cases}):
-        training = [c.case_id for c in cases if c.modality == modality and c.case_id in fold.train]
+        training = [c.case_id for c in cases if c.modality == modality and c.case_id in trained]
         if not training:
             raise ConfigError(
                 f"no {modality} scan of the set is in the training part, so there is no fingerprint for "
                 "it; give --modality if a scan was taken for another, or other splits"
             )
-        constants[modality] = fingerprint([read_foreground_sample(folder, c) for c in training])
+        constants[modality] = fingerprint((read_foreground_sample(folder, c) for c in training), len(training))
     return constants
 
 

@@ -1,21 +1,24 @@
 """A prepared data set: its manifest, and its cases as arrays.
 
-A folder written by `clickvol data prepare`: `prepared.json` (this manifest), `splits.json` (its splits in
-nnU-Net's form), and in `cases/` per case two plain .npy files, which training maps into memory, and scan and
-label as they came (.nii.gz), which are evaluated. Nothing outside is needed to use it: the folder can be moved.
+A folder written by `clickvol data prepare`: `prepared.json` (this manifest), `index.npy` (what samplers need
+to know of every case before they read one), `splits.json` (its splits in nnU-Net's form), and in `cases/` per
+case two compressed arrays (.b2nd), of which training reads boxes, and scan and label as they came (.nii.gz),
+which are evaluated. Nothing outside is needed to use it: the folder can be moved.
 """
 
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from clickvol.datasets.case_index import IndexRow, ObjectFacts, index_row, open_index
 from clickvol.datasets.fingerprint import IntensityConstants
 from clickvol.datasets.splits import PART_NAMES, Split
+from clickvol.datasets.stored_array import StoredArray
 from clickvol.errors import ConfigError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
@@ -27,6 +30,14 @@ SPLITS_NAME = "splits.json"
 CASES_NAME = "cases"
 
 CaseModality = Literal["CT", "MR"]
+
+LabelBit = Literal[1, 2, 4]
+"""Bits of a stored label: the object, everything that is labelled (the object, too; where there is more), and
+the organ mask that came as a file of its own."""
+
+OBJECT_BIT: Final = 1
+LABELLED_BIT: Final = 2
+ORGAN_BIT: Final = 4
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
@@ -84,10 +95,14 @@ class LabelledCase(_Record):
         source_image, source_label: the files that it was made from.
         volume_index: which volume of a 4D image it is; None for 3D.
         tumour_label: value of the object in the native label; None for every value above 0.
-        image: .npy of the scan, (D, H, W), int16 or float32.
-        label: .npy of the mask, (D, H, W) uint8, 0 or 1.
+        image: .b2nd of the scan, (D, H, W).
+        label: .b2nd of the masks, (D, H, W) uint8, see `LabelBit`.
         native_image, native_label: .nii.gz of scan and label as they came; the label has all of its values.
-        shape_dhw, affine_ras_mm, spacing_dhw_mm: of the two .npy files; the rows of a `VolumeGrid`'s matrix.
+        image_dtype: of the scan in .b2nd.
+        has_labelled: whether more than the object is labelled.
+        has_organ: whether there is an organ mask.
+        facts: of scan and object in .b2nd.
+        shape_dhw, affine_ras_mm, spacing_dhw_mm: of the two .b2nd files; the rows of a `VolumeGrid`'s matrix.
         native_shape_dhw, native_spacing_dhw_mm: of the two .nii.gz files.
         tumour_ml: volume of the native mask.
     """
@@ -104,6 +119,10 @@ class LabelledCase(_Record):
     label: CaseFile
     native_image: CaseFile
     native_label: CaseFile
+    image_dtype: Literal["int16", "float32"]
+    has_labelled: bool
+    has_organ: bool
+    facts: ObjectFacts
     shape_dhw: Shape
     affine_ras_mm: tuple[_Row, _Row, _Row, _Row]
     spacing_dhw_mm: Triple
@@ -116,22 +135,25 @@ class LabelledCase(_Record):
         return self.case_id.rsplit("_", maxsplit=1)[-1] in patients
 
     def grid(self) -> VolumeGrid:
-        """Return the grid of the .npy files."""
+        """Return the grid of the .b2nd files."""
         return VolumeGrid(self.shape_dhw, np.array(self.affine_ras_mm))
 
-    def map_arrays(self) -> tuple[Volume, NDArray[np.uint8]]:
-        """Map the .npy files into memory, read-only.
+    def open_arrays(self) -> tuple[Volume, NDArray[np.uint8]]:
+        """Return scan and mask, (D, H, W) uint8, 0 or 1, on the same grid; nothing is read.
 
-        Returns:
-            The scan, and its mask (D, H, W) uint8, 0 or 1, on the same grid.
-
-        Raises:
-            ConfigError: when a file is missing or is not the array that the manifest describes.
+        Both arrays are a `StoredArray`, which stands for a numpy array where that is sliced and then read; it
+        raises a ConfigError when the file is missing or damaged.
         """
         path = self._path(self.image)
-        image = _mapped(path, self.shape_dhw, ("int16", "float32"))
-        label = _mapped(self._path(self.label), self.shape_dhw, ("uint8",))
-        return Volume(image, self.grid(), self.modality, str(path)), label.view(np.uint8)
+        image = StoredArray.whole(path, self.case_id, self.shape_dhw, self.image_dtype)
+        array = cast("NDArray[np.generic]", image)
+        return Volume(array, self.grid(), self.modality, str(path)), self.open_mask(OBJECT_BIT)
+
+    def open_mask(self, bit: LabelBit) -> NDArray[np.uint8]:
+        """Return a mask of the stored label, (D, H, W) uint8, 0 or 1, as `open_arrays`."""
+        path = self._path(self.label)
+        mask = StoredArray.whole(path, self.case_id, self.shape_dhw, np.uint8, bits=bit)
+        return cast("NDArray[np.uint8]", mask)
 
     def read_native(self) -> tuple[Volume, NDArray[np.uint8]]:
         """Read the scan and its mask (D, H, W) uint8, 0 or 1, on the scan's own grid.
@@ -166,9 +188,14 @@ class LabelledCase(_Record):
         try:
             same = file_sha256(path) == file.sha256
         except OSError as error:
-            raise ConfigError(f"{path} is missing; copy the whole folder, or prepare again") from error
+            raise ConfigError(
+                f"{path} is missing; copy the whole folder, or run clickvol data prepare again"
+            ) from error
         if not same:
-            raise ConfigError(f"{path} is not the file that was prepared; run clickvol data prepare again")
+            raise ConfigError(
+                f"{path} is not the file that was prepared; copy it from where it is whole, or delete it and "
+                "run clickvol data prepare again, which makes that case anew"
+            )
         return read_volume(path)
 
 
@@ -191,7 +218,7 @@ class PreparedSet(_Record):
         content_hash: SHA-256 over the cached arrays, splits and settings, none of the places of files.
     """
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     name: str
     kind: str
     constants: str | None
@@ -238,6 +265,26 @@ class PreparedSet(_Record):
                 wanted = set(self.splits[fold].part(known))
                 return [case for case in self.cases if case.case_id in wanted]
         raise ConfigError(f"there is no part {name!r} of a data set; choose {', '.join(PART_NAMES)} or all")
+
+
+class CaseIndex:
+    """The rows of the index of a set, by case.
+
+    Args:
+        prepared: the manifest.
+
+    Raises:
+        ConfigError: when the file is missing, or not that of the manifest.
+    """
+
+    def __init__(self, prepared: PreparedSet) -> None:
+        cases = prepared.cases
+        self._table: NDArray[Any] = open_index(cases[0].folder, (case.image.sha256 for case in cases))
+        self._number = {case.case_id: number for number, case in enumerate(cases)}
+
+    def row(self, case: LabelledCase) -> IndexRow:
+        """Return the row of a case; read from the disk when it is used."""
+        return index_row(self._table, self._number[case.case_id], case.facts.num_voxels)
 
 
 def is_prepared_set(folder: Path) -> bool:
@@ -289,17 +336,3 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _mapped(path: Path, shape: Shape, dtypes: tuple[str, ...]) -> NDArray[np.generic]:
-    try:
-        # A plain array: slices of numpy's own class for mapped files are slower.
-        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path} is missing or damaged; run clickvol data prepare again") from error
-    if array.shape != shape or array.dtype.name not in dtypes:
-        raise ConfigError(
-            f"{path} holds {array.dtype} of shape {array.shape}, but {' or '.join(dtypes)} of shape "
-            f"{shape} was expected; run clickvol data prepare again"
-        )
-    return array

@@ -16,6 +16,7 @@ from clickvol.datasets.augment import (
     spoil_intensity,
     turned,
 )
+from clickvol.datasets.case_index import Runs, measure
 from clickvol.datasets.sampling import SamplingSection
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
@@ -44,7 +45,8 @@ class LabelledVolume:
         label: (D, H, W) uint8, 0 or 1.
         scale: its intensity scale.
         outside_value: value of what lies outside the scan, in the scan's unit.
-        object_voxels_dhw: (n, 3) int16, every voxel of the object.
+        object_voxels_dhw: (n, 3) int16, voxels of the object: all, or a random part of those of a large one.
+        object_runs_dhw: per axis, the slices that show the object.
         longest_side_mm: of the object's bounding box along the patient's axes.
         organ: (D, H, W) uint8, 0 or 1, for networks that see an organ mask; None where there is none.
     """
@@ -54,6 +56,7 @@ class LabelledVolume:
     scale: IntensityScale
     outside_value: float
     object_voxels_dhw: NDArray[np.int16]
+    object_runs_dhw: tuple[Runs, Runs, Runs]
     longest_side_mm: float
     organ: NDArray[np.uint8] | None = None
 
@@ -63,9 +66,9 @@ class LabelledVolume:
     ) -> "LabelledVolume":
         """Take a scan of known modality and a mask with at least one voxel."""
         scale = intensity_scale(volume.modality, value_sample(volume))
-        voxels = np.argwhere(label).astype(np.int16)
-        side = float(np.ptp(volume.grid.world_steps(voxels), axis=0).max())
-        return cls(volume, label, scale, scale.outside, voxels, side, organ)
+        facts, row = measure(volume, label, volume.source)
+        voxels, side = row.object_voxels_dhw, facts.longest_side_mm
+        return cls(volume, label, scale, scale.outside, voxels, facts.runs_dhw, side, organ)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,8 +205,8 @@ def cut_around_object(
     if rng.random() >= share:
         return grid.box
     most = max_cut_mm / grid.spacing_dhw_mm
-    first = case.object_voxels_dhw.min(axis=0)
-    last = case.object_voxels_dhw.max(axis=0)
+    first = np.array([runs[0][0] for runs in case.object_runs_dhw])
+    last = np.array([runs[-1][1] - 1 for runs in case.object_runs_dhw])
     start = np.minimum(rng.uniform(0, most), first).astype(int)
     stop = np.array(grid.shape_dhw) - rng.uniform(0, most).astype(int)
     return VoxelBox.of(start, np.maximum(stop, last + 1))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clickvol.datasets.augment2d import moved, spoiled
+from clickvol.datasets.case_index import slice_numbers
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
 from clickvol.methods.sam2d import Sam2dConfig, SquareFit, prepare_image
@@ -45,7 +46,7 @@ class SliceSample:
 def object_slices(case: LabelledVolume, plane: Plane) -> NDArray[np.int64]:
     """Return the indices of the slices that show the object, ascending."""
     axis = slice_view(case.volume.grid, plane, 0).normal_axis
-    return np.flatnonzero(np.bincount(case.object_voxels_dhw[:, axis]))
+    return slice_numbers(case.object_runs_dhw[axis])
 
 
 def draw_slice_sample(

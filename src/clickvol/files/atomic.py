@@ -1,6 +1,7 @@
 """Writing a file wholly or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clickvol.errors import OutputError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _TEMPORARY_PREFIX = ".clickvol-"
 
@@ -37,8 +40,10 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
         _flush_to_disk(temporary)
         temporary.replace(final)
     except OSError as error:
-        reason = error.strerror or "the file system refused"
-        raise OutputError(f"cannot write {target}: {reason}; choose another place for the output") from error
+        reason, advice = error.strerror or "the file system refused", "choose another place for the output"
+        if error.errno in _DISK_FULL:
+            reason, advice = f"disk full ({reason})", f"free space and try again, or {advice}"
+        raise OutputError(f"cannot write {target}: {reason}; {advice}") from error
     finally:
         # After the move there is nothing left to remove.
         with contextlib.suppress(OSError):

@@ -16,6 +16,12 @@ OrganMaskSource = Literal["file", "gt", "none"]
 in a variant of the released code; it gives the tumour's outline away where that is the organ's, so a score
 made with it must say so. `none`: the scan stands in its place."""
 
+NOTHING_BUT_THE_TUMOUR = (
+    "the label has no voxel outside the tumour, so an organ mask made from it would be the answer; "
+    'give tumour_label, or take the organ masks from "file" or "none"'
+)
+"""Why a label gives no organ mask."""
+
 _Array32 = NDArray[np.float32]
 
 # How far the stand-in for an organ reaches around a phantom's tumour. Chosen: wide enough that its outline
@@ -40,10 +46,7 @@ def organ_of_label(label: NDArray[np.generic], tumour: NDArray[np.uint8]) -> NDA
     """
     organ = organ_of_values(label) | tumour
     if np.array_equal(organ, tumour):
-        raise ConfigError(
-            "the label has no voxel outside the tumour, so an organ mask made from it would be the answer; "
-            'give tumour_label, or take the organ masks from "file" or "none"'
-        )
+        raise ConfigError(NOTHING_BUT_THE_TUMOUR)
     return organ
 
 

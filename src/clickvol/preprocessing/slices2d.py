@@ -56,7 +56,10 @@ class SliceView:
             raise ConfigError(
                 f"the array has shape {array.shape}, but the slice lies in one of {self.shape_dhw}"
             )
-        plane = np.moveaxis(array, (self.normal_axis, self.row_axis), (0, 1))[self.index]
+        # The slice first: of an array in a file no more is read then.
+        across = tuple(self.index if axis == self.normal_axis else slice(None) for axis in range(3))
+        plane = np.asarray(array[across])
+        plane = plane.T if self.row_axis > 3 - self.normal_axis - self.row_axis else plane
         rows = slice(None, None, -1 if self.row_flipped else 1)
         columns = slice(None, None, -1 if self.column_flipped else 1)
         return np.asarray(plane[rows, columns])

@@ -66,6 +66,7 @@ def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
         groups=None if data.groups is None else job.file.next_to(data.groups),
         splits=splits,
         seed=data.seed,
+        organs=data.organs,
         workers=job.workers,
     )
 
@@ -82,6 +83,7 @@ def preparation_command(job: Reproduction, data: DataSet) -> str:
         "--spacing": ",".join(map(str, spacing)) if isinstance(spacing, tuple) else spacing,
         "--constants": plan.constants,
         "--groups": plan.groups,
+        "--organs": plan.organs or None,
         "--splits": plan.splits,
     }
     return command_line("data", "prepare", plan.kind, str(plan.source), options)

@@ -37,7 +37,8 @@ class DataSet(_Section):
         modality: of its scans.
         source: its citation.
         obtain: where a user gets it, for the message when it is missing.
-        tumour_label, spacing, constants, groups, seed: see `PreparationPlan`; files are relative to the study.
+        tumour_label, spacing, constants, groups, seed, organs: see `PreparationPlan`; groups and splits are
+            files relative to the study.
         splits: file with the cases of each part. Without one a split is drawn: with the published numbers of
             cases where `constants` has them and the set is whole, else .7, .1 and .2.
     """
@@ -54,6 +55,7 @@ class DataSet(_Section):
     groups: Path | None = None
     splits: Path | None = None
     seed: int = Field(default=0, ge=0)
+    organs: str = ""
 
 
 class Task(_Section):

@@ -178,7 +178,6 @@ class TagsSection(_Section):
         data_set: what the released form calls it instead, "kits".
         organ_mask: where organ masks come from, see `preprocessing.channels`. Phantoms have no organ: "file"
             and "gt" lay a stand-in around their tumour.
-        organ_path: for "file", see `datasets.labelled_volumes.OrganPlan`.
     """
 
     text: Literal["file", "clip", "stub"] | None = None
@@ -186,7 +185,6 @@ class TagsSection(_Section):
     organ: str = ""
     data_set: str = ""
     organ_mask: OrganMaskSource = "none"
-    organ_path: str = ""
 
 
 class Promise2dSection(_Section):

@@ -226,7 +226,7 @@ def _leave_the_cores_to_the_trainer(_: int) -> None:
 
 
 def _phantoms(config: TrainConfig, task: Task[Any]) -> list[LabelledVolume]:
-    has_organs = task.organs is not None and task.organs.source != "none"
+    has_organs = task.organs not in (None, "none")
     return make_phantoms(config.data.phantoms, config.run.seed, with_organ=has_organs)
 
 

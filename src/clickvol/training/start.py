@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from clickvol.datasets.labelled_volumes import OrganPlan, read_labelled_volumes
+from clickvol.datasets.labelled_volumes import read_labelled_volumes
 from clickvol.datasets.prepared import read_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
+from clickvol.preprocessing.channels import OrganMaskSource
 from clickvol.training.config import TrainConfig
 from clickvol.training.state import TrainState
 from clickvol.training.tasks.slice_task import SliceTask
@@ -76,7 +77,7 @@ def _take_weights(network: nn.Module, config: TrainConfig, kind: type[nn.Module]
         ) from error
 
 
-def training_cases(config: TrainConfig, organs: OrganPlan | None) -> list[LabelledVolume]:
+def training_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[LabelledVolume]:
     """Return the scans that are trained on.
 
     Raises:
@@ -85,7 +86,7 @@ def training_cases(config: TrainConfig, organs: OrganPlan | None) -> list[Labell
     return _cases(config, organs, "train", config.data.validation_patients)
 
 
-def validation_cases(config: TrainConfig, organs: OrganPlan | None) -> list[LabelledVolume]:
+def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[LabelledVolume]:
     """Return the scans that judge the run now and then: the validation parts.
 
     Raises:
@@ -99,7 +100,7 @@ def validation_cases(config: TrainConfig, organs: OrganPlan | None) -> list[Labe
 
 
 def _cases(
-    config: TrainConfig, organs: OrganPlan | None, part: str, excluded: tuple[str, ...]
+    config: TrainConfig, organs: OrganMaskSource | None, part: str, excluded: tuple[str, ...]
 ) -> list[LabelledVolume]:
     return [
         case

@@ -6,14 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.errors import ConfigError, ModelNotFoundError, WeightsUnavailableError
 from clickvol.image_encoders.text_bank import TextBank, sentences_sha256
 from clickvol.methods.tags import tags_recipe
 from clickvol.training.config import TrainConfig
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run import train_from_config
-from clickvol.training.tasks.tags_inputs import load_text_bank, organ_plan, tags_notes
+from clickvol.training.tasks.tags_inputs import load_text_bank, organ_source, tags_notes
 from clickvol.weights.card import read_card
 from clickvol.weights.load import load_model
 from clickvol.weights.text_bank_file import write_text_bank
@@ -90,10 +89,10 @@ def test_a_form_without_texts_asks_for_none(preset):
 
 
 def test_masks_are_for_networks_that_see_them():
-    tags = make_config(organ_mask="file", organ_path="{case_id}.nii").tags
-    assert organ_plan(tags, 2) == OrganPlan(source="file", path="{case_id}.nii")
-    assert organ_plan(tags, 1) is None
-    assert organ_plan(None, 1) is None
+    tags = make_config(organ_mask="file").tags
+    assert organ_source(tags, 2) == "file"
+    assert organ_source(tags, 1) is None
+    assert organ_source(None, 1) is None
 
 
 # -- the configuration ------------------------------------------------------------------------------
@@ -114,10 +113,10 @@ def test_the_section_belongs_to_the_method(write_config):
 
 def test_the_card_says_what_the_texts_and_masks_were():
     stub = load_text_bank(make_config(text="stub"), OURS)
-    notes = tags_notes(make_config(), stub, OrganPlan(source="none"))
+    notes = tags_notes(make_config(), stub, "none")
     assert any(note.startswith("THE TEXT BANK WAS A STUB") for note in notes)
     assert notes[-1] == "Trained without organ masks: the scan stood in their place."
-    notes = tags_notes(make_config(phantoms=2), None, OrganPlan(source="gt"))
+    notes = tags_notes(make_config(phantoms=2), None, "gt")
     assert "scores with such masks are too good" in notes[0]
     assert "within 20 mm of the tumour" in notes[1]
     assert tags_notes(make_config(), None, None) == []

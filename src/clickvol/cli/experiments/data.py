@@ -54,6 +54,10 @@ _Splits = Annotated[
     typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn."),
 ]
 _Volume = Annotated[int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")]
+_Organs = Annotated[
+    str,
+    typer.Option(metavar="PATTERN", help="Organ masks, from the scan's folder: ../organs/{case_id}.nii.gz."),
+]
 _Force = Annotated[bool, typer.Option("--force", help="Make finished cases again; replace another set.")]
 
 
@@ -71,6 +75,7 @@ def prepare(
     splits: _Splits = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn split.")] = 0,
     volume: _Volume = None,
+    organs: _Organs = "",
     workers: Workers = 1,
     scheduler: Scheduler = None,
     force: _Force = False,
@@ -93,6 +98,7 @@ def prepare(
         workers=workers,
         scheduler=scheduler,
         volume_index=volume,
+        organs=organs,
         force=force,
     )
     with show_progress("preparing", quiet=False) as advance:

@@ -1,9 +1,9 @@
 """What a training run of TAGS needs besides scans: texts, organ masks, and what its card must say of them."""
 
-from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.text_bank import TextBank, make_text_bank, stub_text_bank
 from clickvol.methods.recipe import Recipe
+from clickvol.preprocessing.channels import OrganMaskSource
 from clickvol.training.config import TagsSection, TrainConfig
 from clickvol.weights.text_bank_file import read_text_bank
 from clickvol.weights.text_tower import local_text_encoder
@@ -38,18 +38,12 @@ def load_text_bank(config: TrainConfig, recipe: Recipe) -> TextBank | None:
     raise ConfigError(f"the preset {recipe.preset} uses texts: give tags.text as file, clip or stub")
 
 
-def organ_plan(tags: TagsSection | None, num_channels: int) -> OrganPlan | None:
-    """Return where organ masks come from; None where the network sees none.
-
-    Raises:
-        ConfigError: when masks come from files and the path does not say which.
-    """
-    if tags is None or num_channels == 1:
-        return None
-    return OrganPlan(source=tags.organ_mask, path=tags.organ_path)
+def organ_source(tags: TagsSection | None, num_channels: int) -> OrganMaskSource | None:
+    """Return where organ masks come from; None where the network sees none."""
+    return None if tags is None or num_channels == 1 else tags.organ_mask
 
 
-def tags_notes(config: TrainConfig, bank: TextBank | None, organs: OrganPlan | None) -> list[str]:
+def tags_notes(config: TrainConfig, bank: TextBank | None, organs: OrganMaskSource | None) -> list[str]:
     """Return what a user of the model should know of its texts and masks, one sentence each."""
     notes = []
     if bank is not None:
@@ -61,10 +55,10 @@ def tags_notes(config: TrainConfig, bank: TextBank | None, organs: OrganPlan | N
             )
     if organs is None:
         return notes
-    if organs.source == "none":
+    if organs == "none":
         notes.append("Trained without organ masks: the scan stood in their place.")
         return notes
-    if organs.source == "gt":
+    if organs == "gt":
         notes.append(
             "Organ masks were made from the labels, organ and tumour together, and give part of the tumour's "
             "outline away; scores with such masks are too good."

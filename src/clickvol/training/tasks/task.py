@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clickvol.datasets.labelled_volumes import OrganPlan
 from clickvol.datasets.samples import LabelledVolume
+from clickvol.preprocessing.channels import OrganMaskSource
 from clickvol.weights.card import FieldOfViewPlan
 
 
@@ -43,7 +43,7 @@ class Task(Generic[SampleT], metaclass=ABCMeta):
 
     network_config: object
     kind: type[nn.Module]
-    organs: OrganPlan | None
+    organs: OrganMaskSource | None
     fields_of_view: FieldOfViewPlan | None
     small_object_exponent: float
     notes: tuple[str, ...]

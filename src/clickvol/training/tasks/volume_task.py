@@ -27,7 +27,7 @@ from clickvol.methods.tags import with_text_width
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.training.config import TrainConfig
 from clickvol.training.tasks.step import TrainingStep
-from clickvol.training.tasks.tags_inputs import load_text_bank, organ_plan, tags_notes
+from clickvol.training.tasks.tags_inputs import load_text_bank, organ_source, tags_notes
 from clickvol.training.tasks.task import Task
 from clickvol.weights.card import FieldOfViewPlan
 from clickvol.weights.load import load_network
@@ -53,7 +53,7 @@ class VolumeTask(Task[TrainingSample]):
         self._recipe = recipe if bank is None else with_text_width(recipe, bank.width)
         self.network_config = self._recipe.network
         self.kind = VolumeSegmenter
-        self.organs = organ_plan(config.tags, recipe.network.num_channels)
+        self.organs = organ_source(config.tags, recipe.network.num_channels)
         self.fields_of_view = _fields_of_view(self._sampling)
         self.small_object_exponent = self._sampling.small_object_exponent
         self.notes = tuple(tags_notes(config, bank, self.organs))
