@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 
 import clickvol
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.prompts import NUM_HINTS
 from clickvol.datasets.device.sample_plan import PatchSampling
 from clickvol.datasets.device.scan_store import ScanStore, read_pack
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
+from clickvol.prompts.hints import NUM_HINTS
 from clickvol.training.tasks.patch_step import PatchStep
 
 SHIPPED = Path(clickvol.__file__).parent / "weights" / "shipped"

@@ -55,7 +55,7 @@ def test_a_click_is_kept_as_it_was_given():
     for point, space in ((VoxelPoint(1.5, 2, 3), "ijk"), (WorldPointRAS(-1, 2.25, 3), "ras")):
         interaction = ClickInteraction.at(point, positive=False, object_id=7)
         assert interaction.space == space
-        assert interaction.click == Click(point, foreground=False)
+        assert interaction.prompt == Click(point, foreground=False)
         again = ClickInteraction.model_validate_json(interaction.model_dump_json())
         assert again == interaction
 

@@ -10,7 +10,6 @@ from clickvol.errors import ConfigError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import AddObject, ClickInteraction, Move, Reset
-from clickvol.interactive.packed_mask import PackedMask
 from clickvol.interactive.record import (
     Outcome,
     RecordHeader,
@@ -20,6 +19,7 @@ from clickvol.interactive.record import (
     scan_hash,
 )
 from clickvol.io.volume import Volume
+from clickvol.prompts.packed_mask import PackedMask
 
 VOLUME = Volume(np.arange(24).reshape(2, 3, 4), VolumeGrid((2, 3, 4), np.eye(4)), "CT")
 HEADER = RecordHeader(

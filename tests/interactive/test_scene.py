@@ -43,8 +43,8 @@ def freeze(object_id, *, frozen=True):
 def test_objects_after_a_list():
     scene = Scene.after([click(), AddObject(name="node"), click(2), click(2, positive=False), freeze(1)])
     one, two = scene.objects
-    assert (one.name, one.frozen, one.clicked_at, one.shaped_at) == ("", True, 0, 0)
-    assert (two.name, two.frozen, two.clicked_at, two.shaped_at) == ("node", False, 3, 3)
+    assert (one.name, one.frozen, one.answered_at, one.shaped_at) == ("", True, 0, 0)
+    assert (two.name, two.frozen, two.answered_at, two.shaped_at) == ("node", False, 3, 3)
     assert two.clicks == (Click(VoxelPoint(6, 12, 12)), Click(VoxelPoint(6, 12, 12), foreground=False))
     (only,) = Scene.after([*scene.interactions, Reset()]).objects
     assert only.clicks == ()

@@ -9,13 +9,22 @@ from clickvol.io.volume import Volume
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.normalised_scan import NormalisedScan
-from clickvol.predict.patch_predictor import PatchPredictor, WorldClick
+from clickvol.predict.patch_predictor import PatchPredictor
+from clickvol.predict.placed_prompts import PlacedPrompts
 from clickvol.predict.segmentation import Stopwatch
+from clickvol.prompts.click import Click
 from reference.random_models import random_model
 
 CENTRE = WorldPointRAS(19.5, 19.5, 19.5)  # of voxels 19 and 20
 FIELD = FieldOfView(CENTRE, 1.0, (32, 32, 32))
-CLICK = WorldClick(CENTRE, foreground=True)
+GRID = VolumeGrid.along_patient((40, 40, 40), 1.0, CENTRE)
+
+
+def placed(*places, excluded=None):
+    return PlacedPrompts.of([Click(place) for place in places], GRID, knows_hints=False, excluded=excluded)
+
+
+CLICK = placed(CENTRE)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,7 @@ def model():
 @pytest.fixture(scope="module")
 def scan(model):
     array = np.random.default_rng(0).normal(40, 30, (40, 40, 40)).astype(np.float32)
-    return NormalisedScan.of(Volume(array, VolumeGrid.along_patient((40, 40, 40), 1.0, CENTRE), "CT"), model)
+    return NormalisedScan.of(Volume(array, GRID, "CT"), model)
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def patches(scan, model):
 def test_the_same_field_of_view_is_encoded_once(patches):
     kept = []
     for _ in range(2):
-        patches.probability(FIELD, [CLICK], Stopwatch())
+        patches.probability(FIELD, CLICK, Stopwatch())
         kept.append((patches.num_bytes, list(map(id, patches._views.values()))))
     assert kept[0] == kept[1]
     assert len(kept[0][1]) == 1
@@ -47,7 +56,7 @@ def test_only_the_view_at_hand_is_kept_where_there_is_no_memory(scan, model, pat
     tight = PatchPredictor(scan, model, max_bytes=0)
     other = FieldOfView(CENTRE, 2.0, (32, 32, 32))
     for field in (FIELD, other, FIELD):
-        one, two = (p.probability(field, [CLICK], Stopwatch()) for p in (tight, patches))
+        one, two = (p.probability(field, CLICK, Stopwatch()) for p in (tight, patches))
         np.testing.assert_array_equal(one, two)
     assert list(tight._views) == [FIELD]
     assert list(patches._views) == [other, FIELD]
@@ -57,25 +66,24 @@ def test_only_the_view_at_hand_is_kept_where_there_is_no_memory(scan, model, pat
 def test_it_is_zero_outside_the_scan(patches):
     # 8 of 32 planes lie below the scan: the patch is centred on its first plane but 8.
     low = FieldOfView(WorldPointRAS(19.5, 19.5, 7.5), 1.0, (32, 32, 32))
-    probability = patches.probability(low, [CLICK], Stopwatch())
+    probability = patches.probability(low, CLICK, Stopwatch())
     assert np.flatnonzero(probability.any(axis=(1, 2))).tolist() == list(range(8, 32))
 
 
 def test_it_is_zero_where_other_objects_are(patches):
     exclude = np.zeros((40, 40, 40), dtype=bool)
     exclude[:, :, 20:] = True
-    free = patches.probability(FIELD, [CLICK], Stopwatch())
-    left = patches.probability(FIELD, [CLICK], Stopwatch(), exclude_mask=exclude)
+    free = patches.probability(FIELD, CLICK, Stopwatch())
+    left = patches.probability(FIELD, placed(CENTRE, excluded=exclude), Stopwatch())
     np.testing.assert_array_equal(left[:, :, :16], free[:, :, :16])
     assert free[:, :, 16:].all()
     assert not left[:, :, 16:].any()
 
 
 def test_clicks_outside_the_patch_are_left_out(patches):
-    away = WorldClick(WorldPointRAS(19.5, 19.5, 36.0), foreground=True)
-    near = WorldClick(WorldPointRAS(19.5, 19.5, 30.0), foreground=True)
+    away, near = (placed(CENTRE, WorldPointRAS(19.5, 19.5, z)) for z in (36.0, 30.0))
     alone, with_away, with_near = (
-        patches.probability(FIELD, clicks, Stopwatch()) for clicks in ([CLICK], [CLICK, away], [CLICK, near])
+        patches.probability(FIELD, clicks, Stopwatch()) for clicks in (CLICK, away, near)
     )
     np.testing.assert_array_equal(alone, with_away)
     assert not np.array_equal(alone, with_near)

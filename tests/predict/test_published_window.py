@@ -11,7 +11,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Volume
 from clickvol.predict.normalised_scan import NormalisedScan
-from clickvol.predict.patch_predictor import WorldClick
+from clickvol.predict.placed_prompts import WorldClick
 from clickvol.predict.published_window import predict_published
 from clickvol.predict.scan_predictor import ScanPredictor
 from clickvol.predict.segmentation import Stopwatch

@@ -1,18 +1,30 @@
 """What a user does to a scan: the closed list of interactions, and how many of them count.
 
-Boxes, lines, scribbles, given masks and brush edits join here: a class each, a name in `Interaction`, and
-a case in `scene.py`.
+Who adds one adds a class, its name in `Interaction` and, where it points at an object, a `prompt` and a case
+in `interaction_of`; `scene.py` treats all that are prompts alike.
 """
 
+import base64
 import hashlib
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
+from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Position, Prompt, Scribble
+
+Triple = tuple[float, float, float]
+
+_MAX_VOXELS = 1 << 31
 
 
 class _Frozen(BaseModel):
@@ -25,20 +37,190 @@ class ClickInteraction(_Frozen):
     kind: Literal["click"] = "click"
     object_id: int
     space: Literal["ijk", "ras"]
-    position: tuple[float, float, float]
+    position: Triple
     positive: bool
 
     @classmethod
     def at(cls, point: VoxelPoint | WorldPointRAS, *, positive: bool, object_id: int = 1) -> "ClickInteraction":
         """Describe a click as it was given."""
-        if isinstance(point, VoxelPoint):
-            return cls(object_id=object_id, space="ijk", position=point.to_ijk(), positive=positive)
-        return cls(object_id=object_id, space="ras", position=(point.x, point.y, point.z), positive=positive)
+        space, position = _numbers_of(point)
+        return cls(object_id=object_id, space=space, position=position, positive=positive)
 
     @property
-    def click(self) -> Click:
+    def prompt(self) -> Click:
         """The click alone."""
         return Click.at(self.position, space=self.space, foreground=self.positive)
+
+
+class LineInteraction(_Frozen):
+    """The longest diameter of an object, by its two ends."""
+
+    kind: Literal["line"] = "line"
+    object_id: int
+    space: Literal["ijk", "ras"]
+    first: Triple
+    second: Triple
+
+    @property
+    def prompt(self) -> Line:
+        """The line alone."""
+        return Line(_position(self.space, self.first), _position(self.space, self.second))
+
+
+class BoxInteraction(_Frozen):
+    """A box around an object, or around what does not belong to it, by two corners; both are in it."""
+
+    kind: Literal["box"] = "box"
+    object_id: int
+    space: Literal["ijk", "ras"]
+    first: Triple
+    second: Triple
+    positive: bool
+
+    @property
+    def prompt(self) -> Box:
+        """The box alone."""
+        return Box(_position(self.space, self.first), _position(self.space, self.second), self.positive)
+
+
+class DrawnVoxels(_Frozen):
+    """Voxels of the scan: a box, and in it eight to a byte in (d, h, w) order, zlib, base64."""
+
+    start_dhw: tuple[int, int, int]
+    shape_dhw: tuple[int, int, int]
+    bits: str
+
+    @classmethod
+    def of(cls, mask: PackedMask) -> "DrawnVoxels":
+        """Describe a mask."""
+        box = VoxelBox.of((0, 0, 0), (0, 0, 0)) if mask.box is None else mask.box
+        return cls(
+            start_dhw=box.start_dhw,
+            shape_dhw=box.shape_dhw,
+            bits=base64.b64encode(mask.bits).decode(),
+        )
+
+    @model_validator(mode="after")
+    def _holds_its_voxels(self) -> "DrawnVoxels":
+        if min(*self.start_dhw, *self.shape_dhw) < 0 or int(np.prod(self.shape_dhw)) > _MAX_VOXELS:
+            raise ValueError("the box of a drawing is no box; give start and shape of its voxels")
+        wanted = -(-int(np.prod(self.shape_dhw)) // 8)
+        opened = zlib.decompressobj()
+        try:
+            data = opened.decompress(base64.b64decode(self.bits, validate=True), wanted + 1)
+        except (ValueError, zlib.error) as error:
+            raise ValueError("the voxels of a drawing are no zlib in base64") from error
+        if len(data) != wanted:
+            raise ValueError(f"a drawing holds {len(data)} bytes, its box asks for {wanted}")
+        return self
+
+    @property
+    def mask(self) -> PackedMask:
+        """The voxels as a mask."""
+        if 0 in self.shape_dhw:
+            return PackedMask(None, b"", 0)
+        box = VoxelBox.of(self.start_dhw, np.add(self.start_dhw, self.shape_dhw))
+        packed = PackedMask(box, base64.b64decode(self.bits), 0)
+        inner = PackedMask.of(packed.in_box())
+        # The bounding box may be smaller than the one that was written.
+        return inner.shift(box.start_dhw)
+
+
+class DrawnInteraction(_Frozen):
+    """A scribble, the area of a lasso, or a mask to correct."""
+
+    kind: Literal["scribble", "lasso", "given_mask"]
+    object_id: int
+    voxels: DrawnVoxels
+    positive: bool = True
+
+    @model_validator(mode="after")
+    def _is_signed_where_it_can_be(self) -> "DrawnInteraction":
+        if self.kind == "given_mask" and not self.positive:
+            raise ValueError("a given mask is the object; what it is not is a lasso or a brush")
+        return self
+
+    @property
+    def prompt(self) -> Scribble | Lasso | GivenMask:
+        """The drawing alone."""
+        kinds: dict[str, type[Scribble | Lasso | GivenMask]]
+        kinds = {"scribble": Scribble, "lasso": Lasso, "given_mask": GivenMask}
+        return kinds[self.kind](self.voxels.mask, self.positive)
+
+
+class BrushEdit(_Frozen):
+    """Voxels painted into an object's mask, or out of it; no network is asked, and later answers keep them."""
+
+    kind: Literal["brush"] = "brush"
+    object_id: int
+    voxels: DrawnVoxels
+    added: bool
+
+    @classmethod
+    def of(cls, voxels: NDArray[np.generic], *, added: bool, object_id: int = 1) -> "BrushEdit":
+        """Describe what was painted: (D, H, W), where it is not 0."""
+        return cls(object_id=object_id, voxels=DrawnVoxels.of(PackedMask.of(voxels)), added=added)
+
+
+class ChooseCandidate(_Frozen):
+    """One of the masks that the last answer offered, instead of the first; later prompts correct it."""
+
+    kind: Literal["choose_candidate"] = "choose_candidate"
+    object_id: int
+    number: int = Field(ge=0)
+
+
+PromptInteraction = ClickInteraction | LineInteraction | BoxInteraction | DrawnInteraction
+"""Those that point at an object, each with a `prompt`."""
+
+Shaping = PromptInteraction | BrushEdit | ChooseCandidate
+"""Those that change the mask of their object."""
+
+
+def interaction_of(prompt: Prompt, *, object_id: int = 1) -> PromptInteraction:
+    """Describe a prompt as it was given."""
+    match prompt:
+        case Click():
+            return ClickInteraction.at(prompt.position, positive=prompt.foreground, object_id=object_id)
+        case Line() | Box():
+            space, first = _numbers_of(prompt.first)
+            other, second = _numbers_of(prompt.second)
+            if space != other:
+                raise ValueError("both ends of a line or box are voxels, or both places in the patient")
+            if isinstance(prompt, Line):
+                return LineInteraction(object_id=object_id, space=space, first=first, second=second)
+            sign = prompt.foreground
+            return BoxInteraction(object_id=object_id, space=space, first=first, second=second, positive=sign)
+        case Scribble() | Lasso() | GivenMask():
+            kinds: dict[type, Literal["scribble", "lasso", "given_mask"]]
+            kinds = {Scribble: "scribble", Lasso: "lasso", GivenMask: "given_mask"}
+            voxels, kind = DrawnVoxels.of(prompt.voxels), kinds[type(prompt)]
+            return DrawnInteraction(object_id=object_id, kind=kind, voxels=voxels, positive=prompt.foreground)
+
+
+def check_on_grid(interaction: Shaping, grid: VolumeGrid) -> None:
+    """Check that an interaction can be used on a scan.
+
+    Raises:
+        ClickError: when it lies outside, is empty or not finite.
+    """
+    match interaction:
+        case ChooseCandidate():
+            return
+        case BrushEdit():
+            Scribble(interaction.voxels.mask).check(grid)
+        case ClickInteraction():
+            interaction.prompt.world(grid)
+        case _:
+            interaction.prompt.check(grid)
+
+
+def _numbers_of(point: Position) -> tuple[Literal["ijk", "ras"], Triple]:
+    return ("ijk", point.to_ijk()) if isinstance(point, VoxelPoint) else ("ras", (point.x, point.y, point.z))
+
+
+def _position(space: Literal["ijk", "ras"], numbers: Triple) -> Position:
+    return VoxelPoint.from_ijk(*numbers) if space == "ijk" else WorldPointRAS(*numbers)
 
 
 class AddObject(_Frozen):
@@ -68,7 +250,7 @@ class Move(_Frozen):
     kind: Literal["undo", "redo"]
 
 
-Interaction = Annotated[ClickInteraction | AddObject | FreezeObject | Reset, Field(discriminator="kind")]
+Interaction = Annotated[Shaping | AddObject | FreezeObject | Reset, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from clickvol.errors import ClickError, ConfigError
 from clickvol.geometry.box import bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.interactive.packed_mask import PackedMask
 from clickvol.io.volume import Modality, Volume
 from clickvol.predict.scan_predictor import ScanPredictor
 from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
 from clickvol.weights.load import LoadedModel, load_model
 
 # Clicks that stand for a scribble. Chosen: the models were trained with up to five clicks.

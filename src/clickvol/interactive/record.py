@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.files.lock import lock_or_refuse
-from clickvol.interactive.interactions import ClickInteraction, History, Interaction, Move
+from clickvol.interactive.interactions import History, Interaction, Move, Shaping
 from clickvol.interactive.scene import Scene
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.version import __version__
@@ -90,15 +90,15 @@ class ReadRecord:
 
     @property
     def num_clicks(self) -> int:
-        """Clicks that stand: not undone, and not before a reset."""
-        return sum(len(known.clicks) for known in Scene.after(self.history.current).objects)
+        """Prompts that stand: not undone, and not before a reset."""
+        return sum(len(known.prompts) for known in Scene.after(self.history.current).objects)
 
     def answers(self) -> Iterator[tuple[History, str | None]]:
-        """Yield where the session stood after every click, and the hash of its mask where it is known."""
+        """Yield where the session stood after every interaction on an object, and the mask's hash if known."""
         history = History()
         for step, mask_sha256 in self.steps:
             history = history.after(step)
-            if isinstance(step, ClickInteraction):
+            if isinstance(step, Shaping):
                 yield history, mask_sha256
 
 
@@ -250,7 +250,7 @@ def read_record(path: Path) -> ReadRecord:
             header = line
         elif not isinstance(line, Outcome):
             steps.append((line, None))
-            is_open = isinstance(line, ClickInteraction)
+            is_open = isinstance(line, Shaping)
         elif not is_open:
             raise ConfigError(f"{path}: line {number} answers no click; the record was changed")
         else:

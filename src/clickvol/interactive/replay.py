@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickvol.interactive.packed_mask import PackedMask
+from clickvol.interactive.interactions import Shaping
 from clickvol.interactive.record import check_same, header_of, read_record
 from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
 from clickvol.io.volume import Mask, Volume
@@ -67,8 +67,9 @@ def replay_record(
     for number, (history, mask_sha256) in enumerate(record.answers(), start=1):
         if mask_sha256 is not None:
             num_answers += 1
-            mask = masks.answer(Scene.after(history.current), history.index - 1).mask
-            if PackedMask.of(mask.array).sha256() != mask_sha256:
+            step = history.current[-1]
+            object_id = step.object_id if isinstance(step, Shaping) else 1
+            if masks.packed(Scene.after(history.current), object_id).sha256() != mask_sha256:
                 differing.append(number)
     names = ("device", "precision", "num_threads", "versions")
     then, here = record.header.model_dump(include=set(names)), ours.model_dump(include=set(names))

@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from clickvol.errors import ClickError
 from clickvol.interactive.interactions import (
     AddObject,
-    ClickInteraction,
+    BrushEdit,
+    ChooseCandidate,
     FreezeObject,
     Interaction,
+    PromptInteraction,
     Reset,
+    Shaping,
     digests_of,
 )
-from clickvol.interactive.packed_mask import EMPTY, PackedMask
 from clickvol.io.volume import Mask
 from clickvol.predict.scan_predictor import ScanPredictor, never
 from clickvol.predict.segmentation import Segmentation
-from clickvol.prompts.click import Click, check_any_inside
+from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import EMPTY, PackedMask
+from clickvol.prompts.spatial import GivenMask, Prompt, check_any_prompt_inside
 
 MAX_OBJECTS = 255
 """A label map of bytes holds no more."""
@@ -35,17 +39,26 @@ class SceneObject:
 
     Attributes:
         name: given by the user; may be empty.
-        clicks: on it, in order.
+        prompts: on it, in order.
         frozen: it cannot change, and the others leave it alone.
-        clicked_at: place in the list of its last click; None without one.
-        shaped_at: place in the list of what gave it its mask, that click or a freezing after it.
+        answered_at: place in the list of its last prompt; None without one.
+        chosen_at: place of the candidate that its later prompts correct; None where none was chosen.
+        edited_at: places of the brush edits that stand.
+        shaped_at: place in the list of what gave it its mask: a prompt, an edit, a choice or a freezing.
     """
 
     name: str = ""
-    clicks: tuple[Click, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
     frozen: bool = False
-    clicked_at: int | None = None
+    answered_at: int | None = None
+    chosen_at: int | None = None
+    edited_at: tuple[int, ...] = ()
     shaped_at: int | None = None
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks among the prompts."""
+        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class SessionObject:
         id: from 1; its value in the label map.
         name: given by the user; may be empty.
         clicks: on it, in order.
+        prompts: on it, in order; the clicks, too.
         frozen: it cannot change, and the others leave it alone.
         num_voxels: of its mask.
         volume_ml: of its mask.
@@ -64,6 +78,7 @@ class SessionObject:
     id: int
     name: str
     clicks: tuple[Click, ...]
+    prompts: tuple[Prompt, ...]
     frozen: bool
     num_voxels: int
     volume_ml: float
@@ -101,43 +116,36 @@ class Scene:
         """
         return _object(self.objects, object_id)
 
-    def clicks_at(self, place: int) -> tuple[Click, ...]:
-        """Return the clicks on the object that is clicked at a place in the list, up to that click."""
-        objects = _objects_after(self.interactions[: place + 1])
-        return next(known.clicks for known in objects if known.clicked_at == place)
+    def asked_at(self, place: int) -> SceneObject:
+        """Return the object that the interaction of a place acts on, with what counts for its mask there."""
+        interaction = self.interactions[place]
+        if not isinstance(interaction, Shaping | FreezeObject):
+            raise ValueError(f"no mask comes from {interaction.kind}; give the place of one on an object")
+        return _object(_objects_after(self.interactions[: place + 1]), interaction.object_id)
 
     def sources(self, place: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the places in the list whose masks go into the mask of a place.
 
         Args:
-            place: in the list, of a click or a freezing.
+            place: in the list, of an interaction on an object.
 
         Returns:
-            Of the object's own mask, for a freezing; and of the objects that were frozen then.
+            Of the object's own: for a prompt a chosen candidate, for the others the mask before. And of the
+            objects that were frozen then.
         """
         interaction = self.interactions[place]
-        if not isinstance(interaction, ClickInteraction | FreezeObject):
-            raise ValueError(f"no mask comes from {interaction.kind}; give the place of a click or a freezing")
+        if not isinstance(interaction, Shaping | FreezeObject):
+            raise ValueError(f"no mask comes from {interaction.kind}; give the place of one on an object")
         objects = _objects_after(self.interactions[:place])
-        shaped_at = objects[interaction.object_id - 1].shaped_at
-        own: tuple[int, ...] = ()
-        if isinstance(interaction, FreezeObject) and shaped_at is not None:
-            own = (shaped_at,)
-        return own, _frozen_places(objects, interaction.object_id)
+        known = objects[interaction.object_id - 1]
+        at = known.chosen_at if isinstance(interaction, PromptInteraction) else known.shaped_at
+        return () if at is None else (at,), _frozen_places(objects, interaction.object_id)
 
 
 def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ...]:
     objects: tuple[SceneObject, ...] = (SceneObject(),)
     for place, interaction in enumerate(interactions):
         match interaction:
-            case ClickInteraction(object_id=object_id):
-                known = _object(objects, object_id)
-                if known.frozen:
-                    raise ClickError(f"object {object_id} is frozen; unfreeze it, or click on another object")
-                clicks = (*known.clicks, interaction.click)
-                check_any_inside(clicks)
-                clicked = replace(known, clicks=clicks, clicked_at=place, shaped_at=place)
-                objects = _with(objects, object_id, clicked)
             case FreezeObject(object_id=object_id, frozen=frozen):
                 known = _object(objects, object_id)
                 # What lies on an earlier frozen object is that one's for good.
@@ -152,7 +160,33 @@ def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ..
                 objects = (*objects, SceneObject(name))
             case Reset():
                 objects = (SceneObject(),)
+            case _:
+                known = _object(objects, interaction.object_id)
+                if known.frozen:
+                    raise ClickError(
+                        f"object {interaction.object_id} is frozen; unfreeze it, or click on another object"
+                    )
+                objects = _with(objects, interaction.object_id, _shaped(known, interaction, place))
     return objects
+
+
+def _shaped(known: SceneObject, interaction: Shaping, place: int) -> SceneObject:
+    """Return an object after an interaction that changes its mask."""
+    match interaction:
+        case BrushEdit():
+            return replace(known, edited_at=(*known.edited_at, place), shaped_at=place)
+        case ChooseCandidate():
+            if known.answered_at is None:
+                raise ClickError("there is no answer to choose a candidate of; click inside the object first")
+            return replace(known, chosen_at=place, edited_at=(), shaped_at=place)
+    prompts = (*known.prompts, interaction.prompt)
+    if known.chosen_at is None:
+        check_any_prompt_inside(prompts)
+    shaped = replace(known, prompts=prompts, answered_at=place, shaped_at=place)
+    if isinstance(prompts[-1], GivenMask):
+        # A mask begins anew: what was said before led to another one.
+        return replace(shaped, prompts=prompts[-1:], chosen_at=None, edited_at=())
+    return shaped
 
 
 def _object(objects: Sequence[SceneObject], object_id: int) -> SceneObject:
@@ -178,7 +212,7 @@ class SceneMasks:
     """The masks of scenes on one scan; each is computed once.
 
     Args:
-        scan: answers lists of clicks.
+        scan: answers lists of prompts.
     """
 
     def __init__(self, scan: ScanPredictor) -> None:
@@ -194,36 +228,52 @@ class SceneMasks:
         return self.scan.feature_bytes + sum(len(mask.bits) for mask in self._masks.values()) + last_bytes
 
     def answer(self, scene: Scene, place: int, cancelled: Callable[[], bool] = never) -> Segmentation:
-        """Answer a click of a list, from the clicks on its object up to it.
+        """Answer a prompt of a list, from the prompts on its object up to it, without brush edits.
 
         Args:
             scene: after the list.
-            place: of the click in the list.
+            place: of the prompt in the list.
             cancelled: asked before every call of the network; True ends the answer.
 
         Raises:
+            ClickError: when a prompt cannot be used on this scan.
             CancelledError: when `cancelled` said so.
         """
         digest = scene.digests[place]
         if self._last is None or self._last[0] != digest:
-            frozen = [mask for mask in self._packed(scene, scene.sources(place)[1]) if mask.num_voxels]
+            own, frozen_places = scene.sources(place)
+            frozen = [mask for mask in self._packed(scene, frozen_places) if mask.num_voxels]
             exclude_mask = None
             if frozen:
                 canvas = np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.uint8)
                 for mask in frozen:
                     mask.paint(canvas, 1)
                 exclude_mask = canvas.view(np.bool_)
-            clicks = scene.clicks_at(place)
+            prompts = scene.asked_at(place).prompts
+            # A chosen candidate stands for all that was said before it.
+            chosen = [GivenMask(mask) for mask in self._packed(scene, own) if mask.num_voxels]
+            if chosen:
+                since = sum(isinstance(i, PromptInteraction) for i in scene.interactions[own[0] : place + 1])
+                prompts = (*chosen, *prompts[-since:])
             background_clicks = [Click(mask.innermost(), foreground=False) for mask in frozen]
             answer = self.scan.predict(
-                clicks, exclude_mask=exclude_mask, background_clicks=background_clicks, cancelled=cancelled
+                prompts, exclude_mask=exclude_mask, background_clicks=background_clicks, cancelled=cancelled
             )
             self._last = digest, answer
-            self._masks[digest] = PackedMask.of(answer.mask.array)
+            self._masks[digest] = self._edited(scene, place, PackedMask.of(answer.mask.array))
         return self._last[1]
 
+    def answer_shown(self, scene: Scene, object_id: int) -> Segmentation | None:
+        """Return the answer that an object's mask came from; None where no prompt was given.
+
+        Raises:
+            ClickError: when the object is not there.
+        """
+        place = scene.object(object_id).answered_at
+        return None if place is None else self.answer(scene, place)
+
     def packed(self, scene: Scene, object_id: int) -> PackedMask:
-        """Return what an object's click or freezing gave; frozen ones may lie on it since.
+        """Return what the last interaction on an object gave; frozen ones may lie on it since.
 
         Raises:
             ClickError: when the object is not there.
@@ -261,7 +311,9 @@ class SceneMasks:
         for number, known in enumerate(scene.objects, start=1):
             count = self._shown(scene, number).num_voxels
             ml = count * self.scan.volume.grid.voxel_volume_mm3 / 1000
-            described.append(SessionObject(number, known.name, known.clicks, known.frozen, count, ml))
+            described.append(
+                SessionObject(number, known.name, known.clicks, known.prompts, known.frozen, count, ml)
+            )
         return tuple(described)
 
     def probability(self, scene: Scene, object_id: int) -> NDArray[np.float32]:
@@ -270,10 +322,10 @@ class SceneMasks:
         Raises:
             ClickError: when the object is not there.
         """
-        place = scene.object(object_id).clicked_at
-        if place is None:
+        answer = self.answer_shown(scene, object_id)
+        if answer is None:
             return np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.float32)
-        return self.answer(scene, place).probability()
+        return answer.probability()
 
     def _packed(self, scene: Scene, places: Sequence[int]) -> list[PackedMask]:
         """Return the masks of places in a list, after those that they depend on, the earliest first."""
@@ -286,16 +338,46 @@ class SceneMasks:
                 own, frozen = scene.sources(place)
                 waiting += (*own, *frozen)
         for place in sorted(missing):
-            if isinstance(scene.interactions[place], ClickInteraction):
-                self.answer(scene, place)
-            else:
-                self._masks[scene.digests[place]] = self._cut(scene, place)
+            self._compute(scene, place)
         return [self._masks[scene.digests[place]] for place in places]
 
-    def _cut(self, scene: Scene, place: int) -> PackedMask:
-        """Return the mask of an object that is frozen, without what earlier frozen ones hold."""
+    def _compute(self, scene: Scene, place: int) -> None:
+        """Compute the mask of a place; those that it depends on are there."""
+        interaction = scene.interactions[place]
+        if isinstance(interaction, PromptInteraction):
+            self.answer(scene, place)
+            return
         own, frozen = (self._packed(scene, places) for places in scene.sources(place))
-        return own[0].without(frozen)
+        before = own[0] if own else EMPTY
+        match interaction:
+            case BrushEdit(voxels=voxels, added=added):
+                mask = before.with_change(voxels.mask, added=added)
+            case ChooseCandidate(number=number):
+                mask = self._candidate(scene, place, number)
+            case _:
+                # Frozen: without what earlier frozen ones hold.
+                mask = before.without(frozen)
+        self._masks[scene.digests[place]] = mask
+
+    def _candidate(self, scene: Scene, place: int, number: int) -> PackedMask:
+        """Return a mask that the last answer before a place offered."""
+        answered_at = scene.asked_at(place).answered_at
+        if answered_at is None:
+            raise ClickError("there is no answer to choose a candidate of; click inside the object first")
+        candidates = self.answer(scene, answered_at).candidates
+        if number >= len(candidates):
+            raise ClickError(
+                f"there is no candidate {number}; the last answer offers {len(candidates)}, from 0"
+            )
+        return PackedMask.of(candidates[number].mask.array)
+
+    def _edited(self, scene: Scene, place: int, mask: PackedMask) -> PackedMask:
+        """Return the answer of a place with the brush edits that stand there."""
+        for edited_at in scene.asked_at(place).edited_at:
+            edit = scene.interactions[edited_at]
+            if isinstance(edit, BrushEdit):
+                mask = mask.with_change(edit.voxels.mask, added=edit.added)
+        return mask
 
     def _shown(self, scene: Scene, object_id: int) -> PackedMask:
         """Return the mask of an object without what frozen ones hold."""

@@ -22,7 +22,10 @@ from clickvol.interactive.interactions import (
     History,
     Interaction,
     Move,
+    PromptInteraction,
     Reset,
+    Shaping,
+    check_on_grid,
 )
 from clickvol.interactive.record import (
     Outcome,
@@ -36,19 +39,21 @@ from clickvol.interactive.record import (
 from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor, never
+from clickvol.predict.segmentation import Segmentation
 from clickvol.weights.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a click came to.
+    """What an interaction came to.
 
     Attributes:
-        object_id: that was clicked.
+        object_id: that it was on.
         num_voxels: of its mask now.
         volume_ml: of its mask now.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
         warnings: what a person should know, one sentence each.
+        segmentation: all that the model said; None where nothing was asked of it.
     """
 
     object_id: int
@@ -56,10 +61,11 @@ class Answer:
     volume_ml: float
     seconds: dict[str, float]
     warnings: tuple[str, ...]
+    segmentation: Segmentation | None = None
 
 
 class InteractiveSession:
-    """Clicks on one scan. Not for several threads at once.
+    """Prompts on one scan. Not for several threads at once.
 
     Args:
         model: that answers; it takes clicks.
@@ -134,24 +140,44 @@ class InteractiveSession:
             OutputError: when the record cannot be written.
             The session is unchanged after each of them.
         """
+        return self.add(ClickInteraction.at(point, positive=positive, object_id=object_id), cancelled=cancelled)
+
+    def add(self, interaction: Shaping, *, cancelled: Callable[[], bool] = never) -> Answer:
+        """Add any interaction that changes the mask of its object, and compute that mask.
+
+        Args:
+            interaction: such as `interaction_of(Line(one_end, other_end))`, `BrushEdit.of(voxels, added=True)`
+                or `ChooseCandidate(object_id=1, number=2)`.
+            cancelled: asked before every call of the network; True ends it.
+
+        Raises:
+            ClickError: when it cannot be used on this scan, or the object is frozen or not there.
+            CancelledError: when `cancelled` said so.
+            OutputError: when the record cannot be written.
+            The session is unchanged after each of them.
+        """
         masks = self._opened()
-        interaction = ClickInteraction.at(point, positive=positive, object_id=object_id)
-        interaction.click.world(masks.scan.volume.grid)
+        check_on_grid(interaction, masks.scan.volume.grid)
         history = self._history.after(interaction)
         scene = Scene.after(history.current)
         self._write(interaction)
         try:
-            answer = masks.answer(scene, history.index - 1, cancelled)
+            answer = None
+            if isinstance(interaction, PromptInteraction):
+                answer = masks.answer(scene, history.index - 1, cancelled)
+            mask = masks.packed(scene, interaction.object_id)
         except BaseException as error:
             # So that the record does not repeat it.
             self._note(Outcome(kind="cancelled" if isinstance(error, CancelledError) else "failed"))
             raise
         self._history = history
+        seconds = {} if answer is None else answer.seconds
         if self._record is not None:
-            mask_sha256 = masks.packed(scene, object_id).sha256()
-            seconds = round(sum(answer.seconds.values()), 4)
-            self._note(Outcome(kind="answered", mask_sha256=mask_sha256, seconds=seconds))
-        return Answer(object_id, answer.mask.num_voxels, answer.mask.volume_ml, answer.seconds, answer.warnings)
+            spent = round(sum(seconds.values()), 4)
+            self._note(Outcome(kind="answered", mask_sha256=mask.sha256(), seconds=spent))
+        ml = mask.num_voxels * masks.scan.volume.grid.voxel_volume_mm3 / 1000
+        warnings = () if answer is None else answer.warnings
+        return Answer(interaction.object_id, mask.num_voxels, ml, seconds, warnings, answer)
 
     def undo(self) -> bool:
         """Go back by one interaction, at once; False where there is none."""

@@ -1,7 +1,7 @@
 """The network on fields of view of one scan: image features are kept, clicks are cheap."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 
@@ -9,28 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.methods.lifted_segmenter import EncodedPatch
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.predict.normalised_scan import NormalisedScan
+from clickvol.predict.placed_prompts import PlacedPrompts
 from clickvol.predict.segmentation import Array32, Stopwatch
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 from clickvol.weights.load import LoadedModel
-
-
-@dataclass(frozen=True, slots=True)
-class WorldClick:
-    """A checked click.
-
-    Attributes:
-        place: in the patient.
-        foreground: inside the object, or on what does not belong to it.
-    """
-
-    place: WorldPointRAS
-    foreground: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,36 +57,34 @@ class PatchPredictor:
     def probability(
         self,
         field_of_view: FieldOfView,
-        clicks: Sequence[WorldClick],
+        prompts: PlacedPrompts,
         stopwatch: Stopwatch,
         *,
         prior: Array32 | None = None,
-        exclude_mask: NDArray[np.bool_] | None = None,
     ) -> Array32:
         """Return the probability of the object on a patch.
 
         Args:
             field_of_view: where.
-            clicks: all clicks; those outside the patch are left out.
+            prompts: all; clicks outside the patch are left out.
             stopwatch: gets the time of "encode" and "decode".
             prior: (D, H, W) probability on this patch from an earlier view, or None.
-            exclude_mask: (D, H, W) on the scan's grid, voxels of other objects; None for none.
 
         Returns:
-            (D, H, W) float32 in [0, 1]; 0 outside the scan and where other objects are.
+            (D, H, W) float32 in [0, 1]; 0 outside the scan and where the prompts exclude the object.
         """
         with stopwatch.stage("encode"):
             view = self._encode(field_of_view)
         with stopwatch.stage("decode"), arithmetic(self.model):
-            prompts = _to_prompts(clicks, field_of_view, self.model.device)
+            tensors = _to_tensors(prompts, field_of_view, self.model.device)
             known = None
             if prior is not None:
                 known = torch.from_numpy(2 * prior - 1)[None, None].to(self.model.device)
-            logits = self.model.network.decode(view.encoded, prompts, known)
+            logits = self.model.network.decode(view.encoded, tensors, known)
             probability = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
             allowed = view.inside
-            if exclude_mask is not None:
-                excluded = exclude_mask.view(np.uint8)
+            if prompts.excluded is not None:
+                excluded = prompts.excluded.view(np.uint8)
                 grid, patch_grid = self.scan.volume.grid, field_of_view.grid()
                 allowed = allowed & (extract(excluded, grid, patch_grid, outside_value=0.0) <= 0.5)
             return np.where(allowed, probability, np.float32(0))
@@ -133,19 +118,21 @@ def arithmetic(model: LoadedModel) -> Iterator[None]:
         yield
 
 
-def _to_prompts(clicks: Sequence[WorldClick], field_of_view: FieldOfView, device: torch.device) -> PointPrompts:
-    """Return the clicks that lie in the patch, as tensors of a batch of one."""
+def _to_tensors(prompts: PlacedPrompts, field_of_view: FieldOfView, device: torch.device) -> PointPrompts:
+    """Return the clicks that lie in the patch, and the maps on it, as tensors of a batch of one."""
     points, labels = [], []
     shape = np.array(field_of_view.shape_dhw)
-    for click in clicks:
+    for click in prompts.clicks:
         place = field_of_view.to_patch(click.place).as_array()
         if ((place >= -0.5) & (place <= shape - 0.5)).all():
             points.append(place)
             labels.append(FOREGROUND_LABEL if click.foreground else BACKGROUND_LABEL)
     places = np.array(points, dtype=np.float32).reshape(1, -1, 3)
+    hints = prompts.hints_on(field_of_view)
     return PointPrompts(
         torch.from_numpy(places).to(device),
         torch.tensor([labels], dtype=torch.int64, device=device).reshape(1, -1),
+        None if hints is None else torch.from_numpy(hints)[None].to(device),
     )
 
 

@@ -20,7 +20,8 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import Triple, extract
 from clickvol.predict.normalised_scan import NormalisedScan
-from clickvol.predict.patch_predictor import WorldClick, arithmetic
+from clickvol.predict.patch_predictor import arithmetic
+from clickvol.predict.placed_prompts import WorldClick
 from clickvol.predict.segmentation import Array32, FieldOfViewReport, ScanProbability, Stopwatch
 from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.prompt_encoders.feature_sampling import PointPrompts

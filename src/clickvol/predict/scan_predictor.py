@@ -6,11 +6,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import CancelledError, ConfigError, DamagedWeightsError
+from clickvol.errors import CancelledError, ClickError, ConfigError, DamagedWeightsError
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.io.volume import Mask, Modality, Volume
-from clickvol.patches.field_of_view import FieldOfView
+from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
+from clickvol.patches.field_of_view import FieldOfView, extract
+from clickvol.predict.correction import corrected_near_clicks
 from clickvol.predict.normalised_scan import NormalisedScan
-from clickvol.predict.patch_predictor import PatchPredictor, WorldClick
+from clickvol.predict.patch_predictor import PatchPredictor
+from clickvol.predict.placed_prompts import PlacedPrompts, PromptUse
 from clickvol.predict.published_window import predict_published
 from clickvol.predict.segmentation import (
     THRESHOLD,
@@ -23,7 +28,9 @@ from clickvol.predict.segmentation import (
 )
 from clickvol.predict.sliding_window import slide_over_scan
 from clickvol.predict.zoom_refinement import zoom_to_object
-from clickvol.prompts.click import Click, check_any_inside
+from clickvol.prompts.click import Click
+from clickvol.prompts.hints import NUM_HINTS
+from clickvol.prompts.spatial import Prompt, check_any_prompt_inside
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.load import LoadedModel, load_model
 
@@ -88,64 +95,76 @@ class ScanPredictor:
 
     def predict(
         self,
-        clicks: Sequence[Click],
+        prompts: Sequence[Prompt],
         *,
         exclude_mask: NDArray[np.bool_] | None = None,
         background_clicks: Sequence[Click] = (),
         cancelled: Callable[[], bool] = never,
     ) -> Segmentation:
-        """Return the object that was clicked.
+        """Return the object that the prompts point at.
 
         Args:
-            clicks: at least one inside the object.
+            prompts: clicks, lines, boxes, scribbles, lassos, given masks; at least one on the object. A given
+                mask alone is the answer; with others it is corrected near them.
             exclude_mask: (D, H, W), voxels of other objects, which the mask leaves out; None for none.
             background_clicks: further ones, which the segmentation does not list.
             cancelled: called before every call of the network; True ends the prediction.
 
         Raises:
-            ClickError: when a click is not finite or outside the scan, or there is none inside the object.
+            ClickError: when a prompt is not finite, empty or outside the scan, or none is on the object.
             CancelledError: when `cancelled` said so.
         """
         grid, model = self.volume.grid, self._patches.model
-        placed = [WorldClick(c.world(grid), c.foreground) for c in (*clicks, *background_clicks)]
-        check_any_inside(clicks)
+        config, shown = model.network.config, (*prompts, *background_clicks)
+        knows_hints = isinstance(config, LiftedSegmenterConfig) and config.num_hints == NUM_HINTS
+        placed = PlacedPrompts.of(shown, grid, knows_hints=knows_hints, excluded=exclude_mask)
         stopwatch = Stopwatch(dict(self._prepare_seconds))
+        given = None if placed.given is None else placed.given.full(grid.shape_dhw)
 
         def predict_patch(field_of_view: FieldOfView, prior: Array32 | None = None) -> Array32:
             if cancelled():
                 raise CancelledError("the click was cancelled before its mask was ready; click again")
-            return self._patches.probability(
-                field_of_view, placed, stopwatch, prior=prior, exclude_mask=exclude_mask
-            )
+            if prior is None and given is not None:
+                prior = extract(given.view(np.uint8), grid, field_of_view.grid(), outside_value=0.0)
+            return self._patches.probability(field_of_view, placed, stopwatch, prior=prior)
 
         with stopwatch.stage("paste"):
             plan = _plan_of(model.card)
-            if self._procedure == "published":
-                result = predict_published(self._scan, model, placed, plan.first_voxel_mm, stopwatch)
+            if given is not None and not placed.clicks:
+                result = ScanProbability(VoxelBox.whole(grid.shape_dhw), given.astype(np.float32), ())
+                result = replace(result, keeps_all_parts=True)
+            elif self._procedure == "published":
+                result = predict_published(self._scan, model, placed.clicks, plan.first_voxel_mm, stopwatch)
             else:
-                inside = [click.place for click in placed if click.foreground]
-                shape = model.network.config.patch_shape_dhw
-                result = zoom_to_object(predict_patch, grid, inside, plan, shape)
-            if exclude_mask is not None:
-                result.probability[exclude_mask[result.box.slices]] = 0
-        return _segmentation(self._scan, model.card, clicks, result, stopwatch, self._procedure)
+                shape = config.patch_shape_dhw
+                result = zoom_to_object(predict_patch, grid, placed.inside, plan, shape, placed.extent)
+                if given is not None:
+                    result = corrected_near_clicks(given, result, placed.clicks, grid)
+            if placed.excluded is not None:
+                result.probability[placed.excluded[result.box.slices]] = 0
+        result = replace(result, warnings=(*placed.warnings(model.card.id), *result.warnings))
+        used = placed.used[: len(prompts)]
+        return _segmentation(
+            self._scan, model.card, prompts, placed.inside, used, result, stopwatch, self._procedure
+        )
 
 
 def segment(
     volume: Volume,
-    clicks: Sequence[Click],
+    prompts: Sequence[Prompt],
     model: LoadedModel | None = None,
     *,
     modality: Modality | None = None,
     organ_mask: Mask | Volume | None = None,
     procedure: Procedure = "clickvol",
 ) -> Segmentation:
-    """Segment the clicked object; with an automatic model, whatever it was trained for.
+    """Segment the object that was pointed at; with an automatic model, whatever it was trained for.
 
     Args:
         volume: the scan, from `read_volume`.
-        clicks: at least one inside the object; others, inside or on the background, refine the mask. None are
-            needed for an automatic model; those inside choose the connected parts of its mask that are kept.
+        prompts: clicks, lines, boxes, scribbles, lassos and given masks, at least one on the object; others,
+            on it or on the background, refine the mask. None are needed for an automatic model; clicks
+            inside choose the connected parts of its mask that are kept, and it takes no other prompts.
         model: from `load_model`; None loads the default one (load it once for many scans).
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
         organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
@@ -164,19 +183,21 @@ def segment(
     loaded = model or load_model()
     if not loaded.network.config.is_automatic:
         predictor = ScanPredictor(volume, loaded, modality=modality, organ_mask=organ_mask, procedure=procedure)
-        return predictor.predict(clicks)
-    for click in clicks:
-        click.world(volume.grid)
+        return predictor.predict(prompts)
+    clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
+    if len(clicks) < len(prompts):
+        raise ClickError(f"{loaded.card.id} is automatic and takes clicks alone; leave out the other prompts")
+    inside = [click.world(volume.grid) for click in clicks if click.foreground]
     if clicks:
-        check_any_inside(clicks)
+        check_any_prompt_inside(clicks)
     stopwatch = Stopwatch()
     with stopwatch.stage("prepare"):
         scan = NormalisedScan.of(volume, loaded, modality=modality, organ_mask=organ_mask)
     result = slide_over_scan(scan, loaded, _plan_of(loaded.card).first_voxel_mm, stopwatch)
-    if not all(click.foreground for click in clicks):
+    if len(inside) < len(clicks):
         ignored = f"{loaded.card.id} takes no clicks; those on the background were ignored"
         result = replace(result, warnings=(ignored,))
-    return _segmentation(scan, loaded.card, clicks, result, stopwatch, "clickvol")
+    return _segmentation(scan, loaded.card, clicks, inside, (), result, stopwatch, "clickvol")
 
 
 def _plan_of(card: ModelCard) -> FieldOfViewPlan:
@@ -188,26 +209,29 @@ def _plan_of(card: ModelCard) -> FieldOfViewPlan:
 def _segmentation(
     scan: NormalisedScan,
     card: ModelCard,
-    clicks: Sequence[Click],
+    prompts: Sequence[Prompt],
+    inside: Sequence[WorldPointRAS],
+    used: tuple[PromptUse, ...],
     result: ScanProbability,
     stopwatch: Stopwatch,
     procedure: Procedure,
 ) -> Segmentation:
-    """Keep the parts above the threshold that are clicked inside; all of them without a click."""
+    """Keep the parts above the threshold that hold a place inside; all of them without a prompt."""
     with stopwatch.stage("paste"):
         grid, start = scan.volume.grid, np.array(result.box.start_dhw)
-        kept_by = () if result.keeps_all_parts else clicks
-        inside = [grid.to_voxel(c.world(grid)).as_array() - start for c in kept_by if c.foreground]
+        kept_by = () if result.keeps_all_parts else inside
+        places = [grid.to_voxel(place).as_array() - start for place in kept_by]
         array = np.zeros(grid.shape_dhw, dtype=np.uint8)
-        array[result.box.slices] = keep_clicked(result.probability > THRESHOLD, inside)
+        array[result.box.slices] = keep_clicked(result.probability > THRESHOLD, places)
     return Segmentation(
         mask=Mask(array, grid),
-        clicks=tuple(clicks),
+        prompts=tuple(prompts),
         modality=scan.modality,
         model_id=card.id,
         procedure=procedure,
         fields_of_view=result.views,
         seconds=stopwatch.seconds,
+        prompts_used=used,
         warnings=(*scan.warnings, *result.warnings),
         probability_box=result.box,
         probability_in_box=result.probability,

@@ -13,7 +13,9 @@ from scipy import ndimage
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.io.volume import Mask, Modality
 from clickvol.patches.field_of_view import FieldOfView
+from clickvol.predict.placed_prompts import PromptUse
 from clickvol.prompts.click import Click
+from clickvol.prompts.spatial import Prompt
 
 Array32 = NDArray[np.float32]
 
@@ -71,32 +73,55 @@ class ScanProbability:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CandidateMask:
+    """One of several masks for the same prompts.
+
+    Attributes:
+        mask: on the grid of the scan.
+        predicted_dice: of the mask with what is meant, in [0, 1].
+    """
+
+    mask: Mask
+    predicted_dice: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
     """The object that was clicked.
 
     Attributes:
         mask: on the grid of the scan.
-        clicks: that it answers.
+        prompts: that it answers.
         modality: as which the scan was treated.
         model_id: which model.
         procedure: how the clicks became a mask.
         fields_of_view: every view, in order.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
+        prompts_used: how each prompt was used.
         warnings: what a person should know, one sentence each.
         probability_box: part of the scan that probabilities were computed for.
         probability_in_box: (box shape) float32 in [0, 1]; 0 everywhere else.
+        candidates: several masks for the same prompts, from which a person may choose; empty where the model
+            has one.
     """
 
     mask: Mask
-    clicks: tuple[Click, ...]
+    prompts: tuple[Prompt, ...]
     modality: Modality
     model_id: str
     procedure: Procedure
     fields_of_view: tuple[FieldOfViewReport, ...]
     seconds: dict[str, float]
+    prompts_used: tuple[PromptUse, ...]
     warnings: tuple[str, ...]
     probability_box: VoxelBox
     probability_in_box: Array32
+    candidates: tuple[CandidateMask, ...] = ()
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks among the prompts."""
+        return tuple(prompt for prompt in self.prompts if isinstance(prompt, Click))
 
     def probability(self) -> Array32:
         """Return the probability of the object in every voxel: (D, H, W) float32 in [0, 1]."""

@@ -19,6 +19,7 @@ from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView, Triple, extract, paste, paste_box
+from clickvol.predict.placed_prompts import Extent
 from clickvol.predict.segmentation import (
     FAINT,
     THRESHOLD,
@@ -87,8 +88,9 @@ def zoom_to_object(
     inside: Sequence[WorldPointRAS],
     plan: FieldOfViewPlan,
     patch_shape_dhw: Triple,
+    extent: Extent | None = None,
 ) -> ScanProbability:
-    """Return the probability of the clicked object.
+    """Return the probability of the object.
 
     Args:
         predict_patch: the network, which knows the prompts.
@@ -96,48 +98,67 @@ def zoom_to_object(
         inside: places in the object, at least one; the first is the middle of the first view.
         plan: voxel sizes that the model was trained for.
         patch_shape_dhw: shape of its patch.
+        extent: size of the object where it is known; then the first view is fitted to it, and where it is known
+            in all directions no other is searched.
     """
-
-    def view(field: FieldOfView, reason: str, prior: Array32 | None = None) -> View:
-        probability = predict_patch(field, prior)
-        if prior is not None:
-            # The mean counts: a part of an object shows less of what it belongs to.
-            probability = np.asarray((prior + probability) / 2, dtype=np.float32)
-        return View(field, probability, reason)
-
-    views = [view(*_first_field(inside, plan, patch_shape_dhw))]
+    if extent is None:
+        field, reason = _first_field(inside, plan, patch_shape_dhw)
+    else:
+        field, reason = _field_of_size(extent, plan, patch_shape_dhw), "fitted to the size that was given"
+    views = [View(field, predict_patch(field), reason)]
     warnings: list[str] = []
+    layers = [views]
+    if extent is None or not extent.is_whole:
+        warnings += _widen(views, predict_patch, grid, inside, plan)
+        layers = [views[-1:]]
+        box = _object_box(views[-1], inside)
+        if box is not None:
+            field = _fitted_field(views[-1].field_of_view, box, plan)
+            views.append(View(field, predict_patch(field), "fitted to the object"))
+    fitted = views[-1]
+    box = _object_box(fitted, inside)
+    # A fitted view without any object has lost it: the one before stands. One that holds the whole object
+    # leaves nothing to say to the one before.
+    if box is not None:
+        if not _is_cut_off(fitted, box, grid):
+            layers = []
+        parts = _parts(fitted, box, predict_patch, plan)
+        layers = [*layers, [fitted], parts]
+        views = [*views, *parts]
+    reports = tuple(FieldOfViewReport.of(v.field_of_view, v.reason) for v in views)
+    return ScanProbability(*_compose(layers, grid), reports, tuple(warnings))
+
+
+def _widen(
+    views: list[View],
+    predict_patch: PatchProbability,
+    grid: VolumeGrid,
+    inside: Sequence[WorldPointRAS],
+    plan: FieldOfViewPlan,
+) -> list[str]:
+    """Append wider views until the object is seen whole; return warnings."""
     while (box := _object_box(views[-1], inside)) is not None and _is_cut_off(views[-1], box, grid):
         wider = _wider_field(views[-1].field_of_view, box, inside[0], plan)
         if wider == views[-1].field_of_view or len(views) == _MAX_WIDENINGS:
-            warnings.append(
+            return [
                 f"the object reaches the border of the widest field of view ({max(wider.extent_mm):.0f} mm); "
                 "parts beyond it are missing; click there, too, and join the masks"
-            )
-            break
-        views.append(view(wider, "widened: the object touched the border"))
-    layers = [views[-1:]]
-    if box is not None:
-        fitted = view(_fitted_field(views[-1].field_of_view, box, plan), "fitted to the object")
-        views.append(fitted)
-        box = _object_box(fitted, inside)
-        # A fitted view without any object has lost it: the one before stands. One that holds the whole object
-        # leaves nothing to say to the one before.
-        if box is not None:
-            if not _is_cut_off(fitted, box, grid):
-                layers.clear()
-            fields = _tiles(fitted.field_of_view, box, plan)
-            parts = []
-            for number, field in enumerate(fields, start=1):
-                prior = extract(
-                    fitted.probability, fitted.field_of_view.grid(), field.grid(), outside_value=0.0
-                )
-                if ((prior > FAINT) & (prior < 1 - FAINT)).any():
-                    parts.append(view(field, f"refined, part {number} of {len(fields)}", prior))
-            layers += [[fitted], parts]
-            views += parts
-    reports = tuple(FieldOfViewReport.of(v.field_of_view, v.reason) for v in views)
-    return ScanProbability(*_compose(layers, grid), reports, tuple(warnings))
+            ]
+        views.append(View(wider, predict_patch(wider), "widened: the object touched the border"))
+    return []
+
+
+def _parts(fitted: View, box: VoxelBox, predict_patch: PatchProbability, plan: FieldOfViewPlan) -> list[View]:
+    """Return finer views over the object where the fitted one is coarse, with its result as a prompt."""
+    fields = _tiles(fitted.field_of_view, box, plan)
+    parts = []
+    for number, field in enumerate(fields, start=1):
+        prior = extract(fitted.probability, fitted.field_of_view.grid(), field.grid(), outside_value=0.0)
+        if ((prior > FAINT) & (prior < 1 - FAINT)).any():
+            # The mean counts: a part of an object shows less of what it belongs to.
+            probability = np.asarray((prior + predict_patch(field, prior)) / 2, dtype=np.float32)
+            parts.append(View(field, probability, f"refined, part {number} of {len(fields)}"))
+    return parts
 
 
 def _object_box(view: View, inside: Sequence[WorldPointRAS]) -> VoxelBox | None:
@@ -185,15 +206,30 @@ def _wider_field(field: FieldOfView, box: VoxelBox, click: WorldPointRAS, plan: 
 def _fitted_field(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan) -> FieldOfView:
     """Return a field of view that the object fills as in training.
 
-    Its voxels are rounded up to an eighth of an octave above the finest. On four patients kept from training
-    this one alone was better than its mean with the view before it, than giving that view as a prompt, and than
-    the mean over a mirrored patch.
+    On four patients kept from training this one alone was better than its mean with the view before it, than
+    giving that view as a prompt, and than the mean over a mirrored patch.
     """
-    sides_mm = np.array(box.shape_dhw) * field.voxel_mm
-    needed_mm = float((sides_mm / field.shape_dhw).max()) * _ROOM
+    sides_dhw_mm = np.array(box.shape_dhw) * field.voxel_mm
+    return _filled_field(_middle(field, box), sides_dhw_mm, plan, field.shape_dhw)
+
+
+def _field_of_size(extent: Extent, plan: FieldOfViewPlan, shape: Triple) -> FieldOfView:
+    """Return a field of view that an object of a known size fills as in training."""
+    sides_dhw_mm = (extent.high_ras_mm - extent.low_ras_mm)[::-1]
+    return _filled_field((extent.low_ras_mm + extent.high_ras_mm) / 2, sides_dhw_mm, plan, shape)
+
+
+def _filled_field(
+    middle_ras_mm: NDArray[np.float64],
+    sides_dhw_mm: NDArray[np.float64],
+    plan: FieldOfViewPlan,
+    shape: Triple,
+) -> FieldOfView:
+    """Return a field of view that a box fills, its voxels rounded up to an eighth of an octave."""
+    needed_mm = float((sides_dhw_mm / shape).max()) * _ROOM
     steps = max(0.0, np.ceil(8 * np.log2(needed_mm / plan.finest_voxel_mm) - 1e-6))
     voxel_mm = float(min(plan.finest_voxel_mm * 2 ** (steps / 8), plan.coarsest_voxel_mm))
-    return _around(_middle(field, box), voxel_mm, field.shape_dhw)
+    return _around(middle_ras_mm, voxel_mm, shape)
 
 
 def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan) -> list[FieldOfView]:

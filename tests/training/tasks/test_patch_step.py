@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.prompts import NUM_HINTS
 from clickvol.datasets.device.sample_plan import PatchSampling
 from clickvol.datasets.device.scan_store import ScanStore, StoredScan
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
+from clickvol.prompts.hints import NUM_HINTS
 from clickvol.training.tasks.patch_step import PatchStep, hard_dice
 
 

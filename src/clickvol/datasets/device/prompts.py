@@ -5,7 +5,6 @@ drawn as maps on the patch, one channel for each kind of meaning (`HintChannel`)
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from clickvol.datasets.device import noise
 from clickvol.datasets.device.sample_plan import SamplePlan
+from clickvol.prompts.hints import NUM_HINTS, HintChannel
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
 
 MAX_CLICKS = 10
@@ -22,20 +22,6 @@ MAX_CLICKS = 10
 
 _MAX_EXTRA = 4
 _NUM_DIRECTIONS = 16
-
-
-class HintChannel(IntEnum):
-    """Channels of the hint maps, each in [-1, 1], 0 where nothing is said."""
-
-    SCRIBBLE = 0
-    """1 on a scribble inside the object, -1 on one outside."""
-    REGION = 1
-    """1 inside a box or lasso, -1 outside it, on the slices it was drawn on."""
-    DIAMETER = 2
-    """1 on the longest diameter."""
-
-
-NUM_HINTS = len(HintChannel)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,8 +57,30 @@ class PackedMask:
             if other.box is not None and shared is not None and not shared.is_empty:
                 held = other.in_box()[shared.relative_to(other.box).slices]
                 kept[shared.relative_to(self.box).slices] &= ~held
-        packed = PackedMask.of(kept)
-        return packed if packed.box is None else replace(packed, box=packed.box.shift(self.box.start_dhw))
+        return PackedMask.of(kept).shift(self.box.start_dhw)
+
+    def shift(self, by_dhw: tuple[int, int, int]) -> "PackedMask":
+        """Return the mask moved by some voxels."""
+        return self if self.box is None else replace(self, box=self.box.shift(by_dhw))
+
+    def full(self, shape_dhw: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """Return the mask on its whole grid: (D, H, W)."""
+        whole = np.zeros(shape_dhw, dtype=bool)
+        self.paint(whole, 1)
+        return whole
+
+    def with_change(self, change: "PackedMask", *, added: bool) -> "PackedMask":
+        """Return the mask with voxels added or removed."""
+        if not added:
+            return self.without([change])
+        if self.box is None or change.box is None:
+            return change if self.box is None else self
+        whole = self.box.union(change.box)
+        joined = np.zeros(whole.shape_dhw, dtype=bool)
+        for part in (self, change):
+            if part.box is not None:
+                joined[part.box.relative_to(whole).slices] |= part.in_box()
+        return PackedMask.of(joined).shift(whole.start_dhw)
 
     def sha256(self) -> str:
         """Return a hash of where the object's voxels are: of its bounding box and the bits in it."""
@@ -82,4 +104,4 @@ class PackedMask:
 
 
 EMPTY = PackedMask(None, b"", 0)
-"""The mask of an object that nobody has clicked."""
+"""A mask without a voxel."""

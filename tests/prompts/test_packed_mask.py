@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clickvol.geometry.box import VoxelBox
-from clickvol.interactive.packed_mask import EMPTY, PackedMask
+from clickvol.prompts.packed_mask import EMPTY, PackedMask
 
 
 def test_a_mask_comes_back():

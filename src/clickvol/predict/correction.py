@@ -1,0 +1,71 @@
+"""A given mask, changed near the clicks that correct it and nowhere else."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.predict.placed_prompts import WorldClick
+from clickvol.predict.segmentation import THRESHOLD, ScanProbability
+
+# A click changes the mask up to so many times as far as the border is, and at least so many millimetres.
+_REACH = 2.0
+_LEAST_REACH_MM = 5.0
+
+
+def corrected_near_clicks(
+    given: NDArray[np.bool_], result: ScanProbability, clicks: Sequence[WorldClick], grid: VolumeGrid
+) -> ScanProbability:
+    """Lay an answer over a given mask, only where a click corrects it.
+
+    A click that agrees with the mask changes nothing. One that contradicts it changes the mask within a ball
+    around it, whose radius is twice the click's distance from the mask's border, and at least 5 mm.
+
+    Args:
+        given: (D, H, W).
+        result: what the network says of the mask and the clicks.
+        clicks: all of them.
+        grid: of the scan.
+
+    Returns:
+        The probability of the corrected mask: the given one's is 0 or 1.
+    """
+    own = bounding_box(given)
+    box = result.box if own is None else result.box.union(own)
+    voxels = [np.rint(grid.to_voxel(click.place).as_array()).astype(int) for click in clicks]
+    for voxel in voxels:
+        box = box.union(VoxelBox.of(voxel, voxel + 1))
+    box = box.clip(grid.shape_dhw)
+    before = given[box.slices]
+    answer = np.zeros(box.shape_dhw, dtype=np.float32)
+    answer[result.box.relative_to(box).slices] = result.probability
+    corrected = before.astype(np.float32)
+    spacing = grid.spacing_dhw_mm
+    for voxel, click in zip(voxels, clicks, strict=True):
+        at = tuple(voxel - box.start_dhw)
+        if before[at] == click.foreground:
+            continue
+        depth_mm = _distance_to(before == click.foreground, at, spacing)
+        reach_mm = max(_LEAST_REACH_MM, _REACH * depth_mm)
+        squared = sum(
+            ((axis - place) * step) ** 2
+            for axis, place, step in zip(np.ogrid[tuple(map(slice, box.shape_dhw))], at, spacing, strict=True)
+        )
+        near = squared <= reach_mm**2
+        # Only towards what the click says: one inside adds, one outside removes.
+        towards = (answer > THRESHOLD) == click.foreground
+        corrected[near & towards] = answer[near & towards]
+        corrected[at] = float(click.foreground)
+    return replace(result, box=box, probability=corrected, keeps_all_parts=True)
+
+
+def _distance_to(mask: NDArray[np.bool_], at: tuple[int, ...], spacing_mm: NDArray[np.float64]) -> float:
+    """Return the distance of a voxel from the nearest voxel of a mask; 0 for an empty mask."""
+    if not mask.any():
+        return 0.0
+    distance = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    return float(distance[at])

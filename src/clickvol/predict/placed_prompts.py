@@ -1,0 +1,292 @@
+"""What prompts come to for a network and a scan: clicks, maps, a size, limits, and a mask to begin with.
+
+The one place that says how each prompt is used: by a network that was trained with maps of them (`num_hints`
+in its card), and by one that knows clicks alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.patches.field_of_view import FieldOfView
+from clickvol.predict.hint_maps import draw_hints
+from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
+from clickvol.prompts.spatial import (
+    Box,
+    GivenMask,
+    Lasso,
+    Line,
+    Prompt,
+    Scribble,
+    check_any_prompt_inside,
+)
+
+# Clicks that stand for a scribble. Chosen: the models were trained with up to five clicks.
+_MAX_SCRIBBLE_CLICKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WorldClick:
+    """A checked click.
+
+    Attributes:
+        place: in the patient.
+        foreground: inside the object, or on what does not belong to it.
+    """
+
+    place: WorldPointRAS
+    foreground: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUse:
+    """How a prompt was used.
+
+    Attributes:
+        kind: "click", "line", "box", "scribble", "lasso" or "mask".
+        foreground: on the object, or on what does not belong to it.
+        used_as: in words.
+    """
+
+    kind: str
+    foreground: bool
+    used_as: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """How large the object is, as a prompt tells it.
+
+    Attributes:
+        low_ras_mm: (3,) lowest corner of a box along the patient's axes.
+        high_ras_mm: (3,) highest.
+        is_whole: whether it bounds the object in all directions, so that nothing needs to be searched.
+    """
+
+    low_ras_mm: NDArray[np.float64]
+    high_ras_mm: NDArray[np.float64]
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedPrompts:
+    """Prompts, checked, as the network and the views take them.
+
+    Attributes:
+        grid: of the scan.
+        clicks: for the network.
+        inside: places in the object, at least one.
+        drawn: prompts that are drawn as maps; empty for a network without.
+        extent: size of the object; None where no prompt tells it.
+        excluded: (D, H, W) voxels that cannot belong to the object; None for none.
+        given: mask to begin with; None for none.
+        used: how each prompt was used.
+    """
+
+    grid: VolumeGrid
+    clicks: tuple[WorldClick, ...]
+    inside: tuple[WorldPointRAS, ...]
+    drawn: tuple[Prompt, ...]
+    extent: Extent | None
+    excluded: NDArray[np.bool_] | None
+    given: PackedMask | None
+    used: tuple[PromptUse, ...]
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Sequence[Prompt],
+        grid: VolumeGrid,
+        *,
+        knows_hints: bool,
+        excluded: NDArray[np.bool_] | None = None,
+    ) -> "PlacedPrompts":
+        """Check prompts, and turn them into what a network takes.
+
+        Args:
+            prompts: at least one on the object.
+            grid: of the scan.
+            knows_hints: whether the network was trained with maps of prompts.
+            excluded: (D, H, W), voxels of other objects; None for none.
+
+        Raises:
+            ClickError: when a prompt is not finite, empty or outside the scan, or none is on the object.
+        """
+        for prompt in prompts:
+            if isinstance(prompt, Click):
+                prompt.world(grid)
+            else:
+                prompt.check(grid)
+        check_any_prompt_inside(prompts)
+        is_clicked = any(isinstance(p, Click) and p.foreground for p in prompts)
+        clicks, used = [], []
+        for prompt in prompts:
+            stand_ins = _clicks_of(prompt, grid, is_clicked=is_clicked)
+            clicks += stand_ins
+            used.append(_use_of(prompt, len(stand_ins), knows_hints=knows_hints))
+        given = next((p.voxels for p in reversed(prompts) if isinstance(p, GivenMask)), None)
+        inside = [click.place for click in clicks if click.foreground]
+        if not inside and given is not None:
+            inside = [grid.to_world(given.innermost())]
+        drawn = [p for p in prompts if isinstance(p, Line | Box | Scribble | Lasso)] if knows_hints else []
+        return cls(
+            grid=grid,
+            clicks=tuple(clicks),
+            inside=tuple(inside),
+            drawn=tuple(drawn),
+            extent=_extent_of(prompts, grid, inside),
+            excluded=_excluded_by(prompts, grid, excluded),
+            given=given,
+            used=tuple(used),
+        )
+
+    def hints_on(self, field: FieldOfView) -> NDArray[np.float32] | None:
+        """Return the maps of the drawn prompts on a patch; None where there are none."""
+        return draw_hints(self.drawn, field, self.grid) if self.drawn else None
+
+    def warnings(self, model_id: str) -> tuple[str, ...]:
+        """Say in one sentence which prompts the network could not take as they are."""
+        kinds = sorted({use.kind for use in self.used if use.kind not in ("click", "mask")})
+        if self.drawn or not kinds:
+            return ()
+        words = f"{', '.join(kinds[:-1])} and {kinds[-1]}" if len(kinds) > 1 else kinds[0]
+        return (
+            f"{model_id} knows clicks alone: the {words} stood for clicks, a size and limits "
+            "(--model promise3d-lesions was trained with them)",
+        )
+
+
+def _clicks_of(prompt: Prompt, grid: VolumeGrid, *, is_clicked: bool) -> list[WorldClick]:
+    """Return the clicks that a prompt is or stands for.
+
+    Args:
+        prompt: checked.
+        grid: of the scan.
+        is_clicked: whether there is a click inside the object: then regions need none.
+    """
+    sign = prompt.foreground
+    match prompt:
+        case Click():
+            places = [prompt.world(grid)]
+        case Line():
+            first, second = (end.as_array() for end in prompt.ends(grid))
+            places = [WorldPointRAS.of(first + part * (second - first)) for part in (0.5, 0.1, 0.9)]
+        case Box():
+            places = [] if sign and is_clicked else [grid.to_world(prompt.voxel_box(grid).middle)]
+        case Lasso():
+            places = [] if sign and is_clicked else [grid.to_world(innermost_on_slice(prompt.voxels))]
+        case Scribble():
+            voxels = _along(prompt.voxels)
+            steps = np.linspace(0, len(voxels) - 1, min(len(voxels), _MAX_SCRIBBLE_CLICKS) + 2)[1:-1]
+            places = [grid.to_world(VoxelPoint.of(voxels[round(step)])) for step in steps]
+        case GivenMask():
+            places = []
+    return [WorldClick(place, sign) for place in places]
+
+
+def _along(voxels: PackedMask) -> NDArray[np.float64]:
+    """Return the voxels of a drawing in order along its longest direction: (N, 3)."""
+    if voxels.box is None:
+        return np.zeros((0, 3))
+    places = np.argwhere(voxels.in_box()) + voxels.box.start_dhw
+    axis = int(np.argmax(voxels.box.shape_dhw))
+    return places[np.argsort(places[:, axis], kind="stable")].astype(np.float64)
+
+
+def innermost_on_slice(area: PackedMask) -> VoxelPoint:
+    """Return the voxel of an area that is farthest from its border; across a single slice there is none."""
+    if area.box is None:
+        raise ValueError("an empty area has no innermost voxel")
+    padding = [(0, 0) if length == 1 else (1, 1) for length in area.box.shape_dhw]
+    depth = ndimage.distance_transform_edt(np.pad(area.in_box(), padding))
+    index = np.unravel_index(int(depth.argmax()), depth.shape)
+    return VoxelPoint.of(np.subtract(index, [before for before, _ in padding]) + area.box.start_dhw)
+
+
+def _use_of(prompt: Prompt, num_clicks: int, *, knows_hints: bool) -> PromptUse:
+    kind = "mask" if isinstance(prompt, GivenMask) else type(prompt).__name__.lower()
+    clicks = "one click" if num_clicks == 1 else f"{num_clicks} clicks"
+    parts = [] if num_clicks == 0 else [clicks]
+    if isinstance(prompt, Box | Lasso):
+        parts += ["size", "limits"] if prompt.foreground else ["voxels left out"]
+    elif isinstance(prompt, Line):
+        parts += ["size"]
+    elif isinstance(prompt, GivenMask):
+        parts += ["mask to correct"]
+    if knows_hints and not isinstance(prompt, Click | GivenMask):
+        parts += ["map"]
+    return PromptUse(kind, prompt.foreground, ", ".join(parts))
+
+
+def _extent_of(prompts: Sequence[Prompt], grid: VolumeGrid, inside: Sequence[WorldPointRAS]) -> Extent | None:
+    """Return the size that the prompts tell: of a region in space, else of a line or a region on a slice."""
+    whole: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    partial = whole[:]
+    for prompt in prompts:
+        if not prompt.foreground:
+            continue
+        match prompt:
+            case Line():
+                first, second = (end.as_array() for end in prompt.ends(grid))
+                half = np.linalg.norm(second - first) / 2
+                partial.append(((first + second) / 2 - half, (first + second) / 2 + half))
+            case Box() | Lasso() | GivenMask():
+                box = prompt.voxel_box(grid) if isinstance(prompt, Box) else prompt.voxels.box
+                if box is not None:
+                    (partial if 1 in box.shape_dhw else whole).append(_bounds(box, grid))
+    bounds = whole or partial
+    if not bounds:
+        return None
+    # Of several the last, as the user has corrected it; clicks beyond it show that it is larger.
+    low, high = bounds[-1]
+    places = np.array([place.as_array() for place in inside]).reshape(-1, 3)
+    is_larger = bool(((places < low) | (places > high)).any())
+    return Extent(
+        np.vstack([places, [low]]).min(axis=0),
+        np.vstack([places, [high]]).max(axis=0),
+        is_whole=bool(whole) and not is_larger,
+    )
+
+
+def _bounds(box: VoxelBox, grid: VolumeGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low, high = grid.bounds_of(box)
+    return low.as_array(), high.as_array()
+
+
+def _excluded_by(
+    prompts: Sequence[Prompt], grid: VolumeGrid, excluded: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Return the voxels that are other objects', outside a box or lasso, or in one on the background.
+
+    A region on one slice says nothing of the others; of several on it, or in space, each may hold the object.
+    """
+    regions = [prompt for prompt in prompts if isinstance(prompt, Box | Lasso)]
+    if not regions:
+        return excluded
+    result = np.zeros(grid.shape_dhw, dtype=bool) if excluded is None else excluded.copy()
+    allowed: dict[tuple[tuple[int, int], ...], NDArray[np.bool_]] = {}
+    for region in regions:
+        box = region.voxel_box(grid) if isinstance(region, Box) else region.voxels.box
+        if box is None:
+            continue
+        area = np.True_ if isinstance(region, Box) else region.voxels.in_box()
+        if not region.foreground:
+            result[box.slices] |= area
+            continue
+        planes = tuple(
+            (start, stop) if stop - start == 1 else (0, length)
+            for start, stop, length in zip(box.start_dhw, box.stop_dhw, grid.shape_dhw, strict=True)
+        )
+        plane = VoxelBox.of(*zip(*planes, strict=True))
+        known = allowed.setdefault(planes, np.zeros(plane.shape_dhw, dtype=bool))
+        known[box.relative_to(plane).slices] |= area
+    for planes, known in allowed.items():
+        result[VoxelBox.of(*zip(*planes, strict=True)).slices] |= ~known
+    return result

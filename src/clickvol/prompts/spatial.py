@@ -1,0 +1,235 @@
+"""What a user points at beside clicks: a line, a box, a scribble, a lasso, a mask to correct.
+
+Each is checked against the grid of the scan before anything is computed. Drawings are voxels of the scan,
+packed, whatever they were drawn with; where a line or a box is given in millimetres it is turned into voxels
+of the scan, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.errors import ClickError
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
+
+Position = VoxelPoint | WorldPointRAS
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The longest diameter of the object, as a radiologist measures it.
+
+    Attributes:
+        first: one end, a voxel position of the scan or a place in the patient.
+        second: the other end.
+        foreground: True; a line outside an object means nothing.
+    """
+
+    first: Position
+    second: Position
+    foreground: bool = field(default=True, init=False)
+
+    def ends(self, grid: VolumeGrid) -> tuple[WorldPointRAS, WorldPointRAS]:
+        """Return both ends in the patient.
+
+        Raises:
+            ClickError: when an end is not finite or outside the scan, or the line is shorter than .1 mm.
+        """
+        first, second = Click(self.first).world(grid), Click(self.second).world(grid)
+        if np.linalg.norm(first.as_array() - second.as_array()) < 0.1:
+            raise ClickError("the line has no length; give both ends of the longest diameter")
+        return first, second
+
+    def check(self, grid: VolumeGrid) -> None:
+        """Refuse what `ends` refuses."""
+        self.ends(grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box along the axes of the scan; flat, on one slice, where both corners lie on it.
+
+    Attributes:
+        first: one corner, a voxel position of the scan or a place in the patient; its voxel is in the box.
+        second: the opposite corner.
+        foreground: around the object; False where the object is not.
+    """
+
+    first: Position
+    second: Position
+    foreground: bool = True
+
+    @classmethod
+    def of(cls, box: VoxelBox, *, foreground: bool = True) -> "Box":
+        """Make a box from half-open voxel bounds."""
+        return cls(VoxelPoint.of(box.start_dhw), VoxelPoint.of(np.array(box.stop_dhw) - 1), foreground)
+
+    def voxel_box(self, grid: VolumeGrid) -> VoxelBox:
+        """Return the voxels of the box, those that overhang the scan left out.
+
+        Raises:
+            ClickError: when a corner is not finite, the box lies outside the scan, or holds a single voxel.
+        """
+        corners = []
+        for corner in (self.first, self.second):
+            if not corner.is_finite():
+                raise ClickError("a corner of the box is not finite; give three finite numbers for each")
+            voxel = corner if isinstance(corner, VoxelPoint) else grid.to_voxel(corner)
+            # Half-way corners, as millimetres give them, go the same way in every copy of a scan.
+            corners.append(np.rint(np.round(voxel.as_array(), 6)))
+        low, high = np.minimum(*corners), np.maximum(*corners)
+        box = VoxelBox.of(low, high + 1).clip(grid.shape_dhw)
+        if box.is_empty:
+            n_k, n_j, n_i = grid.shape_dhw
+            raise ClickError(
+                f"the box lies outside the scan; the valid voxel indices are i 0..{n_i - 1}, j 0..{n_j - 1}, "
+                f"k 0..{n_k - 1} (or give millimetres, in the space ras or lps)"
+            )
+        if box.shape_dhw == (1, 1, 1):
+            raise ClickError("the box holds a single voxel; give two corners around the object, or a click")
+        return box
+
+    def check(self, grid: VolumeGrid) -> None:
+        """Refuse what `voxel_box` refuses."""
+        self.voxel_box(grid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """Voxels that were drawn.
+
+    Attributes:
+        voxels: of the scan.
+        foreground: what they say holds of the object; False: of what is not the object.
+    """
+
+    voxels: PackedMask
+    foreground: bool = True
+
+    def check(self, grid: VolumeGrid) -> None:
+        """Refuse a drawing without a voxel, or one of another grid.
+
+        Raises:
+            ClickError: for either.
+        """
+        name = type(self).__name__.lower()
+        box = self.voxels.box
+        if box is None:
+            raise ClickError(f"the {name} holds no voxel; draw some")
+        if box.clip(grid.shape_dhw) != box:
+            raise ClickError(
+                f"the {name} reaches voxel {box.stop_dhw}, but the scan has {grid.shape_dhw}; draw on this scan"
+            )
+
+
+class Scribble(_Drawing):
+    """Strokes inside the object, or outside it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def along(cls, points: Sequence[Position], grid: VolumeGrid, *, foreground: bool = True) -> "Scribble":
+        """Draw straight strokes from point to point.
+
+        Raises:
+            ClickError: when there are fewer than two points, or one is not finite or outside the scan.
+        """
+        if len(points) < 2:
+            raise ClickError(f"a scribble has two points or more, not {len(points)}; give a --click for one")
+        voxels = _voxels_of(points, grid)
+        canvas = np.zeros(grid.shape_dhw, dtype=bool)
+        for start, stop in pairwise(voxels):
+            steps = int(np.ceil(2 * np.abs(stop - start).max())) + 1
+            along = np.rint(np.linspace(start, stop, steps)).astype(int)
+            canvas[tuple(np.clip(along, 0, np.array(grid.shape_dhw) - 1).T)] = True
+        return cls(PackedMask.of(canvas), foreground)
+
+
+class Lasso(_Drawing):
+    """The area of a closed curve on a slice, around the object or around what does not belong to it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def around(cls, points: Sequence[Position], grid: VolumeGrid, *, foreground: bool = True) -> "Lasso":
+        """Fill a closed curve.
+
+        Args:
+            points: its corners on one slice of the scan, along any of its axes.
+            grid: of the scan.
+            foreground: False around what does not belong to the object.
+
+        Raises:
+            ClickError: when there are fewer than three points, one is not finite or outside the scan, they
+                lie on no slice, or no voxel is inside.
+        """
+        if len(points) < 3:
+            raise ClickError(f"a lasso has three points or more, not {len(points)}; draw a closed curve")
+        voxels = _voxels_of(points, grid)
+        spread = np.ptp(voxels, axis=0)
+        axis = int(spread.argmin())
+        if spread[axis] > 1:
+            raise ClickError(
+                f"the points of the lasso lie on no slice (they spread over {spread[::-1].round(1).tolist()} "
+                "voxels i, j, k); draw on one"
+            )
+        canvas = np.zeros(grid.shape_dhw, dtype=bool)
+        level = round(float(voxels[:, axis].mean()))
+        plane = np.moveaxis(canvas, axis, 0)[level]
+        plane[...] = _inside_polygon(np.delete(voxels, axis, axis=1), (plane.shape[0], plane.shape[1]))
+        if not plane.any():
+            raise ClickError("no voxel lies inside the lasso; draw a closed curve around some")
+        return cls(PackedMask.of(canvas), foreground)
+
+
+class GivenMask(_Drawing):
+    """A mask to begin with: what comes after corrects it."""
+
+    __slots__ = ()
+
+
+Prompt = Click | Line | Box | Scribble | Lasso | GivenMask
+"""All that a user can point with; a new one needs a case in `predict/placed_prompts.py` and an interaction."""
+
+
+def check_any_prompt_inside(prompts: Sequence[Prompt]) -> None:
+    """Check that prompts say where the object is.
+
+    Raises:
+        ClickError: when none is on the object.
+    """
+    if not any(prompt.foreground for prompt in prompts):
+        raise ClickError(
+            "there is no click inside the object; give at least one (background clicks alone do not say where "
+            "it is), or a line, box, scribble or lasso on it"
+        )
+
+
+def _voxels_of(points: Sequence[Position], grid: VolumeGrid) -> NDArray[np.float64]:
+    """Return checked points as voxel positions: (N, 3)."""
+    return np.array([grid.to_voxel(Click(point).world(grid)).as_array() for point in points])
+
+
+def _inside_polygon(corners: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which voxel centres of a plane lie in a polygon, by the even-odd rule.
+
+    Args:
+        corners: (N, 2).
+        shape: of the plane.
+    """
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside = np.zeros(shape, dtype=bool)
+    for (a_row, a_column), (b_row, b_column) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if a_row == b_row:
+            continue
+        crosses = (a_row > rows) != (b_row > rows)
+        at = a_column + (rows - a_row) / (b_row - a_row) * (b_column - a_column)
+        inside ^= crosses & (columns < at)
+    return inside

@@ -1,0 +1,139 @@
+"""Lines, boxes, drawings, brush edits in a session: masks, undo, records and their replay."""
+
+import numpy as np
+import pytest
+
+from clickvol import InteractiveSession, segment
+from clickvol.errors import ClickError
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.interactive.interactions import BrushEdit, ChooseCandidate, DrawnVoxels, interaction_of
+from clickvol.interactive.record import read_record
+from clickvol.interactive.replay import replay_record
+from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.phantoms.phantom import make_phantom
+from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
+from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Scribble
+from reference.random_models import random_model
+
+SHAPE = (12, 24, 24)
+AREA = np.zeros(SHAPE, dtype=bool)
+AREA[6, 8:16, 8:16] = True
+PROMPTS = (
+    Line(VoxelPoint(6, 12, 6), VoxelPoint(6, 12, 18)),
+    Box.of(VoxelBox.of((3, 6, 6), (9, 18, 18))),
+    Lasso(PackedMask.of(AREA)),
+    Scribble(PackedMask.of(AREA), foreground=False),
+    GivenMask(PackedMask.of(AREA)),
+    Click(VoxelPoint(6, 12, 19)),
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(promise3d_recipe("clickvol", "tiny"))
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return make_phantom(3, shape_dhw=SHAPE).volume
+
+
+@pytest.fixture
+def session(model, volume, tmp_path):
+    session = InteractiveSession(model, log_folder=tmp_path)
+    session.set_volume(volume)
+    yield session
+    session.close()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: type(prompt).__name__)
+def test_a_prompt_is_kept_as_it_was_given(prompt):
+    interaction = interaction_of(prompt, object_id=3)
+    again = type(interaction).model_validate_json(interaction.model_dump_json())
+    assert (again.prompt, again.object_id) == (prompt, 3)
+
+
+def test_a_session_answers_as_segment_does(session, model, volume):
+    for number, prompt in enumerate(PROMPTS[:4], start=1):
+        answer = session.add(interaction_of(prompt))
+        expected = segment(volume, PROMPTS[:number], model).mask.array
+        np.testing.assert_array_equal(session.mask(1).array, expected)
+        assert answer.num_voxels == np.count_nonzero(expected)
+
+
+def test_a_given_mask_is_the_answer_and_begins_anew(session):
+    session.click(VoxelPoint(6, 12, 12))
+    session.add(interaction_of(GivenMask(PackedMask.of(AREA))))
+    np.testing.assert_array_equal(session.mask(1).array, AREA)
+    assert [type(p) for p in session.objects[0].prompts] == [GivenMask]
+    session.undo()
+    assert not np.array_equal(session.mask(1).array, AREA)
+
+
+def test_a_brush_changes_what_was_painted_and_later_answers_keep_it(session):
+    painted = np.zeros(SHAPE, dtype=bool)
+    painted[6, 11:14, 11:14] = True
+    session.click(VoxelPoint(6, 12, 12))
+    before = session.mask(1).array.astype(bool)
+    session.add(BrushEdit.of(painted, added=False))
+    np.testing.assert_array_equal(session.mask(1).array, before & ~painted)
+    session.click(VoxelPoint(6, 12, 19), positive=False)
+    assert not session.mask(1).array[painted].any()
+    corner = np.zeros(SHAPE, dtype=bool)
+    corner[0, 0, 0] = True
+    session.add(BrushEdit.of(corner, added=True))
+    assert session.mask(1).array[0, 0, 0]
+    for _ in range(3):
+        session.undo()
+    np.testing.assert_array_equal(session.mask(1).array, before)
+    for _ in range(3):
+        session.redo()
+    assert session.mask(1).array[0, 0, 0]
+
+
+def test_a_brush_alone_makes_an_object(session):
+    session.add(BrushEdit.of(AREA, added=True))
+    np.testing.assert_array_equal(session.mask(1).array, AREA)
+
+
+def test_a_record_replays_to_the_same_masks(session, model, volume):
+    for prompt in PROMPTS:
+        session.add(interaction_of(prompt))
+    session.add(BrushEdit.of(AREA, added=False))
+    expected, path = session.mask(1).array, session.log_path
+    session.close()
+    replay = replay_record(path, volume, model)
+    assert (replay.num_answers, replay.differing, replay.conditions) == (7, (), ())
+    np.testing.assert_array_equal(replay.mask(1).array, expected)
+    assert read_record(path).num_clicks == 2
+
+
+@pytest.mark.parametrize(
+    ("interaction", "words"),
+    [
+        (interaction_of(Line(VoxelPoint(6, 12, 6), VoxelPoint(6, 12, 6))), "no length"),
+        (interaction_of(Box(VoxelPoint(60, 0, 0), VoxelPoint(70, 3, 3))), "outside the scan"),
+        (BrushEdit.of(np.ones((40, 2, 2)), added=True), "draw on this scan"),
+        (ChooseCandidate(object_id=1, number=0), "no answer to choose"),
+        (interaction_of(Scribble(PackedMask.of(AREA), foreground=False)), "no click inside"),
+    ],
+)
+def test_a_refused_interaction_leaves_the_session_and_its_record(session, interaction, words):
+    with pytest.raises(ClickError, match=words):
+        session.add(interaction)
+    assert (session.history.interactions, session.log_path) == ((), None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"start_dhw": (0, 0, 0), "shape_dhw": (2, 2, 2), "bits": "not base64!"},
+        {"start_dhw": (0, 0, 0), "shape_dhw": (9, 9, 9), "bits": DrawnVoxels.of(PackedMask.of(AREA)).bits},
+        {"start_dhw": (-1, 0, 0), "shape_dhw": (1, 8, 8), "bits": DrawnVoxels.of(PackedMask.of(AREA)).bits},
+    ],
+)
+def test_damaged_drawings_are_refused(fields):
+    with pytest.raises(ValueError, match="drawing"):
+        DrawnVoxels(**fields)
