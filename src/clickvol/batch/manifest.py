@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -75,7 +76,7 @@ def read_manifest(
         ConfigError: when the file cannot be read, its header lacks a column or has one that is not known, or
             there is no row.
     """
-    models = _Models()
+    read_card_once = cache(read_card)
     if model is not None and Path(model).exists():
         model = str(Path(model).absolute())  # a worker may run in another folder
     rows = []
@@ -83,7 +84,7 @@ def read_manifest(
         scan, output = cells.get("scan", ""), cells.get("output", "")
         try:
             job = _job(cells, path.absolute().parent, folder.absolute(), model, device)
-            key = _key(job, models.hash_of(job.model or DEFAULT_MODEL_ID))
+            key = _key(job, read_card_once(job.model or DEFAULT_MODEL_ID).sha256)
             row = BatchRow(number=number, scan=scan, output=output, job=job, key=key)
         except (ClickvolError, OSError, ValueError) as error:
             row = BatchRow(number=number, scan=scan, output=output, problem=str(error))
@@ -154,18 +155,6 @@ def _job(
         model=chosen,
         device=device,
     )
-
-
-class _Models:
-    """The hashes of the weights, each card read once."""
-
-    def __init__(self) -> None:
-        self._hashes: dict[str, str] = {}
-
-    def hash_of(self, model: str) -> str:
-        if model not in self._hashes:
-            self._hashes[model] = read_card(model).sha256
-        return self._hashes[model]
 
 
 def _key(job: SegmentationRequest, model_sha256: str) -> str:

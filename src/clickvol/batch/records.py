@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,20 +14,6 @@ from clickvol.version import __version__
 
 RECORDS_NAME = "records"
 SUMMARY_NAME = "summary.csv"
-
-_COLUMNS = (
-    "row",
-    "status",
-    "scan",
-    "output",
-    "model",
-    "modality",
-    "voxels",
-    "volume_ml",
-    "seconds",
-    "warnings",
-    "error",
-)
 
 
 class RowRecord(BaseModel):
@@ -64,36 +50,32 @@ class RowRecord(BaseModel):
     clickvol_version: str
 
 
+_COLUMNS = [name for name in RowRecord.model_fields if name not in ("key", "clickvol_version")]
+
+
 def done_record(row: BatchRow, result: SegmentationResult) -> RowRecord:
     """Return the record of a row whose mask is written."""
     segmentation = result.segmentation
-    return RowRecord(
-        row=row.number,
-        key=row.key,
+    return _record(
+        row,
         status="done",
-        scan=row.scan,
-        output=row.output,
         model=segmentation.model_id,
         modality=segmentation.modality,
         voxels=segmentation.mask.num_voxels,
         volume_ml=round(segmentation.mask.volume_ml, 4),
         seconds=round(result.seconds["total"], 3),
         warnings=result.warnings,
-        clickvol_version=__version__,
     )
 
 
 def failed_record(row: BatchRow, error: str) -> RowRecord:
     """Return the record of a row without a mask."""
-    return RowRecord(
-        row=row.number,
-        key=row.key,
-        status="failed",
-        scan=row.scan,
-        output=row.output,
-        error=" ".join(error.split()),
-        clickvol_version=__version__,
-    )
+    return _record(row, status="failed", error=" ".join(error.split()))
+
+
+def _record(row: BatchRow, **facts: Any) -> RowRecord:  # noqa: ANN401  # the other fields
+    of_row = {"row": row.number, "key": row.key, "scan": row.scan, "output": row.output}
+    return RowRecord(**of_row, **facts, clickvol_version=__version__)
 
 
 def record_path(folder: Path, row: BatchRow) -> Path:

@@ -57,10 +57,14 @@ def open_data(
     return sets
 
 
+def split_name(word: str) -> tuple[str, str]:
+    """Return the name before a word of a command line, NAME=WORD, and the word; "" without a name."""
+    name, separator, rest = word.partition("=")
+    return ("", word) if not separator or "/" in name else (name, rest)  # the = of a path
+
+
 def _open(word: str, split: str, fold: int, limit: int | None) -> EvaluationData:
-    given_name, separator, path = word.partition("=")
-    if not separator or "/" in given_name:  # the = belongs to a path
-        given_name, path = "", word
+    given_name, path = split_name(word)
     folder = Path(path)
     prepared = read_prepared_set(folder)
     cases = prepared.part(split, fold)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError, UnreadableVolumeError
+from clickvol.evaluation.cases import split_name
 from clickvol.evaluation.classical import BALL_RADIUS_MM, Classical, ball, random_walker, region_growing
 from clickvol.evaluation.propagated_sam import segment_by_slices
 from clickvol.geometry.box import bounding_box
@@ -127,9 +128,7 @@ def parse_methods(
 
 
 def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
-    given_name, separator, what = word.partition("=")
-    if not separator or "/" in given_name:  # the = belongs to a path
-        given_name, what = "", word
+    given_name, what = split_name(word)
     classical = _classical(what)
     if classical is not None:
         return [_without_weights(given_name or classical.name, classical)]

@@ -40,21 +40,6 @@ def volume_ml(mask: NDArray[np.generic], spacing_dhw_mm: Sequence[float] | NDArr
     return np.count_nonzero(mask) * math.prod(map(float, spacing_dhw_mm)) / 1000.0
 
 
-def volume_error_ml(
-    prediction: NDArray[np.generic],
-    truth: NDArray[np.generic],
-    spacing_dhw_mm: Sequence[float] | NDArray[np.float64],
-) -> float:
-    """Return how much more volume the prediction has than the truth; negative where it has less.
-
-    Args:
-        prediction: (D, H, W); a voxel belongs to the object where it is not zero.
-        truth: the same shape.
-        spacing_dhw_mm: three sizes of a voxel.
-    """
-    return volume_ml(prediction, spacing_dhw_mm) - volume_ml(truth, spacing_dhw_mm)
-
-
 def _common_and_total(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> tuple[int, int]:
     """Return |A and B| and |A| + |B| in voxels."""
     if prediction.shape != truth.shape:

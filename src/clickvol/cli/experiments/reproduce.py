@@ -17,7 +17,9 @@ _Data = Annotated[Path, typer.Option(metavar="RAW", help="Folder that holds the 
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="OUT", help="Gets everything; resumed if begun.")
 ]
-_Only = Annotated[list[str] | None, typer.Option(metavar="ARM", help="Do this arm only; repeatable.")]
+_Only = Annotated[
+    list[str] | None, typer.Option(metavar="ARM", help="Do this arm of the study only; repeatable.")
+]
 _Steps = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="A rehearsal: end every training after N steps."),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ORIGINS = {
     "shipped": "ships in this package; nothing to fetch",
     "cache": "was there already; verified",
-    "file": "taken from your file; verified",
+    "file": "your file; verified",
     "network": "fetched and verified",
 }
 
