@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from clickvol.methods.sam2d import Sam2d, sam2d_preset
-from clickvol.weights import foundation as foundation_module
 from clickvol.weights import registry as registry_module
 from clickvol.weights.card import list_cards
 from clickvol.weights.load import load_network
+from clickvol.weights.official import sam as foundation_module
 from clickvol.weights.registry import UrlSource, find_entry
 from reference.file_server import Reply, serve
 from reference.small_wheel import WEIGHTS, known, only_from, write_wheel
