@@ -74,8 +74,9 @@ def failed_record(row: BatchRow, error: str) -> RowRecord:
 
 
 def _record(row: BatchRow, **facts: Any) -> RowRecord:  # noqa: ANN401  # the other fields
-    of_row = {"row": row.number, "key": row.key, "scan": row.scan, "output": row.output}
-    return RowRecord(**of_row, **facts, clickvol_version=__version__)
+    return RowRecord(
+        row=row.number, key=row.key, scan=row.scan, output=row.output, clickvol_version=__version__, **facts
+    )
 
 
 def record_path(folder: Path, row: BatchRow) -> Path:
