@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 
 import clickvol
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.sample_plan import PatchSampling
 from clickvol.datasets.device.scan_store import ScanStore, read_pack
+from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
 from clickvol.prompts.hints import NUM_HINTS
@@ -38,6 +38,28 @@ SHARES = {
     "MSLesion_MR": 0.06,
 }
 NUM_CANDIDATES = 3
+SAMPLING = PatchSampling(
+    group_shares=SHARES,
+    small_object_exponent=0.5,
+    first_zoom=(0.8, 1.6),
+    first_view_share=0.45,
+    finest_voxel_mm=0.5,
+    fitted_extents=(0.9, 2.6),
+    max_cut_mm=50.0,
+    rotation_degrees=20.0,
+    elastic_share=0.5,
+    lesion_share=0.28,
+    lesion_mm=(4.0, 80.0),
+    synthesis_share=0.1,
+    remap_share=0.12,
+    lung_groups=("LungNodule_CT",),
+    extra_click_share=0.2,
+    prior_share=0.3,
+    diameter_share=0.1,
+    slice_box_share=0.06,
+    box_share=0.06,
+    scribble_share=0.06,
+)
 
 
 def build(start: str) -> tuple[LiftedSegmenter, dict]:
@@ -132,29 +154,14 @@ class Run:
         last = [p.detach().clone() for p in self.parameters]
         torch._foreach_copy_(self.parameters, self.average)
         result = {}
-        plain = {
-            "cut_share": 0.0,
-            "rotation_degrees": 0.0,
-            "stretch": 0.0,
-            "elastic_share": 0.0,
-            "lesion_share": 0.0,
-            "synthesis_share": 0.0,
-            "remap_share": 0.0,
-            "lung_fill_share": 0.0,
-            "extra_click_share": 0.0,
-            "prior_share": 0.0,
-            "slice_box_share": 0.0,
-            "scribble_share": 0.0,
-            "click_kept_share": 1.0,
-        }
         judge = PatchStep(self.network, LossRecipe(boundary=BoundaryTerm()), 0, corrected_share=0.0)
         corrected = PatchStep(self.network, LossRecipe(boundary=BoundaryTerm()), 0, corrected_share=1.1)
         for group in self.held_out.groups:
             kinds = {"click": (judge, 0.0, 0.0), "diameter": (judge, 1.0, 0.0), "box": (judge, 0.0, 1.0)}
             for name, (step, diameter, box) in (kinds | {"corrected": (corrected, 0.0, 0.0)}).items():
-                sampling = PatchSampling(
-                    group_shares={group: 1.0}, diameter_share=diameter, box_share=box, **plain
-                )
+                shares = {"diameter_share": diameter, "slice_box_share": 0.0, "box_share": box}
+                shares |= {"scribble_share": 0.0, "click_kept_share": 1.0, "group_shares": {group: 1.0}}
+                sampling = SAMPLING.without_changes().model_copy(update=shares)
                 sampler = PatchSampler(self.held_out, sampling, 64, 5)
                 figures = []
                 for part in range(self.options.held_out_batches):
@@ -192,7 +199,7 @@ class Run:
     def train(self) -> None:
         """Train until the minutes are over."""
         options = self.options
-        sampler = PatchSampler(self.store, PatchSampling(group_shares=SHARES), 64, options.seed)
+        sampler = PatchSampler(self.store, SAMPLING, 64, options.seed)
         total = options.minutes * 60
         started = time.time()
         next_save, number, sums = min(60.0, total / 2), 0, torch.zeros(4, device=self.device)
@@ -235,7 +242,7 @@ class Run:
 
     def probe(self) -> None:
         """Measure the sampler, a step and its parts."""
-        sampler = PatchSampler(self.store, PatchSampling(group_shares=SHARES), 64, self.options.seed)
+        sampler = PatchSampler(self.store, SAMPLING, 64, self.options.seed)
 
         def timed(name: str, work, count: int = 10) -> None:  # noqa: ANN001
             for n in range(3):

@@ -1,7 +1,6 @@
 import pytest
 
 from clickvol.datasets.samples import LabelledVolume
-from clickvol.datasets.sampling import SamplingSection
 from clickvol.phantoms.phantom import make_phantom
 from reference.labelled import block_case
 
@@ -19,25 +18,5 @@ def phantom_case():
 
 
 @pytest.fixture(scope="session")
-def large_case():
-    """So large that few of its voxels lie at its surface."""
-    return _phantom(120)
-
-
-@pytest.fixture(scope="session")
 def box_case():
     return block_case()
-
-
-@pytest.fixture(scope="session")
-def plain():
-    """Sampling without any augmentation of the geometry but mirroring."""
-    return SamplingSection(
-        cut_share=0,
-        rotation_degrees=0,
-        stretch=0,
-        elastic_voxels=0,
-        extra_click_share=0,
-        prior_share=0,
-        max_shift=0,
-    )

@@ -1,120 +1,97 @@
-from dataclasses import fields
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 
 from clickvol.datasets import loader
-from clickvol.datasets.loader import (
-    SampleStream,
-    batch_indices,
-    draw_any_sample,
-    make_phantoms,
-)
-from clickvol.datasets.sampling import SamplingSection
+from clickvol.datasets.loader import CaseSampler, batch_numbers, batches, make_phantoms
 from clickvol.errors import ConfigError
 from reference.labelled import block_case
 
-SHAPE = (12, 14, 16)
 
-
-def _stream(cases, phantoms=(), *, phantom_share=0.0, seed=0, length=100):
-    return SampleStream(
+def _sampler(cases, phantoms=(), *, phantom_share=0.0, seed=0):
+    """Samples are then the very case that they are drawn from, and a random number."""
+    return CaseSampler(
         cases,
         phantoms,
         phantom_share=phantom_share,
-        draw=partial(draw_any_sample, patch_shape_dhw=SHAPE, sampling=SamplingSection()),
-        small_object_exponent=0.0,
+        draw=lambda case, rng: [(case, rng.random())],
+        join=lambda batches: [sample for batch in batches for sample in batch],
         seed=seed,
-        length=length,
     )
 
 
-def _equal(one, other):
-    return all(torch.equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
-
-
-@pytest.fixture
-def drawn_case(monkeypatch):
-    """Samples are then the very case that they are drawn from."""
-    monkeypatch.setattr(loader, "draw_sample", lambda case, *rest, **options: case)
+def _drawn(sampler, count):
+    return [case for case, _ in sampler.batch(range(count))]
 
 
 # -- the stream -------------------------------------------------------------------------------------
 
 
 def test_a_sample_depends_on_its_number_and_the_seed_alone(box_case, phantom_case):
-    one, other = (_stream([box_case], [phantom_case], phantom_share=0.5) for _ in range(2))
-    for number in (0, 3, 1, 3, 7):
-        one[number]
-    assert _equal(one[5], other[5])
-    assert _equal(one[5], one[5])
-    assert not _equal(one[5], one[6])
-    assert not _equal(one[5], _stream([box_case], [phantom_case], phantom_share=0.5, seed=1)[5])
+    sampler = _sampler([box_case], [phantom_case], phantom_share=0.5)
+    alone = sampler.batch([5])
+    assert sampler.batch([0, 3, 5, 3])[2:3] == alone
+    assert sampler.batch([6]) != alone
+    assert _sampler([box_case], [phantom_case], phantom_share=0.5, seed=1).batch([5]) != alone
 
 
-def test_its_length_is_that_of_the_run(box_case):
-    assert len(_stream([box_case], length=17)) == 17
-
-
-@pytest.mark.usefixtures("drawn_case")
 def test_modalities_are_drawn_alike_however_many_cases_they_have():
     many_ct = [block_case(modality="CT") for _ in range(9)]
-    stream = _stream([*many_ct, block_case(modality="MR")])
-    drawn = [stream[n].volume.modality for n in range(600)]
+    drawn = [case.volume.modality for case in _drawn(_sampler([*many_ct, block_case(modality="MR")]), 600)]
     assert drawn.count("MR") / 600 == pytest.approx(0.5, abs=0.07)
 
 
-@pytest.mark.usefixtures("drawn_case")
 def test_every_case_of_a_modality_is_drawn():
     cases = [block_case() for _ in range(4)]
-    stream = _stream(cases)
-    counts = [sum(stream[n] is case for n in range(400)) for case in cases]
+    drawn = _drawn(_sampler(cases), 400)
+    counts = [sum(one is case for one in drawn) for case in cases]
     assert sum(counts) == 400
     assert min(counts) > 60
 
 
-@pytest.mark.usefixtures("drawn_case")
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_phantoms_have_their_share(share):
     case, phantom = block_case(), block_case()
-    stream = _stream([case], [phantom], phantom_share=share)
-    drawn = np.mean([stream[n] is phantom for n in range(400)])
-    assert drawn == pytest.approx(share, abs=0.07 if 0 < share < 1 else 0)
+    drawn = _drawn(_sampler([case], [phantom], phantom_share=share), 400)
+    assert np.mean([one is phantom for one in drawn]) == pytest.approx(share, abs=0.07 if 0 < share < 1 else 0)
 
 
-@pytest.mark.usefixtures("drawn_case")
-def test_one_source_alone_is_always_taken():
+def test_one_source_alone_is_always_drawn():
     case = block_case()
-    assert all(_stream([case], phantom_share=0.5)[n] is case for n in range(20))
-    assert all(_stream([], [case], phantom_share=0.0)[n] is case for n in range(20))
+    assert all(one is case for one in _drawn(_sampler([case], phantom_share=0.5), 20))
+    assert all(one is case for one in _drawn(_sampler([], [case], phantom_share=0.0), 20))
 
 
 def test_nothing_to_train_on_is_refused():
     with pytest.raises(ConfigError, match="nothing to train on"):
-        _stream([])
+        _sampler([])
 
 
 # -- the numbers of a step --------------------------------------------------------------------------
 
 
-def test_batch_indices_count_on_from_the_first_step():
-    assert list(batch_indices(range(3), 2)) == [[0, 1], [2, 3], [4, 5]]
-    assert list(batch_indices(range(5, 6), 3)) == [[15, 16, 17]]
-
-
-def test_a_run_that_was_stopped_goes_on_with_the_same_numbers():
-    parts = [*batch_indices(range(4), 3), *batch_indices(range(4, 9), 3)]
-    assert parts == list(batch_indices(range(9), 3))
+def test_numbers_count_on_from_the_first_sample():
+    assert [list(r) for r in batch_numbers(0, 3, 2)] == [[0, 1], [2, 3], [4, 5]]
+    assert batch_numbers(15, 1, 3) == [range(15, 18)]
 
 
 def test_processes_and_rounds_share_the_samples_of_one_larger_batch():
-    whole = list(batch_indices(range(2), 6))
-    split = [list(batch_indices(range(2), 2, rank=r, count=3)) for r in range(3)]
-    assert [a + b + c for a, b, c in zip(*split, strict=True)] == whole
-    rounds = list(batch_indices(range(6), 2))
+    whole = [[*r] for r in batch_numbers(7, 2, 6)]
+    split = [batch_numbers(7, 2, 2, rank=r, count=3) for r in range(3)]
+    assert [[*a, *b, *c] for a, b, c in zip(*split, strict=True)] == whole
+    rounds = batch_numbers(7, 6, 2)
     assert [[*a, *b, *c] for a, b, c in (rounds[:3], rounds[3:])] == whole
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_batches_come_in_order_from_processes_or_from_the_device_itself(device):
+    made = list(batches(_Numbers(), [range(2), range(2, 4), range(4, 6)], torch.device(device), 1))
+    assert made == [[0, 10], [20, 30], [40, 50]]
+
+
+class _Numbers:
+    def batch(self, numbers):
+        return [10 * n for n in numbers]
 
 
 # -- phantoms ---------------------------------------------------------------------------------------
@@ -136,3 +113,12 @@ def test_phantoms_are_ct_and_mr_in_turn_and_follow_the_seed(monkeypatch):
     assert [case.volume.modality for case in made] == ["CT", "MR", "CT"]
     assert all(case.label.any() for case in made)
     assert make_phantoms(0, seed=2) == []
+
+
+def test_a_phantom_has_a_stand_in_around_its_tumour():
+    (case,) = make_phantoms(1, seed=5, with_organ=True)
+    (plain,) = make_phantoms(1, seed=5)
+    assert plain.organ is None
+    np.testing.assert_array_equal(case.label, plain.label)
+    assert (case.organ[case.label > 0] == 1).all()
+    assert case.organ.sum() > 1.5 * case.label.sum()

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from clickvol.datasets.device.patch_sampler import PatchSampler
+from clickvol.datasets.device.scan_store import ScanStore, StoredScan
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import CaseIndex, read_prepared_set
-from clickvol.datasets.samples import LabelledVolume, draw_sample
-from clickvol.datasets.sampling import SamplingSection
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.sampling import PatchSampling
 from clickvol.errors import ConfigError
 from reference.data_sets import image_ijk, label_ijk, write_msd, write_nifti
 
@@ -53,9 +56,8 @@ def test_arrays_are_read_in_parts_and_serve_as_a_scan(folder):
     image, inside = np.asarray(volume.array), np.asarray(mask)
     assert (image[inside > 0] > 50).all()
     labelled = LabelledVolume.of(replace(volume, array=image), inside)
-    rng = np.random.default_rng(0)
-    sample = draw_sample(labelled, (8, 8, 8), SamplingSection(), rng)
-    assert sample.label.any()
+    store = ScanStore.of([StoredScan.of(labelled, "a", "CT")], torch.device("cpu"))
+    assert PatchSampler(store, PatchSampling(), 8, seed=0).batch([0]).label.any()
 
 
 def test_native_cases_have_the_label_applied_and_the_header_of_the_file(folder):

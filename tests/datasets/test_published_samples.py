@@ -40,28 +40,28 @@ def volume_voxels(sample):
 def test_a_patch_is_normalised_and_zero_outside_the_scan(case):
     sample = draw(case, shape=(96, 96, 96))
     values = sample.patch.unique()
-    assert sample.patch.shape == (1, 96, 96, 96)
+    assert sample.patch.shape == (1, 1, 96, 96, 96)
     assert (values == 0).any()
     assert (values.min(), values.max()) == (-5, 5)
     assert (sample.patch[sample.label.bool()] > 0).float().mean() > 0.95
-    assert (sample.labels == -1).all()
+    assert (sample.prompts.labels == -1).all()
     # 24 x 20 x 28 mm in voxels of 2 mm.
     assert volume_voxels(sample) == pytest.approx(24 * 20 * 28 / 8, rel=0.1)
 
 
 def test_two_thirds_of_the_patches_are_around_the_object(case):
     centres = [
-        bool(draw(case, seed, (5, 5, 5), foreground_share=2 / 3, jitter_voxels=0).label[0, 2, 2, 2])
+        bool(draw(case, seed, (5, 5, 5), foreground_share=2 / 3, jitter_voxels=0).label[0, 0, 2, 2, 2])
         for seed in range(300)
     ]
     assert np.mean(centres) == pytest.approx(2 / 3, abs=0.08)
 
 
 def test_the_jitter_moves_the_object_by_whole_voxels_up_to_its_bound(case):
-    still = [draw(case, seed, (5, 5, 5), jitter_voxels=0).label[0, 2, 2, 2] for seed in range(20)]
+    still = [draw(case, seed, (5, 5, 5), jitter_voxels=0).label[0, 0, 2, 2, 2] for seed in range(20)]
     assert all(still)
     moved = [draw(case, seed, (81, 81, 81), jitter_voxels=13) for seed in range(30)]
-    places = np.array([np.argwhere(s.label[0].numpy()).mean(axis=0) for s in moved])
+    places = np.array([np.argwhere(s.label[0, 0].numpy()).mean(axis=0) for s in moved])
     # Up to 13 either way by the jitter, and some by which voxel was taken.
     assert (np.ptp(places, axis=0) > 18).all()
     assert (np.abs(places - 40) < 13 + 12).all()
@@ -70,15 +70,15 @@ def test_the_jitter_moves_the_object_by_whole_voxels_up_to_its_bound(case):
 def test_flips_mirror_image_and_label_together(case):
     plain, flipped = draw(case), draw(case, flip_share=1.0)
     # All three axes are mirrored, about the middle of the patch.
-    torch.testing.assert_close(flipped.patch, torch.flip(plain.patch, dims=(1, 2, 3)), rtol=0, atol=1e-3)
-    assert torch.equal(flipped.label, torch.flip(plain.label, dims=(1, 2, 3)))
+    torch.testing.assert_close(flipped.patch, torch.flip(plain.patch, dims=(2, 3, 4)), rtol=0, atol=1e-3)
+    assert torch.equal(flipped.label, torch.flip(plain.label, dims=(2, 3, 4)))
     assert not torch.equal(flipped.label, plain.label)
 
 
 def test_quarter_turns_are_in_the_plane_of_d_and_h(case):
     cube = (28, 28, 28)
     plain = draw(case, shape=cube)
-    turns = [torch.rot90(plain.label, n, dims=(1, 2)) for n in (1, 2, 3)]
+    turns = [torch.rot90(plain.label, n, dims=(2, 3)) for n in (1, 2, 3)]
     seen = set()
     for seed in range(12):
         # The same place and jitter: these are drawn before the turn.
@@ -127,5 +127,5 @@ def test_a_second_channel_is_the_organ_mask_or_the_scan(case):
     config = PublishedSampling.model_validate(PLAIN)
     rng = np.random.default_rng(0)
     sample = draw_published_sample(case, SHAPE, config, rng, num_channels=2)
-    assert sample.patch.shape == (2, *SHAPE)
-    assert torch.equal(sample.patch[0], sample.patch[1])
+    assert sample.patch.shape == (1, 2, *SHAPE)
+    assert torch.equal(sample.patch[:, 0], sample.patch[:, 1])

@@ -9,8 +9,8 @@ from clickvol.datasets.sampling import SliceSampling
 from clickvol.datasets.slice_samples import (
     SliceSample,
     draw_slice_sample,
+    joined_slices,
     object_slices,
-    stack_slices,
 )
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
@@ -51,33 +51,33 @@ def test_slices_are_drawn_alike_whatever_they_show():
 
 def test_an_image_lies_at_the_top_left_with_its_truth():
     sample = next(s for seed in range(9) if (s := draw(make_case(), seed=seed)).label.sum() > 10)
-    assert (sample.image.shape, sample.image.dtype) == ((3, 64, 64), torch.float32)
-    assert (sample.label.shape, sample.label.dtype) == ((1, 64, 64), torch.uint8)
+    assert (sample.image.shape, sample.image.dtype) == ((1, 3, 64, 64), torch.float32)
+    assert (sample.label.shape, sample.label.dtype) == ((1, 1, 64, 64), torch.uint8)
     # 48 columns become 64, 32 rows 42.67, the rest is padding.
-    assert sample.image[:, 43:].abs().max() == 0
-    assert sample.label[:, 43:].max() == 0
+    assert sample.image[0, :, 43:].abs().max() == 0
+    assert sample.label[0, :, 43:].max() == 0
     # Rows run to the back and columns to the left: both against this grid. The box covers rows 12 to 27 and
     # columns 18 to 37, each 4/3 pixels.
     wanted = torch.zeros(64, 64, dtype=torch.uint8)
     wanted[16:37, 24:51] = 1
-    assert (sample.label[0] != wanted).float().mean() < 0.03
-    inside = sample.image[0, :43] > sample.image[0, :43].mean()
-    assert (inside != sample.label[0, :43].bool()).float().mean() < 0.02
+    assert (sample.label[0, 0] != wanted).float().mean() < 0.03
+    inside = sample.image[0, 0, :43] > sample.image[0, 0, :43].mean()
+    assert (inside != sample.label[0, 0, :43].bool()).float().mean() < 0.02
 
 
 def test_points_lie_in_the_truth_as_their_labels_say():
     for seed in range(6):
         sample = draw(make_case(), SliceSampling(kind="slices"), seed)
-        x, y = sample.points_xy_pixel.long().T
-        assert torch.equal(sample.label[0, y, x].long(), sample.point_labels)
+        x, y = sample.points_xy_pixel[0].long().T
+        assert torch.equal(sample.label[0, 0, y, x].long(), sample.point_labels[0])
         wanted = 3 if sample.label.any() else 0
         assert sample.point_labels.sum() == wanted
 
 
 def test_no_points_where_none_are_asked_for():
     sample = draw(make_case(), num_points=0)
-    assert sample.points_xy_pixel.shape == (0, 2)
-    assert sample.point_labels.shape == (0,)
+    assert sample.points_xy_pixel.shape == (1, 0, 2)
+    assert sample.point_labels.shape == (1, 0)
 
 
 def test_the_same_seed_gives_the_same_sample_and_another_one_another():
@@ -90,11 +90,11 @@ def test_the_same_seed_gives_the_same_sample_and_another_one_another():
 
 def test_samples_are_stacked_in_their_order():
     one, two = draw(make_case(), seed=0), draw(make_case(), seed=1)
-    batch = stack_slices([one, two])
+    batch = joined_slices([one, two])
     for field in fields(SliceSample):
         joined = getattr(batch, field.name)
-        assert torch.equal(joined[0], getattr(one, field.name))
-        assert torch.equal(joined[1], getattr(two, field.name))
+        assert torch.equal(joined[:1], getattr(one, field.name))
+        assert torch.equal(joined[1:], getattr(two, field.name))
     assert all(
         torch.equal(getattr(batch.to(torch.device("cpu")), f.name), getattr(batch, f.name))
         for f in fields(batch)

@@ -2,7 +2,7 @@
 
 import torch
 
-from clickvol.datasets.samples import MAX_CLICKS, TrainingSample
+from clickvol.datasets.samples import MAX_CLICKS, PatchBatch, PatchPrompts
 from clickvol.shapes import PADDING_LABEL
 from reference.compare import noise
 
@@ -19,4 +19,5 @@ def training_batch(size, *, only=None, side=16):
     patch = noise(size, 1, side, side, side, seed=5) + label
     prior = torch.zeros(size, 1, side, side, side)
     kept = slice(None) if only is None else slice(only, only + 1)
-    return TrainingSample(patch[kept], label[kept], points[kept], labels[kept], prior[kept])
+    prompts = PatchPrompts(points[kept], labels[kept], prior[kept])
+    return PatchBatch(patch[kept], label[kept], prompts, torch.arange(20, 20 + size)[kept])

@@ -1,8 +1,10 @@
 """What becomes of a run when something goes wrong."""
 
+import json
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,17 +29,24 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(write_confi
     weights = (folder / "t.safetensors").read_bytes()
     forward = TrainingStep.forward
 
-    def broken(self, batch, numbers):
-        loss, *rest = forward(self, batch, numbers)
-        return (loss * float("nan") if numbers.step == 4 else loss), *rest
+    def broken(self, batch, step):
+        loss, *rest = forward(self, batch, step)
+        return (loss * float("nan") if step == 4 else loss), *rest
 
     monkeypatch.setattr(TrainingStep, "forward", broken)
     with pytest.raises(TrainingError, match=r"loss is nan at step 5.*bad_batch_step5_process0\.pt"):
         train_from_config(path, [])
-    batch = torch.load(folder / "bad_batch_step5_process0.pt", weights_only=True)
+    (batch,) = torch.load(folder / "bad_batch_step5_process0.pt", weights_only=True)
     assert batch["patch"].shape == (2, 1, 32, 32, 32)
     assert step_done(folder) == 3
     assert (folder / "t.safetensors").read_bytes() == weights
+    # What the error advises works.
+    monkeypatch.setattr(TrainingStep, "forward", forward)
+    train_from_config(path, ["optimiser.learning_rate=1e-4"])
+    assert step_done(folder) == 8
+    (*_, last) = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    assert last["from_step"] == 3
+    assert last["changes"] == {"optimiser.learning_rate": [0.001, 0.0001]}
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(write_config):
@@ -87,14 +96,20 @@ def test_a_folder_that_another_run_works_in_is_refused(write_config):
     ],
 )
 def test_memory_that_runs_out_says_what_to_lower(write_config, monkeypatch, error):
-    path, _ = write_config("run")
+    path, folder = write_config("run")
 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(run_module, "fit", fail)
-    with pytest.raises(TrainingError, match=r"lower optimiser\.batch_size .*recompute_blocks"):
-        train_from_config(path, [])
+    train_from_config(path, [], max_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "fit", fail)
+        with pytest.raises(TrainingError, match=r"a lower optimiser\.batch_size .*recompute_blocks"):
+            train_from_config(path, [])
+    # What the error advises works, and the samples are those of the larger batch.
+    train_from_config(path, ["optimiser.batch_size=1", "optimiser.accumulate=2"], max_steps=4)
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert (kept["step"], kept["samples"]) == (4, 8)
 
 
 def test_another_runtime_error_is_not_taken_for_lack_of_memory(write_config, monkeypatch):
@@ -160,5 +175,16 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", fail)
     state = type("State", (), {"step": 1, "weights_to_keep": dict})()
     with pytest.raises(OutputError, match="file write failed; the file before is whole") as caught:
-        Checkpoints(tmp_path, "f").save_best(state)
+        Checkpoints(tmp_path, "{}").save_best(state)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    state = SimpleNamespace(step=1, weights_to_keep=lambda: {"a": torch.zeros(8)})
+    with pytest.raises(OutputError, match="disk full; the file before is whole"):
+        Checkpoints(tmp_path, "{}").save_best(state)

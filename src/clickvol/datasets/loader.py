@@ -1,44 +1,40 @@
-"""An endless, seeded stream of batches that can begin anywhere."""
+"""Batches of training samples by the numbers of the samples, so that a run can begin anywhere."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-from clickvol.datasets.implants import draw_implant_sample
-from clickvol.datasets.published_samples import draw_published_sample
-from clickvol.datasets.samples import LabelledVolume, TrainingSample, draw_sample
-from clickvol.datasets.sampling import PublishedSampling, VolumeSampling, WindowSampling
-from clickvol.datasets.window_samples import draw_window_sample
+from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.preprocessing.channels import stand_in_organ
 
-SampleT = TypeVar("SampleT")
-DrawnT_co = TypeVar("DrawnT_co", covariant=True)
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
-class Draw(Protocol[DrawnT_co]):
-    """How a sample is drawn from a case."""
+class Sampler(Protocol[BatchT_co]):
+    """Makes batches; a sample is the same whatever was made before it, in whatever batch."""
 
-    def __call__(self, case: LabelledVolume, *, rng: np.random.Generator) -> DrawnT_co:
-        """Draw one sample; all that is random in it comes from `rng`."""
+    def batch(self, numbers: Sequence[int]) -> BatchT_co:
+        """Return the samples with these numbers."""
 
 
-class SampleStream(Dataset[SampleT], Generic[SampleT]):
-    """Sample number n of a run: the same whatever was drawn before it, so a run can be resumed.
+class CaseSampler(Generic[BatchT]):
+    """Draws each sample from a case with a generator that the sample's number seeds.
 
     Args:
         cases: labelled scans; drawn with equal probability within each modality, and the modalities
             with equal probability.
         phantoms: synthetic ones; may be empty.
         phantom_share: part of the samples from them.
-        draw: what is made of a case; handed to the loader's processes.
-        small_object_exponent: see `SamplingSection`.
+        draw: makes a batch of one from a case; all that is random in it comes from the generator.
+        join: makes a batch of several.
         seed: of the run.
-        length: number of samples in the run.
     """
 
     def __init__(
@@ -47,75 +43,90 @@ class SampleStream(Dataset[SampleT], Generic[SampleT]):
         phantoms: Sequence[LabelledVolume],
         *,
         phantom_share: float,
-        draw: Draw[SampleT],
-        small_object_exponent: float,
+        draw: Callable[[LabelledVolume, np.random.Generator], BatchT],
+        join: Callable[[list[BatchT]], BatchT],
         seed: int,
-        length: int,
     ) -> None:
-        if not cases and not phantoms:
-            raise ConfigError("there is nothing to train on; give data.folders, or data.phantoms above 0")
+        refuse_nothing(cases, phantoms)
         modalities = sorted({case.volume.modality for case in cases})
         self._pools = [[c for c in cases if c.volume.modality == m] for m in modalities]
         self._phantoms = list(phantoms)
         share = phantom_share if phantoms else 0.0
         self._phantom_share = share if cases else 1.0
-        self._draw = draw
-        self._small_object_exponent = small_object_exponent
-        self._seed = seed
-        self._length = length
+        self._draw, self._join, self._seed = draw, join, seed
 
-    def __len__(self) -> int:
-        return self._length
+    def batch(self, numbers: Sequence[int]) -> BatchT:
+        """Return the samples with these numbers."""
+        return self._join([self._sample(number) for number in numbers])
 
-    def __getitem__(self, index: int) -> SampleT:
-        rng = np.random.default_rng([self._seed, index])
+    def _sample(self, number: int) -> BatchT:
+        rng = np.random.default_rng([self._seed, number])
         if rng.random() < self._phantom_share:
             pool = self._phantoms
         else:
             pool = self._pools[rng.integers(len(self._pools))]
-        case = pool[rng.choice(len(pool), p=_shares(pool, self._small_object_exponent))]
-        return self._draw(case, rng=rng)
+        return self._draw(pool[rng.integers(len(pool))], rng)
 
 
-def draw_any_sample(
-    case: LabelledVolume,
-    patch_shape_dhw: tuple[int, int, int],
-    sampling: VolumeSampling,
-    rng: np.random.Generator,
-    *,
-    num_channels: int = 1,
-) -> TrainingSample:
-    """Draw a sample the way that `sampling` says; see there."""
-    shape, channels = patch_shape_dhw, num_channels
-    if isinstance(sampling, WindowSampling):
-        return draw_window_sample(case, shape, sampling, rng, num_channels=channels)
-    if isinstance(sampling, PublishedSampling):
-        return draw_published_sample(case, shape, sampling, rng, num_channels=channels)
-    if sampling.implant_share and rng.random() < sampling.implant_share:
-        implanted = draw_implant_sample(case, shape, sampling, rng, num_channels=channels)
-        if implanted is not None:
-            return implanted
-    return draw_sample(case, shape, sampling, rng, num_channels=channels)
+def refuse_nothing(cases: Sequence[LabelledVolume], phantoms: Sequence[LabelledVolume]) -> None:
+    """Raise a ConfigError when there is nothing to train on."""
+    if not cases and not phantoms:
+        raise ConfigError("there is nothing to train on; give data.folders, or data.phantoms above 0")
 
 
-def _shares(pool: Sequence[LabelledVolume], exponent: float) -> NDArray[np.float64]:
-    """Return the probability of each case: (len(pool),), sum 1."""
-    weights = np.array([case.longest_side_mm for case in pool]) ** -exponent
-    return np.asarray(weights / weights.sum())
+class _Batches(Dataset[BatchT]):
+    def __init__(self, sampler: Sampler[BatchT], numbers: list[range]) -> None:
+        self._sampler, self._numbers = sampler, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> BatchT:
+        return self._sampler.batch(self._numbers[index])
 
 
-def batch_indices(rounds: range, batch_size: int, *, rank: int = 0, count: int = 1) -> Iterator[list[int]]:
-    """Yield the sample numbers of each forward pass of one process.
+def batches(
+    sampler: Sampler[BatchT], numbers: list[range], device: torch.device, workers: int
+) -> Iterator[BatchT]:
+    """Yield batches: on a CPU, and for samples that numpy draws, from processes that work ahead.
 
     Args:
-        rounds: forward passes of the run, counted over all steps.
+        sampler: makes them.
+        numbers: of the samples of each batch.
+        device: where the sampler makes them.
+        workers: number of processes.
+    """
+    if device.type != "cpu":
+        yield from map(sampler.batch, numbers)
+        return
+    yield from DataLoader(
+        _Batches(sampler, numbers),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4,
+        worker_init_fn=_leave_the_cores_to_the_trainer,
+    )
+
+
+def _leave_the_cores_to_the_trainer(_: int) -> None:
+    torch.set_num_threads(1)
+    os.nice(5)
+
+
+def batch_numbers(
+    first: int, num_rounds: int, batch_size: int, *, rank: int = 0, count: int = 1
+) -> list[range]:
+    """Return the sample numbers of each forward pass of one process.
+
+    Args:
+        first: number of the first sample.
+        num_rounds: forward passes, over all steps.
         batch_size: samples per pass and process.
         rank: number of the process.
         count: processes; in each pass together they take count x batch_size samples that follow one another.
     """
-    for number in rounds:
-        first = (number * count + rank) * batch_size
-        yield list(range(first, first + batch_size))
+    starts = [first + (number * count + rank) * batch_size for number in range(num_rounds)]
+    return [range(start, start + batch_size) for start in starts]
 
 
 def make_phantoms(count: int, seed: int, *, with_organ: bool = False) -> list[LabelledVolume]:

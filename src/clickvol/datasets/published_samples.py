@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 
-from clickvol.datasets.samples import LabelledVolume, TrainingSample, unclicked_sample
+from clickvol.datasets.samples import MAX_CLICKS, LabelledVolume, PatchBatch, PatchPrompts
 from clickvol.datasets.sampling import PublishedSampling
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView, extract
+from clickvol.preprocessing.channels import with_organ_channel
+from clickvol.shapes import PADDING_LABEL
 
 _QUARTER_TURN_DH = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
@@ -19,8 +21,8 @@ def draw_published_sample(
     rng: np.random.Generator,
     *,
     num_channels: int = 1,
-) -> TrainingSample:
-    """Draw a patch without clicks: these methods draw theirs from the label of the patch.
+) -> PatchBatch:
+    """Draw a batch of one patch without clicks: these methods draw theirs from the label of the patch.
 
     Outside the scan, the normalised patch is 0.
     """
@@ -35,11 +37,22 @@ def draw_published_sample(
     inside = extract(np.broadcast_to(np.uint8(1), case.label.shape), case.volume.grid, grid, outside_value=0.0)
     # The released loader clips first and shifts then: a shifted value may lie past the bounds.
     values = case.scale.normalise(image) + np.float32(shift / case.scale.deviation)
-    patch = np.where(inside > 0.5, values, np.float32(0))
-    organ = None
-    if num_channels > 1 and case.organ is not None:
-        organ = extract(case.organ, case.volume.grid, grid, outside_value=0.0)
-    return unclicked_sample(torch.from_numpy(patch), soft > 0.5, num_channels, organ)
+    patch = np.where(inside > 0.5, values, np.float32(0))[None]
+    if num_channels > 1:
+        organ = None
+        if case.organ is not None:
+            organ = extract(case.organ, case.volume.grid, grid, outside_value=0.0)
+        patch = with_organ_channel(patch[0], organ)
+    return PatchBatch(
+        patch=torch.from_numpy(patch)[None],
+        label=torch.from_numpy((soft > 0.5).astype(np.uint8))[None, None],
+        prompts=PatchPrompts(
+            points_dhw=torch.zeros(1, MAX_CLICKS, 3),
+            labels=torch.full((1, MAX_CLICKS), PADDING_LABEL),
+            prior=torch.zeros(1, 1, *patch_shape_dhw),
+        ),
+        noise_seed=torch.from_numpy(rng.integers(2**31, size=1)),
+    )
 
 
 def _centre(case: LabelledVolume, config: PublishedSampling, rng: np.random.Generator) -> WorldPointRAS:

@@ -1,49 +1,69 @@
 """How training samples are drawn, as configuration."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clickvol.preprocessing.slices2d import Plane
 
+_RENAMED = {
+    "first_look_share": "first_view_share",
+    "implant_share": "lesion_share",
+    "implant_extents_mm": "lesion_mm",
+}
 
-class SamplingSection(BaseModel):
-    """A simulated user's looks at an object. All choices of ours: no paper trains on several scales.
+
+class PatchSampling(BaseModel):
+    """A simulated user's views of an object. All choices of ours: no paper trains on several scales.
 
     Attributes:
         kind: tells this way from the others.
-        small_object_exponent: a case is drawn with a probability that goes as its longest side to the
-            minus this power; 0 draws all alike. Small tumours are rare among the large ones.
-        first_voxel_mm: voxel side of the first look at a click.
-        first_zoom: the first look's voxel side is between these two factors times `first_voxel_mm`,
-            log-uniform. A coarser look makes a large tumour appear as a small one.
-        first_look_share: part of the samples that are a first look: the click in the middle and
+        group_shares: how often each group of scans is drawn (in `clickvol train` a group is a modality, "CT" or
+            "MR"); groups that are not named are not drawn; empty for all alike.
+        small_object_exponent: an object is drawn with a probability that goes as its longest side to the minus
+            this power; 0 draws all alike. Small tumours are rare among the large ones.
+        first_voxel_mm: voxel side of a first view of a click.
+        first_zoom: a first view's voxel side is between these two factors times `first_voxel_mm`, log-uniform.
+            A coarser view makes a large tumour appear as a small one.
+        first_view_share: part of the samples that are a first view: the click in the middle and
             `first_voxel_mm`; the others have a voxel side fitted to the object.
         finest_voxel_mm, coarsest_voxel_mm: bounds of the fitted voxel side.
         fitted_extents: the patch side is between these two factors times the object's longest side.
-        max_shift: how far the click of a fitted sample may be from the middle, as part of the side.
+        max_shift: how far the click of a fitted view may be from the middle, as part of the side.
         cut_share: part of the samples whose scan is first cut closer around the object, each side by up to
             `max_cut_mm`. Data sets that are cropped at a fixed margin would otherwise give the object
             away by the borders of the scan.
         max_cut_mm: see above.
         rotation_degrees: largest rotation about each axis.
         stretch: largest relative change of scale per axis.
-        elastic_voxels: standard deviation of the smooth displacement.
+        mirror_share: of each axis.
+        elastic_share, elastic_voxels: part of the samples that are bent, and the mean strength: the standard
+            deviation of the smooth displacement is between 0 and twice as much.
+        lesion_share: part of the samples whose object is a synthetic lesion put into the real scan.
+        lesion_mm: shortest and longest mean diameter of those, log-uniform.
+        real_shape_share: part of those that have the shape of a real object; the others are bumpy ellipsoids.
+        synthesis_share: part whose image is made from random regions with random contrast, with a lesion in it.
+        remap_share: part whose grey values are mapped by a random curve.
+        grey_share: part whose grey values are changed as another scanner would.
+        lung_groups, lung_fill_share: groups of lung crops, and the part of their samples whose surroundings,
+            which the set does not have, are made up.
         extra_click_share: part of the samples with one to four clicks more, of both signs.
         corrected_click_share: part of the steps that get further clicks into the present error.
         max_corrected_clicks: most of those, one after the other; their number is uniform from 1 on.
-        prior_share: part of the fitted samples that are given a spoiled mask as a prompt.
-        implant_share: part of the samples whose object is a synthetic tumour put into the real scan.
-        implant_extents_mm: shortest and longest mean diameter of those, log-uniform.
+        prior_share: part of the fitted views that are given a spoiled mask as a prompt.
+        diameter_share, slice_box_share, box_share, scribble_share: parts with one of these prompts, for
+            networks that take them.
+        click_kept_share: part of those that have their click, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["clicked"] = "clicked"
+    group_shares: dict[str, float] = {}
     small_object_exponent: float = 0.0
     first_voxel_mm: float = 3.0
     first_zoom: tuple[float, float] = (0.87, 1.15)
-    first_look_share: float = 0.6
+    first_view_share: float = 0.6
     finest_voxel_mm: float = 1.0
     coarsest_voxel_mm: float = 6.0
     fitted_extents: tuple[float, float] = (0.8, 2.2)
@@ -52,13 +72,41 @@ class SamplingSection(BaseModel):
     max_cut_mm: float = 40.0
     rotation_degrees: float = 15.0
     stretch: float = 0.15
+    mirror_share: float = 0.5
+    elastic_share: float = 0.7
     elastic_voxels: float = 1.0
+    lesion_share: float = Field(default=0.0, ge=0, le=1)
+    lesion_mm: tuple[float, float] = (20.0, 120.0)
+    real_shape_share: float = 0.5
+    synthesis_share: float = 0.0
+    remap_share: float = 0.0
+    grey_share: float = 1.0
+    lung_groups: tuple[str, ...] = ()
+    lung_fill_share: float = 0.6
     extra_click_share: float = 0.4
     corrected_click_share: float = 0.35
     max_corrected_clicks: int = Field(default=1, ge=1)
     prior_share: float = 0.35
-    implant_share: float = Field(default=0.0, ge=0, le=1)
-    implant_extents_mm: tuple[float, float] = (20.0, 120.0)
+    diameter_share: float = 0.0
+    slice_box_share: float = 0.0
+    box_share: float = 0.0
+    scribble_share: float = 0.0
+    click_kept_share: float = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_before(cls, content: Any) -> Any:  # noqa: ANN401  # whatever was written
+        for old in _RENAMED.keys() & (content if isinstance(content, dict) else {}):
+            raise ValueError(f"{old} is now called {_RENAMED[old]}; write that instead")
+        return content
+
+    def without_changes(self) -> "PatchSampling":
+        """Return the same views of the real objects as they are."""
+        shares = ["cut", "lesion", "synthesis", "remap", "grey", "lung_fill", "extra_click", "prior"]
+        return self.model_copy(
+            update={f"{name}_share": 0.0 for name in shares}
+            | {"rotation_degrees": 0.0, "stretch": 0.0, "mirror_share": 0.0, "elastic_share": 0.0}
+        )
 
 
 class WindowSampling(BaseModel):
@@ -71,7 +119,7 @@ class WindowSampling(BaseModel):
             voxel of the scan. 2/3 in the released 3DSAM-adapter; nnU-Net has 1/3.
         max_shift: how far the voxel may be from the middle, as part of the side.
         small_object_exponent, cut_share, max_cut_mm, rotation_degrees, stretch, elastic_voxels: as in
-            `SamplingSection`.
+            `PatchSampling`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +134,25 @@ class WindowSampling(BaseModel):
     rotation_degrees: float = 15.0
     stretch: float = 0.15
     elastic_voxels: float = 1.0
+
+    def without_changes(self) -> "WindowSampling":
+        """Return the same windows as they are; every one lies around the object."""
+        same = {"kind": "windows", "voxel_mm": self.voxel_mm, "max_shift": self.max_shift}
+        still = {"cut_share": 0.0, "rotation_degrees": 0.0, "stretch": 0.0, "elastic_voxels": 0.0}
+        return WindowSampling.model_validate(same | still | {"foreground_share": 1.0})
+
+    def as_patches(self) -> PatchSampling:
+        """Return the patches that these windows are, but for where they lie and that nobody clicks."""
+        same = type(self).model_fields.keys() & PatchSampling.model_fields.keys() - {"kind"}
+        return PatchSampling(
+            first_voxel_mm=self.voxel_mm,
+            finest_voxel_mm=self.voxel_mm,
+            coarsest_voxel_mm=self.voxel_mm,
+            first_view_share=0.0,
+            extra_click_share=0.0,
+            prior_share=0.0,
+            **{name: getattr(self, name) for name in same},
+        )
 
 
 class PublishedSampling(BaseModel):
@@ -127,10 +194,10 @@ class PublishedSampling(BaseModel):
     flip_share: float = 0.5
     quarter_turn_share: float = 0.5
 
-    @property
-    def small_object_exponent(self) -> float:
-        """All scans are drawn alike."""
-        return 0.0
+    def without_changes(self) -> "PublishedSampling":
+        """Return the same patches as they are; every one shows the object."""
+        shares = ["shift", "rotation", "zoom", "flip", "quarter_turn"]
+        return self.model_copy(update={f"{name}_share": 0.0 for name in shares} | {"foreground_share": 1.0})
 
     @model_validator(mode="after")
     def _zoom_is_a_range(self) -> Self:
@@ -199,5 +266,5 @@ class SliceSampling(BaseModel):
         )
 
 
-VolumeSampling = SamplingSection | WindowSampling | PublishedSampling
+VolumeSampling = PatchSampling | WindowSampling | PublishedSampling
 """How samples for volumes are drawn."""

@@ -1,6 +1,6 @@
 """Training samples of 2D networks: slices of labelled scans as the network's square input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ from clickvol.prompts.simulate2d import sample_points
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceSample:
-    """One slice; with a first axis B on every field, a batch.
+    """A batch of slices.
 
     Attributes:
-        image: (3, S, S) float32, normalised for the network.
-        label: (1, S, S) uint8, the truth over the same square; 0 in its padding.
-        points_xy_pixel: (N, 2) float32, drawn from the truth, in pixels of the square; N may be 0.
-        point_labels: (N,) int64, 1 inside the object and 0 beside it.
+        image: (B, 3, S, S) float32, normalised for the network.
+        label: (B, 1, S, S) uint8, the truth over the same square; 0 in its padding.
+        points_xy_pixel: (B, N, 2) float32, drawn from the truth, in pixels of the square; N may be 0.
+        point_labels: (B, N) int64, 1 inside the object and 0 outside it.
     """
 
     image: Tensor
@@ -56,7 +56,7 @@ def draw_slice_sample(
     num_points: int,
     rng: np.random.Generator,
 ) -> SliceSample:
-    """Draw a slice that shows the object, changed as `sampling` says.
+    """Draw a batch of one slice that shows the object, changed as `sampling` says.
 
     The slice lies and is windowed as `clickvol segment-image --slice` would have it. A change may move the
     object out of the image; then all points lie beside it.
@@ -79,20 +79,17 @@ def draw_slice_sample(
     if num_points:
         points, signs = sample_points(truth[0].numpy(), num_points, rng)
     return SliceSample(
-        image=prepared,
-        label=truth.to(torch.uint8),
-        points_xy_pixel=torch.from_numpy(points.astype(np.float32)),
-        point_labels=torch.from_numpy(signs),
+        image=prepared[None],
+        label=truth.to(torch.uint8)[None],
+        points_xy_pixel=torch.from_numpy(points.astype(np.float32))[None],
+        point_labels=torch.from_numpy(signs)[None],
     )
 
 
-def stack_slices(samples: list[SliceSample]) -> SliceSample:
-    """Join samples into a batch: a new first axis on every field."""
+def joined_slices(batches: list[SliceSample]) -> SliceSample:
+    """Join batches into a larger one."""
     return SliceSample(
-        image=torch.stack([s.image for s in samples]),
-        label=torch.stack([s.label for s in samples]),
-        points_xy_pixel=torch.stack([s.points_xy_pixel for s in samples]),
-        point_labels=torch.stack([s.point_labels for s in samples]),
+        **{f.name: torch.cat([getattr(b, f.name) for b in batches]) for f in fields(SliceSample)}
     )
 
 

@@ -1,21 +1,17 @@
-"""Clicks that a user might make, placed by a known mask: what training draws and what an evaluation asks with.
+"""Clicks that a user might make, placed by a known mask: what an evaluation asks with.
 
-Two definitions of a click into the error live here, one below the other in `largest_error_click` (evaluation:
-the deepest voxel of the largest connected error, in mm, the same every time) and `random_error_click`
-(training: any voxel of any error).
+A click into the error is the deepest voxel of the largest connected error, in mm, the same every time; in
+training (`datasets.device.prompts.random_error_click`) it is any voxel of any error.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from clickvol.geometry.box import bounding_box
-from clickvol.geometry.coordinates import PatchPoint
-from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 
 Voxel = tuple[int, int, int]
 Voxels = NDArray[np.int64]
@@ -202,102 +198,3 @@ def _errors(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Iterator[
         if region is not None:
             parts += [(foreground, part) for part in components(region)]
     yield from sorted(parts, key=lambda entry: -entry[1].num_voxels)
-
-
-def random_error_click(
-    predicted: NDArray[np.bool_], label: NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[PatchPoint, int] | None:
-    """Draw the error click of training: any voxel of all errors, away from their border if possible.
-
-    Cheap, and different at every step; see `largest_error_click` for the one of evaluation.
-
-    Args:
-        predicted: (D, H, W).
-        label: (D, H, W).
-        rng: source of the randomness.
-
-    Returns:
-        The click and its label (1 where the object was missed, 0 where background was marked), or None
-        for a prediction without error.
-    """
-    wrong = predicted != label
-    core = ndimage.binary_erosion(wrong)
-    candidates = np.argwhere(core if core.any() else wrong)
-    if len(candidates) == 0:
-        return None
-    voxel = candidates[rng.integers(len(candidates))]
-    sign = FOREGROUND_LABEL if label[tuple(voxel)] else BACKGROUND_LABEL
-    return PatchPoint.of(voxel), sign
-
-
-def extra_clicks(
-    first: PatchPoint,
-    label: NDArray[np.bool_],
-    max_clicks: int,
-    share: float,
-    rng: np.random.Generator,
-) -> tuple[list[PatchPoint], list[int]]:
-    """Add further clicks to a first one in some of the cases.
-
-    Clicks inside are random voxels of the object; clicks outside are 4 to 16 voxels from such a voxel, in
-    a random direction, where the object is not.
-
-    Args:
-        first: the first click, inside the object.
-        label: (D, H, W) of the patch.
-        max_clicks: most clicks in all, the first included.
-        share: probability of any further click.
-        rng: source of the randomness.
-
-    Returns:
-        The clicks in patch voxels and their labels (1 inside, 0 outside), the first one first.
-    """
-    points, signs = [first], [FOREGROUND_LABEL]
-    inside = np.argwhere(label)
-    if rng.random() >= share or len(inside) == 0:
-        return points, signs
-    for _ in range(int(rng.integers(1, max_clicks))):
-        voxel = inside[rng.integers(len(inside))].astype(float)
-        if rng.random() < 0.5:
-            points.append(PatchPoint.of(voxel))
-            signs.append(FOREGROUND_LABEL)
-            continue
-        direction = rng.standard_normal(3)
-        outside = voxel + direction / np.linalg.norm(direction) * rng.uniform(4, 16)
-        index = np.rint(outside).astype(int)
-        if (index >= 0).all() and (index < label.shape).all() and not label[tuple(index)]:
-            points.append(PatchPoint.of(outside))
-            signs.append(BACKGROUND_LABEL)
-    return points, signs
-
-
-def published_clicks(
-    label: NDArray[np.bool_],
-    num_foreground: int,
-    num_others: int,
-    others_from: Literal["everywhere", "background"],
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw the clicks of a training patch as the published methods do, uniformly and with replacement.
-
-    Args:
-        label: (D, H, W) of the patch.
-        num_foreground: clicks inside the object; none where there is no object.
-        num_others: further clicks.
-        others_from: from "everywhere", the object included, as released, or from the "background" (from
-            everywhere where there is none).
-        rng: source of the randomness.
-
-    Returns:
-        Voxels (N, 3) in (d, h, w), and labels (N,): 1 for those drawn inside, 0 for the others.
-    """
-    inside = np.flatnonzero(label)
-    background = np.flatnonzero(~label)
-    drawn = rng.choice(inside, num_foreground) if len(inside) else np.empty(0, dtype=np.int64)
-    if others_from == "background" and len(background):
-        others = rng.choice(background, num_others)
-    else:
-        others = rng.integers(0, label.size, num_others)
-    voxels = np.stack(np.unravel_index(np.concatenate([drawn, others]), label.shape), axis=1)
-    labels = np.repeat([FOREGROUND_LABEL, BACKGROUND_LABEL], [len(drawn), len(others)])
-    return voxels.astype(np.int64), labels.astype(np.int64)

@@ -145,6 +145,8 @@ class OwnTraining:
             )
 
         def on_figures(figures: dict[str, float]) -> None:
+            if "loss" not in figures:
+                return
             on_message(
                 f"{folder.name}: step {figures['step']:.0f} of {figures['num_steps']:.0f}, loss "
                 f"{figures['loss']:.3f}, {figures['seconds_per_step']:.2f} s per step"

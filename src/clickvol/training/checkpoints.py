@@ -1,7 +1,9 @@
 """The files that a run goes on from: the last state, the best weights, a batch that went wrong."""
 
+import json
 import pickle
-from dataclasses import dataclass, fields
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,18 @@ from clickvol.files.atomic import atomic_path
 from clickvol.training.state import TrainState
 from clickvol.training.tasks.task import Batch
 
-_PARTS = ("step", "fingerprint", "network", "optimiser", "average", "scaler", "best_loss")
+_PARTS = ("step", "samples", "fingerprint", "network", "optimiser", "average", "scaler", "best_loss")
+
+# What decides which tensors there are, and which of them are trained.
+_OF_THE_NETWORK = (
+    "model.method",
+    "model.preset",
+    "model.size",
+    "tags.",
+    "promise2d.",
+    "run.trained",
+    "run.foundation",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +35,12 @@ class Checkpoints:
 
     Attributes:
         folder: of the run.
-        fingerprint: text of the configuration; a run with another one does not go on from here.
+        configuration: of the run, JSON; a run with another network does not go on from here.
         writes: False in all processes but the first.
     """
 
     folder: Path
-    fingerprint: str
+    configuration: str
     writes: bool = True
 
     @property
@@ -48,12 +61,13 @@ class Checkpoints:
         """
         content: dict[str, Any] = {
             "step": state.step,
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.configuration,
             "network": state.network.state_dict(),
             "optimiser": state.optimiser.state_dict(),
             "average": state.average,
             "scaler": state.scaler.state_dict(),
             "best_loss": state.best_loss,
+            "samples": state.samples,
         }
         self._write(content, self.last)
 
@@ -65,25 +79,34 @@ class Checkpoints:
         """
         self._write({"step": state.step, "weights": state.weights_to_keep()}, self.best)
 
-    def save_batch(self, batch: Batch, step: int, rank: int) -> Path:
-        """Write a batch for somebody to look at; return its path."""
+    def save_batches(self, batches: list[Batch], step: int, rank: int) -> Path:
+        """Write the batches of a step, counted from 0, for somebody to look at; return their path."""
         path = self.folder / f"bad_batch_step{step + 1}_process{rank}.pt"
         with atomic_path(path, path.suffix) as temporary:
-            torch.save({f.name: getattr(batch, f.name) for f in fields(batch)}, temporary)
+            torch.save([asdict(batch) for batch in batches], temporary)
         return path
 
-    def restore(self, state: TrainState) -> None:
-        """Read the last state into one of the same configuration.
+    def restore(self, state: TrainState) -> dict[str, list[Any]]:
+        """Read the last state into one of the same network.
+
+        What the optimiser is told by the configuration stays as the new one has it.
+
+        Returns:
+            What differs between the configurations, "section.field" to the old and the new value.
 
         Raises:
-            ConfigError: when the checkpoint is damaged, or of another configuration.
+            ConfigError: when the checkpoint is damaged, or of another network.
         """
         content = _read(self.last, _PARTS)
-        if content["fingerprint"] != self.fingerprint:
+        changes = _changes(json.loads(content["fingerprint"]), json.loads(self.configuration))
+        network = {name: values for name, values in changes.items() if name.startswith(_OF_THE_NETWORK)}
+        if network:
+            name, (old, new) = next(iter(network.items()))
             raise ConfigError(
-                f"{self.last} was written with another configuration; use --fresh to start again, or "
-                "another run.folder"
+                f"{self.last} is of another network: {name} was {old} and is {new}; use --fresh to start "
+                "again, or another run.folder"
             )
+        told = [{k: v for k, v in group.items() if k != "params"} for group in state.optimiser.param_groups]
         try:
             state.network.load_state_dict(content["network"])
             state.optimiser.load_state_dict(content["optimiser"])
@@ -92,12 +115,16 @@ class Checkpoints:
                 f"{self.last} was written with another version of the network; use --fresh to start "
                 "again, or another run.folder"
             ) from error
-        if state.scaler.is_enabled():
+        for group, options in zip(state.optimiser.param_groups, told, strict=True):
+            group.update(options)
+        if state.scaler.is_enabled() and content["scaler"]:
             state.scaler.load_state_dict(content["scaler"])
         state.step = content["step"]
+        state.samples = content["samples"]
         state.best_loss = content["best_loss"]
         for name, value in content["average"].items():
             state.average[name].copy_(value)
+        return changes
 
     def read_best(self) -> dict[str, Tensor]:
         """Return the weights with the lowest validation loss.
@@ -120,11 +147,33 @@ class Checkpoints:
             with atomic_path(path, path.suffix) as temporary:
                 torch.save(content, temporary)
         except (RuntimeError, OutputError) as error:
-            # torch's own writer tells a full disk by a RuntimeError.
+            # torch's own writer tells a full disk by a RuntimeError that does not say so.
+            free = shutil.disk_usage(self.folder).free
+            is_full = free < sum(_num_bytes(value) for value in content.values())
+            why = "disk full" if is_full else str(error).splitlines()[0]
             raise OutputError(
-                f"cannot write {path}: {str(error).splitlines()[0]}; the file before is whole: make room "
-                "and run the same command again"
+                f"cannot write {path}: {why}; the file before is whole: make room and run the same "
+                "command again"
             ) from error
+
+
+def _num_bytes(value: Any) -> int:  # noqa: ANN401  # tensors in whatever containers
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(_num_bytes(part) for part in parts)
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return what differs, "section.field" to both values; None where there is none."""
+
+    def flat(content: dict[str, Any]) -> dict[str, Any]:
+        sections = {k: v if isinstance(v, dict) else {"": v} for k, v in content.items()}
+        return {f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
+
+    before, after = flat(old), flat(new)
+    names = sorted(before.keys() | after.keys())
+    return {n: [before.get(n), after.get(n)] for n in names if before.get(n) != after.get(n)}
 
 
 def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:

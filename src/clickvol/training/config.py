@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from clickvol.datasets.sampling import (
+    PatchSampling,
     PublishedSampling,
-    SamplingSection,
     SliceSampling,
     WindowSampling,
 )
@@ -208,7 +208,7 @@ def _kind_of_sampling(content: object) -> str:
 
 
 Sampling = Annotated[
-    Annotated[SamplingSection, Tag("clicked")]
+    Annotated[PatchSampling, Tag("clicked")]
     | Annotated[PublishedSampling, Tag("published")]
     | Annotated[WindowSampling, Tag("windows")]
     | Annotated[SliceSampling, Tag("slices")],
@@ -222,7 +222,7 @@ class TrainConfig(_Section):
 
     model: ModelSection
     data: DataSection = DataSection()
-    sampling: Sampling = SamplingSection()
+    sampling: Sampling = PatchSampling()
     optimiser: OptimiserSection
     run: RunSection
     tags: TagsSection | None = None

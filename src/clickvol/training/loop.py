@@ -1,13 +1,13 @@
 """The training loop, readable from top to bottom."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clickvol.errors import TrainingError
@@ -17,7 +17,6 @@ from clickvol.training.processes import Processes
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule, learning_rate
 from clickvol.training.state import TrainState
-from clickvol.training.tasks.step import SampleNumbers
 from clickvol.training.tasks.task import Batch
 from clickvol.training.validation import Validator
 
@@ -31,18 +30,23 @@ class Harness:
     Attributes:
         processes: this process among those of the run.
         schedule: length and learning rate.
+        last_step: at which this call stops.
         checkpoints: where the state is kept.
         log: where the figures go.
         validator: evaluates the validation scans now and then; None for never.
-        report: called by the first process with the figures of the last 20 steps.
+        report: called by the first process after every step with its number, and with the figures where they
+            were read.
+        remake: returns the batches of this process for a step once more.
     """
 
     processes: Processes
     schedule: Schedule
+    last_step: int
     checkpoints: Checkpoints
     log: RunLog
     validator: Validator | None
     report: Callable[[dict[str, float]], None]
+    remake: Callable[[int], list[Batch]]
 
 
 def fit(
@@ -52,7 +56,7 @@ def fit(
     config: TrainConfig,
     harness: Harness,
 ) -> None:
-    """Train until the schedule ends or the batches do; checkpoints on the way and at the end.
+    """Train until the batches end; checkpoints on the way and at the end.
 
     Args:
         state: where the run stands; changed in place.
@@ -65,30 +69,96 @@ def fit(
         TrainingError: when the loss is no number; the batch is saved beside the checkpoint.
         OutputError: when nothing can be written; the checkpoint before is whole.
     """
-    losses: list[float] = []
-    overlaps: list[float] = []
-    started_at = time.perf_counter()
     state.network.train()
+    torch.backends.cudnn.benchmark = True
     runner = _for_all_processes(step, harness.processes)
+    figures = RunningFigures(harness.processes)
+    first_step = state.step + 1
     for rounds in _in_groups(batches, config.optimiser.accumulate):
         rate = learning_rate(state.step, config.optimiser, harness.schedule)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        loss, overlap = _take_gradients(state, runner, rounds, config, harness)
+        figures.add(*_take_gradients(state, runner, rounds, config, harness), state.step)
         _update(state, config)
-        losses.append(loss)
-        overlaps.append(overlap)
-        if state.step % _LOG_EVERY == 0:
-            seconds = (time.perf_counter() - started_at) / len(losses)
-            figures = _figures(state.step, losses, overlaps, rate, seconds, harness.processes)
-            harness.log.write(figures)
-            harness.report(figures)
-            losses, overlaps, started_at = [], [], time.perf_counter()
+        state.samples += len(rounds) * len(rounds[0].label) * harness.processes.count
+        saves = state.step % config.run.checkpoint_every == 0 or state.step == harness.last_step
+        is_logged = state.step % _LOG_EVERY == 0 or state.step == harness.last_step
+        told: dict[str, float] = {"step": state.step}
+        if saves or is_logged or state.step == first_step:
+            told |= _read(figures, state, harness) | {"learning_rate": rate}
+        if is_logged:
+            harness.log.write(told)
+            figures.clear()
+        harness.report(told)
         if config.run.validate_every and state.step % config.run.validate_every == 0:
             _validate(state, step, harness)
-        if state.step % config.run.checkpoint_every == 0:
+        if saves:
             harness.checkpoints.save(state)
-    harness.checkpoints.save(state)
+
+
+class RunningFigures:
+    """Sums of a process's losses and Dice that stay on the device until they are read.
+
+    Args:
+        processes: whose mean is told.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._never = torch.tensor(-1, device=processes.device)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._sums = torch.zeros(2, device=self._processes.device)
+        self._bad_step = self._never
+        self._count = self._num_samples = 0
+        self._started_at = time.perf_counter()
+
+    def add(self, loss: Tensor, overlap: Tensor, num_samples: int, step: int) -> None:
+        """Add those of a step, without waiting for them."""
+        is_first_bad = ~torch.isfinite(loss) & (self._bad_step < 0)
+        self._bad_step = torch.where(is_first_bad, step, self._bad_step)
+        self._sums += torch.stack([loss, overlap])
+        self._count += 1
+        self._num_samples += num_samples * self._processes.count
+
+    def read(self) -> tuple[dict[str, float], int | None]:
+        """Return the means over steps and processes, and the first step of this process without a number.
+
+        Every process must ask; this waits for the device.
+        """
+        loss, overlap, bad_step = torch.cat([self._sums / self._count, self._bad_step[None]]).tolist()
+        # A process whose own loss is a number stops with the others.
+        loss, overlap = self._processes.mean([loss, overlap])
+        seconds = time.perf_counter() - self._started_at
+        figures = {
+            "loss": loss,
+            "dice": overlap,
+            "seconds_per_step": seconds / self._count,
+            "samples_per_second": self._num_samples / seconds,
+        }
+        return figures, None if bad_step < 0 else int(bad_step)
+
+
+def _read(figures: RunningFigures, state: TrainState, harness: Harness) -> dict[str, float]:
+    """Return the figures so far.
+
+    Raises:
+        TrainingError: when a loss was no number.
+    """
+    told, bad_step = figures.read()
+    if math.isfinite(told["loss"]):
+        return told
+    place = "the folder of the run, by another process"
+    if bad_step is not None:
+        rank = harness.processes.rank
+        place = str(harness.checkpoints.save_batches(harness.remake(bad_step), bad_step, rank))
+    at_step = state.step if bad_step is None else bad_step + 1
+    raise TrainingError(
+        f"the loss is {told['loss']} at step {at_step}; its batch is in {place}; go on from the checkpoint "
+        "before with the same command and a lower optimiser.learning_rate, or with --set run.precision=float32"
+    )
 
 
 def _take_gradients(
@@ -97,30 +167,22 @@ def _take_gradients(
     rounds: list[Batch],
     config: TrainConfig,
     harness: Harness,
-) -> tuple[float, float]:
-    """Leave the gradient of a step's loss in the parameters; return loss and Dice of this process."""
+) -> tuple[Tensor, Tensor, int]:
+    """Leave the gradient of a step's loss in the parameters; return loss, Dice and samples of this process."""
     processes = harness.processes
     state.optimiser.zero_grad()
     losses, overlaps = [], []
     for number, batch in enumerate(rounds):
         placed = batch.to(processes.device)
-        size = len(placed.label)
-        before = state.step * len(rounds) + number
-        numbers = SampleNumbers(state.step, (before * processes.count + processes.rank) * size)
         is_last = number == len(rounds) - 1
         with _without_exchange(runner, exchange=is_last), _arithmetic(config, processes.device):
-            loss, overlap, _ = runner(placed, numbers)
-        if not torch.isfinite(loss):
-            place = harness.checkpoints.save_batch(batch, state.step, processes.rank)
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {state.step + 1}; its batch is in {place}; lower "
-                "optimiser.learning_rate, or set run.precision=float32, and go on from the checkpoint before"
-            )
+            loss, overlap, _ = runner(placed, state.step)
         with _without_exchange(runner, exchange=is_last):
             state.scaler.scale(loss / len(rounds)).backward()
-        losses.append(loss.item())
-        overlaps.append(overlap.item())
-    return float(np.mean(losses)), float(np.mean(overlaps))
+        losses.append(loss.detach())
+        overlaps.append(overlap)
+    num_samples = sum(len(batch.label) for batch in rounds)
+    return torch.stack(losses).mean(), torch.stack(overlaps).mean(), num_samples
 
 
 def _update(state: TrainState, config: TrainConfig) -> None:
@@ -153,8 +215,8 @@ def _for_all_processes(step: nn.Module, processes: Processes) -> nn.Module:
     """Let the processes share their gradients; each mean over a batch becomes the mean over all."""
     if processes.count == 1:
         return step
-    # Some methods have parameters that a step does not use, as published.
-    return DistributedDataParallel(step, find_unused_parameters=True, broadcast_buffers=False)
+    # Some methods have parameters that no step uses, as published: which ones never changes.
+    return DistributedDataParallel(step, static_graph=True, broadcast_buffers=False)
 
 
 @contextlib.contextmanager
@@ -185,28 +247,10 @@ def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
             group = []
 
 
-def _figures(
-    step: int,
-    losses: list[float],
-    overlaps: list[float],
-    rate: float,
-    seconds: float,
-    processes: Processes,
-) -> dict[str, float]:
-    loss, overlap = processes.mean([float(np.mean(losses)), float(np.mean(overlaps))])
-    return {
-        "step": step,
-        "loss": loss,
-        "dice": overlap,
-        "learning_rate": rate,
-        "seconds_per_step": seconds,
-    }
-
-
 @torch.no_grad()
 def _update_average(state: TrainState, decay: float) -> None:
     # A young average forgets faster, so that it does not remember the random start.
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    current = dict(state.network.named_parameters())
-    for name in state.average:
-        state.average[name].lerp_(current[name], 1 - decay)
+    parameters = dict(state.network.named_parameters())
+    average = list(state.average.values())
+    torch._foreach_lerp_(average, [parameters[name] for name in state.average], 1 - decay)

@@ -1,7 +1,7 @@
 """A training run from its configuration file to a model with a card."""
 
 import contextlib
-import os
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from clickvol.datasets.loader import SampleStream, batch_indices, make_phantoms
+from clickvol.datasets.device.patch_sampler import PatchSampler
+from clickvol.datasets.loader import batch_numbers, batches, make_phantoms
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
 from clickvol.files.atomic import atomic_path, remove_abandoned
@@ -33,10 +33,14 @@ from clickvol.training.start import (
     training_cases,
     validation_cases,
 )
+from clickvol.training.state import TrainState
 from clickvol.training.tasks.task import Batch, Task
 from clickvol.training.validation import Validator
 
 Report = Callable[[dict[str, float]], None]
+
+HISTORY_NAME = "history.jsonl"
+"""One line per start of a run: from which step, by which command, and what was changed since the last one."""
 
 
 def train_from_config(
@@ -56,7 +60,8 @@ def train_from_config(
         overrides: "section.field=value".
         fresh: begin again although there is a checkpoint.
         max_steps: stop (with a checkpoint) when this many steps of the schedule are done.
-        report: called with the figures of every 20 steps, and "num_steps", the length of the run.
+        report: called after every step with "step" and "num_steps", the length of the run, and after the first
+            one and every 20 with the figures.
 
     Returns:
         The card of the model, in the run's folder.
@@ -113,26 +118,23 @@ def _train(
     task = task_of(config)
     state = fresh_state(config, task, processes.device)
     checkpoints = Checkpoints(config.run.folder, run_fingerprint(config), writes=processes.is_first)
-    if checkpoints.last.is_file() and not fresh:
-        checkpoints.restore(state)
+    changes = checkpoints.restore(state) if checkpoints.last.is_file() and not fresh else {}
     cases = training_cases(config, task.organs)
     intensity = fixed_intensity(config, cases)
     phantoms = _phantoms(config, task)
     per_step = config.optimiser.batch_size * config.optimiser.accumulate * processes.count
     schedule = Schedule.of(config.optimiser, task.num_items([*cases, *phantoms]), per_step)
-    stream = SampleStream(
-        cases,
-        phantoms,
-        phantom_share=config.data.phantom_share,
-        draw=task.draw,
-        small_object_exponent=task.small_object_exponent,
-        seed=config.run.seed,
-        length=schedule.num_steps * per_step,
-    )
-    if processes.is_first:
-        _describe(config, command, processes)
+    sampler = task.sampler(cases, phantoms, processes.device)
     last_step = min(schedule.num_steps, max_steps or schedule.num_steps)
+    numbers = _numbers(state, last_step, config, processes)
+    if processes.is_first:
+        _describe(config, command, processes, changes, state.step)
     step = task.make_step(state.network).to(processes.device)
+    first_step = state.step
+
+    def remake(number: int) -> list[Batch]:
+        rounds = config.optimiser.accumulate
+        return [sampler.batch(n) for n in numbers[(number - first_step) * rounds :][:rounds]]
 
     def report_length(figures: dict[str, float]) -> None:
         if processes.is_first:
@@ -143,13 +145,15 @@ def _train(
         harness = Harness(
             processes=processes,
             schedule=schedule,
+            last_step=last_step,
             checkpoints=checkpoints,
             log=log,
             validator=_validator(config, task, processes),
             report=report_length,
+            remake=remake,
         )
-        batches = _batches(stream, task, range(state.step, last_step), config, processes)
-        fit(state, step, batches, config, harness)
+        made_on = processes.device if isinstance(sampler, PatchSampler) else torch.device("cpu")
+        fit(state, step, batches(sampler, numbers, made_on, config.run.workers), config, harness)
     card = config.run.folder / f"{config.model.id}.json"
     if processes.is_first:
         kept = _weights_to_keep(config, checkpoints, state.weights_to_keep())
@@ -157,6 +161,17 @@ def _train(
         card = write_model(kept, count, config, task, command, intensity)
     processes.wait()
     return card
+
+
+def _numbers(state: TrainState, last_step: int, config: TrainConfig, processes: Processes) -> list[range]:
+    """Return the numbers of the samples of each forward pass of this process up to a step."""
+    return batch_numbers(
+        state.samples,
+        max(0, last_step - state.step) * config.optimiser.accumulate,
+        config.optimiser.batch_size,
+        rank=processes.rank,
+        count=processes.count,
+    )
 
 
 def _weights_to_keep(
@@ -176,8 +191,9 @@ def _memory_explained() -> Iterator[None]:
         if not has_class and "can't allocate memory" not in str(error):
             raise
         raise TrainingError(
-            "memory ran out; lower optimiser.batch_size (and raise optimiser.accumulate by as much), set "
-            "run.recompute_blocks=true, or take a smaller model.size; the last checkpoint is whole"
+            "memory ran out; run the same command with a lower optimiser.batch_size (and optimiser.accumulate "
+            "raised by as much) or with run.recompute_blocks=true, and it goes on from the last checkpoint; or "
+            "take a smaller model.size"
         ) from error
 
 
@@ -191,38 +207,17 @@ def run_fingerprint(config: TrainConfig) -> str:
     return config.model_dump_json(exclude=aside, exclude_none=True)
 
 
-def _describe(config: TrainConfig, command: str, processes: Processes) -> None:
-    """Write beside the run what it is made with."""
+def _describe(
+    config: TrainConfig, command: str, processes: Processes, changes: dict[str, list[Any]], step: int
+) -> None:
+    """Write beside the run what it is made with, and what was changed on the way."""
     folder = config.run.folder
     with atomic_path(folder / "config.json", ".json") as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     write_provenance(folder, command, hash_of_data(config), processes.count)
-
-
-def _batches(
-    stream: SampleStream[Batch],
-    task: Task[Any],
-    steps: range,
-    config: TrainConfig,
-    processes: Processes,
-) -> "DataLoader[Batch]":
-    """Return the batches of this process: `accumulate` of them per step."""
-    rounds = range(steps.start * config.optimiser.accumulate, steps.stop * config.optimiser.accumulate)
-    return DataLoader(
-        stream,
-        batch_sampler=list(
-            batch_indices(rounds, config.optimiser.batch_size, rank=processes.rank, count=processes.count)
-        ),
-        collate_fn=task.stack,
-        num_workers=config.run.workers,
-        prefetch_factor=4,
-        worker_init_fn=_leave_the_cores_to_the_trainer,
-    )
-
-
-def _leave_the_cores_to_the_trainer(_: int) -> None:
-    torch.set_num_threads(1)
-    os.nice(5)
+    line = {"from_step": step, "command": command, "processes": processes.count, "changes": changes}
+    with (folder / HISTORY_NAME).open("a" if step else "w", encoding="utf-8") as history:
+        history.write(json.dumps(line) + "\n")
 
 
 def _phantoms(config: TrainConfig, task: Task[Any]) -> list[LabelledVolume]:
@@ -234,4 +229,4 @@ def _validator(config: TrainConfig, task: Task[Any], processes: Processes) -> Va
     if not config.run.validate_every:
         return None
     cases = validation_cases(config, task.organs)
-    return Validator(cases, task, config.run.seed, processes.device)
+    return Validator(cases, task, processes.device)

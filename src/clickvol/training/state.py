@@ -23,6 +23,7 @@ class TrainState:
         average: moving average of the trained parameters, by name.
         scaler: of the loss in float16; does nothing otherwise.
         best_loss: lowest validation loss so far.
+        samples: seen by all processes; the number of the next one.
     """
 
     step: int
@@ -31,6 +32,7 @@ class TrainState:
     average: dict[str, Tensor]
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)
     best_loss: float = float("inf")
+    samples: int = 0
 
     def weights_to_keep(self) -> dict[str, Tensor]:
         """Return the tensors of the network with the averaged parameters in place of the last ones."""

@@ -3,11 +3,14 @@ import torch
 from clickvol.datasets.device.prompts import (
     _box,
     _diameter,
+    _extra_clicks,
     _scribble,
     _slice_box,
+    published_clicks,
     random_error_click,
-    random_voxel,
+    random_voxels,
 )
+from clickvol.methods.recipe import TrainingClicks
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
 
 SEEDS = torch.tensor([5, 6])
@@ -20,15 +23,57 @@ def bar():
     return label
 
 
-def test_a_random_voxel_is_any_of_the_mask():
+def test_random_voxels_are_any_of_the_mask():
     mask = torch.zeros(2, 1, 3, 4, 5, dtype=torch.bool)
     mask[0, 0, 2, 1, 3] = True
-    voxel, is_there = random_voxel(mask, SEEDS, 1)
-    assert voxel[0].tolist() == [2, 1, 3]
+    voxel, is_there = random_voxels(mask, torch.tensor([[0.0, 0.9999999], [0.3, 0.4]]))
+    assert voxel[0].tolist() == [[2, 1, 3], [2, 1, 3]]
+    assert voxel[1].tolist() == [[0, 0, 0], [0, 0, 0]]
     assert is_there.tolist() == [True, False]
-    both = torch.ones(400, 1, 1, 1, 2, dtype=torch.bool)
-    drawn, _ = random_voxel(both, torch.arange(400), 1)
-    assert 150 < drawn[:, 2].sum() < 250
+    mask[0, 0, 0, 0, 4] = True
+    voxel, _ = random_voxels(mask, torch.tensor([[0.49, 0.51], [0.0, 0.0]]))
+    assert voxel[0].tolist() == [[0, 0, 4], [2, 1, 3]]
+
+
+def test_published_clicks_lie_in_the_object_and_anywhere():
+    label = torch.zeros(2, 1, 6, 6, 6, dtype=torch.uint8)
+    label[0, 0, 2:4, 1:5, 3] = 1
+    prompts = published_clicks(label, TrainingClicks(foreground=10, others=200), SEEDS)
+    d, h, w = prompts.points_dhw[0, :10].long().T
+    assert label[0, 0, d, h, w].all()
+    assert prompts.labels[0].tolist() == [1] * 10 + [0] * 200
+    assert prompts.labels[1].tolist() == [PADDING_LABEL] * 10 + [0] * 200
+    others = prompts.points_dhw[1, 10:].long()
+    assert len(others.unique(dim=0)) > 100
+    assert others.amin() == 0
+    assert others.amax() == 5
+    background = published_clicks(
+        label, TrainingClicks(foreground=0, others=200, others_from="background"), SEEDS
+    )
+    d, h, w = background.points_dhw[0].long().T
+    assert not label[0, 0, d, h, w].any()
+    full = torch.ones(1, 1, 2, 2, 2, dtype=torch.uint8)
+    assert (
+        len(
+            published_clicks(
+                full, TrainingClicks(foreground=0, others=50, others_from="background"), SEEDS[:1]
+            ).labels[0]
+        )
+        == 50
+    )
+
+
+def test_further_clicks_carry_the_sign_of_the_label_under_them():
+    label = torch.zeros(40, 1, 32, 32, 32, dtype=torch.bool)
+    label[:, :, 10:20, 8:24, 12:20] = True
+    places, signs = _extra_clicks(label, torch.full((40,), 4), torch.arange(40))
+    d, h, w = places.round().long().clamp(0, 31).unbind(2)
+    under = label[torch.arange(40)[:, None], 0, d, h, w]
+    assert ((signs == PADDING_LABEL) | (signs == under.long())).all()
+    drawn = signs[signs != PADDING_LABEL]
+    assert 0.5 < drawn.float().mean() < 0.9
+    _, none = _extra_clicks(label, torch.zeros(40, dtype=torch.int64), torch.arange(40))
+    assert (none == PADDING_LABEL).all()
 
 
 def test_a_correction_goes_into_the_middle_of_the_error():

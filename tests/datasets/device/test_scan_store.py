@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.device.scan_store import ScanStore, read_pack, to_steps, write_pack
+from clickvol.datasets.device.scan_store import ScanStore, StoredScan, read_pack, to_steps, write_pack
 from clickvol.errors import ConfigError
+from reference.labelled import block_case
 from reference.stored_scans import stored_scan as scan
 
 CPU = torch.device("cpu")
@@ -66,3 +67,33 @@ def test_without_an_object_there_is_nothing_to_train_on():
     empty = scan(objects=0)
     with pytest.raises(ConfigError, match="no labelled object"):
         ScanStore.of([empty], CPU)
+
+
+def test_masks_are_kept_in_their_boxes_as_shares_of_blocks():
+    only = scan(shape=(4, 12, 12))
+    store = ScanStore.of([only], CPU)
+    table = store.objects
+    assert table.mask_low_dhw[0, 0].tolist() == [0, 1, 2]
+    assert table.mask_shape_dhw[0, 0].tolist() == [4, 4, 6]
+    finest = store.masks[: 4 * 4 * 6].view(4, 4, 6)
+    assert finest.sum() == 255 * 16
+    assert (finest[1:3, 1:3, 1:5] == 255).all()
+    # Blocks of (1, 3, 3): rows 2 and 3 of the label are a third of each of two blocks, columns 3 to 6 fill one.
+    start, shape = table.mask_start[0, 3], table.mask_shape_dhw[0, 3]
+    level = store.masks[start : start + shape.prod()].view(*shape.tolist())
+    assert level.shape == (4, 4, 4)
+    assert table.mask_low_dhw[0, 3].tolist() == [0, -1, 0]
+    assert level[1, 1:3, 1:3].tolist() == [[85, 28], [85, 28]]
+
+
+def test_a_case_is_turned_along_the_patient_and_normalised_over_its_own_range():
+    case = block_case()
+    stored = StoredScan.of(case, "a", "MR")
+    # Its voxel axes run along d and, turned by 53 degrees, along w and h.
+    assert stored.spacing_dhw_mm == pytest.approx((3, 2, 2))
+    assert np.allclose(np.abs(stored.axes_dhw[0]), [1, 0, 0])
+    assert (np.diag(stored.axes_dhw) > 0).all()
+    assert stored.label.sum() == case.label.sum()
+    assert np.linalg.det(stored.axes_dhw) != 0
+    assert (stored.image[stored.label == 1] == 255).all()
+    assert stored.value_range == pytest.approx((-1.6, 1.6))

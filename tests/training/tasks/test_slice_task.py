@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_leaves_the_batch(write, monkeypatch):
     monkeypatch.setattr(SliceStep, "forward", broken)
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         train_from_config(path, [])
-    batch = torch.load(folder / "bad_batch_step1_process0.pt", weights_only=True)
+    (batch,) = torch.load(folder / "bad_batch_step1_process0.pt", weights_only=True)
     assert batch["image"].shape == (2, 3, 64, 64)
     assert batch["points_xy_pixel"].shape == (2, 4, 2)
 

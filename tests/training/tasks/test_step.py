@@ -1,10 +1,10 @@
 import numpy as np
 import torch
 
-from clickvol.datasets.sampling import SamplingSection
+from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
-from clickvol.training.tasks.step import SampleNumbers, TrainingStep
+from clickvol.training.tasks.step import TrainingStep
 from reference.training_batches import training_batch
 
 
@@ -12,7 +12,7 @@ def make_step(seed=3, preset="clickvol", **sampling):
     torch.manual_seed(1)
     recipe = promise3d_recipe(preset, "tiny")
     network = LiftedSegmenter(recipe.network)
-    return TrainingStep(network, recipe, SamplingSection(**sampling), seed)
+    return TrainingStep(network, recipe, PatchSampling(**sampling), seed)
 
 
 def prompts_of(step, batch, numbers, monkeypatch):
@@ -32,8 +32,8 @@ def prompts_of(step, batch, numbers, monkeypatch):
 
 def test_what_is_drawn_belongs_to_the_sample_not_to_its_place_in_a_batch(monkeypatch):
     step = make_step(preset="released")
-    both = prompts_of(step, training_batch(2), SampleNumbers(0, 4), monkeypatch)[-1]
-    second = prompts_of(step, training_batch(2, only=1), SampleNumbers(0, 5), monkeypatch)[-1]
+    both = prompts_of(step, training_batch(2), 0, monkeypatch)[-1]
+    second = prompts_of(step, training_batch(2, only=1), 0, monkeypatch)[-1]
     assert torch.equal(both[0][1:], second[0])
     assert torch.equal(both[1][1:], second[1])
     assert not torch.equal(both[0][0], both[0][1])
@@ -44,7 +44,7 @@ def test_corrections_follow_one_another_into_free_slots(monkeypatch):
     counts = set()
     for number in range(12):
         batch = training_batch(2)
-        seen = prompts_of(step, batch, SampleNumbers(number, 2 * number), monkeypatch)
+        seen = prompts_of(step, batch, number, monkeypatch)
         clicks = [(labels != -1).sum(1).tolist() for _, labels in seen]
         # One decoding per correction, and the last one, that counts.
         assert clicks == [[1 + n, 1 + n] for n in range(len(seen))]
@@ -55,7 +55,7 @@ def test_corrections_follow_one_another_into_free_slots(monkeypatch):
 def test_a_correction_lies_in_the_error_and_has_its_sign(monkeypatch):
     step = make_step(corrected_click_share=1.0)
     batch = training_batch(2)
-    (_, _), (points, labels) = prompts_of(step, batch, SampleNumbers(0, 0), monkeypatch)
+    (_, _), (points, labels) = prompts_of(step, batch, 0, monkeypatch)
     for sample in range(2):
         d, h, w = points[sample, 1].int().tolist()
         assert labels[sample, 1] == batch.label[sample, 0, d, h, w]
@@ -63,7 +63,7 @@ def test_a_correction_lies_in_the_error_and_has_its_sign(monkeypatch):
 
 def test_the_loss_is_the_mean_over_the_samples():
     step = make_step(corrected_click_share=0.0)
-    whole, _, _ = step(training_batch(2), SampleNumbers(0, 0))
-    parts = [step(training_batch(2, only=n), SampleNumbers(0, n))[0].item() for n in range(2)]
+    whole, _, _ = step(training_batch(2), 0)
+    parts = [step(training_batch(2, only=n), 0)[0].item() for n in range(2)]
     np.testing.assert_allclose(whole.item(), np.mean(parts), rtol=1e-5)
     assert abs(parts[0] - parts[1]) > 1e-4

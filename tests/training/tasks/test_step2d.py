@@ -5,12 +5,11 @@ import torch
 from clickvol.datasets.slice_samples import SliceSample
 from clickvol.methods.promise2d import Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
-from clickvol.training.tasks.step import SampleNumbers
 from clickvol.training.tasks.step2d import SliceStep
 from reference.compare import noise
 from reference.tiny_models2d import tiny_promise2d_config
 
-NUMBERS = SampleNumbers(0, 0)
+NUMBERS = 0
 
 
 def make_step(mode, sigmoid="once"):
@@ -89,7 +88,7 @@ def test_loss_and_scores_of_known_logits(monkeypatch):
 def test_the_loss_is_the_mean_over_the_samples():
     step = make_step("ips")
     whole = step(make_batch(), NUMBERS)[0].item()
-    parts = [step(make_batch(only=n), SampleNumbers(0, n))[0].item() for n in range(2)]
+    parts = [step(make_batch(only=n), 0)[0].item() for n in range(2)]
     np.testing.assert_allclose(whole, np.mean(parts), rtol=1e-4)
     assert abs(parts[0] - parts[1]) > 1e-4
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,7 @@ def _show_figures() -> Iterator[Callable[[dict[str, float]], None]]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -57,25 +59,33 @@ def _show_figures() -> Iterator[Callable[[dict[str, float]], None]]:
         TextColumn("training"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  Dice {task.fields[dice]:.3f}"),
+        TextColumn("{task.description}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("training", total=None, loss=float("nan"), dice=float("nan"))
+        bars: list[TaskID] = []
 
         def show(figures: dict[str, float]) -> None:
-            progress.update(
-                bar,
-                completed=figures["step"],
-                total=figures["num_steps"],
-                loss=figures["loss"],
-                dice=figures["dice"],
-            )
+            if not bars:
+                # The steps of this call alone tell how fast it is.
+                bars.append(
+                    progress.add_task("", total=figures["num_steps"], completed=int(figures["step"]) - 1)
+                )
+            progress.update(bars[0], completed=figures["step"])
+            if "loss" in figures:
+                words = "loss {loss:.3f}  Dice {dice:.3f}  {samples_per_second:.3g} samples/s"
+                progress.update(bars[0], description=words.format(**figures))
 
         yield show
 
 
 def _print_line(figures: dict[str, float]) -> None:
-    typer.echo("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), err=True)
+    if "loss" not in figures:
+        return
+    left = (figures["num_steps"] - figures["step"]) * figures["seconds_per_step"]
+    words = [f"step {figures['step']:.0f} of {figures['num_steps']:.0f}"]
+    words += [f"{name} {figures[name]:.4g}" for name in ("loss", "dice", "learning_rate")]
+    words += [f"{figures['samples_per_second']:.3g} samples/s", f"{timedelta(seconds=round(left))} left"]
+    typer.echo("  ".join(words), err=True)

@@ -5,8 +5,7 @@ page changes what was read: surroundings that a set does not have, synthetic ima
 that a scanner might do to grey values. Nothing is read back from the device.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,31 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clickvol.datasets.device import noise
-from clickvol.datasets.device.prompts import PatchPrompts, draw_prompts, on_device
-from clickvol.datasets.device.sample_plan import PatchSampling, SamplePlan, SamplePlanner
-from clickvol.datasets.device.scan_store import NORMALISED_RANGE, ScanStore
-
-_SPAN = NORMALISED_RANGE[1] - NORMALISED_RANGE[0]
-
-# Normalised values up to this are air, lung, or the background of MR and PET.
-_AIR = -1.1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PatchBatch:
-    """A batch of samples.
-
-    Attributes:
-        patch: (B, 1, D, H, W) float32, normalised.
-        label: (B, 1, D, H, W) uint8.
-        prompts: what the simulated user has said.
-        noise_seed: (B,) int64, for what is drawn later.
-    """
-
-    patch: Tensor
-    label: Tensor
-    prompts: PatchPrompts
-    noise_seed: Tensor
+from clickvol.datasets.device.prompts import draw_prompts, on_device
+from clickvol.datasets.device.sample_plan import SamplePlan, SamplePlanner
+from clickvol.datasets.device.scan_store import BODY_VALUE, NORMALISED_RANGE, ScanStore
+from clickvol.datasets.samples import PatchBatch, joined
+from clickvol.datasets.sampling import PatchSampling, WindowSampling
 
 
 class PatchSampler:
@@ -48,43 +27,74 @@ class PatchSampler:
     Args:
         store: the scans.
         sampling: how patches are drawn.
-        patch_side: voxels per side; patches are cubes.
+        patch_shape_dhw: voxels per side; one number for cubes.
         seed: of the run.
+        num_channels: that the network takes; of two, the second is the organ.
+        with_hints: whether the network takes hints.
+        group_shares: in place of those of `sampling`.
     """
 
-    def __init__(self, store: ScanStore, sampling: PatchSampling, patch_side: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: ScanStore,
+        sampling: PatchSampling | WindowSampling,
+        patch_shape_dhw: tuple[int, int, int] | int,
+        seed: int,
+        *,
+        num_channels: int = 1,
+        with_hints: bool = True,
+        group_shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.store = store
-        self.planner = SamplePlanner(store, sampling, patch_side, seed)
-        self._side = patch_side
+        self.planner = SamplePlanner(store, sampling, patch_shape_dhw, seed, group_shares)
+        d, h, w = np.broadcast_to(patch_shape_dhw, 3).tolist()
+        self._shape: tuple[int, int, int] = (d, h, w)
+        self._num_channels, self._with_hints = num_channels, with_hints
         device = store.images.device
-        axis = torch.arange(patch_side, device=device, dtype=torch.float32) - (patch_side - 1) / 2
+        axes = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in (d, h, w)]
         # (3, D * H * W): every voxel's offset from the middle.
-        self._offsets = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(1)
+        self._offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
+        self._middle = torch.tensor([(d - 1) / 2, (h - 1) / 2, (w - 1) / 2], device=device)
 
-    def batch(self, numbers: range) -> PatchBatch:
-        """Return the samples with these numbers."""
-        return self.make(self.planner.plan(numbers))
+    def batch(self, numbers: Sequence[int], objects: Sequence[int] | None = None) -> PatchBatch:
+        """Return the samples with these numbers, around given objects of the store or any."""
+        plan = self.planner.plan(numbers, objects)
+        if self.store.images.device.type != "cpu":
+            return self.make(plan)
+        # A processor's caches hold one sample, and what a sample does not need is left out.
+        return joined([self.make(plan.part(slice(n, n + 1))) for n in range(len(numbers))])
 
     def make(self, plan: SamplePlan) -> PatchBatch:
         """Carry out a plan."""
         device = self.store.images.device
-        side = self._side
-        shape = (side, side, side)
+        shape = self._shape
         seeds = on_device(plan.noise_seed, device)
         uniform = on_device(plan.uniform, device)
         offsets = self._bent(plan, seeds)
-        image, inside = self._read_image(plan, offsets)
-        image = image.view(-1, 1, *shape)
-        inside = inside.view(-1, 1, *shape)
-        soft = self._read_label(plan, offsets).view(-1, 1, *shape)
+        image, inside, organ = self._read_image(plan, offsets)
+        soft = self._read_label(plan, offsets)
         _for_some(plan.is_lung, image, lambda rows: _lung_around(image[rows], inside[rows], seeds[rows]))
         _for_some(plan.synthesis, image, lambda rows: _random_regions(seeds[rows], shape, uniform[rows]))
         click_voxel = self._click(plan, offsets)
         self._add_lesions(plan, image, soft, click_voxel, seeds, uniform)
         label = _thresholded(soft)
         _for_some(plan.remap, image, lambda rows: _remapped(image[rows], seeds[rows]))
-        _for_some(plan.grey, image, lambda rows: _as_scanned(image[rows], seeds[rows], uniform[rows]))
-        prompts = draw_prompts(plan, label, soft, click_voxel, seeds, uniform)
+        image = _as_scanned(image, plan, seeds, uniform)
+        prompts = draw_prompts(plan, label, soft, click_voxel, seeds, uniform, with_hints=self._with_hints)
+        if self._num_channels > 1:
+            image = torch.cat(
+                [
+                    image,
+                    image
+                    if organ is None
+                    else torch.where(
+                        on_device(plan.has_organ & ~plan.lesion, device)[:, None, None, None, None],
+                        organ,
+                        image,
+                    ),
+                ],
+                dim=1,
+            )
         return PatchBatch(image, label.to(torch.uint8), prompts, seeds)
 
     def _bent(self, plan: SamplePlan, seeds: Tensor) -> Tensor:
@@ -93,12 +103,11 @@ class PatchSampler:
         strength = on_device(plan.elastic, seeds.device)
         if not plan.elastic.any():
             return offsets
-        side = self._side
-        bend = noise.smooth(seeds, 1, (side, side, side), 5, channels=3).flatten(2)
-        return offsets + bend * strength[:, None, None]
+        bend = noise.smooth(seeds, 1, self._shape, 5, channels=3).flatten(2)
+        return torch.addcmul(offsets, bend, strength[:, None, None])
 
-    def _read_image(self, plan: SamplePlan, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised values and which voxels lie in the scan: (B, N) each."""
+    def _read_image(self, plan: SamplePlan, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return normalised values, which voxels lie in the scan, and the organ: (B, 1, D, H, W) each."""
         device = offsets.device
         places = torch.baddbmm(
             on_device(plan.image_origin, device)[:, :, None], on_device(plan.image_matrix, device), offsets
@@ -108,35 +117,48 @@ class PatchSampler:
         more = np.maximum(0.5, 0.5 * step) - 0.5 + 1e-3
         low, high = on_device(plan.image_low - more, device), on_device(plan.image_high + more, device)
         inside = ((places >= low[:, :, None]) & (places <= high[:, :, None])).all(dim=1)
-        shape = on_device(plan.image_shape, device)
-        values = _trilinear(self.store.images, on_device(plan.image_start, device), shape, places, None)
-        values = values * (_SPAN / 255) + NORMALISED_RANGE[0]
-        return torch.where(inside, values, on_device(plan.outside, device)[:, None]), inside
+        sources = [self.store.images]
+        if self._num_channels > 1 and self.store.organs is not None and plan.has_organ.any():
+            sources.append(self.store.organs)
+        read = _trilinear(sources, plan.image_start, plan.image_shape, places)
+        value = torch.addcmul(
+            on_device(plan.value_low, device)[:, None], read[0], on_device(plan.value_step, device)[:, None]
+        )
+        value = torch.where(inside, value, on_device(plan.outside, device)[:, None])
+        organ = None
+        if len(read) > 1:
+            organ = ((read[1] > 127.5) & inside).to(value.dtype).view(-1, 1, *self._shape)
+        return value.view(-1, 1, *self._shape), inside.view(-1, 1, *self._shape), organ
 
     def _read_label(self, plan: SamplePlan, offsets: Tensor) -> Tensor:
-        """Return how much of each voxel is the object: (B, N) in [0, 1]."""
+        """Return how much of each voxel is the object: (B, 1, D, H, W) in [0, 1]."""
         device = offsets.device
+        soft = torch.zeros(len(plan.label_start), 1, *self._shape, device=device)
+        region = soft
+        if len(soft) == 1:
+            # One sample is read where its object can be alone.
+            where = _object_region(plan, self._shape)
+            region = soft[0, 0][where][None, None]
+            offsets = offsets.view(1, 3, *self._shape)[0, :, *where].reshape(1, 3, -1)
         places = torch.baddbmm(
             on_device(plan.label_origin, device)[:, :, None], on_device(plan.label_matrix, device), offsets
         )
-        low, high = on_device(plan.label_low, device), on_device(plan.label_high, device)
-        inside = ((places >= low[:, :, None]) & (places <= high[:, :, None])).all(dim=1)
-        number = on_device(plan.label_number, device)
-        start, shape = on_device(plan.label_start, device), on_device(plan.label_shape, device)
-        return _trilinear(self.store.labels, start, shape, places, number) * inside
+        # Round the box of an object is an empty voxel, which goes on for ever.
+        (value,) = _trilinear([self.store.masks], plan.label_start, plan.label_shape, places)
+        region.copy_((value * (1 / 255)).view(region.shape))
+        return soft
 
     def _click(self, plan: SamplePlan, offsets: Tensor) -> Tensor:
         """Return the first click in patch voxels: the voxel that is read nearest to it. (B, 3)."""
         wanted = on_device(plan.click_offset, offsets.device)
-        side = self._side
         if not plan.elastic.any():
-            return wanted + (side - 1) / 2
+            return wanted + self._middle
         # The bend at the click, to first order the way back.
-        voxel = (wanted + (side - 1) / 2).round().long().clamp(0, side - 1)
-        index = (voxel[:, 0] * side + voxel[:, 1]) * side + voxel[:, 2]
+        voxel = torch.minimum((wanted + self._middle).round().clamp(min=0), 2 * self._middle)
+        d, h, w = voxel.long().unbind(1)
+        index = (d * self._shape[1] + h) * self._shape[2] + w
         read_at = offsets.gather(2, index[:, None, None].expand(-1, 3, 1))[:, :, 0]
-        bend = read_at - (voxel - (side - 1) / 2)
-        return wanted - bend + (side - 1) / 2
+        return wanted - read_at + voxel
 
     def _add_lesions(
         self,
@@ -152,19 +174,30 @@ class PatchSampler:
         if rows is None:
             return
         ellipsoids = _rows_of(plan.is_ellipsoid, image.device)
-        side = self._side
         if ellipsoids is not None:
             chosen = plan.is_ellipsoid
             centre = on_device(plan.lesion_centre[chosen], image.device)[:, :, None]
             radii = on_device(plan.radii[chosen], image.device)[:, :, None]
             distance = ((self._offsets[None] - centre) / radii).square().sum(1).sqrt()
-            bumps = noise.smooth(seeds[ellipsoids], 2, (side, side, side), 9).flatten(1)
+            bumps = noise.smooth(seeds[ellipsoids], 2, self._shape, 9).flatten(1)
             bumps = bumps * (0.25 * uniform[ellipsoids, 0:1])
             outline = (0.5 + 4 * (1 - distance - bumps)).clamp(0, 1)
-            soft[ellipsoids] = outline.view(-1, 1, side, side, side)
+            soft[ellipsoids] = outline.view(-1, 1, *self._shape)
         painted, mask = _painted(image[rows], soft[rows], click_voxel[rows], seeds[rows], uniform[rows])
         image[rows] = painted
         soft[rows] = mask
+
+
+def _object_region(plan: SamplePlan, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+    """Return the part of the first sample's patch outside which nothing of the object's box is read."""
+    ends = np.stack(np.meshgrid(*[(0, n - 1) for n in plan.label_shape[0]], indexing="ij")).reshape(3, -1)
+    corners = np.linalg.solve(plan.label_matrix[0], ends - plan.label_origin[0][:, None])
+    corners += (np.array(shape)[:, None] - 1) / 2
+    reach = 1 + noise.MOST_NORMAL * plan.elastic[0]
+    low = np.clip(np.floor(corners.min(axis=1) - reach), 0, np.array(shape) - 1).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=1) + reach) + 1, low + 1, shape).astype(int)
+    d, h, w = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return d, h, w
 
 
 def _rows_of(flags: NDArray[np.bool_], device: torch.device) -> Tensor | None:
@@ -180,45 +213,53 @@ def _for_some(flags: NDArray[np.bool_], values: Tensor, change: Callable[[Tensor
         values[rows] = change(rows)
 
 
-def _trilinear(flat: Tensor, start: Tensor, shape: Tensor, places: Tensor, number: Tensor | None) -> Tensor:
+def _trilinear(
+    sources: Sequence[Tensor], start: NDArray[np.int64], shape: NDArray[np.int64], places: Tensor
+) -> list[Tensor]:
     """Read between voxels; beyond the outermost centres their value.
 
     Args:
-        flat: (n,) uint8.
-        start: (B,) of each sample's array in it.
+        sources: (n,) uint8 each, all laid out alike.
+        start: (B,) of each sample's array in them.
         shape: (B, 3) of that array.
         places: (B, 3, N) voxels of that array.
-        number: (B,) to read the part of voxels with this value instead of values; or None.
 
     Returns:
-        (B, N) float32.
+        (B, N) float32 for each source, 0 to 255.
     """
-    last = (shape - 1)[:, :, None]
-    places = torch.minimum(places.clamp(min=0), last.to(places.dtype))
-    low = places.floor()
-    weight = places - low
-    low = low.to(torch.int32)
-    step_to_next = torch.minimum(low + 1, last.to(torch.int32)) - low
-    d, h, w = low.unbind(1)
-    width, height = shape[:, 2:3], shape[:, 1:2]
-    base = start[:, None] + (d.long() * height + h.long()) * width + w.long()
-    step_d = step_to_next[:, 0].long() * (height * width)
-    step_h = step_to_next[:, 1].long() * width
-    step_w = step_to_next[:, 2].long()
-    result = torch.zeros_like(weight[:, 0])
-    for along_d in (False, True):
-        weight_d = weight[:, 0] if along_d else 1 - weight[:, 0]
-        at_d = base + step_d if along_d else base
-        for along_h in (False, True):
-            weight_dh = weight_d * (weight[:, 1] if along_h else 1 - weight[:, 1])
-            at_dh = at_d + step_h if along_h else at_d
-            for along_w in (False, True):
-                value = flat[at_dh + step_w if along_w else at_dh]
-                if number is not None:
-                    value = value == number[:, None]
-                weight_dhw = weight_dh * (weight[:, 2] if along_w else 1 - weight[:, 2])
-                result = torch.addcmul(result, value.to(torch.float32), weight_dhw)
-    return result
+    device = places.device
+    if len(start) == 1:
+        # One sample's array has small indices, which are read twice as fast.
+        first = int(start[0])
+        sources = [flat.narrow(0, first, int(np.prod(shape[0]))) for flat in sources]
+        start = start * 0
+    kind = torch.int32 if sources[0].numel() < 2**31 else torch.int64
+    last = on_device(np.maximum(shape - 2, 0), device)[:, :, None].to(places.dtype)
+    low = torch.minimum(places.floor().clamp_(min=0), last)
+    weight = (places - low).clamp_(0, 1)
+    sizes = on_device(np.maximum(shape - 1, 0), device)[:, :, None]
+    d, h, w = low.to(kind).unbind(1)
+    height, width = (on_device(shape[:, axis : axis + 1], device).to(kind) for axis in (1, 2))
+    base = (d * height + h) * width + w + on_device(start[:, None], device).to(kind)
+    # Where an axis has one voxel alone, the next one is the same.
+    step_d, step_h, step_w = (sizes.clamp(max=1).to(kind)).unbind(1)
+    step_d, step_h = step_d * height * width, step_h * width
+    corners = [base + step for step in (step_h * 0, step_h, step_d, step_d + step_h)]
+    results = []
+    for flat in sources:
+
+        def read(index: Tensor, flat: Tensor = flat) -> Tensor:
+            return flat.index_select(0, index.view(-1)).view(index.shape).to(torch.float32)
+
+        rows = [torch.lerp(read(corner), read(corner + step_w), weight[:, 2]) for corner in corners]
+        results.append(
+            torch.lerp(
+                torch.lerp(rows[0], rows[1], weight[:, 1]),
+                torch.lerp(rows[2], rows[3], weight[:, 1]),
+                weight[:, 0],
+            )
+        )
+    return results
 
 
 def _thresholded(soft: Tensor) -> Tensor:
@@ -267,7 +308,7 @@ def _random_regions(seeds: Tensor, shape: tuple[int, int, int], uniform: Tensor)
     texture = noise.smooth(seeds, 24, shape, 24)
     strength = uniform[:, 1:3, None, None, None]
     image = image + 0.3 * strength[:, :1] * grain + 0.3 * strength[:, 1:] * texture
-    return F.avg_pool3d(image, 3, stride=1, padding=1, count_include_pad=False).clamp(*NORMALISED_RANGE)
+    return noise.box_mean(image, 3).clamp(*NORMALISED_RANGE)
 
 
 def _painted(
@@ -288,7 +329,7 @@ def _painted(
     shape = _shape(image)
     u = uniform[:, :, None, None, None, None]
     # In the air there is no lesion, unless the click lies there: in lung.
-    in_body = soft * (image > _AIR)
+    in_body = soft * (image > BODY_VALUE)
     at = click_voxel.round().long().clamp(0, shape[0] - 1)
     index = (at[:, 0] * shape[1] + at[:, 1]) * shape[2] + at[:, 2]
     keeps_click = in_body.flatten(1).gather(1, index[:, None]) > 0.5
@@ -302,11 +343,11 @@ def _painted(
     texture = noise.smooth(seeds, 30, shape, 8) + noise.smooth(seeds, 31, shape, 20)
     values = own + sign * contrast + texture * (0.25 * u[:, 6])
     # Deep inside, a blurred mask is near 1: a necrotic or bright core.
-    blurred = F.avg_pool3d(mask, 9, stride=1, padding=4)
+    blurred = noise.box_mean(mask, 9, counts_outside=True)
     core = ((blurred - (0.5 + 0.4 * u[:, 7])) * 8).clamp(0, 1)
     values = values + core * (1.6 * u[:, 8] - 1.0) * (u[:, 9] < 0.4)
-    edge = F.avg_pool3d(mask, 3, stride=1, padding=1)
-    edge = torch.where(u[:, 10] < 0.3, F.avg_pool3d(edge, 3, stride=1, padding=1), edge)
+    edge = noise.box_mean(mask, 3, counts_outside=True)
+    edge = torch.where(u[:, 10] < 0.3, noise.box_mean(edge, 3, counts_outside=True), edge)
     edge = torch.where(u[:, 11] < 0.3, mask, edge)
     kept = 0.4 * u[:, 12]
     painted = image * (1 - edge) + (kept * image + (1 - kept) * values) * edge
@@ -330,24 +371,51 @@ def _remapped(image: Tensor, seeds: Tensor) -> Tensor:
     return (first + part * (second - first)).view_as(image)
 
 
-def _as_scanned(image: Tensor, seeds: Tensor, uniform: Tensor) -> Tensor:
+def _as_scanned(image: Tensor, plan: SamplePlan, seeds: Tensor, uniform: Tensor) -> Tensor:
     """Change contrast, brightness, sharpness and noise, each in some of the samples: (B, 1, D, H, W)."""
+    if not plan.grey.any():
+        return image
     shape = _shape(image)
     u = uniform[:, :, None, None, None, None]
-    image = image * torch.exp((2 * u[:, 16] - 1) * 0.25) + (0.4 * u[:, 17] - 0.2)
-    # A curve that bends the middle up or down, in three of ten: x + a (1 - (x / 2.6)^2).
-    bend = torch.where(u[:, 18] < 0.3, 0.8 * u[:, 19] - 0.4, 0.0)
-    image = image + bend * (1 - (image / NORMALISED_RANGE[1]).square()).clamp(min=0)
-    field = noise.smooth(seeds, 50, shape, 3)
-    image = image + torch.where(u[:, 20] < 0.3, 0.25 * u[:, 21], 0.0) * field
-    blurred = F.avg_pool3d(image, 3, stride=1, padding=1, count_include_pad=False)
-    image = torch.lerp(image, blurred, torch.where(u[:, 22] < 0.3, u[:, 23], 0.0))
+    # What is drawn on the host decides what is computed at all.
+    drawn = plan.uniform
+    is_grey = on_device(plan.grey, image.device)[:, None, None, None, None]
+    gain = torch.where(is_grey, torch.exp((2 * u[:, 16] - 1) * 0.25), 1.0)
+    image = image * gain + torch.where(is_grey, 0.4 * u[:, 17] - 0.2, 0.0)
+
+    def some(column: int, share: float, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        _for_some(
+            plan.grey & (drawn[:, column] < share),
+            image,
+            lambda rows: change(image[rows], u[rows], seeds[rows]),
+        )
+
+    def blurred(x: Tensor) -> Tensor:
+        return noise.box_mean(x, 3)
+
+    # A curve that bends the middle up or down: x + a (1 - (x / 2.6)^2).
+    some(
+        18,
+        0.3,
+        lambda x, v, _: x + (0.8 * v[:, 19] - 0.4) * (1 - (x / NORMALISED_RANGE[1]).square()).clamp(min=0),
+    )
+    some(20, 0.3, lambda x, v, seed: x + 0.25 * v[:, 21] * noise.smooth(seed, 50, shape, 3))
+    some(22, 0.3, lambda x, v, _: torch.lerp(x, blurred(x), v[:, 23]))
     # Sharpened, as by another kernel of the scanner.
-    image = torch.lerp(blurred, image, torch.where(u[:, 24] < 0.1, 1 + u[:, 25], 1.0))
-    grain = noise.normal(seeds, 51, image[0].numel()).view_as(image)
-    image = image + torch.where(u[:, 26] < 0.5, 0.2 * u[:, 27].square(), 0.0) * grain
+    some(24, 0.1, lambda x, v, _: torch.lerp(blurred(x), x, 1 + v[:, 25]))
+    some(
+        26,
+        0.5,
+        lambda x, v, seed: x + 0.2 * v[:, 27].square() * noise.normal(seed, 51, x[0].numel()).view_as(x),
+    )
     # Low resolution along d, as in thick slices.
-    coarse = F.interpolate(F.avg_pool3d(image, (2, 1, 1)), size=shape, mode="trilinear", align_corners=False)
-    image = torch.where(u[:, 28] < 0.15, coarse, image)
+    some(
+        28,
+        0.15,
+        lambda x, *_: F.interpolate(
+            F.avg_pool3d(x, (2, 1, 1)), size=shape, mode="trilinear", align_corners=False
+        ),
+    )
     # A narrower window, whose ends are cut off.
-    return torch.where(u[:, 29] < 0.1, (1.4 * image).clamp(-1.6, 1.6), image)
+    some(29, 0.1, lambda x, *_: (1.4 * x).clamp(-1.6, 1.6))
+    return image

@@ -4,8 +4,6 @@ Clicks, the longest diameter on a slice, a box on a slice or in space, a scribbl
 drawn as maps on the patch, one channel for each kind of meaning (`HintChannel`).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,35 +12,29 @@ from torch import Tensor
 
 from clickvol.datasets.device import noise
 from clickvol.datasets.device.sample_plan import SamplePlan
+from clickvol.datasets.samples import MAX_CLICKS, PatchPrompts
+from clickvol.methods.recipe import TrainingClicks
+from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.prompts.hints import NUM_HINTS, HintChannel
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
 
-MAX_CLICKS = 10
-"""Slots for clicks in a sample; those that are not drawn with it are free for corrections."""
-
 _MAX_EXTRA = 4
+
+# A click outside is so many voxels from one of the object.
+_OUTSIDE_VOXELS = (4.0, 16.0)
+
 _NUM_DIRECTIONS = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PatchPrompts:
-    """The prompts of a batch.
-
-    Attributes:
-        points_dhw: (B, N, 3) float32, patch voxels.
-        labels: (B, N) int64: 1 inside, 0 outside the object, padding where there is no click.
-        prior: (B, 1, D, H, W) in [-1, 1], 2 p - 1 of an earlier mask; 0 where nothing is known.
-        hints: (B, NUM_HINTS, D, H, W), see `HintChannel`.
-    """
-
-    points_dhw: Tensor
-    labels: Tensor
-    prior: Tensor
-    hints: Tensor
-
-
 def draw_prompts(
-    plan: SamplePlan, label: Tensor, soft: Tensor, click_voxel: Tensor, seeds: Tensor, uniform: Tensor
+    plan: SamplePlan,
+    label: Tensor,
+    soft: Tensor,
+    click_voxel: Tensor,
+    seeds: Tensor,
+    uniform: Tensor,
+    *,
+    with_hints: bool,
 ) -> PatchPrompts:
     """Draw everything that the plan asks for.
 
@@ -53,6 +45,7 @@ def draw_prompts(
         click_voxel: (B, 3) the first click.
         seeds: (B,).
         uniform: (B, 64).
+        with_hints: whether the network takes hints.
     """
     device = label.device
     count = len(label)
@@ -65,7 +58,7 @@ def draw_prompts(
     if len(clicked):
         rows = on_device(clicked, device)
         wanted = on_device(plan.extra_clicks[clicked], device)
-        places, signs = _extra_clicks(label[rows], wanted, seeds[rows], uniform[rows])
+        places, signs = _extra_clicks(label[rows], wanted, seeds[rows])
         points[rows, 1 : 1 + _MAX_EXTRA] = places
         labels[rows, 1 : 1 + _MAX_EXTRA] = signs
     prior = torch.zeros_like(soft)
@@ -73,6 +66,8 @@ def draw_prompts(
     if len(spoiled):
         rows = on_device(spoiled, device)
         prior[rows] = _spoiled(soft[rows], seeds[rows], uniform[rows])
+    if not with_hints:
+        return PatchPrompts(points, labels, prior)
     hints = torch.zeros(count, NUM_HINTS, *label.shape[2:], device=device)
     for kind, draw, channel in (
         (1, _diameter, HintChannel.DIAMETER),
@@ -95,54 +90,85 @@ def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _extra_clicks(label: Tensor, wanted: Tensor, seeds: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw clicks inside and near the object: places (B, 4, 3), signs (B, 4), padding beyond those wanted."""
-    near = label.float()
-    for axis in range(3):
-        window = [1, 1, 1]
-        window[axis] = 13
-        near = F.max_pool3d(near, tuple(window), stride=1, padding=tuple(n // 2 for n in window))
-    shell = (near > 0) & ~label
-    places, signs = [], []
-    for number in range(_MAX_EXTRA):
-        inside, _ = random_voxel(label, seeds, 100 + number)
-        outside, has_outside = random_voxel(shell, seeds, 110 + number)
-        is_inside = (uniform[:, 40 + number] < 0.5) | ~has_outside
-        places.append(torch.where(is_inside[:, None], inside, outside))
-        sign = torch.where(is_inside, FOREGROUND_LABEL, BACKGROUND_LABEL)
-        signs.append(torch.where(wanted > number, sign, PADDING_LABEL))
-    return torch.stack(places, dim=1), torch.stack(signs, dim=1)
+def _extra_clicks(label: Tensor, wanted: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw clicks inside and near the object: places (B, 4, 3), signs (B, 4), padding beyond those wanted.
+
+    Clicks inside are random voxels of the object; clicks outside are some voxels from such a voxel, in a random
+    direction, where the object is not; where it is, that click is left out.
+    """
+    u = noise.uniform(seeds, 100, _MAX_EXTRA * 6).view(-1, _MAX_EXTRA, 6)
+    inside, is_there = random_voxels(label, u[:, :, 0])
+    direction = F.normalize(noise.normal(seeds, 101, _MAX_EXTRA * 3).view(-1, _MAX_EXTRA, 3), dim=2)
+    low, high = _OUTSIDE_VOXELS
+    outside = inside + direction * (low + (high - low) * u[:, :, 1:2])
+    index, in_patch = _flat_index(outside, _shape_of(label))
+    is_free = in_patch & ~label.flatten(1).gather(1, index)
+    is_inside = u[:, :, 2] < 0.5
+    sign = torch.where(is_inside, FOREGROUND_LABEL, torch.where(is_free, BACKGROUND_LABEL, PADDING_LABEL))
+    is_wanted = torch.arange(_MAX_EXTRA, device=label.device) < wanted[:, None]
+    sign = torch.where(is_wanted & is_there[:, None], sign, PADDING_LABEL)
+    places = torch.where(is_inside[:, :, None], inside, outside)
+    return torch.where((sign == PADDING_LABEL)[:, :, None], 0.0, places), sign
 
 
-def random_voxel(mask: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor]:
-    """Draw one voxel of each mask, all alike.
+def _shape_of(mask: Tensor) -> tuple[int, int, int]:
+    return (mask.shape[-3], mask.shape[-2], mask.shape[-1])
+
+
+def _flat_index(voxels: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Return the place in a flat mask of the voxel nearest to each of (B, N, 3), and which lie in the patch."""
+    d, h, w = voxels.round().long().unbind(2)
+    inside = (d >= 0) & (d < shape[0]) & (h >= 0) & (h < shape[1]) & (w >= 0) & (w < shape[2])
+    d, h, w = d.clamp(0, shape[0] - 1), h.clamp(0, shape[1] - 1), w.clamp(0, shape[2] - 1)
+    return (d * shape[1] + h) * shape[2] + w, inside
+
+
+def random_voxels(mask: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw voxels of each mask, all alike, with replacement.
 
     Args:
         mask: (B, 1, D, H, W) bool.
+        u: (B, N) uniform in [0, 1).
+
+    Returns:
+        (B, N, 3) float32 voxels (the first one of the patch where the mask is empty), and (B,) whether the
+        mask has any.
+    """
+    ranks = mask.flatten(1).cumsum(1, dtype=torch.int32)
+    total = ranks[:, -1:]
+    wanted = torch.minimum((u * total).to(torch.int32), (total - 1).clamp(min=0)) + 1
+    index = torch.searchsorted(ranks, wanted).clamp(max=ranks.shape[1] - 1)
+    is_there = total[:, 0] > 0
+    index = torch.where(is_there[:, None], index, 0)
+    _, height, width = _shape_of(mask)
+    voxels = torch.stack([index // (height * width), index // width % height, index % width], dim=2)
+    return voxels.to(torch.float32), is_there
+
+
+def published_clicks(label: Tensor, clicks: TrainingClicks, seeds: Tensor) -> PointPrompts:
+    """Draw the clicks of training patches as the published methods do, uniformly and with replacement.
+
+    Args:
+        label: (B, 1, D, H, W) of the patches.
+        clicks: how many inside, and how many further ones from everywhere, the object included, or from the
+            background (from everywhere where there is none).
         seeds: (B,).
-        stream: of the noise.
 
     Returns:
-        (B, 3) float32 voxels (anything where the mask is empty), and (B,) whether there is one.
+        Those inside first, padding in their place where there is no object.
     """
-    voxel, _, is_there = _best_voxel(mask, noise.uniform(seeds, stream, mask[0].numel()))
-    return voxel, is_there
-
-
-def _best_voxel(mask: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the voxel of each mask with the highest score.
-
-    Args:
-        mask: (B, 1, D, H, W) bool.
-        score: (B, D * H * W), at least 0.
-
-    Returns:
-        (B, 3) float32 voxels, (B,) their places in the flat mask, and (B,) whether the mask has any.
-    """
-    best, index = torch.where(mask.flatten(1), score + 1, 0.0).max(dim=1)
-    height, width = mask.shape[3], mask.shape[4]
-    voxel = torch.stack([index // (height * width), index // width % height, index % width], dim=1)
-    return voxel.to(torch.float32), index, best > 0
+    mask = label.bool()
+    u = noise.uniform(seeds, 300, clicks.foreground + clicks.others)
+    inside, is_there = random_voxels(mask, u[:, : clicks.foreground])
+    others, has_background = random_voxels(
+        ~mask if clicks.others_from == "background" else torch.ones_like(mask), u[:, clicks.foreground :]
+    )
+    if clicks.others_from == "background":
+        everywhere, _ = random_voxels(torch.ones_like(mask), u[:, clicks.foreground :])
+        others = torch.where(has_background[:, None, None], others, everywhere)
+    sign = torch.where(is_there, FOREGROUND_LABEL, PADDING_LABEL)[:, None].expand(-1, clicks.foreground)
+    signs = torch.cat([sign, torch.full_like(others[:, :, 0], BACKGROUND_LABEL, dtype=torch.int64)], dim=1)
+    return PointPrompts(torch.cat([inside, others], dim=1), signs)
 
 
 def random_error_click(predicted: Tensor, label: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor]:
@@ -158,19 +184,52 @@ def random_error_click(predicted: Tensor, label: Tensor, seeds: Tensor, stream: 
         (B, 3) voxels and (B,) labels of the clicks, padding for a prediction without error.
     """
     wrong = predicted != label
-    core = -F.max_pool3d(-wrong.to(torch.float32), 3, stride=1, padding=1)
-    score = noise.uniform(seeds, stream, wrong[0].numel()) + core.flatten(1)
-    voxel, index, is_there = _best_voxel(wrong, score)
-    missed = label.flatten(1).gather(1, index[:, None])[:, 0]
+    core = _eroded(wrong)
+    has_core = core.flatten(1).any(dim=1)[:, None, None, None, None]
+    voxel, is_there = random_voxels(torch.where(has_core, core, wrong), noise.uniform(seeds, stream, 1))
+    index, _ = _flat_index(voxel, _shape_of(label))
+    missed = label.flatten(1).gather(1, index)[:, 0]
     sign = torch.where(missed, FOREGROUND_LABEL, BACKGROUND_LABEL)
-    return voxel, torch.where(is_there, sign, PADDING_LABEL)
+    return voxel[:, 0], torch.where(is_there, sign, PADDING_LABEL)
+
+
+def _eroded(mask: Tensor) -> Tensor:
+    """Return the voxels whose six neighbours belong to the mask, too; none at the border of the patch."""
+    core = mask.clone()
+    for axis in (2, 3, 4):
+        last = mask.shape[axis] - 1
+        core.narrow(axis, 1, last).logical_and_(mask.narrow(axis, 0, last))
+        core.narrow(axis, 0, last).logical_and_(mask.narrow(axis, 1, last))
+        core.narrow(axis, 0, 1).zero_()
+        core.narrow(axis, last, 1).zero_()
+    return core
+
+
+def with_error_click(
+    prompts: PointPrompts, predicted: Tensor, label: Tensor, seeds: Tensor, stream: int
+) -> PointPrompts:
+    """Put a click into the error of each sample into its first free slot; nothing where none is free.
+
+    Args:
+        prompts: so far.
+        predicted: (B, 1, D, H, W) bool.
+        label: (B, 1, D, H, W) bool.
+        seeds: (B,).
+        stream: of the noise.
+    """
+    voxel, sign = random_error_click(predicted, label, seeds, stream)
+    is_free = prompts.labels == PADDING_LABEL
+    slot = is_free.to(torch.int8).argmax(dim=1, keepdim=True)
+    here = torch.zeros_like(is_free).scatter(1, slot, value=True) & is_free & (sign != PADDING_LABEL)[:, None]
+    points = torch.where(here[:, :, None], voxel[:, None], prompts.points_dhw)
+    return PointPrompts(points, torch.where(here, sign[:, None], prompts.labels), prompts.hints)
 
 
 def _spoiled(soft: Tensor, seeds: Tensor, uniform: Tensor) -> Tensor:
     """Return what a coarser view might have shown: blurred, with a smooth error, (B, 1, D, H, W) in [-1, 1]."""
     d, h, w = soft.shape[2:]
-    once = F.avg_pool3d(soft, 5, stride=1, padding=2, count_include_pad=False)
-    twice = F.avg_pool3d(once, 5, stride=1, padding=2, count_include_pad=False)
+    once = noise.box_mean(soft, 5)
+    twice = noise.box_mean(once, 5)
     u = uniform[:, 48:50, None, None, None]
     blurred = torch.lerp(once, twice, u[:, :1])
     error = noise.smooth(seeds, 60, (d, h, w), 8)

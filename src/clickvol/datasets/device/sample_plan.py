@@ -7,7 +7,8 @@ device, which makes it from `noise_seed` by integer arithmetic (`datasets/device
 All shares and ranges are choices of ours: no paper trains on several scales or on synthetic lesions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from clickvol.datasets.device.scan_store import LEVEL_VOXELS_MM, ScanStore
+from clickvol.datasets.sampling import PatchSampling, WindowSampling
 from clickvol.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -23,66 +25,8 @@ Flags = NDArray[np.bool_]
 
 _COLUMNS = 256
 
-
-@dataclass(frozen=True, kw_only=True)
-class PatchSampling:
-    """How patches are drawn.
-
-    Attributes:
-        group_shares: how often each group of scans is drawn; groups that are not named are not drawn.
-        small_object_exponent: an object's probability goes as its longest side to the minus this.
-        first_voxel_mm, first_zoom: voxel side of a first view, and the factors it is drawn between.
-        first_share: part of the samples that are a first view: the click in the middle.
-        finest_voxel_mm, coarsest_voxel_mm, fitted_extents, max_shift: of the views fitted to the object: bounds
-            of the voxel side, patch side over the object's longest side, and how far the click may be
-            from the middle.
-        cut_share, max_cut_mm: part of the samples whose scan is cut off near the object, each side by up to
-            that much.
-        rotation_degrees, stretch, mirror_share, elastic_share, elastic_voxels: geometry.
-        lesion_share, lesion_mm: part with a synthetic lesion, and its shortest and longest mean diameter.
-        real_shape_share: part of those that have the shape of a real object.
-        synthesis_share: part whose image is made from random regions with random contrast, with a lesion in it.
-        remap_share: part whose grey values are mapped by a random curve.
-        grey_share: part whose grey values are changed as another scanner would.
-        lung_fill_share: part of the lung samples whose surroundings, which the set does not have, are made up.
-        extra_click_share: part with one to four clicks more.
-        prior_share: part of the fitted views that are given a spoiled mask.
-        diameter_share, slice_box_share, box_share, scribble_share: parts with one of these prompts.
-        click_kept_share: part of those that have their click, too.
-        lung_groups: groups of lung crops.
-    """
-
-    group_shares: dict[str, float]
-    small_object_exponent: float = 0.5
-    first_voxel_mm: float = 3.0
-    first_zoom: tuple[float, float] = (0.8, 1.6)
-    first_share: float = 0.45
-    finest_voxel_mm: float = 0.5
-    coarsest_voxel_mm: float = 6.0
-    fitted_extents: tuple[float, float] = (0.9, 2.6)
-    max_shift: float = 0.3
-    cut_share: float = 0.6
-    max_cut_mm: float = 50.0
-    rotation_degrees: float = 20.0
-    stretch: float = 0.15
-    mirror_share: float = 0.5
-    elastic_share: float = 0.5
-    elastic_voxels: float = 2.0
-    lesion_share: float = 0.28
-    lesion_mm: tuple[float, float] = (4.0, 80.0)
-    real_shape_share: float = 0.5
-    synthesis_share: float = 0.1
-    remap_share: float = 0.12
-    grey_share: float = 1.0
-    lung_fill_share: float = 0.6
-    extra_click_share: float = 0.2
-    prior_share: float = 0.3
-    diameter_share: float = 0.1
-    slice_box_share: float = 0.06
-    box_share: float = 0.06
-    scribble_share: float = 0.06
-    click_kept_share: float = 0.5
-    lung_groups: tuple[str, ...] = ("LungNodule_CT",)
+_LESION_VOXELS = 3.0
+"""A lesion that would not be seen at a voxel side grows to so many voxels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,10 +38,10 @@ class SamplePlan:
         image_start, image_shape, image_matrix, image_origin: (B,), (B, 3), (B, 3, 3), (B, 3): which level of
             which scan is read, and how offsets from the patch's middle become its voxels.
         image_low, image_high: (B, 3) what of the level is inside.
+        value_low, value_step: (B,) normalised value of a stored 0, and of one step.
         outside: (B,) normalised value outside the scan.
-        label_start, label_shape, label_matrix, label_origin, label_number: the same of the object's mask,
-            finest level.
-        label_low, label_high: (B, 3).
+        has_organ: (B,).
+        label_start, label_shape, label_matrix, label_origin: the same of the box of the object's mask.
         click_offset: (B, 3) of the first click from the middle, before bending.
         elastic: (B,) patch voxels, 0 for none.
         is_lung: (B,) whose surroundings are made up.
@@ -119,14 +63,14 @@ class SamplePlan:
     image_origin: Array
     image_low: Array
     image_high: Array
+    value_low: Array
+    value_step: Array
     outside: Array
+    has_organ: Flags
     label_start: Ints
     label_shape: Ints
     label_matrix: Array
     label_origin: Array
-    label_number: Ints
-    label_low: Array
-    label_high: Array
     click_offset: Array
     elastic: Array
     is_lung: Flags
@@ -144,6 +88,10 @@ class SamplePlan:
     uniform: Array
     voxel_mm: Array
 
+    def part(self, rows: slice) -> "SamplePlan":
+        """Return some of the samples."""
+        return SamplePlan(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
 
 class SamplePlanner:
     """Plans batches of samples of one store.
@@ -151,17 +99,32 @@ class SamplePlanner:
     Args:
         store: the scans.
         sampling: how patches are drawn.
-        patch_side: voxels per side of a patch.
+        patch_shape_dhw: voxels of a patch; one number for a cube.
         seed: of the run.
+        group_shares: in place of those of `sampling`.
 
     Raises:
         ConfigError: when no group with scans is drawn from.
     """
 
-    def __init__(self, store: ScanStore, sampling: PatchSampling, patch_side: int, seed: int) -> None:
-        self._store, self._sampling, self._side, self._seed = store, sampling, patch_side, seed
+    def __init__(
+        self,
+        store: ScanStore,
+        sampling: PatchSampling | WindowSampling,
+        patch_shape_dhw: tuple[int, int, int] | int,
+        seed: int,
+        group_shares: Mapping[str, float] | None = None,
+    ) -> None:
+        self._store, self._seed = store, seed
+        self._shape = np.broadcast_to(patch_shape_dhw, 3).astype(np.float64)
+        self._side = float(self._shape.max())
+        self._is_clicked = isinstance(sampling, PatchSampling)
+        self._background_share = 0.0 if self._is_clicked else 1 - sampling.foreground_share  # type: ignore[union-attr]
+        self._sampling = sampling if isinstance(sampling, PatchSampling) else sampling.as_patches()
+        sampling = self._sampling
         table = store.objects
-        shares = np.array([sampling.group_shares.get(name, 0.0) for name in store.groups])
+        wanted = group_shares or sampling.group_shares or dict.fromkeys(store.groups, 1.0)
+        shares = np.array([wanted.get(name, 0.0) for name in store.groups])
         present = np.isin(np.arange(len(store.groups)), table.group)
         shares = np.where(present, shares, 0.0)
         if shares.sum() <= 0:
@@ -179,11 +142,17 @@ class SamplePlanner:
             self._member_bounds.append(np.cumsum(weights / max(weights.sum(), 1e-12)))
         self._is_lung_group = np.array([name in sampling.lung_groups for name in store.groups])
 
-    def plan(self, numbers: range) -> SamplePlan:
-        """Plan the samples with these numbers."""
+    def plan(self, numbers: Sequence[int], objects: Sequence[int] | None = None) -> SamplePlan:
+        """Plan the samples with these numbers.
+
+        Args:
+            numbers: of the samples.
+            objects: rows of the store's table to draw around, one per sample; None draws them, too.
+        """
         rows = _Rows(np.stack([_uniform_row(self._seed, n) for n in numbers]))
         s, table = self._sampling, self._store.objects
         chosen, shape_of = self._objects(rows), self._objects(rows)
+        chosen = chosen if objects is None else np.array(objects, dtype=np.int64)
         synthesis = rows.flags(s.synthesis_share)
         lesion = synthesis | rows.flags(s.lesion_share)
         is_ellipsoid = ~rows.flags(s.real_shape_share) & lesion
@@ -191,7 +160,7 @@ class SamplePlanner:
         owner = np.where(lesion, shape_of, chosen)
         lesion_mm = rows.log_uniform(*s.lesion_mm)
         longest_mm = np.where(lesion, lesion_mm, table.longest_mm[chosen])
-        is_first = rows.flags(s.first_share)
+        is_first = rows.flags(s.first_view_share)
         voxel_mm = np.where(
             is_first,
             s.first_voxel_mm * rows.log_uniform(*s.first_zoom),
@@ -201,21 +170,19 @@ class SamplePlanner:
                 s.coarsest_voxel_mm,
             ),
         )
-        # A lesion that would not be seen at this voxel side grows to three voxels.
-        longest_mm = np.where(lesion, np.maximum(longest_mm, 3.0 * voxel_mm), longest_mm)
+        longest_mm = np.where(lesion, np.maximum(longest_mm, _LESION_VOXELS * voxel_mm), longest_mm)
         click_voxel = table.voxels_dhw[
             table.first_voxel[owner] + (rows.one() * table.num_voxels[owner]).astype(np.int64)
         ] + (rows.many(3) - 0.5)
-        shift = (2 * rows.many(3) - 1) * s.max_shift * self._side * ~is_first[:, None]
+        shift = (2 * rows.many(3) - 1) * s.max_shift * self._shape * ~is_first[:, None]
         to_mm = _turns(rows, s) * voxel_mm[:, None, None]
+        anywhere = rows.many(3) * self._store.shape_dhw[table.scan[chosen]] - 0.5
+        in_background = rows.flags(self._background_share) & ~lesion
+        click_voxel = np.where(in_background[:, None], anywhere, click_voxel)
         image = self._image(rows, chosen, lesion, click_voxel, to_mm, shift, voxel_mm)
         # A lesion has the shape of an object, but not its size.
         scale = np.where(lesion, table.longest_mm[owner] / longest_mm, 1.0)
-        label = self._label(owner, click_voxel, to_mm * scale[:, None, None], shift)
-        bounds = image.pop("cut_low"), image.pop("cut_high")
-        for name, cut in zip(("label_low", "label_high"), bounds, strict=True):
-            label[name] = np.where(lesion[:, None], label[name], cut)
-
+        label = self._label(owner, click_voxel, to_mm * scale[:, None, None], shift, voxel_mm * scale)
         radii = (longest_mm / 2 / voxel_mm)[:, None] * np.exp(0.3 * rows.normal(3) - 0.2)
         direction = rows.normal(3)
         direction *= rows.one()[:, None] ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
@@ -224,7 +191,7 @@ class SamplePlanner:
             **image,
             **label,
             click_offset=shift,
-            elastic=rows.flags(s.elastic_share) * s.elastic_voxels * rows.one(),
+            elastic=rows.flags(s.elastic_share) * 2 * s.elastic_voxels * rows.one(),
             lesion=lesion,
             is_ellipsoid=is_ellipsoid,
             radii=radii,
@@ -248,7 +215,7 @@ class SamplePlanner:
             "prior": rows.flags(s.prior_share) & ~is_first,
             "extra_clicks": rows.flags(s.extra_click_share) * (1 + (rows.one() * 4).astype(np.int64)),
             "hint": hint,
-            "click_kept": rows.flags(s.click_kept_share) | (hint == 0),
+            "click_kept": (rows.flags(s.click_kept_share) | (hint == 0)) & self._is_clicked,
         }
 
     def _image(
@@ -269,7 +236,7 @@ class SamplePlanner:
         cut_low, cut_high = self._cuts(rows, chosen, lesion)
         level = np.searchsorted(LEVEL_VOXELS_MM, voxel_mm + 1e-9) - 1
         block = store.level_block_dhw[scan, level]
-        matrix = to_mm / (store.spacing_dhw_mm[scan] * block)[:, :, None]
+        matrix = store.voxels_per_mm[scan] @ to_mm / block[:, :, None]
         return {
             "image_start": store.level_start[scan, level],
             "image_shape": store.level_shape_dhw[scan, level],
@@ -278,25 +245,27 @@ class SamplePlanner:
             "image_origin": (place - (block - 1) / 2) / block - np.einsum("bij,bj->bi", matrix, shift),
             "image_low": (cut_low - (block - 1) / 2) / block,
             "image_high": (cut_high - (block - 1) / 2) / block,
+            "value_low": store.value_low[scan],
+            "value_step": store.value_step[scan],
             "outside": store.outside[scan],
-            "cut_low": cut_low,
-            "cut_high": cut_high,
+            "has_organ": store.has_organ[scan],
         }
 
-    def _label(self, owner: Ints, click_voxel: Array, to_mm: Array, shift: Array) -> dict[str, Any]:
+    def _label(
+        self, owner: Ints, click_voxel: Array, to_mm: Array, shift: Array, voxel_mm: Array
+    ) -> dict[str, Any]:
         """Return the parts of the plan that say what is read of a mask."""
-        store = self._store
-        scan = store.objects.scan[owner]
-        matrix = to_mm / store.spacing_dhw_mm[scan][:, :, None]
-        shape = store.shape_dhw[scan]
+        store, table = self._store, self._store.objects
+        scan = table.scan[owner]
+        level = np.searchsorted(LEVEL_VOXELS_MM, voxel_mm + 1e-9) - 1
+        block = store.level_block_dhw[scan, level]
+        matrix = store.voxels_per_mm[scan] @ to_mm / block[:, :, None]
+        place = (click_voxel - (block - 1) / 2) / block - table.mask_low_dhw[owner, level]
         return {
-            "label_start": store.label_start[scan],
-            "label_shape": shape,
+            "label_start": table.mask_start[owner, level],
+            "label_shape": table.mask_shape_dhw[owner, level],
             "label_matrix": matrix,
-            "label_origin": click_voxel - np.einsum("bij,bj->bi", matrix, shift),
-            "label_number": store.objects.number[owner],
-            "label_low": np.full(shape.shape, -0.5),
-            "label_high": shape - 0.5,
+            "label_origin": place - np.einsum("bij,bj->bi", matrix, shift),
         }
 
     def _objects(self, rows: "_Rows") -> Ints:

@@ -3,8 +3,9 @@
 Every scan is kept at several resolutions: averaged over blocks of voxels as `patches.field_of_view.extract`
 does for coarser patches, so that nothing aliases and training sees what prediction sees. All scans lie one
 after the other in one flat tensor per kind; a batch of patches from different scans is then a single gather.
+Of the masks only the objects' boxes are kept.
 
-Voxel axes are the patient's: d grows to superior, h to anterior, w to the right.
+Voxel axes run along the patient's as nearly as they can: d to superior, h to anterior, w to the right.
 """
 
 import json
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
 from clickvol.patches.field_of_view import Triple, block_mean
 
 NORMALISED_RANGE = (-2.6, 2.6)
 """Normalised values that the 256 steps of a stored image stand for."""
+
+BODY_VALUE = -1.1
+"""Normalised values up to this are air, lung, or the background of MR and PET."""
 
 LEVEL_VOXELS_MM = (0.0, 1.5, 2.2, 3.2, 4.5)
 """Patch voxel sides from which a scan is read at a coarser level: blocks of floor(side / spacing) voxels. About
@@ -46,8 +52,12 @@ class StoredScan:
         group: which set and modality, for example "Sarcoma_CT"; groups are drawn with given shares.
         patient: all scans of a patient have the same.
         spacing_dhw_mm: voxel side.
-        image: (D, H, W) uint8, see `NORMALISED_RANGE`.
+        image: (D, H, W) uint8 steps of `value_range`.
         label: (D, H, W) uint8, 0 or the number of an object.
+        value_range: normalised values of the steps 0 and 255.
+        outside: normalised value of what lies outside the scan; None guesses air or background from the image.
+        axes_dhw: (3, 3), columns are the patient's (d, h, w) directions of the voxel axes; None for equal ones.
+        organ: (D, H, W) uint8, 0 or 1, for networks that see an organ mask; None where there is none.
     """
 
     name: str
@@ -56,11 +66,54 @@ class StoredScan:
     spacing_dhw_mm: tuple[float, float, float]
     image: NDArray[np.uint8]
     label: NDArray[np.uint8]
+    value_range: tuple[float, float] = NORMALISED_RANGE
+    outside: float | None = None
+    axes_dhw: NDArray[np.float64] | None = None
+    organ: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, case: LabelledVolume, name: str, group: str) -> "StoredScan":
+        """Turn a labelled scan along the patient, normalise it and round it to the 256 steps of its own range.
+
+        Args:
+            case: the scan.
+            name: that tells it from the others of its group; every case counts as a patient.
+            group: see above.
+        """
+        # RAS is (right, anterior, superior), and so (w, h, d).
+        to_patient = case.volume.grid.affine_ras_mm[:3, :3][::-1]
+        order = max(permutations(range(3)), key=lambda axes: np.abs(to_patient[range(3), axes]).sum())
+        flipped = tuple(axis for axis in range(3) if to_patient[axis, order[axis]] < 0)
+        matrix = to_patient[:, order]
+        matrix[:, list(flipped)] *= -1
+        spacing = np.linalg.norm(matrix, axis=0)
+
+        def turned(array: NDArray[np.generic]) -> NDArray[np.generic]:
+            return np.ascontiguousarray(np.flip(np.asarray(array).transpose(order), flipped))
+
+        values = case.scale.normalise(turned(case.volume.array).astype(np.float32))
+        low, high = float(values.min()), float(values.max())
+        high = high if high > low else low + 1.0
+        d, h, w = spacing.tolist()
+        return cls(
+            name,
+            group,
+            name,
+            (d, h, w),
+            to_steps(values, (low, high)),
+            turned(case.label).astype(np.uint8),
+            value_range=(low, high),
+            outside=float(case.scale.normalise(np.array([case.outside_value], dtype=np.float32))[0]),
+            axes_dhw=matrix / spacing,
+            organ=None if case.organ is None else turned(case.organ).astype(np.uint8),
+        )
 
 
-def to_steps(normalised: NDArray[np.float32], *, bits: int = 8) -> NDArray[np.uint8]:
+def to_steps(
+    normalised: NDArray[np.float32], value_range: tuple[float, float] = NORMALISED_RANGE, *, bits: int = 8
+) -> NDArray[np.uint8]:
     """Round normalised values to the 256 steps of a stored image; fewer bits compress better."""
-    low, high = NORMALISED_RANGE
+    low, high = value_range
     coarse = 2 ** (8 - bits)
     steps = (np.clip(normalised, low, high) - low) * (255 / (high - low))
     return np.asarray(np.clip(np.rint(steps / coarse) * coarse, 0, 255), dtype=np.uint8)
@@ -134,11 +187,14 @@ class ObjectTable:
         group: (n,) index into `ScanStore.groups`.
         scan: (n,) index of the scan.
         number: (n,) value in the label.
-        longest_mm: (n,) longest side of the bounding box.
+        longest_mm: (n,) longest side of the bounding box along the patient's axes.
         low_dhw, high_dhw: (n, 3) first and last voxel of the bounding box.
         patient: (n,) index of the patient.
         first_voxel, num_voxels: (n,) part of `voxels_dhw` that belongs to the object.
         voxels_dhw: (m, 3) int16.
+        mask_start: (n, l) into `ScanStore.masks`.
+        mask_shape_dhw: (n, l, 3) of the object's box in each level, with one empty voxel on every side.
+        mask_low_dhw: (n, l, 3) voxel of the level at index (0, 0, 0) of that box.
     """
 
     group: NDArray[np.int64]
@@ -151,6 +207,9 @@ class ObjectTable:
     first_voxel: NDArray[np.int64]
     num_voxels: NDArray[np.int64]
     voxels_dhw: NDArray[np.int16]
+    mask_start: NDArray[np.int64]
+    mask_shape_dhw: NDArray[np.int64]
+    mask_low_dhw: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,27 +219,34 @@ class ScanStore:
     Attributes:
         groups: names.
         images: (n,) uint8, flat, every level of every scan.
-        labels: (m,) uint8, flat, the finest level of every scan.
+        masks: (m,) uint8, flat, every level of the box of every object: 255 where all of a voxel is object.
+        organs: (n,) uint8 as `images`: 255 where all of a voxel is organ; None where no scan has one.
+        has_organ: (s,).
+        voxels_per_mm: (s, 3, 3) from the patient's (d, h, w) mm to voxels of the finest level.
         spacing_dhw_mm: (s, 3).
         shape_dhw: (s, 3) of the finest level.
-        label_start: (s,) into `labels`.
         level_start: (s, l) into `images`.
         level_shape_dhw: (s, l, 3).
         level_block_dhw: (s, l, 3) voxels of the finest level per voxel of this one.
-        outside: (s,) normalised value outside each scan: that of its darkest voxel.
+        value_low, value_step: (s,) normalised value of a stored 0, and of one step.
+        outside: (s,) normalised value outside each scan.
         objects: what clicks are drawn in.
         body_voxels_dhw: (s, k, 3) int16, random voxels that are not air.
     """
 
     groups: tuple[str, ...]
     images: Tensor
-    labels: Tensor
+    masks: Tensor
+    organs: Tensor | None
+    has_organ: NDArray[np.bool_]
+    voxels_per_mm: NDArray[np.float64]
     spacing_dhw_mm: NDArray[np.float64]
     shape_dhw: NDArray[np.int64]
-    label_start: NDArray[np.int64]
     level_start: NDArray[np.int64]
     level_shape_dhw: NDArray[np.int64]
     level_block_dhw: NDArray[np.int64]
+    value_low: NDArray[np.float64]
+    value_step: NDArray[np.float64]
     outside: NDArray[np.float64]
     objects: ObjectTable
     body_voxels_dhw: NDArray[np.int16]
@@ -196,42 +262,56 @@ class ScanStore:
             raise ConfigError("there is no labelled object to train on; give scans with masks")
         with ThreadPoolExecutor() as pool:
             levels = list(pool.map(_levels_of, scans))
-        starts, shapes, blocks, images = [], [], [], []
+        starts, images, organs = [], [], []
         offset = 0
-        for scan_levels in levels:
+        for scan, scan_levels in zip(scans, levels, strict=True):
             row: list[int] = []
-            for number, (array, _) in enumerate(scan_levels):
+            for number, (array, block) in enumerate(scan_levels):
                 if number and array is scan_levels[number - 1][0]:
                     row.append(row[-1])
                     continue
                 row.append(offset)
                 offset += array.size
                 images.append(torch.from_numpy(array.reshape(-1)))
+                organs.append(_organ_level(scan, block, array.shape))
             starts.append(row)
-            shapes.append([array.shape for array, _ in scan_levels])
-            blocks.append([block for _, block in scan_levels])
-        sizes = [scan.label.size for scan in scans]
         groups = tuple(sorted({scan.group for scan in scans}))
+        has_organ = np.array([scan.organ is not None for scan in scans])
+        ranges = np.array([scan.value_range for scan in scans])
+        blocks = np.array([[block for _, block in scan_levels] for scan_levels in levels])
+        objects, masks = _objects_of(scans, groups, blocks)
         return cls(
             groups=groups,
             images=torch.cat(images).to(device),
-            labels=torch.cat([torch.from_numpy(scan.label.reshape(-1)) for scan in scans]).to(device),
+            masks=masks.to(device),
+            organs=torch.cat(organs).to(device) if has_organ.any() else None,
+            has_organ=has_organ,
+            voxels_per_mm=np.stack([np.linalg.inv(_voxel_matrix(scan)) for scan in scans]),
             spacing_dhw_mm=np.array([scan.spacing_dhw_mm for scan in scans]),
             shape_dhw=np.array([scan.label.shape for scan in scans]),
-            label_start=np.concatenate([[0], np.cumsum(sizes)[:-1]]),
             level_start=np.array(starts),
-            level_shape_dhw=np.array(shapes),
-            level_block_dhw=np.array(blocks),
+            level_shape_dhw=np.array([[array.shape for array, _ in scan_levels] for scan_levels in levels]),
+            level_block_dhw=blocks,
+            value_low=ranges[:, 0],
+            value_step=(ranges[:, 1] - ranges[:, 0]) / 255,
             outside=np.array([_outside(scan) for scan in scans]),
-            objects=_objects_of(scans, groups),
+            objects=objects,
             body_voxels_dhw=np.stack([_body_voxels(scan) for scan in scans]),
         )
 
 
+def _voxel_matrix(scan: StoredScan) -> NDArray[np.float64]:
+    """Return the matrix from voxel steps to the patient's (d, h, w) mm."""
+    axes = np.eye(3) if scan.axes_dhw is None else scan.axes_dhw
+    return np.asarray(axes * np.array(scan.spacing_dhw_mm))
+
+
 def _outside(scan: StoredScan) -> float:
     """Return the normalised value of air, or of the background."""
+    if scan.outside is not None:
+        return scan.outside
     darkest = int(scan.image.min())
-    low, high = NORMALISED_RANGE
+    low, high = scan.value_range
     # A crop of CT without air is still CT: only the backgrounds of MR and PET lie higher than 20 steps.
     return low + (high - low) / 255 * (darkest if darkest > 20 else 0)
 
@@ -249,12 +329,24 @@ def _levels_of(scan: StoredScan) -> list[tuple[NDArray[np.uint8], Triple]]:
     return levels
 
 
-def _objects_of(scans: Sequence[StoredScan], groups: tuple[str, ...]) -> ObjectTable:
+def _organ_level(scan: StoredScan, block: Triple, shape: tuple[int, ...]) -> Tensor:
+    """Return a level of an organ mask, flat; empty where there is none."""
+    if scan.organ is None:
+        return torch.zeros(int(np.prod(shape)), dtype=torch.uint8)
+    share = 255 * block_mean(scan.organ, np.array(block))
+    return torch.from_numpy(np.rint(share).astype(np.uint8).reshape(-1))
+
+
+def _objects_of(
+    scans: Sequence[StoredScan], groups: tuple[str, ...], blocks: NDArray[np.int64]
+) -> tuple[ObjectTable, Tensor]:
+    """List the objects, and lay their masks one after the other."""
     patients = sorted({f"{scan.group}/{scan.patient}" for scan in scans})
     order = {name: n for n, name in enumerate(patients)}
-    rows: list[tuple[int, int, int, float, NDArray[np.int64], NDArray[np.int64], int, int, int]] = []
+    rows: list[tuple[object, ...]] = []
     voxels: list[NDArray[np.int16]] = []
-    first = 0
+    masks: list[NDArray[np.uint8]] = []
+    first = offset = 0
     for number, scan in enumerate(scans):
         rng = np.random.default_rng([7, number])
         places = np.argwhere(scan.label)
@@ -262,36 +354,57 @@ def _objects_of(scans: Sequence[StoredScan], groups: tuple[str, ...]) -> ObjectT
         for value in np.unique(values):
             mine = places[values == value]
             low, high = mine.min(axis=0), mine.max(axis=0)
-            longest = float(((high - low + 1) * np.array(scan.spacing_dhw_mm)).max())
+            corners = np.abs(_voxel_matrix(scan)).sum(axis=1) + np.ptp(mine @ _voxel_matrix(scan).T, axis=0)
+            starts: list[int] = []
+            shapes: list[NDArray[np.int64]] = []
+            lows: list[NDArray[np.int64]] = []
+            for level, block in enumerate(blocks[number]):
+                if level == 0 or (block != blocks[number, level - 1]).any():
+                    mask, lowest = _object_level(scan.label, int(value), low, high, block)
+                    start, shape = offset, np.array(mask.shape)
+                    masks.append(mask.reshape(-1))
+                    offset += mask.size
+                starts.append(start)
+                shapes.append(shape)
+                lows.append(lowest)
             if len(mine) > MAX_VOXELS_PER_OBJECT:
                 mine = mine[rng.choice(len(mine), MAX_VOXELS_PER_OBJECT, replace=False)]
             voxels.append(mine.astype(np.int16))
             patient = order[f"{scan.group}/{scan.patient}"]
-            rows.append(
-                (groups.index(scan.group), number, int(value), longest, low, high, patient, first, len(mine))
-            )
+            facts = (groups.index(scan.group), number, int(value), float(corners.max()), low, high, patient)
+            rows.append((*facts, first, len(mine), starts, shapes, lows))
             first += len(mine)
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return ObjectTable(
-        group=columns[0],
-        scan=columns[1],
-        number=columns[2],
-        longest_mm=columns[3],
-        low_dhw=columns[4],
-        high_dhw=columns[5],
-        patient=columns[6],
-        first_voxel=columns[7],
-        num_voxels=columns[8],
-        voxels_dhw=np.concatenate(voxels),
-    )
+    names = "group scan number longest_mm low_dhw high_dhw patient first_voxel num_voxels mask_start "
+    names += "mask_shape_dhw mask_low_dhw"
+    columns = {
+        name: np.array(column) for name, column in zip(names.split(), zip(*rows, strict=True), strict=True)
+    }
+    table = ObjectTable(**columns, voxels_dhw=np.concatenate(voxels))
+    return table, torch.from_numpy(np.concatenate(masks))
+
+
+def _object_level(
+    label: NDArray[np.uint8],
+    value: int,
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    block: NDArray[np.int64],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return an object's box in a level with an empty voxel on every side, 0 to 255, and its first voxel."""
+    first, last = low // block, high // block
+    box = tuple(slice(a * b, (z + 1) * b) for a, z, b in zip(first, last, block, strict=True))
+    share = block_mean(label[box] == value, block)
+    return np.pad(np.rint(255 * share).astype(np.uint8), 1), first - 1
 
 
 def _body_voxels(scan: StoredScan, count: int = 1024) -> NDArray[np.int16]:
     """Draw voxels for synthetic lesions: three quarters well above air, some in lung or background."""
     rng = np.random.default_rng(len(scan.name))
     flat = scan.image.reshape(-1)
-    # Steps up to 75 are below about -1.1: air, lung, the background of MR and PET; up to 4, air and padding.
-    inside, around = np.flatnonzero(flat > 75), np.flatnonzero(flat > 4)
+    low, high = scan.value_range
+    # Up to -1.1 is air, lung, the background of MR and PET; just above the lowest step, air and padding.
+    inside = np.flatnonzero(flat > (BODY_VALUE - low) * 255 / (high - low))
+    around = np.flatnonzero(flat > 4)
     picked = rng.integers(0, flat.size, count)
     if len(around):
         picked = rng.choice(around, count)

@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickvol.datasets.device.patch_sampler import PatchBatch
-from clickvol.datasets.device.prompts import MAX_CLICKS, random_error_click
-from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
+from clickvol.datasets.device.prompts import with_error_click
+from clickvol.datasets.samples import PatchBatch
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.recipe import LossRecipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.training.tasks.losses import segmentation_loss
-
-# Slots that corrections take; those before are for clicks drawn with the sample.
-_FIRST_CORRECTION = 5
+from clickvol.training.tasks.step import num_corrections
 
 # The best candidate gets most of the loss; a small part for all keeps each of them alive.
 _SHARE_FOR_ALL = 0.1
@@ -65,15 +62,18 @@ class PatchStep(nn.Module):
         self._loss = loss
         self._seed = seed
         self._corrected_share = corrected_share
-        self._max_corrections = min(max_corrections, MAX_CLICKS - _FIRST_CORRECTION)
+        self._max_corrections = max_corrections
 
     def forward(self, batch: PatchBatch, step: int) -> StepFigures:
         """Return loss and figures of a batch; `step` seeds how many corrections there are."""
         given = batch.prompts
         prompts = PointPrompts(given.points_dhw, given.labels, given.hints)
         encoded = self.network.encode_image(batch.patch)
-        for number in range(self._num_corrections(step)):
-            prompts = self._corrected(encoded, prompts, batch, number)
+        for number in range(num_corrections(self._seed, step, self._corrected_share, self._max_corrections)):
+            with torch.no_grad():
+                logits = self.network.decode(encoded, prompts, given.prior)
+            predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
+            prompts = with_error_click(prompts, predicted, truth, batch.noise_seed, 200 + number)
         logits, candidates = self.network.decode_candidates(encoded, prompts, given.prior)
         logits, further = logits.float(), candidates.logits.float()
         loss = segmentation_loss(logits, batch.label, self._loss)
@@ -87,25 +87,6 @@ class PatchStep(nn.Module):
         loss = loss + _CANDIDATE_WEIGHT * chosen.mean() + _JUDGE_WEIGHT * judged.mean()
         error = (candidates.predicted_dice.detach() - dice).abs().mean(dim=1)
         return StepFigures(loss, dice[:, 0], dice.amax(dim=1), error)
-
-    def _num_corrections(self, step: int) -> int:
-        rng = np.random.default_rng([self._seed, step, 2])
-        if rng.random() >= self._corrected_share:
-            return 0
-        return int(rng.integers(1, self._max_corrections, endpoint=True))
-
-    @torch.no_grad()
-    def _corrected(
-        self, encoded: EncodedPatch, prompts: PointPrompts, batch: PatchBatch, number: int
-    ) -> PointPrompts:
-        """Add one click into the error of each sample's present mask."""
-        logits = self.network.decode(encoded, prompts, batch.prompts.prior)
-        predicted = logits[:, 1:] > logits[:, :1]
-        voxel, sign = random_error_click(predicted, batch.label.bool(), batch.noise_seed, 200 + number)
-        points, labels = prompts.points_dhw.clone(), prompts.labels.clone()
-        points[:, _FIRST_CORRECTION + number] = voxel
-        labels[:, _FIRST_CORRECTION + number] = sign
-        return PointPrompts(points, labels, prompts.hints)
 
 
 def _mask_losses(logits: Tensor, target: Tensor) -> Tensor:

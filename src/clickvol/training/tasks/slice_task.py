@@ -1,17 +1,20 @@
 """Training of ProMISe-2D on slices of labelled scans."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 from torch import nn
 
+from clickvol.datasets.loader import CaseSampler
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
 from clickvol.datasets.slice_samples import (
     SliceSample,
     draw_slice_sample,
+    joined_slices,
     object_slices,
-    stack_slices,
 )
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import Promise2d, promise2d_preset
@@ -47,7 +50,7 @@ class SliceTask(Task[SliceSample]):
         self.kind = Promise2d
         self.organs = None
         self.fields_of_view = None
-        self.small_object_exponent = 0.0
+        self._seed, self._phantom_share = config.run.seed, config.data.phantom_share
         self.notes = (
             f"Trained on {self._sampling.plane} slices of scans; slices without the object were not shown.",
         )
@@ -76,19 +79,35 @@ class SliceTask(Task[SliceSample]):
         """Return the number of slices that show the object."""
         return sum(len(object_slices(case, self._sampling.plane)) for case in cases)
 
-    def draw(self, case: LabelledVolume, *, rng: np.random.Generator) -> SliceSample:
-        """Draw a slice as the configuration says."""
-        return self._drawn(case, self._sampling, rng)
+    def sampler(
+        self,
+        cases: Sequence[LabelledVolume],
+        phantoms: Sequence[LabelledVolume],
+        device: torch.device,  # noqa: ARG002  # slices are drawn with numpy
+    ) -> CaseSampler[SliceSample]:
+        """Return what draws slices as the configuration says."""
+        return CaseSampler(
+            cases,
+            phantoms,
+            phantom_share=self._phantom_share,
+            draw=partial(self._drawn, self._sampling),
+            join=joined_slices,
+            seed=self._seed,
+        )
 
-    def draw_plain(self, case: LabelledVolume, *, rng: np.random.Generator) -> SliceSample:
-        """Draw a slice as it is."""
-        return self._drawn(case, self._sampling.without_changes(), rng)
+    def plain_batches(
+        self,
+        cases: Sequence[LabelledVolume],
+        count: int,
+        device: torch.device,  # noqa: ARG002  # slices are drawn with numpy
+    ) -> Iterator[SliceSample]:
+        """Yield slices as they are."""
+        for number, case in enumerate(cases):
+            rng = np.random.default_rng([self._seed, number, 3])
+            plain = self._sampling.without_changes()
+            yield joined_slices([self._drawn(plain, case, rng) for _ in range(count)])
 
-    def stack(self, samples: list[SliceSample]) -> SliceSample:
-        """Join slices into a batch."""
-        return stack_slices(samples)
-
-    def _drawn(self, case: LabelledVolume, sampling: SliceSampling, rng: np.random.Generator) -> SliceSample:
+    def _drawn(self, sampling: SliceSampling, case: LabelledVolume, rng: np.random.Generator) -> SliceSample:
         return draw_slice_sample(case, self._recipe.network.sam, sampling, self._num_drawn, rng)
 
 

@@ -9,7 +9,6 @@ from clickvol.methods.promise2d import PointSource, Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
 from clickvol.training.tasks.losses import mean_dice
 from clickvol.training.tasks.losses2d import bce_dice, soft_dice_loss, truth_at
-from clickvol.training.tasks.step import SampleNumbers
 
 
 class SliceStep(nn.Module):
@@ -28,7 +27,7 @@ class SliceStep(nn.Module):
         self.network = network
         self._sigmoid = training.sigmoid
 
-    def forward(self, batch: SliceSample, _: SampleNumbers) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: SliceSample, step: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """Return the loss, and without gradient the Dice of the masks and the soft Dice loss: scalars."""
         features = self.network.encode_image(batch.image)
         points: PointSource = "auto"

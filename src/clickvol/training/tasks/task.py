@@ -1,13 +1,13 @@
 """What a run trains: all in which methods for volumes and for slices differ."""
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clickvol.datasets.loader import Sampler
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.preprocessing.channels import OrganMaskSource
 from clickvol.weights.card import FieldOfViewPlan
@@ -30,14 +30,13 @@ SampleT = TypeVar("SampleT", bound=Batch)
 
 
 class Task(Generic[SampleT], metaclass=ABCMeta):
-    """A network, its samples and its loss. The loader's processes get a copy.
+    """A network, its samples and its loss.
 
     Attributes:
         network_config: configuration of the network, for the card.
         kind: class of the networks that a run can start from.
         organs: where organ masks come from; None for networks that see none.
         fields_of_view: that the model is trained for; None for slices.
-        small_object_exponent: see `SamplingSection`.
         notes: what the card must say of texts and masks.
     """
 
@@ -45,7 +44,6 @@ class Task(Generic[SampleT], metaclass=ABCMeta):
     kind: type[nn.Module]
     organs: OrganMaskSource | None
     fields_of_view: FieldOfViewPlan | None
-    small_object_exponent: float
     notes: tuple[str, ...]
 
     @abstractmethod
@@ -58,9 +56,10 @@ class Task(Generic[SampleT], metaclass=ABCMeta):
 
     @abstractmethod
     def make_step(self, network: nn.Module) -> nn.Module:
-        """Return the module from a batch and its `SampleNumbers` to its loss, with `network` in it.
+        """Return the module from a batch and the number of the step to the loss, with `network` in it.
 
-        Beside the loss it returns two scalars without gradient: the Dice of the masks and the soft Dice loss.
+        Besides the loss it returns two scalars without gradient: the Dice of the masks and the soft Dice
+        loss. Nothing is read back from the device.
         """
 
     @abstractmethod
@@ -68,13 +67,17 @@ class Task(Generic[SampleT], metaclass=ABCMeta):
         """Return how many things an epoch passes over."""
 
     @abstractmethod
-    def draw(self, case: LabelledVolume, *, rng: np.random.Generator) -> SampleT:
-        """Draw a sample to train on."""
+    def sampler(
+        self, cases: Sequence[LabelledVolume], phantoms: Sequence[LabelledVolume], device: torch.device
+    ) -> Sampler[SampleT]:
+        """Return what makes the batches of the run; those of patches are made on the device.
+
+        Raises:
+            ConfigError: when there is nothing to train on.
+        """
 
     @abstractmethod
-    def draw_plain(self, case: LabelledVolume, *, rng: np.random.Generator) -> SampleT:
-        """Draw a sample that shows the object, without changes of the image."""
-
-    @abstractmethod
-    def stack(self, samples: list[SampleT]) -> SampleT:
-        """Join samples into a batch: a new first axis on every field."""
+    def plain_batches(
+        self, cases: Sequence[LabelledVolume], count: int, device: torch.device
+    ) -> Iterator[SampleT]:
+        """Yield a batch of `count` samples per case that show the object, without changes of the image."""

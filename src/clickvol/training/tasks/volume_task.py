@@ -1,18 +1,24 @@
 """Training of the networks for volumes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import torch
 from torch import nn
 
-from clickvol.datasets.loader import draw_any_sample
-from clickvol.datasets.samples import LabelledVolume, TrainingSample, stack
+from clickvol.datasets.device.patch_sampler import PatchSampler
+from clickvol.datasets.device.scan_store import ScanStore, StoredScan
+from clickvol.datasets.loader import CaseSampler, Sampler, refuse_nothing
+from clickvol.datasets.published_samples import draw_published_sample
+from clickvol.datasets.samples import LabelledVolume, PatchBatch, joined
 from clickvol.datasets.sampling import (
+    PatchSampling,
     PublishedSampling,
-    SamplingSection,
     SliceSampling,
     VolumeSampling,
+    WindowSampling,
 )
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
@@ -32,8 +38,10 @@ from clickvol.training.tasks.task import Task
 from clickvol.weights.card import FieldOfViewPlan
 from clickvol.weights.load import load_network
 
+_PHANTOMS = "phantom"
 
-class VolumeTask(Task[TrainingSample]):
+
+class VolumeTask(Task[PatchBatch]):
     """Patches of scans for a network of a 3D method.
 
     Args:
@@ -55,7 +63,6 @@ class VolumeTask(Task[TrainingSample]):
         self.kind = VolumeSegmenter
         self.organs = organ_source(config.tags, recipe.network.num_channels)
         self.fields_of_view = _fields_of_view(self._sampling)
-        self.small_object_exponent = self._sampling.small_object_exponent
         self.notes = tuple(tags_notes(config, bank, self.organs))
 
     def build_network(self) -> nn.Module:
@@ -78,23 +85,78 @@ class VolumeTask(Task[TrainingSample]):
         """Return the number of scans."""
         return len(cases)
 
-    def draw(self, case: LabelledVolume, *, rng: np.random.Generator) -> TrainingSample:
-        """Draw a patch as the configuration says."""
-        return self._drawn(case, self._sampling, rng)
+    def sampler(
+        self, cases: Sequence[LabelledVolume], phantoms: Sequence[LabelledVolume], device: torch.device
+    ) -> Sampler[PatchBatch]:
+        """Return what makes patches as the configuration says."""
+        refuse_nothing(cases, phantoms)
+        share = self._config.data.phantom_share
+        if isinstance(self._sampling, PublishedSampling):
+            return CaseSampler(
+                cases,
+                phantoms,
+                phantom_share=share,
+                draw=partial(self._published, self._sampling),
+                join=joined,
+                seed=self._config.run.seed,
+            )
+        groups = [(case.volume.modality, case) for case in cases] + [(_PHANTOMS, case) for case in phantoms]
+        store = ScanStore.of(
+            [StoredScan.of(case, f"{n:06d}", str(group)) for n, (group, case) in enumerate(groups)], device
+        )
+        shares = _group_shares(self._sampling, store.groups, share)
+        return self._patches(store, self._sampling, shares)
 
-    def draw_plain(self, case: LabelledVolume, *, rng: np.random.Generator) -> TrainingSample:
-        """Draw a patch of the object without augmentation."""
-        return self._drawn(case, _unaugmented(self._sampling), rng)
+    def plain_batches(
+        self, cases: Sequence[LabelledVolume], count: int, device: torch.device
+    ) -> Iterator[PatchBatch]:
+        """Yield patches of the object without augmentation."""
+        if isinstance(self._sampling, PublishedSampling):
+            plain = self._sampling.without_changes()
+            for number, case in enumerate(cases):
+                rng = np.random.default_rng([self._config.run.seed, number, 3])
+                yield joined([self._published(plain, case, rng) for _ in range(count)])
+            return
+        store = ScanStore.of([StoredScan.of(case, f"{n:06d}", "all") for n, case in enumerate(cases)], device)
+        sampler = self._patches(store, self._sampling.without_changes(), {"all": 1.0})
+        for number in range(len(cases)):
+            yield sampler.batch(range(number * count, (number + 1) * count), [number] * count)
 
-    def stack(self, samples: list[TrainingSample]) -> TrainingSample:
-        """Join patches into a batch."""
-        return stack(samples)
-
-    def _drawn(
-        self, case: LabelledVolume, sampling: VolumeSampling, rng: np.random.Generator
-    ) -> TrainingSample:
+    def _patches(
+        self, store: ScanStore, sampling: PatchSampling | WindowSampling, shares: dict[str, float]
+    ) -> PatchSampler:
         network = self._recipe.network
-        return draw_any_sample(case, network.patch_shape_dhw, sampling, rng, num_channels=network.num_channels)
+        return PatchSampler(
+            store,
+            sampling,
+            network.patch_shape_dhw,
+            self._config.run.seed,
+            num_channels=network.num_channels,
+            with_hints=False,
+            group_shares=shares,
+        )
+
+    def _published(
+        self, sampling: PublishedSampling, case: LabelledVolume, rng: np.random.Generator
+    ) -> PatchBatch:
+        network = self._recipe.network
+        channels = network.num_channels
+        return draw_published_sample(case, network.patch_shape_dhw, sampling, rng, num_channels=channels)
+
+
+def _group_shares(
+    sampling: PatchSampling | WindowSampling, groups: Sequence[str], phantom_share: float
+) -> dict[str, float]:
+    """Return how often each group is drawn: the modalities as said, or alike, and phantoms with their share."""
+    wanted = sampling.group_shares if isinstance(sampling, PatchSampling) else {}
+    real = {name: wanted.get(name, 0.0) if wanted else 1.0 for name in groups if name != _PHANTOMS}
+    if not real:
+        return {_PHANTOMS: 1.0}
+    total = sum(real.values())
+    if total <= 0:
+        raise ConfigError(f"sampling.group_shares names none of {', '.join(real)}; give one a share above 0")
+    share = phantom_share if _PHANTOMS in groups else 0.0
+    return {name: value / total * (1 - share) for name, value in real.items()} | {_PHANTOMS: share}
 
 
 def _volume_sampling(config: TrainConfig) -> VolumeSampling:
@@ -167,26 +229,9 @@ def _prepare_encoder(network: LiftedSegmenter, config: TrainConfig) -> None:
     network.image_encoder.checkpoint_blocks = True
 
 
-def _unaugmented(sampling: VolumeSampling) -> VolumeSampling:
-    """Return the same way to draw without changes of the image; every patch shows the object."""
-    if isinstance(sampling, PublishedSampling):
-        nothing = {
-            "shift_share": 0.0,
-            "rotation_share": 0.0,
-            "zoom_share": 0.0,
-            "flip_share": 0.0,
-            "quarter_turn_share": 0.0,
-            "foreground_share": 1.0,
-        }
-        return sampling.model_copy(update=nothing)
-    nothing = {"cut_share": 0.0, "rotation_degrees": 0.0, "stretch": 0.0, "elastic_voxels": 0.0}
-    extra = {"implant_share": 0.0, "prior_share": 0.0} if sampling.kind == "clicked" else {}
-    return sampling.model_copy(update=nothing | extra)
-
-
 def _fields_of_view(sampling: VolumeSampling) -> FieldOfViewPlan:
     """Return the voxel sizes that the model was trained for."""
-    if isinstance(sampling, SamplingSection):
+    if isinstance(sampling, PatchSampling):
         return FieldOfViewPlan(
             first_voxel_mm=sampling.first_voxel_mm,
             finest_voxel_mm=sampling.finest_voxel_mm,
