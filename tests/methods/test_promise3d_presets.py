@@ -123,7 +123,7 @@ def test_what_the_paper_says_otherwise():
     assert (paper.loss.dice_weight, paper.loss.cross_entropy_weight) == (1.0, 1.0)
     assert paper.loss.boundary.weight == 10.0
     assert paper.loss.boundary.kernel_dhw == (5, 5, 5)
-    assert (paper.loss.boundary.taken_of, paper.loss.boundary.channels) == ("logits", "foreground")
+    assert (paper.loss.boundary.compared, paper.loss.boundary.channels) == ("logits", "foreground")
     assert paper.training_clicks == TrainingClicks(foreground=10, others=10, others_from="background")
 
 

@@ -15,14 +15,14 @@ def test_a_pooling_window_without_a_middle_is_refused(kernel):
 
 def test_logits_of_both_channels_have_no_label_to_be_compared_with():
     with pytest.raises(ConfigError, match="compares the foreground channel with the label"):
-        BoundaryTerm(taken_of="logits", channels="both")
-    assert BoundaryTerm(taken_of="logits").channels == "foreground"
+        BoundaryTerm(compared="logits", channels="both")
+    assert BoundaryTerm(compared="logits").channels == "foreground"
 
 
 def test_what_is_not_said_is_the_repaired_form():
     term = BoundaryTerm()
     assert (term.weight, term.kernel_dhw) == (10.0, (5, 5, 5))
-    assert (term.border, term.channels, term.taken_of) == (
+    assert (term.border, term.channels, term.compared) == (
         "inside_only",
         "foreground",
         "probabilities",

@@ -99,7 +99,7 @@ def _paper(size: str) -> Recipe:
         decoder=parts.decoder,
     )
     # Section 2.4: Dice + cross-entropy and the boundary loss as 1 : 10, a kernel of 5, taken of the logits.
-    boundary = BoundaryTerm(weight=10.0, kernel_dhw=(5, 5, 5), taken_of="logits")
+    boundary = BoundaryTerm(weight=10.0, kernel_dhw=(5, 5, 5), compared="logits")
     return Recipe(
         method=METHOD_ID,
         preset="paper",

@@ -24,19 +24,19 @@ class BoundaryTerm:
         border: what the pooling does at the faces of the patch: "zeros_counted" as released, which gives
             a constant map an edge there, or "inside_only".
         channels: "both" softmax channels against the one label, as released, or the "foreground".
-        taken_of: the network's "probabilities" (released code) or its "logits" (text of the paper).
+        compared: with the label: the "probabilities" (released code) or the "logits" (text of the paper).
     """
 
     weight: float = 10.0
     kernel_dhw: tuple[int, int, int] = (5, 5, 5)
     border: Literal["zeros_counted", "inside_only"] = "inside_only"
     channels: Literal["both", "foreground"] = "foreground"
-    taken_of: Literal["probabilities", "logits"] = "probabilities"
+    compared: Literal["probabilities", "logits"] = "probabilities"
 
     def __post_init__(self) -> None:
         if any(n < 1 or n % 2 == 0 for n in self.kernel_dhw):
             raise ConfigError(f"kernel_dhw is {self.kernel_dhw}, but a pooling window needs odd sides")
-        if self.taken_of == "logits" and self.channels == "both":
+        if self.compared == "logits" and self.channels == "both":
             raise ConfigError(
                 "a boundary term of logits compares the foreground channel with the label; set channels"
             )

@@ -39,7 +39,7 @@ class ArmTraining(Protocol):
         """Do it, or go on with it; ClickvolError when that fails."""
 
     def method(self) -> str:
-        """Return what `clickvol evaluate` is told of the outcome, without the name."""
+        """Return the method that comes out, as `clickvol evaluate` takes it, without a name."""
 
 
 def training_of(job: Reproduction, arm: Arm, task: Task) -> ArmTraining | None:
@@ -50,7 +50,7 @@ def training_of(job: Reproduction, arm: Arm, task: Task) -> ArmTraining | None:
 
 
 def named_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
-    """Return what `clickvol evaluate` is told of an arm; None for one that is not trained yet."""
+    """Return an arm as `clickvol evaluate` takes it, NAME=METHOD; None for one that is not trained yet."""
     if isinstance(arm, MethodArm):
         return f"{arm.name}={arm.method}"
     training = training_of(job, arm, task)
@@ -58,8 +58,8 @@ def named_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingOrder:
-    """What `clickvol train` is told.
+class TrainArguments:
+    """The arguments of `clickvol train`.
 
     Attributes:
         path: of the training file.
@@ -100,45 +100,47 @@ class OwnTraining:
     arm: TrainArm
     task: Task
 
-    def order(self) -> TrainingOrder:
-        """Return what `clickvol train` is told; ConfigError when the file cannot be used."""
+    def arguments(self) -> TrainArguments:
+        """Return the arguments of `clickvol train`; ConfigError when the file cannot be used."""
         job = self.job
         path = job.file.next_to(self.arm.config.replace(TASK_FIELD, self.task.name))
         overrides = [*self.arm.overrides]
 
-        def order() -> TrainingOrder:
-            return TrainingOrder(path, tuple(overrides), read_train_config(path, overrides))
+        def so_far() -> TrainArguments:
+            return TrainArguments(path, tuple(overrides), read_train_config(path, overrides))
 
         if job.device != "auto":
             overrides.append(f"run.device={json.dumps(job.device)}")
         if job.steps is not None:
             overrides.append('run.keep="last"')  # it may end before the first validation
-        if not self._has_the_same_data(order().config):
+        if not self._has_the_same_data(so_far().config):
             overrides.append(f"data.root={json.dumps(str(job.folder / 'data'))}")
             overrides.append(f"data.folders={_folders(self.task)}")
-        there = order()
+        there = so_far()
         if job.steps is None and there.is_finished(None):
             return there
         overrides.append(f"run.folder={json.dumps(str(job.run_folder(self.arm, self.task)))}")
-        return order()
+        return so_far()
 
     def command(self) -> str:
         """See `ArmTraining`."""
-        order = self.order()
-        return command_line("train", str(order.path), {"--set": order.overrides, "--steps": self.job.steps})
+        arguments = self.arguments()
+        return command_line(
+            "train", str(arguments.path), {"--set": arguments.overrides, "--steps": self.job.steps}
+        )
 
     def is_done(self) -> bool:
         """See `ArmTraining`. How long the schedule is may depend on the number of prepared scans."""
         if not all(is_prepared(self.job, data) for data in self.task.data):
             return False
-        return self.order().is_finished(self.job.steps)
+        return self.arguments().is_finished(self.job.steps)
 
     def work(self, on_message: OnMessage) -> None:
         """See `ArmTraining`; goes on from the last checkpoint, but never from that of another configuration."""
-        order = self.order()
-        folder = order.config.run.folder
+        arguments = self.arguments()
+        folder = arguments.config.run.folder
         reached = _reached(folder)
-        if reached is not None and reached[0] != run_fingerprint(order.config):
+        if reached is not None and reached[0] != run_fingerprint(arguments.config):
             raise ConfigError(
                 f"{folder} holds a training with another configuration or data; move it away, or give another "
                 "output folder"
@@ -153,11 +155,13 @@ class OwnTraining:
             )
 
         with _threads_kept():
-            train_from_config(order.path, list(order.overrides), max_steps=self.job.steps, report=on_figures)
+            train_from_config(
+                arguments.path, list(arguments.overrides), max_steps=self.job.steps, report=on_figures
+            )
 
     def method(self) -> str:
         """See `ArmTraining`."""
-        return str(self.order().card)
+        return str(self.arguments().card)
 
     def _has_the_same_data(self, config: TrainConfig) -> bool:
         """Tell whether a training file names prepared sets with the content that the study's have."""

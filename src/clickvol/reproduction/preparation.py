@@ -45,7 +45,7 @@ def is_prepared(job: Reproduction, data: DataSet) -> bool:
 
 
 def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
-    """Return what `clickvol data prepare` is asked for.
+    """Return the arguments of `clickvol data prepare`.
 
     Raises:
         ConfigError: for values that contradict.

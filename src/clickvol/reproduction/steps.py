@@ -123,7 +123,7 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
     if training is None:
         return [scoring]
     if isinstance(training, OwnTraining):
-        training.order()  # its mistakes show before any work
+        training.arguments()  # its mistakes show before any work
     title = f"train {arm.name} on {task.name}"
     return [Step(title, training.command, training.is_done, training.work, hint=arm.needs), scoring]
 

@@ -134,7 +134,7 @@ class MethodArm(_Arm):
     """Anything that needs no training here.
 
     Attributes:
-        method: as `clickvol evaluate` is told it, see `evaluation.methods`; "ball:50".
+        method: as `clickvol evaluate` takes it, see `evaluation.methods`; "ball:50".
     """
 
     kind: Literal["method"]

@@ -59,7 +59,7 @@ def boundary_loss(logits: Tensor, label: Tensor, term: BoundaryTerm) -> Tensor:
     Returns:
         A scalar, the mean over the batch.
     """
-    prediction = logits if term.taken_of == "logits" else torch.softmax(logits, dim=1)
+    prediction = logits if term.compared == "logits" else torch.softmax(logits, dim=1)
     if term.channels == "foreground":
         prediction = prediction[:, 1:]
     target = boundary_map(label.to(prediction.dtype), term)
