@@ -208,6 +208,9 @@ def test_file_facts_are_kept_and_no_part_of_equality():
         (np.diag([1.0, np.nan, 1, 1]), "not a finite 4x4"),
         (np.diag([1.0, np.inf, 1, 1]), "not a finite 4x4"),
         (np.eye(3), "not a finite 4x4"),
+        (np.diag([1.0, 1e9, 1, 1]), "mm from the origin"),
+        (np.array([[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "mm from the origin"),
+        (np.diag([6e5, 1, 1, 1]), r"lies 1.2e\+06 mm from the origin"),
         (np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "singular"),
     ],
 )

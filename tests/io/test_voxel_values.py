@@ -10,6 +10,12 @@ def test_no_scaling_returns_the_very_array():
     assert scale_values(array, 1.0, 0.0) is array
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(1e300, 0.0), (1.0, -2e12), (float("nan"), 0.0)])
+def test_a_scale_that_no_scanner_writes_is_refused(slope, intercept):
+    with pytest.raises(UnreadableVolumeError, match="at most 1e\\+12 is expected"):
+        scale_values(np.array([1, 2], dtype=np.int16), slope, intercept)
+
+
 @pytest.mark.parametrize(
     ("values", "stored", "intercept", "expected"),
     [

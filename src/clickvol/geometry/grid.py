@@ -21,6 +21,9 @@ SAME_PLACE_MM = 0.01
 """Two grids of one shape are one place where no corner of the one lies farther from that of the other. Chosen:
 far below a voxel, far above the rounding of float32 headers."""
 
+MAX_COORDINATE_MM = 1e6
+"""No voxel lies farther from the origin, along any axis. Chosen: a kilometre, longer than any table."""
+
 # A voxel with a smaller relative volume than this has axes that lie in one plane.
 _SINGULAR_RELATIVE_VOLUME = 1e-6
 
@@ -38,7 +41,7 @@ class VolumeGrid:
 
     Raises:
         BadGeometryError: on construction, when the affine is not finite, has an axis of length
-            zero, or is singular.
+            zero, is singular, or lays a voxel a kilometre away.
     """
 
     shape_dhw: tuple[int, int, int]
@@ -51,7 +54,8 @@ class VolumeGrid:
             raise BadGeometryError("the affine is not a finite 4x4 matrix; repair the header of the file")
         if min(self.shape_dhw) < 1:
             raise BadGeometryError(f"the volume is empty: its shape (D, H, W) is {self.shape_dhw}")
-        lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
         if (lengths_mm <= 0).any():
             spacing = ", ".join(f"{v:g}" for v in lengths_mm[::-1])
             raise BadGeometryError(
@@ -62,6 +66,12 @@ class VolumeGrid:
             raise BadGeometryError(
                 "the affine is singular: its axes lie in one plane, so millimetres have no voxel; "
                 "repair the header of the file"
+            )
+        reach_mm = np.abs(affine[:3, 3]) + np.abs(affine[:3, :3]) @ self.shape_dhw
+        if not reach_mm.max() <= MAX_COORDINATE_MM:
+            raise BadGeometryError(
+                f"a voxel lies {reach_mm.max():.3g} mm from the origin, but at most {MAX_COORDINATE_MM:g} mm "
+                "are expected; repair the header of the file"
             )
         affine.setflags(write=False)
         object.__setattr__(self, "affine_ras_mm", affine)

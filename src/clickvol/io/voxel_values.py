@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from clickvol.errors import UnreadableVolumeError
 
+MAX_RESCALE = 1e12
+"""Largest slope or intercept of a header, without sign. Chosen: far above any unit of measurement."""
+
 
 class RepairNote(str):
     """A note on a scan that says that voxels were replaced."""
@@ -18,13 +21,21 @@ def scale_values(array: NDArray[np.generic], slope: float, intercept: float) -> 
     Args:
         array: any shape, integer or float, native byte order. It is given away: its memory may be
             reused for the result.
-        slope: finite and not zero.
-        intercept: finite.
+        slope: not zero, at most `MAX_RESCALE`.
+        intercept: at most `MAX_RESCALE`.
 
     Returns:
         The same dtype where nothing changes; an integer dtype where the slope is 1 and the
         intercept whole (a CT stays int16); float32 otherwise (float64 stays float64).
+
+    Raises:
+        UnreadableVolumeError: for a larger slope or intercept.
     """
+    if not max(abs(slope), abs(intercept)) <= MAX_RESCALE:
+        raise UnreadableVolumeError(
+            f"the header scales values by {slope:g} and adds {intercept:g}, but at most {MAX_RESCALE:g} is "
+            "expected; repair the header of the file"
+        )
     if slope == 1.0 and intercept == 0.0:
         return array
     if array.dtype.kind in "iu" and slope == 1.0 and float(intercept).is_integer():

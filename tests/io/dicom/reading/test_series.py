@@ -171,3 +171,13 @@ def test_pixels_that_do_not_match_the_header_are_refused(write_series):
         folder = write_series("nan", RescaleSlope="nan")
     with pytest.raises(DicomSeriesError, match="no finite number"):
         read_dicom(folder)
+
+
+def test_a_place_that_no_patient_has_is_refused(write_series):
+    folder = write_series()
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        header.ImagePositionPatient[0] = 1e300
+        header.save_as(file)
+    with pytest.raises(BadGeometryError, match="from the origin"):
+        read_dicom(folder)
