@@ -380,7 +380,7 @@ def test_what_is_left_of_a_session_is_deleted_unasked(make_client, open_on, monk
 
 
 def test_no_more_sessions_than_allowed(make_client, open_on):
-    client = make_client(max_sessions=2)
+    client = make_client(max_leases=2)
     first, _ = open_on(client), open_on(client)
     reply = client.post("/api/sessions", json={"path": "scan.nii.gz"})
     assert reply.status_code == 503

@@ -57,10 +57,25 @@ def test_a_session_in_use_by_another_process_is_left_alone(make_client, open_on,
     opened = open_on(make_client())
     sessions = Sessions(tiny_model, ServerSettings(state_folder=tmp_path / "state"))
     assert sessions.num_sessions == 0
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="another process") as refused:
         sessions.get(opened.id)
-    sessions.close()
+    assert refused.value.status == 503
     assert opened.post("heartbeat").status_code == 200
+    # When that process has ended, the other one has the session at once.
+    opened.client.__exit__(None, None, None)
+    assert sessions.get(opened.id).record is not None
+    sessions.close()
+
+
+def test_servers_with_one_state_folder_derive_the_same_ids(tiny_model, tmp_path):
+    ids = []
+    for folder in ("a", "a", "b"):
+        sessions = Sessions(tiny_model, ServerSettings(state_folder=tmp_path / folder))
+        ids.append([sessions.derived_id(*parts) for parts in (("x", "y"), ("xy", ""))])
+        sessions.close()
+    assert ids[0] == ids[1] != ids[2]
+    assert ids[0][0] != ids[0][1]
+    assert (tmp_path / "a" / "secret").stat().st_mode & 0o077 == 0
 
 
 def test_sessions_beyond_the_memory_wait_on_disk(make_client, open_on, inside_ras_mm, monkeypatch):
@@ -76,6 +91,28 @@ def test_sessions_beyond_the_memory_wait_on_disk(make_client, open_on, inside_ra
     assert mask_of(first) == mask
     assert in_memory(client) == [True, False]
     assert first.state() == state
+
+
+def test_when_sessions_are_used_up_the_least_recently_used_waits_on_disk(make_client, open_on, inside_ras_mm):
+    client = make_client(max_sessions=2)
+    sessions = [open_on(client) for _ in range(3)]
+    assert in_memory(client) == [False, True, True]
+    for opened in sessions:
+        assert opened.click(inside_ras_mm).status_code == 200
+    assert in_memory(client) == [False, True, True]
+    assert len({mask_of(opened) for opened in sessions}) == 1
+
+
+def test_two_people_on_one_scan_have_two_sessions(client, open_on, inside_ras_mm):
+    """Nobody's session goes over to who opens the same scan later."""
+    one, other = open_on(client), open_on(client)
+    one.click(inside_ras_mm)
+    mask = mask_of(one)
+    assert other.state()["objects"][0]["clicks"] == []
+    other.click([*inside_ras_mm[:2], inside_ras_mm[2] + 1])
+    client.delete(other.url)
+    assert mask_of(one) == mask
+    assert one.click(inside_ras_mm, positive=True).status_code == 200
 
 
 def in_memory(client):

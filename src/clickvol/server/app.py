@@ -23,12 +23,12 @@ from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
-from clickvol.server.monai_label.routes import ImageSessions
 from clickvol.server.monai_label.routes import router as monai_label
 from clickvol.server.refusal import REFUSALS, answer_errors, parse_json, parse_values
 from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
 from clickvol.server.security import Guard
-from clickvol.server.sessions import Action, ScanRecord, ServedSession, Sessions, T
+from clickvol.server.served_session import ScanRecord, ServedSession
+from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
 from clickvol.server.viewer_files import VIEWER_FOLDER, ViewerFiles
 from clickvol.server.wire import (
@@ -109,7 +109,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.sessions, app.state.images = sessions, ImageSessions(sessions)
+    app.state.sessions = sessions
     for router in (_about, _opening, _clicking, _results, monai_label):
         app.include_router(router)
     app.mount("/viewer", ViewerFiles())
@@ -122,7 +122,7 @@ async def _sweep_for_ever(sessions: Sessions) -> None:
     """Delete what is left of sessions whose lease is over, also when nobody asks for anything."""
     while True:
         await anyio.sleep(_SWEEP_SECONDS)
-        sessions.sweep()
+        sessions.take_orphans()
 
 
 async def _sessions_of(request: Request) -> Sessions:

@@ -7,7 +7,8 @@ from clickvol.io.export import export_masks
 from clickvol.io.formats import write_mask
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.server.refusal import RefusedError
-from clickvol.server.sessions import ServedSession, Sessions
+from clickvol.server.served_session import ServedSession
+from clickvol.server.sessions import Sessions
 from clickvol.server.wire import ExportFormat
 from clickvol.weights.card import ModelCard
 

@@ -8,36 +8,37 @@ The id of a session is a secret that only its client has; on disk there is a has
 killed has its sessions here, and opens each again from its record when it is asked for; so does one that had
 to forget a session for lack of memory.
 
+Several servers may share a state folder: each holds the lock of the sessions that it works on, refuses the
+others with 503, and takes over those of a server that has died when it is asked for them.
+
 Everything here is for the event loop's thread, except what is handed to the two workers: one thread owns the
 model and all sessions in memory, two others read and write files.
 """
 
+import asyncio
 import contextlib
 import hashlib
-import os
+import hmac
+import json
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
+from weakref import WeakValueDictionary
 
-from filelock import BaseFileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from clickvol.errors import CancelledError, ClickvolError, OutputError
-from clickvol.files.atomic import atomic_path
+from clickvol.errors import CancelledError, ClickvolError, ConfigError, OutputError
 from clickvol.files.limits import ReadLimits
-from clickvol.files.lock import acquire_lock
-from clickvol.interactive.interactions import History
-from clickvol.interactive.record import ReadRecord, find_records
+from clickvol.interactive.record import ReadRecord, find_records, scan_hash
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume, write_scan
 from clickvol.io.volume import Volume
 from clickvol.server.refusal import RefusedError, storage_refusal
+from clickvol.server.served_session import ENDED_PREFIX, SESSION_ENDED, ScanRecord, ServedSession, shared_secret
 from clickvol.server.settings import ServerSettings
 from clickvol.server.wire import OpenedOut, ResumableOut, ScanOut, StateOut
 from clickvol.server.worker import IsCancelled, IsGone, Worker
@@ -50,13 +51,12 @@ Action = Callable[[InteractiveSession, IsCancelled], T]
 
 _ID_BYTES = 24
 _KEY_LENGTH = 40
-_RECORD = "session.json"
 _LOGS = "*.jsonl"
-_SCAN_COPY = "scan-copy.nii.gz"
-_TOUCH_SECONDS = 5.0
+_EARLIER = "earlier"
+_ORPHAN_SECONDS = 60.0
 _SECONDS_PER_DAY = 86400
 
-# The widest voxels that a scan can have: float64, and as much again for headers and padding of an archive.
+# float64, and as much again for headers and padding of an archive.
 _MAX_BYTES_PER_VOXEL = 16
 
 # So many sessions can click in turn before one has to wait on disk. Chosen: a reading room, not a ward.
@@ -65,111 +65,9 @@ _NUM_BUSY_SESSIONS = 8
 # While one scan is read, one result can be written.
 _NUM_FILE_THREADS = 2
 
-_GONE = "there is no such session, or its lease is over; open the scan again"
-
-
-class ScanRecord(BaseModel):
-    """Which scan a session works on; what is kept on disk.
-
-    Attributes:
-        format: of this record.
-        scan: path of the scan; for an upload its name in the session's folder.
-        is_upload: whether it lies in the session's folder.
-        series: of a DICOM folder with several.
-        modality: where the user says what the file does not.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    scan: str
-    is_upload: bool
-    series: str | None = None
-    modality: Literal["CT", "MR", "PT"] | None = None
-
 
 class _ParkedError(ClickvolError):
     """The session is on disk; its scan has to be read first."""
-
-
-class ServedSession:
-    """A session that a client holds, in memory or parked on disk.
-
-    Attributes:
-        folder: what is kept of it while it is open; the name is its key, a hash of its id.
-        record: its scan; None until there is one.
-        session: what answers; None while it is parked. The model's thread sets it.
-        history: that `state` describes.
-        state: after the last change; None until it was opened in this process.
-        num_pending: requests that wait for it or work with it.
-        is_closed: it has ended.
-        used_at: seconds since the epoch.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.record: ScanRecord | None = None
-        self.session: InteractiveSession | None = None
-        self.history: History | None = None
-        self.state: StateOut | None = None
-        self.num_pending = 0
-        self.is_closed = False
-        self.used_at = time.time()
-        self._touched_at = 0.0
-        self.lock: BaseFileLock = acquire_lock(folder / ".lock", "another process holds this session")
-
-    @property
-    def scan_path(self) -> Path:
-        """Where its scan lies."""
-        if self.record is None:
-            raise RefusedError(404, _GONE)
-        return self.folder / self.record.scan if self.record.is_upload else Path(self.record.scan)
-
-    @property
-    def is_dicom(self) -> bool:
-        """Whether the scan is a DICOM series."""
-        return self.scan_path.is_dir() or self.scan_path.suffix.lower() == ".zip"
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that it holds."""
-        session = self.session
-        return 0 if session is None else session.scan.volume.array.nbytes + session.memory_bytes
-
-    @contextlib.contextmanager
-    def pending(self) -> Iterator[None]:
-        """Count a request for the length of a block."""
-        self.num_pending += 1
-        try:
-            yield
-        finally:
-            self.num_pending -= 1
-            self.touch()
-
-    def touch(self) -> None:
-        """Renew the lease."""
-        self.used_at = time.time()
-        if self.used_at - self._touched_at > _TOUCH_SECONDS:
-            self._touched_at = self.used_at
-            with contextlib.suppress(OSError):
-                os.utime(self.folder / _RECORD)
-
-    def write_record(self, record: ScanRecord) -> None:
-        """Keep which scan it is.
-
-        Raises:
-            OutputError: when the disk refuses.
-        """
-        with atomic_path(self.folder / _RECORD, ".json") as temporary:
-            temporary.write_text(record.model_dump_json(), encoding="utf-8")
-            temporary.chmod(0o600)
-        self.record = record
-
-    def park(self) -> None:
-        """Forget what is in memory; in the model's thread."""
-        if self.session is not None:
-            self.session.close()
-        self.session = None
 
 
 class Sessions:
@@ -195,10 +93,12 @@ class Sessions:
         self._open = settings.state_folder / "open"
         self._logs = settings.state_folder / "logs"
         self._sessions: dict[str, ServedSession] = {}
+        self._openings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         try:
             for folder in (settings.state_folder, self._open, self._logs):
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(0o700)
+            self._secret = shared_secret(settings.state_folder / "secret")
         except OSError as error:
             raise storage_refusal(error) from error
         self._open_earlier()
@@ -241,33 +141,98 @@ class Sessions:
             ClickvolError: when the scan cannot be read, is too large, or there are too many sessions. Nothing
                 is left then.
         """
-        session_id, served = self._create()
+        session_id, served = self.create()
         try:
-            with served.pending():
-                served.write_record(await self.on_files(lambda _: record_of(served.folder)))
-                await self.run(served, lambda _session, _cancelled: None, is_gone)
+            await self.set_scan(served, record_of, is_gone)
         except BaseException:
             self.end(served)
             raise
         return session_id, served
 
-    def get(self, session_id: str) -> ServedSession:
-        """Return a session and renew its lease.
+    async def open_once(
+        self, session_id: str, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
+    ) -> ServedSession:
+        """Return a session with an id from `derived_id`; it is opened where it is not.
 
         Raises:
-            RefusedError: 404 when there is none, or its lease is over.
+            ClickvolError: as `open`.
+        """
+        async with self._openings.setdefault(session_id, asyncio.Lock()):
+            if (served := self.find(session_id)) is not None:
+                return served
+            _, served = self.create(session_id)
+            try:
+                await self.set_scan(served, record_of, is_gone)
+            except BaseException:
+                self.end(served)
+                raise
+            return served
+
+    async def set_scan(
+        self, served: ServedSession, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
+    ) -> None:
+        """Give a session its scan; what was clicked on an earlier one stays on disk as an earlier record.
+
+        Raises:
+            ClickvolError: when the scan cannot be read, or is too large; the session has none then.
+        """
+        with served.pending():
+            if served.record is not None:
+                await self._models.run(lambda _: served.park())
+                await self.on_files(lambda _: self._forget_scan(served))
+            try:
+                served.write_record(await self.on_files(lambda _: record_of(served.folder)))
+                await self.run(served, lambda _session, _cancelled: None, is_gone)
+            except BaseException:
+                served.forget_scan()
+                raise
+
+    def derived_id(self, *parts: str) -> str:
+        """Return the id of the session that a client has on something: the same one every time.
+
+        It is a secret as well; every server with this state folder derives the same one.
+        """
+        return hmac.new(self._secret, json.dumps(parts).encode(), "sha256").hexdigest()
+
+    def find(self, session_id: str) -> ServedSession | None:
+        """Return a session with a scan and renew its lease; None where there is none."""
+        try:
+            return self.get(session_id)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def get(self, session_id: str) -> ServedSession:
+        """Return a session with a scan and renew its lease.
+
+        Raises:
+            RefusedError: 404 when there is none, or its lease is over; 503 when another server holds it.
+        """
+        served = self.leased(session_id)
+        if served.record is None:
+            raise RefusedError(404, SESSION_ENDED)
+        served.touch()
+        return served
+
+    def leased(self, session_id: str) -> ServedSession:
+        """Return a session that may have no scan yet; its lease is not renewed.
+
+        Raises:
+            RefusedError: as `get`.
         """
         self.sweep()
-        served = self._sessions.get(_key_of(session_id))
-        if served is None or served.record is None:
-            raise RefusedError(404, _GONE)
-        served.touch()
+        key = _key_of(session_id)
+        served = self._sessions.get(key) or self._adopted(key)
+        if served is None:
+            raise RefusedError(404, SESSION_ENDED)
         return served
 
     def end(self, served: ServedSession) -> None:
         """End a session: its scan and what was computed are deleted, its record stays."""
-        self._sessions.pop(served.folder.name, None)
+        self._sessions.pop(served.key, None)
         served.is_closed = True
+        served.leave_place()
 
         def clean_up() -> None:
             served.park()
@@ -278,11 +243,33 @@ class Sessions:
         self._models.submit(clean_up)
 
     def sweep(self) -> None:
-        """End every session whose lease is over."""
+        """End every session of this server whose lease is over."""
         oldest = time.time() - self.settings.lease_seconds
         for served in tuple(self._sessions.values()):
             if not served.num_pending and served.used_at < oldest:
                 self.end(served)
+
+    def take_orphans(self) -> None:
+        """Take over what servers that have died left in the state folder, so that it ends in time."""
+        newest = time.time() - _ORPHAN_SECONDS
+        for folder in sorted(self._open.iterdir()):
+            with contextlib.suppress(OSError, RefusedError):
+                if folder.name not in self._sessions and folder.stat().st_mtime < newest:
+                    self._adopted(folder.name)
+        self.sweep()
+
+    async def scan_hash(self, served: ServedSession) -> str:
+        """Return a hash of the values and the place of a session's scan."""
+        volume, _ = await self.run(served, lambda session, _: session.scan.volume)
+        return await self.on_files(lambda _: scan_hash(volume))
+
+    async def uploaded_hash(self, path: Path) -> str:
+        """Return the hash of a scan that belongs to no session.
+
+        Raises:
+            ClickvolError: when it cannot be read.
+        """
+        return await self.on_files(lambda _: scan_hash(read_volume(path, limits=self._limits)))
 
     async def describe(self, session_id: str, served: ServedSession) -> OpenedOut:
         """Say what a client needs to know of a new session."""
@@ -380,7 +367,7 @@ class Sessions:
 
     async def scan_copy(self, served: ServedSession) -> Path:
         """Return the scan as NIfTI; it is written once and stays as long as the session."""
-        place = served.folder / _SCAN_COPY
+        place = served.scan_copy_path
         if not place.exists():
             volume, _ = await self.run(served, lambda session, _: session.scan.volume)
             # One geometry that all readers agree on, whatever the header of the scan leaves open.
@@ -391,30 +378,45 @@ class Sessions:
     async def _earlier_records(self, served: ServedSession, volume: Volume) -> list[ReadRecord]:
         """Return the records of the other sessions on a scan, the newest first."""
         records = await self.on_files(lambda _: find_records(self._logs, volume))
-        return [record for record in records if record.path.parent.name != served.folder.name]
+        return [record for record in records if record.path.parent.name != served.key]
 
-    def _create(self) -> tuple[str, ServedSession]:
+    def create(self, session_id: str | None = None) -> tuple[str, ServedSession]:
+        """Begin a session without a scan; return its id as well.
+
+        Raises:
+            RefusedError: 503 when there are too many, 507 when the disk refuses.
+        """
         self.sweep()
-        if len(self._sessions) >= self.settings.max_sessions:
+        if len(self._sessions) >= self.settings.max_leases:
             raise RefusedError(
                 503,
-                f"{self.settings.max_sessions} sessions are open, which is the most here; close one, or try "
+                f"{self.settings.max_leases} sessions are open, which is the most here; close one, or try "
                 "again later",
                 retry_after_seconds=60,
             )
-        session_id = secrets.token_urlsafe(_ID_BYTES)
+        session_id = session_id or secrets.token_urlsafe(_ID_BYTES)
         folder = self._open / _key_of(session_id)
         try:
             folder.mkdir(mode=0o700)
             served = ServedSession(folder)
+        except FileExistsError as error:
+            raise RefusedError(503, "this scan is being opened; try again", retry_after_seconds=1) from error
         except OSError as error:
             raise storage_refusal(error) from error
-        self._sessions[folder.name] = served
+        self._sessions[served.key] = served
         return session_id, served
+
+    def _forget_scan(self, served: ServedSession) -> None:
+        """Put the records of a scan aside, and delete the scan."""
+        logs = self._logs / served.key
+        for log in logs.glob(_LOGS):
+            (logs / _EARLIER).mkdir(exist_ok=True, mode=0o700)
+            log.replace(logs / _EARLIER / log.name)
+        served.forget_scan()
 
     def _read(self, served: ServedSession) -> Volume:
         if served.record is None or served.is_closed:
-            raise RefusedError(404, _GONE)
+            raise RefusedError(404, SESSION_ENDED)
         return read_volume(served.scan_path, series=served.record.series, limits=self._limits)
 
     def _run_on_model(
@@ -435,7 +437,7 @@ class Sessions:
     def _reopened(self, served: ServedSession, volume: Volume | None) -> InteractiveSession:
         if volume is None:
             raise _ParkedError("the session is parked")
-        log_folder = self._logs / served.folder.name
+        log_folder = self._logs / served.key
         feature_memory_mb = self.settings.memory_bytes / _NUM_BUSY_SESSIONS / 1e6
         session = InteractiveSession(self.model, log_folder=log_folder, feature_memory_mb=feature_memory_mb)
         session.set_volume(volume, modality=None if served.record is None else served.record.modality)
@@ -445,34 +447,49 @@ class Sessions:
         return session
 
     def _park_beyond_memory(self, current: ServedSession) -> None:
-        """Park the sessions used least recently until the others fit into memory; the current one stays."""
+        """Park the sessions used least recently until the others are few and fit; the current one stays."""
         live = [served for served in tuple(self._sessions.values()) if served.session is not None]
         total = sum(served.num_bytes for served in live)
+        num_live = len(live)
         for served in sorted(live, key=lambda served: served.used_at):
-            if total <= self.settings.memory_bytes:
+            if total <= self.settings.memory_bytes and num_live <= self.settings.max_sessions:
                 return
             if served is not current:
-                total -= served.num_bytes
+                total, num_live = total - served.num_bytes, num_live - 1
                 served.park()
 
     def _open_earlier(self) -> None:
         """Take over what an earlier process left, unless another one holds it."""
         for folder in sorted(self._open.iterdir()):
-            try:
-                served = ServedSession(folder)
-                for log in folder.glob(_LOGS):  # where earlier builds had it
-                    (self._logs / folder.name).mkdir(exist_ok=True, mode=0o700)
-                    log.replace(self._logs / folder.name / log.name)
-            except (OSError, ClickvolError):
-                continue
-            try:
-                place = folder / _RECORD
-                served.record = ScanRecord.model_validate_json(place.read_bytes())
-                served.used_at = place.stat().st_mtime
-            except (OSError, ValidationError):
-                served.used_at = 0.0  # it never had a scan
-            self._sessions[folder.name] = served
+            with contextlib.suppress(RefusedError):
+                self._adopted(folder.name)
+            if folder.name.startswith(ENDED_PREFIX):
+                shutil.rmtree(folder, ignore_errors=True)
         self.sweep()
+
+    def _adopted(self, key: str) -> ServedSession | None:
+        """Take over a session that lies on disk; None where there is none.
+
+        Raises:
+            RefusedError: 503 when another server holds it.
+        """
+        folder = self._open / key
+        if not folder.is_dir() or key.startswith(ENDED_PREFIX):
+            return None
+        try:
+            served = ServedSession(folder)
+            for log in folder.glob(_LOGS):  # where earlier builds had it
+                (self._logs / key).mkdir(exist_ok=True, mode=0o700)
+                log.replace(self._logs / key / log.name)
+        except ConfigError as error:
+            raise RefusedError(
+                503, "another process of this server holds this session; try again", retry_after_seconds=1
+            ) from error
+        except (OSError, ClickvolError):
+            return None
+        served.read_record()
+        self._sessions[key] = served
+        return served
 
     def _remove_old_logs(self) -> None:
         oldest = time.time() - self.settings.keep_log_days * _SECONDS_PER_DAY

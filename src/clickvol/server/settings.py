@@ -32,7 +32,8 @@ class ServerSettings:
         allowed_origins: web pages of other servers (an OHIF viewer) that may call, "https://host:port".
         max_upload_mb: of one request, MiB.
         max_voxels: of one scan, after unpacking.
-        max_sessions: open at one time.
+        max_sessions: in memory at one time; beyond it, the one used least recently waits on disk.
+        max_leases: in memory and on disk; further ones are refused.
         lease_seconds: a session that nothing asks for so long ends.
         memory_mb: for scans, features and history of all sessions, MiB; above it, the session used least
             recently waits on disk.
@@ -55,6 +56,7 @@ class ServerSettings:
     max_upload_mb: int = 2048
     max_voxels: int = 1 << 29
     max_sessions: int = 16
+    max_leases: int = 1024
     lease_seconds: int = 1800
     memory_mb: int = 4096
     max_waiting: int = 32
@@ -72,8 +74,8 @@ class ServerSettings:
             )
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"the port is {self.port}; give 0 to 65535")
-        positive = ("max_upload_mb", "max_voxels", "max_sessions", "lease_seconds", "memory_mb")
-        for name in (*positive, "max_waiting", "keep_log_days"):
+        positive = ("max_upload_mb", "max_voxels", "max_sessions", "max_leases", "lease_seconds")
+        for name in (*positive, "memory_mb", "max_waiting", "keep_log_days"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give at least 1")
         if self.root is not None and not self.root.is_dir():

@@ -8,7 +8,6 @@ saved labels) is answered in a way that the clients understand.
 
 import json
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,12 +22,13 @@ from clickvol.io.raw_nrrd import raw_nrrd
 from clickvol.io.volume import Mask
 from clickvol.predict.segmentation import Segmentation
 from clickvol.prompts.click import Click
-from clickvol.server.monai_label.images import find_image, list_images
+from clickvol.server.monai_label.images import list_images
+from clickvol.server.monai_label.sessions import ImageClient
 from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
-from clickvol.server.scans import read_form, store, text_field, uploaded
-from clickvol.server.sessions import ScanRecord, ServedSession, Sessions
+from clickvol.server.scans import read_form, text_field, uploaded
+from clickvol.server.served_session import ServedSession
+from clickvol.server.sessions import Sessions
 from clickvol.server.wire import RESEARCH_USE, Triple
-from clickvol.server.worker import IsGone
 from clickvol.version import __version__
 
 DEFAULT_LABEL = "tumour"
@@ -67,93 +67,15 @@ class InferParams(BaseModel):
         return tuple(Click.at(place, foreground=inside) for places, inside in signed for place in places)
 
 
-class ImageSessions:
-    """The sessions of a server, and which of them is on an image that a client has named.
-
-    Args:
-        sessions: of the server.
-    """
-
-    def __init__(self, sessions: Sessions) -> None:
-        self.sessions = sessions
-        self._ids: dict[str, str] = {}
-
-    async def open(self, record_of: Callable[[Path], ScanRecord], image: str, is_gone: IsGone) -> str:
-        """Open a session, and remember the image that it is on, where it has a name; return its id."""
-        session_id, _ = await self.sessions.open(record_of, is_gone)
-        if image:
-            self._ids.pop(image, None)
-            self._ids[image] = session_id
-        if len(self._ids) > self.sessions.settings.max_sessions:
-            del self._ids[next(iter(self._ids))]
-        return session_id
-
-    async def open_upload(self, file: UploadFile, image: str, is_gone: IsGone) -> str:
-        """Open a session on an uploaded image; return its id."""
-
-        def stored(folder: Path) -> ScanRecord:
-            return ScanRecord(scan=store(file, folder, "scan").name, is_upload=True)
-
-        return await self.open(stored, image, is_gone)
-
-    def get(self, image: str) -> ServedSession | None:
-        """Return the session on an image; None where it was not named, or its lease is over."""
-        try:
-            return self.sessions.get(self._ids.get(image, ""))
-        except RefusedError:
-            return None
-
-    async def path_of(self, image: str) -> Path:
-        """Return the path of an image under the root.
-
-        Raises:
-            RefusedError: 404 when there is none.
-        """
-        root = self.sessions.settings.root
-        return await self.sessions.on_files(lambda _: find_image(root, image))
-
-    async def session_on(self, image: str, is_gone: IsGone) -> ServedSession:
-        """Return the session on an image that was uploaded or lies under the root; the same as last time.
-
-        Raises:
-            RefusedError: 404 when there is no such image.
-        """
-        served = self.get(image)
-        if served is None:
-            path = await self.path_of(image)
-            record = ScanRecord(scan=str(path), is_upload=False, series=image if path.is_dir() else None)
-            served = self.sessions.get(await self.open(lambda _: record, image, is_gone))
-        return served
-
-    def describe(self, session_id: str) -> dict[str, Any]:
-        """Describe a session and renew its lease.
-
-        Raises:
-            RefusedError: 404 when there is none.
-        """
-        served = self.sessions.get(session_id)
-        return {
-            "name": session_id,
-            "expiry": self.sessions.settings.lease_seconds,
-            "last_access_ts": int(served.used_at),
-            "busy": served.num_pending > 0,
-        }
-
-
-async def _images_of(request: Request) -> ImageSessions:
-    images: ImageSessions = request.app.state.images
-    return images
-
-
-Images = Annotated[ImageSessions, Depends(_images_of)]
+Client = Annotated[ImageClient, Depends()]
 
 router = APIRouter(tags=["MONAI Label"], responses=REFUSALS)
 
 
 @router.get("/info/")
-async def info(images: Images) -> dict[str, Any]:
+async def info(client: Client) -> dict[str, Any]:
     """Describe the server: one model, which takes clicks."""
-    card = images.sessions.model.card
+    card = client.sessions.model.card
     model = {
         "type": "deepgrow",  # what clients call a model with foreground and background clicks
         "labels": [],  # whatever the user names
@@ -172,45 +94,48 @@ async def info(images: Images) -> dict[str, Any]:
 
 
 @router.put("/session/")
-async def create_session(request: Request, images: Images) -> dict[str, Any]:
+async def create_session(request: Request, client: Client) -> dict[str, Any]:
     """Open a session on an uploaded image."""
     async with read_form(request) as form:
-        file = uploaded(form, "files", "file")
-        session_id = await images.open_upload(file, "", request.is_disconnected)
-    return {"session_id": session_id, "session_info": images.describe(session_id)}
+        session_id = await client.open_session(uploaded(form, "files", "file"))
+    return {"session_id": session_id, "session_info": client.describe(session_id)}
 
 
 @router.get("/session/{session_id}", response_model=None)
-async def get_session(*, session_id: str, images: Images, image: bool = False) -> FileResponse | dict[str, Any]:
+async def get_session(*, session_id: str, client: Client, image: bool = False) -> FileResponse | dict[str, Any]:
     """Describe a session and renew its lease; with `image`, return its scan."""
     if image:
-        served = images.sessions.get(session_id)
-        return FileResponse(await images.sessions.scan_copy(served), filename="image.nii.gz")
-    return images.describe(session_id)
+        served = client.sessions.get(session_id)
+        return FileResponse(await client.sessions.scan_copy(served), filename="image.nii.gz")
+    return client.describe(session_id)
 
 
 @router.delete("/session/{session_id}")
-async def remove_session(session_id: str, images: Images) -> dict[str, Any]:
+async def remove_session(session_id: str, client: Client) -> dict[str, Any]:
     """End a session."""
-    described = images.describe(session_id)
-    images.sessions.end(images.sessions.get(session_id))
+    described = client.describe(session_id)
+    client.sessions.end(client.sessions.get(session_id))
     return described
 
 
 @router.get("/datastore/")
 async def datastore(
-    images: Images, output: Literal["stats", "list", "all", "train"] = "stats"
+    client: Client, output: Literal["stats", "list", "all", "train"] = "stats"
 ) -> dict[str, Any] | list[str]:
-    """List the scans under the root."""
-    root = images.sessions.settings.root
-    paths = await images.sessions.on_files(lambda _: list_images(root))
+    """List the scans under the root, and the folders that are no scan."""
+    root = client.sessions.settings.root
+    listed = await client.sessions.on_files(lambda _: list_images(root))
     if output == "list":
-        return sorted(paths)
+        return sorted(listed.images)
+    skipped = {"skipped": listed.skipped}
     if output == "stats":
-        return {"total": len(paths), "completed": 0, "label_tags": {}, "train": []}
-    suffixes = {image: "" if path.is_dir() else "".join(path.suffixes[-2:]) for image, path in paths.items()}
+        return {"total": len(listed.images), "completed": 0, "label_tags": {}, "train": [], **skipped}
+    suffixes = {
+        image: "" if places[0].is_dir() else "".join(places[0].suffixes[-2:])
+        for image, places in listed.images.items()
+    }
     objects = {i: {"image": {"ext": suffixes[i], "info": {}}, "labels": {}} for i in sorted(suffixes)}
-    return {"name": "clickvol", "objects": objects}
+    return {"name": "clickvol", "objects": objects, **skipped}
 
 
 @router.put("/datastore/")
@@ -218,26 +143,31 @@ async def datastore(
 @router.put("/datastore/image", include_in_schema=False)
 @router.post("/datastore/image", include_in_schema=False)
 async def upload_image(
-    request: Request, images: Images, image: Annotated[str, Query(max_length=256)] = ""
+    request: Request, client: Client, image: Annotated[str, Query(max_length=256)] = ""
 ) -> dict[str, str]:
-    """Take an image, which is kept as long as somebody clicks in it; nothing is written under the root."""
+    """Take an image, which is kept as long as this client clicks in it; nothing is written under the root."""
     image = image or secrets.token_hex(8)
     async with read_form(request) as form:
-        await images.open_upload(uploaded(form, "file", "files"), image, request.is_disconnected)
+        await client.open_named(uploaded(form, "file", "files"), image)
     return {"image": image}
 
 
+@router.delete("/datastore/")
+@router.delete("/datastore/image", include_in_schema=False)
+async def delete_image(client: Client, id: Annotated[str, Query(max_length=256)]) -> dict[str, str]:  # noqa: A002
+    """Delete an image that this client has uploaded; nothing under the root is deleted."""
+    client.end(id)
+    return {}
+
+
 @router.get("/datastore/image", response_class=FileResponse)
-async def download_image(
-    image: Annotated[str, Query(max_length=4096)], images: Images, request: Request
-) -> FileResponse:
+async def download_image(image: Annotated[str, Query(max_length=4096)], client: Client) -> FileResponse:
     """Return an image: the file as stored, a DICOM series as NIfTI."""
-    if images.get(image) is None:
-        path = await images.path_of(image)
-        if path.is_file():
-            return FileResponse(path, media_type="application/octet-stream")
-    served = await images.session_on(image, request.is_disconnected)
-    return FileResponse(await images.sessions.scan_copy(served), filename="image.nii.gz")
+    path = await client.file_of(image)
+    if path is not None:
+        return FileResponse(path, media_type="application/octet-stream")
+    served = await client.session_on(image)
+    return FileResponse(await client.sessions.scan_copy(served), filename="image.nii.gz")
 
 
 @router.put("/datastore/label")
@@ -250,23 +180,23 @@ async def save_label(image: str = "") -> None:  # noqa: ARG001  # a client sends
 async def infer(
     model: str,
     request: Request,
-    images: Images,
+    client: Client,
     image: Annotated[str, Query(max_length=4096)] = "",
     session_id: Annotated[str, Query(max_length=128)] = "",
     output: Output = "all",
 ) -> Response:
     """Answer all clicks on a label."""
-    sessions = images.sessions
+    sessions = client.sessions
     if model != sessions.model.card.id:
         raise RefusedError(404, f"there is no such model here; this server has {sessions.model.card.id}")
     async with read_form(request, max_files=_LABEL_AND_FILE) as form:
         params = parse_json(InferParams, text_field(form, "params") or "{}")
-        if not session_id and isinstance(form.get("file"), UploadFile):
-            session_id = await images.open_upload(uploaded(form, "file"), image, request.is_disconnected)
-    if session_id:
-        served = sessions.get(session_id)
-    else:
-        served = await images.session_on(image, request.is_disconnected)
+        if session_id:
+            served = sessions.get(session_id)
+        elif isinstance(form.get("file"), UploadFile):
+            served = await client.open_upload(uploaded(form, "file"))
+        else:
+            served = await client.session_on(image)
     answer, _ = await sessions.run(
         served,
         lambda session, is_cancelled: session.scan.predict(params.clicks, cancelled=is_cancelled),
