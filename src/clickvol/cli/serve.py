@@ -31,7 +31,7 @@ _Origins = Annotated[
 ]
 _UploadSize = Annotated[int, typer.Option(min=1, metavar="MIB", help="Largest upload.")]
 _VoxelCount = Annotated[int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")]
-_SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="In memory at one time; further ones wait on disk.")]
+_SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="In memory; further ones wait on disk.")]
 _Lease = Annotated[int, typer.Option(min=1, metavar="N", help="A session unused so long ends.")]
 _Memory = Annotated[
     int,
