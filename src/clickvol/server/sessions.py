@@ -33,7 +33,7 @@ from weakref import WeakValueDictionary
 
 from clickvol.errors import CancelledError, ClickvolError, ConfigError, OutputError
 from clickvol.files.limits import ReadLimits
-from clickvol.interactive.record import ReadRecord, find_records, scan_hash
+from clickvol.interactive.record import ReadRecord, find_records
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume, write_scan
 from clickvol.io.volume import Volume
@@ -86,7 +86,7 @@ class Sessions:
         self.settings = settings
         self._models = Worker("clickvol-model", num_threads=1, max_waiting=settings.max_waiting)
         self._files = Worker("clickvol-files", num_threads=_NUM_FILE_THREADS, max_waiting=settings.max_waiting)
-        self._limits = ReadLimits(
+        self.limits = ReadLimits(
             max_voxels=settings.max_voxels,
             max_bytes_unpacked=settings.max_voxels * _MAX_BYTES_PER_VOXEL,
         )
@@ -258,19 +258,6 @@ class Sessions:
                     self._adopted(folder.name)
         self.sweep()
 
-    async def scan_hash(self, served: ServedSession) -> str:
-        """Return a hash of the values and the place of a session's scan."""
-        volume, _ = await self.run(served, lambda session, _: session.scan.volume)
-        return await self.on_files(lambda _: scan_hash(volume))
-
-    async def uploaded_hash(self, path: Path) -> str:
-        """Return the hash of a scan that belongs to no session.
-
-        Raises:
-            ClickvolError: when it cannot be read.
-        """
-        return await self.on_files(lambda _: scan_hash(read_volume(path, limits=self._limits)))
-
     async def describe(self, session_id: str, served: ServedSession) -> OpenedOut:
         """Say what a client needs to know of a new session."""
         volume, state = await self.run(served, lambda session, _: session.scan.volume)
@@ -417,7 +404,7 @@ class Sessions:
     def _read(self, served: ServedSession) -> Volume:
         if served.record is None or served.is_closed:
             raise RefusedError(404, SESSION_ENDED)
-        return read_volume(served.scan_path, series=served.record.series, limits=self._limits)
+        return read_volume(served.scan_path, series=served.record.series, limits=self.limits)
 
     def _run_on_model(
         self, served: ServedSession, action: Action[T], volume: Volume | None, is_cancelled: IsCancelled

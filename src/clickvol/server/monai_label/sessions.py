@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.datastructures import UploadFile
 
+from clickvol.interactive.record import scan_hash
+from clickvol.io.formats import read_volume
 from clickvol.server.monai_label.images import list_images, record_of_image
 from clickvol.server.refusal import RefusedError
 from clickvol.server.scans import store
@@ -120,8 +122,11 @@ class ImageClient:
     async def _check_same_scan(self, served: ServedSession, file: UploadFile) -> None:
         with tempfile.TemporaryDirectory(dir=served.folder, prefix="work-") as folder:
             path = await self.sessions.on_files(lambda _: store(file, Path(folder), "scan"))
-            theirs = await self.sessions.uploaded_hash(path)
-        if theirs != await self.sessions.scan_hash(served):
+            theirs = await self.sessions.on_files(
+                lambda _: scan_hash(read_volume(path, limits=self.sessions.limits))
+            )
+        ours, _ = await self.sessions.run(served, lambda session, _: session.scan.volume)
+        if theirs != await self.sessions.on_files(lambda _: scan_hash(ours)):
             raise RefusedError(
                 409, "another scan was uploaded under this name; give this one another name, or delete that one"
             )
