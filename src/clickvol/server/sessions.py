@@ -15,7 +15,6 @@ Everything here is for the event loop's thread, except what is handed to the two
 model and all sessions in memory, two others read and write files.
 """
 
-import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -30,6 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
+
+import anyio
 
 from clickvol.errors import CancelledError, ClickvolError, ConfigError, OutputError
 from clickvol.files.limits import ReadLimits
@@ -93,7 +94,7 @@ class Sessions:
         self._open = settings.state_folder / "open"
         self._logs = settings.state_folder / "logs"
         self._sessions: dict[str, ServedSession] = {}
-        self._openings: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._openings: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         try:
             for folder in (settings.state_folder, self._open, self._logs):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ class Sessions:
         Raises:
             ClickvolError: as `open`.
         """
-        async with self._openings.setdefault(session_id, asyncio.Lock()):
+        async with self._openings.setdefault(session_id, anyio.Lock()):
             if (served := self.find(session_id)) is not None:
                 return served
             _, served = self.create(session_id)
