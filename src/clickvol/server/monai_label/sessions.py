@@ -22,6 +22,8 @@ from clickvol.server.security import client_of
 from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Sessions
 
+_CHUNK_BYTES = 1 << 20
+
 
 async def _sessions_of(request: Request) -> Sessions:
     sessions: Sessions = request.app.state.sessions
@@ -141,4 +143,7 @@ def _uploaded_record(file: UploadFile) -> Callable[[Path], ScanRecord]:
 
 def _sha256_of(file: UploadFile) -> str:
     file.file.seek(0)
-    return hashlib.file_digest(file.file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while chunk := file.file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
