@@ -70,6 +70,8 @@ class DataSection(_Section):
             published ones or those of their fingerprint.
         phantoms: number of synthetic scans, half CT and half MR; made once per run.
         phantom_share: part of the samples that come from phantoms.
+        voxels_in_memory: most voxels of scans (a byte each, and a third for coarser levels) that patches are
+            made from at a time; of a larger set a part is held, another one every 2,000 samples.
     """
 
     root: Path = Path()
@@ -79,6 +81,7 @@ class DataSection(_Section):
     intensity: Literal["scan", "set"] = "scan"
     phantoms: int = Field(default=0, ge=0)
     phantom_share: float = Field(default=0.0, ge=0, le=1)
+    voxels_in_memory: int = Field(default=4_000_000_000, gt=0)
 
 
 class OptimiserSection(_Section):

@@ -1,5 +1,6 @@
 """Training of the networks for volumes."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
+from clickvol.datasets.device.rotating import RotatingSampler
 from clickvol.datasets.device.scan_store import ScanStore, StoredScan
 from clickvol.datasets.loader import CaseSampler, Sampler, refuse_nothing
 from clickvol.datasets.published_samples import draw_published_sample
@@ -91,21 +93,33 @@ class VolumeTask(Task[PatchBatch]):
         """Return what makes patches as the configuration says."""
         refuse_nothing(cases, phantoms)
         share = self._config.data.phantom_share
-        if isinstance(self._sampling, PublishedSampling):
+        sampling = self._sampling
+        if isinstance(sampling, PublishedSampling):
             return CaseSampler(
                 cases,
                 phantoms,
                 phantom_share=share,
-                draw=partial(self._published, self._sampling),
+                draw=partial(self._published, sampling),
                 join=joined,
                 seed=self._config.run.seed,
             )
-        groups = [(case.volume.modality, case) for case in cases] + [(_PHANTOMS, case) for case in phantoms]
-        store = ScanStore.of(
-            [StoredScan.of(case, f"{n:06d}", str(group)) for n, (group, case) in enumerate(groups)], device
+        scans = [(str(case.volume.modality), case) for case in cases] + [(_PHANTOMS, case) for case in phantoms]
+        shares = _group_shares(sampling, sorted({group for group, _ in scans}), share)
+
+        def held(indices: list[int]) -> PatchSampler:
+            stored = [StoredScan.of(scans[n][1], f"{n:06d}", scans[n][0]) for n in indices]
+            return self._patches(ScanStore.of(stored, device), sampling, shares)
+
+        sizes = [math.prod(case.volume.grid.shape_dhw) for _, case in scans]
+        if sum(sizes) <= self._config.data.voxels_in_memory:
+            return held([*range(len(scans))])
+        return RotatingSampler(
+            [group for group, _ in scans],
+            sizes,
+            most_voxels=self._config.data.voxels_in_memory,
+            seed=self._config.run.seed,
+            load=held,
         )
-        shares = _group_shares(self._sampling, store.groups, share)
-        return self._patches(store, self._sampling, shares)
 
     def plain_batches(
         self, cases: Sequence[LabelledVolume], count: int, device: torch.device
