@@ -211,7 +211,7 @@ class SliceSampling(BaseModel):
 
     A scan is drawn, then one of the slices that show its object, all alike however large the object is in them
     (ours: the method was published for single images). What the defaults say is released; what they do not is
-    chosen on the page of the function, `datasets.augment2d`.
+    chosen on the page of the function, `datasets.by_case.augment2d`.
 
     Attributes:
         kind: tells this way from the others.

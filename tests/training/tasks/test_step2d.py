@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.slice_samples import SliceSample
+from clickvol.datasets.by_case.slice_samples import SliceSample
 from clickvol.methods.promise2d import Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
 from clickvol.training.tasks.step2d import SliceStep

@@ -1,4 +1,4 @@
-"""Training on more scans than memory holds: some at a time, which ones is said by the numbers of the samples."""
+"""Training on more scans than memory holds: some at a time; which ones, the numbers of the samples say."""
 
 from collections.abc import Callable, Sequence
 

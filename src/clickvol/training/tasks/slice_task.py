@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from clickvol.datasets.loader import CaseSampler
-from clickvol.datasets.samples import LabelledVolume
-from clickvol.datasets.sampling import SliceSampling
-from clickvol.datasets.slice_samples import (
+from clickvol.datasets.by_case.slice_samples import (
     SliceSample,
     draw_slice_sample,
     joined_slices,
     object_slices,
 )
+from clickvol.datasets.loader import CaseSampler
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.sampling import SliceSampling
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import Promise2d, promise2d_preset
 from clickvol.methods.sam2d import Sam2d

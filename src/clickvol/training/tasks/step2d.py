@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from clickvol.datasets.slice_samples import SliceSample
+from clickvol.datasets.by_case.slice_samples import SliceSample
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.methods.promise2d import PointSource, Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d

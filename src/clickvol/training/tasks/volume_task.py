@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from clickvol.datasets.by_case.published_samples import draw_published_sample
 from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.device.rotating import RotatingSampler
 from clickvol.datasets.device.scan_store import ScanStore, StoredScan
 from clickvol.datasets.loader import CaseSampler, Sampler, refuse_nothing
-from clickvol.datasets.published_samples import draw_published_sample
 from clickvol.datasets.samples import LabelledVolume, PatchBatch, joined
 from clickvol.datasets.sampling import (
     PatchSampling,

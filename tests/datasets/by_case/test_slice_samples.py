@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.samples import LabelledVolume
-from clickvol.datasets.sampling import SliceSampling
-from clickvol.datasets.slice_samples import (
+from clickvol.datasets.by_case.slice_samples import (
     SliceSample,
     draw_slice_sample,
     joined_slices,
     object_slices,
 )
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.sampling import SliceSampling
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
 from clickvol.methods.sam2d import sam2d_preset

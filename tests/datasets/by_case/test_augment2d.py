@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clickvol.datasets.augment2d import moved, spoiled
+from clickvol.datasets.by_case.augment2d import moved, spoiled
 from clickvol.datasets.sampling import SliceSampling
 
 SHAPE_HW = (40, 56)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.published_samples import draw_published_sample
+from clickvol.datasets.by_case.published_samples import draw_published_sample
 from clickvol.datasets.sampling import PublishedSampling
 from clickvol.preprocessing.intensity import IntensityScale
 from reference.labelled import block_case

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clickvol.datasets.augment2d import moved, spoiled
+from clickvol.datasets.by_case.augment2d import moved, spoiled
 from clickvol.datasets.case_index import slice_numbers
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
