@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clickvol.datasets.case_index import write_index
 from clickvol.datasets.labelled_volumes import read_labelled_volumes
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import read_prepared_set
@@ -95,7 +96,8 @@ def _repeat(folder, times):
     ]
     content["splits"] = [{"train": [case["case_id"] for case in content["cases"]], "val": [], "test": []}]
     (folder / "prepared.json").write_text(json.dumps(content))
-    np.save(folder / "index.npy", np.tile(np.load(folder / "index.npy"), times))
+    rows = sorted((folder / "cases").glob("*.index.npy")) * times
+    write_index(rows, [case["image"]["sha256"] for case in content["cases"]], folder)
 
 
 def test_the_scale_is_the_scans_or_that_of_the_set(prepare):

@@ -128,8 +128,8 @@ def test_an_index_that_is_missing_torn_or_of_other_cases_is_refused(folder):
     path.write_bytes(whole[:-9])
     with pytest.raises(ConfigError, match=r"index\.npy is missing or damaged; run clickvol data prepare again"):
         CaseIndex(made)
-    np.save(path, np.zeros(3))
-    with pytest.raises(ConfigError, match="is missing or damaged"):
+    np.save(path, np.zeros(4))
+    with pytest.raises(ConfigError, match="is not of the cases"):
         CaseIndex(made)
     path.unlink()
     with pytest.raises(ConfigError, match="is missing or damaged"):

@@ -3,6 +3,7 @@
 `clickvol data prepare` writes a row with each case, and at the end all rows into one file.
 """
 
+import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Sequence
@@ -29,9 +30,10 @@ NUM_PLACES = 1024
 
 _SEED = 4321
 
+# After the rows of the cases comes one that begins with `_key_of` their images: whether the table is of these
+# cases is known without reading the others.
 _ROW = np.dtype(
     [
-        ("image_sha256", "V32"),
         ("object_voxels_dhw", "<i2", (MAX_OBJECT_VOXELS, 3)),
         ("places_dhw", "<i2", (NUM_PLACES, 3)),
         ("values", "<f4", NUM_PLACES),
@@ -107,14 +109,13 @@ def slice_numbers(runs: Runs) -> NDArray[np.int64]:
     return np.concatenate([np.arange(first, stop) for first, stop in runs])
 
 
-def write_row(row: IndexRow, image_sha256: str, path: Path) -> None:
+def write_row(row: IndexRow, path: Path) -> None:
     """Write the row of a case.
 
     Raises:
         OutputError: when the file cannot be written.
     """
     table = np.zeros(1, _ROW)
-    table["image_sha256"] = np.void(bytes.fromhex(image_sha256))
     table["object_voxels_dhw"][0, : len(row.object_voxels_dhw)] = row.object_voxels_dhw
     table["places_dhw"], table["values"] = row.places_dhw, row.values
     write_npy(table, path)
@@ -133,17 +134,23 @@ def write_npy(array: NDArray[Any], path: Path) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def write_index(rows: Sequence[Path], folder: Path) -> None:
+def write_index(rows: Sequence[Path], image_sha256: Iterable[str], folder: Path) -> None:
     """Write the rows of all cases, in this order, into one file.
+
+    Args:
+        rows: of `write_row`.
+        image_sha256: of the image of every case.
+        folder: of the set.
 
     Raises:
         OutputError: when the file cannot be written.
     """
-    header = {"descr": npy.dtype_to_descr(_ROW), "fortran_order": False, "shape": (len(rows),)}
+    header = {"descr": npy.dtype_to_descr(_ROW), "fortran_order": False, "shape": (len(rows) + 1,)}
     with atomic_path(folder / INDEX_NAME, ".npy") as temporary, temporary.open("wb") as file:
         npy.write_array_header_1_0(file, header)
         for path in rows:
             file.write(np.load(path, allow_pickle=False).astype(_ROW, copy=False).tobytes())
+        file.write(_key_of(image_sha256).ljust(_ROW.itemsize, b"\0"))
 
 
 def open_index(folder: Path, image_sha256: Iterable[str]) -> NDArray[Any]:
@@ -160,13 +167,14 @@ def open_index(folder: Path, image_sha256: Iterable[str]) -> NDArray[Any]:
     try:
         # A plain array: slices of numpy's own class for mapped files are slower.
         table = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        kept = table["image_sha256"].tobytes()
-        is_this = table.dtype == _ROW and kept == b"".join(map(bytes.fromhex, image_sha256))
-    except (OSError, ValueError, EOFError, IndexError) as error:
+        hashes = list(image_sha256)
+        is_this = table.dtype == _ROW and table.shape == (len(hashes) + 1,)
+        is_this = is_this and table[-1].tobytes().startswith(_key_of(hashes))
+    except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{path} is missing or damaged; run clickvol data prepare again") from error
     if not is_this:
         raise ConfigError(f"{path} is not of the cases in the manifest; run clickvol data prepare again")
-    return table
+    return table[:-1]
 
 
 def index_row(table: NDArray[Any], number: int, num_voxels: int) -> IndexRow:
@@ -179,6 +187,10 @@ def index_row(table: NDArray[Any], number: int, num_voxels: int) -> IndexRow:
     """
     row = table[number]
     return IndexRow(row["object_voxels_dhw"][:num_voxels], row["places_dhw"], row["values"])
+
+
+def _key_of(image_sha256: Iterable[str]) -> bytes:
+    return hashlib.sha256("".join(image_sha256).encode()).digest()
 
 
 def _runs(shown: NDArray[np.bool_]) -> Runs:

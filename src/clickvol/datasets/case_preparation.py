@@ -45,7 +45,7 @@ from clickvol.preprocessing.intensity import recognise_modality, value_sample
 SANE_SPACING_MM = (0.05, 20.0)
 
 # Raised when the way a case is made changes, so that earlier files are not used.
-_RECIPE = 3
+_RECIPE = 4
 
 # What every scan is kept in as it came, and the dtypes it may have there, in this order of preference.
 _NATIVE_SUFFIX = ".nii.gz"
@@ -293,7 +293,7 @@ def _write_files(
         _keep_native(volume, paths[kind], linkable=linkable or volume is scan.label)
     files = {kind: CaseFile(name=path.name, sha256=file_sha256(path)) for kind, path in paths.items()}
     facts, row = measure(Volume(kept.values, kept.grid), kept.mask, case_id)
-    write_row(row, files["image"].sha256, row_path(folder, case_id))
+    write_row(row, row_path(folder, case_id))
     write_npy(foreground_sample(scan.image.array, scan.mask, case_id), folder / _sample_name(case_id))
     return {**files, "facts": facts, "image_dtype": kept.values.dtype.name}
 

@@ -166,7 +166,8 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
         manifest = _manifest(plan, inputs, outcomes)
         # The manifest last: from then on the set is one.
         (plan.destination / MANIFEST_NAME).unlink(missing_ok=True)
-        write_index([row_path(cases_folder, case.case_id) for case in manifest.cases], plan.destination)
+        rows = [row_path(cases_folder, case.case_id) for case in manifest.cases]
+        write_index(rows, (case.image.sha256 for case in manifest.cases), plan.destination)
         for name, content in (
             (SPLITS_NAME, splits_json(manifest.splits)),
             (MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n"),
