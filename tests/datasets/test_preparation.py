@@ -11,6 +11,7 @@ from clickvol.datasets import preparation
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import read_prepared_set
 from clickvol.errors import ConfigError
+from reference.dask_processes import address_of, scheduler_and_worker
 from reference.data_sets import OBJECT_IJK, SHAPE_IJK, label_ijk, write_msd, write_nifti
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -288,6 +289,18 @@ def test_two_processes_make_the_same(source, tmp_path):
     alone = prepare_data_set(_plan(source, tmp_path / "a"))
     both = prepare_data_set(_plan(source, tmp_path / "b", workers=2))
     assert both.model_dump() == alone.model_dump()
+
+
+def test_workers_of_a_scheduler_write_into_the_shared_folder_and_this_process_the_index(source, tmp_path):
+    alone = prepare_data_set(_plan(source, tmp_path / "a"))
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    with scheduler_and_worker(cluster) as (file, _):
+        address_of(file)
+        made = prepare_data_set(_plan(source, tmp_path / "b", scheduler=str(file)))
+    assert made.model_dump() == alone.model_dump()
+    for name in ("index.npy", "cases/p_3.image.b2nd", "cases/p_3.label.b2nd"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_the_content_hash_knows_what_a_model_sees(source, tmp_path):
