@@ -80,7 +80,7 @@ def ask(operation, mode, address, sessions, seen):
         if reply.status_code not in REFUSED_FOR_GOOD_REASON:
             case.validate_response(reply, checks=[not_a_server_error])
         if reply.status_code >= 400:
-            assert set(reply.json()) == {"error"}
+            assert set(reply.json()) == {"error", "detail"}
             assert "\n" not in reply.json()["error"]
 
     # A route without anything to get wrong has no wrong requests.

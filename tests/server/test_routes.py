@@ -126,7 +126,7 @@ def test_malformed_clicks_are_told_so_in_one_line(opened, body):
     headers = {"content-type": "application/json"}
     reply = opened.client.post(f"{opened.url}/clicks", content=body, headers=headers)
     assert reply.status_code in (400, 422)
-    assert set(reply.json()) == {"error"}
+    assert set(reply.json()) == {"error", "detail"}
     assert "\n" not in reply.json()["error"]
 
 
@@ -206,7 +206,7 @@ def wait_until_empty(folder):
 def test_uploads_that_are_no_scans(client, files, data, status, tmp_path):
     reply = client.post("/api/sessions", files=files, data=data)
     assert reply.status_code == status
-    assert set(reply.json()) == {"error"}
+    assert set(reply.json()) == {"error", "detail"}
     assert str(tmp_path) not in reply.json()["error"]
     wait_until_empty(tmp_path / "state" / "open")
 

@@ -118,7 +118,7 @@ def test_a_wrong_token_is_refused(make_client, given):
         reply = client.get(path, headers=headers)
         assert reply.status_code == 401, path
         assert reply.headers["www-authenticate"] == "Bearer"
-        assert set(reply.json()) == {"error"}
+        assert set(reply.json()) == {"error", "detail"}
 
 
 def test_the_token_lets_in_but_not_from_the_address(make_client):

@@ -89,6 +89,12 @@ class ReadRecord:
         return History().after(*(step for step, _ in self.steps))
 
     @property
+    def unanswered(self) -> Interaction | None:
+        """The last step, where it was being computed when the process ended."""
+        step, mask_sha256 = self.steps[-1] if self.steps else (None, None)
+        return step if isinstance(step, Shaping) and mask_sha256 is None else None
+
+    @property
     def num_clicks(self) -> int:
         """Prompts that stand: not undone, and not before a reset."""
         return sum(len(known.prompts) for known in Scene.after(self.history.current).objects)

@@ -19,11 +19,14 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 
+from clickvol.interactive.interactions import ClickInteraction
 from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
 from clickvol.server.monai_label.routes import router as monai_label
+from clickvol.server.nninteractive.routes import router as nninteractive
+from clickvol.server.nninteractive.slicer_routes import router as slicer_nninteractive
 from clickvol.server.refusal import REFUSALS, answer_errors, parse_json, parse_values
 from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
 from clickvol.server.security import Guard
@@ -110,7 +113,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.sessions = sessions
-    for router in (_about, _opening, _clicking, _results, monai_label):
+    for router in (_about, _opening, _clicking, _results, monai_label, nninteractive, slicer_nninteractive):
         app.include_router(router)
     app.mount("/viewer", ViewerFiles())
     answer_errors(app, settings)
@@ -239,10 +242,9 @@ async def close(opened: Session) -> None:
 async def click(given: ClickIn, opened: Session) -> ClickedOut:
     """Click, and answer all clicks on the object."""
     place = Click.at(given.position, space=given.space).position
+    interaction = ClickInteraction.at(place, positive=given.positive, object_id=given.object_id)
     answer, state = await opened.run(
-        lambda session, is_cancelled: session.click(
-            place, positive=given.positive, object_id=given.object_id, cancelled=is_cancelled
-        )
+        lambda session, is_cancelled: opened.served.add(session, interaction, is_cancelled)
     )
     described = AnswerOut(
         object_id=answer.object_id,

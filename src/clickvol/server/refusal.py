@@ -1,4 +1,4 @@
-"""Requests that are turned down: always `{"error": "one line"}`, with the HTTP status that fits. Torch-free."""
+"""Requests that are turned down: `{"error": "one line", "detail": "the same"}`, with a status. Torch-free."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ from clickvol.server.wire import ErrorOut
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507)
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 507)
 }
 """For the OpenAPI document: what any route may answer."""
 
@@ -66,6 +66,11 @@ class RefusedError(ClickvolError):
         self.retry_after_seconds = retry_after_seconds
 
 
+def error_body(message: str) -> dict[str, str]:
+    """Return an error as every client finds it: ours under "error", those of other programs under "detail"."""
+    return {"error": message, "detail": message}
+
+
 def status_of(error: ClickvolError) -> int:
     """Return the HTTP status of an error that a user can fix."""
     if isinstance(error, RefusedError):
@@ -96,7 +101,7 @@ def answer_errors(app: FastAPI, settings: ServerSettings) -> None:
     def answer(status: int, message: str, retry_after_seconds: int | None = None) -> JSONResponse:
         message = own_folders.sub("", message)
         headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
-        return JSONResponse({"error": " ".join(message.split())}, status, headers)
+        return JSONResponse(error_body(" ".join(message.split())), status, headers)
 
     @app.exception_handler(ClickvolError)
     async def known(_: Request, error: ClickvolError) -> JSONResponse:

@@ -27,12 +27,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clickvol.server.refusal import error_body
 from clickvol.server.settings import LOOPBACK_NAMES, ServerSettings, is_loopback_name
 
 _log = logging.getLogger("clickvol.server")
 
 # The page and its files hold no data and must come before the token is known.
-_OPEN_PATHS = ("/", "/favicon.ico")
+_OPEN_PATHS = ("/", "/favicon.ico", "/healthz")
+_USER_PREFIX = "/u/"
 _OPEN_FOLDER = "/viewer/"
 
 _SAFE_METHODS = ("GET", "HEAD")
@@ -40,7 +42,7 @@ _WITHOUT_DANGER = ("same-origin", "none")
 
 # Room for any JSON that a route takes, and for a list of clicks.
 _MAX_SMALL_BODY_BYTES = 1 << 18
-_MULTIPART = "multipart/form-data"
+_FILE_TYPES = ("multipart/form-data", "application/octet-stream")
 
 # Data URLs are the viewer's font and icons; everything else comes from here.
 _CSP = (
@@ -72,6 +74,19 @@ def client_of(request: Request) -> str:
     return hashlib.sha256(json.dumps([address, token]).encode()).hexdigest()
 
 
+def _without_user_prefix(scope: Scope) -> Scope:
+    """Turn /u/SECRET/path into /path with the secret as the token, for viewers that can send none."""
+    path: str = scope["path"]
+    if not path.startswith(_USER_PREFIX):
+        return scope
+    secret, slash, rest = path.removeprefix(_USER_PREFIX).partition("/")
+    if not secret or not slash:
+        return scope
+    headers = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
+    headers.append((b"authorization", b"Bearer " + secret.encode("utf-8", "surrogatepass")))
+    return {**scope, "path": f"/{rest}", "raw_path": None, "headers": headers}
+
+
 class Guard:
     """Middleware around all routes.
 
@@ -96,6 +111,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         started_at = perf_counter()
+        scope = _without_user_prefix(scope)
         headers = Headers(scope=scope)
         answer = _Answer(send, self._extra_headers(headers, scope["path"]))
         try:
@@ -141,7 +157,7 @@ class Guard:
                     "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN', or open the "
                     "address that the server printed",
                 )
-        is_file = headers.get("content-type", "").lower().startswith(_MULTIPART)
+        is_file = headers.get("content-type", "").lower().startswith(_FILE_TYPES)
         limit = self._settings.max_upload_bytes if is_file else _MAX_SMALL_BODY_BYTES
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdecimal():
@@ -210,7 +226,7 @@ class Guard:
 
     async def _refuse(self, scope: Scope, receive: Receive, answer: "_Answer", refusal: _Refusal) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
-        response = JSONResponse({"error": refusal.message}, refusal.status, headers)
+        response = JSONResponse(error_body(refusal.message), refusal.status, headers)
         await response(scope, receive, answer.send)
 
 

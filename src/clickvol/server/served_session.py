@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.files.atomic import atomic_path
 from clickvol.files.lock import acquire_lock
-from clickvol.interactive.interactions import History
-from clickvol.interactive.session import InteractiveSession
+from clickvol.interactive.interactions import History, Shaping
+from clickvol.interactive.session import Answer, InteractiveSession
 from clickvol.server.refusal import RefusedError
 from clickvol.server.wire import StateOut
+from clickvol.server.worker import IsCancelled
 
 SESSION_ENDED = "there is no such session, or its lease is over; open the scan again"
 
@@ -62,6 +63,7 @@ class ServedSession:
         session: what answers; None while it is parked. The model's thread sets it.
         history: that `state` describes.
         state: after the last change; None until it was opened in this process.
+        unanswered: the last interaction, where its answer never reached anybody.
         num_pending: requests that wait for it or work with it.
         is_closed: it has ended.
         used_at: seconds since the epoch.
@@ -74,6 +76,7 @@ class ServedSession:
         self.session: InteractiveSession | None = None
         self.history: History | None = None
         self.state: StateOut | None = None
+        self.unanswered: Shaping | None = None
         self.num_pending = 0
         self.is_closed = False
         self.used_at = time.time()
@@ -163,6 +166,22 @@ class ServedSession:
             temporary.write_text(record.model_dump_json(), encoding="utf-8")
             temporary.chmod(0o600)
         self.record = record
+
+    def add(self, session: InteractiveSession, interaction: Shaping, is_cancelled: IsCancelled) -> Answer:
+        """Add an interaction, in the model's thread.
+
+        One that was being computed when another process died is in the record already; the client, or a proxy
+        before it, sends it again, and then it is the same one.
+
+        Raises:
+            ClickvolError: when it cannot be used; the session is unchanged then.
+        """
+        unanswered, self.unanswered = self.unanswered, None
+        object_id = interaction.object_id
+        if interaction == unanswered:
+            known = session.objects[object_id - 1]
+            return Answer(object_id, known.num_voxels, known.volume_ml, {}, ())
+        return session.add(interaction, cancelled=is_cancelled)
 
     def park(self) -> None:
         """Forget what is in memory; in the model's thread."""

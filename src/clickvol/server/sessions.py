@@ -34,7 +34,7 @@ import anyio
 
 from clickvol.errors import CancelledError, ClickvolError, ConfigError, OutputError
 from clickvol.files.limits import ReadLimits
-from clickvol.interactive.record import ReadRecord, find_records
+from clickvol.interactive.record import ReadRecord, find_records, read_record
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume, write_scan
 from clickvol.io.volume import Volume
@@ -431,6 +431,7 @@ class Sessions:
         session.set_volume(volume, modality=None if served.record is None else served.record.modality)
         for log in log_folder.glob(_LOGS):
             session.resume(log)
+            served.unanswered = read_record(log).unanswered
         served.session = session
         return session
 

@@ -250,3 +250,4 @@ class ErrorOut(_Out):
     """Why a request was turned down, in one line."""
 
     error: str
+    detail: str

@@ -255,7 +255,7 @@ def test_requests_that_cannot_be_answered(client, selector, params, status):
     text = params if isinstance(params, str) else json.dumps(params)
     reply = client.post(selector, files={"params": (None, text)})
     assert reply.status_code == status
-    assert set(reply.json()) == {"error"}
+    assert set(reply.json()) == {"error", "detail"}
 
 
 def test_the_objects_of_a_viewer_are_left_alone(opened, clicks, inside_ras_mm):

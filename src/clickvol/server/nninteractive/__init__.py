@@ -1,0 +1,1 @@
+"""nnInteractive's remote protocol, for napari and 3D Slicer as they are."""
