@@ -9,9 +9,7 @@ from clickvol.server.nninteractive.packed_array import pack_array, unpack_array
 from clickvol.server.refusal import RefusedError
 
 
-@pytest.mark.parametrize(
-    "dtype", ["bool", "uint8", "int16", "uint16", "int64", "float16", "float32", "float64"]
-)
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "uint16", "int64", "float16", "float64"])
 def test_there_and_back(dtype):
     array = (np.arange(60).reshape(3, 4, 5) % 7).astype(dtype)
     again = unpack_array(pack_array(array), max_values=60)

@@ -134,9 +134,8 @@ def test_a_mask_to_begin_with_is_shown_and_corrected(serve, scan, predictor):
         assert np.array_equal(target, given)
         session.add_point_interaction((d, h, w - 4), False)
         corrected = Click(VoxelPoint(d, h, w - 4.0), False)
-        assert np.array_equal(
-            target, predictor.predict([GivenMask(PackedMask.of(given)), corrected]).mask.array
-        )
+        answer = predictor.predict([GivenMask(PackedMask.of(given)), corrected])
+        assert np.array_equal(target, answer.mask.array)
         assert httpx.post(f"{address}/undo", json={}, headers={"X-Lease-Token": "x"}).status_code == 410
         session.close()
 
