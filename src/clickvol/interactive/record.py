@@ -89,7 +89,7 @@ class ReadRecord:
         return History().after(*(step for step, _ in self.steps))
 
     @property
-    def unanswered(self) -> Interaction | None:
+    def unanswered(self) -> Shaping | None:
         """The last step, where it was being computed when the process ended."""
         step, mask_sha256 = self.steps[-1] if self.steps else (None, None)
         return step if isinstance(step, Shaping) and mask_sha256 is None else None

@@ -171,7 +171,8 @@ class Lease:
         Raises:
             RefusedError: 409 when there is none.
         """
-        return (await self._run(lambda session, _: session.scan.volume.grid))[0]
+        grid: VolumeGrid = (await self._run(lambda session, _: session.scan.volume.grid))[0]
+        return grid
 
     async def add(self, *group: Shaping, run: bool = True) -> Change:
         """Add an interaction, and predict.
@@ -237,7 +238,7 @@ class Lease:
 
     async def mask(self) -> NDArray[np.uint8]:
         """Return the mask of the object: (D, H, W), 0 and 1."""
-        array, _ = await self._run(lambda session, _: session.mask(1).array)
+        array: NDArray[np.uint8] = (await self._run(lambda session, _: session.mask(1).array))[0]
         return array
 
     def _added(
