@@ -96,6 +96,41 @@ def test_a_server_killed_in_the_middle_of_a_click_loses_no_click(start, tmp_path
 
 
 @pytest.mark.slow
+def test_one_of_two_servers_is_killed_in_the_middle_of_clicking(start, tmp_path, phantom):
+    """They share a state folder; what the first had begun is sent to the second again, as a proxy does."""
+    first, second = start(), start()
+    session = json.loads(ask(first, "/api/sessions", {"path": "scan.nii.gz"}))
+    url = f"/api/sessions/{session['session_id']}"
+    i, j, k = phantom.inside.to_ijk()
+    clicks = [{"position": (i + di, j, k), "space": "ijk"} for di in range(3)]
+    ask(first, f"{url}/clicks", clicks[0])
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(second, f"{url}/clicks", clicks[1])
+    assert refused.value.code == 503  # the other one has it; nothing has happened
+    (log,) = (tmp_path / "state").rglob("*.jsonl")
+
+    def click():
+        with pytest.raises((OSError, urllib.error.URLError)):
+            ask(first, f"{url}/clicks", clicks[1])
+
+    thread = threading.Thread(target=click)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while kinds_of(log)[-1] != "click" and time.monotonic() < deadline:
+        time.sleep(0.001)
+    first.kill()
+    thread.join()
+    for again in clicks[1:]:
+        ask(second, f"{url}/clicks", again)
+    assert len(json.loads(ask(second, url))["objects"][0]["clicks"]) == 3
+    mask = ask(second, f"{url}/mask.nii.gz")
+    fresh = json.loads(ask(second, "/api/sessions", {"path": "scan.nii.gz"}))
+    for one in clicks:
+        ask(second, f"/api/sessions/{fresh['session_id']}/clicks", one)
+    assert ask(second, f"/api/sessions/{fresh['session_id']}/mask.nii.gz") == mask
+
+
+@pytest.mark.slow
 def test_a_server_for_others_makes_a_token_and_says_it_once(start, tmp_path):
     server = start("--host", "0.0.0.0", "--quiet")
     address, _, token = server.first_line.partition("#token=")

@@ -24,6 +24,7 @@ from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
+from clickvol.server.itk_snap.routes import router as itk_snap
 from clickvol.server.monai_label.routes import router as monai_label
 from clickvol.server.nninteractive.routes import router as nninteractive
 from clickvol.server.nninteractive.slicer_routes import router as slicer_nninteractive
@@ -113,7 +114,16 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.sessions = sessions
-    for router in (_about, _opening, _clicking, _results, monai_label, nninteractive, slicer_nninteractive):
+    for router in (
+        _about,
+        _opening,
+        _clicking,
+        _results,
+        monai_label,
+        nninteractive,
+        slicer_nninteractive,
+        itk_snap,
+    ):
         app.include_router(router)
     app.mount("/viewer", ViewerFiles())
     answer_errors(app, settings)

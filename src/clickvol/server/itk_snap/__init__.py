@@ -1,0 +1,1 @@
+"""ITK-SNAP's protocol for its deep learning service."""
