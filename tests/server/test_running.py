@@ -106,6 +106,7 @@ def test_one_of_two_servers_is_killed_in_the_middle_of_clicking(start, tmp_path,
     ask(first, f"{url}/clicks", clicks[0])
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(second, f"{url}/clicks", clicks[1])
+    refused.value.close()
     assert refused.value.code == 503  # the other one has it; nothing has happened
     (log,) = (tmp_path / "state").rglob("*.jsonl")
 
