@@ -30,6 +30,15 @@ def test_two_processes_are_one_with_the_doubled_batch(write_config, doubled_batc
 
 
 @pytest.mark.slow
+def test_two_processes_with_rounds_share_their_gradients_once_a_step(write_config):
+    path, folder = write_config("rounds")
+    done = launch(2, path, "optimiser.steps=2", "optimiser.batch_size=1", "optimiser.accumulate=2")
+    assert done.returncode == 0, done.stderr
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert (kept["step"], kept["samples"]) == (2, 8)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("averaging", ["sum", "own"])
 def test_a_wrong_averaging_is_far_from_the_doubled_batch(write_config, doubled_batch, averaging):
     path, folder = write_config("two")

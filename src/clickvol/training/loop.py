@@ -71,7 +71,7 @@ def fit(
     """
     state.network.train()
     torch.backends.cudnn.benchmark = True
-    runner = _for_all_processes(step, harness.processes)
+    runner = _for_all_processes(step, harness.processes, config.optimiser.accumulate)
     figures = RunningFigures(harness.processes)
     first_step = state.step + 1
     for rounds in _in_groups(batches, config.optimiser.accumulate):
@@ -211,12 +211,16 @@ def _validate(state: TrainState, step: nn.Module, harness: Harness) -> None:
         harness.checkpoints.save_best(state)
 
 
-def _for_all_processes(step: nn.Module, processes: Processes) -> nn.Module:
+def _for_all_processes(step: nn.Module, processes: Processes, num_rounds: int) -> nn.Module:
     """Let the processes share their gradients; each mean over a batch becomes the mean over all."""
     if processes.count == 1:
         return step
-    # Some methods have parameters that no step uses, as published: which ones never changes.
-    return DistributedDataParallel(step, static_graph=True, broadcast_buffers=False)
+    # Some methods have parameters that no step uses, as published: which ones never changes. Rounds without
+    # exchange do not go with a static graph.
+    is_static = num_rounds == 1
+    return DistributedDataParallel(
+        step, static_graph=is_static, find_unused_parameters=not is_static, broadcast_buffers=False
+    )
 
 
 @contextlib.contextmanager
