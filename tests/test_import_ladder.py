@@ -40,6 +40,7 @@ JOINED_STAGES = (
     "bridges",
     "training",
     "evaluation",
+    "adapt",
     "report",
     "reproduction",
     "server",

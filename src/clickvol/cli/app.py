@@ -13,6 +13,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from clickvol.cli.adapt import adapt
 from clickvol.cli.batch import batch
 from clickvol.cli.demo import demo
 from clickvol.cli.experiments.data import data
@@ -58,6 +59,7 @@ app.add_typer(data, name="data")
 app.add_typer(nnunet, name="nnunet")
 app.command()(info)
 app.command()(train)
+app.command()(adapt)
 app.command()(evaluate)
 app.command()(reproduce)
 app.command()(serve)

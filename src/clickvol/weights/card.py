@@ -52,6 +52,22 @@ class IntensityPlan(BaseModel):
     deviation: float = Field(gt=0)
 
 
+class BaseModelFacts(BaseModel):
+    """Which model the weights file is the difference from.
+
+    Attributes:
+        id: of the base; its card is looked for among the shipped and fetched models, and beside this card.
+        sha256: of the base's weights file, by which it is known.
+        card: path of the base's card from the folder of this card, where it is neither; None for no such.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    sha256: str
+    card: str | None = None
+
+
 class ModelCard(BaseModel):
     """The JSON beside a weights file.
 
@@ -59,6 +75,8 @@ class ModelCard(BaseModel):
         id: name on the command line.
         title: one line for lists.
         method: id of the method.
+        base: where the weights file holds only the difference from another model (`weights/difference.py`),
+            which one; None where it holds all.
         network: configuration of the network; validated by the method when it is built.
         fields_of_view: voxel sizes for inference; None for 2D networks.
         intensity: constants of a published model; "wide" for CT from air to metal, MR and PET; None for the
@@ -81,6 +99,7 @@ class ModelCard(BaseModel):
     id: str
     title: str
     method: Annotated[str, AfterValidator(valid_method)]
+    base: BaseModelFacts | None = None
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
     intensity: IntensityPlan | Literal["wide"] | None = None
@@ -133,6 +152,9 @@ def find_card(id_or_path: str | Path) -> Path:
         fetched = _fetched_card(str(id_or_path))
         if fetched is not None and not path.exists():
             return fetched
+    bare = path.with_name(f"{path.name}.json")
+    if not path.exists() and bare.with_suffix(".safetensors").is_file() and bare.is_file():
+        return bare
     if path.is_dir():
         # Other .json files may lie there: a training run keeps its configuration beside its model.
         cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").is_file())
@@ -175,6 +197,38 @@ def _fetched_card(entry_id: str) -> Path | None:
         return None
     card = cached_model_folder(entry_id) / f"{entry_id}.json"
     return card if card.is_file() else None
+
+
+def find_base(card: ModelCard, card_path: Path) -> Path | None:
+    """Return the card of the model that an adapted one is the difference from; None for a model of its own.
+
+    Raises:
+        ModelNotFoundError: when it is not on this machine, or the one of its name has other weights.
+        DamagedWeightsError: when it is itself a difference.
+    """
+    base = card.base
+    if base is None:
+        return None
+    places = [
+        _SHIPPED_FOLDER / f"{base.id}.json",
+        _fetched_card(base.id),
+        card_path.with_name(f"{base.id}.json"),
+    ]
+    places += [card_path.parent / base.card] if base.card else []
+    there = [path for path in places if path is not None and path.is_file()]
+    for path in there:
+        known = _parse(path)
+        if known.sha256 == base.sha256:
+            if known.base is not None:
+                raise DamagedWeightsError(
+                    f"{base.id}, the base of {card.id}, is no whole model; adapt it again"
+                )
+            return path
+    what = f"{there[0]} has other weights" if there else f"{base.id} is not on this machine"
+    raise ModelNotFoundError(
+        f"{card.id} is only the difference from {base.id} with the weights {base.sha256[:12]}..., but {what}; "
+        f"put {base.id}.json and its weights beside {card_path}, or install the clickvol that has them"
+    )
 
 
 def read_card(id_or_path: str | Path) -> ModelCard:

@@ -6,13 +6,14 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
 from clickvol.methods.registry import find_method
 from clickvol.methods.volume_segmenter import VolumeSegmenter
-from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_card, read_card
+from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_base, find_card, read_card
 from clickvol.weights.device import choose_device, choose_precision
+from clickvol.weights.difference import add_difference
 from clickvol.weights.safe_file import read_weights
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -68,10 +69,6 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
     """
     card_path = find_card(id_or_path)
     card = read_card(card_path)
-    # A weights file is named by its card, never led elsewhere by it.
-    weights_name = Path(card.weights_file).name
-    if not weights_name:
-        raise DamagedWeightsError(f"{card_path} names no weights file ({card.weights_file!r}); take it again")
     # Random starting values would be drawn and thrown away: build on no device, then place the weights.
     with torch.device("meta"):
         network = _build(card, card_path)
@@ -80,7 +77,7 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
             f"{card.id} is a network of the method {card.method!r}, which cannot do this; "
             f"models list shows the others"
         )
-    state = read_weights(card_path.with_name(weights_name), sha256=card.sha256)
+    state = _read_state(card, card_path)
     expected = network.state_dict()
     missing, unexpected = set(expected) - set(state), set(state) - set(expected)
     misshapen = {n for n in set(expected) & set(state) if state[n].shape != expected[n].shape}
@@ -92,6 +89,19 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
         )
     network.load_state_dict(state, assign=True)
     return card, network.eval().requires_grad_(requires_grad=False)
+
+
+def _read_state(card: ModelCard, card_path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a model; those of an adapted one are its base's with its difference added."""
+    # A weights file is named by its card, never led elsewhere by it.
+    weights_name = Path(card.weights_file).name
+    if not weights_name:
+        raise DamagedWeightsError(f"{card_path} names no weights file ({card.weights_file!r}); take it again")
+    base_path = find_base(card, card_path)
+    state = read_weights(card_path.with_name(weights_name), sha256=card.sha256)
+    if base_path is None:
+        return state
+    return add_difference(_read_state(read_card(base_path), base_path), state)
 
 
 def _build(card: ModelCard, card_path: Path) -> nn.Module:

@@ -88,7 +88,7 @@ def prepare(
         kind=kind,
         source=source,
         destination=destination,
-        tumour_label=None if label is None else _parse_label(label),
+        tumour_label=None if label is None else parse_label(label),
         modality=modality,
         spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
         constants=constants,
@@ -124,7 +124,7 @@ def _summary(made: "PreparedSet", folder: Path) -> str:
     return f"{folder}: {count}: {parts}; {scales}"
 
 
-def _parse_label(text: str) -> int | Literal["all"]:
+def parse_label(text: str) -> int | Literal["all"]:
     """Read a value above 0, or "all".
 
     Raises:

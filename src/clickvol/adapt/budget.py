@@ -1,0 +1,111 @@
+"""How the minutes are spent: objects to score and steps to train, from one measured speed.
+
+The same minutes on the same machine must give the same numbers, so the speed is measured once, rounded, and
+kept in the cache; how busy the machine is later changes how long a run takes, and not what comes of it.
+"""
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from clickvol.files.atomic import atomic_path, make_folder
+from clickvol.weights.cache import cached_model_folder
+
+# Parts of the time: scoring before and after, and training. The rest is for opening scans and surprises.
+_SCORING_SHARE = 0.12
+_TRAINING_SHARE = 0.64
+
+# Scoring an object with one and with three clicks takes about as long as so many steps: measured.
+_STEPS_PER_OBJECT = 1.3
+
+_MIN_STEPS = 20
+
+_SPEED_NAME = "adapt-speed"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What there is time for.
+
+    Attributes:
+        num_folds: trainings.
+        num_steps: of each.
+        num_objects: that are scored, before and after.
+    """
+
+    num_folds: int
+    num_steps: int
+    num_objects: int
+
+    @classmethod
+    def of(
+        cls, seconds: float, step_seconds: float, num_folds: int, num_objects: int, num_patients: int
+    ) -> "Budget":
+        """Divide the time.
+
+        Args:
+            seconds: for all of it.
+            step_seconds: of one training step.
+            num_folds: trainings.
+            num_objects: there are.
+            num_patients: of each at least one object is scored.
+        """
+        affordable = int(_SCORING_SHARE * seconds / (_STEPS_PER_OBJECT * step_seconds))
+        steps = int(_TRAINING_SHARE * seconds / (num_folds * step_seconds))
+        return cls(
+            num_folds=num_folds,
+            num_steps=max(_MIN_STEPS, steps),
+            num_objects=min(num_objects, max(num_patients, affordable)),
+        )
+
+    def done_before(self, objects: int) -> float:
+        """Return which part of everything is done when so many objects were scored with the base."""
+        return self._part(self._scoring * objects / self.num_objects)
+
+    def done_training(self, fold: int, steps: int) -> float:
+        """Return which part of everything is done in a fold after so many steps."""
+        return self._part(self._scoring + fold * self._fold + steps)
+
+    def done_after(self, fold: int, part: float) -> float:
+        """Return which part of everything is done in a fold when this part of its objects is scored."""
+        return self._part(
+            self._scoring + fold * self._fold + self.num_steps + part * self._scoring / self.num_folds
+        )
+
+    @property
+    def _scoring(self) -> float:
+        return _STEPS_PER_OBJECT * self.num_objects
+
+    @property
+    def _fold(self) -> float:
+        return self.num_steps + self._scoring / self.num_folds
+
+    def _part(self, steps: float) -> float:
+        # Reading and choosing a base are the first twentieth.
+        return 0.05 + 0.95 * steps / (self._scoring + self.num_folds * self._fold)
+
+
+def machine_speed(model_sha256: str, measure: Callable[[], float]) -> float:
+    """Return the seconds of a training step on this machine, as measured the first time, two digits.
+
+    Args:
+        model_sha256: of the base; another one has another speed.
+        measure: measures it.
+    """
+    folder = cached_model_folder(_SPEED_NAME)
+    path = folder / "speed.json"
+    machine = f"{platform.node()} {platform.machine()} {torch.__version__} {torch.get_num_threads()} threads"
+    key = f"{machine} {model_sha256[:12]}"
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    if not isinstance(known.get(key), float):
+        known[key] = float(f"{measure():.2g}")
+        make_folder(folder)
+        with atomic_path(path, ".json") as temporary:
+            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return float(known[key])

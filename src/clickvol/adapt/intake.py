@@ -1,0 +1,243 @@
+"""What a user gives, in any of its forms, as a prepared data set: the gate of `clickvol data prepare`."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from clickvol.datasets.preparation import PreparationPlan, Report, prepare_data_set
+from clickvol.datasets.prepared import CaseModality, PreparedSet, is_prepared_set, read_prepared_set
+from clickvol.datasets.sources import SourceKind
+from clickvol.errors import ClickvolError, ConfigError, OutputError
+from clickvol.interactive.record import RECORD_SUFFIX, ReadRecord, read_record, scan_hash
+from clickvol.interactive.replay import replay_record
+from clickvol.io.formats import READABLE_SUFFIXES, read_volume, write_mask
+from clickvol.io.volume import Mask
+from clickvol.weights.load import load_model
+
+MANIFEST_COLUMNS = ("scan", "label")
+"""Columns that a manifest must have; `patient` may join them. A label may be the record of a session."""
+
+_LISTED = "listed"
+_PREPARED = "prepared"
+_GROUPS = "groups.csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What the user says of the cases.
+
+    Attributes:
+        source: folder of a data set (Decathlon, nnU-Net, images/ and labels/, prepared), of scans or of session
+            records; or a manifest (CSV).
+        labels: folder of the masks, or of session records, where `source` is a folder of scans.
+        label: value of the object, or "all"; None as for `data prepare`.
+        modality: of all scans; None for what they look like.
+        groups: CSV with the columns case and group.
+    """
+
+    source: Path
+    labels: Path | None = None
+    label: int | Literal["all"] | None = None
+    modality: CaseModality | None = None
+    groups: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    scan: Path
+    label: Path
+    patient: str
+
+
+def prepared_cases(intake: Intake, work: Path, report: Report = lambda *_: None) -> PreparedSet:
+    """Prepare the cases in a work folder; what is finished there is not done again.
+
+    Raises:
+        ConfigError: when the source has no form that is known, names what is not there, or has several labels
+            and nobody said which is meant.
+        OutputError: when the work folder cannot be written.
+    """
+    if is_prepared_set(intake.source):
+        return read_prepared_set(intake.source)
+    kind, source, groups = _as_data_set(intake, work / _LISTED)
+    plan = PreparationPlan(
+        kind=kind,
+        source=source,
+        destination=work / _PREPARED,
+        tumour_label=intake.label,
+        modality=intake.modality,
+        groups=intake.groups or groups,
+    )
+    return prepare_data_set(plan, report)
+
+
+def _as_data_set(intake: Intake, listed: Path) -> tuple[SourceKind, Path, Path | None]:
+    """Return kind and folder of a data set with the cases, and their groups where they are known."""
+    source = intake.source
+    if not source.exists():
+        raise ConfigError(f"{source} is not there; give a folder with scans and masks, or a manifest (CSV)")
+    if source.is_file():
+        return "folder", listed, _list_pairs(_read_manifest(source), listed)
+    if intake.labels is not None:
+        if any(intake.labels.glob(f"*{RECORD_SUFFIX}")):
+            return "folder", listed, _list_pairs(_matched_records(intake.labels, source), listed)
+        _clear(listed)
+        for name, folder in (("images", source), ("labels", intake.labels)):
+            _link(folder, listed / name)
+        return "folder", listed, None
+    if any(source.glob(f"*{RECORD_SUFFIX}")):
+        return "folder", listed, _list_pairs(_matched_records(source, source), listed)
+    index = source / "dataset.json"
+    if index.is_file() and "training" in _index(index):
+        return "msd", source, None
+    return "folder", source, None
+
+
+def _index(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path} ({error}); correct it, or remove it") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _read_manifest(path: Path) -> list[_Pair]:
+    """Read a CSV file with the columns scan, label and, if wanted, patient; paths from its folder."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read the manifest {path}: {error}; give a CSV file in UTF-8") from error
+    pairs = []
+    for number, row in enumerate(rows, start=1):
+        cells = {
+            str(name).strip(): (value or "").strip() for name, value in row.items() if isinstance(value, str)
+        }
+        missing = [name for name in MANIFEST_COLUMNS if not cells.get(name)]
+        if missing:
+            raise ConfigError(
+                f"row {number} of {path} has no {missing[0]}; the columns are scan, label and perhaps patient"
+            )
+        scan, label = path.parent / cells["scan"], path.parent / cells["label"]
+        for place in (scan, label):
+            if not place.exists():
+                raise ConfigError(f"row {number} of {path} names {place}, which is not there; correct the row")
+        pairs.append(_Pair(scan, label, cells.get("patient", "")))
+    if not pairs:
+        raise ConfigError(f"{path} has no row; give one per scan, with the columns scan and label")
+    return pairs
+
+
+def _list_pairs(pairs: list[_Pair], listed: Path) -> Path:
+    """Lay out pairs as folders images and labels of links, and masks of sessions; return the groups."""
+    _clear(listed)
+    groups = []
+    for number, pair in enumerate(pairs, start=1):
+        case = f"{number:03d}-{_stem(pair.scan)}"
+        _link(pair.scan, listed / "images" / f"{case}{_suffix(pair.scan)}")
+        if pair.label.name.endswith(RECORD_SUFFIX):
+            _write_session_mask(pair, listed / "labels" / f"{case}.nii.gz")
+        else:
+            _link(pair.label, listed / "labels" / f"{case}{_suffix(pair.label)}")
+        groups.append((case, pair.patient or case))
+    path = listed / _GROUPS
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("case", "group"), *groups])
+    return path
+
+
+def _matched_records(records: Path, scans: Path) -> list[_Pair]:
+    """Pair session records with the scans that they were made with, by the hash of the scan.
+
+    Raises:
+        ConfigError: when a scan is not there.
+    """
+    read = [(path, read_record(path)) for path in sorted(records.glob(f"*{RECORD_SUFFIX}"))]
+    useful = [(path, record) for path, record in read if record.num_clicks]
+    missing = {record.header.scan_sha256: path for path, record in useful}
+    scan_of: dict[str, Path] = {}
+    for scan in _scans_below(scans):
+        if not missing.keys() - scan_of.keys():
+            break
+        try:
+            scan_of.setdefault(scan_hash(read_volume(scan)), scan)
+        except ClickvolError:  # some other file
+            continue
+    lost = sorted(str(path) for sha256, path in missing.items() if sha256 not in scan_of)
+    if lost or not useful:
+        what = f"the scan of {lost[0]} is not in {scans}" if lost else f"no record in {records} has a click"
+        raise ConfigError(f"{what}; give the folder of the scans, and that of the records with --labels")
+    newest: dict[str, tuple[str, Path]] = {}
+    for path, record in useful:
+        known = newest.get(record.header.scan_sha256)
+        if known is None or known[0] < record.last_time:
+            newest[record.header.scan_sha256] = (record.last_time, path)
+    return [_Pair(scan_of[sha256], path, "") for sha256, (_, path) in newest.items()]
+
+
+def _scans_below(folder: Path) -> Iterator[Path]:
+    """Yield what may be a scan: readable files, and folders with DICOM files."""
+    for path in sorted(folder.rglob("*")):
+        is_file = path.is_file() and path.name.lower().endswith(READABLE_SUFFIXES)
+        if is_file or (path.is_dir() and any(path.glob("*.dcm"))):
+            yield path
+
+
+def _write_session_mask(pair: _Pair, target: Path) -> None:
+    """Answer the clicks of a session again, and write all of its objects as one mask."""
+    record: ReadRecord = read_record(pair.label)
+    done = replay_record(pair.label, read_volume(pair.scan), load_model(record.header.model_id))
+    labels = done.mask()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Every object is an example; which number it has does not matter.
+    write_mask(Mask((labels.array > 0).astype(np.uint8), labels.grid), target)
+
+
+def _stem(path: Path) -> str:
+    suffix = _suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.name
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix by which the file is read; "" for a folder."""
+    if path.is_dir():
+        return ""
+    name = path.name.lower()
+    known = next((s for s in (*READABLE_SUFFIXES, ".dcm") if name.endswith(s)), path.suffix)
+    return path.name[-len(known) :] if known else ""
+
+
+def _clear(listed: Path) -> None:
+    """Begin the list anew; only links and what was written here go."""
+    if listed.exists():
+        _refusing(listed, lambda: shutil.rmtree(listed))
+    _refusing(listed, lambda: listed.mkdir(parents=True))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file or folder a second name; where there are no links, copy it."""
+
+    def link() -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+        except (OSError, NotImplementedError):
+            copy = shutil.copytree if source.is_dir() else shutil.copyfile
+            copy(source, target)
+
+    _refusing(target, link)
+
+
+def _refusing(path: Path, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; choose another place for the model"
+        ) from error

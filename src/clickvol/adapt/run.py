@@ -1,0 +1,397 @@
+"""From a user's cases to an adapted model: measured by leaving patients out, written where it is better."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clickvol.adapt.budget import Budget, machine_speed
+from clickvol.adapt.cases import CaseObjects, read_objects, stored_scan
+from clickvol.adapt.intake import Intake, prepared_cases
+from clickvol.adapt.scoring import (
+    Comparison,
+    Score,
+    ScoredObject,
+    as_content,
+    chosen_objects,
+    from_content,
+    score_objects,
+)
+from clickvol.adapt.tuning import BATCH, Tuning, seconds_per_step, set_weights, tune
+from clickvol.adapt.views import fitted_card
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.prepared import PreparedSet, RejectedCase
+from clickvol.errors import ConfigError
+from clickvol.files.atomic import atomic_path
+from clickvol.files.lock import only_process_in
+from clickvol.version import __version__
+from clickvol.weights.card import BaseModelFacts, ModelCard, find_base, find_card, read_card
+from clickvol.weights.difference import add_difference, difference_of
+from clickvol.weights.load import LoadedModel, load_model
+from clickvol.weights.safe_file import read_weights, write_weights
+
+SHIPPED_BASES = ("promise3d-small", "promise3d-lesions")
+
+MIN_CASES, MAX_CASES = 3, 50
+
+MAX_BYTES = 2_600_000
+"""Of the difference."""
+
+_MAX_FOLDS = 3
+
+# Each base is asked this many objects, one click each, when nobody chose one.
+_OBJECTS_PER_BASE = 6
+
+_WORK_SUFFIX = ".work"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptRequest:
+    """What is asked for.
+
+    Attributes:
+        intake: the cases.
+        output: path of the model without suffix; `.json` and `.safetensors` are written.
+        base: id or path; None for the shipped one that is better before.
+        minutes: that everything after reading the scans takes on this machine when it is idle.
+        most_minutes: training ends early where a busy machine would take longer than this.
+        seed: of samples, users and folds.
+        rate: highest learning rate.
+        force: write the model although it is not better.
+        command: that asked for it, for the card.
+    """
+
+    intake: Intake
+    output: Path
+    base: str | None = None
+    minutes: float = 10.0
+    most_minutes: float = math.inf
+    seed: int = 0
+    rate: float = 1e-3
+    force: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptOutcome:
+    """What came of it.
+
+    Attributes:
+        comparison: before and after.
+        card: of the model that was written; None where it is not better.
+        base_id: what it began with.
+        seconds: that it took, with reading.
+    """
+
+    comparison: Comparison
+    card: Path | None
+    base_id: str
+    seconds: float
+
+
+Report = Callable[[str, float], None]
+"""Called with what is being done, and how much of everything is done, 0 to 1."""
+
+
+def adapt(
+    request: AdaptRequest,
+    report: Report = lambda *_: None,
+    on_rejected: Callable[[RejectedCase], None] = lambda _: None,
+) -> AdaptOutcome:
+    """Adapt a model; a run that was stopped goes on after the last part that was finished.
+
+    Patients are dealt into up to three folds. For each fold the base is trained further on the others and asked
+    about it; the weights of these models are averaged, and the difference of the average from the base is
+    written, with the table, where it is better.
+
+    Args:
+        request: what is asked for.
+        report: see `Report`.
+        on_rejected: called with every case that cannot be used.
+
+    Raises:
+        ConfigError: for cases or a base that cannot be used.
+        OutputError: when nothing can be written.
+    """
+    started = time.monotonic()
+    output = _checked_output(request.output)
+    work = output.with_name(output.name + _WORK_SUFFIX)
+    with only_process_in(work):
+        report("reading scans", 0.0)
+        prepared = prepared_cases(
+            request.intake, work, lambda _done, _total, last: _note_rejected(last, on_rejected)
+        )
+        cases = [read_objects(case, request.intake.modality) for case in prepared.cases]
+        _check_cases(cases)
+        state = _State.of(work, _key(request, prepared))
+        outcome = _Run(request, prepared, cases, state, report).finish(output, started)
+    if outcome.card is not None:
+        shutil.rmtree(work, ignore_errors=True)
+    return outcome
+
+
+def _note_rejected(last: object, on_rejected: Callable[[RejectedCase], None]) -> None:
+    if isinstance(last, RejectedCase):
+        on_rejected(last)
+
+
+def _checked_output(path: Path) -> Path:
+    output = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the name of the model in it, such as {path / 'mine'}")
+    return output
+
+
+def _check_cases(cases: Sequence[CaseObjects]) -> None:
+    patients = {case.patient for case in cases}
+    if len(patients) < MIN_CASES:
+        raise ConfigError(f"there are cases of {len(patients)} patients, but {MIN_CASES} are needed; give more")
+    if len(patients) > MAX_CASES:
+        raise ConfigError(
+            f"there are cases of {len(patients)} patients; adapt takes {MAX_CASES} at most, and so many are"
+            " worth a training: clickvol train"
+        )
+
+
+def _key(request: AdaptRequest, prepared: PreparedSet) -> str:
+    """Return a hash of what decides the result, so that another run does not go on with this one's parts."""
+    facts = [prepared.content_hash, request.base, request.minutes, request.seed, request.rate, __version__]
+    facts += [request.intake.modality, torch.get_num_threads()]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+class _State:
+    """What is finished of a run: plain values in `state.json`, weights of the folds beside it."""
+
+    def __init__(self, folder: Path, key: str, parts: dict[str, Any]) -> None:
+        self._folder, self._key, self._parts = folder, key, parts
+
+    @classmethod
+    def of(cls, folder: Path, key: str) -> "_State":
+        """Read what an earlier run left; nothing where it was another one."""
+        try:
+            content = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+            parts = content["parts"] if content["key"] == key else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            parts = {}
+        return cls(folder, key, parts)
+
+    def part(self, name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 # plain values of any shape
+        """Return a part as plain values: of the earlier run, or made and kept now."""
+        if name not in self._parts:
+            self._parts[name] = make()
+            with atomic_path(self._folder / _STATE, ".json") as temporary:
+                temporary.write_text(json.dumps({"key": self._key, "parts": self._parts}), encoding="utf-8")
+        return self._parts[name]
+
+    def weights(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return weights: of the earlier run, or made and kept now; float32."""
+        path = self._folder / f"{name}.safetensors"
+
+        def kept() -> str:
+            return write_weights(make(), path, dtype=torch.float32)[0]
+
+        return read_weights(path, sha256=self.part(name, kept))
+
+
+class _Run:
+    """One run, part by part."""
+
+    def __init__(
+        self,
+        request: AdaptRequest,
+        prepared: PreparedSet,
+        cases: list[CaseObjects],
+        state: _State,
+        report: Report,
+    ) -> None:
+        self._request, self._prepared, self._cases, self._state = request, prepared, cases, state
+        self._report = report
+        self._started = time.monotonic()
+        base = request.base or state.part("base", self._better_base)
+        self._base_path = find_card(base)
+        self._base = load_model(base, device="cpu")
+        side = self._patch_side()
+        self._card = fitted_card(self._base.card, cases, side)
+        self._fresh = {n: p.detach().clone() for n, p in self._base.network.state_dict().items()}
+        self._scans = {case.case_id: stored_scan(case, self._fitted()) for case in cases}
+        seconds = state.part("step_seconds", self._step_seconds)
+        num_objects = sum(len(case.longest_mm) for case in cases)
+        num_patients = len({case.patient for case in cases})
+        folds = min(_MAX_FOLDS, num_patients)
+        self._budget = Budget.of(request.minutes * 60, float(seconds), folds, num_objects, num_patients)
+        self._objects = chosen_objects(cases, self._budget.num_objects)
+
+    def _patch_side(self) -> int:
+        shape = getattr(self._base.network.config, "patch_shape_dhw", (0, 0, 0))
+        return max(1, int(shape[0]))
+
+    def _better_base(self) -> str:
+        """Return the shipped base that is better at a few of the objects, one click each."""
+        self._report("comparing the shipped models", 0.01)
+        objects = chosen_objects(self._cases, 1)[:_OBJECTS_PER_BASE]
+        means = {}
+        for base in SHIPPED_BASES:
+            scores = score_objects(load_model(base, device="cpu"), objects, self._request.seed, clicks=(1,))
+            means[base] = sum(score.dice[0] for score in scores)
+        return max(SHIPPED_BASES, key=lambda base: means[base])
+
+    def _fitted(self) -> LoadedModel:
+        """Return the base with the views of these cases; all share one network."""
+        return replace(self._base, card=self._card)
+
+    def _step_seconds(self) -> float:
+        self._report("measuring the speed of this machine", 0.04)
+        store = self._store(self._cases)
+        return machine_speed(self._base.card.sha256, lambda: seconds_per_step(self._fitted(), store, 0))
+
+    def _store(self, cases: Sequence[CaseObjects]) -> ScanStore:
+        return ScanStore.of([self._scans[case.case_id] for case in cases], torch.device("cpu"))
+
+    def finish(self, output: Path, started: float) -> AdaptOutcome:
+        """Measure, train, measure, and write what is better."""
+        budget, request = self._budget, self._request
+        before = from_content(self._state.part("before", self._before))
+        folds = _folds(self._cases, budget.num_folds, request.seed)
+        after: list[Score] = []
+        total: dict[str, Tensor] = {}
+        for number, fold in enumerate(folds):
+            weights = self._state.weights(f"fold-{number}", partial(self._tuned, number, fold))
+            after += from_content(
+                self._state.part(f"after-{number}", partial(self._after, number, fold, weights))
+            )
+            for name, value in weights.items():
+                total[name] = total[name] + value if name in total else value
+        order = {(s.case_id, s.number): s for s in after}
+        comparison = Comparison(before, tuple(order[s.case_id, s.number] for s in before))
+        card = None
+        if comparison.is_better or request.force:
+            average = {name: value / len(folds) for name, value in total.items()}
+            card = self._write(output, average, comparison)
+        self._report("done", 1.0)
+        return AdaptOutcome(comparison, card, self._base.card.id, time.monotonic() - started)
+
+    def _before(self) -> list[dict[str, Any]]:
+        def on_object(done: int) -> None:
+            self._report("measuring the base", self._budget.done_before(done))
+
+        return as_content(score_objects(self._base, self._objects, self._request.seed, on_object=on_object))
+
+    def _tuned(self, number: int, left_out: frozenset[str]) -> dict[str, Tensor]:
+        """Return the weights after training on all patients but those that are left out."""
+        budget = self._budget
+        set_weights(self._base, self._fresh)
+        store = self._store([case for case in self._cases if case.patient not in left_out])
+        tuning = Tuning(num_steps=budget.num_steps, rate=self._request.rate, seed=self._request.seed + number)
+
+        def on_step(done: int) -> None:
+            text = f"training, part {number + 1} of {budget.num_folds}"
+            self._report(text, budget.done_training(number, done))
+
+        share = budget.done_training(number, budget.num_steps)
+        deadline = self._started + 60 * self._request.most_minutes * share
+        return tune(self._fitted(), store, tuning, deadline=deadline, on_step=on_step)
+
+    def _after(self, number: int, left_out: frozenset[str], weights: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """Score the objects of the patients that were left out, with the model that has not seen them.
+
+        What is scored is what would be written: the weights go through the difference of a few MB.
+        """
+        set_weights(self._base, add_difference(self._fresh, self._difference(weights)))
+        objects: list[ScoredObject] = [o for o in self._objects if o.case.patient in left_out]
+
+        def on_object(done: int) -> None:
+            text = f"measuring part {number + 1} of {self._budget.num_folds}"
+            self._report(text, self._budget.done_after(number, done / max(1, len(objects))))
+
+        scores = score_objects(self._fitted(), objects, self._request.seed, on_object=on_object)
+        set_weights(self._base, self._fresh)
+        return as_content(scores)
+
+    def _difference(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        rounded = difference_of(self._fresh, weights, MAX_BYTES)
+        return {name: value.half().float() for name, value in rounded.items()}
+
+    def _write(self, output: Path, average: dict[str, Tensor], comparison: Comparison) -> Path:
+        """Write weights and card; the card last."""
+        base = self._base.card
+        root_path = find_base(base, self._base_path) or self._base_path
+        root = read_card(root_path)
+        root_state = self._fresh if root_path == self._base_path else load_model(root_path).network.state_dict()
+        difference = difference_of(root_state, self._fresh | average, MAX_BYTES)
+        weights = output.with_suffix(output.suffix + ".safetensors")
+        sha256, size = write_weights(difference, weights, dtype=torch.float16)
+        is_shipped = root.id in SHIPPED_BASES
+        facts = self._facts()
+        card = ModelCard(
+            **base.model_dump(
+                include={"method", "network", "licence", "num_parameters"},
+            ),
+            id=output.name,
+            title=f"{base.id} adapted to {self._prepared.name}",
+            base=BaseModelFacts(
+                id=root.id,
+                sha256=root.sha256,
+                card=None if is_shipped else os.path.relpath(root_path, output.parent),
+            ),
+            fields_of_view=self._card.fields_of_view,
+            intensity=self._card.intensity,
+            modalities=self._card.modalities,
+            training_data=[
+                f"{len(self._cases)} scans of {facts['patients']} patients given by the user, in "
+                f"{self._prepared.name} (data sha256 {self._prepared.content_hash[:12]})",
+                *base.training_data,
+            ],
+            training_command=self._request.command,
+            scores=comparison.rows(),
+            notes=[
+                f"Adapted: average of {self._budget.num_folds} trainings of {self._budget.num_steps} steps of "
+                f"{BATCH} patches, seed {self._request.seed}, rate {self._request.rate:g}, "
+                f"{torch.get_num_threads()} threads; each left out the patients that it was scored on.",
+                "What the base can do elsewhere may have become worse; take the base there.",
+                *(
+                    []
+                    if comparison.is_better
+                    else ["Not better than the base by the table; written by --force."]
+                ),
+                "Research use only, not a medical device.",
+            ],
+            dtype="float16",
+            bytes=size,
+            sha256=sha256,
+            weights_file=weights.name,
+            clickvol_version=__version__,
+        )
+        path = output.with_suffix(output.suffix + ".json")
+        with atomic_path(path, ".json") as temporary:
+            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return path
+
+    def _facts(self) -> dict[str, int]:
+        return {"patients": len({case.patient for case in self._cases})}
+
+
+def _folds(cases: Sequence[CaseObjects], count: int, seed: int) -> list[frozenset[str]]:
+    """Deal patients into folds with about as many objects; the same patients and seed, the same folds."""
+    sizes: dict[str, int] = {}
+    for case in cases:
+        sizes[case.patient] = sizes.get(case.patient, 0) + len(case.longest_mm)
+    order = sorted(
+        sizes, key=lambda patient: (-sizes[patient], hashlib.sha256(f"{seed}:{patient}".encode()).digest())
+    )
+    folds: list[set[str]] = [set() for _ in range(count)]
+    for patient in order:
+        smallest = min(folds, key=lambda fold: (len(fold), sum(sizes[p] for p in fold)))
+        smallest.add(patient)
+    return [frozenset(fold) for fold in folds]
