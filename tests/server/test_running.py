@@ -1,6 +1,7 @@
 """The real server in a process of its own: killed in the middle of a click, and started again."""
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -129,6 +130,24 @@ def test_one_of_two_servers_is_killed_in_the_middle_of_clicking(start, tmp_path,
     for one in clicks:
         ask(second, f"/api/sessions/{fresh['session_id']}/clicks", one)
     assert ask(second, f"/api/sessions/{fresh['session_id']}/mask.nii.gz") == mask
+
+
+@pytest.mark.slow
+def test_half_a_request_is_closed_in_seconds_and_a_flood_of_headers_at_once(start):
+    server = start("--quiet")
+    host, port = server.address.removeprefix("http://").split(":")
+    begun = time.monotonic()
+    halves = [socket.create_connection((host, int(port)), timeout=30) for _ in range(100)]
+    for half in halves:
+        half.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+    assert ask(server, "/healthz") == b'{"ok":true}'
+    assert [half.recv(10) for half in halves] == [b""] * 100
+    assert time.monotonic() - begun < 20
+    for half in halves:
+        half.close()
+    with socket.create_connection((host, int(port)), timeout=30) as flood:
+        flood.sendall(b"GET /healthz HTTP/1.1\r\n" + b"X-A: b\r\n" * 10_000)
+        assert flood.recv(12) in (b"HTTP/1.1 400", b"HTTP/1.1 431")
 
 
 @pytest.mark.slow

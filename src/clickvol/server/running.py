@@ -60,6 +60,7 @@ def run_server(
     import uvicorn
 
     from clickvol.server.app import create_app
+    from clickvol.server.connections import MAX_HEAD_BYTES, PunctualProtocol
     from clickvol.weights.card import DEFAULT_MODEL_ID
     from clickvol.weights.load import load_model
 
@@ -75,6 +76,8 @@ def run_server(
         access_log=False,  # it would hold paths; the middleware keeps a log of its own
         log_config=None,
         log_level="critical",  # unexpected errors are logged by the middleware, without their words
+        http=PunctualProtocol,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="none",
         server_header=False,
         proxy_headers=False,
