@@ -17,7 +17,7 @@ class PunctualProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not fol
 
     _timer: Any = None
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: object) -> None:
         """Wait for the first request."""
         super().connection_made(transport)
         self._wait()

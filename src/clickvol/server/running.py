@@ -11,6 +11,7 @@ from clickvol.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
 
 INSTALL_HINT = 'the server needs packages that are not installed; pip install "clickvol[serve]"'
 
@@ -57,10 +58,7 @@ def run_server(
         ClickvolError: when the model cannot be loaded, or the state folder not written to.
     """
     check_installed()
-    import uvicorn
-
     from clickvol.server.app import create_app
-    from clickvol.server.connections import MAX_HEAD_BYTES, PunctualProtocol
     from clickvol.weights.card import DEFAULT_MODEL_ID
     from clickvol.weights.load import load_model
 
@@ -68,8 +66,16 @@ def run_server(
     if loaded.network.config.is_automatic:
         raise ConfigError(f"{loaded.card.id} is automatic and takes no clicks; serve another model")
     os.umask(0o077)  # scans and logs are for this user alone
-    config = uvicorn.Config(
-        create_app(loaded, settings),
+    _listen(_config_of(create_app(loaded, settings), settings), settings, on_ready)
+
+
+def _config_of(app: "FastAPI", settings: ServerSettings) -> "uvicorn.Config":
+    import uvicorn
+
+    from clickvol.server.connections import MAX_HEAD_BYTES, PunctualProtocol
+
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         backlog=_BACKLOG,
@@ -84,7 +90,6 @@ def run_server(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    _listen(config, settings, on_ready)
 
 
 def _listen(config: "uvicorn.Config", settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
