@@ -11,8 +11,9 @@ import SimpleITK as sitk
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io import formats, itk_formats, nifti
+from clickvol.io import formats, nifti
 from clickvol.io.formats import check_output_path, read_volume, write_mask, write_volume
+from clickvol.io.itk import files as itk_files
 from clickvol.io.volume import Mask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -114,7 +115,7 @@ def test_a_crash_in_the_middle_leaves_nothing(tmp_path, plain_grid, scan_array, 
         raise failure
 
     monkeypatch.setattr(nifti, "write_nifti", crash)
-    monkeypatch.setattr(itk_formats, "write_itk", crash)
+    monkeypatch.setattr(itk_files, "write_itk", crash)
     expected = KeyboardInterrupt if failure is KeyboardInterrupt else OutputError
     mask = Mask((scan_array > 0).astype(np.uint8), plain_grid)
     with pytest.raises(expected):
@@ -137,7 +138,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, plain_grid, scan_array):
 def test_inputs_that_are_no_scan_say_what_to_do(tmp_path, write_series, make_dataset, scan_array):
     for name, content, message in [
         ("missing.nii.gz", None, "does not exist"),
-        ("scan.png", b"\x89PNG", r"supported format; .*\.nii\.gz, \.nii, \.nrrd, \.mha"),
+        ("scan.png", b"\x89PNG", r"supported format; .*\.nii\.gz, \.nii, \.nii\.zst, \.nrrd, \.mha"),
         ("scan", b"text", "no suffix of a supported format"),
         ("scan.dcm", b"anything", "give the folder that holds its series"),
         ("text.nii.gz", b"hello\n" * 99, "not a NIfTI image"),
@@ -170,7 +171,7 @@ def test_output_paths_are_checked_before_work(tmp_path, plain_grid, scan_array, 
     (tmp_path / "folder.nii").mkdir()
     monkeypatch.chdir(tmp_path)
     for path, message in [
-        ("mask.png", r"supported suffixes are \.nii\.gz, \.nii, \.nrrd, \.mha"),
+        ("mask.png", r"supported suffixes are \.nii\.gz, \.nii, \.nii\.zst, \.nrrd, \.mha"),
         ("mask", "supported suffixes"),
         (".nii.gz", "supported suffixes"),
         ("mask.mhd", "supported suffixes"),

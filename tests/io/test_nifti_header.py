@@ -7,6 +7,7 @@ import pytest
 
 from clickvol.errors import OutputError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.formats import read_volume
 from clickvol.io.nifti_header import NiftiGeometry, make_header, parse_header, read_geometry, voxel_layout
 
 
@@ -49,3 +50,19 @@ def test_facts_of_another_format_say_nothing_here(plain_grid):
     array = np.zeros((4, 5, 6), dtype=np.uint8)
     header = make_header(array, replace(plain_grid, file_facts="of another format"))
     assert header.binaryblock == make_header(array, plain_grid).binaryblock
+
+
+@pytest.mark.parametrize(("shift_mm", "is_said"), [(0.0, False), (0.01, False), (4.0, True)])
+def test_forms_that_disagree_are_said(tmp_path, shift_mm, is_said):
+    voxels = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
+    image = nib.Nifti1Image(voxels, np.diag([2.0, 2, 3, 1]))
+    moved = np.diag([2.0, 2, 3, 1])
+    moved[0, 3] = shift_mm
+    image.header.set_sform(np.diag([2.0, 2, 3, 1]), 1)
+    image.header.set_qform(moved, 1)
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    volume = read_volume(tmp_path / "a.nii")
+    assert (
+        any("two orientations" in note and "4 mm apart; the sform" in note for note in volume.notes) is is_said
+    )
+    np.testing.assert_allclose(volume.grid.affine_ijk_ras_mm, np.diag([2.0, 2, 3, 1]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clickvol.errors import UnreadableVolumeError
-from clickvol.io.voxel_values import clean_values, scale_values
+from clickvol.io.voxel_values import RepairNote, clean_values, scale_values
 
 
 def test_no_scaling_returns_the_very_array():
@@ -62,3 +62,30 @@ def test_all_bad_is_refused():
 def test_constant_scan_is_refused(value):
     with pytest.raises(UnreadableVolumeError, match=f"empty scan: every voxel is {value}"):
         clean_values(np.full((2, 2, 2), value, dtype=np.int16), "scan.nii")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mark", ["min", "max", "single"])
+def test_the_ends_of_a_float_mark_no_value(dtype, mark):
+    array = np.array([[[5, 7, 9, 11.5]]], dtype)
+    value = np.finfo(np.float32).min if mark == "single" else getattr(np.finfo(dtype), mark)
+    array[0, 0, 2] = value
+    cleaned, (note,) = clean_values(array, "a")
+    assert cleaned.tolist() == [[[5, 7, 5, 11.5]]]
+    assert isinstance(note, RepairNote)
+    assert "a mark for no value" in note
+
+
+def test_the_lowest_integer_marks_no_value_where_it_stands_apart():
+    apart = np.array([[[-32768, 0, 900]]], np.int16)
+    cleaned, (note,) = clean_values(apart, "a")
+    assert cleaned.tolist() == [[[0, 0, 900]]]
+    assert "1 voxel of 3 was -32768, a mark" in note
+    used = np.array([[[-32768, -32000, 900]]], np.int16)
+    assert clean_values(used.copy(), "a")[0].tolist() == used.tolist()
+
+
+def test_scaling_beyond_the_dtype_warns_nobody(recwarn):
+    array = np.array([np.finfo(np.float32).min, 1, 2], np.float32)
+    assert not np.isfinite(scale_values(array, 10.0, 1.0)[0])
+    assert not recwarn.list

@@ -14,12 +14,14 @@ from clickvol.files.atomic import atomic_path
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
+from clickvol.io.input_path import kind_of_path, unreadable_path
 from clickvol.io.volume import Mask, Volume
 
-_NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_NIFTI_SUFFIXES = (".nii.gz", ".nii", ".nii.zst")
 _ITK_WRITE_SUFFIXES = (".nrrd", ".mha")
 _ITK_READ_SUFFIXES = (*_ITK_WRITE_SUFFIXES, ".nhdr", ".mhd")
-READABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_READ_SUFFIXES)
+_NIBABEL_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz")
+READABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_READ_SUFFIXES, *_NIBABEL_SUFFIXES)
 WRITABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_WRITE_SUFFIXES)
 
 _WRITABLE_DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
@@ -41,7 +43,8 @@ def read_volume(
     """Read a CT, MR or PET scan.
 
     Args:
-        path: a .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd file, or a folder or .zip with a DICOM series.
+        path: a .nii, .nii.gz, .nii.zst, .nrrd, .nhdr, .mha, .mhd, .mgz, .hdr or .img file, or a folder or .zip
+            with a DICOM series.
         series: for several DICOM series: the SeriesInstanceUID or SeriesNumber.
         volume_index: for 4D files, and DICOM series of several volumes: which volume to take, from 0.
         gantry_tilt: what becomes of a tilted DICOM series: "keep" its sheared grid, "refuse" it, or "resample"
@@ -61,7 +64,8 @@ def read_volume(
     if not str(path):
         raise UnreadableVolumeError("the path of the scan is empty; give a file or a DICOM folder")
     path = Path(path)
-    if path.is_dir() or (path.is_file() and _suffix(path, (_ARCHIVE_SUFFIX,))):
+    kind = kind_of_path(path)
+    if kind == "folder" or (kind == "file" and _suffix(path, (_ARCHIVE_SUFFIX,))):
         from clickvol.io.dicom.reading.series import read_dicom
 
         return read_dicom(
@@ -72,8 +76,8 @@ def read_volume(
             resample_gaps=resample_gaps,
             limits=limits,
         )
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
+    if kind != "file":
+        what = "is not a file" if kind == "other" else "does not exist"
         raise UnreadableVolumeError(f"{path} {what}; give the path of a scan")
     suffix = _suffix(path, READABLE_SUFFIXES)
     if suffix is None:
@@ -86,7 +90,11 @@ def read_volume(
         from clickvol.io.nifti import read_nifti
 
         return read_nifti(path, volume_index=volume_index, limits=limits)
-    from clickvol.io.itk_formats import read_itk
+    if suffix in _NIBABEL_SUFFIXES:
+        from clickvol.io.nibabel_formats import read_with_nibabel
+
+        return read_with_nibabel(path, volume_index=volume_index, limits=limits)
+    from clickvol.io.itk.files import read_itk
 
     return read_itk(path, volume_index=volume_index, limits=limits)
 
@@ -136,7 +144,7 @@ def write_volume(
 
             write_nifti(array, grid, temporary)
         else:
-            from clickvol.io.itk_formats import write_itk
+            from clickvol.io.itk.files import write_itk
 
             write_itk(array, grid, temporary)
 
@@ -168,7 +176,7 @@ def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
         OutputError: for a sheared grid in NRRD or MetaImage.
     """
     if _suffix(Path(path), _ITK_WRITE_SUFFIXES) is not None:
-        from clickvol.io.itk_formats import check_perpendicular
+        from clickvol.io.itk.files import check_perpendicular
 
         check_perpendicular(grid, Path(path))
 
@@ -230,8 +238,11 @@ def _suffix(path: Path, known: tuple[str, ...]) -> str | None:
 
 
 def _unknown_input(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(_DICOM_MAGIC_OFFSET + 4)
+    try:
+        with path.open("rb") as file:
+            start = file.read(_DICOM_MAGIC_OFFSET + 4)
+    except OSError as error:
+        raise unreadable_path(path, error) from error
     if path.suffix.lower() == ".dcm" or start[_DICOM_MAGIC_OFFSET:] == b"DICM":
         return f"{path} is a single DICOM file; give the folder that holds its series"
     return (

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clickvol.errors import UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.compression import Compression, CompressionError, compression_of, opened_stream, zstd_writer
 from clickvol.io.nifti_header import (
     VoxelLayout,
     make_header,
@@ -39,7 +40,7 @@ _GZIP_LEVEL = 1
 
 
 def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
-    """Read a .nii or .nii.gz file.
+    """Read a .nii, .nii.gz or .nii.zst file.
 
     Args:
         path: the file. Whether it is compressed is seen from its first bytes.
@@ -68,21 +69,27 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
         BadGeometryError: a spacing or an orientation that cannot be used.
     """
     try:
-        compressed = _is_gzip(path)
-        with gzip.open(path) if compressed else path.open("rb") as stream:
+        compression = compression_of(path)
+        with opened_stream(path, compression) as stream:
             header, notes = parse_header(stream, path)
             layout = voxel_layout(header, path, volume_index)
             slope, intercept = read_scaling(header, path)
             affine, geometry, geometry_notes = read_geometry(header, path)
             grid = VolumeGrid.from_ijk(layout.shape_ijk, affine, file_facts=geometry)
-            _refuse_impossible_size(layout, path, compressed=compressed)
+            _refuse_impossible_size(layout, path, compression)
             if limits is not None:
                 limits.check_voxels(math.prod(layout.shape_ijk), str(path))
                 limits.check_bytes(layout.offset_bytes + layout.num_bytes, str(path))
-            array = _read_array(stream, layout, path, limits)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        # From the start again: not every stream can go back to where the header ended.
+        with opened_stream(path, compression) as stream:
+            array, end_notes = _read_array(stream, layout, path, limits)
+    except (EOFError, zlib.error, gzip.BadGzipFile, CompressionError) as error:
         raise UnreadableVolumeError(
             f"{path} is truncated or damaged: its compressed data ends early; copy it again"
+        ) from error
+    except MemoryError as error:
+        raise UnreadableVolumeError(
+            f"{path} holds more voxels than this machine has memory for; crop or resample the scan"
         ) from error
     except OSError as error:
         raise UnreadableVolumeError(
@@ -93,12 +100,12 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
         array=scale_values(array, slope, intercept),
         grid=grid,
         source=str(path),
-        notes=(*notes, *geometry_notes),
+        notes=(*notes, *geometry_notes, *end_notes),
     )
 
 
 def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
-    """Write an array as NIfTI; compressed when the path ends with .gz.
+    """Write an array as NIfTI; compressed when the path ends with .gz or .zst.
 
     Args:
         array: (D, H, W) of a NIfTI dtype; written with slope 1 and intercept 0.
@@ -112,8 +119,13 @@ def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> Non
     header = make_header(array, grid)
     prefix = header.binaryblock + b"\0" * (int(header["vox_offset"]) - len(header.binaryblock))
     with path.open("wb") as file:
-        if path.suffix.lower() != ".gz":
+        if path.suffix.lower() not in (".gz", ".zst"):
             file.writelines(_chunks(prefix, array))
+            return
+        if path.suffix.lower() == ".zst":
+            with zstd_writer(file) as stream:
+                for chunk in _chunks(prefix, array):
+                    stream.write(chunk)
             return
         # No name and no time in the gzip header: the same mask gives the same bytes.
         with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
@@ -127,20 +139,17 @@ def _chunks(prefix: bytes, array: NDArray[np.generic]) -> Iterator[bytes]:
         yield plane.tobytes()
 
 
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _refuse_impossible_size(layout: VoxelLayout, path: Path, *, compressed: bool) -> None:
-    available = path.stat().st_size * (_MAX_GZIP_RATIO if compressed else 1)
+def _refuse_impossible_size(layout: VoxelLayout, path: Path, compression: Compression) -> None:
+    if compression == "zstd":
+        return  # may be any ratio
+    available = path.stat().st_size * (_MAX_GZIP_RATIO if compression == "gzip" else 1)
     if layout.offset_bytes + layout.num_bytes > available:
         raise UnreadableVolumeError(_truncated(path, layout))
 
 
 def _read_array(
     stream: BufferedIOBase, layout: VoxelLayout, path: Path, limits: ReadLimits | None
-) -> NDArray[np.generic]:
+) -> tuple[NDArray[np.generic], tuple[str, ...]]:
     raw = np.empty(layout.num_bytes, dtype=np.uint8)
     stream.seek(layout.offset_bytes)
     filled = 0
@@ -150,17 +159,30 @@ def _read_array(
         if not got:
             raise UnreadableVolumeError(_truncated(path, layout))
         filled += got
-    if isinstance(stream, gzip.GzipFile):
-        while stream.read(_CHUNK_BYTES):  # the checksum is compared at the end of the stream
-            if limits is not None:
-                limits.check_bytes(stream.tell(), str(path))
+    notes = _read_to_end(stream, path, limits)
     array: NDArray[np.generic] = raw.view(layout.dtype)
     if not layout.dtype.isnative:
         array = array.byteswap(inplace=True).view(layout.dtype.newbyteorder("="))
     if layout.dtype.kind == "f" and layout.dtype.itemsize > 8:
         array = array.astype(np.float64)
     # The file runs i fastest: in C order that is (k, j, i) = (d, h, w), without moving a byte.
-    return array.reshape(layout.shape_ijk[::-1])
+    return array.reshape(layout.shape_ijk[::-1]), notes
+
+
+def _read_to_end(stream: BufferedIOBase, path: Path, limits: ReadLimits | None) -> tuple[str, ...]:
+    """Read what comes behind the voxels, so that the checksum at the end of a compressed stream is compared."""
+    if not isinstance(stream, gzip.GzipFile):
+        return ()
+    try:
+        while stream.read(_CHUNK_BYTES):
+            if limits is not None:
+                limits.check_bytes(stream.tell(), str(path))
+    except gzip.BadGzipFile as error:
+        # So gzip says that what follows a complete stream, checksum and all, is none.
+        if not str(error).startswith("Not a gzipped file"):
+            raise
+        return ("There are bytes behind the compressed scan, which were ignored.",)
+    return ()
 
 
 def _truncated(path: Path, layout: VoxelLayout) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume_choice import choose_volume
 
@@ -30,6 +31,9 @@ _SCANNER_CODE = 1
 # sform is written.
 _MAX_QFORM_ERROR_MM = 1e-3
 _MAX_WRITTEN_ERROR_MM = 1e-2
+
+# A qform in single precision comes out of its quaternion by less.
+_MAX_FORMS_APART_VOXELS = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,6 +232,8 @@ def read_geometry(header: "Nifti1Header", path: Path) -> tuple[NDArray[np.float6
             "There is no orientation in the header; left is assumed to be on the right of the "
             "stored image (radiological), and the origin in its centre."
         )
+    if sform_code and qform_code and qform is not None:
+        notes += _disagreement(header, sform, qform)
     if not np.isfinite(affine).all():
         raise BadGeometryError(f"{path}: the orientation holds values that are not finite; repair the header")
     geometry = NiftiGeometry(
@@ -240,6 +246,25 @@ def read_geometry(header: "Nifti1Header", path: Path) -> tuple[NDArray[np.float6
         quaternion_bcd=_quaternion(header) if qform is not None else None,
     )
     return affine, geometry, notes
+
+
+def _disagreement(
+    header: "Nifti1Header", sform_ijk_ras_mm: NDArray[np.float64], qform_ijk_ras_mm: NDArray[np.float64]
+) -> list[str]:
+    """Return a note where the two forms of a header lie apart by more than a tenth of a voxel."""
+    num_axes = min(int(header["dim"][0]), 3)
+    last_ijk = np.ones(3)
+    last_ijk[:num_axes] = header["dim"][1 : num_axes + 1]
+    corners = VoxelBox.of((0, 0, 0), last_ijk).corners_dhw(0.5)
+    apart = (sform_ijk_ras_mm - qform_ijk_ras_mm)[:3]
+    distance_mm = float(np.linalg.norm(corners @ apart[:, :3].T + apart[:, 3], axis=1).max())
+    if distance_mm <= _MAX_FORMS_APART_VOXELS * float(np.min(header["pixdim"][1:4])):
+        return []
+    codes = f"codes {int(header['sform_code'])} and {int(header['qform_code'])}"
+    return [
+        f"The header has two orientations, sform and qform ({codes}), that lie up to {distance_mm:.3g} mm "
+        "apart; the sform was used."
+    ]
 
 
 def _qform(header: "Nifti1Header") -> NDArray[np.float64] | None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clickvol.errors import OutputError, UnreadableVolumeError
 from clickvol.files.atomic import atomic_path
+from clickvol.io.input_path import kind_of_path
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -51,8 +52,9 @@ def read_picture(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
             has several frames.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
+    kind = kind_of_path(path)
+    if kind != "file":
+        what = "does not exist" if kind == "missing" else "is not a file"
         raise UnreadableVolumeError(f"{path} {what}; give the path of a PNG or JPEG picture")
     try:
         with warnings.catch_warnings():

@@ -7,6 +7,9 @@ from clickvol.errors import UnreadableVolumeError
 
 MAX_RESCALE = 1e12
 """Largest slope or intercept of a header, without sign. Chosen: far above any unit of measurement."""
+# Hounsfield units, counts, Bq/ml and ms are far below; the marks that programs write (the lowest and the
+# highest float, 1e20 and the like) are far above, and their squares leave single precision.
+_MAX_MEASURED = 1e15
 
 
 class RepairNote(str):
@@ -41,9 +44,11 @@ def scale_values(array: NDArray[np.generic], slope: float, intercept: float) -> 
     if array.dtype.kind in "iu" and slope == 1.0 and float(intercept).is_integer():
         return _shift_integers(array, int(intercept))
     dtype = np.float64 if array.dtype == np.float64 else np.float32
-    scaled = array.astype(dtype, copy=False)
-    np.multiply(scaled, dtype(slope), out=scaled)
-    np.add(scaled, dtype(intercept), out=scaled)
+    # What becomes too large here is no measurement; whoever checks the values takes it for none.
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = array.astype(dtype, copy=False)
+        np.multiply(scaled, dtype(slope), out=scaled)
+        np.add(scaled, dtype(intercept), out=scaled)
     return scaled
 
 
@@ -67,7 +72,7 @@ def _shift_integers(array: NDArray[np.generic], shift: int) -> NDArray[np.generi
 
 
 def clean_values(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
-    """Replace voxels that are not finite, and refuse scans that hold nothing.
+    """Replace voxels that are not finite or mark that there is no value, and refuse scans that hold nothing.
 
     Args:
         array: (D, H, W), given away: it may be changed in place.
@@ -79,26 +84,7 @@ def clean_values(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.ge
     Raises:
         UnreadableVolumeError: when no voxel is finite, or all have the same value.
     """
-    notes: tuple[str, ...] = ()
-    if array.dtype.kind == "f":
-        bad = ~np.isfinite(array)
-        num_bad = int(np.count_nonzero(bad))
-        if num_bad == array.size:
-            raise UnreadableVolumeError(
-                f"{source}: no voxel is a finite number, all {num_bad} are NaN or infinite; "
-                "export the scan again"
-            )
-        if num_bad:
-            floor = array[~bad].min()
-            array = array if array.flags.writeable else array.copy()
-            array[bad] = floor
-            voxels, were = ("voxel", "was") if num_bad == 1 else ("voxels", "were")
-            notes = (
-                RepairNote(
-                    f"{num_bad} {voxels} of {array.size} {were} NaN or infinite and {were} set to "
-                    f"the smallest finite value, {float(floor):g}."
-                ),
-            )
+    array, notes = _without_missing(array, source)
     low, high = array.min(), array.max()
     if low == high:
         raise UnreadableVolumeError(
@@ -106,3 +92,50 @@ def clean_values(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.ge
             "different values was expected, so check that this is the right file"
         )
     return array, notes
+
+
+def _without_missing(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """Return the array with the smallest value where there is none, and a note where that was so."""
+    missing = _missing(array)
+    if missing is None or not missing.any():
+        return array, ()
+    num_missing = int(np.count_nonzero(missing))
+    marks = np.unique(array[missing])[:1]
+    is_mark = bool(np.isfinite(marks).all())
+    if num_missing == array.size:
+        what = f"{float(marks[0]):g}, a mark for no value" if is_mark else "NaN or infinite"
+        raise UnreadableVolumeError(
+            f"{source}: no voxel is a finite number, all {num_missing} are {what}; export the scan again"
+        )
+    floor = array[~missing].min()
+    array = array if array.flags.writeable else array.copy()
+    array[missing] = floor
+    voxels, were = ("voxel", "was") if num_missing == 1 else ("voxels", "were")
+    what = f"{float(marks[0]):g}, a mark for no value," if is_mark else "NaN or infinite"
+    note = (
+        f"{num_missing} {voxels} of {array.size} {were} {what} and {were} set to the smallest finite value, "
+        f"{float(floor):g}."
+    )
+    return array, (RepairNote(note),)
+
+
+def _missing(array: NDArray[np.generic]) -> NDArray[np.bool_] | None:
+    """Return where there is no value: the shape of the array; None for nowhere.
+
+    A float that nothing measures is a mark for no value, and so is the lowest signed integer where it stands
+    apart from all others.
+    """
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        with np.errstate(invalid="ignore"):
+            bad |= np.abs(array) > _MAX_MEASURED
+        return bad
+    if array.dtype.kind != "i" or array.dtype.itemsize == 1:
+        return None
+    lowest = np.iinfo(array.dtype).min
+    if array.min() != lowest:
+        return None
+    bad = np.equal(array, lowest)
+    others = array[~bad]
+    apart = others.size and int(others.min()) - lowest > 2 ** (8 * array.dtype.itemsize - 3)
+    return bad if apart else None

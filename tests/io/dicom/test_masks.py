@@ -8,6 +8,7 @@ from highdicom.seg import SegmentDescription
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydicom.encaps import encapsulate
 from pydicom.sr.codedict import codes
 
 from clickvol.errors import UnreadableVolumeError
@@ -273,3 +274,17 @@ def test_files_that_are_no_dicom(tmp_path, plain_grid):
         read_mask_file(tmp_path / "b.dcm", plain_grid)
     assert not is_dicom_mask(tmp_path / "a.dcm")
     assert not is_dicom_mask(tmp_path)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.203"])
+def test_pixels_that_nothing_decodes_are_refused_in_a_line(tmp_path, syntax):
+    path, volume = tmp_path / "mask.dcm", read_dicom(write_series(tmp_path / "ct"))
+    write_dicom_seg([mask_on(volume)], tmp_path / "ct", path)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = encapsulate([b"\1\2\3\4"] * int(dataset.NumberOfFrames))
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    with pytest.raises(UnreadableVolumeError, match=r"compressed as .* nothing installed here decodes"):
+        read_mask_file(path, volume.grid)

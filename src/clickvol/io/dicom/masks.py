@@ -1,5 +1,6 @@
 """Masks from DICOM: a Segmentation or an RT Structure Set, on the grid of the scan they were drawn on."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.contours import contours_mask
 from clickvol.io.dicom.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
 from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
+from clickvol.io.input_path import unreadable_path
 from clickvol.io.labelled_mask import LabelledMask, label_map
 from clickvol.io.volume import Mask
 
@@ -44,10 +46,13 @@ class _Part:
 
 def is_dicom_mask(path: Path) -> bool:
     """Tell whether a path is a single DICOM file, as masks are; scans are folders of them."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return looks_like_dicom(file.read(START_BYTES))
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return looks_like_dicom(file.read(START_BYTES))
+    except (OSError, ValueError) as error:
+        raise unreadable_path(path, error) from error
 
 
 def read_mask_file(
@@ -106,8 +111,8 @@ def _read(path: Path, grid: VolumeGrid | None, segment: str | int | None) -> lis
             return _read_contours(path, dataset, grid, segment)
     except UnreadableVolumeError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # What pydicom and a header without what the standard demands raise.
+    except Exception as error:
+        # pydicom raises whatever it meets where a header is without what the standard demands.
         reason = " ".join(str(error).split())
         raise UnreadableVolumeError(
             f"{path} is a damaged or incomplete DICOM mask ({reason}); export it again"
@@ -123,7 +128,7 @@ def _read_dataset(path: Path) -> "Dataset":
     import pydicom
 
     if not is_dicom_mask(path):
-        what = "is not a DICOM file" if path.exists() else "does not exist"
+        what = "is not a DICOM file" if os.path.lexists(path) else "does not exist"
         raise UnreadableVolumeError(f"{path} {what}; give a DICOM Segmentation or RT Structure Set")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -175,14 +180,27 @@ def _read_segmentation(
     shape_hw = (int(dataset.Rows), int(dataset.Columns))
     grid = grid_of_planes(planes, shape_hw, str(path)) if grid is None else grid
     arrays = {p.number: np.zeros(grid.shape_dhw, np.uint8) for p in chosen}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pixels = np.asarray(dataset.pixel_array).reshape(len(planes), *shape_hw)
+    pixels = _pixels(path, dataset).reshape(len(planes), *shape_hw)
     for frame, plane, values in zip(frames, planes, pixels, strict=True):
         for number, inside in _segments_of_frame(dataset, frame, values):
             if number in arrays and inside.any():
                 place_plane(inside, plane, grid, arrays[number], str(path))
     return [_labelled(p, arrays[p.number], grid) for p in chosen]
+
+
+def _pixels(path: Path, dataset: "Dataset") -> NDArray[np.generic]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return np.asarray(dataset.pixel_array)
+        except Exception as error:
+            # pydicom and its decoders raise whatever they met: NotImplementedError, RuntimeError, ...
+            syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+            how = f", compressed as {syntax.name}," if syntax is not None and syntax.is_compressed else ""
+            raise UnreadableVolumeError(
+                f"{path} has pixels{how} that nothing installed here decodes, or that are cut off; save it "
+                "uncompressed, or export it again"
+            ) from error
 
 
 def _segments_of_frame(

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
 from clickvol.io.formats import write_volume
-from clickvol.io.raw_nrrd import raw_nrrd
+from clickvol.io.itk.raw_nrrd import raw_nrrd
 from clickvol.io.volume import Mask
 from clickvol.predict.segmentation import Segmentation
 from clickvol.prompts.click import Click

@@ -6,7 +6,6 @@ fill the picture row by row; the position in the file is that of a slice as larg
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from clickvol.errors import DicomSeriesError
 from clickvol.io.dicom.reading.headers import ImageFile, finite_numbers, whole_number
 
 _CSA_CREATOR, _CSA_GROUP, _CSA_IMAGE = "SIEMENS CSA HEADER", 0x0029, 0x10
-_MR_CREATOR, _MR_GROUP, _NUM_IMAGES = "SIEMENS MR HEADER", 0x0019, 0x0A
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +90,11 @@ def _csa(file: ImageFile) -> tuple[int, NDArray[np.float64] | None]:
 
     try:
         dataset = pydicom.dcmread(file.path, stop_before_pixels=True, force=True)
-        number = whole_number(_private(dataset, _MR_CREATOR, _MR_GROUP, _NUM_IMAGES)) or 0
-        tags = csareader.read(bytes(_private(dataset, _CSA_CREATOR, _CSA_GROUP, _CSA_IMAGE)))
-        number = int(csareader.get_scalar(tags, "NumberOfImagesInMosaic") or number)
+        tags = csareader.read(bytes(dataset.private_block(_CSA_GROUP, _CSA_CREATOR)[_CSA_IMAGE].value))
+        number = int(csareader.get_scalar(tags, "NumberOfImagesInMosaic") or 0)
         normal = finite_numbers(csareader.get_vector(tags, "SliceNormalVector", 3), 3)
     except Exception:
         # Neither reader promises what it raises for a header that somebody cut down.
         return 0, None
     is_unit = normal is not None and abs(float(np.linalg.norm(normal)) - 1) < 1e-2
     return (max(number, 0), normal) if is_unit else (0, None)
-
-
-def _private(dataset: Any, creator: str, group: int, element: int) -> Any:  # noqa: ANN401 - pydicom's types
-    return dataset.private_block(group, creator)[element].value

@@ -22,6 +22,7 @@ from clickvol.io.dicom.reading.planes import read_planes
 from clickvol.io.dicom.reading.slices import slices_of
 from clickvol.io.dicom.reading.volumes import choose_series_volume
 from clickvol.io.dicom.sources import source_images_of
+from clickvol.io.input_path import kind_of_path
 from clickvol.io.volume import Modality, Volume
 from clickvol.io.voxel_values import clean_values
 
@@ -60,7 +61,7 @@ def list_series(path: str | Path, *, limits: ReadLimits | None = None) -> list[S
         UnreadableVolumeError: when there is no DICOM image, or the zip cannot be unpacked.
     """
     path = Path(path)
-    if not path.is_dir() and path.suffix.lower() != ".zip":
+    if kind_of_path(path) != "folder" and path.suffix.lower() != ".zip":
         raise UnreadableVolumeError(
             f"{path} is not a folder; give the folder or the .zip that holds the DICOM files"
         )

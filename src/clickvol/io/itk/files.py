@@ -13,7 +13,8 @@ from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.files.native_stderr import silent_native_stderr
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.detached_data import refuse_voxels_elsewhere
+from clickvol.io.itk.detached_data import refuse_voxels_elsewhere
+from clickvol.io.itk.headers import text_fields, with_kinds
 from clickvol.io.volume import Volume
 from clickvol.io.volume_choice import choose_volume
 from clickvol.io.voxel_values import clean_values
@@ -33,7 +34,6 @@ _IMAGE_IO = {
     ".mhd": "MetaImageIO",
 }
 _COMPRESSION_LEVEL = 1
-_MAX_HEADER_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,18 @@ def read_itk(path: Path, *, volume_index: int | None = None, limits: ReadLimits 
             choice of volume, or without any content.
         BadGeometryError: a spacing or directions that cannot be used.
     """
-    import SimpleITK as sitk
-
     if limits is not None:
         refuse_voxels_elsewhere(path)
+    with with_kinds(path) as readable:
+        return _read(readable, path, volume_index, limits)
+
+
+def _read(readable: Path, path: Path, volume_index: int | None, limits: ReadLimits | None) -> Volume:
+    """Read a file that may stand for the one that messages name."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(readable))
     # Not left to ITK, which knows no suffix in capitals.
     reader.SetImageIO(_IMAGE_IO[path.suffix.lower()])
     try:
@@ -83,7 +89,7 @@ def read_itk(path: Path, *, volume_index: int | None = None, limits: ReadLimits 
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable_header(path, error) from error
-    header = _header(reader, path)
+    header = _header(reader, readable)
     index = _check_axes(header, path, volume_index)
     # Before the voxels are read: ITK makes a negative spacing positive without a word.
     _check_geometry(header, path)
@@ -181,25 +187,8 @@ def _header(reader: "ImageFileReader", path: Path) -> _Header:
         direction_lps=np.array(reader.GetDirection()).reshape(num_axes, num_axes),
         origin_lps_mm=np.array(reader.GetOrigin()),
         num_components=int(reader.GetNumberOfComponents()),
-        fields=_text_fields(path),
+        fields=text_fields(path),
     )
-
-
-def _text_fields(path: Path) -> dict[str, str]:
-    """Return the "name: value" or "name = value" lines of a header, names in lower case."""
-    with path.open("rb") as file:
-        text = file.read(_MAX_HEADER_BYTES).decode("latin-1").replace("\r\n", "\n")
-    separator = ":" if text.startswith("NRRD") else "="
-    fields = {}
-    for line in text.split("\n"):
-        name, divider, value = line.partition(separator)
-        if separator == ":" and not line:
-            break  # a blank line ends a NRRD header
-        if divider:
-            fields[name.strip().lower()] = value.strip()
-        if name.strip() == "ElementDataFile":
-            break
-    return fields
 
 
 def _check_axes(header: _Header, path: Path, volume_index: int | None) -> int:

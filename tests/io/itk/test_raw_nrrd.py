@@ -4,7 +4,7 @@ import SimpleITK
 
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
-from clickvol.io.raw_nrrd import raw_nrrd
+from clickvol.io.itk.raw_nrrd import raw_nrrd
 
 OBLIQUE = np.array([[0.1, -0.8, 0.2, -31.5], [0.2, 0.3, 0.9, 12.25], [-2.9, 0.05, 0.1, 240.0], [0, 0, 0, 1.0]])
 

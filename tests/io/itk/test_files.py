@@ -4,7 +4,7 @@ import SimpleITK as sitk
 
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.io.itk_formats import read_itk, write_itk
+from clickvol.io.itk.files import read_itk, write_itk
 
 
 def image_of(array, spacing=(1.0, 2.0, 3.0), origin=(10.0, 20.0, 30.0)):

@@ -1,0 +1,57 @@
+"""Streams of compressed files; which compression it is, is seen from their first bytes, not from their name."""
+
+import contextlib
+import gzip
+from collections.abc import Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import IO, Literal, cast
+
+import zstandard
+
+Compression = Literal["none", "gzip", "zstd"]
+
+CompressionError = zstandard.ZstdError
+"""What a damaged zstd stream raises; gzip has errors of its own."""
+
+_STARTS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+# As for gzip: a mostly empty mask stays small at the fastest level.
+_ZSTD_LEVEL = 1
+
+# What a stream may make its reader hold; that of the highest ordinary level.
+_MAX_WINDOW_BYTES = 128 * 2**20
+
+
+def compression_of(path: Path) -> Compression:
+    """Return what a file is compressed with.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((kind for magic, kind in _STARTS.items() if start.startswith(magic)), "none")
+
+
+@contextlib.contextmanager
+def opened_stream(path: Path, compression: Compression) -> Iterator[BufferedIOBase]:
+    """Lend the unpacked content of a file, from its start."""
+    with path.open("rb") as file:
+        if compression == "none":
+            yield file
+        elif compression == "gzip":
+            with gzip.GzipFile(fileobj=file, mode="rb") as stream:
+                yield stream
+        else:
+            unpacking = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+            with unpacking.stream_reader(file, read_across_frames=True) as stream:
+                yield cast(BufferedIOBase, stream)
+
+
+@contextlib.contextmanager
+def zstd_writer(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Lend a stream that packs what is written to it, with a checksum; the file stays open."""
+    packing = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
+    with packing.stream_writer(file, closefd=False) as stream:
+        yield cast(IO[bytes], stream)

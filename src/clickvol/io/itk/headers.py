@@ -1,0 +1,77 @@
+"""The text of NRRD and MetaImage headers: what SimpleITK does not say of it, and what it cannot read."""
+
+import contextlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from clickvol.errors import UnreadableVolumeError
+
+_MAX_HEADER_BYTES = 65536
+
+# Of the encodings of the format those that ITK's copy of Teem is built with.
+_ENCODINGS = ("raw", "txt", "text", "ascii", "hex", "gz", "gzip")
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_DATA_FILE = re.compile(rb"(?im)^(data ?file:[ \t]*)(\S.*?)([ \t]*)$")
+
+
+def text_fields(path: Path) -> dict[str, str]:
+    """Return the "name: value" or "name = value" lines of a header, names in lower case."""
+    with path.open("rb") as file:
+        text = file.read(_MAX_HEADER_BYTES).decode("latin-1").replace("\r\n", "\n")
+    separator = ":" if text.startswith("NRRD") else "="
+    fields = {}
+    for line in text.split("\n"):
+        name, divider, value = line.partition(separator)
+        if separator == ":" and not line:
+            break  # a blank line ends a NRRD header
+        if divider:
+            fields[name.strip().lower()] = value.strip()
+        if name.strip() == "ElementDataFile":
+            break
+    return fields
+
+
+@contextlib.contextmanager
+def with_kinds(path: Path) -> Iterator[Path]:
+    """Lend a file that ITK can read: the path itself, or a copy of a NRRD that says which axis holds volumes.
+
+    Fields of four axes that do not say so (`kinds`) are valid; ITK takes them for damaged. The axis is the one
+    without a direction.
+
+    Raises:
+        UnreadableVolumeError: for a NRRD whose encoding ITK does not have.
+    """
+    try:
+        fields = text_fields(path) if path.suffix.lower() in (".nrrd", ".nhdr") else {}
+    except OSError as error:
+        raise UnreadableVolumeError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    encoding = fields.get("encoding", "raw").lower()
+    if encoding not in _ENCODINGS:
+        raise UnreadableVolumeError(f"{path}: the encoding {encoding} is not supported; save it as gzip")
+    directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", ""), re.IGNORECASE)
+    if "kinds" in fields or [d.lower() for d in directions].count("none") != 1:
+        yield path
+        return
+    kinds = " ".join("list" if d.lower() == "none" else "domain" for d in directions)
+    with tempfile.TemporaryDirectory(prefix="clickvol-") as folder, path.open("rb") as file:
+        start = file.read(_MAX_HEADER_BYTES)
+        end = _BLANK_LINE.search(start)
+        header, rest = (start, b"") if end is None else (start[: end.start()], start[end.start() :])
+        # A name of a file is relative to its header, which lies elsewhere now.
+        header = _DATA_FILE.sub(lambda m: m[1] + _absolute(m[2], path) + m[3], header)
+        copy = Path(folder) / f"scan{path.suffix.lower()}"
+        with copy.open("wb") as target:
+            target.write(header + f"\nkinds: {kinds}".encode() + (rest or b"\n\n"))
+            shutil.copyfileobj(file, target)
+        yield copy
+
+
+def _absolute(name: bytes, header: Path) -> bytes:
+    text = name.decode("utf-8", "surrogateescape")
+    if text.upper().startswith("LIST") or "%" in text:
+        return name
+    return str(header.resolve().parent / text).encode("utf-8", "surrogateescape")
