@@ -40,11 +40,13 @@ def read_with_nibabel(
         BadGeometryError: a spacing or an orientation that cannot be used.
     """
     import nibabel
+    from nibabel.imageglobals import LoggingOutputSuppressor
 
     is_pair = ".mg" not in path.suffix.lower()
     if limits is not None and is_pair:
         raise UnreadableVolumeError(f"{path} does not hold its own voxels; give one file such as .nii.gz")
-    with warnings.catch_warnings():
+    # nibabel logs what it repairs in a header, for programmers.
+    with warnings.catch_warnings(), LoggingOutputSuppressor():
         warnings.simplefilter("ignore")
         try:
             image: Any = nibabel.load(path)

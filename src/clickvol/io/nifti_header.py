@@ -118,7 +118,7 @@ def parse_header(stream: BufferedIOBase, path: Path) -> tuple["Nifti1Header", li
         notes.append(f"The header gives lengths in {units}; they were read as millimetres.")
     # The standard: every qfac but -1 means 1. The spacing of an axis that is not there is unused.
     header["pixdim"][0] = -1.0 if header["pixdim"][0] == -1.0 else 1.0
-    for axis in range(int(header["dim"][0]) + 1, 4):
+    for axis in range(max(int(header["dim"][0]), 0) + 1, 4):
         header["pixdim"][axis] = 1.0
     return header, notes
 

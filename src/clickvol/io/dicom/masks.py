@@ -1,5 +1,6 @@
 """Masks from DICOM: a Segmentation or an RT Structure Set, on the grid of the scan they were drawn on."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import UnreadableVolumeError
+from clickvol.files.native_stderr import silent_native_stderr
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.contours import contours_mask
 from clickvol.io.dicom.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
+from clickvol.io.dicom.reading.pixels import dataset_is_compressed, is_of_decoder
 from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
 from clickvol.io.input_path import unreadable_path
 from clickvol.io.labelled_mask import LabelledMask, label_map
@@ -76,7 +79,9 @@ def read_mask_file(
         UnreadableVolumeError: when the file is damaged, is neither of the two, has no such segment, does not
             lie on the grid, or has contours but no grid was given.
     """
-    return [labelled for _, labelled in _read(Path(path), grid, segment)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that break their type
+        return [labelled for _, labelled in _read(Path(path), grid, segment)]
 
 
 def read_label_map(path: Path, grid: VolumeGrid) -> NDArray[np.generic]:
@@ -92,7 +97,9 @@ def read_label_map(path: Path, grid: VolumeGrid) -> NDArray[np.generic]:
     Raises:
         UnreadableVolumeError: as `read_mask_file`; also where the file has nothing in it.
     """
-    drawn = _read(path, grid, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = _read(path, grid, None)
     if not any(labelled.mask.num_voxels for _, labelled in drawn):
         raise UnreadableVolumeError(
             f"{path} is an empty label: no voxel belongs to an object; check that this is the right file"
@@ -192,11 +199,17 @@ def _pixels(path: Path, dataset: "Dataset") -> NDArray[np.generic]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return np.asarray(dataset.pixel_array)
-        except Exception as error:
+            with silent_native_stderr() if dataset_is_compressed(dataset) else contextlib.nullcontext():
+                return np.asarray(dataset.pixel_array)
+        except BaseException as error:
             # pydicom and its decoders raise whatever they met: NotImplementedError, RuntimeError, ...
-            syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-            how = f", compressed as {syntax.name}," if syntax is not None and syntax.is_compressed else ""
+            if not is_of_decoder(error):
+                raise
+            how = (
+                f", compressed as {dataset.file_meta.TransferSyntaxUID.name},"
+                if dataset_is_compressed(dataset)
+                else ""
+            )
             raise UnreadableVolumeError(
                 f"{path} has pixels{how} that nothing installed here decodes, or that are cut off; save it "
                 "uncompressed, or export it again"

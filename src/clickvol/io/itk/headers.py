@@ -14,6 +14,8 @@ _MAX_HEADER_BYTES = 65536
 # Of the encodings of the format those that ITK's copy of Teem is built with.
 _ENCODINGS = ("raw", "txt", "text", "ascii", "hex", "gz", "gzip")
 
+_MAX_SHOWN = 40
+
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _DATA_FILE = re.compile(rb"(?im)^(data ?file:[ \t]*)(\S.*?)([ \t]*)$")
 
@@ -46,12 +48,18 @@ def with_kinds(path: Path) -> Iterator[Path]:
         UnreadableVolumeError: for a NRRD whose encoding ITK does not have.
     """
     try:
-        fields = text_fields(path) if path.suffix.lower() in (".nrrd", ".nhdr") else {}
+        fields = text_fields(path)
     except OSError as error:
         raise UnreadableVolumeError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    _check_axes(path, fields)
+    if path.suffix.lower() not in (".nrrd", ".nhdr"):
+        yield path
+        return
     encoding = fields.get("encoding", "raw").lower()
     if encoding not in _ENCODINGS:
-        raise UnreadableVolumeError(f"{path}: the encoding {encoding} is not supported; save it as gzip")
+        raise UnreadableVolumeError(
+            f"{path}: the encoding {encoding[:_MAX_SHOWN]} is not supported; save it as gzip"
+        )
     directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", ""), re.IGNORECASE)
     if "kinds" in fields or [d.lower() for d in directions].count("none") != 1:
         yield path
@@ -68,6 +76,17 @@ def with_kinds(path: Path) -> Iterator[Path]:
             target.write(header + f"\nkinds: {kinds}".encode() + (rest or b"\n\n"))
             shutil.copyfileobj(file, target)
         yield copy
+
+
+def _check_axes(path: Path, fields: dict[str, str]) -> None:
+    """Refuse numbers of axes that no image has: ITK takes them at their word, and ends the whole program."""
+    for name in ("ndims", "dimension", "numberofaxes"):
+        stated = fields.get(name)
+        if stated is not None and not re.fullmatch(r"0*1?\d", stated):
+            raise UnreadableVolumeError(
+                f"{path} has a damaged header: it says {stated[:_MAX_SHOWN]!r} for its number of axes; copy it "
+                "again"
+            )
 
 
 def _absolute(name: bytes, header: Path) -> bytes:

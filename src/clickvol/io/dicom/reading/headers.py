@@ -160,7 +160,8 @@ def _image_file(path: Path, source: str, limits: ReadLimits | None) -> ImageFile
         if limits is not None:
             _check_deflated(path, source, limits)
         header = read_tags(path, _TAGS, last_group=_LAST_GROUP)
-        is_image = header.get("SOPClassUID") in _IMAGE_STORAGES
+        kind, modality = (str(header.get(keyword, "")) for keyword in ("SOPClassUID", "Modality"))
+        is_image = kind in _IMAGE_STORAGES
         if is_image and not header.get("Rows"):
             # Attributes in another order than that of their tags.
             header = read_tags(path, _TAGS)
@@ -169,7 +170,7 @@ def _image_file(path: Path, source: str, limits: ReadLimits | None) -> ImageFile
     except Exception as error:
         # pydicom raises whatever its parser met: KeyError, struct.error, ValueError, ...
         raise _damaged(path, source) from error
-    if header.get("Modality") in _NOT_SCANS or header.get("SOPClassUID") == _MR_SPECTROSCOPY:
+    if modality in _NOT_SCANS or kind == _MR_SPECTROSCOPY:
         return None
     if header.get("Rows") and header.get("Columns"):
         return ImageFile(path, header)

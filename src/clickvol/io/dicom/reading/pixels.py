@@ -5,6 +5,7 @@ SimpleITK, for JPEG, JPEG lossless, JPEG-LS and JPEG 2000; and for what neither 
 JPEG 2000, whatever decoder pydicom finds installed.
 """
 
+import contextlib
 import tempfile
 import warnings
 from pathlib import Path
@@ -71,7 +72,8 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
             dataset = pydicom.dcmread(path, force=True, specific_tags=list(_PIXEL_TAGS))
             if not any(keyword in dataset for keyword in _PIXEL_DATA):
                 dataset = _open_ended(path)
-            pixels = decoded_pixels(dataset)
+            with silent_native_stderr() if dataset_is_compressed(dataset) else contextlib.nullcontext():
+                pixels = decoded_pixels(dataset)
         except _NoDecoderError as error:
             raise DicomSeriesError(
                 f"the pixels of {path.name} are compressed as {error}, and nothing that decompresses it is "
@@ -79,13 +81,26 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
             ) from error
         except DicomSeriesError as error:
             raise DicomSeriesError(f"{path.name}: {error}") from error
-        except Exception as error:
-            # pydicom and GDCM raise whatever their parsers met; to the user it is one thing.
+        except BaseException as error:
+            # pydicom and GDCM raise whatever their parsers met, and decoders in Rust what is no Exception.
+            if not is_of_decoder(error):
+                raise
             raise DicomSeriesError(
                 f"the pixels of {path.name} are missing, truncated or compressed in an unknown "
                 "way; copy or export the series again"
             ) from error
     return pixels if pixels.ndim == 3 else pixels[np.newaxis]
+
+
+def is_of_decoder(error: BaseException) -> bool:
+    """Tell whether a decoder or parser raised an error, and not a user who ended the program."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def dataset_is_compressed(dataset: "Dataset") -> bool:
+    """Tell whether the pixels of a data set are compressed."""
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    return syntax is not None and not syntax.is_private and syntax.is_compressed
 
 
 def _open_ended(path: Path) -> "Dataset":
