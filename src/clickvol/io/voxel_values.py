@@ -126,16 +126,14 @@ def _missing(array: NDArray[np.generic]) -> NDArray[np.bool_] | None:
     apart from all others.
     """
     if array.dtype.kind == "f":
-        bad = ~np.isfinite(array)
         with np.errstate(invalid="ignore"):
-            bad |= np.abs(array) > _MAX_MEASURED
-        return bad
+            return np.asarray(~(np.abs(array) <= _MAX_MEASURED))  # of NaN nothing is true
     if array.dtype.kind != "i" or array.dtype.itemsize == 1:
         return None
-    lowest = np.iinfo(array.dtype).min
+    lowest = -(2 ** (8 * array.dtype.itemsize - 1))
     if array.min() != lowest:
         return None
-    bad = np.equal(array, lowest)
+    bad: NDArray[np.bool_] = np.equal(array, lowest)
     others = array[~bad]
     apart = others.size and int(others.min()) - lowest > 2 ** (8 * array.dtype.itemsize - 3)
     return bad if apart else None
