@@ -16,6 +16,7 @@ from clickvol.files.native_stderr import silent_native_stderr
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.contours import contours_mask
 from clickvol.io.dicom.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
+from clickvol.io.dicom.reading.headers import valid_value
 from clickvol.io.dicom.reading.pixels import dataset_is_compressed, is_of_decoder
 from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
 from clickvol.io.input_path import unreadable_path
@@ -110,7 +111,7 @@ def read_label_map(path: Path, grid: VolumeGrid) -> NDArray[np.generic]:
 
 def _read(path: Path, grid: VolumeGrid | None, segment: str | int | None) -> list[tuple[_Part, LabelledMask]]:
     dataset = _read_dataset(path)
-    sop_class = str(dataset.get("SOPClassUID", ""))
+    sop_class = str(valid_value(dataset, "SOPClassUID") or "")
     try:
         if sop_class in _SEGMENTATIONS:
             return _read_segmentation(path, dataset, grid, segment)
@@ -124,7 +125,7 @@ def _read(path: Path, grid: VolumeGrid | None, segment: str | int | None) -> lis
         raise UnreadableVolumeError(
             f"{path} is a damaged or incomplete DICOM mask ({reason}); export it again"
         ) from error
-    kind = str(dataset.get("Modality", "")) or "unknown"
+    kind = str(valid_value(dataset, "Modality") or "unknown")
     raise UnreadableVolumeError(
         f"{path} is a DICOM file of modality {kind}, but a mask is a Segmentation (SEG) or an RT Structure Set "
         "(RTSTRUCT); for a scan, give the folder of its series"
