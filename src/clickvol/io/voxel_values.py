@@ -7,6 +7,7 @@ from clickvol.errors import UnreadableVolumeError
 
 MAX_RESCALE = 1e12
 """Largest slope or intercept of a header, without sign. Chosen: far above any unit of measurement."""
+
 # Hounsfield units, counts, Bq/ml and ms are far below; the marks that programs write (the lowest and the
 # highest float, 1e20 and the like) are far above, and their squares leave single precision.
 _MAX_MEASURED = 1e15
