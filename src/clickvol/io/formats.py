@@ -86,6 +86,11 @@ def read_volume(
         raise UnreadableVolumeError(
             f"{path} is not a DICOM folder or .zip, and only those have a series; leave out --series"
         )
+    return _read_file(path, suffix, volume_index, limits)
+
+
+def _read_file(path: Path, suffix: str, volume_index: int | None, limits: ReadLimits | None) -> Volume:
+    """Read a scan of one file, or the pair that it belongs to, by its suffix."""
     if suffix in _NIFTI_SUFFIXES:
         from clickvol.io.nifti import read_nifti
 

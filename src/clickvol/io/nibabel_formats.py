@@ -64,13 +64,7 @@ def read_with_nibabel(
         if limits is not None:
             limits.check_voxels(i * j * k, str(path))
             limits.check_bytes(math.prod(shape) * dtype.itemsize, str(path))
-        notes: tuple[str, ...] = ()
-        if isinstance(image.header, nibabel.Nifti1Header):
-            affine, facts, geometry_notes = read_geometry(image.header, path)
-            grid, notes = VolumeGrid.from_ijk((i, j, k), affine, facts), tuple(geometry_notes)
-        else:
-            grid = VolumeGrid.from_ijk((i, j, k), np.asarray(image.affine, dtype=np.float64))
-            notes = () if isinstance(image, nibabel.MGHImage) else (_ANALYZE_NOTE,)
+        grid, notes = _grid(image, (i, j, k), path)
         try:
             voxels = np.asanyarray(image.dataobj[..., index] if len(shape) == 4 else image.dataobj)
         except Exception as error:
@@ -79,6 +73,17 @@ def read_with_nibabel(
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     array, value_notes = clean_values(array, str(path))
     return Volume(array=array, grid=grid, source=str(path), notes=(*notes, *value_notes))
+
+
+def _grid(image: Any, shape_ijk: tuple[int, int, int], path: Path) -> tuple[VolumeGrid, tuple[str, ...]]:  # noqa: ANN401
+    """Return the grid of an image of nibabel, and what a user should know of it."""
+    import nibabel
+
+    if isinstance(image.header, nibabel.Nifti1Header):
+        affine, facts, notes = read_geometry(image.header, path)
+        return VolumeGrid.from_ijk(shape_ijk, affine, facts), tuple(notes)
+    grid = VolumeGrid.from_ijk(shape_ijk, np.asarray(image.affine, dtype=np.float64))
+    return grid, () if isinstance(image, nibabel.MGHImage) else (_ANALYZE_NOTE,)
 
 
 def _unreadable(path: Path) -> UnreadableVolumeError:
