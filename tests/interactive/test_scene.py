@@ -32,8 +32,9 @@ def masks(phantom, model):
     return SceneMasks(ScanPredictor(phantom.volume, model))
 
 
-def click(object_id=1, w=12, *, positive=True):
-    return ClickInteraction.at(VoxelPoint(6, 12, w), positive=positive, object_id=object_id)
+def click(object_id=1, w=12, *, positive=True, overlap="yield"):
+    at = ClickInteraction.at(VoxelPoint(6, 12, w), positive=positive, object_id=object_id)
+    return at.model_copy(update={"overlap": overlap})
 
 
 def freeze(object_id, *, frozen=True):
@@ -43,20 +44,43 @@ def freeze(object_id, *, frozen=True):
 def test_objects_after_a_list():
     scene = Scene.after([click(), AddObject(name="node"), click(2), click(2, positive=False), freeze(1)])
     one, two = scene.objects
-    assert (one.name, one.frozen, one.answered_at, one.shaped_at) == ("", True, 0, 0)
+    assert (one.name, one.frozen, one.answered_at, one.shaped_at) == ("", True, 0, 4)
     assert (two.name, two.frozen, two.answered_at, two.shaped_at) == ("node", False, 3, 3)
     assert two.clicks == (Click(VoxelPoint(6, 12, 12)), Click(VoxelPoint(6, 12, 12), foreground=False))
     (only,) = Scene.after([*scene.interactions, Reset()]).objects
     assert only.clicks == ()
 
 
-def test_a_mask_depends_on_what_was_frozen_before_its_click():
-    late = Scene.after([click(), AddObject(), click(2), freeze(1), freeze(2)])
-    assert late.sources(2) == ((), ())
-    assert late.objects[1].shaped_at == 4
-    assert late.sources(4) == ((2,), (0,))
-    early = Scene.after([click(), freeze(1), AddObject(), click(2)])
-    assert early.sources(3) == ((), (0,))
+def test_a_click_yields_to_all_others_or_takes_from_those_that_are_not_frozen():
+    scene = Scene.after([click(), AddObject(), click(2), click(), click(2, overlap="take")])
+    assert [scene.sources(place)[1] for place in (0, 2, 3, 4)] == [(), (0,), (2,), ()]
+    assert scene.places_above(1) == (4,)
+    assert scene.places_above(2) == ()
+    frozen = Scene.after([click(), freeze(1), AddObject(), click(2, overlap="take")])
+    assert frozen.sources(3) == ((), (0,))
+    assert frozen.frozen_sources(3) == (0,)
+    assert frozen.places_above(2) == (0,)
+    assert frozen.places_above(1) == ()
+
+
+def test_what_is_frozen_loses_what_was_taken_from_it_for_good():
+    late = Scene.after([click(), AddObject(), click(2, overlap="take"), freeze(1), freeze(2)])
+    assert late.objects[0].shaped_at == 3
+    assert late.sources(3) == ((0,), (2,))
+    assert late.sources(4) == ((2,), (3,))
+
+
+def test_no_voxel_is_in_two_objects_and_the_volumes_are_those_of_the_label_map(masks):
+    for overlap in ("yield", "take"):
+        scene = Scene.after([click(), AddObject(), click(2, 14, overlap=overlap)])
+        label_map = masks.mask(scene, None).array
+        alone = [masks.mask(scene, number).array for number in (1, 2)]
+        assert not (alone[0] & alone[1]).any()
+        np.testing.assert_array_equal(label_map, alone[0] + 2 * alone[1])
+        counts = [known.num_voxels for known in masks.objects(scene)]
+        assert counts == [int((label_map == number).sum()) for number in (1, 2)]
+        whole = masks.packed(scene, 1).num_voxels
+        assert counts[0] == whole if overlap == "yield" else counts[0] < whole
 
 
 @pytest.mark.parametrize(
@@ -77,7 +101,7 @@ def test_lists_that_do_not_fit_together(interactions, words):
 
 
 def test_a_click_is_answered_from_the_clicks_on_its_object(phantom, model, masks):
-    scene = Scene.after([click(), AddObject(), click(2, 4), click(w=15, positive=False)])
+    scene = Scene.after([click(), AddObject(), click(2, 4), click(w=15, positive=False, overlap="take")])
     clicks = [Click(VoxelPoint(6, 12, 12)), Click(VoxelPoint(6, 12, 15), foreground=False)]
     expected = segment(phantom.volume, clicks, model)
     np.testing.assert_array_equal(masks.mask(scene, 1).array, expected.mask.array)

@@ -165,20 +165,21 @@ def test_frozen_objects_are_left_alone(phantom, session):
     assert len(session.objects[0].clicks) == 2
 
 
-def test_freezing_keeps_what_lay_on_top_of_others(phantom, session):
+def test_an_object_yields_or_takes_and_freezing_keeps_what_it_has(phantom, session):
     session.click(phantom.inside)
+    same = session.mask(1).array == 1
     second = session.add_object()
     session.click(phantom.inside, object_id=second)
-    same = session.mask(1).array
-    np.testing.assert_array_equal(session.mask(second).array, same)
-    assert (session.mask().array[same == 1] == second).all()
+    assert not (session.mask(second).array[same]).any()
+    assert (session.mask().array[same] == 1).all()
+    session.undo()
+    session.click(phantom.inside, object_id=second, overlap="take")
+    np.testing.assert_array_equal(session.mask(second).array == 1, same)
+    assert session.objects[0].num_voxels == 0
     session.freeze_object(1)
-    assert (session.mask().array[same == 1] == 1).all()
-    assert not session.mask(second).array.any()
-    assert session.objects[1].num_voxels == 0
-    session.freeze_object(second)
     session.freeze_object(1, frozen=False)
-    assert not session.mask(second).array.any()
+    assert (session.mask().array[same] == second).all()
+    assert [mask.num_voxels for mask in session.shown_masks] == [0, int(same.sum())]
 
 
 def test_a_log_gives_the_same_masks_again(phantom, model, session, tmp_path):

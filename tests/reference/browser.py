@@ -82,6 +82,12 @@ class ViewerPage:
     def idle(self):
         """Wait until everything that was asked for is done and drawn."""
         self.page.wait_for_function("() => document.getElementById('progress').hidden")
+        self.page.evaluate(
+            """async () => {
+                const { scene } = await import('/viewer/app.js');
+                while (!scene.isSettled) await new Promise((resolve) => setTimeout(resolve, 50));
+            }"""
+        )
 
     def state(self):
         """Return the page's state."""

@@ -112,7 +112,7 @@ def test_the_saved_mask_is_that_of_the_command_line(viewer, inside_mm, scan, tmp
     viewer.page.click("#save")
     with viewer.page.expect_download() as download:
         viewer.page.click("[data-format=nifti]")
-    assert download.value.suggested_filename.endswith(".nii.gz")
+    assert download.value.suggested_filename == "leg_mask.nii.gz"
     download.value.save_as(tmp_path / "saved.nii.gz")
 
     mask = tmp_path / "mask.nii.gz"
@@ -211,6 +211,107 @@ def test_a_drag_is_no_click_and_the_right_button_sets_the_window(viewer, inside_
     assert len(viewer.objects()[0]["clicks"]) == 1  # and not two
 
 
+def test_the_picture_of_a_diagonal_right_drag_is_that_of_the_window_in_the_label(viewer, inside_mm):
+    x, y = viewer.pixel_of(inside_mm)
+    viewer.press("1")
+    before = viewer.picture(".tile.axial")
+    viewer.page.mouse.move(x, y)
+    viewer.page.mouse.down(button="right")
+    viewer.page.mouse.move(x + 70, y + 60, steps=3)
+    viewer.page.wait_for_timeout(300)
+    during = viewer.picture(".tile.axial")
+    viewer.page.mouse.up(button="right")
+    viewer.page.wait_for_timeout(300)
+    np.testing.assert_array_equal(viewer.picture(".tile.axial"), during)
+    assert np.abs(during - before).max() > 20
+    # Set anew, the same window gives the same picture: nothing else has changed it.
+    viewer.page.evaluate(
+        """async () => {
+            const { store } = await import('/viewer/app.js');
+            store.set({ window: { ...store.get().window } });
+        }"""
+    )
+    viewer.page.wait_for_timeout(300)
+    np.testing.assert_array_equal(viewer.picture(".tile.axial"), during)
+    window = viewer.state()["window"]
+    label = viewer.page.locator(".tile-window").inner_text()
+    assert label.split() == [
+        "W",
+        f"{window['high'] - window['low']:.0f}",
+        "L",
+        f"{(window['high'] + window['low']) / 2:.0f}",
+    ]
+
+
+def test_looking_is_safe_and_a_wheel_goes_as_far_as_it_turns(viewer, inside_mm):
+    x, y = viewer.pixel_of(inside_mm)
+    viewer.press("v")
+    viewer.page.mouse.click(x, y)
+    viewer.idle()
+    assert viewer.objects()[0]["clicks"] == []
+    viewer.press("p")
+    viewer.page.mouse.move(x, y)
+    start = viewer.state()["place"]["mm"]
+    for delta, slices in ((100, 1), (-100, 0), (10, 0), (10, 0), (12, 1)):
+        viewer.page.mouse.wheel(0, delta)
+        viewer.page.wait_for_timeout(100)
+        assert start[2] - viewer.state()["place"]["mm"][2] == pytest.approx(5.0 * slices, abs=0.01)
+    viewer.go_to(inside_mm)
+    # Ctrl and a drag pan, and leave the crosshair.
+    start = viewer.state()["place"]["mm"]
+    viewer.page.keyboard.down("Control")
+    viewer.page.mouse.down()
+    viewer.page.mouse.move(x + 40, y + 10, steps=3)
+    viewer.page.mouse.up()
+    viewer.page.keyboard.up("Control")
+    assert viewer.state()["place"]["mm"] == start
+    moved = viewer.pixel_of(inside_mm)
+    np.testing.assert_allclose(np.subtract(moved, [x, y]), [40, 10], atol=2)
+    viewer.press("0")
+
+
+def test_zoom_keeps_what_is_under_the_pointer_and_fills_the_tile(viewer, inside_mm):
+    x, y = viewer.pixel_of(inside_mm)
+    read = "async ([x, y]) => (await import('/viewer/app.js')).scene.mmUnder(x, y)"
+    place = [round(x) + 50, round(y) - 30]  # events of a wheel have whole pixels
+    before = viewer.page.evaluate(read, place)
+    viewer.page.mouse.move(*place)
+    viewer.page.keyboard.down("Control")
+    for _ in range(8):
+        viewer.page.mouse.wheel(0, -100)
+    viewer.page.keyboard.up("Control")
+    viewer.page.wait_for_timeout(500)
+    np.testing.assert_allclose(viewer.page.evaluate(read, place), before, atol=0.1)
+    tile = viewer.picture(".tile.axial")
+    assert tile[20:-20, 1:4].mean() > 20  # no black margin where there was one
+    viewer.press("0")
+
+
+def test_objects_exclude_each_other_and_the_panel_says_what_the_file_gets(viewer, inside_mm, tmp_path):
+    viewer.click_at(inside_mm)
+    viewer.press("a")
+    viewer.press("t")
+    viewer.click_at(inside_mm + np.array([0, 8.0, 0]))
+    viewer.idle()
+    viewer.press("t")
+    volumes = [known["volume_ml"] for known in viewer.objects()]
+    viewer.press("Control+s")
+    with viewer.page.expect_download() as download:
+        viewer.page.click("[data-format=nifti]")
+    download.value.save_as(tmp_path / "saved.nii.gz")
+    saved = read_volume(tmp_path / "saved.nii.gz")
+    ml = saved.grid.voxel_volume_mm3 / 1000
+    in_file = [(saved.array == number).sum() * ml for number in (1, 2)]
+    assert volumes[1] > 10
+    np.testing.assert_allclose(volumes, in_file)
+    before = num_tinted(viewer.picture())
+    viewer.press(" ")
+    assert viewer.state()["masksHidden"]
+    viewer.page.wait_for_timeout(700)
+    assert num_tinted(viewer.picture(".tile.axial")) < 150 < before
+    viewer.press(" ")
+
+
 def test_windows_opacity_and_outline_have_keys(viewer):
     # Level and width, in HU: 40/400, -600/1500, 400/1800.
     for key, window in (("1", (-160, 240)), ("2", (-1350, 150)), ("3", (-500, 1300))):
@@ -296,7 +397,7 @@ def test_a_page_loaded_anew_offers_the_clicks_made_before(viewer, inside_mm):
     clicks = viewer.objects()[0]["clicks"]
     viewer.page.reload()
     viewer.page.wait_for_selector("#resume-dialog[open]")
-    assert re.search(r"\d+ clicks? of", viewer.page.locator("#resume-text").inner_text())
+    assert re.search(r"\d+ clicks? of", viewer.page.locator("#resumable").inner_text())
     viewer.page.get_by_role("button", name="Go on").click()
     viewer.page.wait_for_selector(".marker")
     viewer.idle()

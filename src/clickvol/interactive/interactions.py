@@ -26,12 +26,21 @@ Triple = tuple[float, float, float]
 
 _MAX_VOXELS = 1 << 31
 
+Overlap = Literal["yield", "take"]
+"""Whether an object that meets others leaves them their voxels or takes them."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ClickInteraction(_Frozen):
+class _OnObject(_Frozen):
+    """Where its mask meets other objects it yields, or takes their voxels; never those of frozen ones."""
+
+    overlap: Overlap = "yield"
+
+
+class ClickInteraction(_OnObject):
     """A click on an object: voxels (i, j, k) of the file as stored, or RAS millimetres."""
 
     kind: Literal["click"] = "click"
@@ -52,7 +61,7 @@ class ClickInteraction(_Frozen):
         return Click.at(self.position, space=self.space, foreground=self.positive)
 
 
-class LineInteraction(_Frozen):
+class LineInteraction(_OnObject):
     """The longest diameter of an object, by its two ends."""
 
     kind: Literal["line"] = "line"
@@ -67,7 +76,7 @@ class LineInteraction(_Frozen):
         return Line(_position(self.space, self.first), _position(self.space, self.second))
 
 
-class BoxInteraction(_Frozen):
+class BoxInteraction(_OnObject):
     """A box around an object, or around what does not belong to it, by two corners; both are in it."""
 
     kind: Literal["box"] = "box"
@@ -126,7 +135,7 @@ class DrawnVoxels(_Frozen):
         return inner.shift(box.start_dhw)
 
 
-class DrawnInteraction(_Frozen):
+class DrawnInteraction(_OnObject):
     """A scribble, the area of a lasso, or a mask to correct."""
 
     kind: Literal["scribble", "lasso", "given_mask"]
@@ -148,7 +157,7 @@ class DrawnInteraction(_Frozen):
         return kinds[self.kind](self.voxels.mask, self.positive)
 
 
-class BrushEdit(_Frozen):
+class BrushEdit(_OnObject):
     """Voxels painted into an object's mask, or out of it; no network is asked, and later answers keep them."""
 
     kind: Literal["brush"] = "brush"
@@ -162,7 +171,7 @@ class BrushEdit(_Frozen):
         return cls(object_id=object_id, voxels=DrawnVoxels.of(PackedMask.of(voxels)), added=added)
 
 
-class ChooseCandidate(_Frozen):
+class ChooseCandidate(_OnObject):
     """One of the masks that the last answer offered, instead of the first; later prompts correct it."""
 
     kind: Literal["choose_candidate"] = "choose_candidate"

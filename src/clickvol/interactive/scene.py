@@ -131,7 +131,8 @@ class Scene:
 
         Returns:
             Of the object's own: for a prompt a chosen candidate, for the others the mask before. And of the
-            objects that were frozen then.
+            objects whose voxels it leaves alone: all others for what yields, the frozen ones for what takes,
+            those that lie on it for a freezing.
         """
         interaction = self.interactions[place]
         if not isinstance(interaction, Shaping | FreezeObject):
@@ -139,7 +140,22 @@ class Scene:
         objects = _objects_after(self.interactions[:place])
         known = objects[interaction.object_id - 1]
         at = known.chosen_at if isinstance(interaction, PromptInteraction) else known.shaped_at
-        return () if at is None else (at,), _frozen_places(objects, interaction.object_id)
+        if isinstance(interaction, FreezeObject):
+            others = _places_above(objects, interaction.object_id)
+        else:
+            others = _places(objects, interaction.object_id, frozen_only=interaction.overlap == "take")
+        return () if at is None else (at,), others
+
+    def frozen_sources(self, place: int) -> tuple[int, ...]:
+        """Return the places whose masks are those of the objects that were frozen before a place."""
+        objects = _objects_after(self.interactions[:place])
+        return tuple(
+            at for at in self.sources(place)[1] if any(o.frozen and o.shaped_at == at for o in objects)
+        )
+
+    def places_above(self, object_id: int) -> tuple[int, ...]:
+        """Return the places whose masks lie on that of an object: frozen ones, and what took voxels since."""
+        return _places_above(self.objects, object_id)
 
 
 def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ...]:
@@ -148,8 +164,8 @@ def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ..
         match interaction:
             case FreezeObject(object_id=object_id, frozen=frozen):
                 known = _object(objects, object_id)
-                # What lies on an earlier frozen object is that one's for good.
-                is_cut = frozen and known.shaped_at is not None and _frozen_places(objects, object_id)
+                # What another one holds is that one's for good.
+                is_cut = frozen and known.shaped_at is not None and _places_above(objects, object_id)
                 shaped_at = place if is_cut else known.shaped_at
                 objects = _with(objects, object_id, replace(known, frozen=frozen, shaped_at=shaped_at))
             case AddObject(name=name):
@@ -199,13 +215,23 @@ def _with(objects: tuple[SceneObject, ...], object_id: int, changed: SceneObject
     return (*objects[: object_id - 1], changed, *objects[object_id:])
 
 
-def _frozen_places(objects: Sequence[SceneObject], but: int) -> tuple[int, ...]:
-    """Return where the masks of the frozen objects come from, except one object's."""
+def _places(objects: Sequence[SceneObject], but: int, *, frozen_only: bool) -> tuple[int, ...]:
+    """Return where the masks of the other objects come from, or those of the frozen ones among them."""
     return tuple(
         known.shaped_at
         for object_id, known in enumerate(objects, start=1)
-        if known.frozen and known.shaped_at is not None and object_id != but
+        if known.shaped_at is not None and object_id != but and (known.frozen or not frozen_only)
     )
+
+
+def _places_above(objects: Sequence[SceneObject], object_id: int) -> tuple[int, ...]:
+    """Return where the masks come from that lie on an object's: frozen ones, and those shaped later."""
+    known = objects[object_id - 1]
+    if known.frozen or known.shaped_at is None:
+        return ()
+    frozen = _places(objects, object_id, frozen_only=True)
+    others = _places(objects, object_id, frozen_only=False)
+    return tuple(place for place in others if place in frozen or place > known.shaped_at)
 
 
 class SceneMasks:
@@ -241,12 +267,13 @@ class SceneMasks:
         """
         digest = scene.digests[place]
         if self._last is None or self._last[0] != digest:
-            own, frozen_places = scene.sources(place)
-            frozen = [mask for mask in self._packed(scene, frozen_places) if mask.num_voxels]
+            own, other_places = scene.sources(place)
+            others = [mask for mask in self._packed(scene, other_places) if mask.num_voxels]
+            frozen = [mask for mask in self._packed(scene, scene.frozen_sources(place)) if mask.num_voxels]
             exclude_mask = None
-            if frozen:
+            if others:
                 canvas = np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.uint8)
-                for mask in frozen:
+                for mask in others:
                     mask.paint(canvas, 1)
                 exclude_mask = canvas.view(np.bool_)
             prompts = scene.asked_at(place).prompts
@@ -260,7 +287,8 @@ class SceneMasks:
                 prompts, exclude_mask=exclude_mask, background_clicks=background_clicks, cancelled=cancelled
             )
             self._last = digest, answer
-            self._masks[digest] = self._edited(scene, place, PackedMask.of(answer.mask.array))
+            edited = self._edited(scene, place, PackedMask.of(answer.mask.array))
+            self._masks[digest] = edited.without(others)
         return self._last[1]
 
     def answer_shown(self, scene: Scene, object_id: int) -> Segmentation | None:
@@ -273,7 +301,7 @@ class SceneMasks:
         return None if place is None else self.answer(scene, place)
 
     def packed(self, scene: Scene, object_id: int) -> PackedMask:
-        """Return what the last interaction on an object gave; frozen ones may lie on it since.
+        """Return what the last interaction on an object gave; others may lie on it since.
 
         Raises:
             ClickError: when the object is not there.
@@ -281,16 +309,26 @@ class SceneMasks:
         place = scene.object(object_id).shaped_at
         return EMPTY if place is None else self._packed(scene, (place,))[0]
 
+    def shown(self, scene: Scene, object_id: int) -> PackedMask:
+        """Return the mask of an object without what others took of it: what is shown, measured and saved.
+
+        Raises:
+            ClickError: when the object is not there.
+        """
+        mask = self.packed(scene, object_id)
+        above = scene.places_above(object_id)
+        return mask.without(self._packed(scene, above)) if above and mask.num_voxels else mask
+
     def mask(self, scene: Scene, object_id: int | None) -> Mask:
-        """Return the mask of an object without what frozen ones hold, or the label map of all.
+        """Return the mask of an object without what others took of it, or the label map of all.
 
         Args:
             scene: after some interactions.
             object_id: which object; None for the label map.
 
         Returns:
-            (D, H, W) uint8 on the scan's grid: 0 and 1; in the label map each object's id, where a later object
-            lies on an earlier one and a frozen one on all.
+            (D, H, W) uint8 on the scan's grid: 0 and 1; in the label map each object's id. No voxel is in two
+            objects' masks, so both say the same.
 
         Raises:
             ClickError: when the object is not there.
@@ -298,18 +336,17 @@ class SceneMasks:
         volume = self.scan.volume
         array = np.zeros(volume.grid.shape_dhw, dtype=np.uint8)
         if object_id is None:
-            numbers = range(1, len(scene.objects) + 1)
-            for number in sorted(numbers, key=lambda number: scene.object(number).frozen):
-                self.packed(scene, number).paint(array, number)
+            for number in range(1, len(scene.objects) + 1):
+                self.shown(scene, number).paint(array, number)
         else:
-            self._shown(scene, object_id).paint(array, 1)
+            self.shown(scene, object_id).paint(array, 1)
         return Mask(array, volume.grid)
 
     def objects(self, scene: Scene) -> tuple[SessionObject, ...]:
         """Describe all objects."""
         described = []
         for number, known in enumerate(scene.objects, start=1):
-            count = self._shown(scene, number).num_voxels
+            count = self.shown(scene, number).num_voxels
             ml = count * self.scan.volume.grid.voxel_volume_mm3 / 1000
             described.append(
                 SessionObject(number, known.name, known.clicks, known.prompts, known.frozen, count, ml)
@@ -335,8 +372,8 @@ class SceneMasks:
             place = waiting.pop()
             if place not in missing and scene.digests[place] not in self._masks:
                 missing.add(place)
-                own, frozen = scene.sources(place)
-                waiting += (*own, *frozen)
+                own, others = scene.sources(place)
+                waiting += (*own, *others)
         for place in sorted(missing):
             self._compute(scene, place)
         return [self._masks[scene.digests[place]] for place in places]
@@ -347,7 +384,7 @@ class SceneMasks:
         if isinstance(interaction, PromptInteraction):
             self.answer(scene, place)
             return
-        own, frozen = (self._packed(scene, places) for places in scene.sources(place))
+        own, others = (self._packed(scene, places) for places in scene.sources(place))
         before = own[0] if own else EMPTY
         match interaction:
             case BrushEdit(voxels=voxels, added=added):
@@ -355,9 +392,8 @@ class SceneMasks:
             case ChooseCandidate(number=number):
                 mask = self._candidate(scene, place, number)
             case _:
-                # Frozen: without what earlier frozen ones hold.
-                mask = before.without(frozen)
-        self._masks[scene.digests[place]] = mask
+                mask = before  # frozen as it is
+        self._masks[scene.digests[place]] = mask.without(others)
 
     def _candidate(self, scene: Scene, place: int, number: int) -> PackedMask:
         """Return a mask that the last answer before a place offered."""
@@ -378,8 +414,3 @@ class SceneMasks:
             if isinstance(edit, BrushEdit):
                 mask = mask.with_change(edit.voxels.mask, added=edit.added)
         return mask
-
-    def _shown(self, scene: Scene, object_id: int) -> PackedMask:
-        """Return the mask of an object without what frozen ones hold."""
-        frozen = self._packed(scene, _frozen_places(scene.objects, object_id))
-        return self.packed(scene, object_id).without(frozen) if frozen else self.packed(scene, object_id)

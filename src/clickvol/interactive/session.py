@@ -22,6 +22,7 @@ from clickvol.interactive.interactions import (
     History,
     Interaction,
     Move,
+    Overlap,
     PromptInteraction,
     Reset,
     Shaping,
@@ -40,6 +41,7 @@ from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor, never
 from clickvol.predict.segmentation import Segmentation
+from clickvol.prompts.packed_mask import PackedMask
 from clickvol.weights.load import LoadedModel
 
 
@@ -123,6 +125,7 @@ class InteractiveSession:
         *,
         positive: bool = True,
         object_id: int = 1,
+        overlap: Overlap = "yield",
         cancelled: Callable[[], bool] = never,
     ) -> Answer:
         """Add a click to an object and answer all its clicks.
@@ -131,6 +134,7 @@ class InteractiveSession:
             point: a voxel of the scan, or a place in the patient.
             positive: inside the object; False where the object is not.
             object_id: which object.
+            overlap: "yield" leaves other objects their voxels, "take" takes them, but for frozen ones.
             cancelled: asked before every call of the network; True ends the click.
 
         Raises:
@@ -140,7 +144,8 @@ class InteractiveSession:
             OutputError: when the record cannot be written.
             The session is unchanged after each of them.
         """
-        return self.add(ClickInteraction.at(point, positive=positive, object_id=object_id), cancelled=cancelled)
+        click = ClickInteraction.at(point, positive=positive, object_id=object_id)
+        return self.add(click.model_copy(update={"overlap": overlap}), cancelled=cancelled)
 
     def add(self, interaction: Shaping, *, cancelled: Callable[[], bool] = never) -> Answer:
         """Add any interaction that changes the mask of its object, and compute that mask.
@@ -220,13 +225,19 @@ class InteractiveSession:
             object_id: which object; None for the label map.
 
         Returns:
-            (D, H, W) uint8 on the scan's grid: 0 and 1; in the label map each object's id, where a later object
-            lies on an earlier one and a frozen one on all.
+            (D, H, W) uint8 on the scan's grid: 0 and 1; in the label map each object's id. No voxel is in two
+            objects.
 
         Raises:
             ClickError: when the object is not there.
         """
         return self._opened().mask(self._scene, object_id)
+
+    @property
+    def shown_masks(self) -> tuple[PackedMask, ...]:
+        """The masks of all objects as they are shown and saved; no voxel is in two of them."""
+        masks, scene = self._opened(), self._scene
+        return tuple(masks.shown(scene, number) for number in range(1, len(scene.objects) + 1))
 
     def probability(self, object_id: int = 1) -> NDArray[np.float32]:
         """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1].

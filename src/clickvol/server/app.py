@@ -35,6 +35,7 @@ from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
 from clickvol.server.viewer_files import VIEWER_FOLDER, ViewerFiles
+from clickvol.server.viewer_routes import router as viewer
 from clickvol.server.wire import (
     RESEARCH_USE,
     AddedOut,
@@ -119,6 +120,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         _opening,
         _clicking,
         _results,
+        viewer,
         monai_label,
         nninteractive,
         slicer_nninteractive,
@@ -253,6 +255,7 @@ async def click(given: ClickIn, opened: Session) -> ClickedOut:
     """Click, and answer all clicks on the object."""
     place = Click.at(given.position, space=given.space).position
     interaction = ClickInteraction.at(place, positive=given.positive, object_id=given.object_id)
+    interaction = interaction.model_copy(update={"overlap": given.overlap})
     answer, state = await opened.run(
         lambda session, is_cancelled: opened.served.add(session, interaction, is_cancelled)
     )

@@ -55,6 +55,7 @@ class ClickIn(_In):
     space: Literal["ras", "lps", "ijk"] = "ras"
     positive: bool = True
     object_id: ObjectId = 1
+    overlap: Literal["yield", "take"] = "yield"
 
 
 class NewObjectIn(_In):
@@ -191,6 +192,19 @@ class ScanOut(_Out):
             is_dicom=is_dicom,
             notes=list(volume.notes),
         )
+
+
+class SeriesOut(_Out):
+    """A series to choose; `picture` is a data URL, `problem` says why there is none."""
+
+    uid: str
+    number: int | None
+    description: str
+    modality: str
+    num_slices: int
+    shape_ijk: tuple[int, int, int] | None
+    picture: str | None
+    problem: str | None
 
 
 class ResumableOut(_Out):

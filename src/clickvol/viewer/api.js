@@ -34,12 +34,32 @@ function fileNameOf(response, otherwise) {
   return /filename="?([^";]+)"?/.exec(header)?.[1] ?? otherwise;
 }
 
+/** Return a function that reads masks in a worker. */
+function makeDecoder() {
+  const worker = new Worker(new URL("./mask-worker.js", import.meta.url), { type: "module" });
+  const waiting = new Map();
+  let number = 0;
+  worker.addEventListener("message", ({ data }) => {
+    const { resolve, reject } = waiting.get(data.number);
+    waiting.delete(data.number);
+    if (data.problem) reject(new ApiError(data.problem, 0));
+    else resolve(data.read);
+  });
+  return (buffer) =>
+    new Promise((resolve, reject) => {
+      number += 1;
+      waiting.set(number, { resolve, reject });
+      worker.postMessage({ number, buffer }, [buffer]);
+    });
+}
+
 /**
  * Make the calls of one page.
  *
  * @param {string|null} token sent with every call; null where the server asks for none.
+ * @param {(offline: boolean) => void} tellOffline told with every call whether the server answered.
  */
-export function makeApi(token) {
+export function makeApi(token, tellOffline = () => {}) {
   async function call(method, path, { json, form, keepalive = false, tries = MAX_TRIES } = {}) {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     if (json !== undefined) headers["Content-Type"] = "application/json";
@@ -47,7 +67,9 @@ export function makeApi(token) {
     let response;
     try {
       response = await fetch(`api/${path}`, { method, headers, body, keepalive, cache: "no-store" });
+      tellOffline(false);
     } catch {
+      tellOffline(true);
       throw new ApiError("the server does not answer; see whether clickvol still runs in its terminal", 0);
     }
     // A full queue is no refusal: the server says when to come again.
@@ -59,6 +81,7 @@ export function makeApi(token) {
     return response;
   }
 
+  const decode = makeDecoder();
   const asJson = async (...words) => (await call(...words)).json();
   const asBytes = async (...words) => (await call(...words)).arrayBuffer();
 
@@ -66,13 +89,20 @@ export function makeApi(token) {
     start: () => asJson("GET", "start"),
     model: () => asJson("GET", "model"),
     openPath: (path, series) => asJson("POST", "sessions", { json: { path, series } }),
-    openFile(file) {
+    openFile(file, series) {
       const form = new FormData();
       form.append("scan", file, file.name);
+      if (series) form.append("series", series);
       return asJson("POST", "sessions", { form });
     },
-    scan: (id) => asBytes("GET", `sessions/${id}/scan.nii.gz`),
-    mask: (id) => asBytes("GET", `sessions/${id}/mask.nii.gz`),
+    scan: (id) => asBytes("GET", `sessions/${id}/scan.nii`),
+    masks: async (id, known) => decode(await asBytes("GET", `sessions/${id}/masks?known=${known}`)),
+    seriesOf(file) {
+      const form = new FormData();
+      form.append("scan", file, file.name);
+      return asJson("POST", "series", { form });
+    },
+    series: (path) => asJson("GET", `series?path=${encodeURIComponent(path)}`),
     click: (id, click) => asJson("POST", `sessions/${id}/clicks`, { json: click }),
     undo: (id) => asJson("POST", `sessions/${id}/undo`),
     redo: (id) => asJson("POST", `sessions/${id}/redo`),

@@ -1,14 +1,14 @@
 // The page: makes the parts and ties them together.
 
 import { makeApi } from "./api.js";
-import { listenToKeys } from "./keyboard.js";
+import { listenToKeys, stepOf } from "./keyboard.js";
 import { makeMarkers } from "./markers.js";
 import { makeNotices } from "./notices.js";
 import { makeOpening } from "./opening.js";
 import { makePanel } from "./panel.js";
 import { listenToPointer } from "./pointer.js";
 import { makeSaving } from "./saving.js";
-import { Scene } from "./scene.js";
+import { PLANES, Scene } from "./scene.js";
 import { makeSession } from "./session.js";
 import { makeStore, nextObjectId, selectedObject } from "./state.js";
 import { makeTiles } from "./tiles.js";
@@ -24,10 +24,12 @@ const fragment = new URLSearchParams(location.hash.slice(1));
 export const store = makeStore();
 export const scene = new Scene(byId("canvas"));
 const notify = makeNotices(byId("notices"));
-const api = makeApi(fragment.get("token"));
+const api = makeApi(fragment.get("token"), (offline) => store.set({ offline }));
 const opening = makeOpening({ api, store, scene, notify, session: () => session });
 const session = makeSession({ api, store, scene, notify, reopen: opening.reopen });
 const openSaving = makeSaving({ api, store, notify });
+
+let pointedPlane = PLANES[0]; // the one that arrow keys work in
 
 const isPositive = (isShift) => (store.get().mode === "tumour") !== isShift;
 
@@ -41,7 +43,11 @@ const acts = {
   ...session,
   select,
   clickHere: (isShift) => scene.image && session.click(scene.crosshairMm(), isPositive(isShift)),
-  move: (...step) => scene.moveCrosshair(...step),
+  move: (key) => scene.moveCrosshair(...stepOf(key, pointedPlane.axis)),
+  tool: (tool) => store.set({ tool }),
+  switchOverlap: () => store.set({ overlap: store.get().overlap === "yield" ? "take" : "yield" }),
+  hideMasks: () => store.set({ masksHidden: !store.get().masksHidden }),
+  invert: () => store.set({ inverted: !store.get().inverted }),
   nextObject: () => select(nextObjectId(store.get())),
   freezeSelected() {
     const object = selectedObject(store.get());
@@ -52,6 +58,10 @@ const acts = {
     const { opened } = store.get();
     const preset = opened && presetsFor(opened.scan.modality)[number];
     if (preset) store.set({ preset: preset.id, window: windowOf(preset, scene.image) });
+  },
+  windowNumbers(width, level) {
+    if (!(width > 0) || !Number.isFinite(level)) return store.set({ window: { ...store.get().window } });
+    return store.set({ preset: "", window: { low: level - width / 2, high: level + width / 2 } });
   },
   opacity: (change) => store.set({ opacity: Math.min(1, Math.max(0, store.get().opacity + change)) }),
   switchOutline: () => store.set({ outline: !store.get().outline }),
@@ -67,10 +77,23 @@ listenToKeys(byId("canvas"), acts);
 listenToPointer(byId("canvas"), {
   click(x, y, isShift) {
     const mm = scene.mmUnder(x, y);
-    if (mm) session.click(mm, isPositive(isShift));
+    if (mm && store.get().tool === "point") session.click(mm, isPositive(isShift));
+  },
+  drawing: () => false,
+  hover(x, y) {
+    const plane = scene.planeUnder(x, y);
+    if (plane && plane.axis !== null) pointedPlane = plane;
+    const mm = scene.mmUnder(x, y);
+    const value = mm ? scene.valueAt(mm) : undefined;
+    store.set({ pointed: value === undefined ? null : { mm, value } });
+  },
+  leave: () => store.set({ pointed: null }),
+  scroll(slices, x, y) {
+    const plane = scene.planeUnder(x, y);
+    if (plane) scene.scroll(plane, slices);
   },
   window: (dx, dy) => store.get().window && store.set({ preset: "", window: draggedWindow(store.get().window, dx, dy) }),
-  zoom: acts.zoom,
+  zoom: (factor, x, y) => scene.zoom(factor, scene.flatUnder(x, y)),
 });
 
 const writeToolbar = makeToolbar(acts);
@@ -96,9 +119,10 @@ store.subscribe((state, before) => {
     cancelAnimationFrame(windowFrame);
     windowFrame = requestAnimationFrame(() => scene.setWindow(store.get().window));
   }
-  if (state.opacity !== before.opacity || state.outline !== before.outline) {
-    scene.setMaskStyle(state.opacity, state.outline);
+  if (state.opacity !== before.opacity || state.outline !== before.outline || state.masksHidden !== before.masksHidden) {
+    scene.setMaskStyle(state.masksHidden ? 0 : state.opacity, state.outline && !state.masksHidden);
   }
+  if (state.inverted !== before.inverted && state.opened === before.opened) scene.setGreys(state.inverted);
 });
 scene.onMove = (place) => store.set({ place });
 scene.onDraw = () => drawMarkers(store.get());
@@ -108,9 +132,14 @@ async function start() {
   await scene.attach();
   scene.setMaskStyle(store.get().opacity, store.get().outline);
   const [{ path }, model] = await Promise.all([api.start(), api.model()]);
+  opening.offerEarlier();
   store.set({ model });
   if (path) await opening.openPath(path, fragment.get("series") ?? undefined);
   else opening.showStart();
 }
 
-start().catch((error) => notify("error", error.message ?? String(error)));
+start().catch((error) => {
+  if (error.status === 401) return opening.askForToken();
+  notify("error", error.message ?? String(error));
+  return opening.showStart();
+});

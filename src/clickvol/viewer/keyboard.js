@@ -7,7 +7,8 @@ const MOUSE = [
   ["Right drag", "window: across is width, up and down is level"],
   ["Middle or Ctrl + drag", "pan"],
   ["Wheel", "slices"],
-  ["Ctrl + wheel", "zoom"],
+  ["Ctrl + wheel, pinch", "zoom at the pointer"],
+  ["Click on a marker, tool Navigate", "choose it; Delete takes that click back"],
 ];
 
 /** The keys in the order of the help page: what is pressed, what it does, when it fits, and the act. */
@@ -19,8 +20,13 @@ function makeKeys(acts) {
   return [
     { keys: ["Enter"], says: "tumour at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && !e.shiftKey, act: () => acts.clickHere(false) },
     { keys: ["Shift", "Enter"], says: "background at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && e.shiftKey, act: () => acts.clickHere(true) },
-    { keys: ["← → ↑ ↓"], says: "move the crosshair", onCanvas: true, fits: (e) => e.key in STEPS && e.key.startsWith("Arrow"), act: (e) => acts.move(...STEPS[e.key]) },
-    { keys: ["Page Up", "Page Down"], says: "next or previous slice", onCanvas: true, fits: (e) => e.key.startsWith("Page"), act: (e) => acts.move(...STEPS[e.key]) },
+    { keys: ["← → ↑ ↓"], says: "move the crosshair in the plane under the pointer", onCanvas: true, fits: (e) => e.key in STEPS && e.key.startsWith("Arrow"), act: (e) => acts.move(e.key) },
+    { keys: ["Page Up", "Page Down"], says: "next or previous slice of the plane under the pointer", onCanvas: true, fits: (e) => e.key.startsWith("Page"), act: (e) => acts.move(e.key) },
+    { keys: ["V"], says: "navigate: no click segments", fits: key("v"), act: () => acts.tool("navigate") },
+    { keys: ["P"], says: "point: a click segments", fits: key("p"), act: () => acts.tool("point") },
+    { keys: ["Space"], says: "hide the masks, or show them again", fits: (e) => e.key === " " && !e.target.matches?.("button, [role=switch]"), act: acts.hideMasks },
+    { keys: ["T"], says: "a click takes voxels of other objects, or leaves them", fits: key("t"), act: acts.switchOverlap },
+    { keys: ["I"], says: "greys inverted", fits: key("i"), act: acts.invert },
     { keys: ["Ctrl", "Z"], says: "undo", fits: control("z"), act: acts.undo },
     { keys: ["Ctrl", "Shift", "Z"], says: "redo; also Ctrl Y", fits: (e) => control("z", true)(e) || control("y")(e), act: acts.redo },
     { keys: ["N"], says: "next object", fits: key("n"), act: acts.nextObject },
@@ -36,15 +42,25 @@ function makeKeys(acts) {
   ];
 }
 
-// RAS voxels. The patient's right is at the left of the screen.
+// By the axis across the plane: the RAS axis that an arrow to the left goes along, that of one upwards, that of a page.
+// The patient's right is at the left of the screen; in a sagittal plane the nose is.
+const AXES = { 0: [1, 2, 0], 1: [0, 2, 1], 2: [0, 1, 2] };
 const STEPS = {
-  ArrowLeft: [1, 0, 0],
-  ArrowRight: [-1, 0, 0],
-  ArrowUp: [0, 1, 0],
-  ArrowDown: [0, -1, 0],
-  PageUp: [0, 0, 1],
-  PageDown: [0, 0, -1],
+  ArrowLeft: [0, 1],
+  ArrowRight: [0, -1],
+  ArrowUp: [1, 1],
+  ArrowDown: [1, -1],
+  PageUp: [2, 1],
+  PageDown: [2, -1],
 };
+
+/** Return the step of a key in RAS voxels, in the plane that an axis goes across. */
+export function stepOf(key, axis) {
+  const [role, sign] = STEPS[key];
+  const step = [0, 0, 0];
+  step[AXES[axis][role]] = sign;
+  return step;
+}
 
 const isTyping = (target) => target.matches?.("input[type=text], textarea, select");
 
@@ -59,7 +75,9 @@ export function listenToKeys(canvas, acts) {
       if (onCanvas) event.stopPropagation();
       if (isTyping(event.target) || document.querySelector("dialog[open]")) return;
       const fitting = keys.find((key) => key.fits(event));
-      if (!fitting || (fitting.onCanvas && !onCanvas)) return;
+      // Keys of the planes work wherever the focus is not in a control that has the key for itself.
+      const isFree = onCanvas || !event.target.closest?.("button, input, [role=listbox]");
+      if (!fitting || (fitting.onCanvas && !isFree)) return;
       event.preventDefault();
       fitting.act(event);
     },

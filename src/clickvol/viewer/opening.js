@@ -13,14 +13,65 @@ function whenText({ num_clicks, last_time }) {
   return `${num_clicks} click${num_clicks === 1 ? "" : "s"} of ${when}`;
 }
 
-/** Ask whether to go on with an earlier session; resolves to true or false. */
-function askToResume(log) {
+/** Ask whether to go on with an earlier session; resolves to its log, or null for none. */
+function askToResume(logs) {
   const dialog = byId("resume-dialog");
-  byId("resume-text").textContent = `There is an earlier session on this scan: ${whenText(log)}.`;
+  const count = logs.length === 1 ? "is an earlier session" : `are ${logs.length} earlier sessions`;
+  byId("resume-text").textContent = `There ${count} on this scan. They stay, whatever you choose.`;
+  const choices = logs.map((log, n) => {
+    const label = document.createElement("label");
+    const radio = document.createElement("input");
+    Object.assign(radio, { type: "radio", name: "log", value: log.log, checked: n === 0 });
+    label.append(radio, ` ${whenText(log)}`);
+    return label;
+  });
+  byId("resumable").replaceChildren(...choices);
   dialog.returnValue = "fresh";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "resume"), { once: true });
+    dialog.addEventListener(
+      "close",
+      () => resolve(dialog.returnValue === "resume" ? dialog.querySelector("input:checked").value : null),
+      { once: true },
+    );
+  });
+}
+
+/** Return a button that shows a series: its picture, description, modality, slices and size. */
+function seriesButton(series, choose) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "one-series";
+  const words = document.createElement("span");
+  const size = series.shape_ijk ? series.shape_ijk.join(" × ") : `${series.num_slices} slices`;
+  const name = document.createElement("strong");
+  name.textContent = series.description || `Series ${series.number ?? "without number"}`;
+  const about = document.createElement("small");
+  about.textContent = series.problem ?? `${series.modality}, series ${series.number ?? "–"}, ${size}`;
+  words.append(name, about);
+  const picture = document.createElement("img");
+  picture.alt = "";
+  if (series.picture) picture.src = series.picture;
+  button.append(picture, words);
+  button.disabled = series.problem !== null;
+  button.addEventListener("click", choose);
+  return button;
+}
+
+/** Ask which series of a folder or zip is meant; resolves to its UID, or null for none. */
+function askForSeries(listed) {
+  const dialog = byId("series-dialog");
+  return new Promise((resolve) => {
+    let uid = null;
+    const buttons = listed.map((series) =>
+      seriesButton(series, () => {
+        uid = series.uid;
+        dialog.close();
+      }),
+    );
+    byId("series").replaceChildren(...buttons);
+    dialog.addEventListener("close", () => resolve(uid), { once: true });
+    dialog.showModal();
   });
 }
 
@@ -59,7 +110,11 @@ export function makeOpening({ api, store, scene, notify, session }) {
       byId("canvas").focus();
       await offerToResume(opened, resumeAtOnce);
     } catch (error) {
-      notify("error", error.message);
+      if (next.choose && / series, but one is expected/.test(error.message)) {
+        wait("Reading the series");
+        const uid = await next.choose().then(askForSeries).catch((problem) => notify("error", problem.message));
+        if (uid) return await open(next.with(uid), { resumeAtOnce });
+      } else notify("error", error.message);
       showStart(!earlier);
     } finally {
       wait("");
@@ -82,19 +137,29 @@ export function makeOpening({ api, store, scene, notify, session }) {
   }
 
   async function offerToResume({ resumable }, atOnce) {
-    const log = resumable.find((each) => each.num_clicks > 0);
-    if (log && (atOnce || (await askToResume(log)))) session().resume(log.log);
+    const logs = resumable.filter((each) => each.num_clicks > 0);
+    byId("earlier").hidden = !logs.length;
+    const log = logs.length && (atOnce ? logs[0].log : await askToResume(logs));
+    if (log) session().resume(log);
   }
 
-  const openPath = (path, series) =>
-    open({
-      name: path.split(/[\\/]/).at(-1),
-      says: "Reading the scan",
-      open: () => api.openPath(path, series),
-    });
+  const byPath = (path, series) => ({
+    name: path.split(/[\\/]/).at(-1),
+    says: "Reading the scan",
+    open: () => api.openPath(path, series),
+    choose: () => api.series(path),
+    with: (uid) => byPath(path, uid),
+  });
+  const openPath = (path, series) => open(byPath(path, series));
 
-  const openFile = (file) =>
-    open({ name: file.name, says: `Sending ${file.name} (${megabytes(file.size)})`, open: () => api.openFile(file) });
+  const byFile = (file, series) => ({
+    name: file.name,
+    says: `Sending ${file.name} (${megabytes(file.size)})`,
+    open: () => api.openFile(file, series),
+    choose: () => api.seriesOf(file),
+    with: (uid) => byFile(file, uid),
+  });
+  const openFile = (file) => open(byFile(file));
 
   function openDropped(transfer) {
     const entry = transfer.items?.[0]?.webkitGetAsEntry?.();
@@ -149,6 +214,19 @@ export function makeOpening({ api, store, scene, notify, session }) {
 
   return {
     openPath,
+    /** Offer the clicks of earlier sessions whenever the user asks for them. */
+    offerEarlier: () => byId("earlier").addEventListener("click", () => offerToResume(store.get().opened, false)),
+    /** Ask for the key that the address lacks, and load the page anew with it. */
+    askForToken() {
+      const dialog = byId("token-dialog");
+      dialog.addEventListener("close", () => {
+        const key = /token=([^&\s]+)/.exec(byId("token").value)?.[1] ?? byId("token").value.trim();
+        if (!key) return;
+        location.hash = `token=${key}`;
+        location.reload();
+      });
+      dialog.showModal();
+    },
     showStart,
     /** Open the present scan once more and repeat its clicks. */
     reopen: () => source && open(source, { resumeAtOnce: true }),

@@ -73,10 +73,12 @@ function writeObjects(list, state, commands) {
   if (freeze) list.querySelector(`[data-freeze="${freeze}"]`)?.focus();
 }
 
-function statusText({ opened, working, waiting, session }) {
+function statusText({ opened, working, waiting, session, offline, tool }) {
   if (!opened) return "";
+  if (offline) return "The server does not answer";
   if (working) return waiting ? `${working}… ${waiting} waiting` : `${working}…`;
   const clicks = session.objects.reduce((sum, object) => sum + object.clicks.length, 0);
+  if (tool === "navigate") return "Looking: no click segments (P: point)";
   return clicks ? "Ready" : "Click inside the tumour";
 }
 
@@ -92,6 +94,11 @@ export function makePanel(store, commands) {
   opacity.addEventListener("input", () => store.set({ opacity: Number(opacity.value) / 100 }));
   outline.addEventListener("change", () => store.set({ outline: outline.checked }));
 
+  const tools = [...byId("tools").querySelectorAll("button")];
+  for (const button of tools) button.addEventListener("click", () => commands.tool(button.dataset.tool));
+  byId("take").addEventListener("change", commands.switchOverlap);
+  byId("masks-shown").addEventListener("change", commands.hideMasks);
+
   return function write(state, before) {
     const isNew = before === undefined;
     if (isNew || state.session !== before.session || state.selected !== before.selected) {
@@ -100,6 +107,9 @@ export function makePanel(store, commands) {
     if (isNew || state.mode !== before.mode) {
       for (const button of modes) button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
     }
+    for (const button of tools) button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
+    byId("take").checked = state.overlap === "take";
+    byId("masks-shown").checked = !state.masksHidden;
     byId("add").disabled = !state.opened;
     opacity.value = String(Math.round(100 * state.opacity));
     byId("opacity-value").textContent = `${opacity.value} %`;

@@ -9,6 +9,14 @@ const FORMATS = [
   { id: "rtstruct", name: "RTSTRUCT", about: "contours, for radiotherapy", isDicom: true },
 ];
 
+const SUFFIXES = { nifti: "_mask.nii.gz", nrrd: "_mask.nrrd", "dicom-seg": "_seg.dcm", rtstruct: "_rtstruct.dcm" };
+
+/** Return the name of a file that holds the masks of a scan: the scan's own, as a file of any system may be called. */
+export function fileName(scanName, format) {
+  const stem = scanName.replace(/(\.nii(\.gz)?|\.nrrd|\.mha|\.zip)$/i, "").replace(/[\u0000-\u001f<>:"/\\|?*]+/g, "_");
+  return `${stem || "clickvol"}${SUFFIXES[format]}`;
+}
+
 const byId = (id) => document.getElementById(id);
 
 /** Hand a file to the browser, which puts it where downloads go. */
@@ -31,6 +39,7 @@ export function makeSaving({ api, store, notify }) {
     store.set({ working: `Writing ${format.name}` });
     try {
       const file = await api.exportFile(opened.session_id, format.id, format.isDicom && deidentify.checked);
+      if (!byId("nameless").checked) file.name = fileName(store.get().name, format.id);
       handOver(file);
       const names = session.objects.filter((object) => object.num_voxels).map(nameOf);
       notify("info", `saved ${file.name}: ${names.join(", ")}`);

@@ -3,10 +3,12 @@
 // The drawing layer rather than an overlay: it is one byte per voxel, changes without sending the scan to
 // the graphics card again, has a contour of its own, and is shaded in 3D.
 
-import { cmapper, DRAG_MODE, NVImage, Niivue, SLICE_TYPE } from "./vendor/niivue.js";
+import { cmapper, DRAG_MODE, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
+import { ScanView } from "./scan-view.js";
 import { COLOURS } from "./state.js";
 
 const GAP_PIXELS = 2;
+const INVERTED = "inverted gray"; // of NiiVue's tables of colours; it has none of its own
 const MAX_LABELS = 255; // one byte per voxel
 const VIEW_DEGREES = [200, 12]; // 3D from the front, a little from the side and from above
 
@@ -29,27 +31,6 @@ function boxOf({ leftTopWidthHeight: [left, top, width, height] }) {
 /** Return the mm along the third axis of a slice at a place in it; an oblique slice changes with the place. */
 function outOf({ AxyzMxy: [x, y, z, dx, dy] }, across, up) {
   return z + dy * (up - y) - dx * (across - x);
-}
-
-/** NiiVue that says when it has drawn, and keeps masks solid in 3D however faint they are in the planes. */
-class ScanView extends Niivue {
-  afterDraw = () => {};
-
-  drawScene() {
-    const text = super.drawScene();
-    this.afterDraw();
-    return text;
-  }
-
-  draw3D(...words) {
-    const opacity = this.drawOpacity;
-    this.drawOpacity = opacity > 0 ? 1 : 0;
-    try {
-      return super.draw3D(...words);
-    } finally {
-      this.drawOpacity = opacity;
-    }
-  }
 }
 
 /** The colours of all labels, as NiiVue wants them: label 0 clear, then ours again and again. */
@@ -84,16 +65,19 @@ export class Scene {
       clipPlaneHotKey: "",
       cycleClipPlaneHotKey: "",
       viewModeHotKey: "",
-      mouseEventConfig: {
-        leftButton: {
-          primary: DRAG_MODE.crosshair,
-          withShift: DRAG_MODE.crosshair,
-          withCtrl: DRAG_MODE.pan,
-        },
-        rightButton: DRAG_MODE.none, // ours: NiiVue's steps are whole grey values, too coarse for SUV
-        centerButton: DRAG_MODE.pan,
-      },
     });
+    // NiiVue's constructor drops these.
+    this.view.setMouseEventConfig({
+      leftButton: {
+        primary: DRAG_MODE.crosshair,
+        withShift: DRAG_MODE.crosshair,
+        withCtrl: DRAG_MODE.pan,
+      },
+      rightButton: DRAG_MODE.none, // ours: NiiVue's steps are whole grey values, too coarse for SUV
+      centerButton: DRAG_MODE.pan,
+    });
+    this.shown = new Map(); // id of an object: {hash, start, shape, stride}, as it lies in the drawing layer
+    this.hidden = new Set(); // ids of objects that are not drawn
     this.view.onLocationChange = (place) => {
       this.onMove({ mm: Array.from(place.mm).slice(0, 3), value: place.values[0]?.value });
     };
@@ -101,10 +85,16 @@ export class Scene {
   }
 
   async attach() {
-    await this.view.attachToCanvas(this.canvas);
+    await this.view.attachTo(this.canvas);
+    this.view.addColormap(INVERTED, { R: [255, 0], G: [255, 0], B: [255, 0], A: [64, 128], I: [0, 255] });
     this.view.drawLut = cmapper.makeDrawLut(labelColours());
     new ResizeObserver(() => this.arrange()).observe(this.canvas.parentElement);
     this.arrange();
+  }
+
+  /** Whether everything is drawn, also what waits until nothing else is to do. */
+  get isSettled() {
+    return !this.view.idleTimer && !this.view.planesTimer;
   }
 
   /** The image of NiiVue that is shown; undefined before a scan is. */
@@ -112,11 +102,14 @@ export class Scene {
     return this.view.volumes[0];
   }
 
-  /** Show a scan (bytes of a .nii.gz); `windowFor(image)` says with which {low, high}. */
+  /** Show a scan (bytes of a .nii); `windowFor(image)` says with which {low, high}. */
   async showScan(bytes, windowFor) {
-    const image = await NVImage.loadFromUrl({ url: bytes, name: "scan.nii.gz" });
+    // With a window given NiiVue does not search every voxel for one.
+    const image = await NVImage.loadFromUrl({ url: bytes, name: "scan.nii", cal_min: 0, cal_max: 1 });
     const { low, high } = windowFor(image);
     Object.assign(image, { cal_min: low, cal_max: high });
+    this.shown.clear();
+    this.hidden.clear();
     if (this.image) {
       this.view.closeDrawing();
       this.view.volumes.slice().forEach((volume) => this.view.removeVolume(volume));
@@ -125,6 +118,7 @@ export class Scene {
     this.view.scene.pan2Dxyzmm = [0, 0, 0, 1];
     [this.view.scene.renderAzimuth, this.view.scene.renderElevation] = VIEW_DEGREES;
     this.view.addVolume(image);
+    this.view.spoilRender();
   }
 
   /** Tell `onMove` where the crosshair is. */
@@ -132,19 +126,98 @@ export class Scene {
     this.view.createOnLocationChange();
   }
 
-  /** Show a label map (bytes of a .nii.gz on the scan's grid); null shows none. */
-  async showMask(bytes) {
-    const mask = bytes ? await NVImage.loadFromUrl({ url: bytes, name: "mask.nii.gz" }) : null;
-    if (mask?.img.some((label) => label > 0)) this.view.loadDrawing(mask);
-    // NiiVue would keep the 3D surface of the mask before.
-    else if (this.view.drawBitmap) this.view.closeDrawing();
+  /** Return "1:hash,2:hash": the masks that are shown, as the server wants to know them. */
+  get knownMasks() {
+    return [...this.shown].map(([id, { hash }]) => `${id}:${hash}`).join();
+  }
+
+  /**
+   * Show what a worker read from the server's answer: objects with their boxes, changed ones with `voxels` too.
+   *
+   * @param {{id: number, hash: string, start_ijk?: number[], shape_ijk?: number[], voxels?: Uint8Array}[]} objects
+   */
+  showMasks(objects) {
+    const { view } = this;
+    if (!view.drawBitmap) {
+      if (!objects.some((object) => object.voxels?.length)) return;
+      view.beginDrawing();
+      this.shown.clear();
+    }
+    const boxes = [];
+    const present = new Map(objects.map((object) => [object.id, object]));
+    for (const [id, old] of this.shown) {
+      if (present.has(id) && !present.get(id).voxels) continue;
+      boxes.push(this.paint(old, id, 0));
+      this.shown.delete(id);
+    }
+    for (const { id, hash, start_ijk, shape_ijk, voxels } of objects) {
+      if (!voxels) continue;
+      const mask = { hash, voxels, ...this.placed(start_ijk, shape_ijk) };
+      boxes.push(this.paint(mask, id, this.hidden.has(id) ? 0 : id));
+      this.shown.set(id, mask);
+    }
+    this.send(boxes);
+  }
+
+  /** Draw an object or not; masks are as they were. */
+  hide(id, isHidden) {
+    if (isHidden) this.hidden.add(id);
+    else this.hidden.delete(id);
+    const mask = this.shown.get(id);
+    if (mask) this.send([this.paint(mask, id, isHidden ? 0 : id)]);
+  }
+
+  send(boxes) {
+    for (const { start, shape } of boxes) if (shape.every((length) => length > 0)) this.view.sendBox(start, shape);
+    if (boxes.length) this.view.spoilRender();
+    this.view.drawScene();
+  }
+
+  /** Return where a box of the file lies in NiiVue's voxels, and the step there for each axis of the file. */
+  placed(startIjk, shapeIjk) {
+    const { permRAS, dimsRAS } = this.image;
+    const dims = [dimsRAS[1], dimsRAS[2], dimsRAS[3]];
+    const steps = [1, dims[0], dims[0] * dims[1]];
+    const [start, shape, stride] = [[], [], []];
+    let origin = 0;
+    for (let axis = 0; axis < 3; axis++) {
+      const own = Math.abs(permRAS[axis]) - 1;
+      const isTurned = permRAS[axis] < 0;
+      const first = isTurned ? dims[axis] - 1 - startIjk[own] : startIjk[own];
+      start[axis] = isTurned ? first - shapeIjk[own] + 1 : first;
+      shape[axis] = shapeIjk[own];
+      stride[own] = isTurned ? -steps[axis] : steps[axis];
+      origin += first * steps[axis];
+    }
+    return { start, shape, stride, origin, shapeIjk };
+  }
+
+  paint(mask, id, value) {
+    const { voxels, stride, origin, shapeIjk: [width, height, depth] } = mask;
+    const bitmap = this.view.drawBitmap;
+    let n = 0;
+    for (let k = 0; k < depth; k++) {
+      for (let j = 0; j < height; j++) {
+        let at = origin + k * stride[2] + j * stride[1];
+        for (let i = 0; i < width; i++, n++, at += stride[0]) if (voxels[n]) bitmap[at] = value;
+      }
+    }
+    return mask;
   }
 
   setWindow({ low, high }) {
     if (!this.image) return;
     Object.assign(this.image, { cal_min: low, cal_max: high });
     this.view.refreshLayers(this.image, 0);
+    this.view.spoilRender();
     this.view.drawScene();
+  }
+
+  /** Show dark as bright, as PET is read, or not. */
+  setGreys(isInverted) {
+    if (!this.image) return;
+    this.image._colormap = isInverted ? INVERTED : "gray"; // its setter would set the window anew
+    this.setWindow({ low: this.image.cal_min, high: this.image.cal_max });
   }
 
   /** Set how masks look in the planes: fill from 0 to 1, and whether they have a contour. */
@@ -152,6 +225,7 @@ export class Scene {
     // At 0 NiiVue leaves the contour out as well.
     this.view.drawOpacity = outline ? Math.max(opacity, 0.004) : opacity;
     this.view.drawRimOpacity = outline ? 1 : -1;
+    this.view.spoilRender();
     this.view.drawScene();
   }
 
@@ -186,21 +260,48 @@ export class Scene {
     return Array.from(this.view.frac2mm(this.view.scene.crosshairPos, 0, true)).slice(0, 3);
   }
 
-  /** Return the RAS mm under a pixel of a plane, also beside the scan; null in the 3D view or between tiles. */
-  mmUnder(clientX, clientY) {
+  /** Return the plane under a pixel of the page, one of PLANES; undefined between tiles. */
+  planeUnder(clientX, clientY) {
     const box = this.canvas.getBoundingClientRect();
     const [fx, fy] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
     const within = ({ position: [x, y, w, h] }) => fx >= x && fx < x + w && fy >= y && fy < y + h;
-    const type = this.view.getCustomLayout().find(within)?.sliceType;
+    const type = this.view.getCustomLayout()?.find(within)?.sliceType;
+    return PLANES.find((plane) => plane.type === type);
+  }
+
+  /** Return the place under a pixel in the scan's own axes, also beside the scan; null where there is no plane. */
+  flatUnder(clientX, clientY) {
+    const type = this.planeUnder(clientX, clientY)?.type;
     const slice = this.view.screenSlices.find((each) => each.axCorSag === type);
     if (!this.image || !slice || !TILE_AXES[type]) return null;
+    const box = this.canvas.getBoundingClientRect();
+    const ratio = this.canvas.width / box.width;
     const { left, top, width, height, isMirrored } = boxOf(slice);
-    const part = (fx * this.canvas.width - left) / width;
+    const part = ((clientX - box.left) * ratio - left) / width;
     const across = slice.leftTopMM[0] + (isMirrored ? 1 - part : part) * slice.fovMM[0];
-    const up = slice.leftTopMM[1] + (1 - (fy * this.canvas.height - top) / height) * slice.fovMM[1];
+    const up = slice.leftTopMM[1] + (1 - ((clientY - box.top) * ratio - top) / height) * slice.fovMM[1];
     const flat = [0, 0, 0];
     TILE_AXES[type].forEach((axis, n) => (flat[axis] = [across, up, outOf(slice, across, up)][n]));
-    return Array.from(this.view.frac2mm(this.view.mm2frac(flat), 0, true)).slice(0, 3);
+    return flat;
+  }
+
+  /** Return the RAS mm under a pixel of a plane, also beside the scan; null in the 3D view or between tiles. */
+  mmUnder(clientX, clientY) {
+    const flat = this.flatUnder(clientX, clientY);
+    return flat && Array.from(this.view.frac2mm(this.view.mm2frac(flat), 0, true)).slice(0, 3);
+  }
+
+  /** Return the grey value at a place in RAS mm; undefined beside the scan. */
+  valueAt(mm) {
+    const fraction = Array.from(this.view.mm2frac(mm, 0, true)).slice(0, 3);
+    if (fraction.some((each) => each < 0 || each > 1)) return undefined;
+    return this.image.getValue(...this.view.frac2vox(fraction));
+  }
+
+  /** Return {number, count} of the slice of a plane that is shown, from 1. */
+  sliceOf(axis) {
+    const count = this.image.dimsRAS[axis + 1];
+    return { number: this.view.frac2vox(this.view.scene.crosshairPos)[axis] + 1, count };
   }
 
   /**
@@ -240,6 +341,17 @@ export class Scene {
     if (this.image) this.view.moveCrosshairInVox(x, y, z);
   }
 
+  /** Go through the slices of a plane; the plane itself is drawn at once, the others when the wheel rests. */
+  scroll(plane, numSlices) {
+    if (!this.image || plane.axis === null) return;
+    const { crosshairPos } = this.view.scene;
+    const count = this.image.dimsRAS[plane.axis + 1];
+    const at = Math.round(crosshairPos[plane.axis] * count - 0.5) + numSlices;
+    crosshairPos[plane.axis] = (Math.min(Math.max(at, 0), count - 1) + 0.5) / count;
+    this.view.drawPlane(plane.type);
+    this.tellPlace();
+  }
+
   /** Move the crosshair to a place in RAS mm. */
   goTo(mm) {
     this.view.scene.crosshairPos = this.view.mm2frac(mm, 0, true);
@@ -247,12 +359,12 @@ export class Scene {
     this.tellPlace();
   }
 
-  /** Zoom the planes by a factor; the crosshair stays where it is on the screen. */
-  zoom(factor) {
+  /** Zoom the planes by a factor; a place (in the scan's own axes), else the crosshair, stays where it is. */
+  zoom(factor, flat = null) {
     if (!this.image) return;
     const [x, y, z, old] = this.view.scene.pan2Dxyzmm;
-    const zoom = Math.min(Math.max(old * factor, 0.5), 12);
-    const at = this.view.frac2mm(this.view.scene.crosshairPos);
+    const zoom = Math.min(Math.max(old * factor, 0.5), 24);
+    const at = flat ?? this.view.frac2mm(this.view.scene.crosshairPos);
     const pan = [x, y, z].map((offset, n) => offset + at[n] * (old - zoom));
     this.view.setPan2Dxyzmm([...pan, zoom]);
   }

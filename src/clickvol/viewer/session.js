@@ -64,9 +64,9 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     const { session } = store.get();
     if (session.tag === shownTag) return;
     try {
-      const isEmpty = session.objects.every((object) => object.num_voxels === 0);
-      await scene.showMask(isEmpty ? null : await api.mask(idOf()));
-      shownTag = session.tag;
+      const { tag, objects } = await api.masks(idOf(), scene.knownMasks);
+      scene.showMasks(objects);
+      shownTag = tag;
     } catch (error) {
       notify("error", `the mask could not be shown: ${error.message}`, { name: "Try again", run: showMask });
     }
@@ -110,13 +110,14 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     },
     click(mm, positive) {
       const { selected, session } = store.get();
+      const { overlap } = store.get();
       const target = adding?.chosenBefore === selected ? adding : { id: selected };
       enqueue({
         says: "Segmenting",
         pending: { ras_mm: mm, positive, object_id: target.id ?? session.objects.length + 1 },
         call: (id) => {
           if (target.id === null) throw new Error("the object was not added, nor this click; add it again");
-          return api.click(id, { position: mm, space: "ras", positive, object_id: target.id });
+          return api.click(id, { position: mm, space: "ras", positive, overlap, object_id: target.id });
         },
         then: tellAnswer,
       });

@@ -1,8 +1,8 @@
 // What the page knows, in one place; whoever shows it subscribes.
 
-// Bright enough for grey tissue. Not every pair differs for every colour vision: names and glyphs say the same.
+// Bright enough for grey tissue, and far enough apart in protanopia, deuteranopia and tritanopia: a test computes it.
 export const COLOURS = [
-  "#ff8a5c", "#58c4ff", "#c3e35b", "#d9a8ff", "#ffd75e", "#4fd6b0", "#ff9ccb", "#a9b8ff",
+  "#ff9966", "#66ffcc", "#cc33ff", "#ffff00", "#ff3399", "#009999", "#cc99ff", "#ff3300",
 ];
 
 /** Return the colour of an object, by its id from 1; they come round again after eight. */
@@ -17,6 +17,12 @@ export function initialState() {
     opened: null, // what the server said when it opened the scan
     session: NOTHING, // objects and clicks, as the server last told them
     selected: 1, // the object that the next click goes to
+    tool: "point", // "navigate": no click segments
+    overlap: "yield", // what a click does where it meets other objects; or "take"
+    masksHidden: false,
+    inverted: false,
+    offline: false, // the server did not answer last time
+    pointed: null, // {mm, value} under the pointer
     mode: "tumour", // what a click without Shift marks
     pending: [], // clicks on their way, {ras_mm, positive, object_id}
     working: "", // what is being computed; "" for nothing

@@ -13,6 +13,11 @@ function placeText(axis, mm) {
   return `${mm[axis] < 0 ? negative : positive} ${Math.abs(mm[axis]).toFixed(1)} mm`;
 }
 
+function whereText({ axis }, mm, scene) {
+  const { number, count } = scene.sliceOf(axis);
+  return `${number} / ${count}   ${placeText(axis, mm)}`;
+}
+
 /** Return a function that writes a state over the tiles; `onEnlarge(planeId)` is told of the buttons. */
 export function makeTiles(place, scene, onEnlarge) {
   const tiles = PLANES.map((plane) => {
@@ -48,7 +53,7 @@ export function makeTiles(place, scene, onEnlarge) {
       const isLarge = scene.enlarged === plane.id;
       tile.hidden = scene.enlarged !== null && !isLarge;
       tile.classList.toggle("large", isLarge);
-      if (plane.axis !== null && state.place) where.textContent = placeText(plane.axis, state.place.mm);
+      if (plane.axis !== null && state.place) where.textContent = whereText(plane, state.place.mm, scene);
       const words = isLarge ? "Show all four views" : `Enlarge ${plane.name}`;
       if (button.title !== words) {
         button.title = words;

@@ -12,12 +12,18 @@ function factsText({ scan }) {
 
 const signed = (number, digits) => number.toFixed(digits).replace("-", "−");
 
-function whereText({ place, opened }) {
-  if (!place || !opened) return "";
-  const [x, y, z] = place.mm.map((mm) => signed(mm, 1));
-  const value = place.value === undefined ? "" : signed(place.value, Number.isInteger(place.value) ? 0 : 2);
-  const unit = opened.scan.modality === "CT" ? " HU" : "";
-  return `R ${x}   A ${y}   S ${z} mm      ${value}${unit}`;
+const SIDES = ["LR", "PA", "IS"]; // towards negative and positive RAS; the tiles say it in the same letters
+const UNITS = { CT: " HU", PT: " SUV" };
+
+function placeText(mm) {
+  return mm.map((each, axis) => `${SIDES[axis][each < 0 ? 0 : 1]} ${Math.abs(each).toFixed(1)}`).join("   ");
+}
+
+function whereText({ place, pointed, opened }) {
+  const shown = pointed ?? place;
+  if (!shown || !opened) return "";
+  const value = shown.value === undefined ? "" : signed(shown.value, Number.isInteger(shown.value) ? 0 : 2);
+  return `${pointed ? "Pointer" : "Crosshair"}   ${placeText(shown.mm)} mm   ${value}${UNITS[opened.scan.modality] ?? ""}`;
 }
 
 function writePresets(group, state, acts) {
@@ -39,6 +45,10 @@ function writePresets(group, state, acts) {
 /** Return a function that writes a state into bar and line. */
 export function makeToolbar(acts) {
   for (const id of ["undo", "redo", "save", "help"]) byId(id).addEventListener("click", acts[id]);
+  const [width, level] = [byId("width"), byId("level")];
+  for (const input of [width, level]) {
+    input.addEventListener("change", () => acts.windowNumbers(Number(width.value), Number(level.value)));
+  }
 
   return function write(state, before) {
     if (state.opened !== before?.opened) {
@@ -53,6 +63,13 @@ export function makeToolbar(acts) {
     for (const button of byId("presets").children) {
       button.setAttribute("aria-pressed", String(button.dataset.preset === state.preset));
     }
+    byId("window").hidden = !state.window;
+    if (state.window && state.window !== before?.window) {
+      const { low, high } = state.window;
+      const digits = high - low >= 20 ? 0 : 2;
+      width.value = (high - low).toFixed(digits);
+      level.value = ((low + high) / 2).toFixed(digits);
+    }
     byId("undo").disabled = !state.session.can_undo;
     byId("redo").disabled = !state.session.can_redo;
     byId("save").disabled = !state.session.objects.some((object) => object.num_voxels > 0);
@@ -60,6 +77,7 @@ export function makeToolbar(acts) {
     byId("model").textContent = state.model ? `Model ${state.model.id}` : "";
     byId("progress").hidden = !state.working;
     byId("stage").classList.toggle("busy", state.working !== "");
+    byId("stage").classList.toggle("navigate", state.tool === "navigate");
     byId("stage").classList.toggle("background", state.mode === "background");
   };
 }

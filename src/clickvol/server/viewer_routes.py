@@ -1,0 +1,182 @@
+"""Routes that the viewer needs to be quick: the plain scan, masks that changed, series to choose from."""
+
+import base64
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from numpy.typing import NDArray
+
+from clickvol.errors import ClickvolError
+from clickvol.files.limits import ReadLimits
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.dicom.reading.series import SeriesSummary, list_series
+from clickvol.io.formats import read_volume
+from clickvol.io.nifti_header import make_header
+from clickvol.io.volume import Volume
+from clickvol.prompts.packed_mask import PackedMask
+from clickvol.server.refusal import REFUSALS
+from clickvol.server.scans import find_under_root, read_form, store, uploaded
+from clickvol.server.sessions import Sessions
+from clickvol.server.wire import SeriesOut
+
+_BINARY = "application/octet-stream"
+_CHUNK_VOXELS = 1 << 21
+_THUMBNAIL_PIXELS = 96
+_FORM = {
+    "type": "object",
+    "properties": {"scan": {"type": "string", "format": "binary"}},
+    "required": ["scan"],
+}
+_UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+
+
+async def _sessions_of(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
+All = Annotated[Sessions, Depends(_sessions_of)]
+
+router = APIRouter(prefix="/api", tags=["viewer"], responses=REFUSALS)
+
+
+@router.get("/sessions/{session_id}/scan.nii", response_class=Response)
+async def plain_scan(session_id: str, sessions: All, request: Request) -> Response:
+    """Return the scan as NIfTI that is not compressed, its geometry in sform and qform alike (code 1)."""
+    served = sessions.get(session_id)
+    volume, _ = await sessions.run(served, lambda session, _: session.scan.volume, request.is_disconnected)
+    header, array = _display_copy(volume)
+    headers = {"Content-Length": str(len(header) + array.nbytes), "Cache-Control": "no-store"}
+    return StreamingResponse(_chunks(header, array), media_type=_BINARY, headers=headers)
+
+
+@router.get("/sessions/{session_id}/masks", response_class=Response)
+async def changed_masks(
+    session_id: str, sessions: All, request: Request, known: Annotated[str, Query(max_length=32768)] = ""
+) -> Response:
+    """Return the masks of the objects that changed.
+
+    `known` is a list of `id:hash` with commas, of the masks that the client has. The answer is the length of a
+    JSON text (4 bytes, little endian), the text, and the masks. The text has the `tag` of the session and for
+    every object its `id`, `hash`, and, where the client has another one, `start_ijk` and `shape_ijk` of its box
+    in voxels of the scan, and `length` of its mask in bytes: zlib of one bit per voxel, i fastest, the first
+    voxel in the highest bit of the first byte. No voxel is in two objects.
+    """
+    served = sessions.get(session_id)
+    masks, state = await sessions.run(served, lambda session, _: session.shown_masks, request.is_disconnected)
+    has = dict(pair.split(":", 1) for pair in known.split(",") if ":" in pair)
+    described, bits = [], []
+    for number, mask in enumerate(masks, start=1):
+        entry, content = _described(number, mask, has.get(str(number)))
+        described.append(entry)
+        bits.append(content)
+    text = json.dumps({"tag": state.tag, "objects": described}).encode()
+    return Response(len(text).to_bytes(4, "little") + text + b"".join(bits), media_type=_BINARY)
+
+
+@router.get("/series")
+async def series(path: str, sessions: All) -> list[SeriesOut]:
+    """List the series of a DICOM folder or zip under the root, each with a picture of its middle slice."""
+    place = find_under_root(sessions.settings.root, path)
+
+    limits = sessions.limits
+
+    def listed(_: object) -> list[SeriesOut]:
+        return [_with_picture(place, summary, limits) for summary in list_series(place, limits=limits)]
+
+    return await sessions.on_files(listed)
+
+
+@router.post("/series", openapi_extra=_UPLOAD_BODY)
+async def series_of_upload(request: Request, sessions: All) -> list[SeriesOut]:
+    """List the series of a zip that is sent along; nothing of it stays."""
+    async with read_form(request) as form:
+        file, limits = uploaded(form, "scan"), sessions.limits
+
+        def listed(_: object) -> list[SeriesOut]:
+            with tempfile.TemporaryDirectory(dir=sessions.settings.state_folder, prefix="series-") as folder:
+                place = store(file, Path(folder), "scan")
+                return [_with_picture(place, summary, limits) for summary in list_series(place, limits=limits)]
+
+        return await sessions.on_files(listed)
+
+
+def _with_picture(place: Path, summary: SeriesSummary, limits: ReadLimits) -> SeriesOut:
+    problem: str | None = None
+    picture: str | None = None
+    size: tuple[int, int, int] | None = None
+    try:
+        volume = read_volume(place, series=summary.uid, limits=limits)
+    except ClickvolError as error:
+        problem = str(error)
+    else:
+        d, h, w = volume.grid.shape_dhw
+        picture, size = thumbnail(volume), (w, h, d)
+    return SeriesOut(
+        uid=summary.uid,
+        number=summary.number,
+        description=summary.description,
+        modality=summary.modality,
+        num_slices=summary.num_slices,
+        shape_ijk=size,
+        picture=picture,
+        problem=problem,
+    )
+
+
+def thumbnail(volume: Volume) -> str:
+    """Return the middle slice of a scan as a data URL: the patient's right at the left, the front above."""
+    from PIL import Image
+
+    plane = volume.array[volume.grid.shape_dhw[0] // 2].astype(np.float32)
+    low, high = np.percentile(plane, (1, 99.5))
+    grey = np.clip((plane - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    picture = Image.fromarray(grey.astype(np.uint8))
+    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+    # Turned where rows and columns of the file run against what radiologists expect.
+    first, across, down = (volume.grid.to_world(VoxelPoint(0, h, w)) for h, w in ((0, 0), (0, 1), (1, 0)))
+    if across.x > first.x:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if down.y > first.y:
+        picture = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _display_copy(volume: Volume) -> tuple[bytes, NDArray[np.generic]]:
+    """Return header and voxels for the page: values as they are, in a type that graphics cards have."""
+    array = volume.array
+    if array.dtype.name not in ("uint8", "int16", "uint16", "float32"):
+        array = array.astype(np.int16 if array.dtype.itemsize == 1 else np.float32)
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    # Readers disagree where a header says two things or none; this one says one.
+    header = make_header(array, volume.grid.without_file_facts())
+    block = header.binaryblock
+    return block + b"\0" * (int(header["vox_offset"]) - len(block)), array
+
+
+def _chunks(header: bytes, array: NDArray[np.generic]) -> Iterator[bytes]:
+    yield header
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _CHUNK_VOXELS):
+        yield flat[start : start + _CHUNK_VOXELS].tobytes()
+
+
+def _described(number: int, mask: PackedMask, known: str | None) -> tuple[dict[str, object], bytes]:
+    """Return the entry of an object, and the bits of its mask where the client has another one."""
+    digest = mask.sha256()[:16]
+    entry: dict[str, object] = {"id": number, "hash": digest}
+    if known == digest:
+        return entry, b""
+    start = (0, 0, 0) if mask.box is None else mask.box.start_dhw
+    shape = (0, 0, 0) if mask.box is None else mask.box.shape_dhw
+    entry |= {"start_ijk": start[::-1], "shape_ijk": shape[::-1], "length": len(mask.bits)}
+    return entry, mask.bits
