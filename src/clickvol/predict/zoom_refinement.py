@@ -4,8 +4,8 @@ The first view is centred on the first click. While the object touches the borde
 scan goes on beyond it, a wider and coarser view follows. Then comes a view fitted to the object, which is what
 counts. Where that one is coarser than the first, the object is covered with finer views, a bounded number of
 them, which take the coarse result as a prompt. All fields of view are laid out in patient millimetres and
-rounded to steps, so that a further click that changes the object little needs the same fields of view, which
-are already encoded.
+rounded to steps from the middle of the scan, so that a further click that changes the object little needs the
+same fields of view, which are already encoded.
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def zoom_to_object(
     if extent is None:
         field, reason = _first_field(inside, plan, patch_shape_dhw)
     else:
-        field, reason = _field_of_size(extent, plan, patch_shape_dhw), "fitted to the size that was given"
+        field, reason = _field_of_size(extent, plan, patch_shape_dhw, grid), "fitted to the size that was given"
     views = [View(field, predict_patch(field), reason)]
     warnings: list[str] = []
     layers = [views]
@@ -113,7 +113,7 @@ def zoom_to_object(
         layers = [views[-1:]]
         box = _object_box(views[-1], inside)
         if box is not None:
-            field = _fitted_field(views[-1].field_of_view, box, plan)
+            field = _fitted_field(views[-1].field_of_view, box, plan, grid)
             views.append(View(field, predict_patch(field), "fitted to the object"))
     fitted = views[-1]
     box = _object_box(fitted, inside)
@@ -122,7 +122,7 @@ def zoom_to_object(
     if box is not None:
         if not _is_cut_off(fitted, box, grid):
             layers = []
-        parts = _parts(fitted, box, predict_patch, plan)
+        parts = _parts(fitted, box, predict_patch, plan, grid)
         layers = [*layers, [fitted], parts]
         views = [*views, *parts]
     reports = tuple(FieldOfViewReport.of(v.field_of_view, v.reason) for v in views)
@@ -138,7 +138,7 @@ def _widen(
 ) -> list[str]:
     """Append wider views until the object is seen whole; return warnings."""
     while (box := _object_box(views[-1], inside)) is not None and _is_cut_off(views[-1], box, grid):
-        wider = _wider_field(views[-1].field_of_view, box, inside[0], plan)
+        wider = _wider_field(views[-1].field_of_view, box, inside[0], plan, grid)
         if wider == views[-1].field_of_view or len(views) == _MAX_WIDENINGS:
             return [
                 f"the object reaches the border of the widest field of view ({max(wider.extent_mm):.0f} mm); "
@@ -148,9 +148,11 @@ def _widen(
     return []
 
 
-def _parts(fitted: View, box: VoxelBox, predict_patch: PatchProbability, plan: FieldOfViewPlan) -> list[View]:
+def _parts(
+    fitted: View, box: VoxelBox, predict_patch: PatchProbability, plan: FieldOfViewPlan, grid: VolumeGrid
+) -> list[View]:
     """Return finer views over the object where the fitted one is coarse, with its result as a prompt."""
-    fields = _tiles(fitted.field_of_view, box, plan)
+    fields = _tiles(fitted.field_of_view, box, plan, grid)
     parts = []
     for number, field in enumerate(fields, start=1):
         prior = extract(fitted.probability, fitted.field_of_view.grid(), field.grid(), outside_value=0.0)
@@ -194,29 +196,31 @@ def _first_field(
     return FieldOfView(centre, voxel_mm, shape), "first view, wide enough for all clicks inside"
 
 
-def _wider_field(field: FieldOfView, box: VoxelBox, click: WorldPointRAS, plan: FieldOfViewPlan) -> FieldOfView:
+def _wider_field(
+    field: FieldOfView, box: VoxelBox, click: WorldPointRAS, plan: FieldOfViewPlan, grid: VolumeGrid
+) -> FieldOfView:
     """Return a wider field of view around the object; at the widest, it only moves towards it."""
     voxel_mm = min(field.voxel_mm * _WIDENING, plan.coarsest_voxel_mm)
     reach_mm = _MAX_SHIFT * voxel_mm * np.array(field.shape_dhw[::-1])
     place = click.as_array()
     middle = np.clip(_middle(field, box), place - reach_mm, place + reach_mm)
-    return _around(middle, voxel_mm, field.shape_dhw)
+    return _around(middle, voxel_mm, field.shape_dhw, grid)
 
 
-def _fitted_field(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan) -> FieldOfView:
+def _fitted_field(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan, grid: VolumeGrid) -> FieldOfView:
     """Return a field of view that the object fills as in training.
 
     On four patients kept from training this one alone was better than its mean with the view before it, than
     giving that view as a prompt, and than the mean over a mirrored patch.
     """
     sides_dhw_mm = np.array(box.shape_dhw) * field.voxel_mm
-    return _filled_field(_middle(field, box), sides_dhw_mm, plan, field.shape_dhw)
+    return _filled_field(_middle(field, box), sides_dhw_mm, plan, field.shape_dhw, grid)
 
 
-def _field_of_size(extent: Extent, plan: FieldOfViewPlan, shape: Triple) -> FieldOfView:
+def _field_of_size(extent: Extent, plan: FieldOfViewPlan, shape: Triple, grid: VolumeGrid) -> FieldOfView:
     """Return a field of view that an object of a known size fills as in training."""
     sides_dhw_mm = (extent.high_ras_mm - extent.low_ras_mm)[::-1]
-    return _filled_field((extent.low_ras_mm + extent.high_ras_mm) / 2, sides_dhw_mm, plan, shape)
+    return _filled_field((extent.low_ras_mm + extent.high_ras_mm) / 2, sides_dhw_mm, plan, shape, grid)
 
 
 def _filled_field(
@@ -224,15 +228,16 @@ def _filled_field(
     sides_dhw_mm: NDArray[np.float64],
     plan: FieldOfViewPlan,
     shape: Triple,
+    grid: VolumeGrid,
 ) -> FieldOfView:
     """Return a field of view that a box fills, its voxels rounded up to an eighth of an octave."""
     needed_mm = float((sides_dhw_mm / shape).max()) * _ROOM
     steps = max(0.0, np.ceil(8 * np.log2(needed_mm / plan.finest_voxel_mm) - 1e-6))
     voxel_mm = float(min(plan.finest_voxel_mm * 2 ** (steps / 8), plan.coarsest_voxel_mm))
-    return _around(middle_ras_mm, voxel_mm, shape)
+    return _around(middle_ras_mm, voxel_mm, shape, grid)
 
 
-def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan) -> list[FieldOfView]:
+def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan, grid: VolumeGrid) -> list[FieldOfView]:
     """Cover an object with overlapping fields of view, the finest that are few enough.
 
     Empty where the field of view at hand is fine enough, or the tiles would hardly be finer.
@@ -253,7 +258,7 @@ def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan) -> list[Fie
         return []
     centre_dhw = _middle(field, box)[::-1]
     offsets_dhw = [(np.array(index) - (counts - 1) / 2) * step_mm for index in np.ndindex(*counts.tolist())]
-    return [_around((centre_dhw + offset)[::-1], voxel_mm, field.shape_dhw) for offset in offsets_dhw]
+    return [_around((centre_dhw + offset)[::-1], voxel_mm, field.shape_dhw, grid) for offset in offsets_dhw]
 
 
 def _middle(field: FieldOfView, box: VoxelBox) -> NDArray[np.float64]:
@@ -261,10 +266,18 @@ def _middle(field: FieldOfView, box: VoxelBox) -> NDArray[np.float64]:
     return field.grid().to_world(box.middle).as_array()
 
 
-def _around(middle_ras_mm: NDArray[np.float64], voxel_mm: float, shape: Triple) -> FieldOfView:
-    """Return a field of view whose middle is rounded to 2 of its voxels."""
+def _around(
+    middle_ras_mm: NDArray[np.float64], voxel_mm: float, shape: Triple, grid: VolumeGrid
+) -> FieldOfView:
+    """Return a field of view whose middle is rounded to 2 of its voxels, counted from the middle of the scan.
+
+    So it does not depend on where the scan's origin lies, nor on the order of its axes.
+    """
     step = 2 * voxel_mm
-    return FieldOfView(WorldPointRAS.of(np.rint(middle_ras_mm / step) * step), voxel_mm, shape)
+    anchor = grid.to_world(grid.box.middle).as_array()
+    # Ties, common with round voxel sizes, go the same way whatever the origin adds to the last digits.
+    steps = np.rint(np.round((middle_ras_mm - anchor) / step, 6))
+    return FieldOfView(WorldPointRAS.of(anchor + steps * step), voxel_mm, shape)
 
 
 # -- Onto the scan's grid
