@@ -1,9 +1,20 @@
+from pathlib import Path
+
 import pytest
 
 from clickvol.errors import ClickError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
-from clickvol.prompts.click_text import parse_click, parse_clicks, parse_image_prompts
+from clickvol.prompts.click_text import (
+    parse_box,
+    parse_click,
+    parse_clicks,
+    parse_drawing,
+    parse_image_prompts,
+    parse_line,
+)
+from clickvol.prompts.drawing_files import DrawingFile
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
+from clickvol.prompts.spatial import Box, Line
 
 
 @pytest.mark.parametrize(
@@ -35,10 +46,26 @@ def test_a_click_that_is_not_finite_is_refused(text):
         parse_click(text, space="ras")
 
 
-def test_only_background_clicks_are_refused():
-    with pytest.raises(ClickError, match="no click inside the object"):
-        parse_clicks(["1,2,3:-", "4,5,6:-"], space="ijk")
-    assert len(parse_clicks(["1,2,3:-", "4,5,6"], space="ijk")) == 2
+def test_lines_and_boxes_are_parsed():
+    first, second = VoxelPoint(3, 2, 1), VoxelPoint(6, 5, 4)
+    assert parse_line("1,2,3:4,5,6", space="ijk") == Line(first, second)
+    assert parse_box("1,2,3:4,5,6", space="ijk") == Box(first, second)
+    assert parse_box("1,2,3:4,5,6:-", space="ijk") == Box(first, second, foreground=False)
+    assert parse_line("1,2,3:4,5,6", space="lps").first == WorldPointRAS(-1, -2, 3)
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1,2:3,4", "1,2,3:4,5,6:7,8,9", "", "a:b", "1,2,nan:1,2,3"])
+def test_lines_that_cannot_be_read_are_refused(text):
+    with pytest.raises(ClickError, match="cannot read the line"):
+        parse_line(text, space="ijk")
+
+
+def test_drawings_are_parsed():
+    assert parse_drawing("lasso", "a.json:-", space="ras") == DrawingFile(
+        "lasso", Path("a.json"), foreground=False, space="ras"
+    )
+    with pytest.raises(ClickError, match="a mask to correct is the object"):
+        parse_drawing("mask", "a.nii:-", space="ijk")
 
 
 def test_no_clicks_at_all_are_none():

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.predict.segmentation_request import SegmentationRequest
 from clickvol.prompts.click import Space
-from clickvol.prompts.click_text import parse_clicks
+from clickvol.prompts.click_text import parse_box, parse_clicks, parse_line
 from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
 
 REQUIRED_COLUMNS = ("scan", "click", "output")
-OPTIONAL_COLUMNS = ("space", "series", "volume", "modality", "model")
+OPTIONAL_COLUMNS = ("line", "box", "space", "series", "volume", "modality", "model")
 
 _CLICK_SEPARATOR = ";"
 _TOO_MANY = "too many"
@@ -34,6 +34,8 @@ class _Cells(BaseModel):
     scan: str = Field(min_length=1)
     output: str = Field(min_length=1)
     click: str = ""
+    line: str = ""
+    box: str = ""
     space: Space = "ijk"
     series: str | None = None
     volume: int | None = Field(default=None, ge=0)
@@ -140,14 +142,21 @@ def _job(
         raise ConfigError(
             f"the cell {first['loc'][0]!r} cannot be used: {first['msg']}; correct the row"
         ) from error
-    texts = [text for text in row.click.split(_CLICK_SEPARATOR) if text.strip()]
+    clicks, lines, boxes = (
+        [text for text in cell.split(_CLICK_SEPARATOR) if text.strip()]
+        for cell in (row.click, row.line, row.box)
+    )
     chosen = model if row.model is None else row.model
     # A model given by its path is named like a scan: from the folder of the manifest.
     if row.model is not None and (scans / row.model).exists():
         chosen = str(scans / row.model)
     return SegmentationRequest(
         scan=scans / row.scan,
-        clicks=parse_clicks(texts, space=row.space),
+        clicks=parse_clicks(clicks, space=row.space),
+        lines_and_boxes=(
+            *(parse_line(text, space=row.space) for text in lines),
+            *(parse_box(text, space=row.space) for text in boxes),
+        ),
         mask=outputs / row.output,
         series=row.series,
         volume_index=row.volume,
@@ -158,7 +167,7 @@ def _job(
 
 
 def _key(job: SegmentationRequest, model_sha256: str) -> str:
-    content = {
+    content: dict[str, object] = {
         "scan": str(job.scan),
         "mask": str(job.mask),
         "clicks": [[type(c.position).__name__, asdict(c.position), c.foreground] for c in job.clicks],
@@ -167,6 +176,9 @@ def _key(job: SegmentationRequest, model_sha256: str) -> str:
         "modality": job.modality,
         "model_sha256": model_sha256,
     }
+    if job.lines_and_boxes:
+        regions = [[type(p).__name__, type(p.first).__name__, asdict(p)] for p in job.lines_and_boxes]
+        content["lines_and_boxes"] = regions
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

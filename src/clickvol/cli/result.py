@@ -55,6 +55,7 @@ def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
         "voxels": segmentation.mask.num_voxels,
         "bounding_box_ijk_first_and_last_inclusive": bounds_ijk,
         "bounding_box_ras_mm_lowest_and_highest": bounds_mm,
+        "prompts_used": [_plain(asdict(use)) for use in segmentation.prompts_used],
         "fields_of_view": [_plain(asdict(view)) for view in segmentation.fields_of_view],
         "warnings": list(result.warnings),
         "seconds": _plain(result.seconds),

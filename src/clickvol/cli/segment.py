@@ -31,9 +31,41 @@ _ClickTexts = Annotated[
         help=(
             "A click inside the tumour: voxel indices of the file as stored, or millimetres "
             "with --space. A trailing :- marks a click on what does not belong to it "
-            "(120,88,41:-). Repeatable. Every model but an automatic one needs one."
+            "(120,88,41:-). Repeatable. Every model but an automatic one needs one, or another prompt."
         ),
     ),
+]
+_LineTexts = Annotated[
+    list[str] | None,
+    typer.Option("--line", metavar="A:B", help="The longest diameter by its two ends, 120,88,41:140,90,41."),
+]
+_BoxTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--box",
+        metavar="A:B",
+        help="A box by two corners, both in it: on one slice or in space; A:B:- around what does not belong.",
+    ),
+]
+_ScribbleTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scribble",
+        metavar="FILE",
+        help="Strokes inside the object (FILE:- outside): JSON points, a Slicer markup, or a label image.",
+    ),
+]
+_LassoTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lasso",
+        metavar="FILE",
+        help="A closed curve on a slice around the object (FILE:- around what is not), as for --scribble.",
+    ),
+]
+_GivenMask = Annotated[
+    str | None,
+    typer.Option("--mask", metavar="FILE", help="A mask to begin with, which the other prompts correct."),
 ]
 _MaskPath = Annotated[
     Path,
@@ -48,7 +80,7 @@ _MaskPath = Annotated[
     ),
 ]
 _SpaceName = Annotated[
-    Literal["ijk", "ras", "lps"], typer.Option(help="What clicks are: voxel indices, or mm in RAS or LPS.")
+    Literal["ijk", "ras", "lps"], typer.Option(help="What all places are: voxel indices, or mm in RAS or LPS.")
 ]
 _OrganMaskPath = Annotated[
     Path | None,
@@ -98,6 +130,11 @@ def segment(
     scan: _ScanPath,
     output: _MaskPath,
     click: _ClickTexts = None,
+    line: _LineTexts = None,
+    box: _BoxTexts = None,
+    scribble: _ScribbleTexts = None,
+    lasso: _LassoTexts = None,
+    mask: _GivenMask = None,
     space: _SpaceName = "ijk",
     series: SeriesName = None,
     volume: VolumeNumber = None,
@@ -115,18 +152,25 @@ def segment(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment what was clicked, and write the mask.
+    """Segment what was clicked or marked otherwise, and write the mask.
 
     Research use only, not a medical device. The exit code is 0 only when the mask is written.
     """
     from clickvol.cli.progress import show_stages
     from clickvol.cli.result import print_result
     from clickvol.predict.segmentation_request import SegmentationRequest, run_request
-    from clickvol.prompts.click_text import parse_clicks
+    from clickvol.prompts.click_text import parse_box, parse_clicks, parse_drawing, parse_line
 
+    drawings = [parse_drawing("scribble", text, space=space) for text in scribble or []]
+    drawings += [parse_drawing("lasso", text, space=space) for text in lasso or []]
+    drawings += [parse_drawing("mask", text, space=space) for text in ([] if mask is None else [mask])]
+    lines = [parse_line(text, space=space) for text in line or []]
+    boxes = [parse_box(text, space=space) for text in box or []]
     request = SegmentationRequest(
         scan=scan,
         clicks=parse_clicks(click or [], space=space),
+        lines_and_boxes=(*lines, *boxes),
+        drawings=tuple(drawings),
         mask=output,
         series=series,
         volume_index=volume,

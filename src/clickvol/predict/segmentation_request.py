@@ -30,8 +30,10 @@ from clickvol.metrics.overlap import dice
 from clickvol.predict.segmentation import Procedure, Segmentation, Stopwatch
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.preprocessing.slices2d import SliceAxis, SliceView, slice_view, unit_values
-from clickvol.prompts.click import Click, check_any_inside
+from clickvol.prompts.click import Click
+from clickvol.prompts.drawing_files import DrawingFile
 from clickvol.prompts.image_prompts import ImagePrompts, check_prompts, prompts_of_truth
+from clickvol.prompts.spatial import Box, Line, Prompt, check_any_prompt_inside
 
 if TYPE_CHECKING:
     from clickvol.predict.image_predictor import ImageSegmentation
@@ -72,7 +74,9 @@ class SegmentationRequest(_Request):
 
     Attributes:
         scan: a file, or a folder with DICOM files.
-        clicks: at least one inside the object; an automatic model needs none.
+        clicks: an automatic model needs none; to others at least one of all prompts is on the object.
+        lines_and_boxes: further prompts.
+        drawings: files with scribbles, lassos and a mask to correct.
         organ_mask: file with the organ above 0, for a model that takes one; None for none.
         probability: file for the probabilities, float32; None for no file.
         dicom: what a .dcm mask is, a Segmentation or an RT Structure Set; None for a Segmentation. It refers to
@@ -84,10 +88,13 @@ class SegmentationRequest(_Request):
 
     Raises:
         ConfigError: on construction, for `dicom` with a mask that is no .dcm.
+        ClickError: on construction, when there are prompts and none is on the object.
     """
 
     scan: Path
     clicks: tuple[Click, ...]
+    lines_and_boxes: tuple[Line | Box, ...] = ()
+    drawings: tuple[DrawingFile, ...] = ()
     organ_mask: Path | None = None
     probability: Path | None = None
     dicom: Literal["seg", "rtstruct"] | None = None
@@ -97,6 +104,9 @@ class SegmentationRequest(_Request):
     resample_gaps: bool = False
 
     def __post_init__(self) -> None:
+        prompts = (*self.clicks, *self.lines_and_boxes, *self.drawings)
+        if prompts:
+            check_any_prompt_inside(prompts)
         if self.dicom is not None and self.dicom_format is None:
             raise ConfigError(
                 f"a mask as DICOM {self.dicom} ends in .dcm, not {self.mask.name!r}; rename one or the other"
@@ -249,7 +259,8 @@ def run_request(
     suffixes = WRITABLE_SUFFIXES if dicom_format is None else (".dcm",)
     if dicom_format is not None:
         check_export(request.mask, request.scan, dicom_format)
-    _check_outputs(request, [request.scan, request.organ_mask], request.probability, suffixes)
+    inputs = [request.scan, request.organ_mask, *(drawing.path for drawing in request.drawings)]
+    _check_outputs(request, inputs, request.probability, suffixes)
     model_name = request.model or DEFAULT_MODEL_ID
     card = read_card(model_name)
     with stages.stage("read", f"reading {request.scan}"):
@@ -260,7 +271,7 @@ def run_request(
             gantry_tilt=request.gantry_tilt,
             resample_gaps=request.resample_gaps,
         )
-        _check_clicks(request.clicks, volume, needed=not card.is_automatic)
+        prompts = _read_prompts(request, volume, needed=not card.is_automatic)
         _check_grid(request, volume)
         organ_mask = None if request.organ_mask is None else read_label(request.organ_mask, volume)
     with stages.stage("load_model", f"loading {model_name}"):
@@ -271,13 +282,13 @@ def run_request(
     with stages.stage("first_click", "segmenting"):
         segmentation = segment(
             volume,
-            request.clicks,
+            prompts,
             model,
             modality=request.modality,
             organ_mask=organ_mask,
             procedure=request.procedure,
         )
-    warnings = _warnings(request, volume, segmentation)
+    warnings = _warnings(volume, segmentation)
     with stages.stage("write", f"writing {request.mask}"):
         _write_scan_files(request, volume, segmentation, card.weights_version)
     return SegmentationResult(request, volume, segmentation, warnings, stages.finish())
@@ -293,18 +304,25 @@ def _check_grid(request: SegmentationRequest, volume: Volume) -> None:
         check_output_grid(request.probability, volume.grid)
 
 
-def _check_clicks(clicks: Sequence[Click], volume: Volume, *, needed: bool) -> None:
-    """Refuse clicks outside the scan, and none inside the object where there are any or one is needed."""
-    if clicks or needed:
-        check_any_inside(clicks)
-    for click in clicks:
-        click.world(volume.grid)
+def _read_prompts(request: SegmentationRequest, volume: Volume, *, needed: bool) -> list[Prompt]:
+    """Return all prompts; refuse those outside the scan, and none on the object where one is needed."""
+    prompts: list[Prompt] = [*request.clicks, *request.lines_and_boxes]
+    for drawing in request.drawings:
+        prompts += drawing.read(volume)
+    if prompts or needed:
+        check_any_prompt_inside(prompts)
+    for prompt in prompts:
+        if isinstance(prompt, Click):
+            prompt.world(volume.grid)
+        else:
+            prompt.check(volume.grid)
+    return prompts
 
 
-def _warnings(request: SegmentationRequest, volume: Volume, segmentation: Segmentation) -> tuple[str, ...]:
+def _warnings(volume: Volume, segmentation: Segmentation) -> tuple[str, ...]:
     warnings = dict.fromkeys((*volume.notes, *segmentation.warnings))
     if segmentation.mask.num_voxels == 0:
-        where = "at the click" if request.clicks else "in the scan"
+        where = "at the click" if segmentation.prompts else "in the scan"
         warnings[f"nothing was found {where}; the mask is empty"] = None
     return tuple(warnings)
 
@@ -416,7 +434,7 @@ def _write_scan_files(
                 mask=mask,
                 model_id=segmentation.model_id,
                 model_version=model_version,
-                made_by="model with clicks" if request.clicks else "model",
+                made_by="model with clicks" if segmentation.prompts else "model",
             )
             export_masks(
                 [labelled],

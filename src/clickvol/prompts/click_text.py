@@ -1,10 +1,14 @@
 """The text form of clicks and boxes, as the command line and the manifest of a batch have it."""
 
 import math
+from pathlib import Path
+from typing import Literal
 
 from clickvol.errors import ClickError
-from clickvol.prompts.click import Click, Space, check_any_inside
+from clickvol.prompts.click import Click, Space
+from clickvol.prompts.drawing_files import DrawingFile
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
+from clickvol.prompts.spatial import Box, Line, Position
 
 _SIGNS = {":+": True, ":-": False}
 
@@ -27,12 +31,41 @@ def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
     """Parse all clicks on one object; an automatic model needs none.
 
     Raises:
-        ClickError: when one cannot be read, or there are some and none is in the object.
+        ClickError: when one cannot be read.
     """
-    clicks = tuple(parse_click(text, space=space) for text in texts)
-    if clicks:
-        check_any_inside(clicks)
-    return clicks
+    return tuple(parse_click(text, space=space) for text in texts)
+
+
+def parse_line(text: str, *, space: Space) -> Line:
+    """Parse both ends of the longest diameter, `I,J,K:I,J,K`.
+
+    Raises:
+        ClickError: when the text is not two places.
+    """
+    return Line(*_two_places("line", text, space))
+
+
+def parse_box(text: str, *, space: Space) -> Box:
+    """Parse two opposite corners of a box, `I,J,K:I,J,K`, with `:-` behind it for what does not belong.
+
+    Raises:
+        ClickError: when the text is not two places.
+    """
+    stripped = text.strip()
+    foreground = _SIGNS.get(stripped[-2:], True)
+    return Box(*_two_places("box", stripped.removesuffix(":-").removesuffix(":+"), space), foreground)
+
+
+def parse_drawing(kind: Literal["scribble", "lasso", "mask"], text: str, *, space: Space) -> DrawingFile:
+    """Parse the name of a file with a drawing, with `:-` behind it for what does not belong to the object.
+
+    Raises:
+        ClickError: for a mask on the background.
+    """
+    foreground = _SIGNS.get(text[-2:], True)
+    if kind == "mask" and not foreground:
+        raise ClickError("a mask to correct is the object; give what it is not as a lasso or a click")
+    return DrawingFile(kind, Path(text.removesuffix(":-").removesuffix(":+")), foreground, space)
 
 
 def parse_image_prompts(clicks: list[str], box: str | None) -> ImagePrompts:
@@ -51,6 +84,17 @@ def parse_image_prompts(clicks: list[str], box: str | None) -> ImagePrompts:
         return ImagePrompts(points)
     x0, y0, x1, y1 = _numbers("box", box, 4, "100,70,140,110")
     return ImagePrompts(points, (x0, y0, x1, y1))
+
+
+def _two_places(what: str, text: str, space: Space) -> tuple[Position, Position]:
+    parts = text.split(":")
+    if len(parts) != 2:
+        raise ClickError(f"cannot read the {what} {text!r}; give two places, such as 120,88,41:140,110,41")
+    places = []
+    for part in parts:
+        a, b, c = _numbers(what, part, 3, "120,88,41:140,110,41")
+        places.append(Click.at((a, b, c), space=space).position)
+    return places[0], places[1]
 
 
 def _signed_numbers(text: str, count: int, example: str) -> tuple[list[float], bool]:

@@ -8,6 +8,7 @@ of the scan, too.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,7 +200,12 @@ Prompt = Click | Line | Box | Scribble | Lasso | GivenMask
 """All that a user can point with; a new one needs a case in `predict/placed_prompts.py` and an interaction."""
 
 
-def check_any_prompt_inside(prompts: Sequence[Prompt]) -> None:
+class _Signed(Protocol):
+    @property
+    def foreground(self) -> bool: ...
+
+
+def check_any_prompt_inside(prompts: Sequence[_Signed]) -> None:
     """Check that prompts say where the object is.
 
     Raises:
