@@ -32,7 +32,8 @@ def known_answer(monkeypatch):
         box = bounding_box(array)
         return Segmentation(
             mask=Mask(array, volume.grid),
-            clicks=tuple(clicks),
+            prompts=tuple(clicks),
+            prompts_used=(),
             modality=modality or "CT",
             model_id=model.card.id,
             procedure=procedure,

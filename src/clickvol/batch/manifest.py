@@ -39,7 +39,7 @@ class _Cells(BaseModel):
     space: Space = "ijk"
     series: str | None = None
     volume: int | None = Field(default=None, ge=0)
-    modality: Literal["CT", "MR", "PT"] | None = None
+    modality: Literal["CT", "MR", "PT", "other"] | None = None
     model: str | None = None
 
 

@@ -10,7 +10,10 @@ VolumeNumber = Annotated[
     int | None, typer.Option("--volume", metavar="N", help="Which volume of a 4D file or DICOM series, from 0.")
 ]
 ModalityName = Annotated[
-    Literal["CT", "MR", "PT"] | None, typer.Option(help="What the scan is; recognised when not given.")
+    Literal["CT", "MR", "PT", "other"] | None,
+    typer.Option(
+        help="What the scan is; recognised when not given. Other scans are seen on a scale of their own values."
+    ),
 ]
 ModelName = Annotated[
     str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")

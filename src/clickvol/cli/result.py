@@ -37,7 +37,7 @@ def print_result(result: SegmentationResult | ImageResult, *, as_json: bool, qui
 
 def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
     request, segmentation = result.request, result.segmentation
-    box = segmentation.bounding_box()
+    box, next_click = segmentation.bounding_box(), segmentation.next_click()
     bounds_ijk = bounds_mm = None
     if box is not None:
         bounds_ijk = [list(box.start_dhw[::-1]), [stop - 1 for stop in box.stop_dhw[::-1]]]
@@ -55,6 +55,18 @@ def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
         "voxels": segmentation.mask.num_voxels,
         "bounding_box_ijk_first_and_last_inclusive": bounds_ijk,
         "bounding_box_ras_mm_lowest_and_highest": bounds_mm,
+        "expected_dice": _plain(segmentation.expected_dice),
+        "candidates": [
+            {
+                "mask": str(request.candidate_path(number) if number else request.mask)
+                if request.candidates
+                else None,
+                "volume_ml": round(candidate.mask.volume_ml, 4),
+                "predicted_dice": _plain(candidate.predicted_dice),
+            }
+            for number, candidate in enumerate(segmentation.candidates)
+        ],
+        "next_click_ijk": None if next_click is None else [int(v) for v in next_click.to_ijk()],
         "prompts_used": [_plain(asdict(use)) for use in segmentation.prompts_used],
         "fields_of_view": [_plain(asdict(view)) for view in segmentation.fields_of_view],
         "warnings": list(result.warnings),
@@ -75,6 +87,14 @@ def _scan_summary(result: SegmentationResult) -> list[str]:
         f"{request.mask}: {mask.volume_ml:.1f} ml, {mask.num_voxels} voxels ({segmentation.modality}, "
         f"{segmentation.model_id}, {result.seconds['total']:.1f} s)"
     ]
+    if segmentation.expected_dice is not None:
+        lines.append(f"expected Dice {segmentation.expected_dice:.2f}")
+    if request.candidates:
+        lines += [
+            f"{request.candidate_path(number)}: {candidate.mask.volume_ml:.1f} ml, predicted Dice "
+            f"{candidate.predicted_dice:.2f}"
+            for number, candidate in enumerate(segmentation.candidates[1:], start=1)
+        ]
     files = (("probability", request.probability), ("preview", request.preview))
     return lines + [f"{path}: {name}" for name, path in files if path is not None]
 

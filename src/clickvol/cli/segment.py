@@ -110,6 +110,12 @@ _GantryTilt = Annotated[
     Literal["keep", "refuse", "resample"],
     typer.Option(help="A DICOM series of a tilted gantry: keep its sheared grid, refuse or resample it."),
 ]
+_Candidates = Annotated[
+    bool,
+    typer.Option(
+        "--candidates", help="Also write the other masks that the model offers, as MASK-1, MASK-2, ..."
+    ),
+]
 _Procedure = Annotated[
     Literal["clickvol", "published"],
     typer.Option(
@@ -149,6 +155,7 @@ def segment(
     gantry_tilt: _GantryTilt = "keep",
     procedure: _Procedure = "clickvol",
     resample_gaps: _ResampleGaps = False,
+    candidates: _Candidates = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -184,6 +191,7 @@ def segment(
         deidentify=deidentify,
         gantry_tilt=gantry_tilt,
         procedure=procedure,
+        candidates=candidates,
         resample_gaps=resample_gaps,
     )
     with show_stages(quiet=quiet) as on_stage:

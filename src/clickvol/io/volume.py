@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from clickvol.geometry.grid import VolumeGrid
 
-Modality = Literal["CT", "MR", "PT", "unknown"]
+Modality = Literal["CT", "MR", "PT", "other", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.methods.lifted_segmenter import EncodedPatch
+from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
 from clickvol.patches.field_of_view import FieldOfView, extract
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.placed_prompts import PlacedPrompts
@@ -18,6 +18,19 @@ from clickvol.predict.segmentation import Array32, Stopwatch
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 from clickvol.weights.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchCandidate:
+    """One of several answers on a patch.
+
+    Attributes:
+        probability: (D, H, W) float32 in [0, 1].
+        predicted_dice: what the network's score head says of it, in (0, 1).
+    """
+
+    probability: Array32
+    predicted_dice: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,12 +95,44 @@ class PatchPredictor:
                 known = torch.from_numpy(2 * prior - 1)[None, None].to(self.model.device)
             logits = self.model.network.decode(view.encoded, tensors, known)
             probability = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
-            allowed = view.inside
-            if prompts.excluded is not None:
-                excluded = prompts.excluded.view(np.uint8)
-                grid, patch_grid = self.scan.volume.grid, field_of_view.grid()
-                allowed = allowed & (extract(excluded, grid, patch_grid, outside_value=0.0) <= 0.5)
-            return np.where(allowed, probability, np.float32(0))
+            return np.where(self._allowed(view, field_of_view, prompts), probability, np.float32(0))
+
+    def candidates(
+        self, field_of_view: FieldOfView, prompts: PlacedPrompts, stopwatch: Stopwatch
+    ) -> tuple[PatchCandidate, ...]:
+        """Return several answers on a patch, the one of `probability` first; none where the network has one.
+
+        Args:
+            field_of_view: where.
+            prompts: as for `probability`.
+            stopwatch: gets the time of "encode" and "decode".
+        """
+        network = self.model.network
+        if not isinstance(network, LiftedSegmenter) or network.candidates is None:
+            return ()
+        with stopwatch.stage("encode"):
+            view = self._encode(field_of_view)
+        with stopwatch.stage("decode"), arithmetic(self.model):
+            tensors = _to_tensors(prompts, field_of_view, self.model.device)
+            logits, several = network.decode_candidates(view.encoded, tensors)
+            first = torch.softmax(logits[0].float(), dim=0)[1:]
+            probabilities = torch.cat([first, torch.sigmoid(several.logits[0].float())]).cpu().numpy()
+            dice = several.predicted_dice[0].float().cpu().tolist()
+            allowed = self._allowed(view, field_of_view, prompts)
+            return tuple(
+                PatchCandidate(np.where(allowed, p, np.float32(0)), said)
+                for p, said in zip(probabilities, dice, strict=True)
+            )
+
+    def _allowed(
+        self, view: EncodedView, field_of_view: FieldOfView, prompts: PlacedPrompts
+    ) -> NDArray[np.bool_]:
+        """Tell which patch voxels lie in the scan and may belong to the object."""
+        if prompts.excluded is None:
+            return view.inside
+        excluded = prompts.excluded.view(np.uint8)
+        grid, patch_grid = self.scan.volume.grid, field_of_view.grid()
+        return view.inside & (extract(excluded, grid, patch_grid, outside_value=0.0) <= 0.5)
 
     def _encode(self, field_of_view: FieldOfView) -> EncodedView:
         """Return a field of view, encoded now or earlier."""

@@ -128,7 +128,9 @@ class PlacedPrompts:
         is_clicked = any(isinstance(p, Click) and p.foreground for p in prompts)
         clicks, used = [], []
         for prompt in prompts:
-            stand_ins = _clicks_of(prompt, grid, is_clicked=is_clicked)
+            # A mask alone is the answer; with others, the network is asked with them and a click in its middle.
+            is_alone = len(prompts) == 1
+            stand_ins = _clicks_of(prompt, grid, is_clicked=is_clicked, is_alone=is_alone)
             clicks += stand_ins
             used.append(_use_of(prompt, len(stand_ins), knows_hints=knows_hints))
         given = next((p.voxels for p in reversed(prompts) if isinstance(p, GivenMask)), None)
@@ -163,13 +165,14 @@ class PlacedPrompts:
         )
 
 
-def _clicks_of(prompt: Prompt, grid: VolumeGrid, *, is_clicked: bool) -> list[WorldClick]:
+def _clicks_of(prompt: Prompt, grid: VolumeGrid, *, is_clicked: bool, is_alone: bool) -> list[WorldClick]:
     """Return the clicks that a prompt is or stands for.
 
     Args:
         prompt: checked.
         grid: of the scan.
         is_clicked: whether there is a click inside the object: then regions need none.
+        is_alone: whether it is the only prompt: then a given mask needs none.
     """
     sign = prompt.foreground
     match prompt:
@@ -187,7 +190,7 @@ def _clicks_of(prompt: Prompt, grid: VolumeGrid, *, is_clicked: bool) -> list[Wo
             steps = np.linspace(0, len(voxels) - 1, min(len(voxels), _MAX_SCRIBBLE_CLICKS) + 2)[1:-1]
             places = [grid.to_world(VoxelPoint.of(voxels[round(step)])) for step in steps]
         case GivenMask():
-            places = []
+            places = [] if is_alone else [grid.to_world(prompt.voxels.innermost())]
     return [WorldClick(place, sign) for place in places]
 
 

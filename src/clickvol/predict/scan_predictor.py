@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from clickvol.errors import CancelledError, ClickError, ConfigError, DamagedWeightsError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
-from clickvol.patches.field_of_view import FieldOfView, extract
+from clickvol.patches.field_of_view import FieldOfView
+from clickvol.predict.candidate_masks import with_candidates
+from clickvol.predict.click_checks import clicks_in_air, warnings_of_size
 from clickvol.predict.correction import corrected_near_clicks
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.patch_predictor import PatchPredictor
@@ -124,8 +127,6 @@ class ScanPredictor:
         def predict_patch(field_of_view: FieldOfView, prior: Array32 | None = None) -> Array32:
             if cancelled():
                 raise CancelledError("the click was cancelled before its mask was ready; click again")
-            if prior is None and given is not None:
-                prior = extract(given.view(np.uint8), grid, field_of_view.grid(), outside_value=0.0)
             return self._patches.probability(field_of_view, placed, stopwatch, prior=prior)
 
         with stopwatch.stage("paste"):
@@ -135,18 +136,25 @@ class ScanPredictor:
                 result = replace(result, keeps_all_parts=True)
             elif self._procedure == "published":
                 result = predict_published(self._scan, model, placed.clicks, plan.first_voxel_mm, stopwatch)
+            elif in_air := clicks_in_air(self._scan, placed.inside):
+                result = _nothing(in_air[0], grid)
             else:
-                shape = config.patch_shape_dhw
-                result = zoom_to_object(predict_patch, grid, placed.inside, plan, shape, placed.extent)
+                result = zoom_to_object(
+                    predict_patch, grid, placed.inside, plan, config.patch_shape_dhw, placed.extent
+                )
                 if given is not None:
                     result = corrected_near_clicks(given, result, placed.clicks, grid)
             if placed.excluded is not None:
                 result.probability[placed.excluded[result.box.slices]] = 0
         result = replace(result, warnings=(*placed.warnings(model.card.id), *result.warnings))
         used = placed.used[: len(prompts)]
-        return _segmentation(
+        segmentation = _segmentation(
             self._scan, model.card, prompts, placed.inside, used, result, stopwatch, self._procedure
         )
+        if result.judged_field is None or given is not None:
+            return segmentation
+        several = self._patches.candidates(result.judged_field, placed, stopwatch)
+        return with_candidates(segmentation, several, result.judged_field, placed.inside, model.card)
 
 
 def segment(
@@ -200,6 +208,13 @@ def segment(
     return _segmentation(scan, loaded.card, clicks, inside, (), result, stopwatch, "clickvol")
 
 
+def _nothing(click: WorldPointRAS, grid: VolumeGrid) -> ScanProbability:
+    """Return an empty result for a click in air."""
+    ijk = ", ".join(f"{v:.0f}" for v in grid.to_voxel(click).to_ijk())
+    warning = f"there is nothing but air around the click at voxel ({ijk}); nothing was segmented; click inside"
+    return ScanProbability(VoxelBox.whole((1, 1, 1)), np.zeros((1, 1, 1), np.float32), (), (warning,))
+
+
 def _plan_of(card: ModelCard) -> FieldOfViewPlan:
     if card.fields_of_view is None:
         raise DamagedWeightsError(f"the card of {card.id} has no `fields_of_view`; import the model again")
@@ -232,7 +247,7 @@ def _segmentation(
         fields_of_view=result.views,
         seconds=stopwatch.seconds,
         prompts_used=used,
-        warnings=(*scan.warnings, *result.warnings),
+        warnings=(*scan.warnings, *result.warnings, *warnings_of_size(int(array.sum()))),
         probability_box=result.box,
         probability_in_box=result.probability,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.volume import Mask, Modality
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.placed_prompts import PromptUse
@@ -28,6 +29,10 @@ THRESHOLD = 0.5
 
 FAINT = 0.02
 """Below this probability nothing is worth computing."""
+
+
+_DOUBT_MM = 10.0
+_LEAST_DOUBT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class ScanProbability:
         views: every view, in order.
         warnings: what a person should know, one sentence each.
         keeps_all_parts: the mask is all that is above the threshold, not only what is clicked.
+        judged_field: the view that the whole object was seen in, for a score head; None for none.
     """
 
     box: VoxelBox
@@ -70,6 +76,7 @@ class ScanProbability:
     views: tuple[FieldOfViewReport, ...]
     warnings: tuple[str, ...] = ()
     keeps_all_parts: bool = False
+    judged_field: FieldOfView | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +85,7 @@ class CandidateMask:
 
     Attributes:
         mask: on the grid of the scan.
-        predicted_dice: of the mask with what is meant, in [0, 1].
+        predicted_dice: of the mask with what is meant, in [0, 1]; calibrated where the model's card says how.
     """
 
     mask: Mask
@@ -101,8 +108,9 @@ class Segmentation:
         warnings: what a person should know, one sentence each.
         probability_box: part of the scan that probabilities were computed for.
         probability_in_box: (box shape) float32 in [0, 1]; 0 everywhere else.
-        candidates: several masks for the same prompts, from which a person may choose; empty where the model
-            has one.
+        candidates: several masks for the same prompts, from which a person may choose, `mask` first; empty
+            where the model has one.
+        expected_dice: of the mask with what is meant, calibrated; None where the model does not tell.
     """
 
     mask: Mask
@@ -117,6 +125,7 @@ class Segmentation:
     probability_box: VoxelBox
     probability_in_box: Array32
     candidates: tuple[CandidateMask, ...] = ()
+    expected_dice: float | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -129,10 +138,34 @@ class Segmentation:
         full[self.probability_box.slices] = self.probability_in_box
         return full
 
+    def next_click(self) -> VoxelPoint | None:
+        """Return where a further click would say most; None where nothing is uncertain."""
+        place = most_uncertain(self.probability_in_box, self.mask.grid.spacing_dhw_mm)
+        return None if place is None else VoxelPoint.of(np.add(place, self.probability_box.start_dhw))
+
     def bounding_box(self) -> VoxelBox | None:
         """Return the smallest box around the mask; None for an empty mask."""
         inner = bounding_box(self.mask.array[self.probability_box.slices])
         return None if inner is None else inner.shift(self.probability_box.start_dhw)
+
+
+def most_uncertain(probability: Array32, spacing_dhw_mm: NDArray[np.float64]) -> tuple[int, ...] | None:
+    """Return the voxel around which a probability says least: where to click next.
+
+    Args:
+        probability: (D, H, W) in [0, 1].
+        spacing_dhw_mm: of its voxels.
+
+    Returns:
+        (d, h, w); None where nothing is uncertain.
+    """
+    doubt = 1 - np.abs(2 * probability - 1)
+    # A place counts with what lies around it: a thin border is always in doubt, a blob is an error.
+    size = np.maximum(1, 2 * np.floor(_DOUBT_MM / spacing_dhw_mm / 2).astype(int) + 1)
+    around = ndimage.uniform_filter(doubt, size=tuple(size.tolist()), mode="constant")
+    if around.max() < _LEAST_DOUBT:
+        return None
+    return tuple(int(i) for i in np.unravel_index(int(around.argmax()), around.shape))
 
 
 def keep_clicked(mask: NDArray[np.bool_], clicks_dhw: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:

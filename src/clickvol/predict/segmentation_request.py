@@ -85,9 +85,10 @@ class SegmentationRequest(_Request):
         gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
         procedure: how the clicks become a mask.
         resample_gaps: bring a DICOM series whose slices change their distance to one spacing.
+        candidates: write the other masks that the model offers, too, see `candidate_path`.
 
     Raises:
-        ConfigError: on construction, for `dicom` with a mask that is no .dcm.
+        ConfigError: on construction, for `dicom` with a mask that is no .dcm, or `candidates` with one.
         ClickError: on construction, when there are prompts and none is on the object.
     """
 
@@ -102,6 +103,7 @@ class SegmentationRequest(_Request):
     gantry_tilt: GantryTilt = "keep"
     procedure: Procedure = "clickvol"
     resample_gaps: bool = False
+    candidates: bool = False
 
     def __post_init__(self) -> None:
         prompts = (*self.clicks, *self.lines_and_boxes, *self.drawings)
@@ -111,6 +113,13 @@ class SegmentationRequest(_Request):
             raise ConfigError(
                 f"a mask as DICOM {self.dicom} ends in .dcm, not {self.mask.name!r}; rename one or the other"
             )
+        if self.candidates and self.dicom_format is not None:
+            raise ConfigError("candidates are not written as DICOM; choose one first, from .nii.gz files")
+
+    def candidate_path(self, number: int) -> Path:
+        """Return where a candidate goes: mask.nii.gz has mask-1.nii.gz, mask-2.nii.gz and so on beside it."""
+        suffixes = "".join(self.mask.suffixes[-2:]) if self.mask.suffix == ".gz" else self.mask.suffix
+        return self.mask.with_name(f"{self.mask.name.removesuffix(suffixes)}-{number}{suffixes}")
 
     @property
     def dicom_format(self) -> ExportFormat | None:
@@ -263,6 +272,12 @@ def run_request(
     _check_outputs(request, inputs, request.probability, suffixes)
     model_name = request.model or DEFAULT_MODEL_ID
     card = read_card(model_name)
+    if request.candidates and not card.num_candidates:
+        raise ConfigError(
+            f"{card.id} offers one mask; use --model promise3d-lesions, or leave out --candidates"
+        )
+    if request.candidates:
+        _check_candidate_paths(request, card.num_candidates, inputs)
     with stages.stage("read", f"reading {request.scan}"):
         volume = read_volume(
             request.scan,
@@ -411,6 +426,14 @@ def _check_outputs(
             raise OutputError(f"{path} is named for two outputs; give each a file of its own")
 
 
+def _check_candidate_paths(request: SegmentationRequest, count: int, inputs: Sequence[Path | None]) -> None:
+    """Tell before any computing whether every candidate can be written, and none over another file."""
+    others = [path for path in (*inputs, request.probability, request.preview) if path is not None]
+    for number in range(1, count + 1):
+        for other in others:
+            check_output_path(request.candidate_path(number), other)
+
+
 def _temporary(path: Path) -> contextlib.AbstractContextManager[Path]:
     # Writers choose the format by all suffixes of a name ("nii.gz"), not by the last one.
     return atomic_path(path, "".join(path.suffixes[-2:]))
@@ -444,6 +467,8 @@ def _write_scan_files(
                 deidentify=request.deidentify,
                 series=request.series,
             )
+        for number, candidate in enumerate(segmentation.candidates[1:] if request.candidates else (), start=1):
+            write_mask(candidate.mask, files.enter_context(_temporary(request.candidate_path(number))))
         if request.probability is not None:
             place = files.enter_context(_temporary(request.probability))
             write_volume(segmentation.probability(), volume.grid, place)

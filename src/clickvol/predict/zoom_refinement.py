@@ -126,7 +126,8 @@ def zoom_to_object(
         layers = [*layers, [fitted], parts]
         views = [*views, *parts]
     reports = tuple(FieldOfViewReport.of(v.field_of_view, v.reason) for v in views)
-    return ScanProbability(*_compose(layers, grid), reports, tuple(warnings))
+    judged = fitted.field_of_view
+    return ScanProbability(*_compose(layers, grid), reports, tuple(warnings), judged_field=judged)
 
 
 def _widen(

@@ -75,7 +75,7 @@ class RecognisedModality:
     """What a scan's values look like.
 
     Attributes:
-        modality: "CT", "MR" or "PT": the one it is treated as.
+        modality: "CT", "MR", "PT" or "other": the one it is treated as.
         warning: one sentence where it looks like neither, else "".
     """
 
@@ -104,7 +104,7 @@ def recognise_modality(
         sample: values from `value_sample`.
         knows_pet: whether the model does; to others PET looks like no scan they know, and is treated as MR.
     """
-    if volume.modality in ("CT", "MR"):
+    if volume.modality in ("CT", "MR", "other"):
         return RecognisedModality(volume.modality, "")
     low, high = np.percentile(sample, [1, 99.5])
     if volume.modality == "PT" or (knows_pet and low >= 0 and _LEAST_SUV < high < _MOST_SUV):
@@ -129,7 +129,7 @@ _IS_PET = (
 
 _UNLIKE = (
     "the scan {}, unlike the CT (HU) and MR that the model was trained on; it is treated as MR, so check "
-    "the mask with care (--modality CT or MR says what it is)"
+    "the mask with care (--modality CT, MR or other says what it is)"
 )
 
 

@@ -70,7 +70,7 @@ class DrawingFile:
                 f"the {self.kind} {self.path} does not lie on the grid of the scan: "
                 f"{label.grid.difference_from(scan.grid)}; resample it to that grid"
             )
-        voxels = PackedMask.of(label.array > 0)
+        voxels = PackedMask.of(label.array.astype(np.float64) > 0)
         kinds: dict[str, type[Scribble | Lasso | GivenMask]]
         kinds = {"scribble": Scribble, "lasso": Lasso, "mask": GivenMask}
         drawn = kinds[self.kind](voxels, self.foreground)

@@ -81,6 +81,8 @@ class ModelCard(BaseModel):
         fields_of_view: voxel sizes for inference; None for 2D networks.
         intensity: constants of a published model; "wide" for CT from air to metal, MR and PET; None for the
             soft-tissue window on CT and percentiles on all else (`preprocessing/intensity.py`).
+        expected_dice: knots (what its score head says, the mean Dice measured there), rising, between which the
+            expected Dice is interpolated; None where there is no score head or nothing was measured.
         modalities: what it was trained on.
         training_data: one sentence per source, with its licence and citation.
         training_command: how to make it again.
@@ -103,6 +105,7 @@ class ModelCard(BaseModel):
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
     intensity: IntensityPlan | Literal["wide"] | None = None
+    expected_dice: list[tuple[float, float]] | None = None
     modalities: list[str]
     training_data: list[str]
     training_command: str
@@ -120,6 +123,11 @@ class ModelCard(BaseModel):
     def weights_version(self) -> str:
         """Which weights, in words short enough for a DICOM attribute."""
         return f"sha256 {self.sha256[:12]}"
+
+    @property
+    def num_candidates(self) -> int:
+        """Masks that it offers beside the first."""
+        return int(self.network.get("num_candidates", 0))
 
     @property
     def is_automatic(self) -> bool:

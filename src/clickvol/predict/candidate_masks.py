@@ -1,0 +1,57 @@
+"""Several masks for the same prompts, on the scan's grid, and how good each is expected to be."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import WorldPointRAS
+from clickvol.io.volume import Mask
+from clickvol.patches.field_of_view import FieldOfView, paste, paste_box
+from clickvol.predict.patch_predictor import PatchCandidate
+from clickvol.predict.segmentation import THRESHOLD, CandidateMask, Segmentation, keep_clicked
+from clickvol.weights.card import ModelCard
+
+
+def with_candidates(
+    segmentation: Segmentation,
+    several: Sequence[PatchCandidate],
+    field: FieldOfView,
+    inside: Sequence[WorldPointRAS],
+    card: ModelCard,
+) -> Segmentation:
+    """Add the candidates and the expected Dice to a segmentation; it is unchanged where there are none.
+
+    Args:
+        segmentation: its mask is the first candidate.
+        several: from the score head; the first belongs to that mask.
+        field: their field of view.
+        inside: places in the object, which choose the connected parts.
+        card: of the model; its knots calibrate what the head says.
+    """
+    if not several or not segmentation.mask.num_voxels:
+        return segmentation
+    grid = segmentation.mask.grid
+    masks = [segmentation.mask]
+    for candidate in several[1:]:
+        array = np.zeros(grid.shape_dhw, dtype=np.uint8)
+        box = paste_box(candidate.probability, field.grid(), grid, THRESHOLD) or VoxelBox.whole((1, 1, 1))
+        places = [grid.to_voxel(place).as_array() - np.array(box.start_dhw) for place in inside]
+        pasted = paste(candidate.probability, field.grid(), grid, box) > THRESHOLD
+        array[box.slices] = keep_clicked(pasted, places)
+        masks.append(Mask(array, grid))
+    said = [expected_dice(candidate.predicted_dice, card) for candidate in several]
+    return replace(
+        segmentation,
+        candidates=tuple(CandidateMask(m, dice) for m, dice in zip(masks, said, strict=True)),
+        expected_dice=None if card.expected_dice is None else said[0],
+    )
+
+
+def expected_dice(predicted_dice: float, card: ModelCard) -> float:
+    """Return the Dice measured where the score head said this; what it said where nothing was measured."""
+    if card.expected_dice is None:
+        return predicted_dice
+    said, measured = zip(*card.expected_dice, strict=True)
+    return float(np.interp(predicted_dice, said, measured))

@@ -1,0 +1,50 @@
+"""Clicks that cannot mean an object: in air, with nothing but air around them; and masks of a few voxels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clickvol.geometry.coordinates import WorldPointRAS
+from clickvol.predict.normalised_scan import NormalisedScan
+from clickvol.preprocessing.intensity import IntensityScale
+
+# Nothing is segmented where all but a hundredth of a ball of this radius is air. Lung and bowel hold more.
+_AIR_RADIUS_MM = 8.0
+_AIR_SHARE = 99
+
+# CT: the lung is at -850 HU on average, the air around the body at -1000.
+_AIR_HU = -900.0
+
+# Elsewhere the lowest part of the window of the values.
+_DARK_PART = 0.05
+
+_FEW_VOXELS = 20
+
+
+def clicks_in_air(scan: NormalisedScan, inside: Sequence[WorldPointRAS]) -> list[WorldPointRAS]:
+    """Return the places with nothing but air within 8 mm.
+
+    Args:
+        scan: as the model sees it.
+        inside: places in the object.
+    """
+    limit = _AIR_HU
+    if scan.modality != "CT":
+        scale = scan.scale
+        low, high = (scale.low, scale.high) if isinstance(scale, IntensityScale) else scale.values[:2]
+        limit = low + _DARK_PART * (high - low)
+    grid, array = scan.volume.grid, scan.volume.array
+    radius_mm = max(_AIR_RADIUS_MM, float(grid.spacing_dhw_mm.max()))
+    around = [array[grid.ball_box(place, radius_mm).slices].astype(np.float64) for place in inside]
+    brightest = [np.percentile(values, _AIR_SHARE) for values in around]
+    return [place for place, value in zip(inside, brightest, strict=True) if value < limit]
+
+
+def warnings_of_size(num_voxels: int) -> tuple[str, ...]:
+    """Say in one sentence when a mask is too small to be trusted."""
+    if not 0 < num_voxels < _FEW_VOXELS:
+        return ()
+    return (
+        f"the object fills {num_voxels} voxels, too few to tell its shape; check it slice by slice, or use a "
+        "finer scan",
+    )

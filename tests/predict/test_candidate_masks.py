@@ -1,0 +1,63 @@
+"""Several masks for one click: offered, chosen in a session, corrected, replayed."""
+
+import numpy as np
+import pytest
+
+from clickvol import Click, InteractiveSession, load_model, segment
+from clickvol.errors import ClickError
+from clickvol.interactive.interactions import ChooseCandidate
+from clickvol.interactive.replay import replay_record
+from clickvol.phantoms.phantom import make_phantom
+from clickvol.predict.candidate_masks import expected_dice
+from clickvol.weights.card import read_card
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("promise3d-lesions")
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(3, shape_dhw=(12, 32, 32))
+
+
+def test_the_first_candidate_is_the_mask_and_the_others_differ(model, phantom):
+    result = segment(phantom.volume, [Click(phantom.inside)], model)
+    assert len(result.candidates) == 4
+    assert result.candidates[0].mask is result.mask
+    assert all(0 <= candidate.predicted_dice <= 1 for candidate in result.candidates)
+    assert len({candidate.mask.array.tobytes() for candidate in result.candidates}) > 1
+
+
+def test_a_model_without_a_score_head_offers_and_expects_nothing(phantom):
+    result = segment(phantom.volume, [Click(phantom.inside)])
+    assert (result.candidates, result.expected_dice) == ((), None)
+
+
+def test_a_choice_is_kept_corrected_and_replayed(model, phantom, tmp_path):
+    session = InteractiveSession(model, log_folder=tmp_path)
+    session.set_volume(phantom.volume)
+    offered = session.click(phantom.inside).segmentation.candidates
+    with pytest.raises(ClickError, match="no candidate 4; the last answer offers 4"):
+        session.add(ChooseCandidate(object_id=1, number=4))
+    session.add(ChooseCandidate(object_id=1, number=2))
+    np.testing.assert_array_equal(session.mask(1).array, offered[2].mask.array)
+    session.click(phantom.inside, positive=False)
+    corrected = session.mask(1).array
+    at = tuple(np.rint(phantom.inside.as_array()).astype(int))
+    assert corrected[at] == 0
+    session.undo()
+    np.testing.assert_array_equal(session.mask(1).array, offered[2].mask.array)
+    session.redo()
+    path = session.log_path
+    session.close()
+    replay = replay_record(path, phantom.volume, model)
+    assert replay.differing == ()
+    np.testing.assert_array_equal(replay.mask(1).array, corrected)
+
+
+def test_what_the_head_says_is_calibrated_by_the_card():
+    card = read_card("promise3d-small").model_copy(update={"expected_dice": [(0.2, 0.1), (0.8, 0.9)]})
+    assert [expected_dice(said, card) for said in (0.0, 0.2, 0.5, 0.9)] == pytest.approx([0.1, 0.1, 0.5, 0.9])
+    assert expected_dice(0.3, card.model_copy(update={"expected_dice": None})) == 0.3
