@@ -2,8 +2,8 @@
 
     python benchmarks/candidates.py --data ../shared/data
 
-One random click in every scored held-out scan (`one_click.scans_of`) of `promise3d-lesions`. Patients are put in
-two halves by turns: scores are calibrated on one (knots for `expected_dice` of the card) and judged on the other.
+Random clicks in held-out scans (`one_click.scans_of`). Patients are put in two halves by turns: scores are
+calibrated on one (knots for `expected_dice` of the card) and judged on the other.
 """
 
 import argparse
