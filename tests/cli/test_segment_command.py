@@ -122,6 +122,10 @@ def test_json_is_all_that_is_on_stdout_and_complete(segment, known_answer, tmp_p
                 "reason": "first",
             }
         ],
+        "prompts_used": [],
+        "expected_dice": None,
+        "candidates": [],
+        "next_click_ijk": [18, 16, 9],
         "warnings": ["be careful"],
         "seconds_of_first_click": {"encode": 0.25},
         "versions": {
