@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,12 +24,12 @@ from clickvol.io.formats import (
 )
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.mask_files import read_label
-from clickvol.io.pictures import check_picture_output, is_picture, read_picture, write_mask_picture
+from clickvol.io.pictures import check_picture_output, is_picture, write_mask_picture
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.metrics.overlap import dice
 from clickvol.predict.segmentation import Procedure, Segmentation, Stopwatch
-from clickvol.preprocessing.intensity import recognise_modality, value_sample
-from clickvol.preprocessing.slices2d import SliceAxis, SliceView, slice_view, unit_values
+from clickvol.predict.slice_of_scan import SliceOfScan, read_image, read_truth
+from clickvol.preprocessing.slices2d import SliceAxis
 from clickvol.prompts.click import Click
 from clickvol.prompts.drawing_files import DrawingFile
 from clickvol.prompts.image_prompts import ImagePrompts, check_prompts, prompts_of_truth
@@ -200,21 +200,6 @@ class SegmentationResult:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SliceOfScan:
-    """Where an image was cut.
-
-    Attributes:
-        volume: the scan.
-        view: the slice in it.
-        modality: as which the scan was treated.
-    """
-
-    volume: Volume
-    view: SliceView
-    modality: Modality
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ImageResult:
     """What a request gave; the files are written.
 
@@ -355,8 +340,8 @@ def run_image_request(request: ImageRequest, *, on_stage: Callable[[str], None] 
     model_name = request.model or DEFAULT_IMAGE_MODEL_ID
     read_card(model_name)
     with stages.stage("read", f"reading {request.image}"):
-        image, cut, warnings = _read_image(request)
-        truth = None if request.truth is None else _read_truth(request.truth, cut, image.shape[:2])
+        image, cut, warnings = read_image(request)
+        truth = None if request.truth is None else read_truth(request.truth, cut, image.shape[:2])
         prompts = request.prompts
         if request.points == "gt" and truth is not None:
             prompts = prompts_of_truth(truth, request.num_points, np.random.default_rng(request.seed))
@@ -499,42 +484,3 @@ def _write_image_files(
 
             picture = draw_image_preview(image, segmentation.mask, segmentation.prompts)
             picture.save(files.enter_context(_temporary(request.preview)), format="PNG")
-
-
-def _read_image(request: ImageRequest) -> tuple[NDArray[np.generic], SliceOfScan | None, list[str]]:
-    """Return the image as the network takes it, where it was cut, and what a person should know."""
-    if request.is_picture:
-        pixels = read_picture(request.image)
-        return unit_values(pixels, None) if pixels.dtype == np.uint16 else pixels, None, []
-    volume = read_volume(request.image, series=request.series, volume_index=request.volume_index)
-    if request.modality is not None:
-        volume = replace(volume, modality=request.modality)
-    if request.slice_index is None:
-        last = volume.grid.shape_dhw[slice_view(volume.grid, request.axis, 0).normal_axis] - 1
-        raise ConfigError(
-            f"{request.image} is a scan; say which of its {request.axis} slices 0 to {last} with --slice"
-        )
-    view = slice_view(volume.grid, request.axis, request.slice_index)
-    recognised = recognise_modality(volume, value_sample(volume))
-    warnings = [*volume.notes, *([recognised.warning] if recognised.warning else [])]
-    values = unit_values(view.cut(volume.array), recognised.modality)
-    return values, SliceOfScan(volume, view, recognised.modality), warnings
-
-
-def _read_truth(path: Path, cut: SliceOfScan | None, shape_hw: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return the truth of the image: (H, W)."""
-    if cut is not None:
-        mask = read_volume(path)
-        if not mask.grid.same_place(cut.volume.grid):
-            raise ConfigError(
-                f"the truth {path} does not lie on the grid of the scan: "
-                f"{mask.grid.difference_from(cut.volume.grid)}; resample it to that grid"
-            )
-        return np.asarray(cut.view.cut(mask.array) != 0)
-    truth: NDArray[np.bool_] = np.atleast_3d(read_picture(path)).max(axis=2) > 0
-    if truth.shape != shape_hw:
-        raise ConfigError(
-            f"the truth {path} has {truth.shape[1]} columns and {truth.shape[0]} rows, but the image "
-            f"{shape_hw[1]} and {shape_hw[0]}; they must agree"
-        )
-    return truth
