@@ -166,18 +166,13 @@ def segment(
     from clickvol.cli.progress import show_stages
     from clickvol.cli.result import print_result
     from clickvol.predict.segmentation_request import SegmentationRequest, run_request
-    from clickvol.prompts.click_text import parse_box, parse_clicks, parse_drawing, parse_line
+    from clickvol.prompts.click_text import parse_clicks, parse_drawings, parse_lines_and_boxes
 
-    drawings = [parse_drawing("scribble", text, space=space) for text in scribble or []]
-    drawings += [parse_drawing("lasso", text, space=space) for text in lasso or []]
-    drawings += [parse_drawing("mask", text, space=space) for text in ([] if mask is None else [mask])]
-    lines = [parse_line(text, space=space) for text in line or []]
-    boxes = [parse_box(text, space=space) for text in box or []]
     request = SegmentationRequest(
         scan=scan,
         clicks=parse_clicks(click or [], space=space),
-        lines_and_boxes=(*lines, *boxes),
-        drawings=tuple(drawings),
+        lines_and_boxes=parse_lines_and_boxes(line or [], box or [], space=space),
+        drawings=parse_drawings(scribble or [], lasso or [], mask, space=space),
         mask=output,
         series=series,
         volume_index=volume,

@@ -37,6 +37,7 @@ from clickvol.prompts.spatial import Box, Line, Prompt, check_any_prompt_inside
 
 if TYPE_CHECKING:
     from clickvol.predict.image_predictor import ImageSegmentation
+    from clickvol.weights.card import ModelCard
     from clickvol.weights.load import LoadedModel
 
 PointsFrom = Literal["user", "auto", "gt"]
@@ -249,20 +250,9 @@ def run_request(
     from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
 
     stages = _Stages(on_stage)
-    dicom_format = request.dicom_format
-    suffixes = WRITABLE_SUFFIXES if dicom_format is None else (".dcm",)
-    if dicom_format is not None:
-        check_export(request.mask, request.scan, dicom_format)
-    inputs = [request.scan, request.organ_mask, *(drawing.path for drawing in request.drawings)]
-    _check_outputs(request, inputs, request.probability, suffixes)
     model_name = request.model or DEFAULT_MODEL_ID
     card = read_card(model_name)
-    if request.candidates and not card.num_candidates:
-        raise ConfigError(
-            f"{card.id} offers one mask; use --model promise3d-lesions, or leave out --candidates"
-        )
-    if request.candidates:
-        _check_candidate_paths(request, card.num_candidates, inputs)
+    _check_scan_outputs(request, card)
     with stages.stage("read", f"reading {request.scan}"):
         volume = read_volume(
             request.scan,
@@ -409,6 +399,23 @@ def _check_outputs(
     for path, place in zip(outputs, places, strict=True):
         if places.count(place) > 1:
             raise OutputError(f"{path} is named for two outputs; give each a file of its own")
+
+
+def _check_scan_outputs(request: SegmentationRequest, card: "ModelCard") -> None:
+    """Tell before any computing whether every file of a request can be written."""
+    dicom_format = request.dicom_format
+    suffixes = WRITABLE_SUFFIXES if dicom_format is None else (".dcm",)
+    if dicom_format is not None:
+        check_export(request.mask, request.scan, dicom_format)
+    inputs = [request.scan, request.organ_mask, *(drawing.path for drawing in request.drawings)]
+    _check_outputs(request, inputs, request.probability, suffixes)
+    if not request.candidates:
+        return
+    if not card.num_candidates:
+        raise ConfigError(
+            f"{card.id} offers one mask; use --model promise3d-lesions, or leave out --candidates"
+        )
+    _check_candidate_paths(request, card.num_candidates, inputs)
 
 
 def _check_candidate_paths(request: SegmentationRequest, count: int, inputs: Sequence[Path | None]) -> None:

@@ -68,6 +68,21 @@ def parse_drawing(kind: Literal["scribble", "lasso", "mask"], text: str, *, spac
     return DrawingFile(kind, Path(text.removesuffix(":-").removesuffix(":+")), foreground, space)
 
 
+def parse_lines_and_boxes(lines: list[str], boxes: list[str], *, space: Space) -> tuple[Line | Box, ...]:
+    """Parse all lines and boxes on one object."""
+    parsed = [parse_line(text, space=space) for text in lines]
+    return (*parsed, *(parse_box(text, space=space) for text in boxes))
+
+
+def parse_drawings(
+    scribbles: list[str], lassos: list[str], mask: str | None, *, space: Space
+) -> tuple[DrawingFile, ...]:
+    """Parse the names of all files with drawings of one object."""
+    parsed = [parse_drawing("scribble", text, space=space) for text in scribbles]
+    parsed += [parse_drawing("lasso", text, space=space) for text in lassos]
+    return (*parsed, *([] if mask is None else [parse_drawing("mask", mask, space=space)]))
+
+
 def parse_image_prompts(clicks: list[str], box: str | None) -> ImagePrompts:
     """Parse what points at the object in a 2D image.
 
