@@ -190,5 +190,4 @@ def segment(
         resample_gaps=resample_gaps,
     )
     with show_stages(quiet=quiet) as on_stage:
-        result = run_request(request, on_stage=on_stage)
-    print_result(result, as_json=as_json, quiet=quiet)
+        print_result(run_request(request, on_stage=on_stage), as_json=as_json, quiet=quiet)
