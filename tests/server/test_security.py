@@ -205,7 +205,8 @@ def test_an_unexpected_error_tells_nothing(client, caplog, monkeypatch):
     monkeypatch.setattr("clickvol.server.monai_label.images.os.walk", broken)
     reply = client.get("/datastore/")
     assert reply.status_code == 500
-    assert reply.json() == {"error": "the server made a mistake; try again, and tell its owner if it stays"}
+    message = "the server made a mistake; try again, and tell its owner if it stays"
+    assert reply.json() == {"error": message, "detail": message}
     text = "\n".join(record.getMessage() for record in caplog.records)
     assert "unexpected KeyError at" in text
     assert "Meier" not in text
