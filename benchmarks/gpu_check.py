@@ -1,0 +1,324 @@
+"""Check and time a GPU on a bare machine: torch, numpy, scipy, safetensors, and pydantic's wheels; no network.
+
+    python benchmarks/gpu_check.py -o OUT               # on CUDA, under three minutes
+    python benchmarks/gpu_check.py -o OUT --device cpu --small    # the same program, rehearsed on a CPU
+
+Needs neither nibabel, monai, SimpleITK, pydicom nor pytest: `PYTHONPATH=src:WHEELS` is enough, with the wheels of
+pydantic, pydantic_core, annotated-types, typing-inspection, typing-extensions, platformdirs and filelock. Compares
+the device with the CPU in float32 (forward, loss, gradient, one training step, sampler, mask of a scan), then
+times sampler and training steps, the shipped models on a scan, and the networks of ViT-B size (first click, next
+click, training step, memory, bfloat16 and float32). A check that fails is a line of the table and exit code 1; what
+went wrong stands in OUT/gpu_check.json, which is written after every line.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import clickvol
+from clickvol import Click, load_model
+from clickvol.datasets.device.patch_sampler import PatchSampler
+from clickvol.datasets.device.scan_store import ScanStore, StoredScan, to_steps
+from clickvol.datasets.sampling import PatchSampling
+from clickvol.methods.freezing import freeze_foundation
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
+from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Recipe
+from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
+from clickvol.metrics.overlap import dice
+from clickvol.phantoms.phantom import make_phantom
+from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.preprocessing.intensity import intensity_scale, value_sample
+from clickvol.prompt_encoders.feature_sampling import PointPrompts
+from clickvol.training.tasks.losses import segmentation_loss
+from clickvol.training.tasks.patch_step import PatchStep
+
+SIDE = 64
+GROUP = "phantoms"
+
+# Published training: 10 clicks inside and 20 anywhere.
+NUM_TRAINING_CLICKS = 30
+
+
+class Check:
+    """Runs one line after the other and keeps what came of it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device = torch.device(options.device)
+        self.small = options.small
+        self.path = options.output / "gpu_check.json"
+        self.lines: list[dict] = []
+        options.output.mkdir(parents=True, exist_ok=True)
+
+    def line(self, name: str, work: Callable[[], dict]) -> None:
+        """Run a line; a failure is written down and the next one follows."""
+        started = time.perf_counter()
+        try:
+            result = work()
+        except Exception:  # whatever it is, the lines after it still count
+            result = {"ok": False, "error": traceback.format_exc()}
+        result["wall_s"] = round(time.perf_counter() - started, 2)
+        self.lines.append({"name": name} | result)
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in result.items() if type(value) is float)
+        print(f"| {name} | {'ok' if result.get('ok', True) else 'FAILED'} | {figures} |", flush=True)
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or "cpu"
+        facts = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
+        facts |= {"clickvol": clickvol.__version__, "small": self.small, "lines": self.lines}
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def seconds(self, work: Callable[[], object], repeats: int = 3) -> float:
+        """Return the shortest of several calls, after one that warms up."""
+        work()
+        times = []
+        for _ in range(1 if self.small else repeats):
+            self.wait()
+            started = time.perf_counter()
+            work()
+            self.wait()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    def wait(self) -> None:
+        """Wait until the device has done everything."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_gb(self) -> float | None:
+        """Return the most memory of the device since the last call; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated() / 1e9
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+
+
+def stored_phantoms(count: int) -> list[StoredScan]:
+    """Return synthetic scans as training reads them."""
+    scans = []
+    for seed in range(count):
+        phantom = make_phantom(seed, shape_dhw=(40, 96, 96), spacing_dhw_mm=(3.3, 2.0, 2.0))
+        values = phantom.volume.array.astype(np.float32)
+        normalised = intensity_scale("CT", value_sample(phantom.volume)).normalise(values)
+        # Phantoms run to superior, posterior and left: turned to superior, anterior and right.
+        image, label = (np.ascontiguousarray(a[:, ::-1, ::-1]) for a in (normalised, phantom.truth.array))
+        scans.append(StoredScan(f"p{seed}", GROUP, f"p{seed}", (3.3, 2.0, 2.0), to_steps(image), label))
+    return scans
+
+
+def relative(ours: Tensor, reference: Tensor) -> float:
+    """Return the length of a difference over that of the reference."""
+    ours, reference = ours.double().cpu(), reference.double().cpu()
+    return float((ours - reference).norm() / reference.norm())
+
+
+def shipped(model_id: str, device: torch.device) -> LiftedSegmenter:
+    """Return a shipped network in float32."""
+    network = load_model(model_id, device=str(device)).network
+    if not isinstance(network, LiftedSegmenter):
+        raise TypeError(f"{model_id} is no LiftedSegmenter")
+    return network.float()
+
+
+def compare_forward(check: Check) -> dict:
+    """Compare the logits of the shipped network on a patch."""
+    generator = torch.Generator().manual_seed(1)
+    patch = torch.randn(1, 1, SIDE, SIDE, SIDE, generator=generator)
+    prompts = PointPrompts(torch.tensor([[[32.0, 30, 28], [5, 6, 7]]]), torch.tensor([[1, 0]]))
+    logits = []
+    for device in (torch.device("cpu"), check.device):
+        with torch.inference_mode():
+            network = shipped("promise3d-small", device)
+            given = PointPrompts(prompts.points_dhw.to(device), prompts.labels.to(device))
+            logits.append(network(patch.to(device), given).float().cpu())
+    difference = relative(logits[1], logits[0])
+    return {"ok": difference < 1e-3, "relative_difference": difference}
+
+
+def training_step(device: torch.device, scans: list[StoredScan]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss, gradient and weights after one step of plain descent, float32."""
+    torch.manual_seed(0)
+    network = shipped("promise3d-lesions", device).train().requires_grad_(requires_grad=True)
+    step = PatchStep(network, LossRecipe(boundary=BoundaryTerm()), 3, corrected_share=0.0)
+    batch = PatchSampler(
+        ScanStore.of(scans, device), PatchSampling(group_shares={GROUP: 1.0}), SIDE, seed=4
+    ).batch(range(2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    loss = step(batch, 0).loss
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+    optimiser.step()
+    return loss.detach(), gradient, torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def compare_training(check: Check, scans: list[StoredScan]) -> dict:
+    """Compare loss, gradient and weights of a training step with prompts of all kinds."""
+    loss, gradient, weights = training_step(check.device, scans)
+    reference = training_step(torch.device("cpu"), scans)
+    figures = {
+        "loss": abs(float(loss) - float(reference[0])),
+        "gradient": relative(gradient, reference[1]),
+        "weights": relative(weights, reference[2]),
+    }
+    return {"ok": figures["loss"] < 1e-3 and figures["gradient"] < 2e-2 and figures["weights"] < 1e-4} | figures
+
+
+def compare_sampler(check: Check, scans: list[StoredScan]) -> dict:
+    """Compare a batch of patches with everything on."""
+    sampling = PatchSampling(group_shares={GROUP: 1.0})
+    ours, reference = (
+        PatchSampler(ScanStore.of(scans, device), sampling, SIDE, seed=5).batch(range(4 if check.small else 16))
+        for device in (check.device, torch.device("cpu"))
+    )
+    values = float((ours.patch.cpu() - reference.patch).abs().max())
+    labels = float((ours.label.cpu() != reference.label).float().mean())
+    points = float((ours.prompts.labels.cpu() != reference.prompts.labels).float().mean())
+    return {"ok": values < 1e-2 and labels < 1e-4 and points == 0, "values": values, "labels": labels}
+
+
+def compare_mask(check: Check, model_id: str) -> dict:
+    """Compare the mask of a phantom, and time the clicks on the device."""
+    phantom = make_phantom(8, tumour_diameter_mm=70)
+    clicks = [Click(phantom.inside)]
+    reference = ScanPredictor(phantom.volume, load_model(model_id, device="cpu")).predict(clicks).mask.array
+    model = load_model(model_id, device=str(check.device))
+    ScanPredictor(phantom.volume, model).predict(clicks)
+    predictor = ScanPredictor(phantom.volume, model)
+    started = time.perf_counter()
+    mask = predictor.predict(clicks).mask.array
+    first = time.perf_counter() - started
+    further = check.seconds(lambda: predictor.predict(clicks))
+    agreement = float(dice(mask, reference))
+    with_truth = float(dice(mask, phantom.truth.array))
+    return {
+        "ok": agreement > 0.98,
+        "dice_with_cpu": agreement,
+        "dice_with_truth": with_truth,
+        "first_s": first,
+        "next_s": further,
+    }
+
+
+def time_training(check: Check, scans: list[StoredScan]) -> dict:
+    """Measure samples per second: sampler alone, and with the training step of the small network."""
+    size = 2 if check.small else 64
+    network = shipped("promise3d-lesions", check.device).train().requires_grad_(requires_grad=True)
+    step = PatchStep(network, LossRecipe(boundary=BoundaryTerm()), 3)
+    sampler = PatchSampler(
+        ScanStore.of(scans, check.device), PatchSampling(group_shares={GROUP: 1.0}), SIDE, seed=6
+    )
+    on_gpu = check.device.type == "cuda"
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=on_gpu)
+    numbers = iter(range(10**6))
+
+    def sample() -> None:
+        number = next(numbers)
+        with torch.no_grad():
+            sampler.batch(range(number * size, (number + 1) * size))
+
+    def train() -> None:
+        number = next(numbers)
+        with torch.no_grad():
+            batch = sampler.batch(range(number * size, (number + 1) * size))
+        with torch.autocast(check.device.type, torch.bfloat16, enabled=on_gpu):
+            loss = step(batch, number).loss
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    check.peak_gb()
+    sampled, trained = check.seconds(sample, 5), check.seconds(train, 8)
+    return {
+        "batch": size,
+        "samples_per_s": size / trained,
+        "sampler_alone_per_s": size / sampled,
+        "peak_gb": check.peak_gb(),
+    }
+
+
+def time_vit(check: Check, recipe: Recipe, precision: str) -> dict:
+    """Time a network of ViT-B size on one patch: first click, next click, training step."""
+    torch.manual_seed(0)
+    with check.device:
+        network = LiftedSegmenter(recipe.network)
+    freeze_foundation(network)
+    shape = network.config.patch_shape_dhw
+    patch = torch.randn(1, network.config.encoder.num_channels, *shape, device=check.device)
+    label = torch.zeros_like(patch[:, :1])
+    label[..., shape[0] // 3 : shape[0] // 2, shape[1] // 3 : shape[1] // 2, shape[2] // 3 : shape[2] // 2] = 1
+
+    def prompts(number: int) -> PointPrompts:
+        points = torch.full((1, number, 3), shape[0] / 2, device=check.device)
+        return PointPrompts(points, torch.ones(1, number, dtype=torch.int64, device=check.device))
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(check.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    check.peak_gb()
+    network.eval()
+    with torch.inference_mode(), autocast():
+        first = check.seconds(lambda: network(patch, prompts(1)))
+        encoded = network.encode_image(patch)
+        further = check.seconds(lambda: network.decode(encoded, prompts(1)))
+    figures = {"first_s": first, "next_s": further, "clicks_gb": check.peak_gb()}
+    network.train()
+    optimiser = torch.optim.AdamW(
+        [p for p in network.parameters() if p.requires_grad], lr=4e-4, weight_decay=0.0
+    )
+
+    def step() -> None:
+        with autocast():
+            logits = network(patch, prompts(NUM_TRAINING_CLICKS))
+        segmentation_loss(logits.float(), label, recipe.loss).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    figures["step_s"] = check.seconds(step)
+    return figures | {"step_gb": check.peak_gb()}
+
+
+def main() -> None:
+    """Parse the command line and run all lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for gpu_check.json")
+    parser.add_argument("--device", default="cuda", help="cuda or cpu")
+    parser.add_argument("--small", action="store_true", help="tiny networks and single repeats: a rehearsal")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch sees no CUDA device here; --device cpu --small rehearses the program")
+    # Equality is of float32; without this a GPU rounds to 10 bits of mantissa.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    check = Check(options)
+    print("| check | | figures |\n|---|---|---|", flush=True)
+    scans = stored_phantoms(2 if options.small else 6)
+    check.line("forward as on the CPU", lambda: compare_forward(check))
+    check.line("loss, gradient, step as on the CPU", lambda: compare_training(check, scans))
+    check.line("sampler as on the CPU", lambda: compare_sampler(check, scans))
+    for model_id in ("promise3d-small", "promise3d-lesions"):
+        check.line(f"mask of a scan as on the CPU, {model_id}", lambda name=model_id: compare_mask(check, name))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    check.line("training of the small network", lambda: time_training(check, scans))
+    size = "tiny" if options.small else "vit_b"
+    recipes = {
+        "ProMISe-3D": promise3d_recipe("released", size),
+        "3DSAM-adapter": sam3d_adapter_recipe("released", size),
+    }
+    for name, recipe in recipes.items():
+        for precision in ("fp32", "bf16"):
+            check.line(f"{name} {size} {precision}", lambda r=recipe, p=precision: time_vit(check, r, p))
+    sys.exit(0 if all(line.get("ok", True) for line in check.lines) else 1)
+
+
+if __name__ == "__main__":
+    main()
