@@ -3,12 +3,13 @@
     python benchmarks/gpu_check.py -o OUT               # on CUDA, under three minutes
     python benchmarks/gpu_check.py -o OUT --device cpu --small    # the same program, rehearsed on a CPU
 
-Needs neither nibabel, monai, SimpleITK, pydicom nor pytest: `PYTHONPATH=src:WHEELS` is enough, with the wheels of
-pydantic, pydantic_core, annotated-types, typing-inspection, typing-extensions, platformdirs and filelock. Compares
-the device with the CPU in float32 (forward, loss, gradient, one training step, sampler, mask of a scan), then
-times sampler and training steps, the shipped models on a scan, and the networks of ViT-B size (first click, next
-click, training step, memory, bfloat16 and float32). A check that fails is a line of the table and exit code 1; what
-went wrong stands in OUT/gpu_check.json, which is written after every line.
+Needs neither nibabel, monai, SimpleITK, pydicom nor pytest: `PYTHONPATH=src:WHEELS` is enough, with the
+wheels of pydantic, pydantic_core, annotated-types, typing-inspection, typing-extensions, platformdirs and
+filelock. Compares the device with the CPU in float32 (forward, loss, gradient, one training step, sampler,
+mask of a scan), then times sampler and training steps, the shipped models on a scan, and the networks of
+ViT-B size (first click, next click, training step, memory, bfloat16 and float32). A check that fails is a
+line of the table and exit code 1; what went wrong stands in OUT/gpu_check.json, which is written after every
+line.
 """
 
 import argparse

@@ -8,7 +8,6 @@ const MOUSE = [
   ["Middle or Ctrl + drag", "pan"],
   ["Wheel", "slices"],
   ["Ctrl + wheel, pinch", "zoom at the pointer"],
-  ["Click on a marker, tool Navigate", "choose it; Delete takes that click back"],
 ];
 
 /** The keys in the order of the help page: what is pressed, what it does, when it fits, and the act. */

@@ -276,7 +276,9 @@ def test_files_that_are_no_dicom(tmp_path, plain_grid):
     assert not is_dicom_mask(tmp_path)
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.203"])
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.203", "1.2.840.10008.1.2.4.299"]
+)
 def test_pixels_that_nothing_decodes_are_refused_in_a_line(tmp_path, syntax):
     path, volume = tmp_path / "mask.dcm", read_dicom(write_series(tmp_path / "ct"))
     write_dicom_seg([mask_on(volume)], tmp_path / "ct", path)
@@ -284,7 +286,9 @@ def test_pixels_that_nothing_decodes_are_refused_in_a_line(tmp_path, syntax):
     dataset.PixelData = encapsulate([b"\1\2\3\4"] * int(dataset.NumberOfFrames))
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = known = syntax.replace("299", "203")
     dataset.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    # pydicom writes no syntax that it does not know.
+    path.write_bytes(path.read_bytes().replace(known.encode(), syntax.encode()))
     with pytest.raises(UnreadableVolumeError, match=r"compressed as .* nothing installed here decodes"):
         read_mask_file(path, volume.grid)

@@ -98,9 +98,11 @@ def is_of_decoder(error: BaseException) -> bool:
 
 
 def dataset_is_compressed(dataset: "Dataset") -> bool:
-    """Tell whether the pixels of a data set are compressed."""
+    """Tell whether the pixels of a data set are compressed; a way that pydicom does not know counts as one."""
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    return syntax is not None and not syntax.is_private and syntax.is_compressed
+    if syntax is None or syntax.is_private:
+        return False
+    return not syntax.is_transfer_syntax or syntax.is_compressed
 
 
 def _open_ended(path: Path) -> "Dataset":
