@@ -10,11 +10,16 @@ import pytest
 import clickvol
 
 PUBLIC_NAMES = [
+    "Box",
     "Click",
     "ClickvolError",
+    "GivenMask",
     "InteractiveSession",
+    "Lasso",
+    "Line",
     "LoadedModel",
     "Mask",
+    "Scribble",
     "Segmentation",
     "Volume",
     "__version__",
@@ -90,7 +95,8 @@ def test_a_mistake_in_the_words_is_answered_without_loading_anything_heavy():
 
 
 def test_reading_a_scan_needs_no_torch():
-    assert "torch" not in _loaded_after("import clickvol; clickvol.read_volume, clickvol.Click")[0]
+    code = "import clickvol; clickvol.read_volume, clickvol.Click, clickvol.Box"
+    assert "torch" not in _loaded_after(code)[0]
 
 
 def test_the_version_is_the_one_of_the_citation_and_the_changelog():

@@ -9,6 +9,8 @@ The whole public interface:
     write_mask(segmentation.mask, "mask.nii.gz")                # on exactly the grid of the scan
     segmentation.mask.volume_ml, segmentation.fields_of_view, segmentation.probability()
 
+What else can be pointed with, in the place of a click or with it: `Line` (a diameter), `Box`, `Scribble`,
+`Lasso`, `GivenMask` (to correct).
 Many clicks on one scan, several objects, undo and redo: `session = InteractiveSession(load_model())`, then
 `session.set_volume(volume)`, `session.click(point)`, `session.undo()`, `session.mask()`.
 Scripts for nnInteractive: `nnInteractiveInferenceSession` has its method names.
@@ -35,14 +37,20 @@ if TYPE_CHECKING:
     from clickvol.predict.scan_predictor import segment
     from clickvol.predict.segmentation import Segmentation
     from clickvol.prompts.click import Click
+    from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Scribble
     from clickvol.weights.load import LoadedModel, load_model
 
 __all__ = [
+    "Box",
     "Click",
     "ClickvolError",
+    "GivenMask",
     "InteractiveSession",
+    "Lasso",
+    "Line",
     "LoadedModel",
     "Mask",
+    "Scribble",
     "Segmentation",
     "Volume",
     "__version__",
@@ -56,11 +64,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Box": "clickvol.prompts.spatial",
     "Click": "clickvol.prompts.click",
     "ClickvolError": "clickvol.errors",
+    "GivenMask": "clickvol.prompts.spatial",
     "InteractiveSession": "clickvol.interactive.session",
+    "Lasso": "clickvol.prompts.spatial",
+    "Line": "clickvol.prompts.spatial",
     "LoadedModel": "clickvol.weights.load",
     "Mask": "clickvol.io.volume",
+    "Scribble": "clickvol.prompts.spatial",
     "Segmentation": "clickvol.predict.segmentation",
     "Volume": "clickvol.io.volume",
     "dice": "clickvol.metrics.overlap",
