@@ -5,7 +5,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from clickvol.adapt.intake import Intake, prepared_cases
+from clickvol.adapt.intake import Intake, prepared_cases, read_source
 from clickvol.errors import ConfigError
 from clickvol.interactive.interactions import ClickInteraction
 from clickvol.interactive.record import SessionRecord, header_of
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def cases_of(folder, **words):
-    return prepared_cases(Intake(**words), folder / "work").cases
+    return prepared_cases(read_source(Intake(**words)), folder / "work").cases
 
 
 def test_two_folders(folder):

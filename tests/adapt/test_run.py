@@ -140,3 +140,11 @@ def test_a_folder_is_no_name(scans, base, tmp_path):
 def test_a_missing_folder_is_named(base, tmp_path):
     with pytest.raises(ConfigError, match="nowhere is not there"):
         adapt(AdaptRequest(intake=Intake(source=tmp_path / "nowhere"), output=tmp_path / "m", base=str(base)))
+    assert not (tmp_path / "m.work").exists()
+
+
+def test_a_folder_without_cases_leaves_no_work_folder(base, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError):
+        adapt(AdaptRequest(intake=Intake(source=tmp_path / "empty"), output=tmp_path / "m", base=str(base)))
+    assert not (tmp_path / "m.work").exists()

@@ -11,7 +11,8 @@ from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume
 from clickvol.io.nifti import read_stored
-from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.predict.scan_predictor import ScanPredictor, segment
+from clickvol.prompts.click import Click
 
 
 def stored(reply, tmp_path, name="answer.nii.gz"):
@@ -161,6 +162,22 @@ def test_an_upload_is_a_scan_too(client, root, phantom, inside_ras_mm, tmp_path,
     assert not [name for name in kept if "Meier" in name]
     copy = stored(client.get(f"{url}/scan.nii.gz"), tmp_path)
     assert np.array_equal(copy.array, phantom.volume.array)
+
+
+@pytest.mark.parametrize("upload", [False, True])
+def test_another_scan_has_a_scale_of_its_own(client, root, tiny_model, inside_ras_mm, upload):
+    if upload:
+        file = {"scan": ("a.nii.gz", (root / "scan.nii.gz").read_bytes())}
+        reply = client.post("/api/sessions", files=file, data={"modality": "other"})
+    else:
+        reply = client.post("/api/sessions", json={"path": "scan.nii.gz", "modality": "other"})
+    assert reply.status_code == 201
+    url = f"/api/sessions/{reply.json()['session_id']}"
+    answer = client.post(f"{url}/clicks", json={"position": inside_ras_mm}).json()["answer"]
+    volume, clicks = read_volume(root / "scan.nii.gz"), [Click(WorldPointRAS(*inside_ras_mm))]
+    wanted = segment(volume, clicks, tiny_model, modality="other")
+    assert wanted.modality == "other"
+    assert answer["num_voxels"] == wanted.mask.num_voxels
 
 
 def test_a_scan_without_orientation_is_shown_where_it_is_read(client, phantom):

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ import numpy as np
 
 from clickvol.datasets.preparation import PreparationPlan, Report, prepare_data_set
 from clickvol.datasets.prepared import CaseModality, PreparedSet, is_prepared_set, read_prepared_set
-from clickvol.datasets.sources import SourceKind
+from clickvol.datasets.sources import SourceKind, list_source
 from clickvol.errors import ClickvolError, ConfigError, OutputError
 from clickvol.interactive.record import RECORD_SUFFIX, ReadRecord, read_record, scan_hash
 from clickvol.interactive.replay import replay_record
@@ -55,19 +55,67 @@ class _Pair:
     patient: str
 
 
-def prepared_cases(intake: Intake, work: Path, report: Report = lambda *_: None) -> PreparedSet:
+@dataclass(frozen=True, slots=True)
+class CaseSource:
+    """What a source was read as; nothing has been written for it.
+
+    Attributes:
+        intake: what the user said.
+        kind: its layout.
+        pairs: scans with their labels or records, where it has none that `data prepare` knows; else None.
+    """
+
+    intake: Intake
+    kind: SourceKind | Literal["prepared"]
+    pairs: tuple[_Pair, ...] | None = None
+
+
+def read_source(intake: Intake) -> CaseSource:
+    """Read which cases there are; nothing is written.
+
+    Raises:
+        ConfigError: when the source has no form that is known, or names what is not there.
+    """
+    source = intake.source
+    if is_prepared_set(source):
+        return CaseSource(intake, "prepared")
+    if not source.exists():
+        raise ConfigError(f"{source} is not there; give a folder with scans and masks, or a manifest (CSV)")
+    if source.is_file():
+        return CaseSource(intake, "folder", tuple(_read_manifest(source)))
+    records = source if intake.labels is None else intake.labels
+    if any(records.glob(f"*{RECORD_SUFFIX}")):
+        return CaseSource(intake, "folder", tuple(_matched_records(records, source)))
+    if intake.labels is not None:
+        if not intake.labels.is_dir():
+            raise ConfigError(f"{intake.labels} is no folder; give the folder of the masks or session records")
+        return CaseSource(intake, "folder")
+    index = source / "dataset.json"
+    kind: SourceKind = "msd" if index.is_file() and "training" in _index(index) else "folder"
+    list_source(kind, source)
+    return CaseSource(intake, kind)
+
+
+def prepared_cases(read: CaseSource, work: Path, report: Report = lambda *_: None) -> PreparedSet:
     """Prepare the cases in a work folder; what is finished there is not done again.
 
     Raises:
-        ConfigError: when the source has no form that is known, names what is not there, or has several labels
-            and nobody said which is meant.
+        ConfigError: when there are several labels and nobody said which is meant.
         OutputError: when the work folder cannot be written.
     """
-    if is_prepared_set(intake.source):
+    intake, listed = read.intake, work / _LISTED
+    if read.kind == "prepared":
         return read_prepared_set(intake.source)
-    kind, source, groups = _as_data_set(intake, work / _LISTED)
+    source, groups = intake.source, None
+    if read.pairs is not None:
+        source, groups = listed, _list_pairs(read.pairs, listed)
+    elif intake.labels is not None:
+        source = listed
+        _clear(listed)
+        for name, folder in (("images", intake.source), ("labels", intake.labels)):
+            _link(folder, listed / name)
     plan = PreparationPlan(
-        kind=kind,
+        kind=read.kind,
         source=source,
         destination=work / _PREPARED,
         tumour_label=intake.label,
@@ -75,28 +123,6 @@ def prepared_cases(intake: Intake, work: Path, report: Report = lambda *_: None)
         groups=intake.groups or groups,
     )
     return prepare_data_set(plan, report)
-
-
-def _as_data_set(intake: Intake, listed: Path) -> tuple[SourceKind, Path, Path | None]:
-    """Return kind and folder of a data set with the cases, and their groups where they are known."""
-    source = intake.source
-    if not source.exists():
-        raise ConfigError(f"{source} is not there; give a folder with scans and masks, or a manifest (CSV)")
-    if source.is_file():
-        return "folder", listed, _list_pairs(_read_manifest(source), listed)
-    if intake.labels is not None:
-        if any(intake.labels.glob(f"*{RECORD_SUFFIX}")):
-            return "folder", listed, _list_pairs(_matched_records(intake.labels, source), listed)
-        _clear(listed)
-        for name, folder in (("images", source), ("labels", intake.labels)):
-            _link(folder, listed / name)
-        return "folder", listed, None
-    if any(source.glob(f"*{RECORD_SUFFIX}")):
-        return "folder", listed, _list_pairs(_matched_records(source, source), listed)
-    index = source / "dataset.json"
-    if index.is_file() and "training" in _index(index):
-        return "msd", source, None
-    return "folder", source, None
 
 
 def _index(path: Path) -> dict[str, object]:
@@ -134,7 +160,7 @@ def _read_manifest(path: Path) -> list[_Pair]:
     return pairs
 
 
-def _list_pairs(pairs: list[_Pair], listed: Path) -> Path:
+def _list_pairs(pairs: Sequence[_Pair], listed: Path) -> Path:
     """Lay out pairs as folders images and labels of links, and masks of sessions; return the groups."""
     _clear(listed)
     groups = []

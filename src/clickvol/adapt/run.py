@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clickvol.adapt.budget import Budget, machine_speed
 from clickvol.adapt.cases import CaseObjects, read_objects, stored_scan
-from clickvol.adapt.intake import Intake, prepared_cases
+from clickvol.adapt.intake import Intake, prepared_cases, read_source
 from clickvol.adapt.scoring import (
     Comparison,
     Score,
@@ -126,12 +126,11 @@ def adapt(
     """
     started = time.monotonic()
     output = _checked_output(request.output)
+    source = read_source(request.intake)
     work = output.with_name(output.name + _WORK_SUFFIX)
     with only_process_in(work):
         report("reading scans", 0.0)
-        prepared = prepared_cases(
-            request.intake, work, lambda _done, _total, last: _note_rejected(last, on_rejected)
-        )
+        prepared = prepared_cases(source, work, lambda _done, _total, last: _note_rejected(last, on_rejected))
         cases = [read_objects(case, request.intake.modality) for case in prepared.cases]
         _check_cases(cases)
         state = _State.of(work, _key(request, prepared))

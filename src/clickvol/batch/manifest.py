@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clickvol.errors import ClickvolError, ConfigError
+from clickvol.io.volume import SaidModality
 from clickvol.predict.segmentation_request import SegmentationRequest
 from clickvol.prompts.click import Space
 from clickvol.prompts.click_text import parse_box, parse_clicks, parse_line
@@ -39,7 +39,7 @@ class _Cells(BaseModel):
     space: Space = "ijk"
     series: str | None = None
     volume: int | None = Field(default=None, ge=0)
-    modality: Literal["CT", "MR", "PT", "other"] | None = None
+    modality: SaidModality | None = None
     model: str | None = None
 
 

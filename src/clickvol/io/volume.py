@@ -10,6 +10,9 @@ from clickvol.geometry.grid import VolumeGrid
 
 Modality = Literal["CT", "MR", "PT", "other", "unknown"]
 
+SaidModality = Literal["CT", "MR", "PT", "other"]
+"""What a user can say that a scan is; "other" is seen on a scale of its own values."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:

@@ -13,7 +13,7 @@ one used least recently is parked on disk and opened again from its record. What
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse
 
 from clickvol.interactive.interactions import ClickInteraction
 from clickvol.io.formats import write_mask, write_volume
-from clickvol.io.volume import Mask
+from clickvol.io.volume import Mask, SaidModality
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
 from clickvol.server.itk_snap.routes import router as itk_snap
@@ -71,7 +71,7 @@ _FORM_SCHEMA = {
     "properties": {
         "scan": {"type": "string", "format": "binary"},
         "series": {"type": "string"},
-        "modality": {"type": "string", "enum": ["CT", "MR", "PT"]},
+        "modality": {"type": "string", "enum": list(get_args(SaidModality))},
     },
     "required": ["scan"],
 }

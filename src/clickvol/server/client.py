@@ -109,7 +109,7 @@ class RemoteSession:
 
         Args:
             volume: the scan; sent as NIfTI, without its name.
-            modality: "CT", "MR" or "PT" where the file does not say it or says it wrongly.
+            modality: "CT", "MR", "PT" or "other" where the file does not say it or says it wrongly.
 
         Raises:
             ClickvolError: when the server refuses it or cannot be reached.

@@ -16,6 +16,7 @@ from clickvol.files.atomic import atomic_path
 from clickvol.files.lock import acquire_lock
 from clickvol.interactive.interactions import History, Shaping
 from clickvol.interactive.session import Answer, InteractiveSession
+from clickvol.io.volume import SaidModality
 from clickvol.server.refusal import RefusedError
 from clickvol.server.wire import StateOut
 from clickvol.server.worker import IsCancelled
@@ -49,7 +50,7 @@ class ScanRecord(BaseModel):
     scan: str
     is_upload: bool
     series: str | None = None
-    modality: Literal["CT", "MR", "PT"] | None = None
+    modality: SaidModality | None = None
     upload_sha256: str | None = None
 
 

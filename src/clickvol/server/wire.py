@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clickvol.io.volume import Modality, Volume
+from clickvol.io.volume import Modality, SaidModality, Volume
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class OpenUploadIn(_In):
     """What may be said of an uploaded scan."""
 
     series: str | None = Field(default=None, min_length=1, max_length=64)
-    modality: Literal["CT", "MR", "PT"] | None = None
+    modality: SaidModality | None = None
 
 
 class OpenPathIn(OpenUploadIn):
