@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol import Click, load_model, nnInteractiveInferenceSession, segment
+from clickvol import Box, Click, GivenMask, Lasso, Scribble, load_model, nnInteractiveInferenceSession, segment
 from clickvol.errors import ClickError, ConfigError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
 from clickvol.phantoms.phantom import make_phantom
+from clickvol.prompts.packed_mask import PackedMask
 
 SPACING = (4.0, 3.0, 3.0)
 
@@ -68,30 +69,62 @@ def test_clicks_wait_for_the_prediction(phantom, model, session):
     assert not target.any()
 
 
-@pytest.mark.parametrize("how", ["box", "lasso"])
-def test_a_box_and_a_lasso_are_the_click_in_their_middle(phantom, model, session, how):
+@pytest.mark.parametrize("kind", ["bbox", "scribble", "lasso"])
+def test_what_is_drawn_is_the_prompt_of_that_kind(phantom, model, session, kind):
     target = np.zeros(phantom.volume.array.shape, dtype=np.uint8)
     session.set_target_buffer(target)
     d, h, w = (int(v) for v in phantom.inside.as_array())
-    if how == "box":
-        session.add_bbox_interaction([[d, d + 1], [h - 3, h + 4], [w - 3, w + 4]], True)
+    ranges = [[d, d + 1], [h - 3, h + 4], [w - 3, w + 4]]
+    drawn = np.zeros_like(target)
+    drawn[d, h - 3 : h + 4, w - 3 : w + 4] = 1
+    if kind == "bbox":
+        prompt = Box(VoxelPoint(d, h - 3, w - 3), VoxelPoint(d, h + 3, w + 3))
+        changed = session.add_bbox_interaction(ranges, True)
     else:
-        drawn = np.zeros_like(target)
-        drawn[d, h - 3 : h + 4, w - 3 : w + 4] = 1
-        session.add_lasso_interaction(drawn, True)
-    wanted = segment(as_lps(phantom), [Click(VoxelPoint(d, h, w))], model).mask.array
+        prompt = {"scribble": Scribble, "lasso": Lasso}[kind](PackedMask.of(drawn))
+        add = getattr(session, f"add_{kind}_interaction")
+        changed = add(np.ones((1, 7, 7)), True, interaction_bbox=ranges)
+    wanted = segment(as_lps(phantom), [prompt], model).mask.array
     np.testing.assert_array_equal(target, wanted)
+    places = np.argwhere(wanted)
+    assert changed == np.stack([places.min(0), places.max(0) + 1], axis=1).tolist()
+    session.reset_interactions()
+    if kind != "bbox":
+        add(drawn, True)
+        np.testing.assert_array_equal(target, wanted)
 
 
-def test_a_scribble_is_four_clicks_and_one_step(phantom, session):
-    drawn = np.zeros(phantom.volume.array.shape, dtype=np.uint8)
+def test_an_initial_segmentation_is_corrected(phantom, model, session):
+    target = np.zeros(phantom.volume.array.shape, dtype=np.uint8)
+    session.set_target_buffer(target)
     d, h, w = (int(v) for v in phantom.inside.as_array())
-    drawn[d, h, w - 4 : w + 5] = 1
-    session.add_scribble_interaction(drawn, True)
-    ((clicks, _),) = session._predictions
-    assert [c.position.w - w for c in clicks] == [-2, -1, 1, 2]
+    given = np.zeros_like(target)
+    given[d : d + 2, h - 3 : h + 3, w - 3 : w + 3] = 1
+    assert session.add_initial_seg_interaction(given) == [[d, d + 2], [h - 3, h + 3], [w - 3, w + 3]]
+    np.testing.assert_array_equal(target, given)
+    session.add_point_interaction((d, h + 4, w), True)
+    prompts = [GivenMask(PackedMask.of(given)), Click(VoxelPoint(d, h + 4, w))]
+    np.testing.assert_array_equal(target, segment(as_lps(phantom), prompts, model).mask.array)
     assert session.undo()
-    assert session._predictions == []
+    np.testing.assert_array_equal(target, given)
+
+
+def test_the_words_of_their_example_are_taken(phantom, model):
+    options = {"use_torch_compile": False, "verbose": False, "torch_n_threads": 2, "do_autozoom": True}
+    options["use_pinned_memory"] = True
+    session = nnInteractiveInferenceSession(model, device=torch.device("cpu"), **options)
+    session.set_do_autozoom(False)
+    session.set_image(phantom.volume.array[None], {"spacing": SPACING}, modality="CT")
+    target = torch.zeros(phantom.volume.array.shape, dtype=torch.uint8)
+    session.set_target_buffer(target)
+    place = tuple(phantom.inside.as_array().astype(int))
+    assert session.add_point_interaction(place, True, run_prediction=False) is None
+    assert not target.any()
+    assert session._predict() is not None
+    wanted = segment(as_lps(phantom), [Click(VoxelPoint.of(place))], model).mask.array
+    np.testing.assert_array_equal(session.target_buffer.clone().numpy(), wanted)
+    with pytest.raises(ConfigError, match="no option colour"):
+        nnInteractiveInferenceSession(model, colour=1)
 
 
 def test_what_cannot_be_done_is_said(phantom, model, session):
@@ -103,14 +136,13 @@ def test_what_cannot_be_done_is_said(phantom, model, session):
         session.set_image(np.zeros((1, 4, 4, 4)), spacing_mm=(1, 0, 1))
     with pytest.raises(ConfigError, match="target buffer"):
         session.set_target_buffer(np.zeros((2, 2, 2)))
-    with pytest.raises(ConfigError, match="click inside"):
+    with pytest.raises(ClickError, match="segmentation has shape"):
         session.add_initial_seg_interaction(np.zeros((2, 2, 2)))
     with pytest.raises(ClickError, match="outside the scan"):
         session.add_point_interaction((0, 0, 99), True, run_prediction=False)
     with pytest.raises(ClickError, match="half-open"):
         session.add_bbox_interaction([[1, 1], [0, 2], [0, 2]], True)
-    with pytest.raises(ClickError, match="drawing"):
+    with pytest.raises(ClickError, match="lasso is empty"):
         session.add_lasso_interaction(np.zeros(phantom.volume.array.shape), True)
-    with pytest.raises(ClickError, match="no click inside"):
-        session.add_point_interaction((1, 1, 1), False)
+    assert session.add_point_interaction((1, 1, 1), False) is None  # it waits
     session.add_point_interaction(tuple(phantom.inside.as_array()), True)

@@ -1,30 +1,31 @@
 """The method names of nnInteractive's inference session, so that scripts written for it run on our models.
 
-Names and argument order are those of its documentation; nothing of its code or weights is here. Our models
-take clicks: a box or a lasso stands for the click at its middle, a scribble for a few clicks along it, and an
-initial segmentation is refused.
+Names and argument order are those of its documentation; nothing of its code or weights is here. How a model
+uses a box, a scribble, a lasso or an initial segmentation says `predict/placed_prompts.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from clickvol.errors import ClickError, ConfigError
 from clickvol.geometry.box import bounding_box
-from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.interactive.interactions import PromptInteraction, check_on_grid
+from clickvol.interactive.viewer_prompts import box_prompt, drawn_prompt, point_prompt
 from clickvol.io.volume import Modality, Volume
 from clickvol.predict.scan_predictor import ScanPredictor
-from clickvol.prompts.click import Click
-from clickvol.prompts.packed_mask import PackedMask
+from clickvol.prompts.packed_mask import EMPTY, PackedMask
+from clickvol.prompts.spatial import GivenMask, Prompt
 from clickvol.weights.load import LoadedModel, load_model
 
-# Clicks that stand for a scribble. Chosen: the models were trained with up to five clicks.
-_MAX_SCRIBBLE_CLICKS = 4
+Ranges = list[list[int]]
+"""Half-open ranges of voxels, [[x1, x2], [y1, y2], [z1, z2]]."""
+
+_THEIR_OPTIONS = {"use_torch_compile", "verbose", "torch_n_threads", "do_autozoom", "use_pinned_memory"}
 
 
 class nnInteractiveInferenceSession:  # the name that scripts import
@@ -33,17 +34,28 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     Args:
         model: that answers; None takes the one of `initialize_from_trained_model_folder`, or the default.
         device: "auto", "cpu", "cuda" or a torch device, for a model that is loaded here.
+        theirs: what else nnInteractive's constructor takes (`use_torch_compile`, `verbose`, `torch_n_threads`,
+            `do_autozoom`, `use_pinned_memory`); it changes nothing here.
     """
 
-    def __init__(self, model: LoadedModel | None = None, *, device: object = "auto") -> None:
+    def __init__(
+        self,
+        model: LoadedModel | None = None,
+        *,
+        device: object = "auto",
+        **theirs: object,
+    ) -> None:
+        unknown = sorted(theirs.keys() - _THEIR_OPTIONS)
+        if unknown:
+            raise ConfigError(f"there is no option {unknown[0]}; they are {', '.join(sorted(_THEIR_OPTIONS))}")
         self._model = model
         self._device = str(device)
         self._scan: ScanPredictor | None = None
         self._target: Any = None
-        # Clicks of each interaction that waits for the next prediction.
-        self._waiting: list[list[Click]] = []
-        # All clicks of each prediction, and its mask; undo takes back the last.
-        self._predictions: list[tuple[list[Click], PackedMask]] = []
+        # What waits for the next prediction.
+        self._waiting: list[Prompt] = []
+        # All prompts of each prediction, and its mask; undo takes back the last.
+        self._predictions: list[tuple[list[Prompt], PackedMask]] = []
 
     def initialize_from_trained_model_folder(self, model_training_output_dir: str | Path) -> None:
         """Load one of our models by id or path.
@@ -57,8 +69,9 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     def set_image(
         self,
         image: NDArray[np.generic],
+        image_properties: Mapping[str, Any] | None = None,
         *,
-        spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+        spacing_mm: Sequence[float] | None = None,
         modality: Modality | None = None,
     ) -> None:
         """Take a scan.
@@ -66,7 +79,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         Args:
             image: (1, X, Y, Z), any real dtype, CT in Hounsfield units; as nnU-Net's readers give it,
                 whose axes run to superior, posterior and left.
-            spacing_mm: of the last three axes, in their order.
+            image_properties: its "spacing" is that of the last three axes, in their order.
+            spacing_mm: the same; 1 mm where neither is given.
             modality: "CT" or "MR"; recognised when not given.
 
         Raises:
@@ -75,6 +89,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         image = np.asarray(image)
         if image.ndim != 4 or image.shape[0] != 1 or 0 in image.shape:
             raise ConfigError(f"the image has shape {image.shape}; one channel is expected, (1, X, Y, Z)")
+        if spacing_mm is None:
+            spacing_mm = tuple((image_properties or {}).get("spacing", (1.0, 1.0, 1.0)))
         if len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
             raise ConfigError(f"spacing_mm is {tuple(spacing_mm)}; give three lengths above 0")
         x, y, z = spacing_mm
@@ -103,100 +119,114 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         """The array that masks are written into; None before `set_target_buffer`."""
         return self._target
 
+    def set_do_autozoom(self, do_autozoom: bool) -> None:  # noqa: FBT001
+        """Do nothing: fields of view always follow the object."""
+
     def add_point_interaction(
         self,
         coordinates: Sequence[float],
         include_interaction: bool,  # noqa: FBT001
         run_prediction: bool = True,  # noqa: FBT001, FBT002
-    ) -> None:
+    ) -> Ranges | None:
         """Click.
 
         Args:
-            coordinates: (x, y, z), voxel indices of the image.
+            coordinates: (x, y, z), voxel indices of the image; rounded.
             include_interaction: inside the object; False where it is not.
             run_prediction: False keeps the click for the next prediction.
 
+        Returns:
+            Around the voxels that have changed; None where none has. Without anything inside the object yet,
+            what is outside waits.
+
         Raises:
-            ClickError: for a click outside the image, or when there is none inside the object yet.
+            ClickError: for a click outside the image.
         """
         if len(coordinates) != 3:
             raise ClickError(f"a point has three coordinates, not {len(coordinates)}; give (x, y, z)")
-        d, h, w = map(float, coordinates)
-        self._click([VoxelPoint(d, h, w)], include_interaction, run_prediction)
+        return self._add(point_prompt(coordinates, positive=include_interaction), run_prediction)
 
     def add_bbox_interaction(
         self,
         bbox_coords: Sequence[Sequence[int]],
         include_interaction: bool,  # noqa: FBT001
         run_prediction: bool = True,  # noqa: FBT001, FBT002
-    ) -> None:
-        """Click at the middle of a box.
+    ) -> Ranges | None:
+        """Draw a box; returns as `add_point_interaction`.
 
         Args:
             bbox_coords: [[x1, x2], [y1, y2], [z1, z2]], half-open voxel indices.
             include_interaction: around the object; False where it is not.
-            run_prediction: False keeps the click for the next prediction.
+            run_prediction: False keeps the box for the next prediction.
 
         Raises:
             ClickError: for a box that is empty or outside the image.
         """
         if len(bbox_coords) != 3 or any(len(ends) != 2 or ends[0] >= ends[1] for ends in bbox_coords):
             raise ClickError(f"the box {bbox_coords} is empty; give [[x1, x2], [y1, y2], [z1, z2]], half-open")
-        d, h, w = ((a + b - 1) / 2 for a, b in bbox_coords)
-        self._click([VoxelPoint(d, h, w)], include_interaction, run_prediction)
+        low, high = np.array(bbox_coords).T
+        return self._add(box_prompt(low, high - 1, positive=include_interaction), run_prediction)
 
     def add_scribble_interaction(
         self,
         scribble_image: NDArray[np.generic],
         include_interaction: bool,  # noqa: FBT001
         run_prediction: bool = True,  # noqa: FBT001, FBT002
-    ) -> None:
-        """Click at most four times, evenly along the voxels of a scribble (X, Y, Z), above 0.
+        interaction_bbox: Sequence[Sequence[int]] | None = None,
+    ) -> Ranges | None:
+        """Draw strokes; returns as `add_point_interaction`.
+
+        Args:
+            scribble_image: (X, Y, Z), or of the shape of `interaction_bbox`; drawn where it is above 0.
+            include_interaction: inside the object; False where it is not.
+            run_prediction: False keeps it for the next prediction.
+            interaction_bbox: where a drawing lies that is smaller than the image: half-open ranges.
 
         Raises:
-            ClickError: for an empty scribble or one of another shape.
+            ClickError: for an empty drawing or one that does not fit.
         """
-        voxels = np.argwhere(self._drawn(scribble_image))
-        steps = np.linspace(0, len(voxels) - 1, min(len(voxels), _MAX_SCRIBBLE_CLICKS) + 2)[1:-1]
-        places = [VoxelPoint.of(voxels[round(step)]) for step in steps]
-        self._click(places, include_interaction, run_prediction)
+        return self._draw("scribble", scribble_image, interaction_bbox, include_interaction, run_prediction)
 
     def add_lasso_interaction(
         self,
         lasso_image: NDArray[np.generic],
         include_interaction: bool,  # noqa: FBT001
         run_prediction: bool = True,  # noqa: FBT001, FBT002
-    ) -> None:
-        """Click at the voxel of a lasso's area (X, Y, Z), above 0, that is farthest from its border.
+        interaction_bbox: Sequence[Sequence[int]] | None = None,
+    ) -> Ranges | None:
+        """Draw around something; returns as `add_point_interaction`.
+
+        Args:
+            lasso_image: (X, Y, Z), or of the shape of `interaction_bbox`; drawn where it is above 0.
+            include_interaction: inside the object; False where it is not.
+            run_prediction: False keeps it for the next prediction.
+            interaction_bbox: where a drawing lies that is smaller than the image: half-open ranges.
 
         Raises:
-            ClickError: for an empty lasso or one of another shape.
+            ClickError: for an empty drawing or one that does not fit.
         """
-        area = self._drawn(lasso_image)
-        box = bounding_box(area)
-        if box is None:
-            raise ClickError("the lasso is empty; draw around some voxels")
-        # In a lasso of one plane the distance counts there: across it there is no border.
-        padding = [(0, 0) if length == 1 else (1, 1) for length in box.shape_dhw]
-        depth = ndimage.distance_transform_edt(np.pad(area[box.slices], padding))
-        index = np.unravel_index(int(depth.argmax()), depth.shape)
-        d, h, w = (
-            float(i - before + start)
-            for i, (before, _), start in zip(index, padding, box.start_dhw, strict=True)
-        )
-        self._click([VoxelPoint(d, h, w)], include_interaction, run_prediction)
+        return self._draw("lasso", lasso_image, interaction_bbox, include_interaction, run_prediction)
 
     def add_initial_seg_interaction(
         self,
-        initial_seg: NDArray[np.generic],  # noqa: ARG002
+        initial_seg: NDArray[np.generic],
         run_prediction: bool = False,  # noqa: ARG002, FBT001, FBT002
-    ) -> None:
-        """Refuse: our models begin with a click.
+    ) -> Ranges | None:
+        """Forget all interactions and begin with a mask (X, Y, Z), which what follows corrects.
+
+        Returns:
+            Around the voxels that have changed; a mask alone is its own answer.
 
         Raises:
-            ConfigError: always.
+            ClickError: when its shape is not that of the image.
         """
-        raise ConfigError("our models cannot begin with a segmentation; click inside the object")
+        shape = self._opened().volume.grid.shape_dhw
+        if np.shape(initial_seg) != shape:
+            raise ClickError(f"the segmentation has shape {np.shape(initial_seg)}; the image has {shape}")
+        before, mask = self._shown, PackedMask.of(np.asarray(initial_seg) > 0)
+        self._waiting = []
+        self._predictions = [([GivenMask(mask)], mask)] if mask.num_voxels else []
+        return self._changed_since(before)
 
     def undo(self) -> bool:
         """Take back the last interaction; unlimited. False where there is none."""
@@ -213,33 +243,56 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         self._waiting, self._predictions = [], []
         self._write_target()
 
-    def _click(self, places: list[VoxelPoint], include: bool, run_now: bool) -> None:  # noqa: FBT001
-        scan = self._opened()
-        clicks = [Click(place, include) for place in places]
-        for click in clicks:
-            click.world(scan.volume.grid)
-        waiting = [*self._waiting, clicks]
-        if run_now:
-            known = self._predictions[-1][0] if self._predictions else []
-            new = sorted((c for group in waiting for c in group), key=lambda c: not c.foreground)
-            clicks, waiting = [*known, *new], []
-            self._predictions.append((clicks, PackedMask.of(scan.predict(clicks).mask.array)))
-            self._write_target()
-        self._waiting = waiting
+    def _predict(self) -> Ranges | None:
+        """Predict with all that waits; returns as `add_point_interaction`."""
+        scan, before = self._opened(), self._shown
+        known = self._predictions[-1][0] if self._predictions else []
+        prompts = [*known, *sorted(self._waiting, key=lambda prompt: not prompt.foreground)]
+        if self._waiting and any(prompt.foreground for prompt in prompts):
+            mask = PackedMask.of(scan.predict(prompts).mask.array)
+            self._predictions.append((prompts, mask))
+            self._waiting = []
+        return self._changed_since(before)
+
+    def _add(self, interaction: PromptInteraction, run_now: bool) -> Ranges | None:  # noqa: FBT001
+        check_on_grid(interaction, self._opened().volume.grid)
+        waiting = self._waiting
+        self._waiting = [*waiting, interaction.prompt]
+        try:
+            return self._predict() if run_now else None
+        except BaseException:
+            self._waiting = waiting
+            raise
+
+    def _draw(
+        self,
+        kind: Literal["scribble", "lasso"],
+        image: NDArray[np.generic],
+        box: Sequence[Sequence[int]] | None,
+        include: bool,  # noqa: FBT001
+        run_now: bool,  # noqa: FBT001
+    ) -> Ranges | None:
+        shape = self._opened().volume.grid.shape_dhw
+        start = [0, 0, 0] if box is None else [int(first) for first, _ in box]
+        stop = list(shape) if box is None else [int(last) for _, last in box]
+        if np.shape(image) != tuple(np.subtract(stop, start)):
+            raise ClickError(f"a drawing of shape {np.shape(image)} cannot be used; draw in {start} to {stop}")
+        return self._add(drawn_prompt(kind, image, start, positive=include), run_now)
+
+    @property
+    def _shown(self) -> PackedMask:
+        return self._predictions[-1][1] if self._predictions else EMPTY
+
+    def _changed_since(self, before: PackedMask) -> Ranges | None:
+        self._write_target()
+        shape = self._opened().volume.grid.shape_dhw
+        box = bounding_box(before.full(shape) != self._shown.full(shape))
+        return None if box is None else [list(p) for p in zip(box.start_dhw, box.stop_dhw, strict=True)]
 
     def _opened(self) -> ScanPredictor:
         if self._scan is None:
             raise ConfigError("there is no image; call set_image first")
         return self._scan
-
-    def _drawn(self, image: NDArray[np.generic]) -> NDArray[np.bool_]:
-        drawn = np.asarray(image) > 0
-        shape = self._opened().volume.grid.shape_dhw
-        if drawn.shape != shape or not drawn.any():
-            raise ClickError(
-                f"a drawing of shape {drawn.shape} with {drawn.sum()} voxels cannot be used; draw in {shape}"
-            )
-        return drawn
 
     def _write_target(self) -> None:
         if self._target is not None:

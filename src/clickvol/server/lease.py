@@ -20,9 +20,9 @@ from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import Shaping, check_on_grid
 from clickvol.interactive.scene import Scene
 from clickvol.interactive.session import InteractiveSession
+from clickvol.interactive.viewer_prompts import drawn_prompt
 from clickvol.io.formats import write_volume
 from clickvol.prompts.packed_mask import EMPTY, PackedMask
-from clickvol.server.prompts import drawn_prompt
 from clickvol.server.refusal import RefusedError
 from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Sessions

@@ -17,8 +17,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import Shaping
+from clickvol.interactive.viewer_prompts import drawn_prompt, point_prompt
 from clickvol.server.lease import Lease
-from clickvol.server.prompts import drawn_prompt, point_prompt
 from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
 from clickvol.server.scans import read_form, uploaded
 from clickvol.server.sessions import Sessions

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clickvol.errors import ClickError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.interactive.viewer_prompts import box_prompt, drawn_prompt, point_prompt
 from clickvol.prompts.packed_mask import EMPTY
 from clickvol.server.lease import Change, Lease
 from clickvol.server.nninteractive.packed_array import pack_array, unpack_array
 from clickvol.server.nninteractive.slicer_routes import slicer_box, slicer_drawing, slicer_point
-from clickvol.server.prompts import box_prompt, drawn_prompt, point_prompt
 from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
 from clickvol.server.sessions import Sessions
 from clickvol.server.wire import RESEARCH_USE, Triple
