@@ -107,3 +107,19 @@ def test_a_missing_extra_is_one_line(asked, scan, monkeypatch, capsys):
 def test_the_click_log_goes_where_it_is_told(asked, scan, tmp_path):
     main(["view", str(scan), "--state-folder", str(tmp_path / "kept")])
     assert asked["settings"].state_folder == tmp_path / "kept"
+
+
+def test_several_scans_are_a_worklist_and_masks_go_beside_them(asked, scan, tmp_path):
+    (scan.parent / "second.nii.gz").write_bytes(b"not looked at here")
+    assert main(["view", str(scan.parent)]) == 0
+    settings = asked["settings"]
+    assert (settings.worklist_source, settings.start_path) == (scan.parent, None)
+    assert settings.worklist_output == tmp_path / "patient-masks"
+    assert main(["view", str(scan.parent), "-o", str(tmp_path / "out")]) == 0
+    assert asked["settings"].worklist_output == tmp_path / "out"
+
+
+def test_a_folder_for_masks_is_refused_for_one_scan(asked, scan, capsys):
+    assert main(["view", str(scan), "-o", "out"]) == 2
+    assert "for several scans" in capsys.readouterr().err
+    assert "settings" not in asked

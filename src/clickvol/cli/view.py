@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clickvol.cli.options import DeviceName, ModelName, SeriesName
-from clickvol.errors import UnreadableVolumeError
+from clickvol.errors import ConfigError, UnreadableVolumeError
 
 _HOST = "127.0.0.1"
 _TOKEN_BYTES = 24
@@ -15,10 +15,10 @@ _TOKEN_BYTES = 24
 _ScanPath = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[SCAN]",
+        metavar="[SCAN|MANIFEST.csv|FOLDER]",
         help=(
-            "A .nii, .nii.gz, .nrrd or .mha file, a folder with a DICOM series, or a zip of one. Without "
-            "it, drop a file into the page."
+            "A .nii, .nii.gz, .nrrd or .mha file, a folder with a DICOM series, or a zip of one; or several: "
+            "a CSV file as for batch, or a folder with scans. Without it, drop a file into the page."
         ),
     ),
 ]
@@ -28,11 +28,18 @@ _StateFolder = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where clicks are kept; a folder of this user by default."),
 ]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Of several scans: where masks go; beside them by default."
+    ),
+]
 
 
 def view(
     *,
     scan: _ScanPath = None,
+    output: _Output = None,
     port: _Port = 0,
     no_browser: _NoBrowser = False,
     series: SeriesName = None,
@@ -40,7 +47,7 @@ def view(
     device: DeviceName = "auto",
     state_folder: _StateFolder = None,
 ) -> None:
-    """Open a scan in the browser: click the tumour, correct, save. Ctrl-C ends it.
+    """Open a scan, or one after the other, in the browser: click the tumour, correct, save. Ctrl-C ends it.
 
     Only this machine can reach the page, and only with the address that is printed.
     Research use only, not a medical device.
@@ -53,10 +60,18 @@ def view(
     from clickvol.server.settings import ServerSettings, default_state_folder
 
     check_installed()
+    from clickvol.server.worklist import default_output, is_worklist
+
+    root = root_of(scan)
+    source = scan.resolve() if scan and not series and is_worklist(scan) else None
+    if output is not None and source is None:
+        raise ConfigError("--output is for several scans; save this one in the page")
     settings = ServerSettings(
         state_folder=(state_folder or default_state_folder()).absolute(),
-        root=root_of(scan),
-        start_path=scan.resolve() if scan else None,
+        root=root,
+        start_path=scan.resolve() if scan and source is None else None,
+        worklist_source=source,
+        worklist_output=source and (output or default_output(source)).resolve(),
         host=_HOST,
         port=port,
         token=secrets.token_urlsafe(_TOKEN_BYTES),

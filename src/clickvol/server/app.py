@@ -58,6 +58,8 @@ from clickvol.server.wire import (
     StateOut,
     StatusOut,
 )
+from clickvol.server.worklist import worklist_of
+from clickvol.server.worklist_routes import router as worklist_router
 from clickvol.version import __version__
 from clickvol.weights.load import LoadedModel
 
@@ -95,7 +97,9 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
 
     Raises:
         RefusedError: when the state folder cannot be written to.
+        ConfigError: when the worklist cannot be read.
     """
+    worklist = worklist_of(settings)
     sessions = Sessions(model, settings)
 
     @asynccontextmanager
@@ -114,13 +118,14 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.sessions = sessions
+    app.state.sessions, app.state.worklist = sessions, worklist
     for router in (
         _about,
         _opening,
         _clicking,
         _results,
         viewer,
+        worklist_router,
         monai_label,
         nninteractive,
         slicer_nninteractive,

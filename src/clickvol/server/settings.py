@@ -25,6 +25,8 @@ class ServerSettings:
         root: scans under this folder may be opened by path; None: uploads only.
         start_path: what the viewer opens at once, under the root; None: nothing.
         start_series: which DICOM series of it, where there are several.
+        worklist_source: a manifest, or a folder with scans, to annotate one after the other; None: nothing.
+        worklist_output: folder that its masks go to.
         host: address to listen on.
         port: 0 takes a free one.
         token: every call must carry it; None: none is asked for, on loopback only.
@@ -48,6 +50,8 @@ class ServerSettings:
     root: Path | None = None
     start_path: Path | None = None
     start_series: str | None = None
+    worklist_source: Path | None = None
+    worklist_output: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = field(default=None, repr=False)
@@ -82,6 +86,8 @@ class ServerSettings:
             raise ConfigError(f"the root {self.root} is not a folder; give the folder that holds the scans")
         if self.start_path is not None and self.root is None:
             raise ConfigError("a scan to start with lies under a root; give the root too")
+        if (self.worklist_source is None) != (self.worklist_output is None):
+            raise ConfigError("a worklist has a source and an output folder; give both or neither")
 
     @property
     def is_loopback(self) -> bool:

@@ -86,6 +86,11 @@ export function makeApi(token, tellOffline = () => {}) {
   const asBytes = async (...words) => (await call(...words)).arrayBuffer();
 
   return {
+    cases: (annotator) => asJson("GET", `worklist?annotator=${annotator}`),
+    nextCase: (annotator, after) => asJson("POST", "worklist/next", { json: { annotator, after } }),
+    claimCase: (id, annotator) => asJson("POST", `worklist/${id}/claim`, { json: { annotator }, tries: 1 }),
+    openCase: (id, annotator) => asJson("POST", `worklist/${id}/open`, { json: { annotator } }),
+    finishCase: (id, given) => asJson("POST", `worklist/${id}/done`, { json: given }),
     start: () => asJson("GET", "start"),
     model: () => asJson("GET", "model"),
     openPath: (path, series) => asJson("POST", "sessions", { json: { path, series } }),

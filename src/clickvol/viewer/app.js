@@ -14,6 +14,7 @@ import { makeStore, nextObjectId, selectedObject } from "./state.js";
 import { makeTiles } from "./tiles.js";
 import { makeToolbar } from "./toolbar.js";
 import { draggedWindow, presetsFor, windowOf } from "./windows.js";
+import { makeWorklist } from "./worklist.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -28,6 +29,7 @@ const api = makeApi(fragment.get("token"), (offline) => store.set({ offline }));
 const opening = makeOpening({ api, store, scene, notify, session: () => session });
 const session = makeSession({ api, store, scene, notify, reopen: opening.reopen });
 const openSaving = makeSaving({ api, store, notify });
+const worklist = makeWorklist({ api, store, notify, opening });
 
 let pointedPlane = PLANES[0]; // the one that arrow keys work in
 
@@ -67,6 +69,7 @@ const acts = {
   switchOutline: () => store.set({ outline: !store.get().outline }),
   zoom: (factor) => (factor ? scene.zoom(factor) : scene.resetView()),
   save: openSaving,
+  saveAndNext: worklist.saveAndNext,
   help: () => byId("help-dialog").showModal(),
 };
 
@@ -129,12 +132,14 @@ scene.onDraw = () => drawMarkers(store.get());
 
 async function start() {
   write(store.get());
+  const isListed = await worklist.show(); // before the scene, which takes what width is left
   await scene.attach();
   scene.setMaskStyle(store.get().opacity, store.get().outline);
   const [{ path }, model] = await Promise.all([api.start(), api.model()]);
   opening.offerEarlier();
   store.set({ model });
-  if (path) await opening.openPath(path, fragment.get("series") ?? undefined);
+  if (isListed) await worklist.openNext();
+  else if (path) await opening.openPath(path, fragment.get("series") ?? undefined);
   else opening.showStart();
 }
 

@@ -17,7 +17,7 @@ function makeKeys(acts) {
     (event.ctrlKey || event.metaKey) && event.shiftKey === shift && event.key.toLowerCase() === code;
   const digit = (event) => !event.ctrlKey && !event.metaKey && !event.altKey && /^[1-4]$/.test(event.key);
   return [
-    { keys: ["Enter"], says: "tumour at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && !e.shiftKey, act: () => acts.clickHere(false) },
+    { keys: ["Enter"], says: "tumour at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && !e.shiftKey && !e.ctrlKey && !e.metaKey, act: () => acts.clickHere(false) },
     { keys: ["Shift", "Enter"], says: "background at the crosshair", onCanvas: true, fits: (e) => e.key === "Enter" && e.shiftKey, act: () => acts.clickHere(true) },
     { keys: ["← → ↑ ↓"], says: "move the crosshair in the plane under the pointer", onCanvas: true, fits: (e) => e.key in STEPS && e.key.startsWith("Arrow"), act: (e) => acts.move(e.key) },
     { keys: ["Page Up", "Page Down"], says: "next or previous slice of the plane under the pointer", onCanvas: true, fits: (e) => e.key.startsWith("Page"), act: (e) => acts.move(e.key) },
@@ -36,6 +36,7 @@ function makeKeys(acts) {
     { keys: ["[", "]"], says: "mask fainter, stronger", fits: (e) => "[]".includes(e.key), act: (e) => acts.opacity(e.key === "]" ? 0.1 : -0.1) },
     { keys: ["O"], says: "outline on or off", fits: key("o"), act: acts.switchOutline },
     { keys: ["+", "−", "0"], says: "zoom; 0 shows all", fits: (e) => !e.ctrlKey && !e.metaKey && "+=-0".includes(e.key), act: (e) => acts.zoom({ "-": 1 / 1.25, 0: 0 }[e.key] ?? 1.25) },
+    { keys: ["Ctrl", "Enter"], says: "of a worklist: save the case and open the next", fits: control("enter"), act: acts.saveAndNext },
     { keys: ["Ctrl", "S"], says: "save", fits: control("s"), act: acts.save },
     { keys: ["?"], says: "this page", fits: (e) => e.key === "?", act: acts.help },
   ];

@@ -76,7 +76,7 @@ function askForSeries(listed) {
 }
 
 /**
- * Return {begin, openFile, reopen, showStart}.
+ * Return {open, openPath, offerEarlier, askForToken, showStart, reopen}.
  *
  * @param {object} parts `api`, `store`, `scene`, `notify`, and `session()`, which takes over an opened scan.
  */
@@ -213,6 +213,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
   });
 
   return {
+    open,
     openPath,
     /** Offer the clicks of earlier sessions whenever the user asks for them. */
     offerEarlier: () => byId("earlier").addEventListener("click", () => offerToResume(store.get().opened, false)),

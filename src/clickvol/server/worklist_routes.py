@@ -1,0 +1,163 @@
+"""Routes of the worklist: the cases, who has which, opening one, and saving it."""
+
+import contextlib
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.distance import pdist
+
+from clickvol.interactive.session import InteractiveSession
+from clickvol.io.formats import write_mask
+from clickvol.io.volume import Mask
+from clickvol.server.refusal import REFUSALS, RefusedError
+from clickvol.server.served_session import ScanRecord
+from clickvol.server.viewer_routes import All
+from clickvol.server.wire import OpenedOut
+from clickvol.server.worklist import Case, Measured, Status, Worklist
+
+Annotator = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[\w-]+$")]
+
+router = APIRouter(prefix="/api/worklist", tags=["worklist"], responses=REFUSALS)
+
+
+class CaseOut(BaseModel):
+    """A case of the list; `mine` says whether the one who asks has it, `held` whether another one does."""
+
+    id: int
+    name: str
+    status: Status
+    mine: bool
+    held: bool
+    seconds: float
+    objects: list[Measured]
+
+
+class ClaimIn(BaseModel):
+    """Who asks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    annotator: Annotator
+
+
+class NextIn(ClaimIn):
+    """Who asks for the case after which."""
+
+    after: int = Field(default=0, ge=0)
+
+
+class FinishIn(ClaimIn):
+    """A case that is done, with the session that has its masks, or skipped, without one."""
+
+    session_id: str | None = Field(default=None, max_length=64)
+    seconds: float = Field(ge=0, le=1e7)
+
+
+async def _worklist_of(request: Request) -> Worklist:
+    worklist: Worklist | None = request.app.state.worklist
+    if worklist is None:
+        raise RefusedError(
+            404, "this server has no worklist; start it with clickvol view MANIFEST.csv or FOLDER"
+        )
+    return worklist
+
+
+List = Annotated[Worklist, Depends(_worklist_of)]
+
+
+def _described(worklist: Worklist, case: Case, annotator: str) -> CaseOut:
+    state = worklist.state(case.id)
+    return CaseOut(
+        id=case.id,
+        name=case.name,
+        status=state.status,
+        mine=state.annotator == annotator,
+        held=worklist.is_held(case.id, annotator),
+        seconds=state.seconds,
+        objects=state.objects,
+    )
+
+
+@router.get("")
+async def cases(request: Request, annotator: Annotator = "somebody") -> list[CaseOut]:
+    """List the cases; none where the server has no worklist."""
+    worklist: Worklist | None = request.app.state.worklist
+    return [] if worklist is None else [_described(worklist, case, annotator) for case in worklist.cases]
+
+
+@router.post("/next")
+async def claim_next(given: NextIn, worklist: List) -> CaseOut | None:
+    """Take the next case that is not done and that nobody has; nothing where there is none."""
+    case = worklist.claim_next(given.annotator, given.after)
+    return None if case is None else _described(worklist, case, given.annotator)
+
+
+@router.post("/{case_id}/claim")
+async def claim(case_id: int, given: ClaimIn, worklist: List) -> CaseOut:
+    """Take a case, or renew the lease; 409 where another annotator has it."""
+    worklist.claim(case_id, given.annotator)
+    return _described(worklist, worklist.case(case_id), given.annotator)
+
+
+@router.post("/{case_id}/open", status_code=201)
+async def open_case(case_id: int, given: ClaimIn, worklist: List, sessions: All, request: Request) -> OpenedOut:
+    """Take a case and open a session on its scan."""
+    case = worklist.case(case_id)
+    worklist.claim(case_id, given.annotator)
+    modality = None if case.modality is None or case.modality == "unknown" else case.modality
+    record = ScanRecord(scan=str(case.scan), is_upload=False, series=case.series, modality=modality)
+    session_id, served = await sessions.open(lambda _: record, request.is_disconnected)
+    return await sessions.describe(session_id, served)
+
+
+@router.post("/{case_id}/done")
+async def finish(case_id: int, given: FinishIn, worklist: List, sessions: All, request: Request) -> CaseOut:
+    """Write a session's label map to the place of a case, which then is done; without one it is skipped."""
+    case = worklist.case(case_id)
+    worklist.claim(case_id, given.annotator)
+    objects: list[Measured] = []
+    if given.session_id is not None:
+        served = sessions.get(given.session_id)
+        if served.scan_path.resolve() != case.scan.resolve():
+            raise RefusedError(409, "this session is on another scan than the case; open the case first")
+        (mask, objects), _ = await sessions.run(
+            served, lambda session, _: _measured(session), request.is_disconnected
+        )
+        await sessions.on_files(lambda _: _write(mask, case))
+    worklist.finish(
+        case_id, given.annotator, skipped=given.session_id is None, seconds=given.seconds, objects=objects
+    )
+    return _described(worklist, case, given.annotator)
+
+
+def _write(mask: Mask, case: Case) -> None:
+    case.output.parent.mkdir(parents=True, exist_ok=True)
+    write_mask(mask, case.output)
+
+
+def _measured(session: InteractiveSession) -> tuple[Mask, list[Measured]]:
+    objects = [
+        Measured(
+            name=known.name or f"Tumour {known.id}",
+            volume_ml=known.volume_ml,
+            longest_diameter_mm=longest_diameter_mm(session.mask(known.id)),
+            num_clicks=len(known.prompts),
+        )
+        for known in session.objects
+        if known.num_voxels
+    ]
+    return session.mask(), objects
+
+
+def longest_diameter_mm(mask: Mask) -> float:
+    """Return the longest distance in 3D between the centres of two voxels of an object; 0 for one or none."""
+    voxels = np.argwhere(mask.array)
+    if len(voxels) < 2:
+        return 0.0
+    places = mask.grid.world_positions(voxels)
+    with contextlib.suppress(QhullError):  # flat or straight: its own voxels are few
+        places = places[ConvexHull(places).vertices]
+    return float(pdist(places).max())

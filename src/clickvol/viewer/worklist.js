@@ -1,0 +1,153 @@
+// The list of cases at the left: who has which, opening one, saving it and going on with the next.
+
+const byId = (id) => document.getElementById(id);
+
+const REFRESH_SECONDS = 30; // a claim that is not renewed ends after 120
+
+/** Return the name of this tab towards the server, which gives no case to two of them; it outlives a reload. */
+function annotatorName() {
+  const kept = sessionStorage.getItem("annotator");
+  if (kept) return kept;
+  const name = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  sessionStorage.setItem("annotator", name);
+  return name;
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Return {show, openNext, saveAndNext}. */
+export function makeWorklist({ api, store, notify, opening }) {
+  const annotator = annotatorName();
+  const opened = new Map(); // by session: {id, name, since}
+  const buttons = new Map(); // by case
+  let cases = [];
+  let isBusy = false; // one case at a time is opened or saved
+
+  const current = () => opened.get(store.get().opened?.session_id);
+  const fits = ({ name, status }, text) => `${name} ${status}`.toLowerCase().includes(text);
+
+  function buttonOf(each) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "case";
+    button.dataset.case = each.id;
+    button.title = each.name;
+    const name = document.createElement("span");
+    name.textContent = each.name;
+    button.append(name, document.createElement("small"));
+    button.addEventListener("click", () => alone(() => open(each)));
+    const line = document.createElement("li");
+    line.append(button);
+    byId("cases").append(line);
+    return button;
+  }
+
+  function write() {
+    const text = byId("worklist-search").value.trim().toLowerCase();
+    const open = current();
+    for (const each of cases) {
+      if (!buttons.has(each.id)) buttons.set(each.id, buttonOf(each));
+      const button = buttons.get(each.id);
+      button.parentElement.hidden = !fits(each, text);
+      button.disabled = each.held;
+      button.dataset.status = each.status;
+      button.setAttribute("aria-current", String(each.id === open?.id));
+      button.lastElementChild.textContent = each.held ? `${each.status}, another annotator` : each.status;
+    }
+    const numDone = cases.filter(({ status }) => status === "done").length;
+    byId("worklist-count").textContent = `${numDone} of ${cases.length} done`;
+    byId("case-save").disabled = byId("case-skip").disabled = !open || isBusy;
+  }
+
+  async function refresh() {
+    cases = await api.cases(annotator);
+    write();
+  }
+
+  async function renew() {
+    const open = current();
+    try {
+      if (open) await api.claimCase(open.id, annotator);
+      await refresh();
+    } catch (error) {
+      if (error.status) notify("error", error.message); // where no answer came, the page says so already
+    }
+  }
+
+  /** Do something, and nothing where something is being done. */
+  async function alone(act) {
+    if (isBusy) return;
+    isBusy = true;
+    write();
+    try {
+      await act();
+      await refresh();
+    } catch (error) {
+      notify("error", error.message ?? String(error));
+    } finally {
+      isBusy = false;
+      write();
+    }
+  }
+
+  async function open({ id, name }) {
+    await opening.open({
+      name,
+      says: "Reading the scan",
+      open: async () => {
+        const answer = await api.openCase(id, annotator);
+        opened.set(answer.session_id, { id, name, since: Date.now() });
+        return answer;
+      },
+    });
+    buttons.get(id)?.scrollIntoView({ block: "nearest" });
+  }
+
+  async function next(after) {
+    const each = await api.nextCase(annotator, after);
+    if (each) await open(each);
+    else notify("info", "there is no further case: all are done, skipped, or with another annotator");
+  }
+
+  async function finish(isSkipped) {
+    const open = current();
+    if (!open) return;
+    // Clicks that wait in line belong to the case.
+    while (store.get().working || store.get().waiting) await pause(50);
+    if (current() !== open) return;
+    const { opened: scan, session } = store.get();
+    if (!isSkipped && !session.objects.some((object) => object.num_voxels)) {
+      notify("info", "there is nothing to save yet; click inside a tumour, or skip the case");
+      return;
+    }
+    const seconds = (Date.now() - open.since) / 1000;
+    store.set({ working: isSkipped ? "" : "Saving the case" });
+    try {
+      await api.finishCase(open.id, { annotator, seconds, session_id: isSkipped ? null : scan.session_id });
+    } finally {
+      store.set({ working: "" });
+    }
+    notify("info", `${isSkipped ? "skipped" : "saved"} ${open.name}`);
+    await next(open.id);
+  }
+
+  const saveAndNext = () => alone(() => finish(false));
+  byId("worklist-search").addEventListener("input", write);
+  byId("case-save").addEventListener("click", saveAndNext);
+  byId("case-skip").addEventListener("click", () => alone(() => finish(true)));
+  store.subscribe((state, before) => state.opened !== before.opened && write());
+
+  return {
+    saveAndNext,
+    openNext: () => alone(() => next(0)),
+    /** Show the list where the server has one; say whether it has. */
+    async show() {
+      await refresh();
+      if (!cases.length) return false;
+      byId("worklist").hidden = false;
+      byId("work").classList.add("listed");
+      setInterval(renew, 1000 * REFRESH_SECONDS);
+      return true;
+    },
+  };
+}
