@@ -44,7 +44,7 @@ _BoxTexts = Annotated[
     typer.Option(
         "--box",
         metavar="A:B",
-        help="A box by two corners, both in it: on one slice or in space; A:B:- around what does not belong.",
+        help="A box by two corners, on one slice or in space; :- behind it for what does not belong.",
     ),
 ]
 _ScribbleTexts = Annotated[
