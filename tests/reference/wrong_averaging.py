@@ -14,14 +14,14 @@ def add(_state, bucket):
     return future.then(lambda f: f.value()[0])
 
 
-def without_division(step, processes):
+def without_division(step, processes, num_rounds):
     """Let the processes share sums."""
-    shared = right(step, processes)
+    shared = right(step, processes, num_rounds)
     shared.register_comm_hook(None, add)
     return shared
 
 
 right = loop._for_all_processes
 fault = sys.argv.pop(1)
-loop._for_all_processes = without_division if fault == "sum" else lambda step, _: step
+loop._for_all_processes = without_division if fault == "sum" else lambda step, *_: step
 sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,7 @@ from torch import Tensor
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import Triple, block_mean
 
 NORMALISED_RANGE = (-2.6, 2.6)
@@ -81,7 +82,7 @@ class StoredScan:
             group: see above.
         """
         # RAS is (right, anterior, superior), and so (w, h, d).
-        to_patient = case.volume.grid.affine_ras_mm[:3, :3][::-1]
+        to_patient = case.volume.grid.world_steps(np.eye(3)).T[::-1]
         order = max(permutations(range(3)), key=lambda axes: np.abs(to_patient[range(3), axes]).sum())
         flipped = tuple(axis for axis in range(3) if to_patient[axis, order[axis]] < 0)
         matrix = to_patient[:, order]
@@ -286,7 +287,7 @@ class ScanStore:
             masks=masks.to(device),
             organs=torch.cat(organs).to(device) if has_organ.any() else None,
             has_organ=has_organ,
-            voxels_per_mm=np.stack([np.linalg.inv(_voxel_matrix(scan)) for scan in scans]),
+            voxels_per_mm=np.stack([_voxels_per_mm(scan) for scan in scans]),
             spacing_dhw_mm=np.array([scan.spacing_dhw_mm for scan in scans]),
             shape_dhw=np.array([scan.label.shape for scan in scans]),
             level_start=np.array(starts),
@@ -304,6 +305,14 @@ def _voxel_matrix(scan: StoredScan) -> NDArray[np.float64]:
     """Return the matrix from voxel steps to the patient's (d, h, w) mm."""
     axes = np.eye(3) if scan.axes_dhw is None else scan.axes_dhw
     return np.asarray(axes * np.array(scan.spacing_dhw_mm))
+
+
+def _voxels_per_mm(scan: StoredScan) -> NDArray[np.float64]:
+    """Return the matrix from the patient's (d, h, w) mm to voxel steps."""
+    affine = np.eye(4)
+    affine[:3, :3] = _voxel_matrix(scan)
+    d, h, w = scan.label.shape
+    return VolumeGrid((d, h, w), affine).voxel_steps(np.eye(3)).T
 
 
 def _outside(scan: StoredScan) -> float:
