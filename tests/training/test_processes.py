@@ -8,8 +8,9 @@ from clickvol.training.processes import Processes, join_processes
 from clickvol.training.run import train_from_config
 from reference.launched_runs import FIRST_STEP, gradients, launch, relative_difference
 
-# A click into the error may fall elsewhere by the rounding of a single voxel.
-OVERRIDES = [*FIRST_STEP, "sampling.corrected_click_share=0.0"]
+# A click into the error may fall elsewhere by the rounding of a single voxel. Seed 3 draws a sample whose
+# gradient makes 7e-4 of rounding, also between two rounds and one batch of one process; seed 5 makes 6e-7.
+OVERRIDES = [*FIRST_STEP, "sampling.corrected_click_share=0.0", "run.seed=5"]
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def test_two_processes_are_one_with_the_doubled_batch(write_config, doubled_batc
     path, folder = write_config("two")
     done = launch(2, path, *OVERRIDES, "optimiser.batch_size=1")
     assert done.returncode == 0, done.stderr
-    # Rounding alone: the rounds of one process differ from its larger batch by the same.
-    assert relative_difference(gradients(folder), doubled_batch) < 2e-3
+    assert relative_difference(gradients(folder), doubled_batch) < 1e-4
 
 
 @pytest.mark.slow
