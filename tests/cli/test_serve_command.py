@@ -12,8 +12,8 @@ def served(monkeypatch):
         calls.append((settings, words))
         words["on_ready"]("http://127.0.0.1:8000/")
 
-    monkeypatch.setattr("clickvol.server.running.run_server", run_server)
-    monkeypatch.setattr("clickvol.server.running.log_to_stderr", lambda: None)
+    monkeypatch.setattr("clickvol.server.http.running.run_server", run_server)
+    monkeypatch.setattr("clickvol.server.http.running.log_to_stderr", lambda: None)
     monkeypatch.delenv("CLICKVOL_TOKEN", raising=False)
     return calls
 

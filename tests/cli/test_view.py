@@ -8,7 +8,7 @@ from clickvol.cli.app import main
 from clickvol.cli.view import root_of
 from clickvol.errors import ConfigError
 
-running = pytest.importorskip("clickvol.server.running")
+running = pytest.importorskip("clickvol.server.http.running")
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def serve(
 
     Research use only, not a medical device. Listens on this machine alone unless --host says otherwise.
     """
-    from clickvol.server.running import check_installed, log_to_stderr, run_server
+    from clickvol.server.http.running import check_installed, log_to_stderr, run_server
     from clickvol.server.settings import ServerSettings, default_state_folder, is_loopback_name
 
     check_installed()

@@ -56,11 +56,11 @@ def view(
     import webbrowser
     from urllib.parse import urlencode
 
-    from clickvol.server.running import check_installed, run_server
+    from clickvol.server.http.running import check_installed, run_server
     from clickvol.server.settings import ServerSettings, default_state_folder
 
     check_installed()
-    from clickvol.server.worklist import default_output, is_worklist
+    from clickvol.server.viewer.worklist import default_output, is_worklist
 
     root = root_of(scan)
     source = scan.resolve() if scan and not series and is_worklist(scan) else None

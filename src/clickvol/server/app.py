@@ -7,7 +7,7 @@ request that does not fit in is told to come again (429). Two further threads re
 client that hangs up, or a session that is closed, cancels its click at the next call of the network. A
 session lives as long as somebody asks for it (its lease); when all of them need more memory than allowed, the
 one used least recently is parked on disk and opened again from its record. What every request must pass is in
-`security.py`.
+`http/security.py`.
 """
 
 from collections.abc import AsyncIterator
@@ -24,18 +24,20 @@ from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask, SaidModality
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
+from clickvol.server.http.security import Guard
 from clickvol.server.itk_snap.routes import router as itk_snap
 from clickvol.server.monai_label.routes import router as monai_label
 from clickvol.server.nninteractive.routes import router as nninteractive
 from clickvol.server.nninteractive.slicer_routes import router as slicer_nninteractive
 from clickvol.server.refusal import REFUSALS, answer_errors, parse_json, parse_values
 from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
-from clickvol.server.security import Guard
 from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
-from clickvol.server.viewer_files import VIEWER_FOLDER, ViewerFiles
-from clickvol.server.viewer_routes import router as viewer
+from clickvol.server.viewer.files import VIEWER_FOLDER, ViewerFiles
+from clickvol.server.viewer.routes import router as viewer
+from clickvol.server.viewer.worklist import worklist_of
+from clickvol.server.viewer.worklist_routes import router as worklist_router
 from clickvol.server.wire import (
     RESEARCH_USE,
     AddedOut,
@@ -58,8 +60,6 @@ from clickvol.server.wire import (
     StateOut,
     StatusOut,
 )
-from clickvol.server.worklist import worklist_of
-from clickvol.server.worklist_routes import router as worklist_router
 from clickvol.version import __version__
 from clickvol.weights.load import LoadedModel
 

@@ -1,7 +1,7 @@
 """The calls of ITK-SNAP's deep learning service, for its AI paintbrush and polygon.
 
 Geometry is complete here: the scan has its place in the patient. Clicks come as GET, so that the guard against
-pages of other sites (`security.py`) matters here most.
+pages of other sites (`http/security.py`) matters here most.
 """
 
 import base64

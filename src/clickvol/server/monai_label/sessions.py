@@ -15,10 +15,10 @@ from starlette.datastructures import UploadFile
 
 from clickvol.interactive.record import scan_hash
 from clickvol.io.formats import read_volume
+from clickvol.server.http.security import client_of
 from clickvol.server.monai_label.images import list_images, record_of_image
 from clickvol.server.refusal import RefusedError
 from clickvol.server.scans import store
-from clickvol.server.security import client_of
 from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Sessions
 

@@ -19,10 +19,10 @@ from clickvol.errors import ClickvolError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import Shaping
 from clickvol.interactive.viewer_prompts import box_prompt, drawn_prompt, point_prompt
+from clickvol.server.http.security import client_of
 from clickvol.server.lease import Lease
 from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
 from clickvol.server.scans import read_form, text_field, uploaded
-from clickvol.server.security import client_of
 from clickvol.server.sessions import Sessions
 from clickvol.server.wire import Triple
 

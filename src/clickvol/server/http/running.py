@@ -72,7 +72,7 @@ def run_server(
 def _config_of(app: "FastAPI", settings: ServerSettings) -> "uvicorn.Config":
     import uvicorn
 
-    from clickvol.server.connections import MAX_HEAD_BYTES, PunctualProtocol
+    from clickvol.server.http.connections import MAX_HEAD_BYTES, PunctualProtocol
 
     return uvicorn.Config(
         app,

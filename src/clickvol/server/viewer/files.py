@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-VIEWER_FOLDER = Path(__file__).parents[1] / "viewer"
+VIEWER_FOLDER = Path(__file__).parents[2] / "viewer"
 
 # Told by us, because browsers refuse a script of another type and some systems have odd tables.
 _TYPES = {

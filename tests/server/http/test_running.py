@@ -13,7 +13,7 @@ import pytest
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.server.client import RemoteError, RemoteSession
-from clickvol.server.running import address_of, check_installed
+from clickvol.server.http.running import address_of, check_installed
 from reference.live_server import ServerProcess
 from reference.random_models import write_random_model
 

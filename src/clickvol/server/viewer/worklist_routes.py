@@ -14,9 +14,9 @@ from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask
 from clickvol.server.refusal import REFUSALS, RefusedError
 from clickvol.server.served_session import ScanRecord
-from clickvol.server.viewer_routes import All
+from clickvol.server.viewer.routes import All
+from clickvol.server.viewer.worklist import Case, Measured, Status, Worklist
 from clickvol.server.wire import OpenedOut
-from clickvol.server.worklist import Case, Measured, Status, Worklist
 
 Annotator = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[\w-]+$")]
 

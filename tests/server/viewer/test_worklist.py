@@ -13,8 +13,8 @@ from reference.dicom_series import write_series
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from clickvol.server.worklist import is_worklist, read_cases
-from clickvol.server.worklist_routes import longest_diameter_mm
+from clickvol.server.viewer.worklist import is_worklist, read_cases
+from clickvol.server.viewer.worklist_routes import longest_diameter_mm
 
 ANNE, BEN = "annotator-anne", "annotator-ben"
 

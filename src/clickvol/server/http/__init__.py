@@ -1,0 +1,1 @@
+"""HTTP itself: connections, what every request must pass, and the process that listens."""
