@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 VIEWER = Path(__file__).parents[2] / "src" / "clickvol" / "viewer"
-OWN = sorted(p for p in VIEWER.glob("*.*") if p.is_file())
-SCRIPTS = sorted(VIEWER.glob("*.js"))
+OWN = sorted(p for p in VIEWER.rglob("*.*") if p.is_file() and p.parent.name != "vendor")
+SCRIPTS = [p for p in OWN if p.suffix == ".js"]
 
 # A name space is no address that anything is loaded from.
 NAME_SPACES = {"http://www.w3.org/2000/svg"}
@@ -57,8 +57,13 @@ def test_nothing_is_loaded_from_elsewhere():
 def test_every_import_names_a_file_there_is():
     for path in SCRIPTS:
         for name in re.findall(r'from "([^"]+)"', path.read_text(encoding="utf-8")):
-            assert name.startswith("./"), f"{path.name} imports {name}"
+            assert name.startswith("."), f"{path.name} imports {name}"
             assert (path.parent / name).is_file(), f"{path.name} imports {name}"
+
+
+def test_no_folder_holds_more_files_than_one_can_survey():
+    folders = {path.parent for path in OWN}
+    assert {str(f): n for f in folders if (n := sum(path.parent == f for path in SCRIPTS)) > 16} == {}
 
 
 def test_every_file_is_used():
@@ -98,6 +103,47 @@ def test_labels_name_what_they_label(page):
     for _, attributes in page:
         for name in ("for", "aria-labelledby", "aria-describedby"):
             assert set(attributes.get(name, "").split()) <= ids
+
+
+class Words(HTMLParser):
+    """What of a page is read: its texts, and the titles and names of its controls."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.words = set()
+        self.feed(text)
+
+    def handle_data(self, data):
+        self.words.add(data.strip())
+
+    def handle_starttag(self, tag, attrs):
+        self.words |= {value for name, value in attrs if name in ("title", "aria-label", "placeholder", "alt")}
+
+
+# The same in every language.
+NO_WORDS = {"", "clickvol", "+", "\u2212", "?", "patient-07/ct.nii.gz"}
+TEXT = r'"((?:[^"\\]|\\.)*)"'
+
+
+def german():
+    """Return the keys of the German table, as they are written."""
+    table = (VIEWER / "strings" / "german.js").read_text(encoding="utf-8")
+    return {a or b for a, b in re.findall(rf"^  (?:{TEXT}|(\w+)):", table, flags=re.MULTILINE)}
+
+
+def test_every_text_is_there_in_german():
+    page = Words((VIEWER / "index.html").read_text(encoding="utf-8")).words
+    scripts = "".join(p.read_text(encoding="utf-8") for p in SCRIPTS)
+    asked = set(re.findall(rf"\bt\(\s*{TEXT}", scripts)) | set(re.findall(rf"\bsays: {TEXT}", scripts))
+    assert len(asked) > 60
+    assert (page | asked) - german() == NO_WORDS
+
+
+def test_no_german_text_is_left_that_nothing_says():
+    said = Words((VIEWER / "index.html").read_text(encoding="utf-8")).words
+    scripts = "".join(p.read_text(encoding="utf-8") for p in SCRIPTS if p.name != "german.js")
+    # What the server says of a case.
+    assert {text for text in german() - said if f'"{text}"' not in scripts} == {"new", "in progress", "skipped"}
 
 
 def test_the_vendored_file_is_the_one_that_the_notice_names():

@@ -1,5 +1,7 @@
 // The server's HTTP interface: one method per call, and one kind of error.
 
+import { t } from "./strings/strings.js";
+
 const RETRY_STATUSES = new Set([429, 503]);
 const MAX_TRIES = 8;
 
@@ -20,7 +22,7 @@ export class ApiError extends Error {
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 async function errorOf(response) {
-  let message = `the server answered ${response.status}; try again`;
+  let message = t("the server answered {status}; try again", { status: response.status });
   try {
     message = (await response.json()).error ?? message;
   } catch {
@@ -70,7 +72,7 @@ export function makeApi(token, tellOffline = () => {}) {
       tellOffline(false);
     } catch {
       tellOffline(true);
-      throw new ApiError("the server does not answer; see whether clickvol still runs in its terminal", 0);
+      throw new ApiError(t("the server does not answer; see whether clickvol still runs in its terminal"), 0);
     }
     // A full queue is no refusal: the server says when to come again.
     if (RETRY_STATUSES.has(response.status) && tries > 1) {

@@ -4,19 +4,24 @@ import { makeApi } from "./api.js";
 import { listenToKeys, stepOf } from "./keyboard.js";
 import { makeMarkers } from "./markers.js";
 import { makeNotices } from "./notices.js";
-import { makeOpening } from "./opening.js";
-import { makePanel } from "./panel.js";
+import { makeOpening } from "./files/opening.js";
+import { makePanel } from "./objects/panel.js";
 import { listenToPointer } from "./pointer.js";
-import { makeSaving } from "./saving.js";
+import { makeSaving } from "./files/saving.js";
 import { PLANES, Scene } from "./scene.js";
 import { makeSession } from "./session.js";
 import { makeStore, nextObjectId, selectedObject } from "./state.js";
+import { language, LANGUAGES, speak, translatePage } from "./strings/strings.js";
 import { makeTiles } from "./tiles.js";
 import { makeToolbar } from "./toolbar.js";
 import { draggedWindow, presetsFor, windowOf } from "./windows.js";
-import { makeWorklist } from "./worklist.js";
+import { makeWorklist } from "./worklist/worklist.js";
 
 const byId = (id) => document.getElementById(id);
+
+translatePage();
+for (const [code, { name }] of Object.entries(LANGUAGES)) byId("language").append(new Option(name, code, false, code === language));
+byId("language").addEventListener("change", ({ target }) => speak(target.value));
 
 // The fragment of the address, which no server and no log ever sees: the token, and which series to open.
 const fragment = new URLSearchParams(location.hash.slice(1));

@@ -1,5 +1,7 @@
 // Keys: which there are, what they do, and the page of help that lists them.
 
+import { t } from "./strings/strings.js";
+
 const MOUSE = [
   ["Click", "tumour is here"],
   ["Shift + click", "background is here"],
@@ -97,17 +99,17 @@ function writeHelp(keys) {
   const list = (title, lines) => {
     const section = document.createElement("section");
     const head = document.createElement("h3");
-    head.textContent = title;
+    head.textContent = t(title);
     const table = document.createElement("dl");
     for (const [caps, says] of lines) {
       const term = document.createElement("dt");
       for (const cap of [caps].flat()) {
         const element = document.createElement("kbd");
-        element.textContent = cap;
+        element.textContent = t(cap);
         term.append(element, " ");
       }
       const meaning = document.createElement("dd");
-      meaning.textContent = says;
+      meaning.textContent = t(says);
       table.append(term, meaning);
     }
     section.append(head, table);

@@ -1,5 +1,7 @@
 // Errors and hints that come and go. Each is an alert that a screen reader speaks at once.
 
+import { t } from "./strings/strings.js";
+
 const SECONDS = { error: 12, info: 6 };
 
 /** Return a function that shows a notice: (kind, text, action?) with action {name, run}. */
@@ -25,7 +27,7 @@ export function makeNotices(place) {
       notice.append(element);
     };
     if (action) button(action.name, action.run);
-    button("×", () => {}, "Dismiss");
+    button("×", () => {}, t("Dismiss"));
 
     // What can be acted on stays until it is.
     let timer = 0;

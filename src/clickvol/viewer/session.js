@@ -1,6 +1,7 @@
 // The session with the server: commands one after another, none lost, and the mask that follows.
 
 import { selectedObject } from "./state.js";
+import { t } from "./strings/strings.js";
 
 /**
  * Run the commands of a user in order.
@@ -68,24 +69,24 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       scene.showMasks(objects);
       shownTag = tag;
     } catch (error) {
-      notify("error", `the mask could not be shown: ${error.message}`, { name: "Try again", run: showMask });
+      notify("error", t("the mask could not be shown: {problem}", { problem: error.message }), { name: t("Try again"), run: showMask });
     }
   }
 
   function explain(error, command) {
     if (error.isGone) {
       queue = [];
-      notify("error", "the server has closed this session; its clicks are kept", { name: "Open again", run: reopen });
+      notify("error", t("the server has closed this session; its clicks are kept"), { name: t("Open again"), run: reopen });
       return;
     }
     // What did not arrive can be sent again; what was refused would be refused again.
-    const again = error.status === 0 ? { name: "Try again", run: () => enqueue(command) } : null;
+    const again = error.status === 0 ? { name: t("Try again"), run: () => enqueue(command) } : null;
     notify("error", error.message ?? String(error), again);
   }
 
   function tellAnswer({ answer }) {
     for (const warning of answer.warnings) notify("info", warning);
-    if (answer.num_voxels === 0) notify("info", "there is no object at the click; try another place");
+    if (answer.num_voxels === 0) notify("info", t("there is no object at the click; try another place"));
   }
 
   function showLastClick() {
@@ -113,22 +114,22 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       const { overlap } = store.get();
       const target = adding?.chosenBefore === selected ? adding : { id: selected };
       enqueue({
-        says: "Segmenting",
+        says: t("Segmenting"),
         pending: { ras_mm: mm, positive, object_id: target.id ?? session.objects.length + 1 },
         call: (id) => {
-          if (target.id === null) throw new Error("the object was not added, nor this click; add it again");
+          if (target.id === null) throw new Error(t("the object was not added, nor this click; add it again"));
           return api.click(id, { position: mm, space: "ras", positive, overlap, object_id: target.id });
         },
         then: tellAnswer,
       });
     },
-    undo: () => enqueue({ says: "Undoing", call: api.undo }),
-    redo: () => enqueue({ says: "Redoing", call: api.redo }),
+    undo: () => enqueue({ says: t("Undoing"), call: api.undo }),
+    redo: () => enqueue({ says: t("Redoing"), call: api.redo }),
     addObject() {
       const added = { id: null, chosenBefore: store.get().selected };
       adding = added;
       enqueue({
-        says: "Adding an object",
+        says: t("Adding an object"),
         call: async (id) => {
           try {
             const answer = await api.addObject(id, "");
@@ -144,10 +145,10 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       });
     },
     freeze: (objectId, frozen) =>
-      enqueue({ says: frozen ? "Freezing" : "Unfreezing", call: (id) => api.freeze(id, objectId, frozen) }),
+      enqueue({ says: frozen ? t("Freezing") : t("Unfreezing"), call: (id) => api.freeze(id, objectId, frozen) }),
     resume: (log) =>
       enqueue({
-        says: "Opening the earlier clicks",
+        says: t("Opening the earlier clicks"),
         call: (id) => api.resume(id, log),
         then: showLastClick,
       }),

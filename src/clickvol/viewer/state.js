@@ -1,5 +1,7 @@
 // What the page knows, in one place; whoever shows it subscribes.
 
+import { t } from "./strings/strings.js";
+
 // Bright enough for grey tissue, and far enough apart in protanopia, deuteranopia and tritanopia: a test computes it.
 export const COLOURS = [
   "#ff9966", "#66ffcc", "#cc33ff", "#ffff00", "#ff3399", "#009999", "#cc99ff", "#ff3300",
@@ -8,7 +10,7 @@ export const COLOURS = [
 /** Return the colour of an object, by its id from 1; they come round again after eight. */
 export const colourOf = (objectId) => COLOURS[(objectId - 1) % COLOURS.length];
 
-export const nameOf = (object) => object.name || `Tumour ${object.id}`;
+export const nameOf = (object) => object.name || t("Tumour {number}", { number: object.id });
 
 const NOTHING = { tag: null, objects: [], can_undo: false, can_redo: false };
 

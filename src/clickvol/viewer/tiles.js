@@ -1,6 +1,7 @@
 // What is written over the four views: their names, where they are, the window, and a button to enlarge.
 
 import { PLANES } from "./scene.js";
+import { t } from "./strings/strings.js";
 import { windowText } from "./windows.js";
 
 // The patient's sides at the left, right, top and bottom of a plane: radiological convention, nose left.
@@ -25,7 +26,7 @@ export function makeTiles(place, scene, onEnlarge) {
     tile.className = `tile ${plane.id}`;
     const name = document.createElement("span");
     name.className = "tile-name";
-    name.textContent = plane.name;
+    name.textContent = t(plane.name);
     const where = document.createElement("span");
     where.className = "tile-where";
     const button = document.createElement("button");
@@ -54,7 +55,7 @@ export function makeTiles(place, scene, onEnlarge) {
       tile.hidden = scene.enlarged !== null && !isLarge;
       tile.classList.toggle("large", isLarge);
       if (plane.axis !== null && state.place) where.textContent = whereText(plane, state.place.mm, scene);
-      const words = isLarge ? "Show all four views" : `Enlarge ${plane.name}`;
+      const words = isLarge ? t("Show all four views") : t("Enlarge {view}", { view: t(plane.name) });
       if (button.title !== words) {
         button.title = words;
         button.setAttribute("aria-label", words);

@@ -1,5 +1,6 @@
 // The bar above and the line below: the scan, its window, history, saving, and where the crosshair is.
 
+import { t } from "./strings/strings.js";
 import { presetsFor } from "./windows.js";
 
 const byId = (id) => document.getElementById(id);
@@ -23,7 +24,7 @@ function whereText({ place, pointed, opened }) {
   const shown = pointed ?? place;
   if (!shown || !opened) return "";
   const value = shown.value === undefined ? "" : signed(shown.value, Number.isInteger(shown.value) ? 0 : 2);
-  return `${pointed ? "Pointer" : "Crosshair"}   ${placeText(shown.mm)} mm   ${value}${UNITS[opened.scan.modality] ?? ""}`;
+  return `${pointed ? t("Pointer") : t("Crosshair")}   ${placeText(shown.mm)} mm   ${value}${UNITS[opened.scan.modality] ?? ""}`;
 }
 
 function writePresets(group, state, acts) {
@@ -32,8 +33,8 @@ function writePresets(group, state, acts) {
   const buttons = presets.map(({ id, name }, n) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = name;
-    button.title = `${name} window (${n + 1})`;
+    button.textContent = t(name);
+    button.title = t("{name} window ({key})", { name: t(name), key: n + 1 });
     button.dataset.preset = id;
     button.setAttribute("aria-keyshortcuts", String(n + 1));
     button.addEventListener("click", () => acts.preset(n));
@@ -74,7 +75,7 @@ export function makeToolbar(acts) {
     byId("redo").disabled = !state.session.can_redo;
     byId("save").disabled = !state.session.objects.some((object) => object.num_voxels > 0);
     byId("where").textContent = whereText(state);
-    byId("model").textContent = state.model ? `Model ${state.model.id}` : "";
+    byId("model").textContent = state.model ? t("Model {id}", state.model) : "";
     byId("progress").hidden = !state.working;
     byId("stage").classList.toggle("busy", state.working !== "");
     byId("stage").classList.toggle("navigate", state.tool === "navigate");

@@ -1,6 +1,7 @@
 // The panel at the right: what a click marks, the objects, and how the masks look.
 
-import { colourOf, nameOf } from "./state.js";
+import { colourOf, nameOf } from "../state.js";
+import { numberText, t } from "../strings/strings.js";
 
 const LOCK = "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z";
 const OPEN_LOCK = "M7 11V8a5 5 0 0 1 9.6-2M5.5 11h13v9h-13z";
@@ -17,13 +18,17 @@ function lockIcon(frozen) {
   return svg;
 }
 
-const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+function clicksText({ clicks, frozen }) {
+  const values = { count: clicks.length };
+  if (frozen) return clicks.length === 1 ? t("{count} click, frozen", values) : t("{count} clicks, frozen", values);
+  return clicks.length === 1 ? t("{count} click", values) : t("{count} clicks", values);
+}
 
 /** Return the volume of an object in ml with three digits that mean something; a dash for none. */
 export function volumeText(object) {
   if (!object.num_voxels) return "–";
   const digits = object.volume_ml < 10 ? 2 : object.volume_ml < 100 ? 1 : 0;
-  return `${object.volume_ml.toFixed(digits)} ml`;
+  return `${numberText(object.volume_ml, digits)} ml`;
 }
 
 function objectRow(object, isSelected, commands) {
@@ -45,7 +50,7 @@ function objectRow(object, isSelected, commands) {
   part("chip", "");
   part("object-name", nameOf(object));
   part("object-volume", volumeText(object));
-  part("object-clicks", `${count(object.clicks.length, "click")}${object.frozen ? ", frozen" : ""}`);
+  part("object-clicks", clicksText(object));
   pick.addEventListener("click", () => commands.select(object.id));
 
   const freeze = document.createElement("button");
@@ -53,10 +58,10 @@ function objectRow(object, isSelected, commands) {
   freeze.className = "freeze";
   freeze.dataset.freeze = object.id;
   freeze.setAttribute("aria-pressed", String(object.frozen));
-  freeze.setAttribute("aria-label", `Freeze ${nameOf(object)}`);
+  freeze.setAttribute("aria-label", t("Freeze {name}", { name: nameOf(object) }));
   freeze.title = object.frozen
-    ? "Frozen: no click changes it, and other objects leave it alone (F)"
-    : "Freeze: no click changes it, and other objects leave it alone (F)";
+    ? t("Frozen: no click changes it, and other objects leave it alone (F)")
+    : t("Freeze: no click changes it, and other objects leave it alone (F)");
   freeze.append(lockIcon(object.frozen));
   freeze.addEventListener("click", () => commands.freeze(object.id, !object.frozen));
   row.append(pick, freeze);
@@ -75,11 +80,11 @@ function writeObjects(list, state, commands) {
 
 function statusText({ opened, working, waiting, session, offline, tool }) {
   if (!opened) return "";
-  if (offline) return "The server does not answer";
-  if (working) return waiting ? `${working}… ${waiting} waiting` : `${working}…`;
+  if (offline) return t("The server does not answer");
+  if (working) return waiting ? t("{work}… {count} waiting", { work: working, count: waiting }) : t("{work}…", { work: working });
   const clicks = session.objects.reduce((sum, object) => sum + object.clicks.length, 0);
-  if (tool === "navigate") return "Looking: no click segments (P: point)";
-  return clicks ? "Ready" : "Click inside the tumour";
+  if (tool === "navigate") return t("Looking: no click segments (P: point)");
+  return clicks ? t("Ready") : t("Click inside the tumour");
 }
 
 /** Return a function that writes a state into the panel; `commands` are told what was pressed. */

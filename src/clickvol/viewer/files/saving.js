@@ -1,12 +1,13 @@
 // The save dialog: one button per format; what cannot be written says why.
 
-import { nameOf } from "./state.js";
+import { nameOf } from "../state.js";
+import { t } from "../strings/strings.js";
 
 const FORMATS = [
-  { id: "nifti", name: "NIfTI", about: "label map, .nii.gz", isDicom: false },
-  { id: "nrrd", name: "NRRD", about: "label map for 3D Slicer, .nrrd", isDicom: false },
-  { id: "dicom-seg", name: "DICOM SEG", about: "voxels, beside the images", isDicom: true },
-  { id: "rtstruct", name: "RTSTRUCT", about: "contours, for radiotherapy", isDicom: true },
+  { id: "nifti", name: "NIfTI", about: t("label map, .nii.gz"), isDicom: false },
+  { id: "nrrd", name: "NRRD", about: t("label map for 3D Slicer, .nrrd"), isDicom: false },
+  { id: "dicom-seg", name: "DICOM SEG", about: t("voxels, beside the images"), isDicom: true },
+  { id: "rtstruct", name: "RTSTRUCT", about: t("contours, for radiotherapy"), isDicom: true },
 ];
 
 const SUFFIXES = { nifti: "_mask.nii.gz", nrrd: "_mask.nrrd", "dicom-seg": "_seg.dcm", rtstruct: "_rtstruct.dcm" };
@@ -36,15 +37,15 @@ export function makeSaving({ api, store, notify }) {
   async function save(format) {
     const { opened, session } = store.get();
     dialog.close();
-    store.set({ working: `Writing ${format.name}` });
+    store.set({ working: t("Writing {name}", { name: format.name }) });
     try {
       const file = await api.exportFile(opened.session_id, format.id, format.isDicom && deidentify.checked);
       if (!byId("nameless").checked) file.name = fileName(store.get().name, format.id);
       handOver(file);
       const names = session.objects.filter((object) => object.num_voxels).map(nameOf);
-      notify("info", `saved ${file.name}: ${names.join(", ")}`);
+      notify("info", t("saved {file}: {objects}", { file: file.name, objects: names.join(", ") }));
     } catch (error) {
-      notify("error", error.message, error.status === 0 ? { name: "Try again", run: () => save(format) } : null);
+      notify("error", error.message, error.status === 0 ? { name: t("Try again"), run: () => save(format) } : null);
     } finally {
       store.set({ working: "" });
     }
@@ -69,7 +70,7 @@ export function makeSaving({ api, store, notify }) {
     const { opened, session } = store.get();
     if (!opened || dialog.open) return;
     if (!session.objects.some((object) => object.num_voxels)) {
-      notify("info", "there is nothing to save yet; click inside a tumour first");
+      notify("info", t("there is nothing to save yet; click inside a tumour first"));
       return;
     }
     const isDicom = opened.scan.is_dicom;
@@ -79,7 +80,7 @@ export function makeSaving({ api, store, notify }) {
     }
     const reason = byId("dicom-reason");
     reason.hidden = isDicom;
-    reason.textContent = "DICOM SEG and RTSTRUCT refer to the images of a DICOM series; this scan was not read from one.";
+    reason.textContent = t("DICOM SEG and RTSTRUCT refer to the images of a DICOM series; this scan was not read from one.");
     deidentify.disabled = !isDicom;
     dialog.showModal();
   };

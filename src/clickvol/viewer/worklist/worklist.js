@@ -1,5 +1,7 @@
 // The list of cases at the left: who has which, opening one, saving it and going on with the next.
 
+import { t } from "../strings/strings.js";
+
 const byId = (id) => document.getElementById(id);
 
 const REFRESH_SECONDS = 30; // a claim that is not renewed ends after 120
@@ -24,7 +26,7 @@ export function makeWorklist({ api, store, notify, opening }) {
   let isBusy = false; // one case at a time is opened or saved
 
   const current = () => opened.get(store.get().opened?.session_id);
-  const fits = ({ name, status }, text) => `${name} ${status}`.toLowerCase().includes(text);
+  const fits = ({ name, status }, text) => `${name} ${status} ${t(status)}`.toLowerCase().includes(text);
 
   function buttonOf(each) {
     const button = document.createElement("button");
@@ -52,10 +54,10 @@ export function makeWorklist({ api, store, notify, opening }) {
       button.disabled = each.held;
       button.dataset.status = each.status;
       button.setAttribute("aria-current", String(each.id === open?.id));
-      button.lastElementChild.textContent = each.held ? `${each.status}, another annotator` : each.status;
+      button.lastElementChild.textContent = each.held ? t("{status}, another annotator", { status: t(each.status) }) : t(each.status);
     }
     const numDone = cases.filter(({ status }) => status === "done").length;
-    byId("worklist-count").textContent = `${numDone} of ${cases.length} done`;
+    byId("worklist-count").textContent = t("{done} of {count} done", { done: numDone, count: cases.length });
     byId("case-save").disabled = byId("case-skip").disabled = !open || isBusy;
   }
 
@@ -93,7 +95,7 @@ export function makeWorklist({ api, store, notify, opening }) {
   async function open({ id, name }) {
     await opening.open({
       name,
-      says: "Reading the scan",
+      says: t("Reading the scan"),
       open: async () => {
         const answer = await api.openCase(id, annotator);
         opened.set(answer.session_id, { id, name, since: Date.now() });
@@ -106,7 +108,7 @@ export function makeWorklist({ api, store, notify, opening }) {
   async function next(after) {
     const each = await api.nextCase(annotator, after);
     if (each) await open(each);
-    else notify("info", "there is no further case: all are done, skipped, or with another annotator");
+    else notify("info", t("there is no further case: all are done, skipped, or with another annotator"));
   }
 
   async function finish(isSkipped) {
@@ -117,17 +119,17 @@ export function makeWorklist({ api, store, notify, opening }) {
     if (current() !== open) return;
     const { opened: scan, session } = store.get();
     if (!isSkipped && !session.objects.some((object) => object.num_voxels)) {
-      notify("info", "there is nothing to save yet; click inside a tumour, or skip the case");
+      notify("info", t("there is nothing to save yet; click inside a tumour, or skip the case"));
       return;
     }
     const seconds = (Date.now() - open.since) / 1000;
-    store.set({ working: isSkipped ? "" : "Saving the case" });
+    store.set({ working: isSkipped ? "" : t("Saving the case") });
     try {
       await api.finishCase(open.id, { annotator, seconds, session_id: isSkipped ? null : scan.session_id });
     } finally {
       store.set({ working: "" });
     }
-    notify("info", `${isSkipped ? "skipped" : "saved"} ${open.name}`);
+    notify("info", isSkipped ? t("skipped {name}", open) : t("saved {name}", open));
     await next(open.id);
   }
 

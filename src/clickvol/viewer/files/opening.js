@@ -1,7 +1,8 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
-import { presetsFor, windowOf } from "./windows.js";
-import { initialState } from "./state.js";
+import { presetsFor, windowOf } from "../windows.js";
+import { initialState } from "../state.js";
+import { language, t } from "../strings/strings.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -9,15 +10,18 @@ const megabytes = (bytes) => `${Math.max(1, Math.round(bytes / 1e6))} MB`;
 
 /** Return "17 clicks of 3 March 2026, 14:05". */
 function whenText({ num_clicks, last_time }) {
-  const when = new Date(last_time).toLocaleString([], { dateStyle: "long", timeStyle: "short" });
-  return `${num_clicks} click${num_clicks === 1 ? "" : "s"} of ${when}`;
+  const when = new Date(last_time).toLocaleString(language, { dateStyle: "long", timeStyle: "short" });
+  const values = { count: num_clicks, when };
+  return num_clicks === 1 ? t("{count} click of {when}", values) : t("{count} clicks of {when}", values);
 }
 
 /** Ask whether to go on with an earlier session; resolves to its log, or null for none. */
 function askToResume(logs) {
   const dialog = byId("resume-dialog");
-  const count = logs.length === 1 ? "is an earlier session" : `are ${logs.length} earlier sessions`;
-  byId("resume-text").textContent = `There ${count} on this scan. They stay, whatever you choose.`;
+  byId("resume-text").textContent =
+    logs.length === 1
+      ? t("There is an earlier session on this scan. It stays, whatever you choose.")
+      : t("There are {count} earlier sessions on this scan. They stay, whatever you choose.", { count: logs.length });
   const choices = logs.map((log, n) => {
     const label = document.createElement("label");
     const radio = document.createElement("input");
@@ -43,11 +47,13 @@ function seriesButton(series, choose) {
   button.type = "button";
   button.className = "one-series";
   const words = document.createElement("span");
-  const size = series.shape_ijk ? series.shape_ijk.join(" × ") : `${series.num_slices} slices`;
+  const size = series.shape_ijk ? series.shape_ijk.join(" × ") : t("{count} slices", { count: series.num_slices });
   const name = document.createElement("strong");
-  name.textContent = series.description || `Series ${series.number ?? "without number"}`;
+  name.textContent = series.description ||
+    (series.number === null ? t("Series without number") : t("Series {number}", { number: series.number }));
   const about = document.createElement("small");
-  about.textContent = series.problem ?? `${series.modality}, series ${series.number ?? "–"}, ${size}`;
+  about.textContent = series.problem ??
+    t("{modality}, series {number}, {size}", { modality: series.modality, number: series.number ?? "–", size });
   words.append(name, about);
   const picture = document.createElement("img");
   picture.alt = "";
@@ -100,7 +106,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
     wait(next.says);
     try {
       const opened = await next.open();
-      wait("Loading the scan into the view");
+      wait(t("Loading the scan into the view"));
       await show(opened, next.name);
       source = next;
       if (earlier) api.close(earlier.session_id).catch(() => {}); // its lease ends it otherwise
@@ -111,7 +117,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
       await offerToResume(opened, resumeAtOnce);
     } catch (error) {
       if (next.choose && / series, but one is expected/.test(error.message)) {
-        wait("Reading the series");
+        wait(t("Reading the series"));
         const uid = await next.choose().then(askForSeries).catch((problem) => notify("error", problem.message));
         if (uid) return await open(next.with(uid), { resumeAtOnce });
       } else notify("error", error.message);
@@ -145,7 +151,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
 
   const byPath = (path, series) => ({
     name: path.split(/[\\/]/).at(-1),
-    says: "Reading the scan",
+    says: t("Reading the scan"),
     open: () => api.openPath(path, series),
     choose: () => api.series(path),
     with: (uid) => byPath(path, uid),
@@ -154,7 +160,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
 
   const byFile = (file, series) => ({
     name: file.name,
-    says: `Sending ${file.name} (${megabytes(file.size)})`,
+    says: t("Sending {name} ({size})", { name: file.name, size: megabytes(file.size) }),
     open: () => api.openFile(file, series),
     choose: () => api.seriesOf(file),
     with: (uid) => byFile(file, uid),
@@ -164,7 +170,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
   function openDropped(transfer) {
     const entry = transfer.items?.[0]?.webkitGetAsEntry?.();
     if (transfer.files.length !== 1 || entry?.isDirectory) {
-      notify("error", "drop one file; of a DICOM series, drop a zip of its folder");
+      notify("error", t("drop one file; of a DICOM series, drop a zip of its folder"));
       return;
     }
     openFile(transfer.files[0]);

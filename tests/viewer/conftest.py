@@ -1,0 +1,61 @@
+"""A scan, and the page of a real browser with it open."""
+
+import pytest
+
+from clickvol.io.formats import write_volume
+from clickvol.phantoms.phantom import make_phantom
+from reference.browser import FLAGS, ViewerPage, chromium, served
+
+SCAN_NAME = "leg.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """The patient of the demo, on fewer voxels: software rendering is slow."""
+    return make_phantom(8, shape_dhw=(40, 72, 72), spacing_dhw_mm=(5.0, 2.6, 2.6), tumour_diameter_mm=100)
+
+
+@pytest.fixture(scope="module")
+def inside_mm(phantom):
+    return phantom.volume.grid.to_world(phantom.inside).as_array()
+
+
+@pytest.fixture(scope="module")
+def scan(phantom, tmp_path_factory):
+    path = tmp_path_factory.mktemp("viewer") / SCAN_NAME
+    write_volume(phantom.volume.array, phantom.volume.grid, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(scan, tmp_path_factory):
+    """The page with the scan open; one for all tests of a module, because opening takes seconds."""
+    from playwright.sync_api import sync_playwright
+
+    with (
+        served(scan, tmp_path_factory.mktemp("state")) as address,
+        sync_playwright() as play,
+    ):
+        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
+            viewer.page.goto(address)
+            viewer.wait_open(SCAN_NAME)
+            viewer.origin = address.split("#")[0]
+            yield viewer
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def viewer(opened, inside_mm):
+    """The page with no click on the scan, the crosshair in the tumour."""
+    opened.close_notices()
+    opened.undo_all()
+    opened.page.locator("#canvas").focus()
+    opened.go_to(inside_mm)
+    yield opened
+    # Nothing went wrong behind the scenes, and nothing was asked of anybody else.
+    assert [text for text in opened.problems if "422" not in text] == []
+    opened.problems.clear()
+    assert [a for a in opened.addresses if not a.startswith((opened.origin, "data:", "blob:"))] == []
