@@ -1,8 +1,10 @@
 import pytest
 
 from clickvol.datasets.published import (
+    official_split,
     published_name_of,
     published_names,
+    published_split,
     read_published,
 )
 from clickvol.errors import ConfigError
@@ -47,3 +49,33 @@ def test_tasks_of_the_decathlon_know_their_constants(folder, name):
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ConfigError, match="'liver'; known are colon, kits, lits, pancreas"):
         read_published("liver")
+
+
+@pytest.mark.parametrize(("name", "first_test"), [("colon", "colon_008"), ("pancreas", "pancreas_006")])
+def test_the_official_splits_have_the_published_numbers_and_share_no_case(name, first_test):
+    split = official_split(name)
+    assert tuple(len(split.part(part)) for part in ("train", "val", "test")) == FACTS[name][-1]
+    every = [*split.train, *split.val, *split.test]
+    assert len(set(every)) == len(every)
+    assert split.test[0] == first_test
+
+
+def test_of_lits_and_kits_the_numbers_alone_are_known():
+    assert official_split("lits") is official_split("kits") is None
+    cases = {f"volume-{n}": f"volume-{n}" for n in range(118)}
+    split = published_split("lits", cases, 0)
+    assert [len(split.part(part)) for part in ("train", "val", "test")] == [83, 11, 24]
+    assert published_split("lits", cases, 1) != split
+    assert published_split("lits", cases | {"volume-118": "volume-118"}, 0) is None
+    assert published_split("lits", cases | {"volume-117": "volume-116"}, 0) is None
+
+
+def test_the_official_split_is_taken_where_all_its_cases_are_there():
+    official = official_split("colon")
+    cases = {case: case for case in (*official.train, *official.val, *official.test)}
+    assert published_split("colon", cases, 5) == official
+    assert published_split("colon", cases | {"further": "further"}, 0) == official
+    del cases[official.test[0]]
+    assert published_split("colon", cases, 0) is None
+    one_patient = dict.fromkeys([official.train[0], official.test[0]], "x")
+    assert published_split("colon", cases | one_patient, 0) is None

@@ -12,7 +12,8 @@ def test_two_bars_that_overlap_in_half():
     assert row["dice"] == 0.5
     assert row["iou"] == pytest.approx(1 / 3)
     assert row["truth_ml"] == row["mask_ml"] == pytest.approx(0.04)
-    assert row["lesion_recall"] == 1.0
+    assert row["lesion_recall"] == row["lesion_precision"] == row["lesion_f1"] == 1.0
+    assert row["lesion_dice"] == 0.5
     # The ends are two voxels of 1 mm apart, everything else less.
     assert row["nsd_1mm"] < 1.0
     assert row["nsd_2mm"] == row["nsd_5mm"] == 1.0
@@ -50,6 +51,9 @@ def test_an_empty_mask_has_the_scores_of_nothing():
         "assd_mm": None,
         "volume_error_ml": pytest.approx(0.08),
         "lesion_recall": 0.0,
+        "lesion_precision": None,
+        "lesion_f1": 0.0,
+        "lesion_dice": 0.0,
         "truth_ml": pytest.approx(0.08),
         "mask_ml": 0.0,
     }
@@ -59,7 +63,7 @@ def test_two_empty_masks_agree():
     empty = np.zeros((4, 4, 4), bool)
     row = score_masks(empty, empty, (1.0, 1.0, 1.0))
     assert [row[name] for name in ("dice", "iou", "nsd_1mm")] == [1.0, 1.0, 1.0]
-    assert row["hd95_mm"] is row["assd_mm"] is row["lesion_recall"] is None
+    assert row["hd95_mm"] is row["assd_mm"] is row["lesion_recall"] is row["lesion_f1"] is None
 
 
 def test_shapes_must_agree():

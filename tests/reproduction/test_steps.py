@@ -1,12 +1,12 @@
 import csv
-import json
 import shutil
 
 import pytest
 
 from clickvol.datasets import published
 from clickvol.datasets.prepared import read_prepared_set
-from clickvol.datasets.published import PublishedConstants
+from clickvol.datasets.sources import list_source
+from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError
 from clickvol.report.tables import MISSING
 from clickvol.reproduction import preparation
@@ -164,6 +164,18 @@ def test_a_missing_data_set_is_asked_for_before_any_work(study, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_foundation_is_told_before_any_work_and_in_the_plan(study, tmp_path):
+    copy = write_study(tmp_path / "study")
+    config = copy.path.parent / "lump-clicked.toml"
+    config.write_text(config.read_text().replace("[run]", '[run]\nfoundation = "no-such-sam"', 1))
+    job = job_of(copy, tmp_path / "out", raw=study.raw, only=("clicked",))
+    words = "clicked begins with no-such-sam: there is no model 'no-such-sam'"
+    assert steps_of(job)[1].hint.startswith(words)
+    with pytest.raises(ConfigError, match=words):
+        run(job)
+    assert not (tmp_path / "out" / "data").exists()
+
+
 def test_arms_and_data_sets_that_are_not_there_are_named(study, tmp_path):
     with pytest.raises(ConfigError, match="no arm 'x'; choose one of clicked, windows, ball"):
         job_of(study, tmp_path, only=("x",))
@@ -191,14 +203,11 @@ def test_nnunet_without_its_environment_is_left_out_with_its_command(study, whol
     run(job_of(study, whole.folder))  # as it was, for other tests
 
 
-def test_splits_of_the_published_numbers_are_drawn_where_they_fit(study, tmp_path, monkeypatch):
-    known = published.read_published("colon")
-
-    def fitting(_name):
-        counts = {"train_cases": 1, "validation_cases": 1, "test_cases": 2}
-        return PublishedConstants(**known.model_dump() | counts)
-
-    monkeypatch.setattr(preparation, "read_published", fitting)
+def test_the_official_split_is_taken_and_told(study, tmp_path, monkeypatch):
+    ids = [case.case_id for case in list_source("msd", study.raw / "Task99_Lump").cases]
+    official = Split(train=tuple(ids[1:3]), val=(ids[3],), test=(ids[0],))
+    monkeypatch.setattr(published, "official_split", lambda _: official)
+    monkeypatch.setattr(preparation, "official_split", lambda _: official)
     text = STUDY.replace('splits = "splits.json"', 'constants = "colon"')
     path = tmp_path / "study.toml"
     path.write_text(text)
@@ -206,23 +215,19 @@ def test_splits_of_the_published_numbers_are_drawn_where_they_fit(study, tmp_pat
     (data,) = job.study.data
     preparation.prepare(job, data, lambda _: None)
     assert preparation.is_prepared(job, data)
-    (split,) = json.loads((tmp_path / "out" / "data" / "lump" / "splits.json").read_text())
-    assert [len(split[part]) for part in ("train", "val", "test")] == [1, 1, 2]
+    assert read_prepared_set(job.prepared(data)).splits == (official,)
     note = preparation.split_note(job, data)
-    assert note.startswith("lump: 1/1/2 scans train/validate/test, drawn with seed 0; 0 rejected.")
-    assert "The published numbers are 1/1/2" in note
-    assert "--splits lump=FILE" in note
+    assert note == "lump: 2/1/1 scans train/validate/test, the published ones; 0 rejected."
 
 
-def test_another_number_of_cases_is_split_by_shares(study, tmp_path):
+def test_a_set_that_is_not_whole_is_split_by_shares(study, tmp_path):
     text = STUDY.replace('splits = "splits.json"', 'constants = "colon"')
     path = tmp_path / "study.toml"
     path.write_text(text)
     job = job_of(study, tmp_path / "out", file=read_study(str(path)))
     (data,) = job.study.data
     preparation.prepare(job, data, lambda _: None)
-    assert not job.drawn_splits(data).exists()
     assert preparation.is_prepared(job, data)
     note = preparation.split_note(job, data)
-    assert note.startswith("lump: 2/1/1 scans")
-    assert "The published numbers are 89/11/26" in note
+    assert note.startswith("lump: 2/1/1 scans train/validate/test, drawn with seed 0; 0 rejected.")
+    assert "The published numbers are 89/11/26; these are not the published scans." in note

@@ -31,7 +31,7 @@ from clickvol.datasets.prepared import (
     is_prepared_set,
     read_prepared_set,
 )
-from clickvol.datasets.published import PublishedConstants, read_published
+from clickvol.datasets.published import PublishedConstants, published_split, read_published
 from clickvol.datasets.sources import CaseFiles, Listing, SourceKind, list_source
 from clickvol.datasets.splits import (
     PART_NAMES,
@@ -67,8 +67,9 @@ class PreparationPlan:
         spacing_dhw_mm: voxels to resample to, or "native"; None for the published ones, else native.
         constants: name of published constants; None for the fingerprint.
         groups: CSV with the columns case and group; None for every case by itself.
-        splits: file in nnU-Net's form; None to draw a split.
-        seed: of the split.
+        splits: file in nnU-Net's form; None for the published split where the whole data set is there (of LiTS
+            and KiTS with the published numbers of cases), else one that is drawn.
+        seed: of what is drawn.
         workers: processes on this machine; see `run_rows`.
         scheduler: of a Dask cluster; see `run_rows`.
         volume_index: which volume of 4D images.
@@ -337,7 +338,9 @@ def _folds(
     """Return the splits of the usable cases."""
     usable = {case.case_id: case.group for case in cases}
     if inputs.folds is None or plan.splits is None:
-        return (make_split(usable, plan.seed),)
+        name = plan.constants or inputs.listing.published
+        known = None if name is None else published_split(name, inputs.group_of_case | usable, plan.seed)
+        return (make_split(usable, plan.seed) if known is None else known.only(set(usable)),)
     try:
         check_splits(inputs.folds, inputs.group_of_case | usable, plan.splits)
     except ConfigError as error:  # they were good before scans were compared

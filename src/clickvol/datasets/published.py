@@ -4,11 +4,13 @@ The numbers lie in `published/*.toml`, each with its source.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clickvol.datasets.splits import Split, check_splits, draw_split, read_splits
 from clickvol.errors import ConfigError
 
 _FOLDER = Path(__file__).with_name("published")
@@ -68,6 +70,41 @@ def read_published(name: str) -> PublishedConstants:
         )
     text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
     return PublishedConstants.model_validate(tomllib.loads(text))
+
+
+def official_split(name: str) -> Split | None:
+    """Return the cases of the published split, fold 0 of five; None where only their numbers are known.
+
+    Args:
+        name: of the data set; its lists lie beside the constants.
+    """
+    path = _FOLDER / f"{name}-splits.json"
+    return read_splits(path)[0] if path.is_file() else None
+
+
+def published_split(name: str, group_of_case: Mapping[str, str], seed: int) -> Split | None:
+    """Return the published split of a data set, or one with its numbers of cases.
+
+    Args:
+        name: of the data set.
+        group_of_case: the group of every case there is.
+        seed: of what is drawn where only the numbers are known.
+
+    Returns:
+        None where the data set is not whole, or groups go across the parts.
+    """
+    official = official_split(name)
+    if official is not None and {*official.train, *official.val, *official.test} <= set(group_of_case):
+        try:
+            check_splits([official], group_of_case, _FOLDER / f"{name}-splits.json")
+        except ConfigError:
+            return None
+        return official
+    known = read_published(name)
+    total = known.train_cases + known.validation_cases + known.test_cases
+    if not len(group_of_case) == len(set(group_of_case.values())) == total:
+        return None
+    return draw_split(list(group_of_case), seed, known.validation_cases, known.test_cases)
 
 
 def published_name_of(msd_folder: str) -> str | None:

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -56,18 +56,25 @@ def make_split(group_of_case: Mapping[str, str], seed: int) -> Split:
         seed: the same groups and seed give the same split, in whatever order they come. Groups are ordered
             by a hash, so one more or less moves hardly any other.
     """
-    order = sorted(
-        set(group_of_case.values()),
-        key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest(),
-    )
-    num_val, num_test = _part_sizes(len(order))
-    parts = {
-        "val": set(order[:num_val]),
-        "test": set(order[num_val : num_val + num_test]),
-        "train": set(order[num_val + num_test :]),
-    }
+    groups = set(group_of_case.values())
+    drawn = draw_split(groups, seed, *_part_sizes(len(groups)))
     cases = sorted(group_of_case)
-    return Split(**{name: tuple(c for c in cases if group_of_case[c] in part) for name, part in parts.items()})
+    return Split(**{n: tuple(c for c in cases if group_of_case[c] in drawn.part(n)) for n in PART_NAMES})
+
+
+def draw_split(names: Iterable[str], seed: int, num_val: int, num_test: int) -> Split:
+    """Draw a split with so many names in each part; the rest trains.
+
+    Args:
+        names: of cases or groups, all different.
+        seed: the same names and seed give the same split, in whatever order they come.
+        num_val: number of those that validate.
+        num_test: number of those that test.
+    """
+    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    val, test = order[:num_val], order[num_val : num_val + num_test]
+    train = order[num_val + num_test :]
+    return Split(train=tuple(sorted(train)), val=tuple(sorted(val)), test=tuple(sorted(test)))
 
 
 def _part_sizes(num_groups: int) -> tuple[int, int]:

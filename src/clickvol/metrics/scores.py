@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.metrics.lesions import lesion_recall
+from clickvol.metrics.lesions import LesionScores, lesion_scores
 from clickvol.metrics.overlap import dice, iou, volume_ml
 from clickvol.metrics.surface import SurfaceDistances, surface_distances
 
@@ -40,6 +40,11 @@ class MaskPair:
     def surfaces(self) -> SurfaceDistances:
         """The distances between both surfaces, computed once for all measures."""
         return surface_distances(self.prediction, self.truth, self.spacing_dhw_mm)
+
+    @cached_property
+    def lesions(self) -> LesionScores:
+        """What the mask is worth lesion by lesion, computed once for all measures."""
+        return lesion_scores(self.prediction, self.truth)
 
     @property
     def truth_ml(self) -> float:
@@ -80,7 +85,7 @@ def mask_measures(nsd_tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM) -> tup
     """Return all measures in the order of the columns, with the surface Dice at these tolerances.
 
     Empty masks: two empty ones agree (Dice, IoU and NSD 1), an empty one against another does not (0); surface
-    distances are None in both cases, and lesion recall without a lesion.
+    distances are None in both cases; measures of lesions as `metrics.lesions.LesionScores` says.
     """
     return (
         Measure("dice", "Dice", 3, lambda pair: dice(pair.prediction, pair.truth), with_interval=True),
@@ -89,7 +94,10 @@ def mask_measures(nsd_tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM) -> tup
         Measure("hd95_mm", "HD95 (mm)", 1, lambda pair: pair.surfaces.hausdorff_mm(95.0)),
         Measure("assd_mm", "ASSD (mm)", 2, lambda pair: pair.surfaces.average_mm()),
         Measure("volume_error_ml", "abs. volume error (ml)", 1, lambda pair: abs(pair.mask_ml - pair.truth_ml)),
-        Measure("lesion_recall", "lesion recall", 3, lambda pair: lesion_recall(pair.prediction, pair.truth)),
+        Measure("lesion_recall", "lesion recall", 3, lambda pair: pair.lesions.recall),
+        Measure("lesion_precision", "lesion precision", 3, lambda pair: pair.lesions.precision),
+        Measure("lesion_f1", "lesion F1", 3, lambda pair: pair.lesions.f1),
+        Measure("lesion_dice", "Dice per lesion", 3, lambda pair: pair.lesions.dice),
     )
 
 

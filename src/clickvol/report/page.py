@@ -44,7 +44,9 @@ _POLICIES = (
     "Cases with an empty label are not evaluated.",
     "The tables of single scans have the first models; all models and measures are in cases.csv.",
     "Lesion recall: share of the label's 26-connected components, of any size, with at least one voxel in "
-    "the mask.",
+    "the mask; lesion precision: share of the mask's components with at least one voxel in the label; lesion "
+    "F1: their harmonic mean. Dice per lesion: a lesion against all components of the mask that touch it, 0 "
+    "for one that is missed, mean over the lesions of a scan. An empty mask has no lesion precision.",
     "Area under Dice: trapezoids over the numbers of clicks, divided by their range. Clicks to reach Dice "
     "{dice_to_reach:g}: the first number of clicks that was scored and reaches it.",
     "Differences to the reference are between means per patient, of the cases that both models have; a "

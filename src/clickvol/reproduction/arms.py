@@ -13,7 +13,7 @@ import torch
 from clickvol.bridges.nnunet_environment import check_environment
 from clickvol.bridges.nnunet_run import NnunetRun, NnunetSettings, choose_nnunet_device, run_nnunet
 from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
-from clickvol.errors import ConfigError
+from clickvol.errors import ConfigError, ModelNotFoundError
 from clickvol.report.page import command_line
 from clickvol.reproduction.preparation import is_prepared
 from clickvol.reproduction.study import TASK_FIELD, Arm, MethodArm, NnunetArm, Task, TrainArm
@@ -22,6 +22,7 @@ from clickvol.training.config import FolderSection, TrainConfig
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run import run_fingerprint, train_from_config
 from clickvol.training.schedule import Schedule
+from clickvol.weights.card import find_card
 
 OnMessage = Callable[[str], None]
 
@@ -162,6 +163,16 @@ class OwnTraining:
     def method(self) -> str:
         """See `ArmTraining`."""
         return str(self.arguments().card)
+
+    def missing_model(self) -> str | None:
+        """Return in one line which model the training begins with is not here; None for none."""
+        run = self.arguments().config.run
+        for name in filter(None, (run.foundation, run.start_from)):
+            try:
+                find_card(name)
+            except ModelNotFoundError as error:
+                return f"{self.arm.name} begins with {name}: {error}"
+        return None
 
     def _has_the_same_data(self, config: TrainConfig) -> bool:
         """Tell whether a training file names prepared sets with the content that the study's have."""

@@ -1,16 +1,12 @@
-"""The data sets of a study: prepared once, with the published split sizes where they are known."""
+"""The data sets of a study: prepared once, with the published splits where they are known."""
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 from clickvol.datasets.preparation import Outcome, PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
-from clickvol.datasets.published import read_published
-from clickvol.datasets.sources import list_source
-from clickvol.datasets.splits import Split, read_splits, splits_json
+from clickvol.datasets.published import official_split, read_published
+from clickvol.datasets.splits import read_splits
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import make_folder, write_text
 from clickvol.report.page import command_line
 from clickvol.reproduction.study import DataSet
 from clickvol.reproduction.workspace import Reproduction
@@ -53,8 +49,6 @@ def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
     splits = job.splits.get(data.name)
     if splits is None and data.splits is not None:
         splits = job.file.next_to(data.splits)
-    if splits is None and job.drawn_splits(data).is_file():
-        splits = job.drawn_splits(data)
     return PreparationPlan(
         kind=data.layout,
         source=job.source(data),
@@ -99,63 +93,25 @@ def prepare(job: Reproduction, data: DataSet, report: Callable[[str], None]) -> 
     missing = missing_source(job, data)
     if missing is not None:
         raise ConfigError(missing)
-    plan = preparation_plan(job, data)
-    if plan.splits is None:
-        plan = replace(plan, splits=None if not _draw(job, data) else job.drawn_splits(data))
 
     def on_case(done: int, total: int, last: Outcome) -> None:
         report(f"{data.name}: {done} of {total} cases, the last {last.case_id}")
 
-    prepare_data_set(plan, on_case)
-
-
-def _draw(job: Reproduction, data: DataSet) -> bool:
-    """Write a split with the published numbers of cases; tell whether they fit the set."""
-    if data.constants is None or data.groups is not None:
-        return False
-    known = read_published(data.constants)
-    case_ids = [case.case_id for case in list_source(data.layout, job.source(data)).cases]
-    if len(case_ids) != known.train_cases + known.validation_cases + known.test_cases:
-        return False
-    split = draw_split(case_ids, data.seed, known.validation_cases, known.test_cases)
-    path = job.drawn_splits(data)
-    make_folder(path.parent)
-    write_text(path, splits_json([split]))
-    return True
-
-
-def draw_split(case_ids: Sequence[str], seed: int, num_val: int, num_test: int) -> Split:
-    """Draw a split with so many cases in each part; the rest trains.
-
-    Args:
-        case_ids: all different.
-        seed: the same cases and seed give the same split, in whatever order they come.
-        num_val: number of cases that validate.
-        num_test: number of cases that test.
-    """
-    order = sorted(case_ids, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
-    val, test = order[:num_val], order[num_val : num_val + num_test]
-    return Split(
-        train=tuple(sorted(order[num_val + num_test :])),
-        val=tuple(sorted(val)),
-        test=tuple(sorted(test)),
-    )
+    prepare_data_set(preparation_plan(job, data), on_case)
 
 
 def split_note(job: Reproduction, data: DataSet) -> str:
     """Return one sentence on the split of a prepared data set."""
     made, plan = read_prepared_set(job.prepared(data)), preparation_plan(job, data)
+    rejected = len(made.rejected)
     counts = "/".join(str(len(made.part(part))) for part in ("train", "val", "test"))
-    drawn = plan.splits is None or plan.splits == job.drawn_splits(data)
-    how = f"drawn with seed {made.seed}" if drawn else f"of {plan.splits}"
-    note = f"{data.name}: {counts} scans train/validate/test, {how}; {len(made.rejected)} rejected."
+    official = None if data.constants is None else official_split(data.constants)
+    if official is not None and made.splits[0] == official.only({case.case_id for case in made.cases}):
+        return f"{data.name}: {counts} scans train/validate/test, the published ones; {rejected} rejected."
+    how = f"drawn with seed {made.seed}" if plan.splits is None else f"of {plan.splits}"
+    note = f"{data.name}: {counts} scans train/validate/test, {how}; {rejected} rejected."
     if data.constants is None:
         return note
     known = read_published(data.constants)
     theirs = f"{known.train_cases}/{known.validation_cases}/{known.test_cases}"
-    if not drawn:
-        return f"{note} The published numbers are {theirs}."
-    return (
-        f"{note} The published numbers are {theirs}; which scans those were is only in files that "
-        f"are not part of this package, so our test scans are others (--splits {data.name}=FILE takes a list)."
-    )
+    return f"{note} The published numbers are {theirs}; these are not the published scans."

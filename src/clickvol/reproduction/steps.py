@@ -74,7 +74,8 @@ def reproduce(
         The table, Markdown; its CSV lies beside it.
 
     Raises:
-        ConfigError: when data are missing, or a folder holds something else or is in use.
+        ConfigError: when data or the model that a training begins with are missing, or a folder holds
+            something else or is in use.
         ClickvolError: when a step fails; the same command goes on from there.
     """
     steps = steps_of(job)
@@ -93,11 +94,18 @@ def reproduce(
 
 
 def _check_sources(job: Reproduction) -> None:
-    """Find out before any work whether a data set is missing."""
+    """Find out before any work whether a data set, or a model that a training begins with, is missing."""
     for data in job.study.data:
         missing = None if is_prepared(job, data) else missing_source(job, data)
         if missing is not None:
             raise ConfigError(missing)
+    for arm in job.arms:
+        for task in job.study.tasks:
+            training = training_of(job, arm, task)
+            if isinstance(training, OwnTraining) and not training.is_done():
+                missing = training.missing_model()
+                if missing is not None:
+                    raise ConfigError(missing)
 
 
 def _preparation(job: Reproduction, data: DataSet) -> Step:
@@ -122,10 +130,11 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
     training = training_of(job, arm, task)
     if training is None:
         return [scoring]
-    if isinstance(training, OwnTraining):
-        training.arguments()  # its mistakes show before any work
+    hint = arm.needs
+    if isinstance(training, OwnTraining):  # its mistakes show before any work
+        hint = "\n    ".join(filter(None, (training.missing_model(), hint)))
     title = f"train {arm.name} on {task.name}"
-    return [Step(title, training.command, training.is_done, training.work, hint=arm.needs), scoring]
+    return [Step(title, training.command, training.is_done, training.work, hint=hint), scoring]
 
 
 def _is_left_out(job: Reproduction, arm: Arm, task: Task) -> bool:

@@ -39,8 +39,8 @@ class DataSet(_Section):
         obtain: where a user gets it, for the message when it is missing.
         tumour_label, spacing, constants, groups, seed, organs: see `PreparationPlan`; groups and splits are
             files relative to the study.
-        splits: file with the cases of each part. Without one a split is drawn: with the published numbers of
-            cases where `constants` has them and the set is whole, else .7, .1 and .2.
+        splits: file with the cases of each part. Without one it is the published split of `constants` where the
+            set is whole, see `datasets.published.published_split`, else one that is drawn.
     """
 
     name: Name

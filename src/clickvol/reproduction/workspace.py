@@ -69,10 +69,6 @@ class Reproduction:
         """Return the folder of a prepared data set."""
         return self.folder / "data" / data.name
 
-    def drawn_splits(self, data: DataSet) -> Path:
-        """Return the file of a split that was drawn with the published numbers of cases."""
-        return self.folder / "data" / f"{data.name}-splits.json"
-
     def run_folder(self, arm: Arm, task: Task) -> Path:
         """Return where an arm is trained."""
         name = arm.name if len(self.study.tasks) == 1 else f"{arm.name}-{task.name}"
