@@ -124,7 +124,7 @@ def test_the_same_scan_under_two_names_stays_in_one_part(source, tmp_path):
     for copy in ("p_4", "p_7"):
         name = source / "imagesTr" / f"{copy}.nii.gz"
         name.write_bytes((source / "imagesTr" / "p_1.nii.gz").read_bytes())
-    note = "p_1, p_4, p_7 are the same scan and stay in one part."
+    note = "p_1, p_4, p_7 have the same image and stay in one part."
     for seed in range(6):
         made = prepare_data_set(_plan(source, tmp_path / "dst", seed=seed))
         assert made.notes == (note,)

@@ -103,8 +103,8 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     save(gif, GREY, format="GIF")
     for path, words in (
         (cut, "damaged"),
-        (text, "not a PNG or JPEG"),
-        (gif, "not a PNG or JPEG"),
+        (text, "not a PNG, JPEG or TIFF"),
+        (gif, "not a PNG, JPEG or TIFF"),
         (png_header(tmp_path / "none.png", 4, 4), "damaged"),
         (tmp_path / "absent.png", "does not exist"),
         (tmp_path, "is not a file"),

@@ -11,7 +11,7 @@ _ImagePath = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A PNG or JPEG picture; or, with --slice, a scan (file or DICOM folder).",
+        help="A PNG, JPEG or TIFF picture; or, with --slice, a scan (file or DICOM folder).",
     ),
 ]
 _Output = Annotated[
@@ -97,7 +97,7 @@ def segment_image(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment one 2D image (PNG, JPEG, or a slice of a scan) with SAM or ProMISe-2D.
+    """Segment one 2D image (PNG, JPEG, TIFF, or a slice of a scan) with SAM or ProMISe-2D.
 
     Research use only, not a medical device. The exit code is 0 only when the mask is written.
     """

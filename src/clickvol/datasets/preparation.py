@@ -24,6 +24,7 @@ from clickvol.datasets.prepared import (
     MANIFEST_NAME,
     SPLITS_NAME,
     CaseModality,
+    CaseT,
     LabelledCase,
     PreparedSet,
     RejectedCase,
@@ -290,7 +291,7 @@ def _manifest(plan: PreparationPlan, inputs: _Inputs, outcomes: Sequence[Outcome
             f"no case of {plan.source} can be used; {len(rejected)} were rejected, the first, "
             f"{rejected[0].case_id}, because {rejected[0].reason}"
         )
-    cases, copies = _copies_together(cases)
+    cases, copies = copies_together(cases)
     folds = _folds(plan, inputs, cases, copies)
     intensity = _intensity(plan, inputs.published, cases, folds[0])
     target: Triple | Literal["native"] = inputs.options.spacing_dhw_mm or "native"
@@ -310,9 +311,9 @@ def _manifest(plan: PreparationPlan, inputs: _Inputs, outcomes: Sequence[Outcome
     )
 
 
-def _copies_together(cases: Sequence[LabelledCase]) -> tuple[list[LabelledCase], list[str]]:
-    """Put cases with the same scan, whatever their files are called, into one group; return a note for each."""
-    copies_by_hash: dict[str, list[LabelledCase]] = defaultdict(list)
+def copies_together(cases: Sequence[CaseT]) -> tuple[list[CaseT], list[str]]:
+    """Put cases with the same image, whatever their files are called, into one group; return a note each."""
+    copies_by_hash: dict[str, list[CaseT]] = defaultdict(list)
     for case in cases:
         copies_by_hash[case.image.sha256].append(case)
     group_of = {case.group: case.group for case in cases}
@@ -326,7 +327,7 @@ def _copies_together(cases: Sequence[LabelledCase]) -> tuple[list[LabelledCase],
     for copies in copies_by_hash.values():
         if len({case.source_image.path for case in copies}) < 2:
             continue
-        notes.append(f"{', '.join(case.case_id for case in copies)} are the same scan and stay in one part.")
+        notes.append(f"{', '.join(case.case_id for case in copies)} have the same image and stay in one part.")
         joined = {root(case.group) for case in copies}
         group_of |= dict.fromkeys(joined, min(joined))
     return [case.model_copy(update={"group": root(case.group)}) for case in cases], notes

@@ -9,7 +9,7 @@ which are evaluated. Nothing outside is needed to use it: the folder can be move
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from clickvol.io.volume import Mask, Volume
 from clickvol.preprocessing.channels import organ_of_label
 
 MANIFEST_NAME = "prepared.json"
+PICTURES_NAME = "pictures.json"
 SPLITS_NAME = "splits.json"
 CASES_NAME = "cases"
 
@@ -84,15 +85,59 @@ class CaseFile(_Record):
     sha256: str
 
 
-class LabelledCase(_Record):
-    """One labelled scan: what is trained on and what is evaluated.
+class StoredCase(_Record):
+    """A case of a prepared set: what it was made from, and its files.
 
     Attributes:
         folder: of the prepared set; known from where its manifest was read, and not written into it.
         case_id: unique in the set.
         group: what must stay in one part, such as the patient; the id where nothing else was said.
-        modality: what the scan is treated as.
         source_image, source_label: the files that it was made from.
+        image, label: what is trained on.
+    """
+
+    folder: Path = Field(default=Path(), exclude=True)
+    case_id: str
+    group: str
+    source_image: SourceFile
+    source_label: SourceFile
+    image: CaseFile
+    label: CaseFile
+
+    def belongs_to(self, patients: tuple[str, ...]) -> bool:
+        """Tell whether the case is of one of these patients (the part of its id after the last underscore)."""
+        return self.case_id.rsplit("_", maxsplit=1)[-1] in patients
+
+    def path_of(self, file: CaseFile) -> Path:
+        """Return where a file of the case lies."""
+        return self.folder / CASES_NAME / file.name
+
+    def checked_path(self, file: CaseFile) -> Path:
+        """Return where a file of the case lies, once it is what was written.
+
+        Raises:
+            ConfigError: when it is missing or is not.
+        """
+        path = self.path_of(file)
+        try:
+            same = file_sha256(path) == file.sha256
+        except OSError as error:
+            raise ConfigError(
+                f"{path} is missing; copy the whole folder, or run clickvol data prepare again"
+            ) from error
+        if not same:
+            raise ConfigError(
+                f"{path} is not the file that was prepared; copy it from where it is whole, or delete it and "
+                "run clickvol data prepare again, which makes that case anew"
+            )
+        return path
+
+
+class LabelledCase(StoredCase):
+    """One labelled scan: what is trained on and what is evaluated.
+
+    Attributes:
+        modality: what the scan is treated as.
         volume_index: which volume of a 4D image it is; None for 3D.
         tumour_label: value of the object in the native label; None for every value above 0.
         image: .b2nd of the scan, (D, H, W).
@@ -107,16 +152,9 @@ class LabelledCase(_Record):
         tumour_ml: volume of the native mask.
     """
 
-    folder: Path = Field(default=Path(), exclude=True)
-    case_id: str
-    group: str
     modality: CaseModality
-    source_image: SourceFile
-    source_label: SourceFile
     volume_index: int | None
     tumour_label: int | None
-    image: CaseFile
-    label: CaseFile
     native_image: CaseFile
     native_label: CaseFile
     image_dtype: Literal["int16", "float32"]
@@ -130,10 +168,6 @@ class LabelledCase(_Record):
     native_spacing_dhw_mm: Triple
     tumour_ml: float
 
-    def belongs_to(self, patients: tuple[str, ...]) -> bool:
-        """Tell whether the case is of one of these patients (the part of its id after the last underscore)."""
-        return self.case_id.rsplit("_", maxsplit=1)[-1] in patients
-
     def grid(self) -> VolumeGrid:
         """Return the grid of the .b2nd files."""
         return VolumeGrid(self.shape_dhw, np.array(self.affine_ras_mm))
@@ -144,14 +178,14 @@ class LabelledCase(_Record):
         Both arrays are a `StoredArray`, which stands for a numpy array where that is sliced and then read; it
         raises a ConfigError when the file is missing or damaged.
         """
-        path = self._path(self.image)
+        path = self.path_of(self.image)
         image = StoredArray.whole(path, self.case_id, self.shape_dhw, self.image_dtype)
         array = cast("NDArray[np.generic]", image)
         return Volume(array, self.grid(), self.modality, str(path)), self.open_mask(OBJECT_BIT)
 
     def open_mask(self, bit: LabelBit) -> NDArray[np.uint8]:
         """Return a mask of the stored label, (D, H, W) uint8, 0 or 1, as `open_arrays`."""
-        path = self._path(self.label)
+        path = self.path_of(self.label)
         mask = StoredArray.whole(path, self.case_id, self.shape_dhw, np.uint8, bits=bit)
         return cast("NDArray[np.uint8]", mask)
 
@@ -180,36 +214,21 @@ class LabelledCase(_Record):
         organ = organ_of_label(label.array, object_mask(label.array, self.tumour_label))
         return Mask(organ, label.grid)
 
-    def _path(self, file: CaseFile) -> Path:
-        return self.folder / CASES_NAME / file.name
-
     def _read(self, file: CaseFile) -> Volume:
-        path = self._path(file)
-        try:
-            same = file_sha256(path) == file.sha256
-        except OSError as error:
-            raise ConfigError(
-                f"{path} is missing; copy the whole folder, or run clickvol data prepare again"
-            ) from error
-        if not same:
-            raise ConfigError(
-                f"{path} is not the file that was prepared; copy it from where it is whole, or delete it and "
-                "run clickvol data prepare again, which makes that case anew"
-            )
-        return read_volume(path)
+        return read_volume(self.checked_path(file))
 
 
-class PreparedSet(_Record):
+CaseT = TypeVar("CaseT", bound=StoredCase)
+
+
+class CaseSet(_Record, Generic[CaseT]):
     """The manifest of a prepared data set.
 
     Attributes:
         version: of this form.
         name: of the data set.
         kind: layout that it came in.
-        constants: name of the published constants that are used; None for the fingerprint.
-        target_spacing_dhw_mm: voxels of the cached arrays; "native" for those of the files.
         seed: of the splits, where they were drawn.
-        intensity: clipping and normalisation for each modality of the set.
         splits: the folds.
         cases: every usable case, also those that no fold names.
         rejected: the others.
@@ -221,12 +240,9 @@ class PreparedSet(_Record):
     version: Literal[3] = 3
     name: str
     kind: str
-    constants: str | None
-    target_spacing_dhw_mm: Triple | Literal["native"]
     seed: int
-    intensity: dict[CaseModality, IntensityConstants]
     splits: tuple[Split, ...] = Field(min_length=1)
-    cases: tuple[LabelledCase, ...] = Field(min_length=1)
+    cases: tuple[CaseT, ...] = Field(min_length=1)
     rejected: tuple[RejectedCase, ...]
     notes: tuple[str, ...]
     clickvol_version: str
@@ -244,7 +260,7 @@ class PreparedSet(_Record):
                     raise ValueError(f"the splits name {min(unknown)!r}, which is no case")
         return self
 
-    def part(self, name: str, fold: int = 0) -> list[LabelledCase]:
+    def part(self, name: str, fold: int = 0) -> list[CaseT]:
         """Return the cases of a part, in the order of `cases`; empty where a fold has none for it.
 
         Args:
@@ -265,6 +281,23 @@ class PreparedSet(_Record):
                 wanted = set(self.splits[fold].part(known))
                 return [case for case in self.cases if case.case_id in wanted]
         raise ConfigError(f"there is no part {name!r} of a data set; choose {', '.join(PART_NAMES)} or all")
+
+
+class PreparedSet(CaseSet[LabelledCase]):
+    """The manifest of prepared scans.
+
+    Attributes:
+        constants: name of the published constants that are used; None for the fingerprint.
+        target_spacing_dhw_mm: voxels of the cached arrays; "native" for those of the files.
+        intensity: clipping and normalisation for each modality of the set.
+    """
+
+    constants: str | None
+    target_spacing_dhw_mm: Triple | Literal["native"]
+    intensity: dict[CaseModality, IntensityConstants]
+
+
+SetT = TypeVar("SetT", bound=CaseSet[Any])
 
 
 class CaseIndex:
@@ -298,23 +331,33 @@ def read_prepared_set(folder: Path) -> PreparedSet:
     Raises:
         ConfigError: when there is none, or it is damaged or of another version.
     """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
+    if not is_prepared_set(folder):
+        if (folder / PICTURES_NAME).is_file():
+            raise ConfigError(f"{folder} holds pictures, but scans are expected; see docs/pictures.md")
         layout = "npz" if any(folder.glob("*.npz")) else "LAYOUT"
         layout = "msd" if (folder / "dataset.json").is_file() else layout
         raise ConfigError(
             f"{folder} is not a prepared data set: {MANIFEST_NAME} is missing; run: clickvol data prepare "
             f"{layout} {folder} -o NEW_FOLDER"
         )
+    return read_manifest(folder / MANIFEST_NAME, PreparedSet)
+
+
+def read_manifest(path: Path, form: type[SetT]) -> SetT:
+    """Read the manifest of a prepared set of one form.
+
+    Raises:
+        ConfigError: when it is damaged or of another version.
+    """
     try:
-        written = PreparedSet.model_validate_json(path.read_bytes())
+        written = form.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         first = str(error)
         if isinstance(error, ValidationError):
             fault = error.errors()[0]
             first = f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
         raise ConfigError(f"{path} cannot be used ({first}); run clickvol data prepare again") from error
-    cases = tuple(case.model_copy(update={"folder": folder}) for case in written.cases)
+    cases = tuple(case.model_copy(update={"folder": path.parent}) for case in written.cases)
     return written.model_copy(update={"cases": cases})
 
 

@@ -203,7 +203,7 @@ def _list_lits(folder: Path) -> Listing:
         raise ConfigError(
             f"{folder} has no file like volume-0.nii or segmentation-0.nii; give the folder above them"
         )
-    cases, rejected = _pair(images, labels)
+    cases, rejected = pair(images, labels)
     return Listing(
         name=folder.resolve().name,
         cases=tuple(cases),
@@ -243,7 +243,7 @@ def _list_folder(folder: Path) -> Listing:
     for stem, path in _scans(image_folder, READABLE_SUFFIXES):
         case_id = stem if stem in labels else stem.removesuffix(_FIRST_CHANNEL)
         images.setdefault(case_id, []).append(path)
-    cases, rejected = _pair(images, labels)
+    cases, rejected = pair(images, labels)
     return Listing(
         name=folder.resolve().name,
         cases=tuple(cases),
@@ -265,10 +265,10 @@ def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]
             yield path.name[: -len(suffix)], path
 
 
-def _pair(
+def pair(
     images: dict[str, list[Path]], labels: dict[str, list[Path]]
 ) -> tuple[list[CaseFiles], list[RejectedCase]]:
-    """Pair what has one id, in the order of the numbers at their ends."""
+    """Pair what has one id, in the order of the numbers at their ends; the second list lacks a partner."""
     cases, rejected = [], []
     for case_id in sorted(images.keys() | labels.keys(), key=_natural):
         image, label = images.get(case_id, []), labels.get(case_id, [])

@@ -135,8 +135,8 @@ class ImageRequest(_Request):
     """A 2D image to segment, and where the results go; `mask` and so on as in `_Request`.
 
     Attributes:
-        image: a PNG or JPEG file, a scan, or a folder with DICOM files. The mask is a .png file, or for a scan
-            also one in a format of scans.
+        image: a PNG, JPEG or TIFF file, a scan, or a folder with DICOM files. The mask is a .png file, or for a
+            scan also one in a format of scans.
         prompts: what the user points at; empty unless `points` is "user".
         points: given by the "user", predicted by the model ("auto"), or drawn from the truth ("gt").
         truth: mask to draw points from and to compare with: of the form and grid of the image.
@@ -177,7 +177,7 @@ class ImageRequest(_Request):
 
     @property
     def is_picture(self) -> bool:
-        """Whether the image is a PNG or JPEG file, not a slice of a scan."""
+        """Whether the image is a PNG, JPEG or TIFF file, not a slice of a scan."""
         return is_picture(self.image) and not self.image.is_dir()
 
 

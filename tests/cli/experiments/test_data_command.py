@@ -4,6 +4,7 @@ import pytest
 
 from clickvol.datasets.prepared import read_prepared_set
 from reference.data_sets import label_ijk, write_msd, write_nifti
+from reference.picture_folders import write_pictures
 
 IDS = [f"p_{n}" for n in range(6)]
 
@@ -94,3 +95,33 @@ def test_mistakes_are_one_line(run, source, tmp_path, monkeypatch, words, messag
     assert outcome.err.count("\n") == 1
     assert message in outcome.err
     assert not (tmp_path / "dst").exists()
+
+
+def test_pictures_of_two_data_sets_are_prepared_by_one_command(run, tmp_path):
+    first = write_pictures(tmp_path / "a", [f"p{n}" for n in range(5)])
+    second = write_pictures(tmp_path / "b", [f"q{n}" for n in range(5)], first_seed=9)
+    (second[0] / "q2.png").write_bytes(b"rubbish")
+    words = ["data", "prepare", "pictures", *first, *second, "-o", tmp_path / "dst"]
+    outcome = run(*words, "--name", "polyps", "--name", "skin")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines() == [
+        f"rejected: skin-q2: {second[0]}/q2.png is not a PNG, JPEG or TIFF picture that can be read, whatever "
+        "its name; save it as PNG"
+    ]
+    assert outcome.out == (
+        f"{tmp_path / 'dst'}: 9 cases of polyps+skin prepared, 1 rejected: 5 train, 2 val, 2 test\n"
+    )
+    for faulty, reason in (
+        ([*words[:-2], "-o", first[0]], "holds the pictures themselves"),
+        ([*words, "--name", "polyps"], "2 pairs of folders have 1 names"),
+        ([*words, "--spacing", "1"], "--spacing is for scans"),
+        (["data", "prepare", "pictures", first[0], "-o", tmp_path / "x"], "pictures come in pairs of folders"),
+        (
+            ["data", "prepare", "folder", first[0], "-o", tmp_path / "x", "--name", "a"],
+            "--name is for pictures",
+        ),
+    ):
+        outcome = run(*faulty)
+        assert outcome.code == 2
+        assert outcome.err.startswith("error: ")
+        assert reason in outcome.err

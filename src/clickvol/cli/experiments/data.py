@@ -1,7 +1,10 @@
 """`clickvol data`: bring a public data set into the form that training and evaluation read."""
 
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,7 +13,8 @@ from clickvol.cli.progress import show_progress, show_warnings
 from clickvol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clickvol.datasets.prepared import LabelledCase, PreparedSet, RejectedCase
+    from clickvol.datasets.pictures import PictureFolders, PictureSet
+    from clickvol.datasets.prepared import PreparedSet, RejectedCase, StoredCase
 
 data = typer.Typer(
     help="Prepare data sets for training and evaluation.",
@@ -25,10 +29,22 @@ def _data() -> None:
 
 
 _Kind = Annotated[
-    Literal["msd", "kits", "lits", "folder", "npz"],
-    typer.Argument(help="Layout of SRC; folder: images/ and labels/ with the same names; npz: CVPR 2025."),
+    Literal["msd", "kits", "lits", "folder", "npz", "pictures"],
+    typer.Argument(
+        help=(
+            "Layout of SRC; folder: images/ and labels/ with the same names; npz: CVPR 2025; pictures: PNG, "
+            "JPEG or TIFF, two folders, IMAGES MASKS, with the same names, for each data set."
+        )
+    ),
 ]
-_Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")]
+_Sources = Annotated[
+    list[Path], typer.Argument(metavar="SRC...", help="Folder of the data set; of pictures two, or more pairs.")
+]
+_Names = Annotated[
+    list[str] | None,
+    typer.Option("--name", metavar="NAME", help="Of a data set of pictures; once per pair of folders."),
+]
+_CropDark = Annotated[bool, typer.Option("--crop-dark", help="Cut dark borders of pictures off.")]
 _Destination = Annotated[
     Path, typer.Option("--output", "-o", metavar="DST", help="Folder of the prepared set.")
 ]
@@ -65,7 +81,7 @@ _Force = Annotated[bool, typer.Option("--force", help="Make finished cases again
 def prepare(
     *,
     kind: _Kind,
-    source: _Source,
+    sources: _Sources,
     destination: _Destination,
     label: _Label = None,
     modality: _Modality = None,
@@ -76,52 +92,109 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn split.")] = 0,
     volume: _Volume = None,
     organs: _Organs = "",
+    names: _Names = None,
+    crop_dark: _CropDark = False,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     force: _Force = False,
 ) -> None:
     """Check, resample, measure and split a data set; a run that was stopped goes on where it was."""
+    from clickvol.datasets.pictures import PicturePlan, prepare_pictures
     from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
-    from clickvol.datasets.prepared import RejectedCase
 
-    plan = PreparationPlan(
-        kind=kind,
-        source=source,
-        destination=destination,
-        tumour_label=None if label is None else parse_label(label),
-        modality=modality,
-        spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
-        constants=constants,
-        groups=groups,
-        splits=splits,
-        seed=seed,
-        workers=workers,
-        scheduler=scheduler,
-        volume_index=volume,
-        organs=organs,
-        force=force,
-    )
+    for_scans = {"--modality": modality, "--spacing": spacing, "--constants": constants, "--volume": volume}
+    for_scans |= {"--organs": organs, "--scheduler": scheduler}
+    _refuse_strangers(kind, for_scans, {"--name": names, "--crop-dark": crop_dark})
+    shared: dict[str, Any] = {
+        "destination": destination,
+        "groups": groups,
+        "splits": splits,
+        "seed": seed,
+        "workers": workers,
+        "force": force,
+    }
+    value = None if label is None else parse_label(label)
+    made: PreparedSet | PictureSet
     with show_progress("preparing", quiet=False) as advance:
-
-        def report(done: int, total: int, last: "LabelledCase | RejectedCase") -> None:
-            advance(done, total, last.case_id)
-            if isinstance(last, RejectedCase):
-                typer.echo(f"rejected: {last.case_id}: {last.reason}", err=True)
-
-        made = prepare_data_set(plan, report)
+        report = partial(_report, advance)
+        if kind == "pictures":
+            folders = _picture_folders(sources, names or [])
+            plan2d = PicturePlan(sources=folders, object_value=value, crop_dark=crop_dark, **shared)
+            made = prepare_pictures(plan2d, report)
+        else:
+            plan = PreparationPlan(
+                kind=kind,
+                source=_only_source(sources),
+                tumour_label=value,
+                modality=modality,
+                spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
+                constants=constants,
+                scheduler=scheduler,
+                volume_index=volume,
+                organs=organs,
+                **shared,
+            )
+            made = prepare_data_set(plan, report)
     show_warnings(made.notes)
     typer.echo(_summary(made, destination))
 
 
-def _summary(made: "PreparedSet", folder: Path) -> str:
+def _report(
+    advance: Callable[[int, int, str], None], done: int, total: int, last: "StoredCase | RejectedCase"
+) -> None:
+    from clickvol.datasets.prepared import RejectedCase
+
+    advance(done, total, last.case_id)
+    if isinstance(last, RejectedCase):
+        typer.echo(f"rejected: {last.case_id}: {last.reason}", err=True)
+
+
+def _refuse_strangers(kind: str, for_scans: Mapping[str, object], for_pictures: Mapping[str, object]) -> None:
+    """Refuse options of the other kind of data."""
+    strange, what = (for_scans, "scans") if kind == "pictures" else (for_pictures, "pictures")
+    given = next((option for option, value in strange.items() if value not in (None, "", False)), None)
+    if given is not None:
+        raise ConfigError(f"{given} is for {what}; leave it out, or choose another layout than {kind}")
+
+
+def _only_source(sources: Sequence[Path]) -> Path:
+    if len(sources) > 1:
+        raise ConfigError(f"{len(sources)} folders are given; one data set of scans is prepared at a time")
+    return sources[0]
+
+
+def _picture_folders(sources: Sequence[Path], names: Sequence[str]) -> "tuple[PictureFolders, ...]":
+    """Return the pairs of folders with their names: those that are given, else of the folders."""
+    from clickvol.datasets.pictures import PictureFolders
+
+    if len(sources) % 2:
+        raise ConfigError(
+            "pictures come in pairs of folders: IMAGES MASKS, and again for each further data set"
+        )
+    pairs = list(zip(sources[::2], sources[1::2], strict=True))
+    full = [images.resolve() for images, _ in pairs]
+    names = names or [path.parent.name if path.name.lower() == "images" else path.name for path in full]
+    if len(names) != len(pairs):
+        raise ConfigError(
+            f"{len(pairs)} pairs of folders have {len(names)} names; give --name for each, in order"
+        )
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ConfigError(
+                f"{name!r} cannot name a data set: letters, digits, dots, dashes and underscores can"
+            )
+    return tuple(PictureFolders(name, *pair) for name, pair in zip(names, pairs, strict=True))
+
+
+def _summary(made: "PreparedSet | PictureSet", folder: Path) -> str:
     parts = ", ".join(f"{len(made.part(name))} {name}" for name in ("train", "val", "test"))
-    scales = "; ".join(
-        f"{name} {known.low:.4g} to {known.high:.4g}, mean {known.mean:.4g}, deviation "
-        f"{known.deviation:.4g} ({known.source})"
-        for name, known in made.intensity.items()
-    )
     count = f"{len(made.cases)} cases of {made.name} prepared, {len(made.rejected)} rejected"
-    return f"{folder}: {count}: {parts}; {scales}"
+    scales = "".join(
+        f"; {name} {known.low:.4g} to {known.high:.4g}, mean {known.mean:.4g}, deviation "
+        f"{known.deviation:.4g} ({known.source})"
+        for name, known in getattr(made, "intensity", {}).items()
+    )
+    return f"{folder}: {count}: {parts}{scales}"
 
 
 def parse_label(text: str) -> int | Literal["all"]:
