@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VIEWER_TOOLS := $(VENV)/.viewer-tools
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .PHONY: setup demo test lint types fmt ci
 .DELETE_ON_ERROR:
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) $(VIEWER_TOOLS)
 
 demo: setup
 	$(BIN)/clickvol demo
@@ -37,6 +38,11 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: clickvol needs Python 3.11 or newer; install it, then: make setup PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
+
+# A browser and Node's tools; where they cannot be had it says so, and what needs them is skipped.
+$(VIEWER_TOOLS): package-lock.json .ci/viewer-tools | $(BIN)/pip
+	@.ci/viewer-tools
+	@touch $@
 
 # The stamp is older than these two files as soon as one of them changes.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip

@@ -3,12 +3,14 @@
 import base64
 import contextlib
 import io
+import os
 import shutil
 import signal
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 # Software rendering, and none of a browser's own calls home. A root user has no sandbox.
@@ -31,6 +33,16 @@ WAIT_MS = 60_000
 def chromium():
     """Return the path of a Chromium, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def needs_browser():
+    """Skip a module where no browser can be driven; never where CLICKVOL_REQUIRE_BROWSER is set, as in CI."""
+    if "CLICKVOL_REQUIRE_BROWSER" in os.environ:
+        return
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if chromium() is None:
+        pytest.skip("there is no Chromium here; make setup installs it where it can", allow_module_level=True)
 
 
 @contextlib.contextmanager

@@ -9,15 +9,11 @@ from clickvol.cli.app import main
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.io.formats import read_volume, write_volume
 from clickvol.phantoms.phantom import make_phantom
-from reference.browser import chromium
+from reference.browser import needs_browser
 
-pytest.importorskip("fastapi", reason="the extra serve is not installed")
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+needs_browser()
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine"),
-]
+pytestmark = pytest.mark.slow
 
 
 def num_tinted(picture):

@@ -7,15 +7,11 @@ import pytest
 
 from clickvol.io.formats import read_volume, write_volume
 from clickvol.phantoms.phantom import make_phantom
-from reference.browser import FLAGS, ViewerPage, chromium, served
+from reference.browser import FLAGS, ViewerPage, chromium, needs_browser, served
 
-pytest.importorskip("fastapi", reason="the extra serve is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+needs_browser()
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine"),
-]
+pytestmark = pytest.mark.slow
 
 NAMES = ("a/leg.nii.gz", "b.nii.gz", "c.nii.gz")
 
@@ -26,6 +22,8 @@ def statuses(viewer):
 
 
 def test_two_annotators_work_through_a_folder_with_ctrl_enter(tmp_path):
+    from playwright.sync_api import sync_playwright
+
     # Each its own patient: of one that was clicked already, the page would offer the clicks.
     shape = {"shape_dhw": (40, 72, 72), "spacing_dhw_mm": (5.0, 2.6, 2.6), "tumour_diameter_mm": 100}
     patients = {name: make_phantom(seed, **shape) for seed, name in enumerate(NAMES, start=8)}
@@ -33,7 +31,7 @@ def test_two_annotators_work_through_a_folder_with_ctrl_enter(tmp_path):
     for name, patient in patients.items():
         (tmp_path / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
         write_volume(patient.volume.array, patient.volume.grid, tmp_path / "scans" / name)
-    with served(tmp_path / "scans", tmp_path / "state") as address, sync_api.sync_playwright() as play:
+    with served(tmp_path / "scans", tmp_path / "state") as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
         try:
             anne, ben = (

@@ -62,7 +62,14 @@ function makeDecoder() {
  * @param {(offline: boolean) => void} tellOffline told with every call whether the server answered.
  */
 export function makeApi(token, tellOffline = () => {}) {
+  /**
+   * @param {string} method
+   * @param {string} path below /api/
+   * @param {{json?: unknown, form?: FormData, keepalive?: boolean, tries?: number}} options
+   * @returns {Promise<Response>}
+   */
   async function call(method, path, { json, form, keepalive = false, tries = MAX_TRIES } = {}) {
+    /** @type {Record<string, string>} */
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     if (json !== undefined) headers["Content-Type"] = "application/json";
     const body = json === undefined ? form : JSON.stringify(json);
@@ -84,7 +91,9 @@ export function makeApi(token, tellOffline = () => {}) {
   }
 
   const decode = makeDecoder();
+  /** @param {Parameters<typeof call>} words */
   const asJson = async (...words) => (await call(...words)).json();
+  /** @param {Parameters<typeof call>} words */
   const asBytes = async (...words) => (await call(...words)).arrayBuffer();
 
   return {

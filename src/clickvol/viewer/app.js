@@ -6,6 +6,7 @@ import { makeMarkers } from "./markers.js";
 import { makeNotices } from "./notices.js";
 import { makeOpening } from "./files/opening.js";
 import { makePanel } from "./objects/panel.js";
+import { byId } from "./page.js";
 import { listenToPointer } from "./pointer.js";
 import { makeSaving } from "./files/saving.js";
 import { PLANES, Scene } from "./scene.js";
@@ -16,8 +17,6 @@ import { makeTiles } from "./tiles.js";
 import { makeToolbar } from "./toolbar.js";
 import { draggedWindow, presetsFor, windowOf } from "./windows.js";
 import { makeWorklist } from "./worklist/worklist.js";
-
-const byId = (id) => document.getElementById(id);
 
 translatePage();
 for (const [code, { name }] of Object.entries(LANGUAGES)) byId("language").append(new Option(name, code, false, code === language));
@@ -67,7 +66,9 @@ const acts = {
     if (preset) store.set({ preset: preset.id, window: windowOf(preset, scene.image) });
   },
   windowNumbers(width, level) {
-    if (!(width > 0) || !Number.isFinite(level)) return store.set({ window: { ...store.get().window } });
+    const { window: range } = store.get();
+    if (!range) return undefined;
+    if (!(width > 0) || !Number.isFinite(level)) return store.set({ window: { ...range } });
     return store.set({ preset: "", window: { low: level - width / 2, high: level + width / 2 } });
   },
   opacity: (change) => store.set({ opacity: Math.min(1, Math.max(0, store.get().opacity + change)) }),
@@ -93,14 +94,17 @@ listenToPointer(byId("canvas"), {
     if (plane && plane.axis !== null) pointedPlane = plane;
     const mm = scene.mmUnder(x, y);
     const value = mm ? scene.valueAt(mm) : undefined;
-    store.set({ pointed: value === undefined ? null : { mm, value } });
+    store.set({ pointed: mm && value !== undefined ? { mm, value } : null });
   },
   leave: () => store.set({ pointed: null }),
   scroll(slices, x, y) {
     const plane = scene.planeUnder(x, y);
     if (plane) scene.scroll(plane, slices);
   },
-  window: (dx, dy) => store.get().window && store.set({ preset: "", window: draggedWindow(store.get().window, dx, dy) }),
+  window(dx, dy) {
+    const { window: range } = store.get();
+    if (range) store.set({ preset: "", window: draggedWindow(range, dx, dy) });
+  },
   zoom: (factor, x, y) => scene.zoom(factor, scene.flatUnder(x, y)),
 });
 
@@ -125,7 +129,10 @@ store.subscribe((state, before) => {
   if (state.window !== before.window && state.opened === before.opened) {
     // A drag sends more changes than a card can show.
     cancelAnimationFrame(windowFrame);
-    windowFrame = requestAnimationFrame(() => scene.setWindow(store.get().window));
+    windowFrame = requestAnimationFrame(() => {
+      const { window: range } = store.get();
+      if (range) scene.setWindow(range);
+    });
   }
   if (state.opacity !== before.opacity || state.outline !== before.outline || state.masksHidden !== before.masksHidden) {
     scene.setMaskStyle(state.masksHidden ? 0 : state.opacity, state.outline && !state.masksHidden);

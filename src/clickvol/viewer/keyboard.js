@@ -1,5 +1,6 @@
 // Keys: which there are, what they do, and the page of help that lists them.
 
+import { byId } from "./page.js";
 import { t } from "./strings/strings.js";
 
 const MOUSE = [
@@ -78,7 +79,7 @@ export function listenToKeys(canvas, acts) {
       if (isTyping(event.target) || document.querySelector("dialog[open]")) return;
       const fitting = keys.find((key) => key.fits(event));
       // Keys of the planes work wherever the focus is not in a control that has the key for itself.
-      const isFree = onCanvas || !event.target.closest?.("button, input, [role=listbox]");
+      const isFree = onCanvas || !(/** @type {Element | null} */ (event.target)?.closest?.("button, input, [role=listbox]"));
       if (!fitting || (fitting.onCanvas && !isFree)) return;
       event.preventDefault();
       fitting.act(event);
@@ -115,7 +116,7 @@ function writeHelp(keys) {
     section.append(head, table);
     return section;
   };
-  document.getElementById("keys").replaceChildren(
+  byId("keys").replaceChildren(
     list("Mouse", MOUSE),
     list("Keys in the planes", keys.filter((key) => key.onCanvas).map((key) => [key.keys, key.says])),
     list("Keys", keys.filter((key) => !key.onCanvas).map((key) => [key.keys, key.says])),

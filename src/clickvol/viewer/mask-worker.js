@@ -24,7 +24,8 @@ export async function readMasks(buffer) {
   return { tag, objects };
 }
 
-if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
+// In a test there is no worker.
+if (typeof self !== "undefined" && typeof document === "undefined") {
   self.addEventListener("message", async ({ data: { number, buffer } }) => {
     try {
       const read = await readMasks(buffer);

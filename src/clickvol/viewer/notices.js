@@ -6,6 +6,11 @@ const SECONDS = { error: 12, info: 6 };
 
 /** Return a function that shows a notice: (kind, text, action?) with action {name, run}. */
 export function makeNotices(place) {
+  /**
+   * @param {"error" | "info"} kind
+   * @param {string} text
+   * @param {{name: string, run: () => unknown} | null} action
+   */
   return function notify(kind, text, action = null) {
     const notice = document.createElement("div");
     notice.className = `notice ${kind}`;

@@ -38,8 +38,8 @@ export function zoomFactor({ deltaY, deltaMode }) {
  *   true where a tool takes the drag, which then is none of the crosshair.
  */
 export function listenToPointer(canvas, acts) {
-  let pressed = null; // {x, y, moved} since the button went down
-  let rightAt = null; // where the right button was last
+  let pressed = /** @type {{x: number, y: number, moved: number} | null} */ (null); // {x, y, moved} since the button went down
+  let rightAt = /** @type {number[] | null} */ (null); // where the right button was last
   let isDrawing = false;
 
   canvas.addEventListener(
@@ -81,9 +81,9 @@ export function listenToPointer(canvas, acts) {
   });
 
   canvas.addEventListener("click", (event) => {
-    const isClick = pressed && pressed.moved <= DRAG_PIXELS && !event.ctrlKey && !isDrawing;
+    const isClick = !event.ctrlKey && !isDrawing && event.detail <= 1;
     // The second click of a double click is the same place again.
-    if (isClick && event.detail <= 1) acts.click(pressed.x, pressed.y, event.shiftKey);
+    if (isClick && pressed && pressed.moved <= DRAG_PIXELS) acts.click(pressed.x, pressed.y, event.shiftKey);
     pressed = null;
     isDrawing = false;
   });

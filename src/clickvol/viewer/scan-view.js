@@ -15,6 +15,7 @@ function isSoftware(gl) {
 
 export class ScanView extends Niivue {
   afterDraw = () => {};
+  /** @type {number[] | null} */
   only = null; // the slice types that are drawn now; null for all planes
   tile = null; // the tile of the slice that is drawn now, [left, top, width, height]
   idleTimer = 0;

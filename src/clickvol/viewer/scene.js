@@ -50,6 +50,7 @@ export class Scene {
   constructor(canvas) {
     this.canvas = canvas;
     this.enlarged = null; // id of the plane that fills the stage; null for all four
+    /** @type {(place: {mm: number[], value?: number}) => void} */
     this.onMove = () => {}; // ({mm, value}) when the crosshair moves
     this.onDraw = () => {};
     this.view = new ScanView({
@@ -76,6 +77,7 @@ export class Scene {
       rightButton: DRAG_MODE.none, // ours: NiiVue's steps are whole grey values, too coarse for SUV
       centerButton: DRAG_MODE.pan,
     });
+    /** @type {Map<number, any>} */
     this.shown = new Map(); // id of an object: {hash, start, shape, stride}, as it lies in the drawing layer
     this.hidden = new Set(); // ids of objects that are not drawn
     this.view.onLocationChange = (place) => {
@@ -88,8 +90,13 @@ export class Scene {
     await this.view.attachTo(this.canvas);
     this.view.addColormap(INVERTED, { R: [255, 0], G: [255, 0], B: [255, 0], A: [64, 128], I: [0, 255] });
     this.view.drawLut = cmapper.makeDrawLut(labelColours());
-    new ResizeObserver(() => this.arrange()).observe(this.canvas.parentElement);
+    new ResizeObserver(() => this.arrange()).observe(this.stage);
     this.arrange();
+  }
+
+  /** What the canvas fills. */
+  get stage() {
+    return /** @type {HTMLElement} */ (this.canvas.parentElement);
   }
 
   /** Whether everything is drawn, also what waits until nothing else is to do. */
@@ -146,7 +153,7 @@ export class Scene {
     const boxes = [];
     const present = new Map(objects.map((object) => [object.id, object]));
     for (const [id, old] of this.shown) {
-      if (present.has(id) && !present.get(id).voxels) continue;
+      if (present.has(id) && !present.get(id)?.voxels) continue;
       boxes.push(this.paint(old, id, 0));
       this.shown.delete(id);
     }
@@ -178,7 +185,7 @@ export class Scene {
     const { permRAS, dimsRAS } = this.image;
     const dims = [dimsRAS[1], dimsRAS[2], dimsRAS[3]];
     const steps = [1, dims[0], dims[0] * dims[1]];
-    const [start, shape, stride] = [[], [], []];
+    const [start, shape, stride] = [[0, 0, 0], [0, 0, 0], [0, 0, 0]];
     let origin = 0;
     for (let axis = 0; axis < 3; axis++) {
       const own = Math.abs(permRAS[axis]) - 1;
@@ -233,8 +240,8 @@ export class Scene {
   arrange() {
     const { width, height } = this.tileSize();
     if (this.enlarged) {
-      const { type } = PLANES.find((plane) => plane.id === this.enlarged);
-      this.view.setCustomLayout([{ sliceType: type, position: [0, 0, 1, 1] }]);
+      const plane = PLANES.find(({ id }) => id === this.enlarged);
+      this.view.setCustomLayout([{ sliceType: plane?.type, position: [0, 0, 1, 1] }]);
       return;
     }
     const [x, y] = [1 - width, 1 - height];
@@ -246,7 +253,7 @@ export class Scene {
 
   /** Width and height of a tile of four, as parts of the canvas. */
   tileSize() {
-    const { clientWidth, clientHeight } = this.canvas.parentElement;
+    const { clientWidth, clientHeight } = this.stage;
     return { width: 0.5 - GAP_PIXELS / clientWidth / 2, height: 0.5 - GAP_PIXELS / clientHeight / 2 };
   }
 
@@ -359,7 +366,12 @@ export class Scene {
     this.tellPlace();
   }
 
-  /** Zoom the planes by a factor; a place (in the scan's own axes), else the crosshair, stays where it is. */
+  /**
+   * Zoom the planes by a factor; a place (in the scan's own axes), else the crosshair, stays where it is.
+   *
+   * @param {number} factor
+   * @param {number[] | null} flat
+   */
   zoom(factor, flat = null) {
     if (!this.image) return;
     const [x, y, z, old] = this.view.scene.pan2Dxyzmm;

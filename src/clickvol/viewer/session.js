@@ -6,7 +6,7 @@ import { t } from "./strings/strings.js";
 /**
  * Run the commands of a user in order.
  *
- * @param {object} parts `api`, `store`, `scene` and `notify`; `reopen` opens the scan anew where the server
+ * @param {Record<string, any>} parts `api`, `store`, `scene` and `notify`; `reopen` opens the scan anew where the server
  *   has forgotten the session.
  */
 export function makeSession({ api, store, scene, notify, reopen }) {
@@ -15,7 +15,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
   let shownTag = null;
   let heart = 0;
   // An object that the server has yet to add: clicks go to it, unless another one is chosen meanwhile.
-  let adding = null;
+  let adding = /** @type {{id: number | null, chosenBefore: number} | null} */ (null);
 
   const idOf = () => store.get().opened?.session_id;
 
@@ -112,7 +112,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     click(mm, positive) {
       const { selected, session } = store.get();
       const { overlap } = store.get();
-      const target = adding?.chosenBefore === selected ? adding : { id: selected };
+      const target = adding && adding.chosenBefore === selected ? adding : { id: selected };
       enqueue({
         says: t("Segmenting"),
         pending: { ras_mm: mm, positive, object_id: target.id ?? session.objects.length + 1 },
@@ -126,7 +126,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     undo: () => enqueue({ says: t("Undoing"), call: api.undo }),
     redo: () => enqueue({ says: t("Redoing"), call: api.redo }),
     addObject() {
-      const added = { id: null, chosenBefore: store.get().selected };
+      const added = { id: /** @type {number | null} */ (null), chosenBefore: store.get().selected };
       adding = added;
       enqueue({
         says: t("Adding an object"),

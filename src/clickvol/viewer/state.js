@@ -14,35 +14,47 @@ export const nameOf = (object) => object.name || t("Tumour {number}", { number: 
 
 const NOTHING = { tag: null, objects: [], can_undo: false, can_redo: false };
 
+/**
+ * @typedef {{low: number, high: number}} Range a window, in the scan's own unit
+ * @typedef {{ras_mm: number[], positive: boolean}} Click
+ * @typedef {Click & {object_id: number}} PendingClick
+ * @typedef {{id: number, name: string, frozen: boolean, volume_ml: number, num_voxels: number, clicks: Click[]}} SceneObject
+ * @typedef {ReturnType<typeof initialState>} State
+ */
+
 export function initialState() {
   return {
-    opened: null, // what the server said when it opened the scan
-    session: NOTHING, // objects and clicks, as the server last told them
+    opened: /** @type {any} */ (null), // what the server said when it opened the scan
+    session: /** @type {{tag: string | null, objects: SceneObject[], can_undo: boolean, can_redo: boolean}} */ (NOTHING), // objects and clicks, as the server last told them
     selected: 1, // the object that the next click goes to
     tool: "point", // "navigate": no click segments
     overlap: "yield", // what a click does where it meets other objects; or "take"
     masksHidden: false,
     inverted: false,
     offline: false, // the server did not answer last time
-    pointed: null, // {mm, value} under the pointer
+    pointed: /** @type {{mm: number[], value: number} | null} */ (null), // {mm, value} under the pointer
     mode: "tumour", // what a click without Shift marks
-    pending: [], // clicks on their way, {ras_mm, positive, object_id}
+    pending: /** @type {PendingClick[]} */ ([]), // clicks on their way, {ras_mm, positive, object_id}
     working: "", // what is being computed; "" for nothing
     waiting: 0, // how many commands wait behind it
     opacity: 0.35,
     outline: true,
     preset: "auto",
-    window: null, // {low, high}
-    place: null, // {mm: [x, y, z], value}
-    model: null,
+    window: /** @type {Range | null} */ (null), // {low, high}
+    place: /** @type {{mm: number[], value?: number} | null} */ (null), // {mm: [x, y, z], value}
+    model: /** @type {any} */ (null),
   };
 }
 
-/** Hold the state; `set` changes some of it and tells every subscriber. */
+/** Hold the state; `set` changes some of it and tells every subscriber.
+ *
+ * @typedef {ReturnType<typeof makeStore>} Store
+ */
 export function makeStore(state = initialState()) {
-  const listeners = [];
+  const listeners = /** @type {((state: any, before: any) => void)[]} */ ([]);
   return {
     get: () => state,
+    /** @param {Partial<State> & Record<string, unknown>} changes */
     set(changes) {
       const before = state;
       state = { ...state, ...changes };

@@ -1,9 +1,8 @@
 // The bar above and the line below: the scan, its window, history, saving, and where the crosshair is.
 
+import { byId } from "./page.js";
 import { t } from "./strings/strings.js";
 import { presetsFor } from "./windows.js";
-
-const byId = (id) => document.getElementById(id);
 
 function factsText({ scan }) {
   const size = scan.shape_ijk.join(" × ");

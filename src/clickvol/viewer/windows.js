@@ -1,29 +1,36 @@
 // Which grey values a screen shows: presets for CT, percentiles for everything else.
 
 // Level and width in Hounsfield units, as radiology commonly sets them.
+/** @type {{id: string, name: string, level?: number, width?: number}[]} */
 const CT_PRESETS = [
   { id: "soft", name: "Soft tissue", level: 40, width: 400 },
   { id: "lung", name: "Lung", level: -600, width: 1500 },
   { id: "bone", name: "Bone", level: 400, width: 1800 },
 ];
+/** @type {{id: string, name: string, level?: number, width?: number}} */
 const AUTO = { id: "auto", name: "Auto" };
 
 // The darkest and brightest half per cent are noise, metal or vessels, and are given up.
 const AUTO_FRACTIONS = [0.005, 0.995];
 const MAX_SAMPLES = 200_000;
 
-/** Return the presets that make sense for a modality, in the order of the keys 1 to 4. */
+/**
+ * Return the presets that make sense for a modality, in the order of the keys 1 to 4.
+ *
+ * @param {string} modality
+ */
 export const presetsFor = (modality) => (modality === "CT" ? [...CT_PRESETS, AUTO] : [AUTO]);
 
 /**
  * Return {low, high} of a preset, in the scan's own unit.
  *
- * @param {{level?: number, width?: number}} preset
+ * @param {{level?: number, width?: number}} preset of `presetsFor`
  * @param {{img: ArrayLike<number>, hdr: object}} image of NiiVue; read for "auto" only.
  */
 export function windowOf(preset, image) {
-  if (preset.width === undefined) return percentileWindow(image);
-  return { low: preset.level - preset.width / 2, high: preset.level + preset.width / 2 };
+  const { level, width } = preset;
+  if (level === undefined || width === undefined) return percentileWindow(image);
+  return { low: level - width / 2, high: level + width / 2 };
 }
 
 function sortedSamples({ img, hdr }) {

@@ -1,10 +1,9 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
+import { byId } from "../page.js";
 import { presetsFor, windowOf } from "../windows.js";
 import { initialState } from "../state.js";
 import { language, t } from "../strings/strings.js";
-
-const byId = (id) => document.getElementById(id);
 
 const megabytes = (bytes) => `${Math.max(1, Math.round(bytes / 1e6))} MB`;
 
@@ -81,13 +80,37 @@ function askForSeries(listed) {
   });
 }
 
+/** Tell `act` what is dropped into the window, and show meanwhile that it may be. */
+function listenToDrops(act) {
+  let depth = 0; // enters and leaves come for every element on the way
+  const drop = byId("drop");
+  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const count = (change) => {
+    depth = change === 0 ? 0 : Math.max(0, depth + change);
+    drop.hidden = depth === 0;
+  };
+  const on = (name, then) =>
+    window.addEventListener(name, (event) => {
+      if (!carriesFiles(event)) return;
+      event.preventDefault();
+      then(event);
+    });
+  on("dragenter", () => count(+1));
+  on("dragleave", () => count(-1));
+  on("dragover", () => {});
+  on("drop", (event) => {
+    count(0);
+    act(event.dataTransfer);
+  });
+}
+
 /**
  * Return {open, openPath, offerEarlier, askForToken, showStart, reopen}.
  *
- * @param {object} parts `api`, `store`, `scene`, `notify`, and `session()`, which takes over an opened scan.
+ * @param {Record<string, any>} parts `api`, `store`, `scene`, `notify`, and `session()`, which takes over an opened scan.
  */
 export function makeOpening({ api, store, scene, notify, session }) {
-  let source = null; // {name, open}: how to open the present scan once more
+  let source = /** @type {any} */ (null); // {name, open}: how to open the present scan once more
 
   function wait(text) {
     byId("wait").hidden = !text;
@@ -130,15 +153,11 @@ export function makeOpening({ api, store, scene, notify, session }) {
   async function show(opened, name) {
     const bytes = await api.scan(opened.session_id);
     const { scan } = opened;
-    let window = null;
-    let preset = null;
-    await scene.showScan(bytes, (image) => {
-      [preset] = presetsFor(scan.modality);
-      window = windowOf(preset, image);
-      return window;
-    });
+    const [preset] = presetsFor(scan.modality);
+    let range = { low: 0, high: 1 };
+    await scene.showScan(bytes, (image) => (range = windowOf(preset, image)));
     const { opacity, outline, model } = store.get();
-    store.set({ ...initialState(), opacity, outline, model, opened, name, window, preset: preset.id });
+    store.set({ ...initialState(), opacity, outline, model, opened, name, window: range, preset: preset.id });
     scene.tellPlace();
   }
 
@@ -176,29 +195,6 @@ export function makeOpening({ api, store, scene, notify, session }) {
     openFile(transfer.files[0]);
   }
 
-  function listenToDrops() {
-    let depth = 0; // enters and leaves come for every element on the way
-    const drop = byId("drop");
-    const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-    const show = (change) => {
-      depth = change === 0 ? 0 : Math.max(0, depth + change);
-      drop.hidden = depth === 0;
-    };
-    const on = (name, act) =>
-      window.addEventListener(name, (event) => {
-        if (!carriesFiles(event)) return;
-        event.preventDefault();
-        act(event);
-      });
-    on("dragenter", () => show(+1));
-    on("dragleave", () => show(-1));
-    on("dragover", () => {});
-    on("drop", (event) => {
-      show(0);
-      openDropped(event.dataTransfer);
-    });
-  }
-
   byId("open").addEventListener("click", () => showStart());
   byId("back").addEventListener("click", () => showStart(false));
   byId("choose").addEventListener("click", () => byId("file").click());
@@ -211,7 +207,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
     const path = byId("path").value.trim();
     if (path) openPath(path);
   });
-  listenToDrops();
+  listenToDrops(openDropped);
   // A page that is loaded anew opens a session of its own, and offers the clicks of this one.
   window.addEventListener("pagehide", ({ persisted }) => {
     const { opened } = store.get();

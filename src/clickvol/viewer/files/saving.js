@@ -1,5 +1,6 @@
 // The save dialog: one button per format; what cannot be written says why.
 
+import { byId } from "../page.js";
 import { nameOf } from "../state.js";
 import { t } from "../strings/strings.js";
 
@@ -14,11 +15,10 @@ const SUFFIXES = { nifti: "_mask.nii.gz", nrrd: "_mask.nrrd", "dicom-seg": "_seg
 
 /** Return the name of a file that holds the masks of a scan: the scan's own, as a file of any system may be called. */
 export function fileName(scanName, format) {
+  // eslint-disable-next-line no-control-regex -- Windows allows none of them
   const stem = scanName.replace(/(\.nii(\.gz)?|\.nrrd|\.mha|\.zip)$/i, "").replace(/[\u0000-\u001f<>:"/\\|?*]+/g, "_");
   return `${stem || "clickvol"}${SUFFIXES[format]}`;
 }
-
-const byId = (id) => document.getElementById(id);
 
 /** Hand a file to the browser, which puts it where downloads go. */
 function handOver({ name, blob }) {

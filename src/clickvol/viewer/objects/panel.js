@@ -1,12 +1,11 @@
 // The panel at the right: what a click marks, the objects, and how the masks look.
 
+import { byId } from "../page.js";
 import { colourOf, nameOf } from "../state.js";
 import { numberText, t } from "../strings/strings.js";
 
 const LOCK = "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z";
 const OPEN_LOCK = "M7 11V8a5 5 0 0 1 9.6-2M5.5 11h13v9h-13z";
-
-const byId = (id) => document.getElementById(id);
 
 function lockIcon(frozen) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -70,7 +69,7 @@ function objectRow(object, isSelected, commands) {
 
 /** Write the rows anew without taking the keyboard's focus away. */
 function writeObjects(list, state, commands) {
-  const { object, freeze } = document.activeElement?.dataset ?? {};
+  const { object, freeze } = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset ?? {};
   list.replaceChildren(
     ...state.session.objects.map((each) => objectRow(each, each.id === state.selected, commands)),
   );

@@ -1,8 +1,7 @@
 // The list of cases at the left: who has which, opening one, saving it and going on with the next.
 
+import { byId } from "../page.js";
 import { t } from "../strings/strings.js";
-
-const byId = (id) => document.getElementById(id);
 
 const REFRESH_SECONDS = 30; // a claim that is not renewed ends after 120
 
@@ -46,19 +45,19 @@ export function makeWorklist({ api, store, notify, opening }) {
 
   function write() {
     const text = byId("worklist-search").value.trim().toLowerCase();
-    const open = current();
+    const now = current();
     for (const each of cases) {
       if (!buttons.has(each.id)) buttons.set(each.id, buttonOf(each));
       const button = buttons.get(each.id);
       button.parentElement.hidden = !fits(each, text);
       button.disabled = each.held;
       button.dataset.status = each.status;
-      button.setAttribute("aria-current", String(each.id === open?.id));
+      button.setAttribute("aria-current", String(each.id === now?.id));
       button.lastElementChild.textContent = each.held ? t("{status}, another annotator", { status: t(each.status) }) : t(each.status);
     }
     const numDone = cases.filter(({ status }) => status === "done").length;
     byId("worklist-count").textContent = t("{done} of {count} done", { done: numDone, count: cases.length });
-    byId("case-save").disabled = byId("case-skip").disabled = !open || isBusy;
+    byId("case-save").disabled = byId("case-skip").disabled = !now || isBusy;
   }
 
   async function refresh() {
@@ -67,9 +66,9 @@ export function makeWorklist({ api, store, notify, opening }) {
   }
 
   async function renew() {
-    const open = current();
+    const now = current();
     try {
-      if (open) await api.claimCase(open.id, annotator);
+      if (now) await api.claimCase(now.id, annotator);
       await refresh();
     } catch (error) {
       if (error.status) notify("error", error.message); // where no answer came, the page says so already
@@ -112,25 +111,25 @@ export function makeWorklist({ api, store, notify, opening }) {
   }
 
   async function finish(isSkipped) {
-    const open = current();
-    if (!open) return;
+    const now = current();
+    if (!now) return;
     // Clicks that wait in line belong to the case.
     while (store.get().working || store.get().waiting) await pause(50);
-    if (current() !== open) return;
+    if (current() !== now) return;
     const { opened: scan, session } = store.get();
     if (!isSkipped && !session.objects.some((object) => object.num_voxels)) {
       notify("info", t("there is nothing to save yet; click inside a tumour, or skip the case"));
       return;
     }
-    const seconds = (Date.now() - open.since) / 1000;
+    const seconds = (Date.now() - now.since) / 1000;
     store.set({ working: isSkipped ? "" : t("Saving the case") });
     try {
-      await api.finishCase(open.id, { annotator, seconds, session_id: isSkipped ? null : scan.session_id });
+      await api.finishCase(now.id, { annotator, seconds, session_id: isSkipped ? null : scan.session_id });
     } finally {
       store.set({ working: "" });
     }
-    notify("info", isSkipped ? t("skipped {name}", open) : t("saved {name}", open));
-    await next(open.id);
+    notify("info", isSkipped ? t("skipped {name}", now) : t("saved {name}", now));
+    await next(now.id);
   }
 
   const saveAndNext = () => alone(() => finish(false));
