@@ -17,6 +17,17 @@ BatchT = TypeVar("BatchT")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
+class Case(Protocol):
+    """Something labelled that samples are drawn from."""
+
+    @property
+    def modality(self) -> str:
+        """What kind of image it is."""
+
+
+CaseT = TypeVar("CaseT", bound=Case)
+
+
 class Sampler(Protocol[BatchT_co]):
     """Makes batches; a sample is the same whatever was made before it, in whatever batch."""
 
@@ -24,11 +35,11 @@ class Sampler(Protocol[BatchT_co]):
         """Return the samples with these numbers."""
 
 
-class CaseSampler(Generic[BatchT]):
+class CaseSampler(Generic[CaseT, BatchT]):
     """Draws each sample from a case with a generator that the sample's number seeds.
 
     Args:
-        cases: labelled scans; drawn with equal probability within each modality, and the modalities
+        cases: labelled scans or pictures; drawn with equal probability within each modality, and the modalities
             with equal probability.
         phantoms: synthetic ones; may be empty.
         phantom_share: part of the samples from them.
@@ -39,17 +50,17 @@ class CaseSampler(Generic[BatchT]):
 
     def __init__(
         self,
-        cases: Sequence[LabelledVolume],
-        phantoms: Sequence[LabelledVolume],
+        cases: Sequence[CaseT],
+        phantoms: Sequence[CaseT],
         *,
         phantom_share: float,
-        draw: Callable[[LabelledVolume, np.random.Generator], BatchT],
+        draw: Callable[[CaseT, np.random.Generator], BatchT],
         join: Callable[[list[BatchT]], BatchT],
         seed: int,
     ) -> None:
         refuse_nothing(cases, phantoms)
-        modalities = sorted({case.volume.modality for case in cases})
-        self._pools = [[c for c in cases if c.volume.modality == m] for m in modalities]
+        modalities = sorted({case.modality for case in cases})
+        self._pools = [[c for c in cases if c.modality == m] for m in modalities]
         self._phantoms = list(phantoms)
         share = phantom_share if phantoms else 0.0
         self._phantom_share = share if cases else 1.0
@@ -68,7 +79,7 @@ class CaseSampler(Generic[BatchT]):
         return self._draw(pool[rng.integers(len(pool))], rng)
 
 
-def refuse_nothing(cases: Sequence[LabelledVolume], phantoms: Sequence[LabelledVolume]) -> None:
+def refuse_nothing(cases: Sequence[Case], phantoms: Sequence[Case]) -> None:
     """Raise a ConfigError when there is nothing to train on."""
     if not cases and not phantoms:
         raise ConfigError("there is nothing to train on; give data.folders, or data.phantoms above 0")

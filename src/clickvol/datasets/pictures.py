@@ -243,7 +243,9 @@ def read_pictures(
     Raises:
         ConfigError: when the folder holds none, or nothing is left.
     """
-    known = read_manifest(folder / PICTURES_NAME, PictureSet)
+    known = read_data_set(folder)
+    if not isinstance(known, PictureSet):
+        raise ConfigError(f"{folder} holds scans, not pictures; give their modality, CT or MR")
     unknown = sorted(set(only) - set(known.data_sets()))
     if unknown:
         raise ConfigError(f"{folder} has no data set {unknown[0]!r}; it has {', '.join(known.data_sets())}")

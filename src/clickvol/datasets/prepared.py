@@ -333,7 +333,10 @@ def read_prepared_set(folder: Path) -> PreparedSet:
     """
     if not is_prepared_set(folder):
         if (folder / PICTURES_NAME).is_file():
-            raise ConfigError(f"{folder} holds pictures, but scans are expected; see docs/pictures.md")
+            raise ConfigError(
+                f"{folder} holds pictures, but scans are expected; "
+                "in a training file their modality is picture: docs/pictures.md"
+            )
         layout = "npz" if any(folder.glob("*.npz")) else "LAYOUT"
         layout = "msd" if (folder / "dataset.json").is_file() else layout
         raise ConfigError(

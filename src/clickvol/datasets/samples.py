@@ -40,6 +40,11 @@ class LabelledVolume:
     longest_side_mm: float
     organ: NDArray[np.uint8] | None = None
 
+    @property
+    def modality(self) -> str:
+        """What the scan is."""
+        return self.volume.modality
+
     @classmethod
     def of(
         cls, volume: Volume, label: NDArray[np.uint8], organ: NDArray[np.uint8] | None = None

@@ -12,7 +12,7 @@ from clickvol.io.formats import read_volume
 from clickvol.io.pictures import read_picture
 from clickvol.io.volume import Modality, Volume
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
-from clickvol.preprocessing.slices2d import SliceView, slice_view, unit_values
+from clickvol.preprocessing.slices2d import SliceView, slice_view, unit_pixels, unit_values
 
 if TYPE_CHECKING:
     from clickvol.predict.segmentation_request import ImageRequest
@@ -37,7 +37,7 @@ def read_image(request: "ImageRequest") -> tuple[NDArray[np.generic], SliceOfSca
     """Return the image as the network takes it, where it was cut, and what a person should know."""
     if request.is_picture:
         pixels = read_picture(request.image)
-        return unit_values(pixels, None) if pixels.dtype == np.uint16 else pixels, None, []
+        return pixels if pixels.dtype == np.uint8 else unit_pixels(pixels), None, []
     volume = read_volume(request.image, series=request.series, volume_index=request.volume_index)
     if request.modality is not None:
         volume = replace(volume, modality=request.modality)

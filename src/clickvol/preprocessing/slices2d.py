@@ -135,6 +135,13 @@ def slice_view(grid: VolumeGrid, axis: SliceAxis, index: int) -> SliceView:
     return view
 
 
+def unit_pixels(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Bring the pixels of a picture to 0..1: deep grey by `unit_values`, 8 bits by 255."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    return unit_values(pixels, None)
+
+
 def unit_values(values: NDArray[np.generic], modality: Modality | None) -> NDArray[np.float32]:
     """Window values to 0..1.
 

@@ -43,19 +43,21 @@ class ModelSection(_Section):
 
 
 class FolderSection(_Section):
-    """One data set.
+    """One data set, or pictures of several.
 
     Attributes:
         path: folder below `data.root`: a prepared data set (`clickvol data prepare`).
-        modality: of its scans.
+        modality: of its scans; or "picture", for promise2d.
         source: its citation.
         tumour_label: that the set must have been prepared with; anything when not given.
+        only: of pictures, the data sets in the folder that are used; all of them when not given.
     """
 
     path: str
-    modality: Literal["CT", "MR"]
+    modality: Literal["CT", "MR", "picture"]
     source: str
     tumour_label: int | None = Field(default=None, gt=0)
+    only: tuple[str, ...] | None = None
 
 
 class DataSection(_Section):

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from clickvol.datasets.labelled_volumes import read_labelled_volumes
-from clickvol.datasets.prepared import read_prepared_set
-from clickvol.datasets.samples import LabelledVolume
+from clickvol.datasets.pictures import read_data_set, read_pictures
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
 from clickvol.preprocessing.channels import OrganMaskSource
@@ -77,8 +76,8 @@ def _take_weights(network: nn.Module, config: TrainConfig, kind: type[nn.Module]
         ) from error
 
 
-def training_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[LabelledVolume]:
-    """Return the scans that are trained on.
+def training_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[Any]:
+    """Return what is trained on: labelled scans, and pictures where the method is one for images.
 
     Raises:
         ConfigError: when a folder is not prepared, has none, or contradicts its section.
@@ -86,8 +85,8 @@ def training_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[
     return _cases(config, organs, "train", config.data.validation_patients)
 
 
-def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[LabelledVolume]:
-    """Return the scans that judge the run now and then: the validation parts.
+def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[Any]:
+    """Return the scans and pictures that judge the run now and then: the validation parts.
 
     Raises:
         ConfigError: when there are none.
@@ -101,25 +100,33 @@ def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> lis
 
 def _cases(
     config: TrainConfig, organs: OrganMaskSource | None, part: str, excluded: tuple[str, ...]
-) -> list[LabelledVolume]:
-    return [
-        case
-        for folder in config.data.folders
-        for case in read_labelled_volumes(
-            config.data.root / folder.path,
-            part,
-            config.data.fold,
-            modality=folder.modality,
-            tumour_label=folder.tumour_label,
-            excluded_patients=excluded,
-            organs=organs,
-            scale=config.data.intensity,
-        )
-    ]
+) -> list[Any]:
+    cases: list[Any] = []
+    for folder in config.data.folders:
+        path = config.data.root / folder.path
+        if folder.modality == "picture":
+            if config.model.method != PROMISE2D:
+                raise ConfigError(
+                    f"{config.model.method} is trained on scans, but {folder.path} is said to hold pictures; "
+                    "set model.method to promise2d, or give other data.folders"
+                )
+            cases += read_pictures(path, part, config.data.fold, only=folder.only or (), excluded=excluded)
+        else:
+            cases += read_labelled_volumes(
+                path,
+                part,
+                config.data.fold,
+                modality=folder.modality,
+                tumour_label=folder.tumour_label,
+                excluded_patients=excluded,
+                organs=organs,
+                scale=config.data.intensity,
+            )
+    return cases
 
 
 def hash_of_data(config: TrainConfig) -> str:
     """Return a hash of what is trained on: sha256, hex; the same wherever the prepared sets lie."""
     paths = [config.data.root / folder.path for folder in config.data.folders]
-    known = "".join(read_prepared_set(path).content_hash for path in paths)
+    known = "".join(read_data_set(path).content_hash for path in paths)
     return hashlib.sha256(known.encode()).hexdigest()

@@ -10,11 +10,13 @@ from clickvol.datasets.by_case.slice_samples import (
     joined_slices,
     object_slices,
 )
+from clickvol.datasets.pictures import PictureFolders, PicturePlan, prepare_pictures
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
 from clickvol.methods.sam2d import sam2d_preset
+from reference.picture_folders import ellipse, write_pictures
 
 SAM = sam2d_preset("tiny")
 PLAIN = SliceSampling(kind="slices").without_changes()
@@ -99,3 +101,40 @@ def test_samples_are_stacked_in_their_order():
         torch.equal(getattr(batch.to(torch.device("cpu")), f.name), getattr(batch, f.name))
         for f in fields(batch)
     )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    sources = (PictureFolders("p", *write_pictures(folder, ["a", "b"])),)
+    return prepare_pictures(PicturePlan(sources=sources, destination=folder / "set")).cases
+
+
+def test_a_picture_is_its_own_slice_with_its_colours(pictures):
+    sample = draw(pictures[0])
+    picture, mask = ellipse(0)
+    # The tiny network's side is the picture's width: 64 pixels.
+    mean, std = np.array(SAM.pixel_mean), np.array(SAM.pixel_std)
+    expected = (picture - mean) / std
+    shown = sample.image[0, :, :48].permute(1, 2, 0).numpy()
+    assert np.abs(shown - expected).max() < 1e-4
+    assert sample.image[0, :, 48:].abs().max() == 0
+    assert np.array_equal(sample.label[0, 0, :48].numpy() > 0, mask)
+    x, y = sample.points_xy_pixel[0].numpy().astype(int).T
+    assert np.array_equal(sample.label[0, 0].numpy()[y, x], sample.point_labels[0].numpy())
+
+
+def test_a_coloured_picture_is_changed_with_its_mask(pictures):
+    often = dict.fromkeys(("crop_share", "move_share", "blur_share", "contrast_share", "grain_share"), 1.0)
+    sampling = SliceSampling(kind="slices", flip_share=0.5, dropout_share=1.0, **often)
+    samples = [draw(pictures[0], sampling, seed=seed) for seed in range(8)]
+    plain = draw(pictures[0])
+    for sample in samples:
+        assert sample.image.shape == plain.image.shape
+        assert torch.isfinite(sample.image).all()
+        inside = sample.label[0, 0].bool()
+        assert 0.6 < inside.sum() / plain.label.sum() < 1.6
+        # The ellipse is red whatever was done to it.
+        red, green, _ = (sample.image[0] * torch.tensor(SAM.pixel_std)[:, None, None]).unbind()
+        assert (red - green)[inside].mean() > (red - green)[~inside].mean()
+    assert len({float(sample.image.sum()) for sample in samples}) == 8

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clickvol.cli.app import main
+from clickvol.datasets.pictures import PictureFolders, PicturePlan, prepare_pictures
 from clickvol.errors import ConfigError, TrainingError
 from clickvol.methods.promise2d import Promise2d, promise2d_network
 from clickvol.methods.sam2d import Sam2d, sam2d_preset
@@ -14,10 +15,11 @@ from clickvol.predict.image_predictor import load_image_model, segment_image
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run import train_from_config
-from clickvol.training.start import task_of
+from clickvol.training.start import task_of, training_cases
 from clickvol.training.tasks.step2d import SliceStep
 from clickvol.weights.card import read_card
 from reference.launched_runs import FIRST_STEP, gradients, launch, relative_difference
+from reference.picture_folders import write_pictures
 from reference.tiny_models2d import write_model2d
 
 CONFIG = """
@@ -194,3 +196,65 @@ def test_slices_are_not_for_networks_of_volumes(write_config):
     path, _ = write_config("run")
     with pytest.raises(ConfigError, match="promise3d is trained on patches"):
         task_of(read_train_config(path, ["sampling={kind='slices'}"]))
+
+
+PICTURES = """
+[[data.folders]]
+path = "{path}"
+modality = "picture"
+source = "made by tests"
+{only}
+[sampling]"""
+
+
+@pytest.fixture(scope="module")
+def picture_set(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    sources = tuple(
+        PictureFolders(name, *write_pictures(folder / name, [f"x{n}" for n in range(6)], first_seed=seed))
+        for name, seed in (("polyps", 0), ("skin", 20))
+    )
+    prepare_pictures(PicturePlan(sources=sources, destination=folder / "set"))
+    return folder / "set"
+
+
+def on_pictures(path, picture_set, only=""):
+    text = path.read_text().replace("phantoms = 2", "", 1)
+    path.write_text(text.replace("[sampling]", PICTURES.format(path=picture_set, only=only), 1))
+
+
+@pytest.mark.parametrize("mode", ["apm", "ips", "promise"])
+def test_pictures_of_two_data_sets_train_every_mode(write, picture_set, mode):
+    path, folder = write("run", mode)
+    on_pictures(path, picture_set)
+    words = ["run.validate_every=1", "run.keep=best"]
+    card_path = train_from_config(path, words)
+    card = read_card(card_path)
+    assert card.modalities == ["picture"]
+    assert card.notes[-1] == "Trained on pictures; none without the object was shown."
+    model = load_image_model(str(card_path), device="cpu")
+    image = np.zeros((48, 64, 3), np.uint8)
+    points = "auto" if model.predicts_points else ImagePrompts(clicks=(ImageClick(30, 20),))
+    assert segment_image(image, points, model).mask.shape == (48, 64)
+    losses = [
+        json.loads(line).get("validation_dice_loss") for line in (folder / "log.jsonl").read_text().splitlines()
+    ]
+    assert sum(loss is not None for loss in losses) == 3
+
+
+def test_one_data_set_of_the_folder_can_be_trained_on(write, picture_set):
+    path, _ = write("run")
+    on_pictures(path, picture_set, 'only = ["skin"]')
+    config = read_train_config(path, [])
+    cases = training_cases(config, None)
+    assert {case.data_set for case in cases} == {"skin"}
+    assert task_of(config).num_items(cases) == len(cases) == 4
+
+
+def test_pictures_and_scans_are_told_apart(write, picture_set, tmp_path):
+    path, _ = write("run")
+    on_pictures(path, picture_set)
+    wrong = path.read_text().replace('modality = "picture"', 'modality = "CT"')
+    path.write_text(wrong)
+    with pytest.raises(ConfigError, match="holds pictures, but scans are expected"):
+        training_cases(read_train_config(path, []), None)

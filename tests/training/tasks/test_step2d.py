@@ -124,3 +124,27 @@ def test_steps_on_one_batch_lower_the_loss():
         losses.append(loss.item())
     # A random decoder listens little to its tokens.
     assert losses[-1] < losses[0] - 0.008
+
+
+def test_images_that_repeat_are_encoded_once(monkeypatch):
+    step, batch = make_step("ips"), make_batch()
+    fresh = step(batch, NUMBERS)[0].item()
+    repeating = SliceStep(step.network, Promise2dTraining(sigmoid="once"), repeats=True)
+    encoded = []
+    original = Promise2d.encode_image
+
+    def record(self, image):
+        encoded.append(len(image))
+        return original(self, image)
+
+    monkeypatch.setattr(Promise2d, "encode_image", record)
+    losses = [repeating(batch, NUMBERS)[0].item() for _ in range(3)]
+    assert encoded == [1, 1]
+    assert losses == pytest.approx([fresh] * 3, abs=1e-6)
+    step(batch, NUMBERS)
+    step(batch, NUMBERS)
+    assert encoded == [1, 1, 2, 2]  # augmented images never come back
+    step.eval()
+    step(batch, NUMBERS)
+    step(batch, NUMBERS)
+    assert encoded == [1, 1, 2, 2, 1, 1]  # those that validate do

@@ -1,8 +1,9 @@
-"""Augmentations of one grey image, as pure functions of a generator.
+"""Augmentations of one image, grey or coloured, as pure functions of a generator.
 
 Which changes there are, how often and how strong they are is the released ProMISe-2D code's
 (`datasets.sampling.SliceSampling`). Numbers given here are not stated in the sources: they are chosen mild. The
-released choice between CLAHE, sharpening, JPEG and noise has no CLAHE here: slices come windowed.
+released choice between CLAHE, sharpening, JPEG and noise has no CLAHE here: slices come windowed. Colours keep
+their balance: all of them are changed alike, but for noise.
 """
 
 import io
@@ -35,12 +36,12 @@ def moved(
     What comes from outside the image is 0, and no object.
 
     Args:
-        image: (H, W) in 0..1.
+        image: (H, W) or (H, W, 3) in 0..1.
         mask: (H, W).
         config: how often, how much.
         rng: source of the randomness.
     """
-    shape = np.array(image.shape)
+    shape = np.array(mask.shape)
     # From the new place to the old one, in pixels (row, column) from the middle.
     change, start = np.eye(2), np.zeros(2)
     if rng.random() < config.crop_share:
@@ -60,13 +61,15 @@ def moved(
     def placed(values: _Array32) -> _Array32:
         return np.asarray(ndimage.affine_transform(values, change, offset, order=1), np.float32)
 
-    return np.clip(placed(image), 0, 1), placed(mask.astype(np.float32)) > 0.5
+    planes = [image] if image.ndim == 2 else list(np.moveaxis(image, 2, 0))
+    moved_image = np.stack([placed(plane) for plane in planes], axis=-1).reshape(image.shape)
+    return np.clip(moved_image, 0, 1), placed(mask.astype(np.float32)) > 0.5
 
 
 def spoiled(image: _Array32, config: SliceSampling, rng: np.random.Generator) -> _Array32:
-    """Blur an image, change its contrast, its grain, and blot parts out: (H, W) in 0..1 -> the same."""
+    """Blur an image, change contrast and grain, blot parts out: (H, W) or (H, W, 3) in 0..1 -> the same."""
     if rng.random() < config.blur_share:
-        image = ndimage.gaussian_filter(image, rng.uniform(*_BLUR_PIXEL))
+        image = ndimage.gaussian_filter(image, rng.uniform(*_BLUR_PIXEL), axes=(0, 1))
     if rng.random() < config.contrast_share:
         stretch, shift = rng.uniform(-1, 1, 2) * config.contrast
         image = np.clip(image * (1 + stretch) + shift, 0, 1)
@@ -79,7 +82,7 @@ def spoiled(image: _Array32, config: SliceSampling, rng: np.random.Generator) ->
 
 
 def _sharpened(image: _Array32, rng: np.random.Generator) -> _Array32:
-    edges = image - ndimage.gaussian_filter(image, 1.0)
+    edges = image - ndimage.gaussian_filter(image, 1.0, axes=(0, 1))
     return np.asarray(image + rng.uniform(*_SHARPENING) * edges, np.float32)
 
 
@@ -92,16 +95,16 @@ def _packed(image: _Array32, rng: np.random.Generator) -> _Array32:
     """Return what JPEG leaves of an image."""
     low, high = _JPEG_QUALITY
     file = io.BytesIO()
-    grey = np.rint(image * 255).astype(np.uint8)
-    Image.fromarray(grey).save(file, "JPEG", quality=int(rng.integers(low, high, endpoint=True)))
+    levels = np.rint(image * 255).astype(np.uint8)
+    Image.fromarray(levels).save(file, "JPEG", quality=int(rng.integers(low, high, endpoint=True)))
     with Image.open(file) as unpacked:
         return np.asarray(unpacked, np.float32) / np.float32(255)
 
 
 def _blotted(image: _Array32, rng: np.random.Generator) -> _Array32:
     spotted = image.copy()
-    side = max(1, round(max(image.shape) * _HOLE_SIDE))
+    side = max(1, round(max(image.shape[:2]) * _HOLE_SIDE))
     for _ in range(int(rng.integers(1, _MAX_HOLES, endpoint=True))):
-        row, column = rng.integers(0, image.shape)
+        row, column = rng.integers(0, image.shape[:2])
         spotted[row : row + side, column : column + side] = 0
     return spotted

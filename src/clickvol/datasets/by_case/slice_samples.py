@@ -1,4 +1,4 @@
-"""Training samples of 2D networks: slices of labelled scans as the network's square input."""
+"""Training samples of 2D networks: slices of labelled scans, and pictures, as the network's square input."""
 
 from dataclasses import dataclass, fields
 
@@ -10,11 +10,15 @@ from torch import Tensor
 
 from clickvol.datasets.by_case.augment2d import moved, spoiled
 from clickvol.datasets.case_index import slice_numbers
+from clickvol.datasets.pictures import PictureCase
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
 from clickvol.methods.sam2d import Sam2dConfig, SquareFit, prepare_image
-from clickvol.preprocessing.slices2d import Plane, slice_view, unit_values
+from clickvol.preprocessing.slices2d import Plane, slice_view, unit_pixels, unit_values
 from clickvol.prompts.simulate2d import sample_points
+
+Case2d = LabelledVolume | PictureCase
+"""What 2D networks are trained on: a scan, by its slices, or a picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,29 +53,31 @@ def object_slices(case: LabelledVolume, plane: Plane) -> NDArray[np.int64]:
     return slice_numbers(case.object_runs_dhw[axis])
 
 
+def num_images(case: Case2d, plane: Plane) -> int:
+    """Return how many images a case has to train on."""
+    return 1 if isinstance(case, PictureCase) else len(object_slices(case, plane))
+
+
 def draw_slice_sample(
-    case: LabelledVolume,
+    case: Case2d,
     sam: Sam2dConfig,
     sampling: SliceSampling,
     num_points: int,
     rng: np.random.Generator,
 ) -> SliceSample:
-    """Draw a batch of one slice that shows the object, changed as `sampling` says.
+    """Draw a batch of one slice that shows the object, or of the picture, changed as `sampling` says.
 
-    The slice lies and is windowed as `clickvol segment-image --slice` would have it. A change may move the
+    A slice lies and is windowed as `clickvol segment-image --slice` would have it. A change may move the
     object out of the image; then all points lie beside it.
 
     Args:
-        case: the scan.
+        case: the scan or the picture.
         sam: network whose input is made.
         sampling: which slices, which changes.
         num_points: points to draw from the truth, after the changes and over the whole square, as released.
         rng: source of the randomness.
     """
-    index = int(rng.choice(object_slices(case, sampling.plane)))
-    view = slice_view(case.volume.grid, sampling.plane, index)
-    image = unit_values(view.cut(case.volume.array), case.volume.modality)
-    image, mask = moved(image, view.cut(case.label).astype(np.bool_), sampling, rng)
+    image, mask = moved(*_drawn_image(case, sampling.plane, rng), sampling, rng)
     image = spoiled(image, sampling, rng)
     prepared, fit = prepare_image(torch.from_numpy(image), sam)
     truth = _on_square(mask, fit)
@@ -84,6 +90,19 @@ def draw_slice_sample(
         points_xy_pixel=torch.from_numpy(points.astype(np.float32))[None],
         point_labels=torch.from_numpy(signs)[None],
     )
+
+
+def _drawn_image(
+    case: Case2d, plane: Plane, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return an image in 0..1, (H, W) or for colours (H, W, 3), and its mask (H, W)."""
+    if isinstance(case, PictureCase):
+        pixels, mask = case.read()
+        return unit_pixels(pixels), mask
+    index = int(rng.choice(object_slices(case, plane)))
+    view = slice_view(case.volume.grid, plane, index)
+    image = unit_values(view.cut(case.volume.array), case.volume.modality)
+    return image, view.cut(case.label).astype(np.bool_)
 
 
 def joined_slices(batches: list[SliceSample]) -> SliceSample:

@@ -1,4 +1,4 @@
-"""Training of ProMISe-2D on slices of labelled scans."""
+"""Training of ProMISe-2D on slices of labelled scans and on pictures."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from clickvol.datasets.by_case.slice_samples import (
+    Case2d,
     SliceSample,
     draw_slice_sample,
     joined_slices,
-    object_slices,
+    num_images,
 )
 from clickvol.datasets.loader import CaseSampler
+from clickvol.datasets.pictures import PictureCase
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
 from clickvol.errors import ConfigError
@@ -26,7 +28,7 @@ from clickvol.weights.load import load_network
 
 
 class SliceTask(Task[SliceSample]):
-    """Slices for ProMISe-2D on a frozen foundation.
+    """Slices and pictures for ProMISe-2D on a frozen foundation.
 
     Args:
         config: of the run.
@@ -51,9 +53,9 @@ class SliceTask(Task[SliceSample]):
         self.organs = None
         self.fields_of_view = None
         self._seed, self._phantom_share = config.run.seed, config.data.phantom_share
-        self.notes = (
-            f"Trained on {self._sampling.plane} slices of scans; slices without the object were not shown.",
-        )
+        kinds = {folder.modality == "picture" for folder in config.data.folders} or {False}
+        words = [f"{self._sampling.plane} slices of scans"] * (False in kinds) + ["pictures"] * (True in kinds)
+        self.notes = (f"Trained on {' and '.join(words)}; none without the object was shown.",)
 
     def build_network(self) -> nn.Module:
         """Return the network with the weights of its foundation, which want no gradient."""
@@ -73,18 +75,19 @@ class SliceTask(Task[SliceSample]):
         """Return network and loss in one."""
         if not isinstance(network, Promise2d):
             raise ConfigError("a network of promise2d is trained on slices; choose another model.method")
-        return SliceStep(network, self._recipe.training)
+        repeats = self._sampling == self._sampling.without_changes()
+        return SliceStep(network, self._recipe.training, repeats=repeats)
 
-    def num_items(self, cases: Sequence[LabelledVolume]) -> int:
-        """Return the number of slices that show the object."""
-        return sum(len(object_slices(case, self._sampling.plane)) for case in cases)
+    def num_items(self, cases: Sequence[Case2d]) -> int:
+        """Return the number of slices that show the object, and of pictures."""
+        return sum(num_images(case, self._sampling.plane) for case in cases)
 
     def sampler(
         self,
-        cases: Sequence[LabelledVolume],
+        cases: Sequence[Case2d],
         phantoms: Sequence[LabelledVolume],
         device: torch.device,  # noqa: ARG002  # slices are drawn with numpy
-    ) -> CaseSampler[SliceSample]:
+    ) -> CaseSampler[Case2d, SliceSample]:
         """Return what draws slices as the configuration says."""
         return CaseSampler(
             cases,
@@ -97,17 +100,18 @@ class SliceTask(Task[SliceSample]):
 
     def plain_batches(
         self,
-        cases: Sequence[LabelledVolume],
+        cases: Sequence[Case2d],
         count: int,
         device: torch.device,  # noqa: ARG002  # slices are drawn with numpy
     ) -> Iterator[SliceSample]:
-        """Yield slices as they are."""
+        """Yield slices as they are; of a picture one, since all would be the same."""
         for number, case in enumerate(cases):
             rng = np.random.default_rng([self._seed, number, 3])
             plain = self._sampling.without_changes()
-            yield joined_slices([self._drawn(plain, case, rng) for _ in range(count)])
+            images = 1 if isinstance(case, PictureCase) else count
+            yield joined_slices([self._drawn(plain, case, rng) for _ in range(images)])
 
-    def _drawn(self, sampling: SliceSampling, case: LabelledVolume, rng: np.random.Generator) -> SliceSample:
+    def _drawn(self, sampling: SliceSampling, case: Case2d, rng: np.random.Generator) -> SliceSample:
         return draw_slice_sample(case, self._recipe.network.sam, sampling, self._num_drawn, rng)
 
 
