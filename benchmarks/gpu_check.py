@@ -28,7 +28,8 @@ from torch import Tensor
 import clickvol
 from clickvol import Click, load_model
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.scan_store import ScanStore, StoredScan, to_steps
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.device.stored_scan import StoredScan, to_steps
 from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.freezing import freeze_foundation
 from clickvol.methods.lifted_segmenter import LiftedSegmenter

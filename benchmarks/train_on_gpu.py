@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 import clickvol
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.scan_store import ScanStore, read_pack
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.device.stored_scan import read_pack
 from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from clickvol.datasets.device.scan_store import StoredScan, to_steps, write_pack
+from clickvol.datasets.device.stored_scan import StoredScan, to_steps, write_pack
 from clickvol.preprocessing.intensity import wide_intensity_scale
 
 SARCOMA_HELD_OUT = {"008", "019", "024", "029", "042", "047"}

@@ -76,14 +76,15 @@ def test_a_set_needs_neither_a_label_nor_a_descriptor_to_begin_with(prepare):
         cases = read_labelled_volumes(folder, "all")
         assert len(cases) == 500
         assert _means(cases[:5]) == [10, 20, 30, 40, 50]
-        assert all(case.label[tuple(case.object_voxels_dhw[0])] for case in cases)
+        assert all(case.label[tuple(case.index.object_voxels_dhw[0])] for case in cases)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     for path in (folder / "cases").iterdir():
         path.unlink()
     again = read_labelled_volumes(folder, "all")
     assert all(
-        np.array_equal(a.object_voxels_dhw, b.object_voxels_dhw) for a, b in zip(again, cases, strict=True)
+        np.array_equal(a.index.object_voxels_dhw, b.index.object_voxels_dhw)
+        for a, b in zip(again, cases, strict=True)
     )
     with pytest.raises(ConfigError, match="p_0-0 is missing"):
         np.asarray(again[0].label)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.scan_store import ScanStore, StoredScan
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.device.stored_scan import StoredScan
 from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.datasets.prepared import CaseIndex, read_prepared_set
 from clickvol.datasets.samples import LabelledVolume

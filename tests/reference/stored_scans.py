@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clickvol.datasets.device.scan_store import StoredScan
+from clickvol.datasets.device.stored_scan import StoredScan
 
 
 def stored_scan(name="a", spacing=(3.0, 1.0, 1.0), shape=(4, 9, 10), *, objects=1):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from clickvol.datasets.device.scan_store import StoredScan, to_steps
+from clickvol.datasets.device.stored_scan import StoredScan, to_steps
 from clickvol.datasets.prepared import LabelledCase
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume

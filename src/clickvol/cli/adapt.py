@@ -3,12 +3,13 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clickvol.cli.experiments.data import parse_label
 from clickvol.cli.progress import show_progress
+from clickvol.io.volume import SaidModality
 
 if TYPE_CHECKING:
     from clickvol.adapt.run import AdaptOutcome
@@ -33,7 +34,7 @@ _Label = Annotated[
     str | None,
     typer.Option(metavar="N|all", help="Value of the object in the labels; all: everything above 0."),
 ]
-_Modality = Annotated[Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")]
+_Modality = Annotated[SaidModality | None, typer.Option(help="Of all scans; else by the data.")]
 _Groups = Annotated[
     Path | None, typer.Option(metavar="CSV", help="Columns case,group: scans of one patient are one group.")
 ]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.datasets.case_index import measure, write_npy, write_row
 from clickvol.datasets.fingerprint import SAMPLE_VOXELS, foreground_sample
+from clickvol.datasets.levels import levels_along_patient
 from clickvol.datasets.prepared import (
     LABELLED_BIT,
     MANIFEST_NAME,
@@ -45,7 +46,7 @@ from clickvol.preprocessing.intensity import recognise_modality, value_sample
 SANE_SPACING_MM = (0.05, 20.0)
 
 # Raised when the way a case is made changes, so that earlier files are not used.
-_RECIPE = 4
+_RECIPE = 5
 
 # What every scan is kept in as it came, and the dtypes it may have there, in this order of preference.
 _NATIVE_SUFFIX = ".nii.gz"
@@ -132,12 +133,13 @@ def prepare_case(
         return RejectedCase(case_id=source.case_id, reason=" ".join(str(error).split()))
     written = _write_files(source.case_id, folder, kept, scan, linkable=options.volume_index is None)
     native = scan.image.grid
-    modality = recognise_modality(scan.image, value_sample(scan.image)).modality
+    said = scan.image.modality
+    modality = said if said == "PT" else recognise_modality(scan.image, value_sample(scan.image)).modality
     case = LabelledCase(
         folder=folder.parent,
         case_id=source.case_id,
         group=source.group or source.case_id,
-        modality="CT" if modality == "CT" else "MR",
+        modality="MR" if modality == "unknown" else modality,
         source_image=_source_file(source.image),
         source_label=_source_file(source.label),
         volume_index=options.volume_index,
@@ -152,6 +154,8 @@ def prepare_case(
         native_spacing_dhw_mm=native.spacing_dhw_mm.tolist(),
         tumour_ml=int(scan.mask.sum(dtype=np.int64)) * native.voxel_volume_mm3 / 1000,
     )
+    for block, level in levels_along_patient(kept.values, kept.grid).items():
+        write_stored(cache_values(level, kept.values), case.level_path(block))
     # Last: a case without it is not finished.
     with atomic_path(_entry_path(folder, source.case_id), ".json") as temporary:
         content = _CaseEntry(key=key, case=case).model_dump_json(indent=1)
@@ -330,6 +334,7 @@ def _finished(source: CaseFiles, folder: Path, key: str) -> LabelledCase | None:
     case = entry.case.model_copy(update={"folder": folder.parent})
     names = [file.name for file in (case.image, case.label, case.native_image, case.native_label)]
     paths = [folder / name for name in (*names, _sample_name(case.case_id))]
+    paths += [case.level_path(block) for block in case.open_levels()]
     if entry.key != key or not all(path.is_file() for path in (*paths, row_path(folder, case.case_id))):
         return None
     return case

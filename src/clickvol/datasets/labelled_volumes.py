@@ -93,9 +93,10 @@ def _labelled(case: LabelledCase, row: IndexRow, organs: OrganMaskSource | None)
         label=label,
         scale=scale,
         outside_value=scale.outside,
-        object_voxels_dhw=row.object_voxels_dhw,
+        index=row,
         object_runs_dhw=case.facts.runs_dhw,
         longest_side_mm=case.facts.longest_side_mm,
+        coarser=case.open_levels(),
         organ=_organ(case, organs),
     )
 

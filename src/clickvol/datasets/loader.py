@@ -79,7 +79,7 @@ class CaseSampler(Generic[CaseT, BatchT]):
         return self._draw(pool[rng.integers(len(pool))], rng)
 
 
-def refuse_nothing(cases: Sequence[Case], phantoms: Sequence[Case]) -> None:
+def refuse_nothing(cases: Sequence[object], phantoms: Sequence[object]) -> None:
     """Raise a ConfigError when there is nothing to train on."""
     if not cases and not phantoms:
         raise ConfigError("there is nothing to train on; give data.folders, or data.phantoms above 0")

@@ -2,8 +2,9 @@
 
 A folder written by `clickvol data prepare`: `prepared.json` (this manifest), `index.npy` (what samplers need
 to know of every case before they read one), `splits.json` (its splits in nnU-Net's form), and in `cases/` per
-case two compressed arrays (.b2nd), of which training reads boxes, and scan and label as they came (.nii.gz),
-which are evaluated. Nothing outside is needed to use it: the folder can be moved.
+case compressed arrays (.b2nd: scan, masks, and the scan at coarser levels), of which training reads boxes, and
+scan and label as they came (.nii.gz), which are evaluated. Nothing outside is needed to use it: the folder can
+be moved.
 """
 
 import hashlib
@@ -17,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clickvol.datasets.case_index import IndexRow, ObjectFacts, index_row, open_index
 from clickvol.datasets.fingerprint import IntensityConstants
+from clickvol.datasets.levels import along_patient, coarser_blocks, spacing_along_patient
 from clickvol.datasets.splits import PART_NAMES, Split
-from clickvol.datasets.stored_array import StoredArray
+from clickvol.datasets.stored_array import STORED_SUFFIX, StoredArray
 from clickvol.errors import ConfigError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
-from clickvol.io.volume import Mask, Volume
+from clickvol.io.volume import Mask, SaidModality, Volume
 from clickvol.preprocessing.channels import organ_of_label
 
 MANIFEST_NAME = "prepared.json"
@@ -30,7 +32,7 @@ PICTURES_NAME = "pictures.json"
 SPLITS_NAME = "splits.json"
 CASES_NAME = "cases"
 
-CaseModality = Literal["CT", "MR"]
+CaseModality = SaidModality
 
 LabelBit = Literal[1, 2, 4]
 """Bits of a stored label: the object, everything that is labelled (the object, too; where there is more), and
@@ -182,6 +184,22 @@ class LabelledCase(StoredCase):
         image = StoredArray.whole(path, self.case_id, self.shape_dhw, self.image_dtype)
         array = cast("NDArray[np.generic]", image)
         return Volume(array, self.grid(), self.modality, str(path)), self.open_mask(OBJECT_BIT)
+
+    def level_path(self, block: tuple[int, int, int]) -> Path:
+        """Return the file of a coarser level of the scan."""
+        d, h, w = block
+        return self.folder / CASES_NAME / f"{self.case_id}.image_{d}x{h}x{w}{STORED_SUFFIX}"
+
+    def open_levels(self) -> dict[tuple[int, int, int], NDArray[np.generic]]:
+        """Return the coarser levels of the scan by their blocks, along the patient's axes; nothing is read."""
+        grid = self.grid()
+        shape = np.array(along_patient(np.broadcast_to(np.uint8(0), self.shape_dhw), grid).shape)
+        levels: dict[tuple[int, int, int], NDArray[np.generic]] = {}
+        for block in coarser_blocks(spacing_along_patient(grid)):
+            d, h, w = (-(-shape // block)).tolist()
+            whole = StoredArray.whole(self.level_path(block), self.case_id, (d, h, w), self.image_dtype)
+            levels[block] = cast("NDArray[np.generic]", whole)
+        return levels
 
     def open_mask(self, bit: LabelBit) -> NDArray[np.uint8]:
         """Return a mask of the stored label, (D, H, W) uint8, 0 or 1, as `open_arrays`."""

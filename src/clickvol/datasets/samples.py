@@ -1,5 +1,6 @@
 """What training samples are drawn from, and what they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clickvol.datasets.case_index import Runs, measure
+from clickvol.datasets.case_index import IndexRow, Runs, measure
+from clickvol.datasets.levels import levels_along_patient
 from clickvol.io.volume import Volume
 from clickvol.preprocessing.intensity import IntensityScale, intensity_scale, value_sample
 
@@ -25,9 +27,10 @@ class LabelledVolume:
         label: (D, H, W) uint8, 0 or 1.
         scale: its intensity scale.
         outside_value: value of what lies outside the scan, in the scan's unit.
-        object_voxels_dhw: (n, 3) int16, voxels of the object: all, or a random part of those of a large one.
+        index: voxels of object and scan that are known without reading it.
         object_runs_dhw: per axis, the slices that show the object.
         longest_side_mm: of the object's bounding box along the patient's axes.
+        coarser: by their blocks, the levels of the scan that `levels.coarser_levels` makes; unread.
         organ: (D, H, W) uint8, 0 or 1, for networks that see an organ mask; None where there is none.
     """
 
@@ -35,9 +38,10 @@ class LabelledVolume:
     label: NDArray[np.uint8]
     scale: IntensityScale
     outside_value: float
-    object_voxels_dhw: NDArray[np.int16]
+    index: IndexRow
     object_runs_dhw: tuple[Runs, Runs, Runs]
     longest_side_mm: float
+    coarser: Mapping[tuple[int, int, int], NDArray[np.generic]]
     organ: NDArray[np.uint8] | None = None
 
     @property
@@ -52,8 +56,9 @@ class LabelledVolume:
         """Take a scan of known modality and a mask with at least one voxel."""
         scale = intensity_scale(volume.modality, value_sample(volume))
         facts, row = measure(volume, label, volume.source)
-        voxels, side = row.object_voxels_dhw, facts.longest_side_mm
-        return cls(volume, label, scale, scale.outside, voxels, facts.runs_dhw, side, organ)
+        runs, side = facts.runs_dhw, facts.longest_side_mm
+        levels = levels_along_patient(volume.array, volume.grid)
+        return cls(volume, label, scale, scale.outside, row, runs, side, levels, organ)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,6 +30,10 @@ _FIRST_CHANNEL = "_0000"
 _DICOM_MASK_SUFFIX = ".dcm"
 
 
+# By the first two letters of what dataset.json says: "CT", "MRI", "PET".
+_MODALITY_OF_WORD: dict[str, CaseModality] = {"CT": "CT", "MR": "MR", "PE": "PT", "PT": "PT"}
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
     """The files of a scan and its label, not opened yet.
@@ -125,7 +129,7 @@ def _list_msd(folder: Path, channel: int) -> Listing:
         name=str(index.get("name", "")) or name,
         cases=tuple(cases),
         rejected=tuple(rejected),
-        modality="CT" if word == "CT" else "MR" if word.startswith("MR") else None,
+        modality=_MODALITY_OF_WORD.get(word[:2]),
         labels=_label_names(index),
         published=published_name_of(name),
     )

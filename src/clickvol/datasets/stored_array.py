@@ -64,8 +64,8 @@ def write_stored(array: NDArray[np.generic], path: Path) -> None:
 class StoredArray:
     """A part of an array in a file, read when its values are asked for; the file is open for that long alone.
 
-    Slices with the steps 1 and -1 give a further part and read nothing. Any other index, `astype` and
-    `numpy.asarray` read.
+    Slices with the steps 1 and -1, and `transpose`, give a further part and read nothing. Any other index,
+    `astype` and `numpy.asarray` read.
 
     Attributes:
         path: of the file that `write_stored` wrote.
@@ -74,7 +74,8 @@ class StoredArray:
         stored_dtype: of the array in the file.
         bits: 0 for the values as they are, else 1 where a value has one of these bits, and 0 elsewhere (uint8).
         box: the part.
-        reversed_axes: axes along which the part runs backwards.
+        reversed_axes: axes of the file along which the part runs backwards.
+        axis_order: axes of the file in the order of the part's.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class StoredArray:
     bits: int
     box: VoxelBox
     reversed_axes: tuple[int, ...] = ()
+    axis_order: Shape = (0, 1, 2)
 
     @classmethod
     def whole(cls, path: Path, owner: str, shape: Shape, dtype: DTypeLike, bits: int = 0) -> "StoredArray":
@@ -93,7 +95,8 @@ class StoredArray:
     @property
     def shape(self) -> Shape:
         """(D, H, W) of the part."""
-        return self.box.shape_dhw
+        d, h, w = (self.box.shape_dhw[axis] for axis in self.axis_order)
+        return (d, h, w)
 
     @property
     def ndim(self) -> int:
@@ -133,22 +136,24 @@ class StoredArray:
         values = self._read()
         if self.bits:
             values = ((values & self.bits) > 0).astype(np.uint8)
-        values = np.flip(values, self.reversed_axes)
+        values = np.flip(values, self.reversed_axes).transpose(self.axis_order)
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def astype(self, dtype: DTypeLike) -> NDArray[Any]:
         """Read the part as another dtype."""
         return np.asarray(self).astype(dtype)
 
-    def transpose(self, *axes: Any) -> NDArray[Any]:  # noqa: ANN401  # as numpy's
-        """Read the part, and turn it."""
-        return np.asarray(self).transpose(*axes)
+    def transpose(self, *axes: Any) -> "StoredArray":  # noqa: ANN401  # as numpy's
+        """Return the part with its axes in another order: three numbers, or one tuple of them."""
+        first, second, third = axes[0] if len(axes) == 1 else axes
+        order = (self.axis_order[first], self.axis_order[second], self.axis_order[third])
+        return replace(self, axis_order=order)
 
     def _part(self, words: Sequence[slice]) -> "StoredArray":
         start, stop = list(self.box.start_dhw), list(self.box.stop_dhw)
         backwards = set(self.reversed_axes)
-        for axis, word in enumerate(words):
-            steps = range(*word.indices(self.shape[axis]))
+        for axis, word in zip(self.axis_order, words, strict=False):
+            steps = range(*word.indices(stop[axis] - start[axis]))
             first, last = (min(steps), max(steps) + 1) if steps else (0, 0)
             if axis in backwards:
                 start[axis], stop[axis] = stop[axis] - last, stop[axis] - first
@@ -162,7 +167,7 @@ class StoredArray:
         import blosc2
 
         if self.box.is_empty:
-            return np.zeros(self.shape, self.stored_dtype)
+            return np.zeros(self.box.shape_dhw, self.stored_dtype)
         try:
             stored = blosc2.open(str(self.path), mode="r", dparams={"nthreads": 1})
             is_this = stored.shape == self.whole_shape and stored.dtype == self.stored_dtype

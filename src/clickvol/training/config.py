@@ -11,6 +11,7 @@ from clickvol.datasets.sampling import (
     SliceSampling,
     WindowSampling,
 )
+from clickvol.io.volume import SaidModality
 from clickvol.methods.promise2d import Mode
 from clickvol.methods.registry import valid_trained_method
 from clickvol.preprocessing.channels import OrganMaskSource
@@ -46,7 +47,7 @@ class FolderSection(_Section):
     """One data set, or pictures of several.
 
     Attributes:
-        path: folder below `data.root`: a prepared data set (`clickvol data prepare`).
+        path: folder below `data.root`: a prepared data set (`clickvol data prepare`); of a pack, a set in it.
         modality: of its scans; or "picture", for promise2d.
         source: its citation.
         tumour_label: that the set must have been prepared with; anything when not given.
@@ -54,7 +55,7 @@ class FolderSection(_Section):
     """
 
     path: str
-    modality: Literal["CT", "MR", "picture"]
+    modality: SaidModality | Literal["picture"]
     source: str
     tumour_label: int | None = Field(default=None, gt=0)
     only: tuple[str, ...] | None = None
@@ -64,7 +65,8 @@ class DataSection(_Section):
     """Where the samples come from.
 
     Attributes:
-        root: folder that the paths of `folders` are relative to; relative to the working folder.
+        root: folder that the paths of `folders` are relative to, or a file that carries scans, see
+            `stored_scan.write_pack` (for "clicked" and "windows"); relative to the working folder.
         folders: labelled data sets; may be empty for phantoms only.
         validation_patients: never trained on, even in the training part: cases whose id ends with one of these.
         fold: which split of prepared data sets.
@@ -72,8 +74,8 @@ class DataSection(_Section):
             published ones or those of their fingerprint.
         phantoms: number of synthetic scans, half CT and half MR; made once per run.
         phantom_share: part of the samples that come from phantoms.
-        voxels_in_memory: most voxels of scans (a byte each, and a third for coarser levels) that patches are
-            made from at a time; of a larger set a part is held, another one every 2,000 samples.
+        voxels_in_memory: a training set of at most so many voxels is held on the device (a byte each, and a
+            third for coarser levels); of a larger one, every sample is read from the disk.
     """
 
     root: Path = Path()
@@ -83,7 +85,7 @@ class DataSection(_Section):
     intensity: Literal["scan", "set"] = "scan"
     phantoms: int = Field(default=0, ge=0)
     phantom_share: float = Field(default=0.0, ge=0, le=1)
-    voxels_in_memory: int = Field(default=4_000_000_000, gt=0)
+    voxels_in_memory: int = Field(default=400_000_000, ge=0)
 
 
 class OptimiserSection(_Section):

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from clickvol.datasets.device.stored_scan import StoredScan, unpacked
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
@@ -24,7 +25,7 @@ def write_model(
     config: TrainConfig,
     task: Task[Any],
     command: str,
-    intensity: IntensityPlan | None = None,
+    intensity: IntensityPlan | Literal["wide"] | None = None,
 ) -> Path:
     """Write weights and card into the folder of the run; return the card.
 
@@ -66,8 +67,12 @@ def write_model(
     return path
 
 
-def fixed_intensity(config: TrainConfig, cases: Sequence[LabelledVolume]) -> IntensityPlan | None:
+def fixed_intensity(
+    config: TrainConfig, cases: Sequence[LabelledVolume | StoredScan]
+) -> IntensityPlan | Literal["wide"] | None:
     """Return the constants that a model is trained with, which its card has to tell inference.
+
+    Scans of a pack are on the wide scale.
 
     Args:
         config: of the run.
@@ -77,8 +82,9 @@ def fixed_intensity(config: TrainConfig, cases: Sequence[LabelledVolume]) -> Int
         ConfigError: when the data sets have different ones, since a model has room for one.
     """
     if config.data.intensity == "scan":
-        return None
-    scales = {(c.scale.low, c.scale.high, c.scale.mean, c.scale.deviation) for c in cases}
+        return "wide" if any(isinstance(case, StoredScan) for case in cases) else None
+    known = [case.scale for case in unpacked(cases)]
+    scales = {(scale.low, scale.high, scale.mean, scale.deviation) for scale in known}
     if len(scales) != 1:
         raise ConfigError(
             f"data.intensity is set, but the data sets have {len(scales)} different sets of constants and a "

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.rotating import RotatingSampler
 from clickvol.datasets.loader import batch_numbers, batches, make_phantoms
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
@@ -153,9 +152,7 @@ def _train(
             report=report_length,
             remake=remake,
         )
-        made_on = (
-            processes.device if isinstance(sampler, PatchSampler | RotatingSampler) else torch.device("cpu")
-        )
+        made_on = processes.device if isinstance(sampler, PatchSampler) else torch.device("cpu")
         fit(state, step, batches(sampler, numbers, made_on, config.run.workers), config, harness)
     card = config.run.folder / f"{config.model.id}.json"
     if processes.is_first:

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from clickvol.datasets.device.stored_scan import StoredScan, read_pack
 from clickvol.datasets.labelled_volumes import read_labelled_volumes
 from clickvol.datasets.pictures import read_data_set, read_pictures
+from clickvol.datasets.prepared import file_sha256
 from clickvol.errors import ConfigError
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
 from clickvol.preprocessing.channels import OrganMaskSource
@@ -79,9 +81,14 @@ def _take_weights(network: nn.Module, config: TrainConfig, kind: type[nn.Module]
 def training_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[Any]:
     """Return what is trained on: labelled scans, and pictures where the method is one for images.
 
+    Of a pack these are the scans of the sets in `data.folders`, as they are carried.
+
     Raises:
-        ConfigError: when a folder is not prepared, has none, or contradicts its section.
+        ConfigError: when a folder is not prepared, has none, or contradicts its section; when a pack has no
+            such set, or cannot be used for what the run asks.
     """
+    if config.data.root.is_file():
+        return _packed_scans(config)
     return _cases(config, organs, "train", config.data.validation_patients)
 
 
@@ -91,11 +98,27 @@ def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> lis
     Raises:
         ConfigError: when there are none.
     """
-    if not config.data.folders:
+    if not config.data.folders or config.data.root.is_file():
         raise ConfigError(
             "run.validate_every is above 0, but no scan is for validation; give data.folders, or set it to 0"
         )
     return _cases(config, organs, "val", ())
+
+
+def _packed_scans(config: TrainConfig) -> list[StoredScan]:
+    if config.data.intensity != "scan" or config.sampling.kind not in ("clicked", "windows"):
+        raise ConfigError(
+            f"{config.data.root} carries scans at 8 bit, for data.intensity scan and sampling.kind clicked or "
+            "windows; prepare the sets for others"
+        )
+    scans = read_pack(config.data.root)
+    names = {folder.path for folder in config.data.folders}
+    unknown = names - {scan.group for scan in scans}
+    if unknown or not names:
+        there = ", ".join(sorted({scan.group for scan in scans}))
+        raise ConfigError(f"{config.data.root} holds the sets {there}; name some of them in data.folders")
+    excluded = config.data.validation_patients
+    return [scan for scan in scans if scan.group in names and scan.patient.rsplit("_", 1)[-1] not in excluded]
 
 
 def _cases(
@@ -127,6 +150,8 @@ def _cases(
 
 def hash_of_data(config: TrainConfig) -> str:
     """Return a hash of what is trained on: sha256, hex; the same wherever the prepared sets lie."""
+    if config.data.root.is_file():
+        return file_sha256(config.data.root)
     paths = [config.data.root / folder.path for folder in config.data.folders]
     known = "".join(read_data_set(path).content_hash for path in paths)
     return hashlib.sha256(known.encode()).hexdigest()

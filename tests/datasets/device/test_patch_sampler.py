@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.scan_store import NORMALISED_RANGE, ScanStore, StoredScan
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.device.stored_scan import NORMALISED_RANGE, StoredScan
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import PatchSampling, WindowSampling
 from clickvol.geometry.grid import VolumeGrid

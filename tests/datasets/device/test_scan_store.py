@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from clickvol.datasets.device.scan_store import ScanStore, StoredScan, read_pack, to_steps, write_pack
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.device.stored_scan import StoredScan, read_pack, to_steps, write_pack
 from clickvol.errors import ConfigError
 from reference.labelled import block_case
 from reference.stored_scans import stored_scan as scan
@@ -49,15 +50,16 @@ def test_levels_are_block_means():
 
 
 def test_objects_are_listed_with_their_box_and_voxels():
-    table = ScanStore.of([scan(objects=2), scan("bc")], CPU).objects
+    store = ScanStore.of([scan(objects=2), scan("bc")], CPU)
+    table = store.objects
     assert table.number.tolist() == [1, 2, 1]
     assert table.scan.tolist() == [0, 0, 1]
     assert table.patient.tolist() == [0, 0, 1]
     assert table.low_dhw[1].tolist() == [1, 4, 3]
     assert table.high_dhw[1].tolist() == [2, 5, 6]
     assert table.longest_mm[0] == 6.0
-    assert table.num_voxels.tolist() == [16, 16, 16]
-    mine = table.voxels_dhw[table.first_voxel[1] :][:16]
+    assert store.num_voxels.tolist() == [16, 16, 16]
+    mine = store.object_voxels_dhw[store.first_voxel[1] :][:16]
     assert sorted(map(tuple, mine.tolist())) == sorted(
         map(tuple, np.argwhere(scan(objects=2).label == 2).tolist())
     )

@@ -6,7 +6,8 @@ import torch
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.device.sample_plan import PatchSampling
-from clickvol.datasets.device.scan_store import ScanStore, StoredScan
+from clickvol.datasets.device.scan_store import ScanStore
+from clickvol.datasets.device.stored_scan import StoredScan
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts

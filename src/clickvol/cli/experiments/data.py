@@ -11,6 +11,7 @@ import typer
 from clickvol.cli.options import Scheduler, Workers
 from clickvol.cli.progress import show_progress, show_warnings
 from clickvol.errors import ConfigError
+from clickvol.io.volume import SaidModality
 
 if TYPE_CHECKING:
     from clickvol.datasets.pictures import PictureFolders, PictureSet
@@ -52,7 +53,7 @@ _Label = Annotated[
     str | None,
     typer.Option(metavar="N|all", help="Value of the tumour in the labels; all: everything above 0."),
 ]
-_Modality = Annotated[Literal["CT", "MR"] | None, typer.Option(help="Of all scans; else by the data.")]
+_Modality = Annotated[SaidModality | None, typer.Option(help="Of all scans; else by the data.")]
 _Groups = Annotated[
     Path | None,
     typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),

@@ -58,7 +58,8 @@ def draw_published_sample(
 def _centre(case: LabelledVolume, config: PublishedSampling, rng: np.random.Generator) -> WorldPointRAS:
     """Return a voxel of the object, or of the background, in the patient."""
     if rng.random() < config.foreground_share:
-        voxel = case.object_voxels_dhw[rng.integers(len(case.object_voxels_dhw))]
+        voxels = case.index.object_voxels_dhw
+        voxel = voxels[rng.integers(len(voxels))]
     else:
         # Objects fill a small part of a scan, so that this ends at once.
         voxel = rng.integers(0, case.label.shape)

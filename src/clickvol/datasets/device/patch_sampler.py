@@ -16,7 +16,8 @@ from torch import Tensor
 from clickvol.datasets.device import noise
 from clickvol.datasets.device.prompts import draw_prompts, on_device
 from clickvol.datasets.device.sample_plan import SamplePlan, SamplePlanner
-from clickvol.datasets.device.scan_store import BODY_VALUE, NORMALISED_RANGE, ScanStore
+from clickvol.datasets.device.scan_store import PlannedVoxels, ScanTable
+from clickvol.datasets.device.stored_scan import BODY_VALUE, NORMALISED_RANGE
 from clickvol.datasets.samples import PatchBatch, joined
 from clickvol.datasets.sampling import PatchSampling, WindowSampling
 
@@ -36,7 +37,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        store: ScanStore,
+        store: ScanTable,
         sampling: PatchSampling | WindowSampling,
         patch_shape_dhw: tuple[int, int, int] | int,
         seed: int,
@@ -50,7 +51,7 @@ class PatchSampler:
         d, h, w = np.broadcast_to(patch_shape_dhw, 3).tolist()
         self._shape: tuple[int, int, int] = (d, h, w)
         self._num_channels, self._with_hints = num_channels, with_hints
-        device = store.images.device
+        device = store.device
         axes = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in (d, h, w)]
         # (3, D * H * W): every voxel's offset from the middle.
         self._offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
@@ -59,20 +60,22 @@ class PatchSampler:
     def batch(self, numbers: Sequence[int], objects: Sequence[int] | None = None) -> PatchBatch:
         """Return the samples with these numbers, around given objects of the store or any."""
         plan = self.planner.plan(numbers, objects)
-        if self.store.images.device.type != "cpu":
+        if self.store.device.type != "cpu":
             return self.make(plan)
         # A processor's caches hold one sample, and what a sample does not need is left out.
         return joined([self.make(plan.part(slice(n, n + 1))) for n in range(len(numbers))])
 
     def make(self, plan: SamplePlan) -> PatchBatch:
         """Carry out a plan."""
-        device = self.store.images.device
+        device = self.store.device
         shape = self._shape
         seeds = on_device(plan.noise_seed, device)
         uniform = on_device(plan.uniform, device)
         offsets = self._bent(plan, seeds)
-        image, inside, organ = self._read_image(plan, offsets)
-        soft = self._read_label(plan, offsets)
+        wants_organs = self._num_channels > 1 and bool(plan.has_organ.any())
+        voxels = self.store.read(plan, shape, with_organs=wants_organs)
+        image, inside, organ = self._read_image(voxels, offsets)
+        soft = self._read_label(voxels, offsets)
         _for_some(plan.is_lung, image, lambda rows: _lung_around(image[rows], inside[rows], seeds[rows]))
         _for_some(plan.synthesis, image, lambda rows: _random_regions(seeds[rows], shape, uniform[rows]))
         click_voxel = self._click(plan, offsets)
@@ -106,9 +109,9 @@ class PatchSampler:
         bend = noise.smooth(seeds, 1, self._shape, 5, channels=3).flatten(2)
         return torch.addcmul(offsets, bend, strength[:, None, None])
 
-    def _read_image(self, plan: SamplePlan, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _read_image(self, voxels: PlannedVoxels, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return normalised values, which voxels lie in the scan, and the organ: (B, 1, D, H, W) each."""
-        device = offsets.device
+        device, plan = offsets.device, voxels.plan
         places = torch.baddbmm(
             on_device(plan.image_origin, device)[:, :, None], on_device(plan.image_matrix, device), offsets
         )
@@ -117,22 +120,23 @@ class PatchSampler:
         more = np.maximum(0.5, 0.5 * step) - 0.5 + 1e-3
         low, high = on_device(plan.image_low - more, device), on_device(plan.image_high + more, device)
         inside = ((places >= low[:, :, None]) & (places <= high[:, :, None])).all(dim=1)
-        sources = [self.store.images]
-        if self._num_channels > 1 and self.store.organs is not None and plan.has_organ.any():
-            sources.append(self.store.organs)
+        sources = [voxels.images] if voxels.organs is None else [voxels.images, voxels.organs]
         read = _trilinear(sources, plan.image_start, plan.image_shape, places)
-        value = torch.addcmul(
-            on_device(plan.value_low, device)[:, None], read[0], on_device(plan.value_step, device)[:, None]
-        )
-        value = torch.where(inside, value, on_device(plan.outside, device)[:, None])
+
+        def column(facts: NDArray[np.float64]) -> Tensor:
+            return on_device(facts, device)[:, None]
+
+        value = read[0].clamp(column(plan.stored_low), column(plan.stored_high))
+        value = torch.addcmul(column(plan.value_low), value, column(plan.value_step))
+        value = torch.where(inside, value, column(plan.outside))
         organ = None
         if len(read) > 1:
             organ = ((read[1] > 127.5) & inside).to(value.dtype).view(-1, 1, *self._shape)
         return value.view(-1, 1, *self._shape), inside.view(-1, 1, *self._shape), organ
 
-    def _read_label(self, plan: SamplePlan, offsets: Tensor) -> Tensor:
+    def _read_label(self, voxels: PlannedVoxels, offsets: Tensor) -> Tensor:
         """Return how much of each voxel is the object: (B, 1, D, H, W) in [0, 1]."""
-        device = offsets.device
+        device, plan = offsets.device, voxels.plan
         soft = torch.zeros(len(plan.label_start), 1, *self._shape, device=device)
         region = soft
         if len(soft) == 1:
@@ -144,7 +148,7 @@ class PatchSampler:
             on_device(plan.label_origin, device)[:, :, None], on_device(plan.label_matrix, device), offsets
         )
         # Round the box of an object is an empty voxel, which goes on for ever.
-        (value,) = _trilinear([self.store.masks], plan.label_start, plan.label_shape, places)
+        (value,) = _trilinear([voxels.masks], plan.label_start, plan.label_shape, places)
         region.copy_((value * (1 / 255)).view(region.shape))
         return soft
 
@@ -219,13 +223,13 @@ def _trilinear(
     """Read between voxels; beyond the outermost centres their value.
 
     Args:
-        sources: (n,) uint8 each, all laid out alike.
+        sources: (n,) of any real dtype each, all laid out alike.
         start: (B,) of each sample's array in them.
         shape: (B, 3) of that array.
         places: (B, 3, N) voxels of that array.
 
     Returns:
-        (B, N) float32 for each source, 0 to 255.
+        (B, N) float32 for each source.
     """
     device = places.device
     if len(start) == 1:

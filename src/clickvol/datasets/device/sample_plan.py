@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from clickvol.datasets.device.scan_store import LEVEL_VOXELS_MM, ScanStore
+from clickvol.datasets.device.scan_store import ScanTable
+from clickvol.datasets.levels import LEVEL_VOXELS_MM
 from clickvol.datasets.sampling import PatchSampling, WindowSampling
 from clickvol.errors import ConfigError
 
@@ -38,6 +39,7 @@ class SamplePlan:
         image_start, image_shape, image_matrix, image_origin: (B,), (B, 3), (B, 3, 3), (B, 3): which level of
             which scan is read, and how offsets from the patch's middle become its voxels.
         image_low, image_high: (B, 3) what of the level is inside.
+        stored_low, stored_high: (B,) what stored values are clipped to.
         value_low, value_step: (B,) normalised value of a stored 0, and of one step.
         outside: (B,) normalised value outside the scan.
         has_organ: (B,).
@@ -63,6 +65,8 @@ class SamplePlan:
     image_origin: Array
     image_low: Array
     image_high: Array
+    stored_low: Array
+    stored_high: Array
     value_low: Array
     value_step: Array
     outside: Array
@@ -109,7 +113,7 @@ class SamplePlanner:
 
     def __init__(
         self,
-        store: ScanStore,
+        store: ScanTable,
         sampling: PatchSampling | WindowSampling,
         patch_shape_dhw: tuple[int, int, int] | int,
         seed: int,
@@ -171,9 +175,7 @@ class SamplePlanner:
             ),
         )
         longest_mm = np.where(lesion, np.maximum(longest_mm, _LESION_VOXELS * voxel_mm), longest_mm)
-        click_voxel = table.voxels_dhw[
-            table.first_voxel[owner] + (rows.one() * table.num_voxels[owner]).astype(np.int64)
-        ] + (rows.many(3) - 0.5)
+        click_voxel = self._store.object_voxels(owner, rows.one()) + (rows.many(3) - 0.5)
         shift = (2 * rows.many(3) - 1) * s.max_shift * self._shape * ~is_first[:, None]
         to_mm = _turns(rows, s) * voxel_mm[:, None, None]
         anywhere = rows.many(3) * self._store.shape_dhw[table.scan[chosen]] - 0.5
@@ -231,7 +233,7 @@ class SamplePlanner:
         """Return the parts of the plan that say what is read of the scan, and its cuts in finest voxels."""
         store = self._store
         scan = store.objects.scan[chosen]
-        body = store.body_voxels_dhw[scan, (rows.one() * store.body_voxels_dhw.shape[1]).astype(np.int64)]
+        body = store.body_voxels(scan, rows.one())
         place = np.where(lesion[:, None], body, click_voxel)
         cut_low, cut_high = self._cuts(rows, chosen, lesion)
         level = np.searchsorted(LEVEL_VOXELS_MM, voxel_mm + 1e-9) - 1
@@ -245,6 +247,8 @@ class SamplePlanner:
             "image_origin": (place - (block - 1) / 2) / block - np.einsum("bij,bj->bi", matrix, shift),
             "image_low": (cut_low - (block - 1) / 2) / block,
             "image_high": (cut_high - (block - 1) / 2) / block,
+            "stored_low": store.stored_low[scan],
+            "stored_high": store.stored_high[scan],
             "value_low": store.value_low[scan],
             "value_step": store.value_step[scan],
             "outside": store.outside[scan],

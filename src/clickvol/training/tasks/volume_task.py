@@ -11,8 +11,9 @@ from torch import nn
 
 from clickvol.datasets.by_case.published_samples import draw_published_sample
 from clickvol.datasets.device.patch_sampler import PatchSampler
-from clickvol.datasets.device.rotating import RotatingSampler
-from clickvol.datasets.device.scan_store import ScanStore, StoredScan
+from clickvol.datasets.device.scan_files import ScanFiles
+from clickvol.datasets.device.scan_store import ScanStore, ScanTable
+from clickvol.datasets.device.stored_scan import StoredScan, unpacked
 from clickvol.datasets.loader import CaseSampler, Sampler, refuse_nothing
 from clickvol.datasets.samples import LabelledVolume, PatchBatch, joined
 from clickvol.datasets.sampling import (
@@ -83,43 +84,41 @@ class VolumeTask(Task[PatchBatch]):
         seed = self._config.run.seed
         return TrainingStep(network, self._recipe, self._sampling, seed, self._text)
 
-    def num_items(self, cases: Sequence[LabelledVolume]) -> int:
+    def num_items(self, cases: Sequence[LabelledVolume | StoredScan]) -> int:
         """Return the number of scans."""
         return len(cases)
 
     def sampler(
-        self, cases: Sequence[LabelledVolume], phantoms: Sequence[LabelledVolume], device: torch.device
+        self,
+        cases: Sequence[LabelledVolume | StoredScan],
+        phantoms: Sequence[LabelledVolume],
+        device: torch.device,
     ) -> Sampler[PatchBatch]:
         """Return what makes patches as the configuration says."""
         refuse_nothing(cases, phantoms)
         share = self._config.data.phantom_share
         sampling = self._sampling
+        volumes = unpacked(cases)
         if isinstance(sampling, PublishedSampling):
             return CaseSampler(
-                cases,
+                volumes,
                 phantoms,
                 phantom_share=share,
                 draw=partial(self._published, sampling),
                 join=joined,
                 seed=self._config.run.seed,
             )
-        scans = [(str(case.volume.modality), case) for case in cases] + [(_PHANTOMS, case) for case in phantoms]
-        shares = _group_shares(sampling, sorted({group for group, _ in scans}), share)
-
-        def held(indices: list[int]) -> PatchSampler:
-            stored = [StoredScan.of(scans[n][1], f"{n:06d}", scans[n][0]) for n in indices]
-            return self._patches(ScanStore.of(stored, device), sampling, shares)
-
-        sizes = [math.prod(case.volume.grid.shape_dhw) for _, case in scans]
-        if sum(sizes) <= self._config.data.voxels_in_memory:
-            return held([*range(len(scans))])
-        return RotatingSampler(
-            [group for group, _ in scans],
-            sizes,
-            most_voxels=self._config.data.voxels_in_memory,
-            seed=self._config.run.seed,
-            load=held,
-        )
+        packed = [case for case in cases if isinstance(case, StoredScan)]
+        groups = [str(case.volume.modality) for case in volumes] + [_PHANTOMS] * len(phantoms)
+        volumes += phantoms
+        num_voxels = sum(math.prod(case.volume.grid.shape_dhw) for case in volumes)
+        if packed or num_voxels <= self._config.data.voxels_in_memory:
+            named = enumerate(zip(volumes, groups, strict=True))
+            packed += [StoredScan.of(case, f"{n:06d}", group) for n, (case, group) in named]
+            store: ScanTable = ScanStore.of(packed, device)
+        else:
+            store = ScanFiles.of(volumes, groups, device)
+        return self._patches(store, sampling, _group_shares(sampling, store.groups, share))
 
     def plain_batches(
         self, cases: Sequence[LabelledVolume], count: int, device: torch.device
@@ -131,13 +130,13 @@ class VolumeTask(Task[PatchBatch]):
                 rng = np.random.default_rng([self._config.run.seed, number, 3])
                 yield joined([self._published(plain, case, rng) for _ in range(count)])
             return
-        store = ScanStore.of([StoredScan.of(case, f"{n:06d}", "all") for n, case in enumerate(cases)], device)
+        store = ScanFiles.of(cases, ["all"] * len(cases), device)
         sampler = self._patches(store, self._sampling.without_changes(), {"all": 1.0})
         for number in range(len(cases)):
             yield sampler.batch(range(number * count, (number + 1) * count), [number] * count)
 
     def _patches(
-        self, store: ScanStore, sampling: PatchSampling | WindowSampling, shares: dict[str, float]
+        self, store: ScanTable, sampling: PatchSampling | WindowSampling, shares: dict[str, float]
     ) -> PatchSampler:
         network = self._recipe.network
         return PatchSampler(

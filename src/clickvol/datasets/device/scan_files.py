@@ -1,0 +1,241 @@
+"""Training on more scans than memory holds: of each sample, the voxels that it shows are read from the disk."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clickvol.datasets.device.noise import MOST_NORMAL
+from clickvol.datasets.device.sample_plan import SamplePlan
+from clickvol.datasets.device.scan_store import ObjectTable, PlannedVoxels, ScanTable, voxels_per_mm
+from clickvol.datasets.device.stored_scan import BODY_VALUE
+from clickvol.datasets.levels import along_patient, level_blocks, patient_matrix
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.geometry.patient_axes import PatientAxes
+from clickvol.patches.field_of_view import Triple, block_mean
+
+# Of synthetic lesions, three quarters lie well above air, some in lung or background.
+_BODY_SHARE = 0.75
+
+# Reading waits for the disk and decompresses; both leave Python's lock alone.
+_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A part of a level: first voxel and one past the last, (3,) each."""
+
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+    @property
+    def shape(self) -> NDArray[np.int64]:
+        return self.stop - self.start
+
+    def voxels(self, block: NDArray[np.int64]) -> tuple[slice, ...]:
+        """Return the voxels of the finest level."""
+        ends = zip((self.start * block).tolist(), (self.stop * block).tolist(), strict=True)
+        return tuple(slice(first, stop) for first, stop in ends)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ScanFiles(ScanTable):
+    """Labelled scans that stay where they are; values are the scans' own, so starts are numbers of levels.
+
+    Attributes:
+        cases: the scans, one object each.
+    """
+
+    cases: tuple[LabelledVolume, ...]
+
+    @classmethod
+    def of(cls, cases: Sequence[LabelledVolume], groups: Sequence[str], device: torch.device) -> "ScanFiles":
+        """Take scans without reading one.
+
+        Args:
+            cases: the scans.
+            groups: of each.
+            device: where patches are made.
+        """
+        names = tuple(sorted(set(groups)))
+        matrices = [patient_matrix(case.volume.grid) for case in cases]
+        spacing = np.array([np.linalg.norm(matrix, axis=0) for matrix in matrices])
+        blocks = np.array([level_blocks((d, h, w)) for d, h, w in spacing.tolist()])
+        shape = np.array([along_patient(case.label, case.volume.grid).shape for case in cases])
+        scales = [case.scale for case in cases]
+        step = 1 / np.array([scale.deviation for scale in scales])
+        value_low = -np.array([scale.mean for scale in scales]) * step
+        numbers = np.arange(blocks.shape[0] * blocks.shape[1]).reshape(blocks.shape[:2])
+        low, high = _object_boxes(cases)
+        first = low[:, None] // blocks
+        return cls(
+            device=device,
+            cases=tuple(cases),
+            groups=names,
+            has_organ=np.array([case.organ is not None for case in cases]),
+            voxels_per_mm=np.stack([voxels_per_mm(matrix) for matrix in matrices]),
+            spacing_dhw_mm=spacing,
+            shape_dhw=shape,
+            level_start=numbers,
+            level_shape_dhw=-(-shape[:, None] // blocks),
+            level_block_dhw=blocks,
+            stored_low=np.array([scale.low for scale in scales]),
+            stored_high=np.array([scale.high for scale in scales]),
+            value_low=value_low,
+            value_step=step,
+            outside=np.array([case.outside_value for case in cases]) * step + value_low,
+            objects=ObjectTable(
+                group=np.array([names.index(group) for group in groups]),
+                scan=np.arange(len(cases)),
+                number=np.ones(len(cases), dtype=np.int64),
+                # Between the outermost voxel centres, and a voxel more.
+                longest_mm=np.array([case.longest_side_mm for case in cases])
+                + np.abs(matrices).sum(axis=2).mean(axis=1),
+                low_dhw=low,
+                high_dhw=high,
+                patient=np.arange(len(cases)),
+                mask_start=numbers,
+                # An empty voxel on every side.
+                mask_shape_dhw=high[:, None] // blocks - first + 3,
+                mask_low_dhw=first - 1,
+            ),
+        )
+
+    def object_voxels(self, objects: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+        """See `ScanTable`."""
+        return self._drawn(objects, [self.cases[n].index.object_voxels_dhw for n in objects.tolist()], uniform)
+
+    def body_voxels(self, scans: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+        """See `ScanTable`."""
+        places = []
+        for scan, u in zip(scans.tolist(), uniform.tolist(), strict=True):
+            case = self.cases[scan]
+            is_body = case.scale.normalise(case.index.values) > BODY_VALUE
+            is_wanted = is_body if u < _BODY_SHARE and is_body.any() else np.ones_like(is_body)
+            places.append(case.index.places_dhw[is_wanted])
+        rest = (uniform - _BODY_SHARE) / (1 - _BODY_SHARE)
+        within = np.where(uniform < _BODY_SHARE, uniform / _BODY_SHARE, rest)
+        return self._drawn(scans, places, within)
+
+    def _drawn(
+        self, scans: NDArray[np.int64], voxels: list[NDArray[np.int16]], uniform: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Return one of the voxels (n, 3) of each scan, along the patient: (B, 3)."""
+        drawn = []
+        for scan, mine, u in zip(scans.tolist(), voxels, uniform.tolist(), strict=True):
+            axes = PatientAxes.of(self.cases[scan].volume.grid)
+            drawn.append(axes.index(mine[int(u * len(mine))].astype(np.float64))[::-1])
+        return np.array(drawn, dtype=np.int64)
+
+    def read(self, plan: SamplePlan, patch_shape_dhw: Triple, *, with_organs: bool) -> PlannedVoxels:
+        """See `ScanTable`."""
+        reach = (np.array(patch_shape_dhw) - 1) / 2 + (MOST_NORMAL * plan.elastic)[:, None]
+        images = _shown(plan.image_matrix, plan.image_origin, reach, plan.image_shape)
+        masks = _shown(plan.label_matrix, plan.label_origin, reach, plan.label_shape)
+
+        def parts(row: int) -> tuple[NDArray[Any], ...]:
+            image = self._image(int(plan.image_start[row]), images[row])
+            mask = self._mask(int(plan.label_start[row]), masks[row])
+            organ = self._organ(int(plan.image_start[row]), images[row]) if with_organs else mask[:0]
+            return image, mask, organ
+
+        rows = range(len(images))
+        if len(images) == 1:
+            read = [parts(0)]
+        else:
+            with ThreadPoolExecutor(_READERS) as pool:
+                read = list(pool.map(parts, rows))
+        flat = [self._on_device([part[kind] for part in read]) for kind in range(3)]
+        image_low, mask_low = (np.array([box.start for box in boxes]) for boxes in (images, masks))
+        placed = replace(
+            plan,
+            image_start=_starts(images),
+            image_shape=np.array([box.shape for box in images]),
+            image_origin=plan.image_origin - image_low,
+            image_low=plan.image_low - image_low,
+            image_high=plan.image_high - image_low,
+            label_start=_starts(masks),
+            label_shape=np.array([box.shape for box in masks]),
+            label_origin=plan.label_origin - mask_low,
+        )
+        return PlannedVoxels(placed, flat[0], flat[1], flat[2] if with_organs else None)
+
+    def _on_device(self, parts: list[NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts])).to(self.device)
+
+    def _image(self, number: int, box: _Box) -> NDArray[Any]:
+        """Read a part of a level."""
+        scan, level = divmod(number, self.level_start.shape[1])
+        d, h, w = self.level_block_dhw[scan, level].tolist()
+        case = self.cases[scan]
+        if (d, h, w) == (1, 1, 1):
+            array = along_patient(case.volume.array, case.volume.grid)
+        else:
+            array = case.coarser[d, h, w]
+        return np.asarray(array[box.voxels(np.ones(3, dtype=np.int64))])
+
+    def _organ(self, number: int, box: _Box) -> NDArray[np.uint8]:
+        """Return a part of a level of the organ mask, 0 to 255; of a scan without one nothing is in it."""
+        scan, level = divmod(number, self.level_start.shape[1])
+        organ = self.cases[scan].organ
+        if organ is None:
+            return np.zeros(box.shape, dtype=np.uint8)
+        return _share(organ, self.cases[scan], self.level_block_dhw[scan, level], box)
+
+    def _mask(self, number: int, box: _Box) -> NDArray[np.uint8]:
+        """Return a part of an object's box in a level, 0 to 255, with the empty voxels around it."""
+        scan, level = divmod(number, self.level_start.shape[1])
+        result = np.zeros(box.shape, dtype=np.uint8)
+        full = self.objects.mask_shape_dhw[scan, level]
+        start, stop = np.maximum(box.start, 1), np.minimum(box.stop, full - 1)
+        if (start < stop).all():
+            first = self.objects.mask_low_dhw[scan, level]
+            inner = tuple(slice(a, b) for a, b in zip(start - box.start, stop - box.start, strict=True))
+            case = self.cases[scan]
+            inside = _Box(start + first, stop + first)
+            result[inner] = _share(case.label, case, self.level_block_dhw[scan, level], inside)
+        return result
+
+
+def _share(
+    mask: NDArray[np.uint8], case: LabelledVolume, block: NDArray[np.int64], box: _Box
+) -> NDArray[np.uint8]:
+    """Return how much of each voxel of a level is in a mask of 0 and 1, 0 to 255."""
+    inside = np.asarray(along_patient(mask, case.volume.grid)[box.voxels(block)])
+    return np.rint(255 * block_mean(inside, block)).astype(np.uint8)
+
+
+def _object_boxes(cases: Sequence[LabelledVolume]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return first and last voxel of every object, along the patient: (n, 3) each."""
+    lows, highs = [], []
+    for case in cases:
+        axes = PatientAxes.of(case.volume.grid)
+        ends = np.array([(runs[0][0], runs[-1][1] - 1) for runs in case.object_runs_dhw], dtype=np.float64)
+        corners = np.stack([axes.index(ends[:, side])[::-1] for side in (0, 1)])
+        lows.append(corners.min(axis=0))
+        highs.append(corners.max(axis=0))
+    return np.array(lows, dtype=np.int64), np.array(highs, dtype=np.int64)
+
+
+def _shown(
+    matrix: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    reach: NDArray[np.float64],
+    shape: NDArray[np.int64],
+) -> list[_Box]:
+    """Return the voxels of arrays (B, 3) between which something within a patch's reach may lie."""
+    extent = np.einsum("bij,bj->bi", np.abs(matrix), reach)
+    start = np.clip(np.floor(origin - extent), 0, shape - 1).astype(np.int64)
+    stop = np.clip(np.ceil(origin + extent) + 1, start + 1, shape).astype(np.int64)
+    return [_Box(a, b) for a, b in zip(start, stop, strict=True)]
+
+
+def _starts(boxes: Sequence[_Box]) -> NDArray[np.int64]:
+    """Return where boxes begin that lie one after the other."""
+    sizes = np.array([box.shape.prod() for box in boxes])
+    return np.asarray(np.cumsum(sizes) - sizes)

@@ -1,0 +1,158 @@
+"""A scan of a training set at 8 bit, and the one file that carries many of them."""
+
+import json
+import lzma
+import zipfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickvol.datasets.levels import along_patient, patient_matrix
+from clickvol.datasets.samples import LabelledVolume
+from clickvol.errors import ConfigError
+from clickvol.files.atomic import atomic_path
+
+NORMALISED_RANGE = (-2.6, 2.6)
+"""Normalised values that the 256 steps of a stored image stand for."""
+
+BODY_VALUE = -1.1
+"""Normalised values up to this are air, lung, or the background of MR and PET."""
+
+_FORMAT = "clickvol training pack 1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredScan:
+    """One scan in the pack.
+
+    Attributes:
+        name: of the case.
+        group: which set and modality, for example "Sarcoma_CT"; groups are drawn with given shares.
+        patient: all scans of a patient have the same.
+        spacing_dhw_mm: voxel side.
+        image: (D, H, W) uint8 steps of `value_range`.
+        label: (D, H, W) uint8, 0 or the number of an object.
+        value_range: normalised values of the steps 0 and 255.
+        outside: normalised value of what lies outside the scan; None guesses air or background from the image.
+        axes_dhw: (3, 3), columns are the patient's (d, h, w) directions of the voxel axes; None for equal ones.
+        organ: (D, H, W) uint8, 0 or 1, for networks that see an organ mask; None where there is none.
+    """
+
+    name: str
+    group: str
+    patient: str
+    spacing_dhw_mm: tuple[float, float, float]
+    image: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+    value_range: tuple[float, float] = NORMALISED_RANGE
+    outside: float | None = None
+    axes_dhw: NDArray[np.float64] | None = None
+    organ: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, case: LabelledVolume, name: str, group: str) -> "StoredScan":
+        """Turn a labelled scan along the patient, normalise it and round it to the 256 steps of its own range.
+
+        Args:
+            case: the scan.
+            name: that tells it from the others of its group; every case counts as a patient.
+            group: see above.
+        """
+        grid = case.volume.grid
+        matrix = patient_matrix(grid)
+        spacing = np.linalg.norm(matrix, axis=0)
+        values = case.scale.normalise(np.asarray(along_patient(case.volume.array, grid), dtype=np.float32))
+        low, high = float(values.min()), float(values.max())
+        high = high if high > low else low + 1.0
+        d, h, w = spacing.tolist()
+        return cls(
+            name,
+            group,
+            name,
+            (d, h, w),
+            to_steps(values, (low, high)),
+            np.ascontiguousarray(along_patient(case.label, grid), dtype=np.uint8),
+            value_range=(low, high),
+            outside=float(case.scale.normalise(np.array([case.outside_value], dtype=np.float32))[0]),
+            axes_dhw=matrix / spacing,
+            organ=None if case.organ is None else np.array(along_patient(case.organ, grid), dtype=np.uint8),
+        )
+
+
+def unpacked(cases: Sequence[LabelledVolume | StoredScan]) -> list[LabelledVolume]:
+    """Return the scans that are not from a pack."""
+    return [case for case in cases if isinstance(case, LabelledVolume)]
+
+
+def to_steps(
+    normalised: NDArray[np.float32], value_range: tuple[float, float] = NORMALISED_RANGE, *, bits: int = 8
+) -> NDArray[np.uint8]:
+    """Round normalised values to the 256 steps of a stored image; fewer bits compress better."""
+    low, high = value_range
+    coarse = 2 ** (8 - bits)
+    steps = (np.clip(normalised, low, high) - low) * (255 / (high - low))
+    return np.asarray(np.clip(np.rint(steps / coarse) * coarse, 0, 255), dtype=np.uint8)
+
+
+def write_pack(scans: Iterable[StoredScan], target: Path) -> None:
+    """Write scans into one compressed file, for a machine that has nothing else."""
+    records = []
+    with (
+        atomic_path(target, ".zip") as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for number, scan in enumerate(scans):
+            archive.writestr(f"{number}.image", _compressed(scan.image))
+            archive.writestr(f"{number}.label", _compressed(scan.label))
+            records.append(
+                {
+                    "name": scan.name,
+                    "group": scan.group,
+                    "patient": scan.patient,
+                    "spacing_dhw_mm": scan.spacing_dhw_mm,
+                    "shape_dhw": scan.image.shape,
+                }
+            )
+        archive.writestr("index.json", json.dumps({"format": _FORMAT, "scans": records}))
+
+
+def read_pack(path: Path) -> list[StoredScan]:
+    """Read what `write_pack` wrote.
+
+    Raises:
+        ConfigError: when the file is something else or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read("index.json"))
+            if index["format"] != _FORMAT:
+                raise ConfigError(f"{path} is no training pack of this version; write it again")
+            members = {name: archive.read(name) for name in archive.namelist()}
+
+        def scan_of(number: int) -> StoredScan:
+            record = index["scans"][number]
+            shape = tuple(record["shape_dhw"])
+            image = _decompressed(members[f"{number}.image"], shape)
+            label = _decompressed(members[f"{number}.label"], shape)
+            d, h, w = record["spacing_dhw_mm"]
+            return StoredScan(record["name"], record["group"], record["patient"], (d, h, w), image, label)
+
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(scan_of, range(len(index["scans"]))))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, lzma.LZMAError) as error:
+        raise ConfigError(f"cannot read the training pack {path} ({error}); write it again") from error
+
+
+def _compressed(array: NDArray[np.uint8]) -> bytes:
+    """Pack the differences along a row, which are small."""
+    steps = np.diff(array, axis=-1, prepend=np.uint8(0))
+    return lzma.compress(steps.tobytes(), preset=6)
+
+
+def _decompressed(content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    steps = np.frombuffer(lzma.decompress(content), dtype=np.uint8).reshape(shape)
+    return np.cumsum(steps, axis=-1, dtype=np.uint8)
