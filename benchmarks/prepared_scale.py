@@ -4,8 +4,8 @@
 
 Scans of 512 x 512 with 60 to 432 slices, as many as the Decathlon's sets have, are made and prepared; their
 files are then linked under the names of all cases, so that the disk holds each once. A process of its own, with
-at most 64 open files, begins to train on the set up to the first sample, reads random patches, and makes samples. Rows of tiny scans are prepared
-in growing numbers. FOLDER must not exist, and holds up to 2 GB.
+at most 64 open files, begins to train on the set up to the first sample, reads random patches, and makes
+samples. Rows of tiny scans are prepared in growing numbers. FOLDER must not exist, and holds up to 2 GB.
 """
 
 import argparse
@@ -46,7 +46,8 @@ from clickvol.datasets.sampling import PatchSampling
 torch.set_num_threads(1)
 imported = time.perf_counter()
 cases = read_labelled_volumes(Path(sys.argv[1]), "train")
-sampler = PatchSampler(ScanFiles.of(cases, ["CT"] * len(cases), torch.device("cpu")), PatchSampling(), 64, seed=1)
+files = ScanFiles.of(cases, ["CT"] * len(cases), torch.device("cpu"))
+sampler = PatchSampler(files, PatchSampling(), 64, seed=1)
 sampler.batch([0])
 opened, opened_cpu = time.perf_counter(), time.process_time()
 peak = peak_mb()
@@ -115,11 +116,12 @@ def repeat(folder: Path, count: int) -> None:
     content = json.loads((folder / MANIFEST_NAME).read_text())
     few = content["cases"]
     files = ("image", "label", "native_image", "native_label")
+    levels = {one["case_id"]: [*(folder / CASES_NAME).glob(f"{one['case_id']}.image_*.b2nd")] for one in few}
     cases = []
     for number in range(count):
         case = few[number % len(few)] | {"case_id": f"case_{number:05}", "group": f"case_{number:05}"}
         name = few[number % len(few)]["case_id"]
-        for level in (folder / CASES_NAME).glob(f"{name}.image_*.b2nd"):
+        for level in levels[name]:
             os.link(level, level.with_name(level.name.replace(name, case["case_id"])))
         for kind in files:
             new = case[kind]["name"].replace(few[number % len(few)]["case_id"], case["case_id"])
