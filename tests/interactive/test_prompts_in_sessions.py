@@ -7,7 +7,14 @@ from clickvol import InteractiveSession, segment
 from clickvol.errors import ClickError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.interactive.interactions import BrushEdit, ChooseCandidate, DrawnVoxels, interaction_of
+from clickvol.interactive.interactions import (
+    BrushEdit,
+    ChooseCandidate,
+    DrawnVoxels,
+    EditPrompt,
+    MaskOperation,
+    interaction_of,
+)
 from clickvol.interactive.record import read_record
 from clickvol.interactive.replay import replay_record
 from clickvol.methods.promise3d import promise3d_recipe
@@ -137,3 +144,117 @@ def test_a_refused_interaction_leaves_the_session_and_its_record(session, intera
 def test_damaged_drawings_are_refused(fields):
     with pytest.raises(ValueError, match="drawing"):
         DrawnVoxels(**fields)
+
+
+CLICK, OTHER, BACKGROUND = (
+    interaction_of(Click(VoxelPoint(6, 12, 12))),
+    interaction_of(Click(VoxelPoint(7, 14, 10))),
+    interaction_of(Click(VoxelPoint(6, 12, 19), foreground=False)),
+)
+
+
+def masks_after(session, *interactions):
+    """Return the mask of object 1 after interactions in a session begun anew."""
+    session.reset()
+    for interaction in interactions:
+        session.add(interaction)
+    return session.mask(1).array
+
+
+def test_a_removed_or_moved_click_gives_the_mask_without_it_or_with_it_elsewhere(session):
+    alone, both = masks_after(session, CLICK), masks_after(session, CLICK, BACKGROUND)
+    elsewhere = masks_after(session, OTHER, BACKGROUND)
+    masks_after(session, CLICK, BACKGROUND)
+    assert session.objects[0].prompted_at == (0, 1)
+    session.add(EditPrompt(object_id=1, place=1))
+    np.testing.assert_array_equal(session.mask(1).array, alone)
+    session.undo()
+    np.testing.assert_array_equal(session.mask(1).array, both)
+    session.add(EditPrompt(object_id=1, place=0, by=OTHER))
+    np.testing.assert_array_equal(session.mask(1).array, elsewhere)
+    assert session.objects[0].prompts == (OTHER.prompt, BACKGROUND.prompt)
+    # Moved again, by the same place; and all of it can be undone.
+    session.add(EditPrompt(object_id=1, place=0, by=CLICK))
+    np.testing.assert_array_equal(session.mask(1).array, both)
+
+
+def test_the_last_click_removed_leaves_what_was_painted(session):
+    session.add(CLICK)
+    session.add(BrushEdit.of(AREA, added=True))
+    session.add(EditPrompt(object_id=1, place=0))
+    np.testing.assert_array_equal(session.mask(1).array, AREA)
+    assert session.objects[0].prompts == ()
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (EditPrompt(object_id=1, place=2), "no prompt 2"),
+        (EditPrompt(object_id=1, place=0), "no click inside"),
+        (EditPrompt(object_id=1, place=0, by=interaction_of(Click(VoxelPoint(99, 0, 0)))), "outside"),
+    ],
+)
+def test_edits_that_do_not_fit_are_refused(session, edit, words):
+    before = masks_after(session, CLICK, BACKGROUND)
+    with pytest.raises(ClickError, match=words):
+        session.add(edit)
+    np.testing.assert_array_equal(session.mask(1).array, before)
+    session.freeze_object(1)
+    with pytest.raises(ClickError, match="frozen"):
+        session.add(EditPrompt(object_id=1, place=1))
+
+
+def test_an_edit_leaves_other_objects_alone(session):
+    session.add(CLICK)
+    second = session.add_object()
+    session.add(interaction_of(Click(VoxelPoint(6, 12, 6)), object_id=second))
+    other = session.mask(second).array
+    session.add(EditPrompt(object_id=1, place=0, by=OTHER))
+    np.testing.assert_array_equal(session.mask(second).array, other)
+    assert not (session.mask(1).array & other).any()
+
+
+def test_operations_stay_when_a_later_click_is_answered(session):
+    plain, both = masks_after(session, CLICK), masks_after(session, CLICK, BACKGROUND)
+    grow = MaskOperation(object_id=1, operation="grow", mm=4)
+    grown = masks_after(session, CLICK, grow)
+    assert grown.sum() > plain.sum()
+    assert (grown >= plain).all()
+    later = masks_after(session, CLICK, grow, BACKGROUND)
+    assert (later >= both).all()
+    assert later.sum() > both.sum()
+    session.undo()
+    session.undo()
+    np.testing.assert_array_equal(session.mask(1).array, plain)
+
+
+def test_edits_and_operations_replay_and_are_copied_to_another_session(session, model, volume, tmp_path):
+    session.add(OTHER)
+    session.reset()
+    masks_after(session, CLICK, BACKGROUND, MaskOperation(object_id=1, operation="grow", mm=3))
+    session.add(EditPrompt(object_id=1, place=1))
+    session.add(MaskOperation(object_id=1, operation="keep_largest"))
+    expected, path = session.mask(1).array, session.log_path
+    session.close()
+    replay = replay_record(path, volume, model)
+    assert (replay.num_answers, replay.differing) == (6, ())
+    np.testing.assert_array_equal(replay.mask(1).array, expected)
+    other = InteractiveSession(model, log_folder=tmp_path / "other")
+    other.set_volume(volume)
+    other.add(BACKGROUND.model_copy(update={"positive": True}))
+    other.insert(read_record(path))
+    np.testing.assert_array_equal(other.mask(1).array, expected)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("operation", "mm"), [("grow", 0.0), ("smooth", 51.0), ("shrink", -1.0), ("keep_largest", 2.0)]
+)
+def test_an_operation_with_a_distance_that_it_has_not_is_refused(operation, mm):
+    with pytest.raises(ValueError, match="mm"):
+        MaskOperation(object_id=1, operation=operation, mm=mm)
+
+
+def test_a_prompt_cannot_be_replaced_by_one_on_another_object():
+    with pytest.raises(ValueError, match="same object"):
+        EditPrompt(object_id=2, place=0, by=CLICK)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from clickvol import Click, Volume, segment
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.methods.promise3d import promise3d_recipe
-from clickvol.predict.click_checks import warnings_of_size
+from clickvol.predict.click_checks import warnings_at_border, warnings_of_size
 from clickvol.predict.segmentation import most_uncertain
 from reference.random_models import random_model
 
@@ -45,3 +46,32 @@ def test_the_next_click_is_in_the_middle_of_the_largest_doubt():
     probability[12:17, 12:17, 12:17] = 0.5
     assert most_uncertain(probability, np.array([2.0, 2.0, 2.0])) == (14, 14, 14)
     assert most_uncertain(np.ones((5, 5, 5), dtype=np.float32), np.array([1.0, 1.0, 1.0])) is None
+
+
+def test_an_object_that_the_scan_cuts_off_gets_a_warning_with_the_side():
+    inner = VoxelBox.of((1, 1, 1), (23, 47, 47))
+    assert warnings_at_border(None, GRID) == warnings_at_border(inner, GRID) == ()
+    for start, stop, side in (
+        ((0, 1, 1), (5, 9, 9), "foot"),
+        ((9, 1, 1), (24, 9, 9), "head"),
+        ((1, 0, 1), (5, 9, 9), "front"),
+        ((1, 9, 1), (5, 48, 9), "back"),
+        ((1, 1, 0), (5, 9, 9), "right"),
+        ((1, 1, 9), (5, 9, 48), "left"),
+        ((0, 1, 9), (24, 9, 48), "foot, head, left"),
+    ):
+        (warning,) = warnings_at_border(VoxelBox.of(start, stop), GRID)
+        assert f"({side})" in warning
+    flat = VolumeGrid.axial((1, 48, 48), (2.0, 2.0, 2.0))
+    assert warnings_at_border(VoxelBox.of((0, 1, 1), (1, 9, 9)), flat) == ()
+
+
+def test_segment_says_when_the_scan_cuts_the_object_off(model):
+    array = np.random.default_rng(0).normal(40, 2, (6, 24, 24)).astype(np.float32)
+    result = segment(
+        Volume(array, VolumeGrid.axial((6, 24, 24), (2.0, 2.0, 2.0)), "CT"),
+        [Click(VoxelPoint(3, 12, 12))],
+        model,
+    )
+    touches = result.mask.array[0].any() or result.mask.array[-1].any()
+    assert touches == any("border of the scan" in warning for warning in result.warnings)

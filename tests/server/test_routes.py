@@ -51,7 +51,7 @@ def test_a_click_gives_what_the_session_gives(opened, root, tiny_model, inside_r
     assert answer["num_voxels"] == expected.num_voxels > 0
     assert answer["volume_ml"] == pytest.approx(expected.volume_ml)
     known = reply.json()["state"]["objects"][0]
-    assert known["clicks"] == [{"ras_mm": pytest.approx(inside_ras_mm), "positive": True}]
+    assert known["clicks"] == [{"ras_mm": pytest.approx(inside_ras_mm), "positive": True, "place": 0}]
     mask = stored(opened.get("mask.nii.gz?object_id=1"), tmp_path)
     assert np.array_equal(mask.array, session.mask(1).array)
     assert np.allclose(mask.grid.affine_ras_mm, session.mask(1).grid.affine_ras_mm)

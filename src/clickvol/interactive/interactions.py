@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.interactive.mask_operations import MEASURED, Operation
 from clickvol.prompts.click import Click
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Position, Prompt, Scribble
@@ -179,10 +180,47 @@ class ChooseCandidate(_OnObject):
     number: int = Field(ge=0)
 
 
+class MaskOperation(_OnObject):
+    """An object's mask changed as a whole (`mask_operations.py`); later answers are changed in the same way."""
+
+    kind: Literal["mask_operation"] = "mask_operation"
+    object_id: int
+    operation: Operation
+    mm: float = Field(default=0.0, ge=0, le=50)
+
+    @model_validator(mode="after")
+    def _has_its_distance(self) -> "MaskOperation":
+        if (self.operation in MEASURED) != (self.mm > 0):
+            raise ValueError("mm is the distance of smooth, grow and shrink, above 0; the others take none")
+        return self
+
+
 PromptInteraction = ClickInteraction | LineInteraction | BoxInteraction | DrawnInteraction
 """Those that point at an object, each with a `prompt`."""
 
-Shaping = PromptInteraction | BrushEdit | ChooseCandidate
+
+class EditPrompt(_OnObject):
+    """An earlier prompt of an object replaced by another one, or removed; the mask is answered anew.
+
+    A candidate that was chosen after that prompt is chosen no more: it answered other prompts.
+    """
+
+    kind: Literal["edit_prompt"] = "edit_prompt"
+    object_id: int
+    place: int = Field(ge=0, description="of the prompt among the interactions since the last reset, from 0")
+    by: Annotated[PromptInteraction, Field(discriminator="kind")] | None = None
+
+    @model_validator(mode="after")
+    def _stays_on_its_object(self) -> "EditPrompt":
+        if self.by is not None and (self.by.object_id != self.object_id or self.by.kind == "given_mask"):
+            raise ValueError("a prompt is replaced by one on the same object, and by no given mask; add that")
+        return self
+
+
+EditInteraction = BrushEdit | MaskOperation
+"""Those that change a mask without asking the network; later answers keep what they did."""
+
+Shaping = PromptInteraction | EditInteraction | ChooseCandidate | EditPrompt
 """Those that change the mask of their object."""
 
 
@@ -214,7 +252,10 @@ def check_on_grid(interaction: Shaping, grid: VolumeGrid) -> None:
         ClickError: when it lies outside, is empty or not finite.
     """
     match interaction:
-        case ChooseCandidate():
+        case EditPrompt(by=by):
+            if by is not None:
+                check_on_grid(by, grid)
+        case ChooseCandidate() | MaskOperation():
             return
         case BrushEdit():
             Scribble(interaction.voxels.mask).check(grid)

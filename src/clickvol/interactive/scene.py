@@ -4,6 +4,7 @@ A mask is computed when it is asked for and kept under the hash of the interacti
 undo and redo find it there and a session that is opened again computes what is shown and no more.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,13 +16,17 @@ from clickvol.interactive.interactions import (
     AddObject,
     BrushEdit,
     ChooseCandidate,
+    EditInteraction,
+    EditPrompt,
     FreezeObject,
     Interaction,
+    MaskOperation,
     PromptInteraction,
     Reset,
     Shaping,
     digests_of,
 )
+from clickvol.interactive.mask_operations import operated
 from clickvol.io.volume import Mask
 from clickvol.predict.scan_predictor import ScanPredictor, never
 from clickvol.predict.segmentation import Segmentation
@@ -40,15 +45,17 @@ class SceneObject:
     Attributes:
         name: given by the user; may be empty.
         prompts: on it, in order.
+        prompted_at: their places in the list.
         frozen: it cannot change, and the others leave it alone.
-        answered_at: place in the list of its last prompt; None without one.
+        answered_at: place in the list of its last prompt or of what edited one; None without prompts.
         chosen_at: place of the candidate that its later prompts correct; None where none was chosen.
-        edited_at: places of the brush edits that stand.
+        edited_at: places of the brush edits and operations that stand.
         shaped_at: place in the list of what gave it its mask: a prompt, an edit, a choice or a freezing.
     """
 
     name: str = ""
     prompts: tuple[Prompt, ...] = ()
+    prompted_at: tuple[int, ...] = ()
     frozen: bool = False
     answered_at: int | None = None
     chosen_at: int | None = None
@@ -70,6 +77,7 @@ class SessionObject:
         name: given by the user; may be empty.
         clicks: on it, in order.
         prompts: on it, in order; the clicks, too.
+        prompted_at: the place of each in the list of interactions since the last reset, by which it is edited.
         frozen: it cannot change, and the others leave it alone.
         num_voxels: of its mask.
         volume_ml: of its mask.
@@ -79,6 +87,7 @@ class SessionObject:
     name: str
     clicks: tuple[Click, ...]
     prompts: tuple[Prompt, ...]
+    prompted_at: tuple[int, ...]
     frozen: bool
     num_voxels: int
     volume_ml: float
@@ -130,16 +139,18 @@ class Scene:
             place: in the list, of an interaction on an object.
 
         Returns:
-            Of the object's own: for a prompt a chosen candidate, for the others the mask before. And of the
-            objects whose voxels it leaves alone: all others for what yields, the frozen ones for what takes,
-            those that lie on it for a freezing.
+            Of the object's own: for a prompt or its edit a chosen candidate, for the others the mask before.
+            And of the objects whose voxels it leaves alone: all others for what yields, the frozen ones for
+            what takes, those that lie on it for a freezing.
         """
         interaction = self.interactions[place]
         if not isinstance(interaction, Shaping | FreezeObject):
             raise ValueError(f"no mask comes from {interaction.kind}; give the place of one on an object")
         objects = _objects_after(self.interactions[:place])
         known = objects[interaction.object_id - 1]
-        at = known.chosen_at if isinstance(interaction, PromptInteraction) else known.shaped_at
+        at = known.shaped_at
+        if isinstance(interaction, PromptInteraction | EditPrompt):
+            at = self.asked_at(place).chosen_at
         if isinstance(interaction, FreezeObject):
             others = _places_above(objects, interaction.object_id)
         else:
@@ -160,6 +171,7 @@ class Scene:
 
 def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ...]:
     objects: tuple[SceneObject, ...] = (SceneObject(),)
+    begun_at = 0
     for place, interaction in enumerate(interactions):
         match interaction:
             case FreezeObject(object_id=object_id, frozen=frozen):
@@ -175,34 +187,66 @@ def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ..
                     )
                 objects = (*objects, SceneObject(name))
             case Reset():
-                objects = (SceneObject(),)
+                objects, begun_at = (SceneObject(),), place + 1
+            case EditPrompt(object_id=object_id):
+                edited = _with_edited_prompt(_changeable(objects, object_id), interaction, place, begun_at)
+                objects = _with(objects, object_id, edited)
             case _:
-                known = _object(objects, interaction.object_id)
-                if known.frozen:
-                    raise ClickError(
-                        f"object {interaction.object_id} is frozen; unfreeze it, or click on another object"
-                    )
+                known = _changeable(objects, interaction.object_id)
                 objects = _with(objects, interaction.object_id, _shaped(known, interaction, place))
     return objects
 
 
-def _shaped(known: SceneObject, interaction: Shaping, place: int) -> SceneObject:
+def _changeable(objects: Sequence[SceneObject], object_id: int) -> SceneObject:
+    known = _object(objects, object_id)
+    if known.frozen:
+        raise ClickError(f"object {object_id} is frozen; unfreeze it, or click on another object")
+    return known
+
+
+def _shaped(
+    known: SceneObject, interaction: PromptInteraction | EditInteraction | ChooseCandidate, place: int
+) -> SceneObject:
     """Return an object after an interaction that changes its mask."""
     match interaction:
-        case BrushEdit():
+        case BrushEdit() | MaskOperation():
             return replace(known, edited_at=(*known.edited_at, place), shaped_at=place)
         case ChooseCandidate():
             if known.answered_at is None:
                 raise ClickError("there is no answer to choose a candidate of; click inside the object first")
             return replace(known, chosen_at=place, edited_at=(), shaped_at=place)
-    prompts = (*known.prompts, interaction.prompt)
+    prompts, places = (*known.prompts, interaction.prompt), (*known.prompted_at, place)
     if known.chosen_at is None:
         check_any_prompt_inside(prompts)
-    shaped = replace(known, prompts=prompts, answered_at=place, shaped_at=place)
+    shaped = replace(known, prompts=prompts, prompted_at=places, answered_at=place, shaped_at=place)
     if isinstance(prompts[-1], GivenMask):
         # A mask begins anew: what was said before led to another one.
-        return replace(shaped, prompts=prompts[-1:], chosen_at=None, edited_at=())
+        return replace(shaped, prompts=prompts[-1:], prompted_at=(place,), chosen_at=None, edited_at=())
     return shaped
+
+
+def _with_edited_prompt(known: SceneObject, edit: EditPrompt, place: int, begun_at: int) -> SceneObject:
+    """Return an object with a prompt replaced or removed; without any left, what was painted is left."""
+    edited_place = edit.place + begun_at
+    if edited_place not in known.prompted_at:
+        raise ClickError(
+            f"object {edit.object_id} has no prompt {edit.place} now; see the state for which it has"
+        )
+    at = known.prompted_at.index(edited_place)
+    by = () if edit.by is None else (edit.by.prompt,)
+    prompts = (*known.prompts[:at], *by, *known.prompts[at + 1 :])
+    places = tuple(each for each in known.prompted_at if by or each != edited_place)
+    chosen_at = None if known.chosen_at is None or edited_place < known.chosen_at else known.chosen_at
+    if prompts and chosen_at is None:
+        check_any_prompt_inside(prompts)
+    return replace(
+        known,
+        prompts=prompts,
+        prompted_at=places,
+        answered_at=place if prompts else None,
+        chosen_at=chosen_at,
+        shaped_at=place,
+    )
 
 
 def _object(objects: Sequence[SceneObject], object_id: int) -> SceneObject:
@@ -280,8 +324,9 @@ class SceneMasks:
             # A chosen candidate stands for all that was said before it.
             chosen = [GivenMask(mask) for mask in self._packed(scene, own) if mask.num_voxels]
             if chosen:
-                since = sum(isinstance(i, PromptInteraction) for i in scene.interactions[own[0] : place + 1])
-                prompts = (*chosen, *prompts[-since:])
+                asked = scene.asked_at(place)
+                since = zip(asked.prompts, asked.prompted_at, strict=True)
+                prompts = (*chosen, *(prompt for prompt, at in since if at > own[0]))
             background_clicks = [Click(mask.innermost(), foreground=False) for mask in frozen]
             answer = self.scan.predict(
                 prompts, exclude_mask=exclude_mask, background_clicks=background_clicks, cancelled=cancelled
@@ -345,11 +390,13 @@ class SceneMasks:
     def objects(self, scene: Scene) -> tuple[SessionObject, ...]:
         """Describe all objects."""
         described = []
+        begun_at = max((n + 1 for n, i in enumerate(scene.interactions) if isinstance(i, Reset)), default=0)
         for number, known in enumerate(scene.objects, start=1):
             count = self.shown(scene, number).num_voxels
             ml = count * self.scan.volume.grid.voxel_volume_mm3 / 1000
+            places = tuple(place - begun_at for place in known.prompted_at)
             described.append(
-                SessionObject(number, known.name, known.clicks, known.prompts, known.frozen, count, ml)
+                SessionObject(number, known.name, known.clicks, known.prompts, places, known.frozen, count, ml)
             )
         return tuple(described)
 
@@ -381,14 +428,16 @@ class SceneMasks:
     def _compute(self, scene: Scene, place: int) -> None:
         """Compute the mask of a place; those that it depends on are there."""
         interaction = scene.interactions[place]
-        if isinstance(interaction, PromptInteraction):
+        if scene.asked_at(place).answered_at == place:
             self.answer(scene, place)
             return
         own, others = (self._packed(scene, places) for places in scene.sources(place))
         before = own[0] if own else EMPTY
         match interaction:
-            case BrushEdit(voxels=voxels, added=added):
-                mask = before.with_change(voxels.mask, added=added)
+            case BrushEdit() | MaskOperation():
+                mask = self._after_edit(before, interaction)
+            case EditPrompt():
+                mask = self._edited(scene, place, EMPTY)  # its last prompt was removed
             case ChooseCandidate(number=number):
                 mask = self._candidate(scene, place, number)
             case _:
@@ -408,9 +457,16 @@ class SceneMasks:
         return PackedMask.of(candidates[number].mask.array)
 
     def _edited(self, scene: Scene, place: int, mask: PackedMask) -> PackedMask:
-        """Return the answer of a place with the brush edits that stand there."""
+        """Return the answer of a place with the brush edits and operations that stand there."""
         for edited_at in scene.asked_at(place).edited_at:
             edit = scene.interactions[edited_at]
-            if isinstance(edit, BrushEdit):
-                mask = mask.with_change(edit.voxels.mask, added=edit.added)
+            if isinstance(edit, EditInteraction):
+                # What cannot be done to a later answer, such as filling between slices, is not needed there.
+                with contextlib.suppress(ClickError):
+                    mask = self._after_edit(mask, edit)
         return mask
+
+    def _after_edit(self, mask: PackedMask, edit: EditInteraction) -> PackedMask:
+        if isinstance(edit, MaskOperation):
+            return operated(mask, edit.operation, edit.mm, self.scan.volume.grid)
+        return mask.with_change(edit.voxels.mask, added=edit.added)

@@ -23,7 +23,6 @@ from clickvol.interactive.interactions import (
     Interaction,
     Move,
     Overlap,
-    PromptInteraction,
     Reset,
     Shaping,
     check_on_grid,
@@ -167,9 +166,9 @@ class InteractiveSession:
         scene = Scene.after(history.current)
         self._write(interaction)
         try:
-            answer = None
-            if isinstance(interaction, PromptInteraction):
-                answer = masks.answer(scene, history.index - 1, cancelled)
+            answer, place = None, history.index - 1
+            if scene.object(interaction.object_id).answered_at == place:
+                answer = masks.answer(scene, place, cancelled)
             mask = masks.packed(scene, interaction.object_id)
         except BaseException as error:
             # So that the record does not repeat it.
@@ -203,7 +202,7 @@ class InteractiveSession:
             ClickError: when there are 255 already.
         """
         self._apply(AddObject(name=name))
-        return len(self._scene.objects)
+        return len(self.scene.objects)
 
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
         """Make an object unchangeable: others leave its voxels out, and it counts as background for them.
@@ -215,7 +214,7 @@ class InteractiveSession:
         Raises:
             ClickError: when the object is not there.
         """
-        if self._scene.object(object_id).frozen != frozen:
+        if self.scene.object(object_id).frozen != frozen:
             self._apply(FreezeObject(object_id=object_id, frozen=frozen))
 
     def mask(self, object_id: int | None = None) -> Mask:
@@ -231,12 +230,12 @@ class InteractiveSession:
         Raises:
             ClickError: when the object is not there.
         """
-        return self._opened().mask(self._scene, object_id)
+        return self._opened().mask(self.scene, object_id)
 
     @property
     def shown_masks(self) -> tuple[PackedMask, ...]:
         """The masks of all objects as they are shown and saved; no voxel is in two of them."""
-        masks, scene = self._opened(), self._scene
+        masks, scene = self._opened(), self.scene
         return tuple(masks.shown(scene, number) for number in range(1, len(scene.objects) + 1))
 
     def probability(self, object_id: int = 1) -> NDArray[np.float32]:
@@ -245,7 +244,7 @@ class InteractiveSession:
         Raises:
             ClickError: when the object is not there.
         """
-        return self._opened().probability(self._scene, object_id)
+        return self._opened().probability(self.scene, object_id)
 
     def resume(self, log: Path) -> None:
         """Go on with a record, and write to it; nothing is computed before it is asked for.
@@ -280,12 +279,22 @@ class InteractiveSession:
     @property
     def objects(self) -> tuple[SessionObject, ...]:
         """All objects, by id."""
-        return self._opened().objects(self._scene)
+        return self._opened().objects(self.scene)
 
     @property
     def scan(self) -> ScanPredictor:
         """The scan, which answers other lists of clicks as well."""
         return self._opened().scan
+
+    @property
+    def scene(self) -> Scene:
+        """What the interactions that count come to."""
+        return Scene.after(self._history.current)
+
+    @property
+    def scene_masks(self) -> SceneMasks:
+        """The masks and answers of any scene on the scan."""
+        return self._opened()
 
     @property
     def history(self) -> History:
@@ -311,10 +320,6 @@ class InteractiveSession:
     def memory_bytes(self) -> int:
         """Memory of features and masks, without the scan."""
         return 0 if self._masks is None else self._masks.num_bytes
-
-    @property
-    def _scene(self) -> Scene:
-        return Scene.after(self._history.current)
 
     def _opened(self) -> SceneMasks:
         if self._masks is None:

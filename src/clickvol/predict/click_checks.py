@@ -1,10 +1,12 @@
-"""Clicks that cannot mean an object: in air, with nothing but air around them; and masks of a few voxels."""
+"""Clicks in air, with nothing but air around them, which mean no object; masks of a few voxels, or cut off."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from clickvol.geometry.coordinates import WorldPointRAS
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.preprocessing.intensity import IntensityScale
 
@@ -48,3 +50,28 @@ def warnings_of_size(num_voxels: int) -> tuple[str, ...]:
         f"the object fills {num_voxels} voxels, too few to tell its shape; check it slice by slice, or use a "
         "finer scan",
     )
+
+
+_SIDES = (("left", "right"), ("back", "front"), ("foot", "head"))  # towards negative and positive RAS
+
+
+def warnings_at_border(box: VoxelBox | None, grid: VolumeGrid) -> tuple[str, ...]:
+    """Say in one sentence where an object reaches the end of the scan, and may go on.
+
+    Args:
+        box: around its mask; None for an empty one.
+        grid: of the scan; of axes with fewer than three voxels nothing is said.
+    """
+    sides = []
+    for axis, length in enumerate(grid.shape_dhw):
+        if box is None or length < 3:
+            continue
+        step = np.eye(3)[axis] * (length - 1)
+        along = grid.to_world(VoxelPoint.of(step)).as_array() - grid.to_world(VoxelPoint(0, 0, 0)).as_array()
+        patient_axis = int(np.abs(along).argmax())
+        names = _SIDES[patient_axis][:: 1 if along[patient_axis] > 0 else -1]
+        sides += [names[0]] if box.start_dhw[axis] == 0 else []
+        sides += [names[1]] if box.stop_dhw[axis] == length else []
+    if not sides:
+        return ()
+    return (f"the object reaches the border of the scan ({', '.join(sides)}) and may go on beyond it",)

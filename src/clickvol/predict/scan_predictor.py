@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import CancelledError, ClickError, ConfigError, DamagedWeightsError
-from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.candidate_masks import with_candidates
-from clickvol.predict.click_checks import clicks_in_air, warnings_of_size
+from clickvol.predict.click_checks import clicks_in_air, warnings_at_border, warnings_of_size
 from clickvol.predict.correction import corrected_near_clicks
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.patch_predictor import PatchPredictor
@@ -237,7 +237,10 @@ def _segmentation(
         kept_by = () if result.keeps_all_parts else inside
         places = [grid.to_voxel(place).as_array() - start for place in kept_by]
         array = np.zeros(grid.shape_dhw, dtype=np.uint8)
-        array[result.box.slices] = keep_clicked(result.probability > THRESHOLD, places)
+        kept = keep_clicked(result.probability > THRESHOLD, places)
+        array[result.box.slices] = kept
+        own = bounding_box(kept)
+        at_border = warnings_at_border(None if own is None else own.shift(result.box.start_dhw), grid)
     return Segmentation(
         mask=Mask(array, grid),
         prompts=tuple(prompts),
@@ -247,7 +250,7 @@ def _segmentation(
         fields_of_view=result.views,
         seconds=stopwatch.seconds,
         prompts_used=used,
-        warnings=(*scan.warnings, *result.warnings, *warnings_of_size(int(array.sum()))),
+        warnings=(*scan.warnings, *result.warnings, *warnings_of_size(int(array.sum())), *at_border),
         probability_box=result.box,
         probability_in_box=result.probability,
     )

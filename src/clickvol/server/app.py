@@ -264,14 +264,7 @@ async def click(given: ClickIn, opened: Session) -> ClickedOut:
     answer, state = await opened.run(
         lambda session, is_cancelled: opened.served.add(session, interaction, is_cancelled)
     )
-    described = AnswerOut(
-        object_id=answer.object_id,
-        num_voxels=answer.num_voxels,
-        volume_ml=answer.volume_ml,
-        seconds=sum(answer.seconds.values()),
-        warnings=list(answer.warnings),
-    )
-    return ClickedOut(state=state, answer=described)
+    return ClickedOut(state=state, answer=AnswerOut.of(answer))
 
 
 @_clicking.post("/undo")

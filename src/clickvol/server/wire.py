@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Modality, SaidModality, Volume
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
+from clickvol.prompts.click import Click
+from clickvol.prompts.outlines import outline_of
+from clickvol.prompts.spatial import Box, Lasso, Line, Scribble
 
 if TYPE_CHECKING:
-    from clickvol.interactive.session import InteractiveSession
+    from clickvol.interactive.scene import SessionObject
+    from clickvol.interactive.session import Answer, InteractiveSession
 
 Triple = tuple[float, float, float]
 ExportFormat = Literal["nifti", "nrrd", "dicom-seg", "rtstruct"]
+
+MarkKind = Literal["line", "box", "scribble", "lasso"]
+_MARK_KINDS: dict[type, MarkKind] = {Line: "line", Box: "box", Scribble: "scribble", Lasso: "lasso"}
 
 RESEARCH_USE = "research use, not a medical device"
 
@@ -77,10 +85,20 @@ class ResumeIn(_In):
 
 
 class ClickOut(_Out):
-    """A click of an object."""
+    """A click of an object; by its place among the interactions since the last reset it can be edited."""
 
     ras_mm: Triple
     positive: bool
+    place: int
+
+
+class MarkOut(_Out):
+    """Another prompt of an object: both ends of a line, both outer corners of a box, or voxels drawn."""
+
+    kind: MarkKind
+    points_ras_mm: list[Triple]
+    positive: bool
+    place: int
 
 
 class ObjectOut(_Out):
@@ -92,6 +110,7 @@ class ObjectOut(_Out):
     volume_ml: float
     num_voxels: int
     clicks: list[ClickOut]
+    marks: list[MarkOut]
 
 
 class StateOut(_Out):
@@ -108,8 +127,7 @@ class StateOut(_Out):
         grid = session.scan.volume.grid
         objects = []
         for known in session.objects:
-            places = [(click.world(grid), click.foreground) for click in known.clicks]
-            clicks = [ClickOut(ras_mm=(at.x, at.y, at.z), positive=positive) for at, positive in places]
+            clicks, marks = prompts_out(known, grid)
             objects.append(
                 ObjectOut(
                     id=known.id,
@@ -118,10 +136,31 @@ class StateOut(_Out):
                     volume_ml=known.volume_ml,
                     num_voxels=known.num_voxels,
                     clicks=clicks,
+                    marks=marks,
                 )
             )
         history = session.history
         return cls(tag=history.tag, objects=objects, can_undo=history.can_undo, can_redo=history.can_redo)
+
+
+def prompts_out(known: "SessionObject", grid: VolumeGrid) -> tuple[list[ClickOut], list[MarkOut]]:
+    """Describe the prompts of an object; of a given mask there is nothing to draw but the mask."""
+    clicks, marks = [], []
+    for prompt, place in zip(known.prompts, known.prompted_at, strict=True):
+        points = [(at.x, at.y, at.z) for at in outline_of(prompt, grid)]
+        match prompt:
+            case Click():
+                clicks.append(ClickOut(ras_mm=points[0], positive=prompt.foreground, place=place))
+            case Line() | Box() | Scribble() | Lasso():
+                marks.append(
+                    MarkOut(
+                        kind=_MARK_KINDS[type(prompt)],
+                        points_ras_mm=points,
+                        positive=prompt.foreground,
+                        place=place,
+                    )
+                )
+    return clicks, marks
 
 
 class StatusOut(StateOut):
@@ -144,6 +183,58 @@ class AnswerOut(_Out):
     volume_ml: float
     seconds: float
     warnings: list[str]
+
+    @classmethod
+    def of(cls, answer: "Answer") -> "AnswerOut":
+        """Describe an answer."""
+        return cls(
+            object_id=answer.object_id,
+            num_voxels=answer.num_voxels,
+            volume_ml=answer.volume_ml,
+            seconds=sum(answer.seconds.values()),
+            warnings=list(answer.warnings),
+        )
+
+
+class CandidateOut(_Out):
+    """One of several masks for the same prompts."""
+
+    num_voxels: int
+    predicted_dice: float
+
+
+class AdviceOut(_Out):
+    """What the model says of its last answer on an object: how good, what else, and where to click next."""
+
+    expected_dice: float | None = None
+    candidates: list[CandidateOut] = []
+    chosen: int = 0
+    next_click_ras_mm: Triple | None = None
+
+    @classmethod
+    def of(cls, session: "InteractiveSession", object_id: int) -> "AdviceOut":
+        """Ask a session.
+
+        Raises:
+            ClickError: when the object is not there.
+        """
+        scene = session.scene
+        known = scene.object(object_id)
+        at = known.shaped_at
+        if known.answered_at is None or at is None or at not in (known.answered_at, known.chosen_at):
+            return cls()
+        answer, choice = session.scene_masks.answer(scene, known.answered_at), scene.interactions[at]
+        place = answer.next_click()
+        next_click = None if place is None else session.scan.volume.grid.to_world(place)
+        return cls(
+            expected_dice=answer.expected_dice,
+            candidates=[
+                CandidateOut(num_voxels=each.mask.num_voxels, predicted_dice=each.predicted_dice)
+                for each in answer.candidates
+            ],
+            chosen=getattr(choice, "number", 0),
+            next_click_ras_mm=None if next_click is None else (next_click.x, next_click.y, next_click.z),
+        )
 
 
 class ClickedOut(ChangedOut):

@@ -8,6 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.interactive.interactions import DrawnVoxels
+from clickvol.prompts.packed_mask import PackedMask
 from reference.dicom_series import write_series
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -78,3 +81,94 @@ def test_series_of_a_folder_are_listed_with_a_picture(client, root):
         assert series["picture"].startswith("data:image/png;base64,")
         assert series["shape_ijk"][2] == series["num_slices"]
     assert client.get("/api/series", params={"path": "../elsewhere"}).status_code in (403, 404)
+
+
+def interact(client, opened, **fields):
+    return client.post(f"/api/sessions/{opened.id}/interactions", json={"object_id": 1, **fields})
+
+
+def drawn_fields(mask):
+    voxels = DrawnVoxels.of(PackedMask.of(mask)).model_dump()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in voxels.items()}
+
+
+def test_every_kind_of_interaction_changes_the_mask_and_can_be_undone(client, opened, phantom, inside_ras_mm):
+    shape, (d, h, w) = phantom.volume.grid.shape_dhw, phantom.inside.as_array().astype(int).tolist()
+    stroke = np.zeros(shape, dtype=bool)
+    stroke[d, h, w - 3 : w + 4] = True
+    area = np.zeros(shape, dtype=bool)
+    area[d, h - 4 : h + 5, w - 4 : w + 5] = True
+    corners = {"space": "ijk", "first": [w - 5, h - 5, d], "second": [w + 5, h + 5, d]}
+    for fields in (
+        {"kind": "click", "space": "ras", "position": inside_ras_mm, "positive": True},
+        {"kind": "line", **corners},
+        {"kind": "box", **corners, "positive": True},
+        {"kind": "scribble", "voxels": drawn_fields(stroke)},
+        {"kind": "lasso", "voxels": drawn_fields(area)},
+    ):
+        reply = interact(client, opened, **fields)
+        assert reply.status_code == 200, reply.text
+    (known,) = reply.json()["state"]["objects"]
+    assert [click["place"] for click in known["clicks"]] == [0]
+    assert [(mark["kind"], mark["place"]) for mark in known["marks"]] == [
+        ("line", 1),
+        ("box", 2),
+        ("scribble", 3),
+        ("lasso", 4),
+    ]
+    assert [len(mark["points_ras_mm"]) for mark in known["marks"]] == [2, 2, 7, 32]
+    grid = phantom.volume.grid
+    middle = np.mean(known["marks"][1]["points_ras_mm"], axis=0)
+    np.testing.assert_allclose(middle, inside_ras_mm, atol=1e-6)
+    np.testing.assert_allclose(
+        known["marks"][2]["points_ras_mm"][0], grid.to_world(VoxelPoint(d, h, w - 3)).as_array()
+    )
+
+    corner = np.zeros(shape, dtype=bool)
+    corner[:2, :2, :2] = True
+    painted = interact(client, opened, kind="brush", voxels=drawn_fields(corner), added=True).json()
+    assert painted["answer"]["num_voxels"] == known["num_voxels"] + 8
+    grown = interact(client, opened, kind="mask_operation", operation="grow", mm=9).json()
+    assert grown["answer"]["num_voxels"] > painted["answer"]["num_voxels"]
+    removed = interact(client, opened, kind="edit_prompt", place=2).json()
+    assert [mark["place"] for mark in removed["state"]["objects"][0]["marks"]] == [1, 3, 4]
+    for _ in range(3):
+        state = opened.post("undo").json()["state"]
+    assert state["objects"] == [known]
+
+
+def test_advice_is_of_the_answer_that_is_shown(client, opened, inside_ras_mm):
+    url = f"/api/sessions/{opened.id}/objects/1/advice"
+    nothing = {"expected_dice": None, "candidates": [], "chosen": 0, "next_click_ras_mm": None}
+    assert client.get(url).json() == nothing
+    opened.click(inside_ras_mm).raise_for_status()
+    assert len(client.get(url).json()["next_click_ras_mm"]) == 3
+    interact(client, opened, kind="mask_operation", operation="fill_holes").raise_for_status()
+    assert client.get(url).json() == nothing
+    assert client.get(f"/api/sessions/{opened.id}/objects/2/advice").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "brush", "added": True},
+        {"kind": "scribble", "voxels": {"start_dhw": [0, 0, 0], "shape_dhw": [4, 4, 4], "bits": "AAAA"}},
+        {"kind": "lasso", "voxels": drawn_fields(np.ones((99, 2, 2)))},
+        {"kind": "mask_operation", "operation": "explode"},
+        {"kind": "edit_prompt", "place": 0},
+        {"kind": "unknown"},
+        {"kind": "reset"},
+    ],
+)
+def test_interactions_that_cannot_be_are_refused_in_one_line(client, opened, fields):
+    reply = interact(client, opened, **fields)
+    assert reply.status_code == 422
+    assert "\n" not in reply.json()["error"]
+    assert not opened.state()["can_undo"]
+
+
+def test_the_interactions_are_described(client):
+    described = client.get("/openapi.json").json()
+    body = described["paths"]["/api/sessions/{session_id}/interactions"]["post"]["requestBody"]
+    kinds = body["content"]["application/json"]["schema"]["discriminator"]["mapping"]
+    assert {"click", "line", "box", "scribble", "lasso", "brush", "edit_prompt", "mask_operation"} <= set(kinds)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
 from clickvol.errors import ClickvolError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.interactive.interactions import Shaping
 from clickvol.io.dicom.reading.series import SeriesSummary, list_series
 from clickvol.io.formats import read_volume
 from clickvol.io.nifti_header import make_header
@@ -24,7 +25,7 @@ from clickvol.prompts.packed_mask import PackedMask
 from clickvol.server.refusal import REFUSALS
 from clickvol.server.scans import find_under_root, read_form, store, uploaded
 from clickvol.server.sessions import Sessions
-from clickvol.server.wire import SeriesOut
+from clickvol.server.wire import AdviceOut, AnswerOut, ClickedOut, ObjectId, SeriesOut
 
 _BINARY = "application/octet-stream"
 _CHUNK_VOXELS = 1 << 21
@@ -43,6 +44,8 @@ async def _sessions_of(request: Request) -> Sessions:
 
 
 All = Annotated[Sessions, Depends(_sessions_of)]
+
+ShapingIn = Annotated[Shaping, Body(discriminator="kind")]
 
 router = APIRouter(prefix="/api", tags=["viewer"], responses=REFUSALS)
 
@@ -79,6 +82,33 @@ async def changed_masks(
         bits.append(content)
     text = json.dumps({"tag": state.tag, "objects": described}).encode()
     return Response(len(text).to_bytes(4, "little") + text + b"".join(bits), media_type=_BINARY)
+
+
+@router.post("/sessions/{session_id}/interactions")
+async def interact(session_id: str, given: ShapingIn, sessions: All, request: Request) -> ClickedOut:
+    """Add any interaction on an object, and compute the mask that follows.
+
+    A click, line or box, a scribble, lasso or given mask, a brush edit, the choice of a candidate, an operation
+    on the mask, or an earlier prompt replaced or removed (`edit_prompt` with the `place` that the state names).
+    Drawn voxels are a box of the scan as (d, h, w) = (k, j, i), and its voxels eight to a byte with i fastest,
+    zlib, base64. Undo, redo and the record treat all of them alike.
+    """
+    served = sessions.get(session_id)
+    answer, state = await sessions.run(
+        served, lambda session, is_cancelled: served.add(session, given, is_cancelled), request.is_disconnected
+    )
+    return ClickedOut(state=state, answer=AnswerOut.of(answer))
+
+
+@router.get("/sessions/{session_id}/objects/{object_id}/advice")
+async def advice(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> AdviceOut:
+    """Return the Dice to expect of the last answer on an object, other masks for it, and where to click next.
+
+    Empty where the mask comes from no answer, or was edited since.
+    """
+    served = sessions.get(session_id)
+    given, _ = await sessions.run(served, lambda s, _: AdviceOut.of(s, object_id), request.is_disconnected)
+    return given
 
 
 @router.get("/series")
