@@ -1,6 +1,8 @@
 import gzip
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +16,10 @@ from scipy.spatial.transform import Rotation
 from clickvol.errors import BadGeometryError, UnreadableVolumeError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.formats import read_volume
 from clickvol.io.nifti import read_nifti, write_nifti
+from clickvol.io.nifti_header import make_header
 
 
 def save(path: Path, array_dhw: np.ndarray, affine: np.ndarray, **header) -> Path:
@@ -344,3 +349,87 @@ def test_an_unreadable_file_is_one_line(tmp_path, plain_grid, scan_array):
         pytest.skip("this user may read every file")
     with pytest.raises(UnreadableVolumeError, match="Permission denied"):
         read_nifti(path)
+
+
+@pytest.fixture
+def map_all(monkeypatch):
+    monkeypatch.setattr("clickvol.io.nifti._MIN_MAPPED_BYTES", 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bad", "is_mapped"),
+    [
+        ("int16", None, True),
+        ("uint16", None, True),
+        ("float32", None, True),
+        ("float64", None, True),
+        (">i2", None, False),
+        ("int16", -(2**15), False),
+        ("float32", np.nan, False),
+        ("float32", np.finfo(np.float32).min, False),
+    ],
+)
+def test_a_mapped_scan_has_the_values_of_one_that_is_read(tmp_path, monkeypatch, dtype, bad, is_mapped):
+    values = np.random.default_rng(0).integers(0, 99, (40, 6, 5)).astype(dtype)
+    if bad is not None:
+        values[32, 3, 2] = bad
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(values.dtype)
+    image = nib.Nifti1Image(values.T, np.diag([1.0, 1, 2, 1]), header)
+    nib.save(image, tmp_path / "scan.nii")
+    read = read_volume(tmp_path / "scan.nii")
+    assert not isinstance(read.array.base, np.memmap)
+    monkeypatch.setattr("clickvol.io.nifti._MIN_MAPPED_BYTES", 1)
+    mapped = read_volume(tmp_path / "scan.nii")
+    assert isinstance(mapped.array.base, np.memmap) == is_mapped
+    assert type(mapped.array) is np.ndarray
+    assert (mapped.array.dtype, mapped.notes) == (read.array.dtype, read.notes)
+    np.testing.assert_array_equal(mapped.array, read.array)
+    assert mapped.grid.same_place(read.grid)
+
+
+@pytest.mark.parametrize(("slope", "suffix"), [(2.0, ".nii"), (1.0, ".nii.gz"), (1.0, ".nii.zst")])
+def test_scaled_and_compressed_scans_are_read(tmp_path, map_all, slope, suffix):
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    write_nifti(values, VolumeGrid.axial((3, 4, 5), (1.0, 1.0, 1.0)), tmp_path / f"scan{suffix}")
+    if slope != 1.0:
+        header = bytearray((tmp_path / "scan.nii").read_bytes())
+        header[112:116] = np.float32(slope).tobytes()
+        (tmp_path / "scan.nii").write_bytes(header)
+    volume = read_volume(tmp_path / f"scan{suffix}")
+    assert not isinstance(volume.array.base, np.memmap)
+    np.testing.assert_array_equal(volume.array, values * slope)
+
+
+def test_changes_of_a_mapped_scan_stay_in_memory(tmp_path, map_all):
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    write_nifti(values, VolumeGrid.axial((3, 4, 5), (1.0, 1.0, 1.0)), tmp_path / "scan.nii")
+    before = (tmp_path / "scan.nii").read_bytes()
+    read_volume(tmp_path / "scan.nii").array[...] = 7
+    assert (tmp_path / "scan.nii").read_bytes() == before
+
+
+def test_an_empty_scan_is_refused_where_it_could_be_mapped(tmp_path, map_all):
+    write_nifti(
+        np.full((40, 4, 5), 7, np.int16), VolumeGrid.axial((40, 4, 5), (1.0, 1.0, 1.0)), tmp_path / "s.nii"
+    )
+    with pytest.raises(UnreadableVolumeError, match="every voxel is 7"):
+        read_volume(tmp_path / "s.nii")
+
+
+def test_a_large_scan_is_not_held_in_memory(tmp_path):
+    grid = VolumeGrid.axial((1300, 1000, 1000), (1.0, 1.0, 1.0))
+    header = make_header(np.broadcast_to(np.int16(0), grid.shape_dhw), grid)
+    with (tmp_path / "scan.nii").open("wb") as file:
+        file.write(header.binaryblock)
+        file.seek(352 + 2 * 1000 * 1000 * 640)
+        file.write(np.arange(1000, dtype=np.int16).tobytes())
+        file.truncate(352 + 2 * 1000 * 1000 * 1300)  # 2.6 GB, of which the disk holds a page
+    code = (
+        "import resource, sys; from clickvol import read_volume; a = read_volume(sys.argv[1]).array; "
+        "print(a.shape, int(a[640].sum()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "scan.nii"], capture_output=True, check=True)
+    *shape_and_sum, kilobytes = done.stdout.decode().split()
+    assert shape_and_sum == ["(1300,", "1000,", "1000)", "499500"]
+    assert int(kilobytes) < 600_000

@@ -28,12 +28,18 @@ from clickvol.io.nifti_header import (
     voxel_layout,
 )
 from clickvol.io.volume import Volume
-from clickvol.io.voxel_values import clean_values, scale_values
+from clickvol.io.voxel_values import clean_values, has_missing, scale_values
 
 _CHUNK_BYTES = 4 * 2**20
 
 # Deflate cannot do better than about 1:1032; a header that promises more is lying.
 _MAX_GZIP_RATIO = 1040
+
+# Chosen: what a laptop can hold twice is read whole.
+_MIN_MAPPED_BYTES = 2**29
+
+# Of a mapped scan of whole numbers every such slice is searched for marks of no value.
+_SEARCHED_SLICES = 16
 
 # Level 1 writes a mostly empty mask several times faster than level 6; the file stays small.
 _GZIP_LEVEL = 1
@@ -48,7 +54,8 @@ def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimit
         limits: what may be read; None for any size.
 
     Returns:
-        The scan; the array (D, H, W) in the stored dtype where the header asks for no scaling.
+        The scan; the array (D, H, W) in the stored dtype where the header asks for no scaling. That of a large
+        file which is not compressed is read when it is used, part by part, unless values have to be replaced.
 
     Raises:
         ScanTooLargeError: more than the limits allow.
@@ -57,6 +64,8 @@ def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimit
         BadGeometryError: a spacing or an orientation that cannot be used.
     """
     stored = read_stored(path, volume_index=volume_index, limits=limits)
+    if isinstance(stored.array.base, np.memmap):
+        return stored
     array, value_notes = clean_values(stored.array, str(path))
     return replace(stored, array=array, notes=(*stored.notes, *value_notes))
 
@@ -81,6 +90,11 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
                 limits.check_voxels(math.prod(layout.shape_ijk), str(path))
                 limits.check_bytes(layout.offset_bytes + layout.num_bytes, str(path))
         # From the start again: not every stream can go back to where the header ended.
+        mapped = None
+        if compression == "none" and limits is None and (slope, intercept) == (1.0, 0.0):
+            mapped = _mapped(path, layout)
+        if mapped is not None:
+            return Volume(mapped, grid, source=str(path), notes=(*notes, *geometry_notes))
         with opened_stream(path, compression) as stream:
             array, end_notes = _read_array(stream, layout, path, limits)
     except (EOFError, zlib.error, gzip.BadGzipFile, CompressionError) as error:
@@ -145,6 +159,27 @@ def _refuse_impossible_size(layout: VoxelLayout, path: Path, compression: Compre
     available = path.stat().st_size * (_MAX_GZIP_RATIO if compression == "gzip" else 1)
     if layout.offset_bytes + layout.num_bytes > available:
         raise UnreadableVolumeError(_truncated(path, layout))
+
+
+def _mapped(path: Path, layout: VoxelLayout) -> NDArray[np.generic] | None:
+    """Return the voxels of a large file without reading them; None where values may have to be replaced."""
+    dtype, shape_dhw = layout.dtype, layout.shape_ijk[::-1]
+    if layout.num_bytes < _MIN_MAPPED_BYTES or not dtype.isnative or dtype.itemsize > 8:
+        return None
+    plane_voxels = shape_dhw[1] * shape_dhw[2]
+    first = None
+    is_empty = True
+    # A network makes nothing of what is not finite, so that such a voxel may lie nowhere.
+    for index in range(0, shape_dhw[0], 1 if dtype.kind == "f" else _SEARCHED_SLICES):
+        offset = layout.offset_bytes + index * plane_voxels * dtype.itemsize
+        plane: NDArray[np.generic] = np.fromfile(path, dtype, plane_voxels, offset=offset)
+        if has_missing(plane):
+            return None
+        first = plane[0] if first is None else first
+        is_empty = is_empty and bool((plane == first).all())
+    # Changes stay in memory.
+    voxels = np.memmap(path, dtype, "c", layout.offset_bytes, shape_dhw)
+    return None if is_empty else voxels.view(np.ndarray)
 
 
 def _read_array(

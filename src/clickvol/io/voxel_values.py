@@ -95,6 +95,14 @@ def clean_values(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.ge
     return array, notes
 
 
+def has_missing(part: NDArray[np.generic]) -> bool:
+    """Tell whether a part of a scan, of any shape, holds what may have to be replaced in the whole."""
+    if part.dtype.kind == "i":
+        return part.dtype.itemsize > 1 and int(part.min()) == np.iinfo(part.dtype.name).min
+    missing = _missing(part)
+    return missing is not None and bool(missing.any())
+
+
 def _without_missing(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
     """Return the array with the smallest value where there is none, and a note where that was so."""
     missing = _missing(array)

@@ -214,9 +214,20 @@ def _places(
     return places
 
 
+# 64 MiB of single precision.
+_MAX_SLAB_VOXELS = 2**24
+
+
 def block_mean(array: NDArray[np.generic], block: NDArray[np.int_]) -> NDArray[np.float32]:
     """Average over blocks of voxels; an incomplete block at the end repeats the last voxel."""
-    values: NDArray[np.float32] = array.astype(np.float32)
+    # Some slices after the others: a large scan is not in memory a second time.
+    size = int(block[0])
+    rise = size * max(1, _MAX_SLAB_VOXELS // max(array[:size].size, 1))
+    slabs = [array[start : start + rise] for start in range(0, len(array), rise)]
+    return np.concatenate([_mean_of_blocks(slab.astype(np.float32), block) for slab in slabs])
+
+
+def _mean_of_blocks(values: NDArray[np.float32], block: NDArray[np.int_]) -> NDArray[np.float32]:
     for axis, size in enumerate(block.tolist()):
         if size == 1:
             continue

@@ -6,13 +6,14 @@ import pytest
 
 from clickvol.errors import BadGeometryError, DicomSeriesError
 from clickvol.io.dicom.reading.geometry import stack_slices
+from clickvol.io.dicom.reading.headers import ImageFile
 from clickvol.io.dicom.reading.slices import DicomSlice
 
 
 def stack(positions, orientation=(1, 0, 0, 0, 1, 0)):
     return [
         DicomSlice(
-            path=Path(f"IM{n}"),
+            file=ImageFile(Path(f"IM{n}"), {}),
             frame=0,
             shape_hw=(5, 6),
             position_lps_mm=np.array(position, dtype=float),

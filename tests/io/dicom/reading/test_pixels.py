@@ -7,7 +7,9 @@ import SimpleITK as sitk
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import (
+    ExplicitVRLittleEndian,
     HTJ2KLossless,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
@@ -253,3 +255,33 @@ def test_a_last_fragment_that_is_cut_off_is_refused(tmp_path, make_dataset, stor
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[: -8 - missing])
     with pytest.raises(DicomSeriesError, match="missing, truncated"):
         read_stored_pixels(tmp_path / "a")
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("high_bit", [11, 13, None])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32])
+@pytest.mark.parametrize("frames", [None, 3])
+@pytest.mark.parametrize("end", ["pixels", "padding", "cut off"])
+def test_plain_pixels_are_read_from_the_end_of_the_file(
+    tmp_path, make_dataset, implicit, high_bit, dtype, frames, end
+):
+    bits = 8 * np.dtype(dtype).itemsize
+    tags = {"NumberOfFrames": frames, "HighBit": bits - 1, "BitsStored": bits}
+    if high_bit is not None and bits >= 16:
+        tags |= {"HighBit": high_bit, "BitsStored": 12}
+    words = np.random.default_rng(bits).integers(0, 255, (frames or 1, 5, 7 * bits // 8), np.uint8).view(dtype)
+    dataset = make_dataset(words if frames else words[0], 0, **tags)
+    if end == "padding":
+        dataset.add_new(0xFFFCFFFC, "OB", b"\0" * 10)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    if end == "cut off":
+        (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-2])
+    (file,) = find_images(tmp_path).files
+    if end == "cut off":
+        with pytest.raises(DicomSeriesError, match="missing, truncated"):
+            read_stored_pixels(file.path, file.header)
+        return
+    stored = read_stored_pixels(file.path, file.header)
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored, read_stored_pixels(file.path))

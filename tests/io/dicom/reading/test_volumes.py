@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from clickvol.errors import DicomSeriesError
+from clickvol.io.dicom.reading.headers import ImageFile
 from clickvol.io.dicom.reading.slices import DicomSlice
 from clickvol.io.dicom.reading.volumes import choose_series_volume, split_volumes
 from clickvol.io.formats import read_volume
@@ -15,7 +16,7 @@ def slices(*volumes, heights=HEIGHTS):
     """Return the slices of volumes, each given by its marks."""
     return [
         DicomSlice(
-            path=Path(f"IM{v}-{z}"),
+            file=ImageFile(Path(f"IM{v}-{z}"), {}),
             frame=0,
             shape_hw=(5, 6),
             position_lps_mm=np.array([0.0, 0, z]),

@@ -4,6 +4,7 @@ Whatever a file holds in an attribute, reading it does not fail: a value that br
 and whoever cannot do without it says so.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Mapping
@@ -67,8 +68,13 @@ _TAGS = (
     "Rows",
     "Columns",
     "PixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
+    "TransferSyntaxUID",
 )
 # All of them lie below; what comes after are private groups, which may be long, functional groups and pixels.
 _LAST_GROUP = 0x0028
@@ -174,7 +180,7 @@ def _image_file(path: Path, source: str, limits: ReadLimits | None) -> ImageFile
         return None
     if header.get("Rows") and header.get("Columns"):
         return ImageFile(path, header)
-    if is_image or not header:
+    if is_image or header.keys() <= {"TransferSyntaxUID"}:
         raise _damaged(path, source)
     return None
 
@@ -190,30 +196,35 @@ def read_tags(path: Path, keywords: tuple[str, ...], *, last_group: int = 0x7FDF
 
     Args:
         path: a DICOM file, with or without preamble.
-        keywords: which, outside of all sequences.
+        keywords: which, outside of all sequences, and of the file meta information.
         last_group: nothing behind this group is read.
 
     Raises:
         Exception: whatever pydicom raises where the file cannot be parsed.
     """
-    from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_partial
 
-    tags = {keyword: tag_for_keyword(keyword) for keyword in keywords}
+    keyword_of_tag = _keyword_of_tag(keywords)
     stop = (last_group + 1) << 16
     with path.open("rb") as file:
         dataset = read_partial(
-            file,
-            lambda tag, *_: tag >= stop,
-            force=True,
-            specific_tags=[tag for tag in tags.values() if tag is not None],
+            file, lambda tag, *_: tag >= stop, force=True, specific_tags=list(keyword_of_tag)
         )
     values = {}
-    for keyword, tag in tags.items():
-        value = valid_value(dataset, tag)
-        if value is not None:
-            values[keyword] = value
+    for part in (dataset.file_meta, dataset):
+        for tag in part.keys() & keyword_of_tag.keys():  # few of all that are asked for are there
+            value = valid_value(part, tag)
+            if value is not None:
+                values[keyword_of_tag[tag]] = value
     return values
+
+
+@functools.cache
+def _keyword_of_tag(keywords: tuple[str, ...]) -> dict[int, str]:
+    from pydicom.datadict import tag_for_keyword
+
+    tags = {tag_for_keyword(keyword): keyword for keyword in keywords}
+    return {tag: keyword for tag, keyword in tags.items() if tag is not None}
 
 
 def valid_value(dataset: "Dataset", tag: Any) -> Any:  # noqa: ANN401 - an attribute may be anything

@@ -6,16 +6,19 @@ JPEG 2000, whatever decoder pydicom finds installed.
 """
 
 import contextlib
+import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
 from clickvol.files.native_stderr import silent_native_stderr
+from clickvol.io.dicom.reading.headers import whole_number
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -33,6 +36,10 @@ _JP2_START = b"\x00\x00\x00\x0cjP  "
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _CLOSING = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+_EXPLICIT = "1.2.840.10008.1.2.1"
+# How the element with the pixels begins, by the transfer syntax of little endian bytes.
+_PLAIN_STARTS = {_EXPLICIT: b"\xe0\x7f\x10\x00O", "1.2.840.10008.1.2": b"\xe0\x7f\x10\x00"}
 
 _PIXELS = 0x7FE00010
 _PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -57,8 +64,12 @@ class _NoDecoderError(Exception):
     """Nothing that is installed decompresses this transfer syntax."""
 
 
-def read_stored_pixels(path: Path) -> NDArray[np.generic]:
+def read_stored_pixels(path: Path, header: Mapping[str, Any] | None = None) -> NDArray[np.generic]:
     """Return the stored values of a file, (frames, H, W), before any rescaling; integers for a scan.
+
+    Args:
+        path: the file.
+        header: what was read of it before; where its pixels are plain it is not parsed again.
 
     Raises:
         DicomSeriesError: when the pixels are truncated, are not of the size that the header says, or cannot be
@@ -66,6 +77,9 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
     """
     import pydicom
 
+    plain = None if header is None else _plain_pixels(path, header)
+    if plain is not None:
+        return plain
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -90,6 +104,40 @@ def read_stored_pixels(path: Path) -> NDArray[np.generic]:
                 "way; copy or export the series again"
             ) from error
     return pixels if pixels.ndim == 3 else pixels[np.newaxis]
+
+
+def _plain_pixels(path: Path, header: Mapping[str, Any]) -> NDArray[np.generic] | None:
+    """Return the pixels of a file that ends with them, uncompressed; None for any other file."""
+    names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    numbers = [whole_number(header.get(name)) for name in names]
+    frames = whole_number(header.get("NumberOfFrames", 1))
+    syntax = header.get("TransferSyntaxUID")
+    if syntax not in _PLAIN_STARTS or frames is None or None in numbers:
+        return None
+    rows, columns, allocated, stored, high_bit, is_signed = (n or 0 for n in numbers)
+    num_bytes = frames * rows * columns * (allocated // 8)
+    if allocated not in (8, 16, 32) or not 0 < stored <= high_bit + 1 <= allocated or num_bytes <= 0:
+        return None
+    start_bytes, padded_bytes = 8 + 4 * (syntax == _EXPLICIT), num_bytes + num_bytes % 2
+    try:
+        with path.open("rb") as file:
+            file.seek(-start_bytes - padded_bytes, os.SEEK_END)
+            start = file.read(start_bytes)
+            words = np.fromfile(file, f"<{'iu'[not is_signed]}{allocated // 8}", frames * rows * columns)
+    except OSError:
+        return None
+    if not (start.startswith(_PLAIN_STARTS[syntax]) and int.from_bytes(start[-4:], "little") == padded_bytes):
+        return None
+    return _samples(words.reshape(frames, rows, columns), allocated, stored, high_bit)
+
+
+def _samples(words: NDArray[Any], allocated: int, stored: int, high_bit: int) -> NDArray[np.generic]:
+    """Return the samples that lie below a bit of the words, which are changed."""
+    if stored < allocated:
+        # Up to the top of the word, so that the way down again brings the sign.
+        np.left_shift(words, allocated - 1 - high_bit, out=words)
+        np.right_shift(words, allocated - stored, out=words)
+    return words
 
 
 def is_of_decoder(error: BaseException) -> bool:
@@ -178,10 +226,7 @@ def _right_justified(dataset: "Dataset") -> NDArray[np.generic]:
     # pydicom takes samples for right-justified whatever HighBit says; of whole words it hands out every bit.
     dataset.BitsStored, dataset.HighBit = allocated, allocated - 1
     words: NDArray[np.generic] = dataset.pixel_array
-    # Up to the top of the word, so that the way down again brings the sign.
-    above = allocated - stored - unused
-    shifted: NDArray[np.generic] = np.right_shift(np.left_shift(words, above), above + unused)
-    return shifted
+    return _samples(words, allocated, stored, stored + unused - 1)
 
 
 def _check_codestreams(dataset: "Dataset") -> None:

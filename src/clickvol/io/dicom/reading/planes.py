@@ -39,7 +39,7 @@ def _read_array(ordered: list[DicomSlice]) -> NDArray[np.generic]:
     for index in sorted(range(len(ordered)), key=lambda i: ordered[i].path):
         part = ordered[index]
         if part.path != path:
-            pixels, path = read_stored_pixels(part.path), part.path
+            pixels, path = read_stored_pixels(part.path, part.file.header), part.path
             if part.mosaic is not None and pixels.shape[1:] == part.mosaic.picture_shape_hw:
                 pixels = part.mosaic.tiles(pixels[0])
         if part.frame >= len(pixels) or pixels.shape[1:] != part.shape_hw:

@@ -50,7 +50,7 @@ class DicomSlice:
     """One plane of pixels and where it lies.
 
     Attributes:
-        path, frame: the file, and which of its frames or tiles, from 0.
+        file, frame: the file, and which of its frames or tiles, from 0.
         shape_hw: rows and columns.
         position_lps_mm: (3,) centre of the first pixel.
         orientation_lps: (6,) unit vectors along a row, then along a column.
@@ -64,7 +64,7 @@ class DicomSlice:
         instance_number: of the file; None where it does not say.
     """
 
-    path: Path
+    file: ImageFile
     frame: int
     shape_hw: tuple[int, int]
     position_lps_mm: NDArray[np.float64]
@@ -79,6 +79,11 @@ class DicomSlice:
     mosaic: Mosaic | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
     instance_number: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the file."""
+        return self.file.path
 
     @property
     def name(self) -> str:
@@ -165,7 +170,7 @@ def _slice(
     if mosaic is not None:
         position = mosaic.position_lps_mm(frame or 0, position, orientation, spacing)
     return DicomSlice(
-        path=file.path,
+        file=file,
         frame=frame or 0,
         shape_hw=(rows, columns) if mosaic is None else mosaic.shape_hw,
         position_lps_mm=position,
