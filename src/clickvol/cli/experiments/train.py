@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from clickvol.cli.progress import show_progress
+
 
 def train(
     *,
@@ -41,42 +43,18 @@ def train(
 def _show_figures() -> Iterator[Callable[[dict[str, float]], None]]:
     """Show a bar with the time that is left on a terminal, and a line per report elsewhere."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not Console(stderr=True).is_terminal:
         yield _print_line
         return
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bars: list[TaskID] = []
+    with show_progress("training", quiet=False) as advance:
+        words = ""
 
         def show(figures: dict[str, float]) -> None:
-            if not bars:
-                # The steps of this call alone tell how fast it is.
-                bars.append(
-                    progress.add_task("", total=figures["num_steps"], completed=int(figures["step"]) - 1)
-                )
-            progress.update(bars[0], completed=figures["step"])
+            nonlocal words
             if "loss" in figures:
-                words = "loss {loss:.3f}  Dice {dice:.3f}  {samples_per_second:.3g} samples/s"
-                progress.update(bars[0], description=words.format(**figures))
+                words = "loss {loss:.3f}  Dice {dice:.3f}  {samples_per_second:.3g} samples/s".format(**figures)
+            advance(int(figures["step"]), int(figures["num_steps"]), words)
 
         yield show
 
