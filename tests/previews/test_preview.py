@@ -11,6 +11,7 @@ from clickvol.io.volume import Volume
 from clickvol.previews.preview import draw_preview
 from clickvol.previews.sheet import PANEL_PIXELS
 from clickvol.prompts.click import Click
+from clickvol.prompts.spatial import Box, Line
 
 OUTLINE, FOREGROUND, BACKGROUND = (255, 170, 28), (64, 226, 160), (255, 84, 112)
 TRUTH = (92, 190, 255)
@@ -120,6 +121,43 @@ def test_a_millimetre_is_as_long_in_every_direction():
         assert abs(height - width) <= 3
         # A cube of 60 mm in a view of about 120 mm.
         assert 0.45 * PANEL_PIXELS < width < 0.55 * PANEL_PIXELS
+
+
+def test_a_box_is_a_rectangle_on_every_plane_through_it_and_gives_the_planes():
+    scan = _scan()
+    box = Box(VoxelPoint(12, 14, 10), VoxelPoint(25, 21, 29))
+    for panel, (rows, columns) in zip(
+        _panels(draw_preview(scan, np.zeros(scan.array.shape, np.uint8), [box])),
+        ((8, 14), (20, 14), (20, 8)),
+        strict=True,
+    ):
+        marked = np.abs(panel - np.array(FOREGROUND)).max(axis=2) < 40
+        height, width = (np.ptp(np.nonzero(marked.any(axis=axis))[0]) + 1 for axis in (1, 0))
+        assert height / width == pytest.approx(rows / columns, rel=0.08)
+        assert marked.mean() < 0.02  # edges alone
+
+
+def test_a_line_is_drawn_in_the_planes_of_its_middle():
+    scan = _scan()
+    line = Line(VoxelPoint(20, 20, 10), VoxelPoint(20, 20, 30))
+    axial, coronal, sagittal = (
+        np.abs(panel - np.array(FOREGROUND)).max(axis=2) < 40
+        for panel in _panels(draw_preview(scan, np.zeros(scan.array.shape, np.uint8), [line]))
+    )
+    for marked in (coronal, sagittal):
+        rows, columns = np.nonzero(marked)
+        assert np.ptp(rows) > 10 * np.ptp(columns)
+    assert axial.sum() < 0.1 * coronal.sum()
+
+
+def test_a_box_on_another_slice_is_not_drawn_in_that_plane():
+    scan = _scan()
+    prompts = [_centre_click(), Box(VoxelPoint(33, 14, 14), VoxelPoint(36, 25, 25))]
+    marked = [
+        (np.abs(panel - np.array(FOREGROUND)).max(axis=2) < 40).sum()
+        for panel in _panels(draw_preview(scan, np.zeros(scan.array.shape, np.uint8), prompts))
+    ]
+    assert marked[2] < 0.5 * min(marked[:2])
 
 
 def test_the_mask_is_outlined_and_not_filled():

@@ -27,7 +27,10 @@ def test_a_box_holds_both_corners_in_any_order_and_in_millimetres():
 
 
 def test_a_box_that_overhangs_is_cut():
-    assert Box(VoxelPoint(-3, 0, 0), VoxelPoint(1, 20, 2)).voxel_box(GRID) == VoxelBox.of((0, 0, 0), (2, 10, 3))
+    box = Box(VoxelPoint(-3, 0, 0), VoxelPoint(1, 20, 2))
+    assert box.voxel_box(GRID) == VoxelBox.of((0, 0, 0), (2, 10, 3))
+    assert box.overhangs(GRID)
+    assert not Box(VoxelPoint(0, 0, 0), VoxelPoint(1, 9, 2)).overhangs(GRID)
 
 
 def test_a_scribble_goes_from_point_to_point():

@@ -22,8 +22,9 @@ def corrected_near_clicks(
 ) -> ScanProbability:
     """Lay an answer over a given mask, only where a click corrects it.
 
-    A click that agrees with the mask changes nothing. One that contradicts it changes the mask within a ball
-    around it, whose radius is twice the click's distance from the mask's border, and at least 5 mm.
+    The clicks are taken one after the other. One that agrees with the mask so far changes nothing. One that
+    contradicts it changes the mask within a ball around it, whose radius is twice the click's distance from the
+    mask's border, and at least 5 mm.
 
     Args:
         given: (D, H, W).
@@ -40,13 +41,12 @@ def corrected_near_clicks(
     for voxel in voxels:
         box = box.union(VoxelBox.of(voxel, voxel + 1))
     box = box.clip(grid.shape_dhw)
-    before = given[box.slices]
     answer = np.zeros(box.shape_dhw, dtype=np.float32)
     answer[result.box.relative_to(box).slices] = result.probability
-    corrected = before.astype(np.float32)
+    corrected = given[box.slices].astype(np.float32)
     spacing = grid.spacing_dhw_mm
     for voxel, click in zip(voxels, clicks, strict=True):
-        at = tuple(voxel - box.start_dhw)
+        at, before = tuple(voxel - box.start_dhw), corrected > THRESHOLD
         if before[at] == click.foreground:
             continue
         depth_mm = _distance_to(before == click.foreground, at, spacing)

@@ -88,6 +88,7 @@ class PlacedPrompts:
         excluded: (D, H, W) voxels that cannot belong to the object; None for none.
         given: mask to begin with; None for none.
         used: how each prompt was used.
+        overhangs: whether a box reaches beyond the scan.
     """
 
     grid: VolumeGrid
@@ -98,6 +99,7 @@ class PlacedPrompts:
     excluded: NDArray[np.bool_] | None
     given: PackedMask | None
     used: tuple[PromptUse, ...]
+    overhangs: bool
 
     @classmethod
     def of(
@@ -147,6 +149,7 @@ class PlacedPrompts:
             excluded=_excluded_by(prompts, grid, excluded),
             given=given,
             used=tuple(used),
+            overhangs=any(isinstance(p, Box) and p.overhangs(grid) for p in prompts),
         )
 
     def hints_on(self, field: FieldOfView) -> NDArray[np.float32] | None:
@@ -154,12 +157,14 @@ class PlacedPrompts:
         return draw_hints(self.drawn, field, self.grid) if self.drawn else None
 
     def warnings(self, model_id: str) -> tuple[str, ...]:
-        """Say in one sentence which prompts the network could not take as they are."""
+        """Say in a sentence each which prompts could not be taken as they are."""
+        beyond = ("the box reaches beyond the scan; its part in the scan counts",) if self.overhangs else ()
         kinds = sorted({use.kind for use in self.used if use.kind not in ("click", "mask")})
         if self.drawn or not kinds:
-            return ()
+            return beyond
         words = f"{', '.join(kinds[:-1])} and {kinds[-1]}" if len(kinds) > 1 else kinds[0]
         return (
+            *beyond,
             f"{model_id} knows clicks alone: the {words} stood for clicks, a size and limits "
             "(--model promise3d-lesions was trained with them)",
         )

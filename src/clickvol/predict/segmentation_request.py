@@ -469,7 +469,7 @@ def _write_scan_files(
 
             modality, model_id = segmentation.modality, segmentation.model_id
             caption = f"{request.scan.name}   {modality}   {mask.volume_ml:.1f} ml   {model_id}"
-            picture = draw_preview(volume, mask.array, request.clicks, modality=modality, caption=caption)
+            picture = draw_preview(volume, mask.array, segmentation.prompts, modality=modality, caption=caption)
             picture.save(files.enter_context(_temporary(request.preview)), format="PNG")
 
 

@@ -10,14 +10,16 @@ from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume
-from clickvol.previews.sheet import PANEL_PIXELS, PanelPicture, compose_sheet
+from clickvol.previews.sheet import PANEL_PIXELS, MarkKind, PanelPicture, compose_sheet
 from clickvol.prompts.click import Click
+from clickvol.prompts.spatial import Box, Line, Prompt
 
 _MARGIN_MM = 30.0
 _SMALLEST_VIEW_MM = 120.0
-_CLICK_REACH_MM = 5.0
+_REACH_MM = 5.0
 
 _CT_WINDOW_HU = (-160.0, 240.0)
 _WINDOW_PERCENTILES = (0.5, 99.5)
@@ -48,7 +50,7 @@ _PLANES = (
 def draw_preview(
     volume: Volume,
     mask: NDArray[np.uint8],
-    clicks: Sequence[Click],
+    prompts: Sequence[Prompt],
     *,
     modality: Modality | None = None,
     caption: str = "",
@@ -57,7 +59,7 @@ def draw_preview(
 ) -> Image.Image:
     """Draw the axial, coronal and sagittal plane through the first foreground click.
 
-    Without clicks, through the middle of the mask, or of the scan where the mask is empty.
+    Without clicks, through the middle of the first line or box, else of the mask, else of the scan.
 
     Axial: anterior up; coronal and sagittal: superior up. The patient's right is on the left of
     the picture, and in the sagittal plane anterior is on the left. One millimetre is the same
@@ -67,7 +69,8 @@ def draw_preview(
     Args:
         volume: the scan.
         mask: (D, H, W), non-zero where the object is; drawn as an outline.
-        clicks: a cross marks each one that lies within 5 mm of a plane.
+        prompts: a cross marks each click that lies within 5 mm of a plane, a rectangle each box that reaches
+            so far, and a line each diameter with its middle there. Drawings and given masks are not shown.
         modality: chooses the grey values: CT -160 to 240 HU, else percentile 0.5 to 99.5 of what
             is in view. Taken from the volume when not given.
         caption: one line above the planes.
@@ -81,8 +84,8 @@ def draw_preview(
         ClickError: when a click is not in the scan.
     """
     axes = PatientAxes.of(volume.grid)
-    indices = [axes.index(volume.grid.to_voxel(click.world(volume.grid)).as_array()) for click in clicks]
-    planes_through = _first_inside(clicks, indices, axes.view(mask))
+    marks = [mark for prompt in prompts for mark in _marks_of(prompt, volume.grid, axes)]
+    planes_through = _first_inside(marks, axes.view(mask))
     if through is not None:
         planes_through = axes.index(through.as_array())
     outlined = mask if truth is None else (mask != 0) | (truth != 0)
@@ -95,22 +98,50 @@ def draw_preview(
         picture = panel.picture(scan, axes.view(mask), planes_through, window)
         if truth is not None:
             picture.truth = panel.inside(axes.view(truth), planes_through)
-        for click, index in zip(clicks, indices, strict=True):
-            off_plane = np.abs(index - planes_through) * axes.spacing_mm
-            if off_plane[plane.normal_axis] <= _CLICK_REACH_MM:
-                picture.mark_click(*panel.place(index), foreground=click.foreground)
+        for mark in marks:
+            if mark.off_plane_mm(planes_through, axes, plane.normal_axis) <= _REACH_MM:
+                ends = [panel.place(corner) for corner in mark.corners]
+                picture.mark(mark.kind, ends, foreground=mark.foreground)
         pictures.append(picture.finish(plane.name, plane.letters, side_mm))
     return compose_sheet(pictures, caption, with_truth=truth is not None)
 
 
-def _first_inside(
-    clicks: Sequence[Click], indices: list[NDArray[np.float64]], mask: NDArray[np.generic]
-) -> NDArray[np.float64]:
-    """Return the first click inside, else the first one, else the middle of the mask: an index (3,)."""
-    return next(
-        (index for click, index in zip(clicks, indices, strict=True) if click.foreground),
-        indices[0] if indices else _middle(mask),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mark:
+    """A drawn prompt: a click by one corner, a line by its ends, a box by two; indices of the view."""
+
+    kind: MarkKind
+    corners: NDArray[np.float64]
+    foreground: bool
+
+    def off_plane_mm(self, index: NDArray[np.float64], axes: PatientAxes, axis: int) -> float:
+        """Return how far it is from the plane through an index; a line is where its middle is."""
+        along = self.corners[:, axis].mean(keepdims=True) if self.kind == "line" else self.corners[:, axis]
+        beyond = max(along.min() - index[axis], index[axis] - along.max(), 0.0)
+        return float(beyond * axes.spacing_mm[axis])
+
+
+def _marks_of(prompt: Prompt, grid: VolumeGrid, axes: PatientAxes) -> list[_Mark]:
+    """Return what is drawn of a prompt; nothing of a drawing or a given mask."""
+    kind: MarkKind
+    match prompt:
+        case Click():
+            kind, corners = "click", [grid.to_voxel(prompt.world(grid)).as_array()]
+        case Line():
+            kind, corners = "line", [grid.to_voxel(end).as_array() for end in prompt.ends(grid)]
+        case Box():
+            box = prompt.voxel_box(grid)
+            kind, corners = "box", [np.array(box.start_dhw) - 0.5, np.array(box.stop_dhw) - 0.5]
+        case _:
+            return []
+    return [_Mark(kind, np.stack([axes.index(corner) for corner in corners]), prompt.foreground)]
+
+
+def _first_inside(marks: Sequence[_Mark], mask: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the first click inside, else the first mark, else the middle of the mask: an index (3,)."""
+    clicks = [mark for mark in marks if mark.kind == "click"]
+    best = next((mark for mark in clicks if mark.foreground), next(iter([*clicks, *marks]), None))
+    return _middle(mask) if best is None else best.corners.mean(axis=0)
 
 
 def _middle(mask: NDArray[np.generic]) -> NDArray[np.float64]:

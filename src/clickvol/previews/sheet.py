@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 _Rgb = tuple[int, int, int]
+MarkKind = Literal["click", "line", "box"]
 
 PANEL_PIXELS = 420
 DISCLAIMER = "Research use only, not a medical device"
@@ -52,26 +53,26 @@ class PanelPicture:
     truth: NDArray[np.bool_] | None = None
     _image: Image.Image | None = None
 
-    def mark_click(self, column: float, row: float, *, foreground: bool) -> None:
-        """Draw a cross with an open middle, so that the clicked voxel stays visible.
+    def mark(self, kind: MarkKind, corners: Sequence[tuple[float, float]], *, foreground: bool) -> None:
+        """Draw a prompt: a cross with an open middle, so that the clicked voxel stays visible; a line; a box.
 
         Args:
-            column: where, in pixels of the panel from its left.
-            row: from its top.
-            foreground: a click in the object, or (turned by 45 degrees) beside it.
+            kind: which of them.
+            corners: the click; the ends; or two opposite corners; columns and rows in pixels of the panel.
+            foreground: on the object, or (a cross is turned by 45 degrees) on what does not belong to it.
         """
         self._image = self._image or self._paint()
         draw = ImageDraw.Draw(self._image)
-        centre = np.array([column, row]) * _OVERSAMPLING
-        arms = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
-        if not foreground:
-            arms = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]) * np.sqrt(0.5)
-        colour_of_click = FOREGROUND if foreground else BACKGROUND
-        for colour, width, longer in ((SHADOW, 4.4, 1.0), (colour_of_click, 2.4, 0.0)):
-            for arm in arms:
-                ends = [centre + arm * _OVERSAMPLING * r for r in (4.5 - longer, 12.0 + longer)]
-                points = [(float(p[0]), float(p[1])) for p in ends]
-                draw.line(points, fill=colour, width=round(width * _OVERSAMPLING))
+        ends = np.array(corners) * _OVERSAMPLING
+        for colour, width, longer in ((SHADOW, 4.4, 1.0), (FOREGROUND if foreground else BACKGROUND, 2.4, 0.0)):
+            thick = round(width * _OVERSAMPLING)
+            if kind == "box":
+                low, high = ends.min(axis=0), ends.max(axis=0)
+                draw.rectangle((*low.tolist(), *high.tolist()), outline=colour, width=thick)
+                continue
+            strokes = [ends] if kind == "line" else _cross(ends[0], longer, turned=not foreground)
+            for stroke in strokes:
+                draw.line([(float(p[0]), float(p[1])) for p in stroke], fill=colour, width=thick)
 
     def finish(self, name: str, letters: str, side_mm: float) -> Image.Image:
         """Reduce to the final size and write on it.
@@ -111,6 +112,14 @@ class PanelPicture:
         return Image.fromarray(picture)
 
 
+def _cross(centre: NDArray[np.float64], longer: float, *, turned: bool) -> list[NDArray[np.float64]]:
+    """Return the four arms of a cross with an open middle, each by its ends, in pixels before reduction."""
+    arms = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    if turned:
+        arms = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]) * np.sqrt(0.5)
+    return [np.stack([centre + arm * _OVERSAMPLING * r for r in (4.5 - longer, 12.0 + longer)]) for arm in arms]
+
+
 def compose_sheet(panels: Sequence[Image.Image], caption: str, *, with_truth: bool = False) -> Image.Image:
     """Put the panels side by side under a caption; says that this is for research use only.
 
@@ -133,7 +142,7 @@ def compose_sheet(panels: Sequence[Image.Image], caption: str, *, with_truth: bo
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, right: int, middle: int, *, with_truth: bool) -> None:
-    clicks = (("click", FOREGROUND), ("background click", BACKGROUND))
+    clicks = (("prompt", FOREGROUND), ("on the background", BACKGROUND))
     outlines = (("mask", OUTLINE), ("truth", _TRUTH)) if with_truth else (("outline", OUTLINE),)
     entries = (*outlines, *clicks)
     for label, colour in reversed(entries):

@@ -78,15 +78,7 @@ class Box:
         Raises:
             ClickError: when a corner is not finite, the box lies outside the scan, or holds a single voxel.
         """
-        corners = []
-        for corner in (self.first, self.second):
-            if not corner.is_finite():
-                raise ClickError("a corner of the box is not finite; give three finite numbers for each")
-            voxel = corner if isinstance(corner, VoxelPoint) else grid.to_voxel(corner)
-            # Half-way corners, as millimetres give them, go the same way in every copy of a scan.
-            corners.append(np.rint(np.round(voxel.as_array(), 6)))
-        low, high = np.minimum(*corners), np.maximum(*corners)
-        box = VoxelBox.of(low, high + 1).clip(grid.shape_dhw)
+        box = self._whole(grid).clip(grid.shape_dhw)
         if box.is_empty:
             n_k, n_j, n_i = grid.shape_dhw
             raise ClickError(
@@ -97,9 +89,24 @@ class Box:
             raise ClickError("the box holds a single voxel; give two corners around the object, or a click")
         return box
 
+    def overhangs(self, grid: VolumeGrid) -> bool:
+        """Tell whether a part of the box lies beyond the scan."""
+        whole = self._whole(grid)
+        return whole.clip(grid.shape_dhw) != whole
+
     def check(self, grid: VolumeGrid) -> None:
         """Refuse what `voxel_box` refuses."""
         self.voxel_box(grid)
+
+    def _whole(self, grid: VolumeGrid) -> VoxelBox:
+        corners = []
+        for corner in (self.first, self.second):
+            if not corner.is_finite():
+                raise ClickError("a corner of the box is not finite; give three finite numbers for each")
+            voxel = corner if isinstance(corner, VoxelPoint) else grid.to_voxel(corner)
+            # Half-way corners, as millimetres give them, go the same way in every copy of a scan.
+            corners.append(np.rint(np.round(voxel.as_array(), 6)))
+        return VoxelBox.of(np.minimum(*corners), np.maximum(*corners) + 1)
 
 
 @dataclass(frozen=True, slots=True)
