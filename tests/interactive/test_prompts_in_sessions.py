@@ -1,7 +1,10 @@
 """Lines, boxes, drawings, brush edits in a session: masks, undo, records and their replay."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from clickvol import InteractiveSession, segment
 from clickvol.errors import ClickError
@@ -115,6 +118,18 @@ def test_a_record_replays_to_the_same_masks(session, model, volume):
     assert (replay.num_answers, replay.differing, replay.conditions) == (7, (), ())
     np.testing.assert_array_equal(replay.mask(1).array, expected)
     assert read_record(path).num_clicks == 2
+
+
+def test_a_record_is_answered_in_its_own_number_format(model, volume, tmp_path):
+    """The format of a CPU is measured, so another machine, or an emptied cache, may choose another."""
+    other = replace(model, precision=torch.bfloat16 if model.precision == torch.float32 else torch.float32)
+    session = InteractiveSession(other, log_folder=tmp_path)
+    session.set_volume(volume)
+    session.click(VoxelPoint(6, 12, 12))
+    path = session.log_path
+    session.close()
+    replay = replay_record(path, volume, model)
+    assert (replay.num_answers, replay.differing, replay.conditions) == (1, (), ())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 
 from clickvol.errors import DeviceError
 from clickvol.weights import device
-from clickvol.weights.device import choose_device, choose_precision, device_of_worker
+from clickvol.weights.device import choose_device, device_of_worker
 
 
 @pytest.fixture
@@ -44,24 +44,6 @@ def test_a_gpu_number_beyond_the_last_is_refused(monkeypatch):
     assert choose_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(DeviceError, match="'cuda:2' is not available"):
         choose_device("cuda:2")
-
-
-@pytest.mark.parametrize(
-    ("bf16", "amx", "expected"),
-    [
-        (False, False, torch.float32),
-        (True, False, torch.bfloat16),
-        (False, True, torch.bfloat16),
-    ],
-)
-def test_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch, bf16, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert choose_precision(torch.device("cpu")) == expected
-
-
-def test_other_devices_stay_in_float32():
-    assert choose_precision(torch.device("mps")) == torch.float32
 
 
 def test_workers_of_one_machine_share_its_cuda_devices(monkeypatch):

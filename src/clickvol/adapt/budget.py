@@ -4,15 +4,12 @@ The same minutes on the same machine must give the same numbers, so the speed is
 kept in the cache; how busy the machine is later changes how long a run takes, and not what comes of it.
 """
 
-import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from clickvol.files.atomic import atomic_path, make_folder
-from clickvol.weights.cache import cached_model_folder
+from clickvol.weights.precision import measured_once
 
 # Parts of the time: scoring before and after, and training. The rest is for opening scans and surprises.
 _SCORING_SHARE = 0.12
@@ -95,17 +92,5 @@ def machine_speed(model_sha256: str, measure: Callable[[], float]) -> float:
         model_sha256: of the base; another one has another speed.
         measure: measures it.
     """
-    folder = cached_model_folder(_SPEED_NAME)
-    path = folder / "speed.json"
-    machine = f"{platform.node()} {platform.machine()} {torch.__version__} {torch.get_num_threads()} threads"
-    key = f"{machine} {model_sha256[:12]}"
-    try:
-        known = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    if not isinstance(known.get(key), float):
-        known[key] = float(f"{measure():.2g}")
-        make_folder(folder)
-        with atomic_path(path, ".json") as temporary:
-            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    return float(known[key])
+    what = f"{torch.get_num_threads()} threads {model_sha256[:12]}"
+    return float(measured_once(_SPEED_NAME, what, lambda: float(f"{measure():.2g}")))

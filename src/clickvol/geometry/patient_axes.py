@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from clickvol.geometry.grid import VolumeGrid
 
+_ORDERS = np.array([*permutations(range(3))])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatientAxes:
@@ -29,7 +31,7 @@ class PatientAxes:
     def of(cls, grid: VolumeGrid) -> "PatientAxes":
         """Choose the axes of a grid of any orientation."""
         cosines = grid.affine_ras_mm[:3, :3] / grid.spacing_dhw_mm
-        x, y, z = max(permutations(range(3)), key=lambda p: sum(abs(cosines[a, p[a]]) for a in range(3)))
+        x, y, z = _ORDERS[np.abs(cosines)[range(3), _ORDERS].sum(axis=1).argmax()].tolist()
         best = [x, y, z]
         return cls(
             array_axis=(x, y, z),

@@ -1,7 +1,9 @@
 """A session again, from its record: the same masks, to the bit on the same device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from clickvol.interactive.interactions import Shaping
 from clickvol.interactive.record import check_same, header_of, read_record
@@ -62,6 +64,11 @@ def replay_record(
     modality = record.header.modality if record.header.modality != volume.modality else None
     ours = header_of(volume, model, modality=modality, organ_mask=organ_mask)
     check_same(ours, record)
+    # On a CPU the number format is the faster one of that machine; a record is answered in its own.
+    told = getattr(torch, record.header.precision, None)
+    if isinstance(told, torch.dtype) and {record.header.device, ours.device} == {"cpu"}:
+        model = replace(model, precision=told)
+        ours = ours.model_copy(update={"precision": record.header.precision})
     masks = SceneMasks(ScanPredictor(volume, model, modality=modality, organ_mask=organ_mask))
     num_answers, differing = 0, []
     for number, (history, mask_sha256) in enumerate(record.answers(), start=1):

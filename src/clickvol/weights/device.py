@@ -1,4 +1,4 @@
-"""Which device and which number format: chosen here and nowhere else."""
+"""Which device: chosen here and nowhere else."""
 
 import torch
 
@@ -42,19 +42,3 @@ def device_of_worker(name: str) -> str:
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name
     return f"cuda:{worker_number() % torch.cuda.device_count()}"
-
-
-def choose_precision(device: torch.device) -> torch.dtype:
-    """Return the number format of the matrix work: bfloat16 where the hardware multiplies it."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and _cpu_multiplies_bfloat16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    # torch emulates bfloat16 on every CPU with AVX-512; it only pays with the instructions for it.
-    supports_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    supports_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return bool(supports_bf16() or supports_amx())

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from clickvol import weights
 from clickvol.version import __version__
 from clickvol.weights.card import list_cards
+from clickvol.weights.precision import cpu_speeds
 
 _LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "safetensors")
 
@@ -24,6 +26,7 @@ _INSTRUCTION_SETS = (
 def describe_installation() -> dict[str, Any]:
     """Return versions, devices, threads, instruction sets and models, ready for JSON."""
     capabilities = _cpu_capabilities()
+    speeds = cpu_speeds()
     return {
         "clickvol": __version__,
         "python": platform.python_version(),
@@ -32,6 +35,8 @@ def describe_installation() -> dict[str, Any]:
         "devices": _devices(),
         "threads": torch.get_num_threads(),
         "cpu_cores": os.cpu_count(),
+        "precision": str(speeds.faster).removeprefix("torch."),
+        "cpu_gflops": asdict(speeds),
         "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
         "instruction_sets": [name for name in _INSTRUCTION_SETS if capabilities.get(name)],
         "models_folder": str(Path(weights.__file__).parent / "shipped"),

@@ -12,8 +12,9 @@ from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
 from clickvol.methods.registry import find_method
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_base, find_card, read_card
-from clickvol.weights.device import choose_device, choose_precision
+from clickvol.weights.device import choose_device
 from clickvol.weights.difference import add_difference
+from clickvol.weights.precision import choose_precision
 from clickvol.weights.safe_file import read_weights
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
