@@ -7,9 +7,9 @@ from clickvol.datasets import published
 from clickvol.datasets.prepared import read_prepared_set
 from clickvol.datasets.sources import list_source
 from clickvol.datasets.splits import Split
-from clickvol.errors import ConfigError
+from clickvol.errors import ConfigError, OutputError
 from clickvol.report.tables import MISSING
-from clickvol.reproduction import preparation
+from clickvol.reproduction import preparation, steps
 from clickvol.reproduction.steps import left_out, reproduce, steps_of
 from clickvol.reproduction.study import read_study
 from clickvol.reproduction.workspace import Reproduction
@@ -174,6 +174,28 @@ def test_a_missing_foundation_is_told_before_any_work_and_in_the_plan(study, tmp
     with pytest.raises(ConfigError, match=words):
         run(job)
     assert not (tmp_path / "out" / "data").exists()
+
+
+def test_a_missing_model_of_an_arm_without_training_is_told_before_any_work(study, tmp_path):
+    copy = write_study(tmp_path / "study")
+    copy.path.write_text(copy.path.read_text().replace('"ball:25"', '"no-such-model"'))
+    job = job_of(copy, tmp_path / "out", raw=study.raw, only=("ball",))
+    words = "ball is no-such-model: there is no model 'no-such-model'"
+    assert steps_of(job)[-1].hint.startswith(words)
+    with pytest.raises(ConfigError, match=words):
+        run(job)
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_small_a_disk_is_told_before_any_work(study, tmp_path, monkeypatch):
+    job = job_of(study, tmp_path / "out")
+    assert steps.missing_space(job) is None
+    monkeypatch.setattr(steps, "_BYTES_PER_TRAINING", 10**18)
+    with pytest.raises(
+        OutputError, match=r"about 2000000000\.0 GB are to be written to .*out, but its disk has"
+    ):
+        run(job)
+    assert not (tmp_path / "out").exists()
 
 
 def test_arms_and_data_sets_that_are_not_there_are_named(study, tmp_path):

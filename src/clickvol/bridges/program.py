@@ -114,10 +114,25 @@ def ask_program(words: Sequence[str], advice: str) -> str:
 def _lock(log: BufferedWriter, program: LoggedProgram) -> None:
     """Lock the log for as long as the program lives, which outlives us where we are killed."""
     if not lock_descriptor(log.fileno(), blocking=False):
+        holders = _holders(program.log)
+        named = ", ".join(f"process {pid} ({words})" for pid, words in holders.items()) or "a process"
+        end = f" (kill {' '.join(map(str, holders))})" if holders else ""
         raise ExternalProgramError(
-            f"{program.name} cannot begin: a program that an earlier command started still works "
-            f"with {program.log}; wait for it or end it"
+            f"{program.name} cannot begin: {named} that an earlier command started still works "
+            f"with {program.log}; wait for it or end it{end}"
         )
+
+
+def _holders(log: Path) -> dict[int, str]:
+    """Return the other processes that have a file open, by number, and their words; Linux alone tells."""
+    called: dict[int, str] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_open = any(os.path.realpath(link) == str(log.resolve()) for link in (process / "fd").iterdir())
+            if is_open and int(process.name) != os.getpid():
+                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                called[int(process.name)] = " ".join(" ".join(words).split())[:_LONGEST_QUOTE]
+    return called
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

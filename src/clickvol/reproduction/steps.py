@@ -1,18 +1,24 @@
 """A study step by step: prepare, train, score, compare; what is complete is not done again."""
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from clickvol.errors import ConfigError
+from clickvol.datasets.prepared import file_state
+from clickvol.errors import ClickvolError, ConfigError, OutputError
+from clickvol.evaluation.methods import parse_methods
 from clickvol.files.lock import only_process_in
 from clickvol.reproduction.arms import NnunetTraining, OnMessage, OwnTraining, training_of
 from clickvol.reproduction.preparation import is_prepared, missing_source, preparation_command, prepare
 from clickvol.reproduction.scoring import compare, evaluation_command, is_scored, score
-from clickvol.reproduction.study import Arm, DataSet, NnunetArm, Task
+from clickvol.reproduction.study import Arm, DataSet, MethodArm, NnunetArm, Task
 from clickvol.reproduction.table import write_table
 from clickvol.reproduction.workspace import Reproduction
+
+# Checkpoints, which are written beside the one before, and the model, at ViT-B: 2 x 0.9 and 0.25 GB.
+_BYTES_PER_TRAINING = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,30 @@ def reproduce(
         return write_table(job, summaries, left_out(job))
 
 
+def missing_space(job: Reproduction) -> str | None:
+    """Return in one line how much room is lacking on the disk; None where there is enough.
+
+    A prepared set is taken for twice its source, of which half is a copy; what is there already counts.
+    """
+    there = [data for data in job.study.data if not is_prepared(job, data) and job.source(data).is_dir()]
+    needed = sum(
+        max(0, 2 * file_state(job.source(data))[0] - file_state(job.prepared(data))[0]) for data in there
+    )
+    trainings = [training_of(job, arm, task) for arm in job.arms for task in job.study.tasks]
+    open_ones = [one for one in trainings if isinstance(one, OwnTraining) and not one.is_done()]
+    needed += _BYTES_PER_TRAINING * len(open_ones)
+    place = next(folder for folder in (job.folder, *job.folder.parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed <= free:
+        return None
+    return (
+        f"about {needed / 1e9:.1f} GB are to be written to {job.folder}, but its disk has {free / 1e9:.1f} GB "
+        "free; make room, give -o a folder on another disk, or --only some arms"
+    )
+
+
 def _check_sources(job: Reproduction) -> None:
-    """Find out before any work whether a data set, or a model that a training begins with, is missing."""
+    """Find out before any work whether data, models or room on the disk are missing."""
     for data in job.study.data:
         missing = None if is_prepared(job, data) else missing_source(job, data)
         if missing is not None:
@@ -104,8 +132,24 @@ def _check_sources(job: Reproduction) -> None:
             training = training_of(job, arm, task)
             if isinstance(training, OwnTraining) and not training.is_done():
                 missing = training.missing_model()
-                if missing is not None:
-                    raise ConfigError(missing)
+            else:
+                missing = _unusable_method(job, arm, task)
+            if missing is not None:
+                raise ConfigError(missing)
+    missing = missing_space(job)
+    if missing is not None:
+        raise OutputError(missing)
+
+
+def _unusable_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
+    """Return in one line why an arm without training cannot be scored; None where it can."""
+    if not isinstance(arm, MethodArm) or is_scored(job, arm, task):
+        return None
+    try:
+        parse_methods([arm.method], device="cpu")
+    except ClickvolError as error:
+        return f"{arm.name} is {arm.method}: {error}"
+    return None
 
 
 def _preparation(job: Reproduction, data: DataSet) -> Step:
@@ -129,7 +173,7 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
     )
     training = training_of(job, arm, task)
     if training is None:
-        return [scoring]
+        return [replace(scoring, hint=_unusable_method(job, arm, task) or "")]
     hint = arm.needs
     if isinstance(training, OwnTraining):  # its mistakes show before any work
         hint = "\n    ".join(filter(None, (training.missing_model(), hint)))

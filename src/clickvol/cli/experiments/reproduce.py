@@ -80,7 +80,7 @@ def reproduce(
 
 
 def _show_plan(job: "Reproduction") -> None:
-    from clickvol.reproduction.steps import left_out, steps_of
+    from clickvol.reproduction.steps import left_out, missing_space, steps_of
 
     if job.steps is not None:
         typer.echo(f"REHEARSAL: every training ends after {job.steps} steps")
@@ -91,6 +91,8 @@ def _show_plan(job: "Reproduction") -> None:
             typer.echo(f"    {step.command()}")
             if step.hint:
                 typer.echo(f"    {step.hint}")
+    for line in filter(None, [missing_space(job)]):
+        typer.echo(f"cannot begin: {line}")
     for line in left_out(job):
         typer.echo(f"left out: {line}")
     typer.echo(f"then: {job.results / 'table.md'}")
