@@ -105,7 +105,9 @@ def test_only_the_download_module_reaches_out():
         # git, for the commit that a run was made with.
         "training/provenance.py": {"subprocess"},
         # A script's session on a server that it names.
-        "server/client.py": {"httpx"},
+        "server/client.py": {"httpx", "ssl"},
+        # The server's certificate, and the event loop's time limit for a handshake.
+        "server/http/running.py": {"asyncio", "ssl"},
         # The event loop that waits for the model's thread.
         "server/worker.py": {"asyncio"},
         # Worker processes on this machine, or those of a scheduler that the user names.

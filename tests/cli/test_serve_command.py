@@ -1,5 +1,7 @@
 """What is wrong with the words is said before a model is loaded; the server itself is in tests/server."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -13,7 +15,7 @@ def served(monkeypatch):
         words["on_ready"]("http://127.0.0.1:8000/")
 
     monkeypatch.setattr("clickvol.server.http.running.run_server", run_server)
-    monkeypatch.setattr("clickvol.server.http.running.log_to_stderr", lambda: None)
+    monkeypatch.setattr("clickvol.server.http.running.log_to_stderr", lambda **_: None)
     monkeypatch.delenv("CLICKVOL_TOKEN", raising=False)
     return calls
 
@@ -34,6 +36,8 @@ def test_the_words_become_settings(run, served, tmp_path, monkeypatch):
     words += ("--lease-minutes", "2", "--max-upload-mb", "7", "--max-voxels", "1000")
     words += ("--memory-mb", "99", "--allow-host", "a.example", "--model", "m", "--device", "cpu")
     words += ("--allow-origin", "https://o.example/", "--state-folder", tmp_path / "state")
+    words += ("--root-path", "/clickvol/", "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "10.1.0.0/16")
+    words += ("--tls-cert", "c.pem", "--tls-key", "k.pem", "--log-format", "json")
     done = run("serve", *words)
     assert done.code == 0
     assert "token-of-the-environment" not in done.out + done.err
@@ -43,6 +47,8 @@ def test_the_words_become_settings(run, served, tmp_path, monkeypatch):
     assert (settings.memory_mb, settings.allowed_hosts) == (99, ("a.example",))
     assert settings.allowed_origins == ("https://o.example",)
     assert settings.token == "token-of-the-environment"
+    assert (settings.root_path, settings.trusted_proxies) == ("/clickvol", ("10.0.0.1", "10.1.0.0/16"))
+    assert (settings.tls_certificate, settings.tls_key) == (Path("c.pem"), Path("k.pem"))
     assert (call["model"], call["device"]) == ("m", "cpu")
 
 
@@ -67,6 +73,9 @@ def test_the_token_of_a_file_comes_first(run, served, tmp_path, monkeypatch):
         (("--root", "nowhere"), "not a folder"),
         (("--port", "70000"), "65535"),
         (("--sessions", "0"), "sessions"),
+        (("--root-path", "clickvol"), "/clickvol"),
+        (("--trusted-proxy", "10.0.0.1"), "needs a token"),
+        (("--tls-key", "key.pem"), "certificate"),
     ],
 )
 def test_mistakes_are_one_line(run, served, tmp_path, words, said):

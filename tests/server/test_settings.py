@@ -49,6 +49,11 @@ def test_a_token_does_not_show_in_messages():
         {"lease_seconds": 0},
         {"root": Path("nowhere")},
         {"start_path": Path("scan.nii.gz")},
+        {"trusted_proxies": ("10.0.0.1",)},
+        {"trusted_proxies": ("proxy.example",), "token": TOKEN},
+        {"trusted_proxies": ("10.0.0.1/8",), "token": TOKEN},
+        {"tls_key": Path("key.pem")},
+        *({"root_path": path} for path in ("/", "a", "/a/", "//", "/a?b", "/a/\n")),
     ],
 )
 def test_contradictions_are_refused(words):

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,6 +29,15 @@ _Origins = Annotated[
     list[str] | None,
     typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable."),
 ]
+_RootPath = Annotated[str, typer.Option(metavar="PATH", help="Below which a proxy has it, as /clickvol.")]
+_Proxies = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDRESS", help="Proxy or network of them that says who asks; repeatable."),
+]
+_Certificate = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM; serves HTTPS instead of HTTP.")
+]
+_Key = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM, without a password.")]
 _UploadSize = Annotated[int, typer.Option(min=1, metavar="MIB", help="Largest upload.")]
 _VoxelCount = Annotated[int, typer.Option(min=1, metavar="N", help="Largest scan, after unpacking.")]
 _SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="In memory; further ones wait on disk.")]
@@ -40,6 +49,7 @@ _Memory = Annotated[
 _StateFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart.")
 ]
+_LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Of the line for each request.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No line for each request.")]
 
 
@@ -51,6 +61,10 @@ def serve(
     token_file: _TokenFile = None,
     allow_host: _HostNames = None,
     allow_origin: _Origins = None,
+    root_path: _RootPath = "",
+    trusted_proxy: _Proxies = None,
+    tls_cert: _Certificate = None,
+    tls_key: _Key = None,
     model: ModelName = None,
     device: DeviceName = "auto",
     max_upload_mb: _UploadSize = 2048,
@@ -59,6 +73,7 @@ def serve(
     lease_minutes: _Lease = 30,
     memory_mb: _Memory = 4096,
     state_folder: _StateFolder = None,
+    log_format: _LogFormat = "text",
     quiet: _Quiet = False,
 ) -> None:
     """Serve clicks, masks and the viewer.
@@ -79,6 +94,10 @@ def serve(
         token=secrets.token_urlsafe(32) if is_made else token,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(origin.rstrip("/") for origin in allow_origin or ()),
+        root_path=root_path.rstrip("/"),
+        trusted_proxies=tuple(trusted_proxy or ()),
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
         max_upload_mb=max_upload_mb,
         max_voxels=max_voxels,
         max_sessions=sessions,
@@ -86,13 +105,12 @@ def serve(
         memory_mb=memory_mb,
     )
 
-    def say_where(address: str) -> None:
-        # The fragment never leaves the browser, so that the token is in no log on the way.
+    def say_where(address: str) -> None:  # the fragment never leaves the browser: the token is in no log
         typer.echo(f"{address}#token={settings.token}" if is_made else address)
         typer.echo("Research use only, not a medical device. Ctrl-C ends it.", err=True)
 
     if not quiet:
-        log_to_stderr()
+        log_to_stderr(as_json=log_format == "json")
     with contextlib.suppress(KeyboardInterrupt):  # the way that a server ends
         run_server(settings, model=model, device=device, on_ready=say_where)
 

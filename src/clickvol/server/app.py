@@ -18,12 +18,16 @@ from typing import Annotated, get_args
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from clickvol.errors import ConfigError
 from clickvol.interactive.interactions import ClickInteraction
 from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask, SaidModality
 from clickvol.prompts.click import Click
 from clickvol.server.exporting import export_file
+from clickvol.server.http.about import router as about
+from clickvol.server.http.metrics import Metrics
 from clickvol.server.http.security import Guard
 from clickvol.server.itk_snap.routes import router as itk_snap
 from clickvol.server.monai_label.routes import router as monai_label
@@ -34,7 +38,8 @@ from clickvol.server.scans import find_under_root, read_form, store, text_field,
 from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
-from clickvol.server.viewer.files import VIEWER_FOLDER, ViewerFiles
+from clickvol.server.viewer.files import ViewerFiles
+from clickvol.server.viewer.routes import All
 from clickvol.server.viewer.routes import router as viewer
 from clickvol.server.viewer.worklist import worklist_of
 from clickvol.server.viewer.worklist_routes import router as worklist_router
@@ -46,9 +51,7 @@ from clickvol.server.wire import (
     ClickedOut,
     ClickIn,
     ExportFormat,
-    HealthOut,
     LeaseOut,
-    ModelOut,
     NewObjectIn,
     ObjectChangeIn,
     ObjectId,
@@ -56,7 +59,6 @@ from clickvol.server.wire import (
     OpenPathIn,
     OpenUploadIn,
     ResumeIn,
-    StartOut,
     StateOut,
     StatusOut,
 )
@@ -97,8 +99,12 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
 
     Raises:
         RefusedError: when the state folder cannot be written to.
-        ConfigError: when the worklist cannot be read.
+        ConfigError: when the worklist cannot be read, or the root path is one of the server's own.
     """
+    routes = [getattr(route, "path", "") for router in _routers() for route in router.routes]
+    own = {"/viewer/", "/u/", *(f"{path}/" for path in routes)}
+    if settings.root_path and any(path.startswith(f"{settings.root_path}/") for path in own):
+        raise ConfigError(f"{settings.root_path} is a path of the server itself; serve below another one")
     worklist = worklist_of(settings)
     sessions = Sessions(model, settings)
 
@@ -117,25 +123,24 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
+        root_path_in_servers=False,  # it may hold the secret of a user
+        servers=[{"url": settings.root_path or "/"}],
     )
-    app.state.sessions, app.state.worklist = sessions, worklist
-    for router in (
-        _about,
-        _opening,
-        _clicking,
-        _results,
-        viewer,
-        worklist_router,
-        monai_label,
-        nninteractive,
-        slicer_nninteractive,
-        itk_snap,
-    ):
+    metrics = Metrics(sessions)
+    app.state.sessions, app.state.worklist, app.state.metrics = sessions, worklist, metrics
+    for router in _routers():
         app.include_router(router)
     app.mount("/viewer", ViewerFiles())
     answer_errors(app, settings)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
+
+
+def _routers() -> tuple[APIRouter, ...]:
+    own = (about, _opening, _clicking, _results, viewer, worklist_router)
+    return (*own, monai_label, nninteractive, slicer_nninteractive, itk_snap)
 
 
 async def _sweep_for_ever(sessions: Sessions) -> None:
@@ -143,14 +148,6 @@ async def _sweep_for_ever(sessions: Sessions) -> None:
     while True:
         await anyio.sleep(_SWEEP_SECONDS)
         sessions.take_orphans()
-
-
-async def _sessions_of(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-All = Annotated[Sessions, Depends(_sessions_of)]
 
 
 class Opened:
@@ -178,35 +175,9 @@ class Opened:
 
 Session = Annotated[Opened, Depends()]
 
-_about = APIRouter(tags=["about"], responses=REFUSALS)
 _opening = APIRouter(prefix="/api/sessions", tags=["sessions"], responses=REFUSALS)
 _clicking = APIRouter(prefix="/api/sessions/{session_id}", tags=["clicks"], responses=REFUSALS)
 _results = APIRouter(prefix="/api/sessions/{session_id}", tags=["results"], responses=REFUSALS)
-
-
-@_about.get("/", include_in_schema=False)
-async def page() -> FileResponse:
-    """Return the viewer."""
-    return FileResponse(VIEWER_FOLDER / "index.html")
-
-
-@_about.get("/api/health")
-async def health(sessions: All) -> HealthOut:
-    """Say that the server works, and how much it has to do."""
-    return HealthOut(version=__version__, sessions=sessions.num_sessions, queue=sessions.num_waiting)
-
-
-@_about.get("/api/model")
-async def model_card(sessions: All) -> ModelOut:
-    """Describe the model."""
-    return ModelOut.model_validate(sessions.model.card, from_attributes=True)
-
-
-@_about.get("/api/start")
-async def start(sessions: All) -> StartOut:
-    """Say what the viewer opens at once."""
-    path = sessions.settings.start_path
-    return StartOut(path=None if path is None else str(path), version=__version__)
 
 
 @_opening.post("", status_code=201, openapi_extra=_OPEN_BODY)

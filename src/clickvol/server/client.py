@@ -10,6 +10,7 @@
 No proxy and no redirect is followed, so that a scan goes to the server that was named and nowhere else.
 """
 
+import ssl
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -71,14 +72,20 @@ class RemoteSession:
     Args:
         address: of the server, "http://host:port" or "https://host:port".
         token: where the server asks for one.
+        ca_file: PEM of whoever signed an https server's certificate, where no browser knows them.
         timeout_seconds: how long to wait for an answer.
 
     Raises:
-        ConfigError: when the address is none.
+        ConfigError: when the address is none, or the file cannot be read.
     """
 
     def __init__(
-        self, address: str, *, token: str | None = None, timeout_seconds: float = _TIMEOUT_SECONDS
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        ca_file: Path | None = None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -88,6 +95,7 @@ class RemoteSession:
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
             timeout=timeout_seconds,
             trust_env=False,  # no proxy
+            verify=_trusting(ca_file),
         )
         self._volume: Volume | None = None
         self._opened: OpenedOut | None = None
@@ -308,6 +316,15 @@ class RemoteSession:
             message = f"the server answered {reply.status_code}; see whether it is clickvol"
         kind = _ERRORS.get(reply.status_code)
         raise RemoteError(reply.status_code, message) if kind is None else kind(message)
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ConfigError(f"cannot read certificates from {ca_file} ({error}); give a PEM file") from error
 
 
 def _parsed(model: type[ModelT], reply: httpx.Response) -> ModelT:

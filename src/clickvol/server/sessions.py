@@ -111,6 +111,11 @@ class Sessions:
         return len(self._sessions)
 
     @property
+    def num_in_memory(self) -> int:
+        """Sessions that are not parked."""
+        return sum(served.session is not None for served in tuple(self._sessions.values()))
+
+    @property
     def num_bytes(self) -> int:
         """Memory that all of them hold."""
         return sum(served.num_bytes for served in tuple(self._sessions.values()))

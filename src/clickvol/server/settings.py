@@ -1,6 +1,7 @@
 """What a server may be asked for, by whom, and where it keeps its sessions. Torch-free."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ _MEBI = 1 << 20
 
 MIN_TOKEN_LENGTH = 16
 """Shorter tokens are refused; 16 random characters of base 64 are 96 bits. Chosen, not from a standard."""
+
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,10 @@ class ServerSettings:
         token: every call must carry it; None: none is asked for, on loopback only.
         allowed_hosts: further names in the address line under which browsers reach the server.
         allowed_origins: web pages of other servers (an OHIF viewer) that may call, "https://host:port".
+        root_path: "/clickvol": the path below which a proxy has this server, whether it passes it on or not.
+        trusted_proxies: addresses or networks whose X-Forwarded-For and -Proto say who asks, and how.
+        tls_certificate: PEM file, with the certificates between it and the root; None: plain HTTP.
+        tls_key: PEM file without a password; None: it is in the file of the certificate.
         max_upload_mb: of one request, MiB.
         max_voxels: of one scan, after unpacking.
         max_sessions: in memory at one time; beyond it, the one used least recently waits on disk.
@@ -57,6 +64,10 @@ class ServerSettings:
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     max_upload_mb: int = 2048
     max_voxels: int = 1 << 29
     max_sessions: int = 16
@@ -69,6 +80,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not self.is_loopback and self.token is None:
             raise ConfigError(f"a server on {self.host} can be reached by others and needs a token; give one")
+        self._check_network()
         if self.token is not None and (
             len(self.token) < MIN_TOKEN_LENGTH or not self.token.isascii() or " " in self.token
         ):
@@ -88,6 +100,19 @@ class ServerSettings:
             raise ConfigError("a scan to start with lies under a root; give the root too")
         if (self.worklist_source is None) != (self.worklist_output is None):
             raise ConfigError("a worklist has a source and an output folder; give both or neither")
+
+    def _check_network(self) -> None:
+        if self.trusted_proxies and self.token is None:
+            raise ConfigError("a server behind a proxy can be reached by others and needs a token; give one")
+        for proxy in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ConfigError(f"{proxy!r} is no address of a proxy; give 10.0.0.1 or 10.0.0.0/8") from error
+        if not _ROOT_PATH.fullmatch(self.root_path):
+            raise ConfigError(f"{self.root_path!r} is no path below which to serve; give one such as /clickvol")
+        if self.tls_key is not None and self.tls_certificate is None:
+            raise ConfigError("a key for TLS needs its certificate; give both")
 
     @property
     def is_loopback(self) -> bool:

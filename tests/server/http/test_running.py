@@ -1,20 +1,25 @@
 """The real server in a process of its own: killed in the middle of a click, and started again."""
 
 import json
+import logging
 import socket
+import ssl
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.server.client import RemoteError, RemoteSession
-from clickvol.server.http.running import address_of, check_installed
+from clickvol.server.http.running import JsonLines, address_of, check_installed
+from clickvol.server.settings import ServerSettings
 from reference.live_server import ServerProcess
+from reference.nginx import certificate
 from reference.random_models import write_random_model
 
 
@@ -178,9 +183,71 @@ def test_a_token_from_a_file(start, tmp_path, phantom):
         remote.open_path("scan.nii.gz")
 
 
-def test_addresses():
-    assert address_of("127.0.0.1", 80) == "http://127.0.0.1:80/"
-    assert address_of("::1", 8000) == "http://[::1]:8000/"
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        ({}, "http://127.0.0.1:80/"),
+        ({"host": "::1"}, "http://[::1]:80/"),
+        ({"tls_certificate": Path("c.pem")}, "https://127.0.0.1:80/"),
+        ({"root_path": "/a/b"}, "http://127.0.0.1:80/a/b/"),
+    ],
+)
+def test_addresses(tmp_path, words, address):
+    assert address_of(ServerSettings(state_folder=tmp_path, **words), 80) == address
+
+
+def test_a_line_of_json_has_what_is_known_of_a_request_and_nothing_else():
+    record = logging.LogRecord("clickvol.server", logging.INFO, "/home/meier.py", 1, "%(method)s", None, None)
+    record.created, record.request = 0.0, {"method": "GET", "route": "/", "status": 200, "seconds": 0.1}
+    known = {"time": "1970-01-01T00:00:00.000+00:00", "level": "info", **record.request}
+    assert json.loads(JsonLines().format(record)) == known
+    other = logging.LogRecord("clickvol.server", logging.ERROR, "meier.py", 1, "unexpected %s", ("E",), None)
+    assert json.loads(JsonLines().format(other))["message"] == "unexpected E"
+
+
+@pytest.mark.slow
+def test_tls(start, tmp_path, phantom):
+    signed, key = certificate(tmp_path)
+    server = start("--tls-cert", signed, "--tls-key", key, "--log-format", "json")
+    assert server.address.startswith("https://127.0.0.1:")
+    with RemoteSession(server.address, ca_file=signed) as remote:
+        remote.open_path("scan.nii.gz")
+        assert remote.click(phantom.inside).num_voxels > 0
+    with RemoteSession(server.address) as remote, pytest.raises(RemoteError, match="does not answer"):
+        remote.open_path("scan.nii.gz")
+    host, port = server.address.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
+        assert plain.recv(10) == b""  # nothing came: the handshake has ended in seconds
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection((host, int(port)), timeout=60) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        old.wrap_socket(plain)
+    lines = [json.loads(line) for line in server.stop().splitlines() if line.startswith("{")]
+    clicked = [line for line in lines if line["route"] == "/api/sessions/{session_id}/clicks"]
+    assert [(line["client"], line["method"], line["status"]) for line in clicked] == [("api", "POST", 200)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["no file", "no certificate", "another key", "a password"])
+def test_a_certificate_that_cannot_be_used_is_one_line(start, tmp_path, fault):
+    signed, key = certificate(tmp_path)
+    if fault == "no file":
+        signed = tmp_path / "none.pem"
+    elif fault == "no certificate":
+        signed.write_text("no PEM")
+    elif fault == "another key":
+        (tmp_path / "other").mkdir()
+        key = certificate(tmp_path / "other")[1]
+    else:
+        certificate(tmp_path, password=b"secret")
+    with pytest.raises(RuntimeError, match="cannot serve with the certificate") as failed:
+        start("--tls-cert", signed, "--tls-key", key)
+    assert str(failed.value).count("\n") == 1
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch):

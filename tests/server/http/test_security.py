@@ -1,6 +1,12 @@
 import logging
+import time
 
 import pytest
+from starlette.testclient import TestClient
+
+from clickvol.errors import ConfigError
+from clickvol.server.app import create_app
+from clickvol.server.settings import ServerSettings
 
 TOKEN = "a-token-of-24-characters"
 HEALTH = "/api/health"
@@ -126,6 +132,68 @@ def test_the_token_lets_in_but_not_from_the_address(make_client):
     assert ask(client, authorization=f"Bearer {TOKEN}").status_code == 200
     assert ask(client, authorization=f"bearer {TOKEN}").status_code == 200
     assert ask(client, path=f"{HEALTH}?token={TOKEN}").status_code == 401
+
+
+def test_wrong_tokens_make_an_address_wait_right_ones_do_not(make_client):
+    client = make_client(token=TOKEN)
+    for _ in range(20):
+        assert ask(client).status_code == 401
+        assert ask(client, authorization=f"Bearer {TOKEN}").status_code == 200
+    statuses = [ask(client, authorization=f"Bearer wrong{n}").status_code for n in range(6)]
+    assert statuses == [401] * 5 + [429]
+    reply = ask(client, authorization=f"Bearer {TOKEN}")  # not even compared
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
+    assert client.get(f"/u/{TOKEN}/api/health").status_code == 429
+    assert client.get("/healthz").status_code == 200
+    time.sleep(1.1)
+    assert ask(client, authorization=f"Bearer {TOKEN}").status_code == 200
+
+
+def guess(client, forwarded_for):
+    return ask(client, authorization="Bearer wrong", x_forwarded_for=forwarded_for).status_code
+
+
+def test_whoever_is_no_proxy_cannot_say_who_asks(make_client):
+    client = make_client(token=TOKEN, trusted_proxies=("10.0.0.0/8",))
+    assert [guess(client, f"1.2.3.{n}") for n in range(6)] == [401] * 5 + [429]
+
+
+def test_a_proxy_says_who_asks(tmp_path, root, tiny_model):
+    settings = ServerSettings(
+        state_folder=tmp_path, root=root, token=TOKEN, trusted_proxies=("10.0.0.0/8",), root_path="/clickvol"
+    )
+    peer = ("10.1.2.3", 5000)
+    with TestClient(create_app(tiny_model, settings), base_url="http://127.0.0.1", client=peer) as client:
+        # What stands before the address that the proxy saw is the client's own word.
+        assert [guess(client, f"9.9.9.{n}, 1.2.3.4") for n in range(6)] == [401] * 5 + [429]
+        assert guess(client, "1.2.3.5") == 401
+        headers = {"authorization": f"Bearer {TOKEN}", "x-forwarded-proto": "https"}
+        moved = client.get("/info", headers=headers, follow_redirects=False)
+        assert moved.headers["location"] == "https://127.0.0.1/clickvol/info/"
+
+
+@pytest.mark.parametrize("prefix", ["", "/clickvol", "/u/anne", "/clickvol/u/anne"])
+def test_below_a_root_path_all_is_where_it_was(make_client, prefix):
+    client = make_client(root_path="/clickvol")
+    assert client.get(f"{prefix}/api/health").status_code == 200
+    assert "viewer/style.css" in client.get(f"{prefix}/").text
+    assert client.get(f"{prefix}/viewer/app.js").headers["content-type"].startswith("text/javascript")
+    assert client.get(f"{prefix}/viewer/app.js").headers["cache-control"] == "no-cache"
+    assert client.get(f"{prefix}/info").json()["name"] == "clickvol"
+    assert client.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": "/clickvol"}]
+    assert client.get(f"{prefix}/viewer/%2e%2e/server/app.py").status_code == 404
+    assert client.get(f"{prefix}/clickvolapi/health").status_code == 404
+
+
+def test_the_prefix_without_a_slash_leads_to_the_page(make_client):
+    client = make_client(root_path="/clickvol")
+    moved = client.get("/clickvol", follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (307, "http://127.0.0.1:8000/clickvol/")
+
+
+def test_a_root_path_that_is_one_of_the_routes_is_refused(make_client):
+    with pytest.raises(ConfigError, match="/api is a path of the server itself"):
+        make_client(root_path="/api")
 
 
 def test_the_page_itself_comes_before_the_token(make_client):

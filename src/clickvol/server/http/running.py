@@ -1,9 +1,14 @@
 """A server that listens until it is told to stop."""
 
+import asyncio
+import json
 import logging
 import os
+import ssl
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from clickvol.errors import ConfigError
@@ -16,6 +21,9 @@ if TYPE_CHECKING:
 INSTALL_HINT = 'the server needs packages that are not installed; pip install "clickvol[serve]"'
 
 _BACKLOG = 128
+
+# Open at one time; below what systems let a process have open. Further ones get 503.
+_MAX_CONNECTIONS = 512
 
 # A client that sends nothing holds a connection for so long.
 _KEEP_ALIVE_SECONDS = 30
@@ -32,6 +40,7 @@ def check_installed() -> None:
     """
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
@@ -54,10 +63,12 @@ def run_server(
         on_ready: told the address as soon as the server answers there.
 
     Raises:
-        ConfigError: when the extra is missing, the model takes no clicks, or the port is in use.
+        ConfigError: when the extra is missing, the model takes no clicks, the port is in use, or the
+            certificate cannot be used.
         ClickvolError: when the model cannot be loaded, or the state folder not written to.
     """
     check_installed()
+    _check_certificate(settings)
     from clickvol.server.app import create_app
     from clickvol.weights.card import DEFAULT_MODEL_ID
     from clickvol.weights.load import load_model
@@ -72,13 +83,18 @@ def run_server(
 def _config_of(app: "FastAPI", settings: ServerSettings) -> "uvicorn.Config":
     import uvicorn
 
-    from clickvol.server.http.connections import MAX_HEAD_BYTES, PunctualProtocol
+    from clickvol.server.http.connections import PunctualProtocol
+    from clickvol.server.http.security import MAX_HEAD_BYTES
 
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         backlog=_BACKLOG,
+        limit_concurrency=_MAX_CONNECTIONS,
+        loop="asyncio",
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         access_log=False,  # it would hold paths; the middleware keeps a log of its own
         log_config=None,
         log_level="critical",  # unexpected errors are logged by the middleware, without their words
@@ -86,7 +102,7 @@ def _config_of(app: "FastAPI", settings: ServerSettings) -> "uvicorn.Config":
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="none",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=False,  # create_app reads them
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
@@ -95,14 +111,19 @@ def _config_of(app: "FastAPI", settings: ServerSettings) -> "uvicorn.Config":
 def _listen(config: "uvicorn.Config", settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     import uvicorn
 
+    from clickvol.server.http.connections import HEAD_SECONDS
+
     class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed by mypy
         """Says when it listens, and where: port 0 is a free one."""
 
         async def startup(self, sockets: object = None) -> None:
+            if config.is_ssl:  # uvicorn has no word for it, and a handshake may take a minute
+                loop = asyncio.get_running_loop()
+                within = partial(loop.create_server, ssl_handshake_timeout=HEAD_SECONDS)
+                loop.create_server = within  # type: ignore[method-assign]
             await super().startup(sockets)
             for server in self.servers:
-                port = server.sockets[0].getsockname()[1]
-                on_ready(address_of(settings.host, port))
+                on_ready(address_of(settings, server.sockets[0].getsockname()[1]))
                 return
 
     try:
@@ -113,15 +134,41 @@ def _listen(config: "uvicorn.Config", settings: ServerSettings, on_ready: Callab
         ) from error
 
 
-def address_of(host: str, port: int) -> str:
+def _check_certificate(settings: ServerSettings) -> None:
+    if settings.tls_certificate is None:
+        return
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        # A key with a password would make the process wait for somebody to type it.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=lambda: "")
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise ConfigError(
+            f"cannot serve with the certificate {settings.tls_certificate} ({error}); give PEM files of a "
+            "certificate and of its key, without a password"
+        ) from error
+
+
+def address_of(settings: ServerSettings, port: int) -> str:
     """Return the address of a server for a browser."""
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{scheme}://{host}:{port}{settings.root_path}/"
 
 
-def log_to_stderr() -> None:
-    """Let the access log appear, one line for each request."""
+class JsonLines(logging.Formatter):
+    """Writes a record as one line of JSON: `time` (UTC), `level`, and what is known of the request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        known = getattr(record, "request", None) or {"message": record.getMessage()}
+        return json.dumps({"time": time, "level": record.levelname.lower(), **known})
+
+
+def log_to_stderr(*, as_json: bool = False) -> None:
+    """Let the access log appear, one line for each request, for people or for programs."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("clickvol.server")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

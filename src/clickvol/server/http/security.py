@@ -4,10 +4,13 @@
   reach it under a name of its own (DNS rebinding).
 - A request that a browser makes for a page of another site is refused: by Sec-Fetch-Site, which every present
   browser sends to loopback and HTTPS, and by Origin for whatever is not GET or HEAD.
-- Where there is a token, every call carries it in the Authorization header, never in the address.
+- Where there is a token, every call carries it in the Authorization header, never in the address. An address
+  that sends wrong ones has to wait.
+- Headers are bounded, and say in one way where the body ends: what a proxy reads as one request is one here.
 - Bodies are counted while they arrive; a file may be as large as the settings say, anything else is small.
-- The access log has method, route, status and time. It has no path, no name and no query, which could name a
-  patient; an unexpected error is logged by its kind and its place in the code, not by its words.
+- Log and metrics have kind of client, method, route, status and time. They have no path, no name and no
+  query, which could name a patient; an unexpected error is logged by its kind and its place in the code, not
+  by its words.
 """
 
 import hashlib
@@ -23,17 +26,19 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clickvol.server.http.failed_tokens import FailedTokens
+from clickvol.server.http.metrics import Metrics, kind_of_client
 from clickvol.server.refusal import error_body
 from clickvol.server.settings import LOOPBACK_NAMES, ServerSettings, is_loopback_name
 
 _log = logging.getLogger("clickvol.server")
 
 # The page and its files hold no data and must come before the token is known.
-_OPEN_PATHS = ("/", "/favicon.ico", "/healthz")
+_OPEN_PATHS = ("/", "/favicon.ico", "/healthz", "/readyz")
 _USER_PREFIX = "/u/"
 _OPEN_FOLDER = "/viewer/"
 
@@ -43,6 +48,11 @@ _WITHOUT_DANGER = ("same-origin", "none")
 # Room for any JSON that a route takes, and for a list of clicks.
 _MAX_SMALL_BODY_BYTES = 1 << 18
 _FILE_TYPES = ("multipart/form-data", "application/octet-stream")
+
+MAX_HEAD_BYTES = 1 << 14
+"""Of a request's line and headers; more is refused."""
+
+_MAX_HEADERS = 100
 
 # Data URLs are the viewer's font and icons; everything else comes from here.
 _CSP = (
@@ -58,6 +68,18 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 
+_METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+)  # whatever else a client makes up is one
+
+_CLIENT_GONE = 499  # in log and metrics alone; nobody reads the answer
+
 _INTERNAL = "the server made a mistake; try again, and tell its owner if it stays"
 
 
@@ -65,6 +87,9 @@ _INTERNAL = "the server made a mistake; try again, and tell its owner if it stay
 class _Refusal(Exception):  # not an error of the program
     status: int
     message: str
+    retry_after_seconds: int = 0
+    is_last: bool = False
+    """What follows on the connection cannot be told apart; it is closed."""
 
 
 def client_of(request: Request) -> str:
@@ -74,17 +99,21 @@ def client_of(request: Request) -> str:
     return hashlib.sha256(json.dumps([address, token]).encode()).hexdigest()
 
 
-def _without_user_prefix(scope: Scope) -> Scope:
-    """Turn /u/SECRET/path into /path with the secret as the token, for viewers that can send none."""
+def _routed(scope: Scope, root_path: str) -> Scope:
+    """Take what is before a route off its path: the proxy's prefix, and /u/SECRET where no token can be sent.
+
+    Both stay in `root_path` of the scope, from which addresses are made; the secret becomes the token.
+    """
     path: str = scope["path"]
-    if not path.startswith(_USER_PREFIX):
-        return scope
+    if path == root_path or path.startswith(f"{root_path}/"):
+        path = path[len(root_path) :]
+    prefix, headers = root_path, scope["headers"]
     secret, slash, rest = path.removeprefix(_USER_PREFIX).partition("/")
-    if not secret or not slash:
-        return scope
-    headers = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
-    headers.append((b"authorization", b"Bearer " + secret.encode("utf-8", "surrogatepass")))
-    return {**scope, "path": f"/{rest}", "raw_path": None, "headers": headers}
+    if path.startswith(_USER_PREFIX) and secret and slash:
+        headers = [(name, value) for name, value in headers if name != b"authorization"]
+        headers.append((b"authorization", b"Bearer " + secret.encode("utf-8", "surrogatepass")))
+        prefix, path = f"{prefix}{_USER_PREFIX}{secret}", f"/{rest}"
+    return {**scope, "path": prefix + path, "root_path": prefix, "raw_path": None, "headers": headers}
 
 
 class Guard:
@@ -93,11 +122,14 @@ class Guard:
     Args:
         app: what it protects.
         settings: of the server.
+        metrics: that count requests.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
         self._app = app
         self._settings = settings
+        self._metrics = metrics
+        self._failed = FailedTokens()
         self._token = None if settings.token is None else settings.token.encode()
         self._names = {name.lower() for name in (*LOOPBACK_NAMES, *settings.allowed_hosts)}
         self._names.add(settings.host.lower())
@@ -111,34 +143,45 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         started_at = perf_counter()
-        scope = _without_user_prefix(scope)
-        headers = Headers(scope=scope)
-        answer = _Answer(send, self._extra_headers(headers, scope["path"]))
+        scope = _routed(scope, self._settings.root_path)
+        headers, path = Headers(scope=scope), scope["path"][len(scope["root_path"]) :]
+        answer = _Answer(send, self._extra_headers(headers, path))
         try:
             preflight = self._preflight(scope, headers)
             if preflight is not None:
                 await preflight(scope, receive, answer.send)
             else:
-                limit = self._checked(scope, headers)
+                limit = self._checked(scope, headers, path)
                 await self._app(scope, _counted(receive, limit), answer.send)
         except _Refusal as refusal:
             await self._refuse(scope, receive, answer, refusal)
+        except ClientDisconnect:
+            answer.status = answer.status or _CLIENT_GONE
         except Exception as error:  # the last place that can keep its words out of logs and answers
             _log.error("unexpected %s at %s", type(error).__name__, _place(error))
             if not answer.is_begun:
                 await self._refuse(scope, receive, answer, _Refusal(500, _INTERNAL))
         finally:
-            route = getattr(scope.get("route"), "path", "-")
-            seconds = perf_counter() - started_at
-            _log.info("%s %s %d %.0f ms", scope["method"], route, answer.status, 1000 * seconds)
+            self._note(scope, headers, answer.status, perf_counter() - started_at)
 
-    def _checked(self, scope: Scope, headers: Headers) -> int:
+    def _note(self, scope: Scope, headers: Headers, status: int, seconds: float) -> None:
+        """Write what is known of a request into log and metrics."""
+        client, route = kind_of_client(scope, headers), getattr(scope.get("route"), "path", "-")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.count(client, method, route, status, seconds)
+        request = {"client": client, "method": method, "route": route, "status": status}
+        request["seconds"] = round(seconds, 4)
+        words = "%(method)s %(route)s %(status)d %(seconds).3f s, %(client)s"
+        _log.info(words, request, extra={"request": request})
+
+    def _checked(self, scope: Scope, headers: Headers, path: str) -> int:
         """Return how many bytes the body may have.
 
         Raises:
             _Refusal: when the request may not come in.
         """
-        method, path = scope["method"], scope["path"]
+        _check_head(scope, headers)
+        method = scope["method"]
         host = headers.getlist("host")
         if len(host) != 1 or not self._is_known(host[0]):
             raise _Refusal(
@@ -148,24 +191,34 @@ class Guard:
             )
         self._check_origin(method, path, headers, host[0])
         is_open = path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER)
-        if self._token is not None and not is_open:
-            given = headers.get("authorization", "").encode("utf-8", "surrogatepass")
-            scheme, _, token = given.partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
-                raise _Refusal(
-                    401,
-                    "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN', or open the "
-                    "address that the server printed",
-                )
+        if not is_open:
+            self._check_token(scope, headers)
         is_file = headers.get("content-type", "").lower().startswith(_FILE_TYPES)
         limit = self._settings.max_upload_bytes if is_file else _MAX_SMALL_BODY_BYTES
         length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdecimal():
-            raise _Refusal(400, "the Content-Length is no number; leave it out")
         # A number of a thousand digits is larger than any limit; it need not be read.
         if len(length) > 15 or int(length) > limit:
             raise _Refusal(413, _too_large(limit))
         return limit
+
+    def _check_token(self, scope: Scope, headers: Headers) -> None:
+        if self._token is None:
+            return
+        address = scope["client"][0] if scope.get("client") else ""
+        seconds = self._failed.seconds_to_wait(address)
+        if seconds:
+            raise _Refusal(429, f"too many wrong tokens came from this address; wait {seconds} s", seconds)
+        given = headers.get("authorization", "").encode("utf-8", "surrogatepass")
+        scheme, _, token = given.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            if token:  # a request without one guesses nothing
+                self._failed.note(address)
+                self._metrics.failed_tokens.inc()
+            raise _Refusal(
+                401,
+                "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN', or open the "
+                "address that the server printed",
+            )
 
     def _check_origin(self, method: str, path: str, headers: Headers, host: str) -> None:
         origin = headers.get("origin")
@@ -225,7 +278,11 @@ class Guard:
         return extra
 
     async def _refuse(self, scope: Scope, receive: Receive, answer: "_Answer", refusal: _Refusal) -> None:
-        headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
+        headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
+        if refusal.retry_after_seconds:
+            headers["Retry-After"] = str(refusal.retry_after_seconds)
+        if refusal.is_last:
+            headers["Connection"] = "close"
         response = JSONResponse(error_body(refusal.message), refusal.status, headers)
         await response(scope, receive, answer.send)
 
@@ -249,6 +306,24 @@ class _Answer:
             for name, value in self._extra.items():
                 headers.setdefault(name, value)
         await self._send(message)
+
+
+def _check_head(scope: Scope, headers: Headers) -> None:
+    """Refuse too many headers, and those that leave open where the body ends or what the path is.
+
+    Raises:
+        _Refusal: 400 or 431.
+    """
+    num_bytes = len(scope["path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in headers.raw)
+    if len(headers) > _MAX_HEADERS or num_bytes > MAX_HEAD_BYTES:
+        raise _Refusal(431, "the request has too many headers, or too long ones; send fewer", is_last=True)
+    lengths = headers.getlist("content-length")
+    if len(lengths) > 1 or (lengths and "transfer-encoding" in headers):
+        raise _Refusal(400, "the request says twice how long it is; leave one out", is_last=True)
+    if any(not length.isascii() or not length.isdecimal() for length in lengths):
+        raise _Refusal(400, "the Content-Length is no number; leave it out", is_last=True)
+    if "\0" in scope["path"]:
+        raise _Refusal(400, "there is a null byte in the address; leave it out")
 
 
 def _host_of(origin: str) -> str:

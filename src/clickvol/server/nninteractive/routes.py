@@ -119,12 +119,6 @@ Watched = Annotated[Lease, Depends(_looked_at)]
 router = APIRouter(tags=["nnInteractive"], responses=REFUSALS)
 
 
-@router.get("/healthz")
-async def healthz() -> dict[str, bool]:
-    """Say that the process answers."""
-    return {"ok": True}
-
-
 @router.post("/claim")
 async def claim(request: Request, sessions: All) -> dict[str, Any]:
     """Begin a lease: a session whose image comes later."""
