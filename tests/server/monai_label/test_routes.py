@@ -258,6 +258,18 @@ def test_requests_that_cannot_be_answered(client, selector, params, status):
     assert set(reply.json()) == {"error", "detail"}
 
 
+def test_there_are_as_many_labels_as_a_client_names(client, clicks):
+    """A label map holds 255 objects; a list of clicks is answered without becoming one."""
+    inside, _ = clicks
+    for number in range(300):
+        selector = "/infer/random?image=scan&output=json"
+        params = {"params": (None, json.dumps({"foreground": inside, "label": f"label {number}"}))}
+        reply = client.post(selector, files=params)
+        assert reply.status_code == 200
+        assert reply.json()["params"]["label_names"] == {f"label {number}": 1}
+    assert client.get("/api/health").json()["sessions"] == 1
+
+
 def test_the_objects_of_a_viewer_are_left_alone(opened, clicks, inside_ras_mm):
     inside, _ = clicks
     opened.click(inside_ras_mm)
