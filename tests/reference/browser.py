@@ -118,7 +118,7 @@ class ViewerPage:
             """async ([mm, axis]) => {
                 const { scene } = await import('/viewer/app.js');
                 const box = scene.canvas.getBoundingClientRect();
-                const place = scene.placesOf(mm).find((each) => each.axis === axis);
+                const place = scene.tilesShown().find((each) => each.axis === axis).placeOf(mm);
                 return [place.x + box.left, place.y + box.top];
             }""",
             [list(mm), axis],

@@ -119,7 +119,8 @@ export function makeApi(token, tellOffline = () => {}) {
       return asJson("POST", "series", { form });
     },
     series: (path) => asJson("GET", `series?path=${encodeURIComponent(path)}`),
-    click: (id, click) => asJson("POST", `sessions/${id}/clicks`, { json: click }),
+    interact: (id, interaction) => asJson("POST", `sessions/${id}/interactions`, { json: interaction }),
+    advice: (id, objectId) => asJson("GET", `sessions/${id}/objects/${objectId}/advice`),
     undo: (id) => asJson("POST", `sessions/${id}/undo`),
     redo: (id) => asJson("POST", `sessions/${id}/redo`),
     addObject: (id, name) => asJson("POST", `sessions/${id}/objects`, { json: { name } }),

@@ -12,7 +12,11 @@ import { makeSaving } from "./files/saving.js";
 import { PLANES, Scene } from "./scene.js";
 import { makeSession } from "./session.js";
 import { makeStore, nextObjectId, selectedObject } from "./state.js";
-import { language, LANGUAGES, speak, translatePage } from "./strings/strings.js";
+import { makeGestures } from "./tools/gestures.js";
+import { makeMarkMenu } from "./tools/mark-menu.js";
+import { makeSketch } from "./tools/sketch.js";
+import { makeToolPanel } from "./tools/tool-panel.js";
+import { language, LANGUAGES, speak, t, translatePage } from "./strings/strings.js";
 import { makeTiles } from "./tiles.js";
 import { makeToolbar } from "./toolbar.js";
 import { draggedWindow, presetsFor, windowOf } from "./windows.js";
@@ -45,12 +49,47 @@ function select(id) {
   session.showLastClick();
 }
 
+const markers = makeMarkers(byId("marks"), scene);
+const sketch = makeSketch(byId("sketch"), scene, store, { isPositive, handleAt: markers.handleAt });
+const menu = makeMarkMenu(byId("mark-menu"), store, {
+  remove: ({ object_id, place }) => session.editPrompt(object_id, place, null),
+  moveHere({ kind, object_id, place, positive }) {
+    const [mm, by] = [scene.crosshairMm(), { kind, space: "ras", positive }];
+    session.editPrompt(object_id, place, { ...by, position: mm }, { ras_mm: mm, positive });
+  },
+});
+const gestures = makeGestures({ store, scene, session, notify, sketch, markers, menu, isPositive });
+
 const acts = {
   ...session,
   select,
   clickHere: (isShift) => scene.image && session.click(scene.crosshairMm(), isPositive(isShift)),
   move: (key) => scene.moveCrosshair(...stepOf(key, pointedPlane.axis)),
-  tool: (tool) => store.set({ tool }),
+  tool(tool) {
+    gestures.cancel();
+    menu.close();
+    store.set({ tool });
+    sketch.leave();
+  },
+  brush: (changes) => store.set({ brush: { ...store.get().brush, ...changes } }),
+  brushSize(steps) {
+    const radius = store.get().brush.radiusMm * 1.25 ** steps;
+    acts.brush({ radiusMm: Math.min(Math.max(radius, 0.5), 40) });
+  },
+  operate: (operation, mm) =>
+    session.shape({ kind: "mask_operation", operation, ...(mm ? { mm } : {}) }, { says: t("Changing the mask"), asks: false }),
+  removeMark: menu.remove,
+  isOffered: () => (store.get().advice?.candidates.length ?? 0) > 1,
+  goToNextClick() {
+    const place = store.get().advice?.next_click_ras_mm;
+    if (place) scene.goTo(place);
+  },
+  /** Leave what is being drawn, the menu at a mark, or the choice among masks. */
+  escape() {
+    if (gestures.cancel()) return;
+    if (store.get().chosenMark) menu.close();
+    else store.set({ advice: null });
+  },
   switchOverlap: () => store.set({ overlap: store.get().overlap === "yield" ? "take" : "yield" }),
   hideMasks: () => store.set({ masksHidden: !store.get().masksHidden }),
   invert: () => store.set({ inverted: !store.get().inverted }),
@@ -88,15 +127,20 @@ listenToPointer(byId("canvas"), {
     const mm = scene.mmUnder(x, y);
     if (mm && store.get().tool === "point") session.click(mm, isPositive(isShift));
   },
-  drawing: () => false,
-  hover(x, y) {
+  drawing: gestures.draw,
+  brush: (steps) => acts.brushSize(steps),
+  hover(x, y, isShift) {
+    sketch.point(x, y, isShift);
     const plane = scene.planeUnder(x, y);
     if (plane && plane.axis !== null) pointedPlane = plane;
     const mm = scene.mmUnder(x, y);
     const value = mm ? scene.valueAt(mm) : undefined;
     store.set({ pointed: mm && value !== undefined ? { mm, value } : null });
   },
-  leave: () => store.set({ pointed: null }),
+  leave() {
+    sketch.leave();
+    store.set({ pointed: null });
+  },
   scroll(slices, x, y) {
     const plane = scene.planeUnder(x, y);
     if (plane) scene.scroll(plane, slices);
@@ -110,7 +154,7 @@ listenToPointer(byId("canvas"), {
 
 const writeToolbar = makeToolbar(acts);
 const writePanel = makePanel(store, acts);
-const drawMarkers = makeMarkers(byId("markers"), scene);
+const writeToolPanel = makeToolPanel(store, scene, acts);
 const writeTiles = makeTiles(byId("tiles"), scene, (planeId) => {
   scene.enlarge(planeId);
   writeTiles(store.get());
@@ -120,7 +164,8 @@ function write(state, before) {
   writeToolbar(state, before);
   writePanel(state, before);
   writeTiles(state);
-  if (!before || state.session !== before.session || state.pending !== before.pending) drawMarkers(state);
+  writeToolPanel(state);
+  if (!before || ["session", "pending", "advice", "chosenMark"].some((name) => state[name] !== before[name])) markers.draw(state);
 }
 
 let windowFrame = 0;
@@ -140,7 +185,7 @@ store.subscribe((state, before) => {
   if (state.inverted !== before.inverted && state.opened === before.opened) scene.setGreys(state.inverted);
 });
 scene.onMove = (place) => store.set({ place });
-scene.onDraw = () => drawMarkers(store.get());
+scene.onDraw = () => markers.draw(store.get());
 
 async function start() {
   write(store.get());

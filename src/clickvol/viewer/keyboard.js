@@ -6,7 +6,7 @@ import { t } from "./strings/strings.js";
 const MOUSE = [
   ["Click", "tumour is here"],
   ["Shift + click", "background is here"],
-  ["Drag", "move the crosshair; in 3D, turn"],
+  ["Drag", "draw; with navigate and point, move the crosshair; in 3D, turn"],
   ["Right drag", "window: across is width, up and down is level"],
   ["Middle or Ctrl + drag", "pan"],
   ["Wheel", "slices"],
@@ -15,7 +15,7 @@ const MOUSE = [
 
 /** The keys in the order of the help page: what is pressed, what it does, when it fits, and the act. */
 function makeKeys(acts) {
-  const key = (code) => (event) => !event.ctrlKey && !event.metaKey && event.key.toLowerCase() === code;
+  const key = (code) => (event) => !event.ctrlKey && !event.metaKey && !event.altKey && event.key.toLowerCase() === code;
   const control = (code, shift = false) => (event) =>
     (event.ctrlKey || event.metaKey) && event.shiftKey === shift && event.key.toLowerCase() === code;
   const digit = (event) => !event.ctrlKey && !event.metaKey && !event.altKey && /^[1-4]$/.test(event.key);
@@ -25,7 +25,18 @@ function makeKeys(acts) {
     { keys: ["← → ↑ ↓"], says: "move the crosshair in the plane under the pointer", onCanvas: true, fits: (e) => e.key in STEPS && e.key.startsWith("Arrow"), act: (e) => acts.move(e.key) },
     { keys: ["Page Up", "Page Down"], says: "next or previous slice of the plane under the pointer", onCanvas: true, fits: (e) => e.key.startsWith("Page"), act: (e) => acts.move(e.key) },
     { keys: ["V"], says: "navigate: no click segments", fits: key("v"), act: () => acts.tool("navigate") },
-    { keys: ["P"], says: "point: a click segments", fits: key("p"), act: () => acts.tool("point") },
+    { keys: ["P"], says: "point: a click segments; on a mark, move or remove it", fits: key("p"), act: () => acts.tool("point") },
+    { keys: ["L"], says: "line: drag along the longest diameter", fits: key("l"), act: () => acts.tool("line") },
+    { keys: ["R"], says: "box: drag around it; again in another plane, a box in space", fits: key("r"), act: () => acts.tool("box") },
+    { keys: ["S"], says: "scribble: drag inside it", fits: key("s"), act: () => acts.tool("scribble") },
+    { keys: ["C"], says: "lasso: drag a curve around it", fits: key("c"), act: () => acts.tool("lasso") },
+    { keys: ["D"], says: "brush: paint voxels; Shift erases", fits: key("d"), act: () => acts.tool("brush") },
+    { keys: ["E"], says: "eraser: take voxels away; Shift paints", fits: key("e"), act: () => acts.tool("eraser") },
+    { keys: [",", "."], says: "brush smaller, larger; also Alt + wheel", fits: (e) => ",.".includes(e.key), act: (e) => acts.brushSize(e.key === "." ? 1 : -1) },
+    { keys: ["Tab", "Shift Tab"], says: "next or previous of the masks that the model offers", onCanvas: true, fits: (e) => e.key === "Tab" && e.target.id === "canvas" && acts.isOffered(), act: (e) => acts.nextCandidate(e.shiftKey ? -1 : 1) },
+    { keys: ["G"], says: "go to where a click would say most", fits: key("g"), act: acts.goToNextClick },
+    { keys: ["Delete"], says: "remove the mark that was pressed", fits: (e) => e.key === "Delete" || e.key === "Backspace", act: acts.removeMark },
+    { keys: ["Escape"], says: "leave what is being drawn; keep the mask, so that Tab moves on again", fits: (e) => e.key === "Escape", act: acts.escape },
     { keys: ["Space"], says: "hide the masks, or show them again", fits: (e) => e.key === " " && !e.target.matches?.("button, [role=switch]"), act: acts.hideMasks },
     { keys: ["T"], says: "a click takes voxels of other objects, or leaves them", fits: key("t"), act: acts.switchOverlap },
     { keys: ["I"], says: "greys inverted", fits: key("i"), act: acts.invert },

@@ -33,7 +33,7 @@ export function zoomFactor({ deltaY, deltaMode }) {
  * @param {HTMLCanvasElement} canvas
  * @param {{click: (x: number, y: number, isShift: boolean) => void, window: (dx: number, dy: number) => void,
  *   zoom: (factor: number, x: number, y: number) => void, scroll: (slices: number, x: number, y: number) => void,
- *   hover: (x: number, y: number) => void, leave: () => void,
+ *   hover: (x: number, y: number, isShift: boolean) => void, brush: (steps: number) => void, leave: () => void,
  *   drawing: (kind: "down" | "move" | "up", x: number, y: number, isShift: boolean) => boolean}} acts `drawing` is
  *   true where a tool takes the drag, which then is none of the crosshair.
  */
@@ -48,7 +48,9 @@ export function listenToPointer(canvas, acts) {
       if (event.button !== 0) return;
       // The event that NiiVue puts its crosshair by; that of a pointer has fractions of pixels.
       pressed = { x: event.clientX, y: event.clientY, moved: 0 };
-      isDrawing = !event.ctrlKey && acts.drawing("down", event.clientX, event.clientY, event.shiftKey);
+      // The second press of a double click is the same place again.
+      const isFree = !event.ctrlKey && event.detail <= 1;
+      isDrawing = isFree && acts.drawing("down", event.clientX, event.clientY, event.shiftKey);
       if (isDrawing) event.stopImmediatePropagation();
     },
     { capture: true },
@@ -66,12 +68,16 @@ export function listenToPointer(canvas, acts) {
       const distance = Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y);
       pressed.moved = Math.max(pressed.moved, distance);
     }
-    if (isDrawing) acts.drawing("move", event.clientX, event.clientY, event.shiftKey);
+    if (isDrawing) {
+      // All that the mouse has passed since the last event, so that a fast stroke is no polygon.
+      const passed = event.getCoalescedEvents?.() ?? [];
+      for (const { clientX, clientY } of passed.length ? passed : [event]) acts.drawing("move", clientX, clientY, event.shiftKey);
+    }
     if (rightAt && event.buttons & 2) {
       acts.window(event.clientX - rightAt[0], event.clientY - rightAt[1]);
       rightAt = [event.clientX, event.clientY];
     }
-    acts.hover(event.clientX, event.clientY);
+    acts.hover(event.clientX, event.clientY, event.shiftKey);
   });
   canvas.addEventListener("pointerleave", () => acts.leave());
 
@@ -103,6 +109,7 @@ export function listenToPointer(canvas, acts) {
       const { clientX, clientY } = event;
       if (event.ctrlKey || event.metaKey) return acts.zoom(zoomFactor(event), clientX, clientY);
       const slices = slicesOf(event);
+      if (slices && event.altKey) return acts.brush(-slices);
       if (slices) acts.scroll(-slices, clientX, clientY);
     },
     { capture: true, passive: false },

@@ -6,6 +6,7 @@
 import { cmapper, DRAG_MODE, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
 import { ScanView } from "./scan-view.js";
 import { COLOURS } from "./state.js";
+import { boxAround, Grid } from "./tools/voxels.js";
 
 const GAP_PIXELS = 2;
 const INVERTED = "inverted gray"; // of NiiVue's tables of colours; it has none of its own
@@ -80,6 +81,8 @@ export class Scene {
     /** @type {Map<number, any>} */
     this.shown = new Map(); // id of an object: {hash, start, shape, stride}, as it lies in the drawing layer
     this.hidden = new Set(); // ids of objects that are not drawn
+    this.strokes = new Set(); // of the brush, that the server has yet to answer
+    this.grid = null; // the voxels of the file
     this.view.onLocationChange = (place) => {
       this.onMove({ mm: Array.from(place.mm).slice(0, 3), value: place.values[0]?.value });
     };
@@ -117,6 +120,8 @@ export class Scene {
     Object.assign(image, { cal_min: low, cal_max: high });
     this.shown.clear();
     this.hidden.clear();
+    this.strokes.clear();
+    this.grid = new Grid(Array.from(image.hdr.dims).slice(1, 4), image.hdr.affine);
     if (this.image) {
       this.view.closeDrawing();
       this.view.volumes.slice().forEach((volume) => this.view.removeVolume(volume));
@@ -144,10 +149,9 @@ export class Scene {
    * @param {{id: number, hash: string, start_ijk?: number[], shape_ijk?: number[], voxels?: Uint8Array}[]} objects
    */
   showMasks(objects) {
-    const { view } = this;
-    if (!view.drawBitmap) {
+    if (!this.view.drawBitmap) {
       if (!objects.some((object) => object.voxels?.length)) return;
-      view.beginDrawing();
+      this.view.beginDrawing();
       this.shown.clear();
     }
     const boxes = [];
@@ -159,11 +163,93 @@ export class Scene {
     }
     for (const { id, hash, start_ijk, shape_ijk, voxels } of objects) {
       if (!voxels) continue;
-      const mask = { hash, voxels, ...this.placed(start_ijk, shape_ijk) };
+      const mask = { hash, voxels, startIjk: start_ijk, ...this.placed(start_ijk, shape_ijk) };
       boxes.push(this.paint(mask, id, this.hidden.has(id) ? 0 : id));
       this.shown.set(id, mask);
     }
     this.send(boxes);
+    for (const stroke of this.strokes) this.settle(stroke);
+  }
+
+  /** Begin a stroke of the brush; `label(now)` says which label a voxel gets that has one now. */
+  beginStroke({ label }) {
+    const stroke = { indices: new Set(), label, isAnswered: false };
+    this.strokes.add(stroke);
+    return stroke;
+  }
+
+  /** Show further voxels of a stroke at once, in the plane that is painted on before the others. */
+  paintStroke(stroke, indices, plane) {
+    this.setLabels(indices, (_, now) => stroke.label(now));
+    this.view.drawPlane(plane.type);
+  }
+
+  /** Know that the server has a stroke: the next masks hold it. */
+  answerStroke(stroke) {
+    stroke.isAnswered = true;
+  }
+
+  /** Take a stroke away that came to nothing. */
+  endStroke(stroke) {
+    stroke.isAnswered = true;
+    this.settle(stroke);
+    this.view.drawScene();
+  }
+
+  /** Show of a stroke what masks say once it is answered, and the stroke itself until then. */
+  settle(stroke) {
+    this.setLabels(stroke.indices, stroke.isAnswered ? (index) => this.labelShown(index) : (_, now) => stroke.label(now));
+    if (stroke.isAnswered) this.strokes.delete(stroke);
+  }
+
+  /** Return the label that the masks shown give to a voxel of the file. */
+  labelShown(index) {
+    const voxel = this.grid.voxelAt(index);
+    for (const [id, { voxels, startIjk, shapeIjk }] of this.shown) {
+      const [i, j, k] = voxel.map((value, axis) => value - startIjk[axis]);
+      const isInBox = i >= 0 && j >= 0 && k >= 0 && i < shapeIjk[0] && j < shapeIjk[1] && k < shapeIjk[2];
+      if (isInBox && voxels[i + shapeIjk[0] * (j + shapeIjk[1] * k)]) return this.hidden.has(id) ? 0 : id;
+    }
+    return 0;
+  }
+
+  /** Return the numbers of the voxels of an object's mask in the file. */
+  indicesOf(id) {
+    const { voxels, startIjk, shapeIjk } = this.shown.get(id) ?? { voxels: [], startIjk: [0, 0, 0], shapeIjk: [1, 1, 1] };
+    const box = new Grid(shapeIjk, this.grid.affine);
+    const indices = [];
+    voxels.forEach((value, n) => value && indices.push(this.grid.indexOf(box.voxelAt(n).map((at, axis) => at + startIjk[axis]))));
+    return indices;
+  }
+
+  /** Write labels of voxels of the file, by number, into the drawing layer. */
+  setLabels(indices, labelOf) {
+    if (!this.view.drawBitmap) this.view.beginDrawing();
+    const bitmap = this.view.drawBitmap;
+    const { origin, stride } = this.placed([0, 0, 0], [1, 1, 1]);
+    const voxels = [];
+    for (const index of indices) {
+      const voxel = this.grid.voxelAt(index);
+      const at = origin + voxel[0] * stride[0] + voxel[1] * stride[1] + voxel[2] * stride[2];
+      bitmap[at] = labelOf(index, bitmap[at]);
+      voxels.push(voxel);
+    }
+    if (!voxels.length) return;
+    const box = boxAround(voxels);
+    const { start, shape } = this.placed(box.start, box.shape);
+    this.view.sendBox(start, shape);
+    this.view.spoilRender();
+  }
+
+  /** Return the grey value of a voxel of the file, by its number. */
+  valueOf(index) {
+    const { img, hdr } = this.image;
+    return img[index] * (hdr.scl_slope || 1) + (hdr.scl_inter || 0);
+  }
+
+  /** Return the axis of the file (0 to 2 for i, j, k) that goes across a plane, by the patient's axis. */
+  fileAxis(axis) {
+    return Math.abs(this.image.permRAS[axis]) - 1;
   }
 
   /** Draw an object or not; masks are as they were. */
@@ -276,11 +362,10 @@ export class Scene {
     return PLANES.find((plane) => plane.type === type);
   }
 
-  /** Return the place under a pixel in the scan's own axes, also beside the scan; null where there is no plane. */
-  flatUnder(clientX, clientY) {
-    const type = this.planeUnder(clientX, clientY)?.type;
-    const slice = this.view.screenSlices.find((each) => each.axCorSag === type);
-    if (!this.image || !slice || !TILE_AXES[type]) return null;
+  /** Return the place at a pixel of the page in the scan's own axes, in a plane that is shown; null where it is not. */
+  flatIn(plane, clientX, clientY) {
+    const slice = this.image && plane && this.view.screenSlices.find((each) => each.axCorSag === plane.type);
+    if (!slice || !TILE_AXES[plane.type]) return null;
     const box = this.canvas.getBoundingClientRect();
     const ratio = this.canvas.width / box.width;
     const { left, top, width, height, isMirrored } = boxOf(slice);
@@ -288,14 +373,30 @@ export class Scene {
     const across = slice.leftTopMM[0] + (isMirrored ? 1 - part : part) * slice.fovMM[0];
     const up = slice.leftTopMM[1] + (1 - ((clientY - box.top) * ratio - top) / height) * slice.fovMM[1];
     const flat = [0, 0, 0];
-    TILE_AXES[type].forEach((axis, n) => (flat[axis] = [across, up, outOf(slice, across, up)][n]));
+    TILE_AXES[plane.type].forEach((axis, n) => (flat[axis] = [across, up, outOf(slice, across, up)][n]));
     return flat;
+  }
+
+  /** Return the place under a pixel in the scan's own axes, also beside the scan; null where there is no plane. */
+  flatUnder(clientX, clientY) {
+    return this.flatIn(this.planeUnder(clientX, clientY), clientX, clientY);
+  }
+
+  /** Return the RAS mm at a pixel of the page in a plane, also beyond its tile; null in the 3D view or in none. */
+  mmIn(plane, clientX, clientY) {
+    const flat = this.flatIn(plane, clientX, clientY);
+    return flat && Array.from(this.view.frac2mm(this.view.mm2frac(flat), 0, true)).slice(0, 3);
   }
 
   /** Return the RAS mm under a pixel of a plane, also beside the scan; null in the 3D view or between tiles. */
   mmUnder(clientX, clientY) {
-    const flat = this.flatUnder(clientX, clientY);
-    return flat && Array.from(this.view.frac2mm(this.view.mm2frac(flat), 0, true)).slice(0, 3);
+    return this.mmIn(this.planeUnder(clientX, clientY), clientX, clientY);
+  }
+
+  /** Return how many CSS pixels a millimetre has in a plane that is shown. */
+  pixelsPerMm(plane) {
+    const slice = this.view.screenSlices.find((each) => each.axCorSag === plane.type);
+    return slice ? boxOf(slice).width / slice.fovMM[0] / (this.canvas.width / this.canvas.clientWidth) : 0;
   }
 
   /** Return the grey value at a place in RAS mm; undefined beside the scan. */
@@ -312,30 +413,35 @@ export class Scene {
   }
 
   /**
-   * Return where a place in RAS mm lies in every plane shown.
+   * Return the planes shown, and in each where a place in RAS mm lies.
    *
-   * @returns {{x: number, y: number, distanceMm: number, axis: number, tile: object}[]} CSS pixels of the
-   *   canvas, the distance from the slice shown, the axis across it, and the tile's box; only places that
-   *   fall into their tile.
+   * @returns {{axis: number, tile: {left: number, top: number, width: number, height: number},
+   *   placeOf: (mm: number[]) => {x: number, y: number, slices: number}, holds: (place: object) => boolean}[]}
+   *   `axis` goes across; places are CSS pixels of the canvas, and how many slices before the one shown (below 0:
+   *   behind); `holds` says whether a place falls into the tile.
    */
-  placesOf(mm) {
+  tilesShown() {
     if (!this.image) return [];
     const { view } = this;
-    const flat = view.frac2mm(view.mm2frac(mm, 0, true)); // the scan's own axes, as tiles are laid out
     const ratio = this.canvas.width / this.canvas.clientWidth;
     return view.screenSlices.flatMap((slice) => {
       const axes = TILE_AXES[slice.axCorSag];
       if (!axes) return [];
-      const [across, up, out] = axes.map((axis) => flat[axis]);
       const { left, top, width, height, isMirrored } = boxOf(slice);
-      const part = (across - slice.leftTopMM[0]) / slice.fovMM[0];
-      const fx = isMirrored ? 1 - part : part;
-      const fy = (up - slice.leftTopMM[1]) / slice.fovMM[1];
-      if (fx < 0 || fx > 1 || fy < 0 || fy > 1) return [];
-      const [x, y] = [left + fx * width, top + (1 - fy) * height];
-      const distanceMm = Math.abs(out - outOf(slice, across, up));
       const tile = { left: left / ratio, top: top / ratio, width: width / ratio, height: height / ratio };
-      return [{ x: x / ratio, y: y / ratio, distanceMm, axis: axes[2], tile }];
+      const placeOf = (mm) => {
+        const flat = view.frac2mm(view.mm2frac(mm, 0, true)); // the scan's own axes, as tiles are laid out
+        const [across, up, out] = axes.map((axis) => flat[axis]);
+        const part = (across - slice.leftTopMM[0]) / slice.fovMM[0];
+        const fy = (up - slice.leftTopMM[1]) / slice.fovMM[1];
+        return {
+          x: (left + (isMirrored ? 1 - part : part) * width) / ratio,
+          y: (top + (1 - fy) * height) / ratio,
+          slices: (out - outOf(slice, across, up)) / this.spacingMm[axes[2]],
+        };
+      };
+      const holds = ({ x, y }) => x >= tile.left && x <= tile.left + tile.width && y >= tile.top && y <= tile.top + tile.height;
+      return [{ axis: axes[2], tile, placeOf, holds }];
     });
   }
 

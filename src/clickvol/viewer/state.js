@@ -16,9 +16,14 @@ const NOTHING = { tag: null, objects: [], can_undo: false, can_redo: false };
 
 /**
  * @typedef {{low: number, high: number}} Range a window, in the scan's own unit
- * @typedef {{ras_mm: number[], positive: boolean}} Click
- * @typedef {Click & {object_id: number}} PendingClick
- * @typedef {{id: number, name: string, frozen: boolean, volume_ml: number, num_voxels: number, clicks: Click[]}} SceneObject
+ * @typedef {{ras_mm: number[], positive: boolean, place: number}} Click
+ * @typedef {{kind: string, points_ras_mm: number[][], positive: boolean, place: number}} Mark a line, box or drawing
+ * @typedef {{kind?: string, ras_mm?: number[], points_ras_mm?: number[][], positive: boolean, object_id: number}} Pending
+ * @typedef {{object_id: number, place: number, kind: string, positive: boolean}} ChosenMark
+ * @typedef {{object_id: number, expected_dice: number | null, candidates: {num_voxels: number, predicted_dice: number}[],
+ *   chosen: number, next_click_ras_mm: number[] | null}} Advice of the model on the answer that is shown
+ * @typedef {{id: number, name: string, frozen: boolean, volume_ml: number, num_voxels: number, clicks: Click[],
+ *   marks: Mark[]}} SceneObject
  * @typedef {ReturnType<typeof initialState>} State
  */
 
@@ -27,14 +32,17 @@ export function initialState() {
     opened: /** @type {any} */ (null), // what the server said when it opened the scan
     session: /** @type {{tag: string | null, objects: SceneObject[], can_undo: boolean, can_redo: boolean}} */ (NOTHING), // objects and clicks, as the server last told them
     selected: 1, // the object that the next click goes to
-    tool: "point", // "navigate": no click segments
+    tool: "point", // of gestures.js; "navigate": no click segments
+    brush: { radiusMm: 6, isBall: false, limit: /** @type {Range | null} */ (null) }, // limit: of the values that are painted
+    advice: /** @type {Advice | null} */ (null),
+    chosenMark: /** @type {ChosenMark | null} */ (null), // the prompt that was pressed
     overlap: "yield", // what a click does where it meets other objects; or "take"
     masksHidden: false,
     inverted: false,
     offline: false, // the server did not answer last time
     pointed: /** @type {{mm: number[], value: number} | null} */ (null), // {mm, value} under the pointer
     mode: "tumour", // what a click without Shift marks
-    pending: /** @type {PendingClick[]} */ ([]), // clicks on their way, {ras_mm, positive, object_id}
+    pending: /** @type {Pending[]} */ ([]), // prompts on their way
     working: "", // what is being computed; "" for nothing
     waiting: 0, // how many commands wait behind it
     opacity: 0.35,

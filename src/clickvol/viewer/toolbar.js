@@ -77,7 +77,6 @@ export function makeToolbar(acts) {
     byId("model").textContent = state.model ? t("Model {id}", state.model) : "";
     byId("progress").hidden = !state.working;
     byId("stage").classList.toggle("busy", state.working !== "");
-    byId("stage").classList.toggle("navigate", state.tool === "navigate");
     byId("stage").classList.toggle("background", state.mode === "background");
   };
 }
