@@ -28,12 +28,17 @@ def scan(phantom, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(scan, tmp_path_factory):
+def state_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def opened(scan, state_folder):
     """The page with the scan open; one for all tests of a module, because opening takes seconds."""
     from playwright.sync_api import sync_playwright
 
     with (
-        served(scan, tmp_path_factory.mktemp("state")) as address,
+        served(scan, state_folder) as address,
         sync_playwright() as play,
     ):
         browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)

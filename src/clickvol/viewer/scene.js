@@ -82,7 +82,7 @@ export class Scene {
     this.shown = new Map(); // id of an object: {hash, start, shape, stride}, as it lies in the drawing layer
     this.hidden = new Set(); // ids of objects that are not drawn
     this.strokes = new Set(); // of the brush, that the server has yet to answer
-    this.grid = null; // the voxels of the file
+    this.grid = new Grid([1, 1, 1], [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]); // the voxels of the file
     this.view.onLocationChange = (place) => {
       this.onMove({ mm: Array.from(place.mm).slice(0, 3), value: place.values[0]?.value });
     };
@@ -206,7 +206,7 @@ export class Scene {
   labelShown(index) {
     const voxel = this.grid.voxelAt(index);
     for (const [id, { voxels, startIjk, shapeIjk }] of this.shown) {
-      const [i, j, k] = voxel.map((value, axis) => value - startIjk[axis]);
+      const [i, j, k] = [0, 1, 2].map((axis) => voxel[axis] - startIjk[axis]);
       const isInBox = i >= 0 && j >= 0 && k >= 0 && i < shapeIjk[0] && j < shapeIjk[1] && k < shapeIjk[2];
       if (isInBox && voxels[i + shapeIjk[0] * (j + shapeIjk[1] * k)]) return this.hidden.has(id) ? 0 : id;
     }
@@ -236,8 +236,7 @@ export class Scene {
     }
     if (!voxels.length) return;
     const box = boxAround(voxels);
-    const { start, shape } = this.placed(box.start, box.shape);
-    this.view.sendBox(start, shape);
+    this.sendBoxes([this.placed(box.start, box.shape)]);
     this.view.spoilRender();
   }
 
@@ -261,9 +260,13 @@ export class Scene {
   }
 
   send(boxes) {
-    for (const { start, shape } of boxes) if (shape.every((length) => length > 0)) this.view.sendBox(start, shape);
+    this.sendBoxes(boxes);
     if (boxes.length) this.view.spoilRender();
     this.view.drawScene();
+  }
+
+  sendBoxes(boxes) {
+    for (const { start, shape } of boxes) if (shape.every((length) => length > 0)) this.view.sendBox(start, shape);
   }
 
   /** Return where a box of the file lies in NiiVue's voxels, and the step there for each axis of the file. */

@@ -2,6 +2,7 @@
 
 import { selectedObject } from "./state.js";
 import { t } from "./strings/strings.js";
+import { makePrompting } from "./tools/prompting.js";
 
 /**
  * Run the commands of a user in order.
@@ -16,10 +17,9 @@ export function makeSession({ api, store, scene, notify, reopen }) {
   let heart = 0;
   // An object that the server has yet to add: clicks go to it, unless another one is chosen meanwhile.
   let adding = /** @type {{id: number | null, chosenBefore: number} | null} */ (null);
-  const advised = new Map(); // tag of a session: what the model says of the answer that is shown then
-  let told = ""; // the last warnings, so that a click more does not repeat them
 
   const idOf = () => store.get().opened?.session_id;
+  const { askAdvice, adviceAt, forget, ...prompting } = makePrompting({ api, store, notify, enqueue, targetNow: () => targetNow() });
 
   function enqueue(command) {
     if (!idOf()) return;
@@ -64,49 +64,12 @@ export function makeSession({ api, store, scene, notify, reopen }) {
   function take(state) {
     const { selected } = store.get();
     const known = state.objects.some((object) => object.id === selected);
-    const advice = advised.get(state.tag) ?? null;
-    store.set({ session: state, selected: known ? selected : (state.objects.at(-1)?.id ?? 1), advice });
-  }
-
-  /** Show how good the last answer is expected to be, what else there is, and where to click next. */
-  async function askAdvice({ session, object_id }) {
-    const { tag } = store.get().session;
-    try {
-      const advice = { object_id: object_id(), ...(await api.advice(session, object_id())) };
-      advised.set(tag, advice);
-      if (session === idOf() && tag === store.get().session.tag) store.set({ advice });
-    } catch {
-      // Without it the mask is the same.
-    }
+    const shown = known ? selected : (state.objects.at(-1)?.id ?? 1);
+    store.set({ session: state, selected: shown, advice: adviceAt(state.tag) });
   }
 
   /** Return where the next prompt goes: the object chosen, or one that the server has yet to add. */
-  const targetNow = () => (adding?.chosenBefore === store.get().selected ? adding : { id: store.get().selected });
-  const targetId = () => targetNow().id ?? store.get().session.objects.length + 1;
-
-  /**
-   * Send an interaction, which may still be in the making, to the object that is chosen.
-   *
-   * @param {object | Promise<object>} interaction without its object.
-   * @param {{says?: string, pending?: object | null, asks?: boolean, done?: (isAnswered: boolean) => void}} words `pending` is
-   *   drawn until the answer comes, `asks` what the model says of it.
-   */
-  function shape(interaction, { says = t("Segmenting"), pending = null, asks = true, done } = {}) {
-    const { overlap } = store.get();
-    const target = targetNow();
-    enqueue({
-      says,
-      asks,
-      done,
-      object_id: () => target.id,
-      pending: pending && { ...pending, object_id: targetId() },
-      call: async (id) => {
-        if (target.id === null) throw new Error(t("the object was not added, nor this click; add it again"));
-        return api.interact(id, { ...(await interaction), overlap, object_id: target.id });
-      },
-      then: tellAnswer,
-    });
-  }
+  const targetNow = () => (adding && adding.chosenBefore === store.get().selected ? adding : { id: store.get().selected });
 
   async function showMask() {
     const { session } = store.get();
@@ -131,13 +94,6 @@ export function makeSession({ api, store, scene, notify, reopen }) {
     notify("error", error.message ?? String(error), again);
   }
 
-  function tellAnswer({ answer }) {
-    const warnings = answer.warnings.join();
-    if (warnings !== told) for (const warning of answer.warnings) notify("info", warning);
-    told = warnings;
-    if (answer.num_voxels === 0) notify("info", t("there is no object at the click; try another place"));
-  }
-
   function showLastClick() {
     const click = selectedObject(store.get())?.clicks.at(-1);
     if (click) scene.goTo(click.ras_mm);
@@ -150,8 +106,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       queue = [];
       adding = null;
       shownTag = null;
-      told = "";
-      advised.clear();
+      forget();
       clearInterval(heart);
       heart = setInterval(
         () => api.heartbeat(opened.session_id).catch(() => {}), // the next command tells
@@ -160,41 +115,7 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       take(opened.state);
       await showMask();
     },
-    shape,
-    targetId,
-    click: (mm, positive) =>
-      shape({ kind: "click", space: "ras", position: mm, positive }, { pending: { ras_mm: mm, positive } }),
-    /** Replace an earlier prompt by another one; `by` null removes it. */
-    editPrompt(objectId, place, by, mark = null) {
-      const { overlap } = store.get();
-      const edit = { kind: "edit_prompt", object_id: objectId, place, overlap };
-      enqueue({
-        says: by ? t("Segmenting") : t("Removing"),
-        asks: true,
-        object_id: () => objectId,
-        pending: mark && { ...mark, object_id: objectId },
-        call: (id) => api.interact(id, by ? { ...edit, by: { ...by, object_id: objectId } } : edit),
-        then: tellAnswer,
-      });
-    },
-    /** Take the next of the masks that the model offers for the last answer, or the one before it (-1). */
-    nextCandidate(step) {
-      const { advice, overlap, working } = store.get();
-      if (!advice || advice.candidates.length < 2 || working) return;
-      const { object_id, chosen, candidates } = advice;
-      const number = (chosen + step + candidates.length) % candidates.length;
-      // One choice takes the place of the last one, so that a single undo takes it back.
-      if (chosen) enqueue({ says: t("Choosing"), call: api.undo });
-      if (!number) return;
-      enqueue({
-        says: t("Choosing"),
-        call: (id) => api.interact(id, { kind: "choose_candidate", object_id, number, overlap }),
-        then: ({ state }) => {
-          advised.set(state.tag, { ...advice, chosen: number });
-          store.set({ advice: advised.get(state.tag) });
-        },
-      });
-    },
+    ...prompting,
     undo: () => enqueue({ says: t("Undoing"), call: api.undo }),
     redo: () => enqueue({ says: t("Redoing"), call: api.redo }),
     addObject() {

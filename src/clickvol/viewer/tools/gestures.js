@@ -2,10 +2,17 @@
 
 import { selectedObject } from "../state.js";
 import { t } from "../strings/strings.js";
-import { packed, polygonVoxels, strokeVoxels, visitBall } from "./voxels.js";
+import { boxInSpace, boxOf } from "./boxes.js";
+import { makeHandles } from "./handles.js";
+import { makePaint } from "./paint.js";
+import { packed, polygonVoxels, strokeVoxels } from "./voxels.js";
 
 const LEAST_PIXELS = 4; // a hand shakes this much; a shorter drag is none
-const STAMPS_PER_RADIUS = 3; // so that a fast stroke leaves no scallops
+
+/**
+ * @typedef {{plane?: any, move: (mm: number[]) => void, up: (hasMoved: boolean) => void, cancel?: () => void,
+ *   isClickToo?: boolean}} Gesture what a press began; `isClickToo`: a press without a drag counts, too
+ */
 
 /** The tools in the order of the panel: id, key, and whether a drag draws. */
 export const TOOLS = [
@@ -19,48 +26,18 @@ export const TOOLS = [
   { id: "eraser", key: "e", draws: true },
 ];
 
-/** Return the box of two voxels as an interaction, and as a mark until the server has it. */
-function boxOf(grid, low, high, positive) {
-  const interaction = { kind: "box", space: "ijk", first: low, second: high, positive };
-  const corners = [low.map((value) => value - 0.5), high.map((value) => value + 0.5)];
-  return { interaction, mark: { kind: "box", positive, points_ras_mm: corners.map((corner) => grid.mmOf(corner)) } };
-}
-
-/** Return the first and the last voxel of a box that stands. */
-function voxelsOfBox(grid, { points_ras_mm }) {
-  const corners = points_ras_mm.map((mm) => grid.voxelOf(mm));
-  const [low, high] = [Math.min, Math.max].map((end) => [0, 1, 2].map((n) => end(corners[0][n], corners[1][n])));
-  return { low: low.map((value) => Math.round(value + 0.5)), high: high.map((value) => Math.round(value - 0.5)) };
-}
-
-/**
- * Return the last prompt of an object and its voxels, if it is a box on a slice that a box in another plane makes
- * one in space: where the planes meet, and the new one says how far the old one reaches.
- */
-function boxInSpace(grid, object, axis, low, high) {
-  const last = [...object.clicks, ...object.marks].toSorted((one, other) => other.place - one.place)[0];
-  if (last?.kind !== "box" || !last.positive) return null;
-  const old = voxelsOfBox(grid, last);
-  const flat = [0, 1, 2].filter((n) => old.low[n] === old.high[n]);
-  if (flat.length !== 1 || flat[0] === axis || low[axis] < old.low[axis] || low[axis] > old.high[axis]) return null;
-  [old.low[flat[0]], old.high[flat[0]]] = [low[flat[0]], high[flat[0]]];
-  return { place: last.place, ...old };
-}
-
 /**
  * Make the tools of a page.
  *
- * @param {object} parts `store`, `scene`, `session` and `notify`; `sketch` draws what is being drawn, `markers`
+ * @param {Record<string, any>} parts `store`, `scene`, `session` and `notify`; `sketch` draws what is being drawn, `markers`
  *   knows what stands where, `menu` offers what can be done to it; `isPositive(isShift)` says what a prompt means.
  */
 export function makeGestures({ store, scene, session, notify, sketch, markers, menu, isPositive }) {
-  let gesture = null; // {plane, move(mm, x, y), up(hasMoved), cancel()} between press and release
+  let gesture = /** @type {Gesture | null} */ (null); // between press and release
+  const paint = makePaint({ store, scene, session });
+  const dragHandle = makeHandles({ scene, session, sketch, menu });
   let pressedAt = [0, 0];
   let distance = 0;
-
-  /** Return whole voxels of the scan in a plane: those of the slice shown, also where the pointer has left the scan. */
-  const voxelIn = (mm) =>
-    scene.grid.voxelOf(mm).map((value, axis) => Math.min(Math.max(Math.round(value), 0), scene.grid.shape[axis] - 1));
 
   const starts = {
     line({ mm }) {
@@ -78,12 +55,12 @@ export function makeGestures({ store, scene, session, notify, sketch, markers, m
     },
 
     box({ mm, plane, positive }) {
-      const from = voxelIn(mm);
+      const from = scene.grid.nearest(mm);
       const axis = scene.fileAxis(plane.axis);
       let [low, high] = [from, from];
       return {
         move: (place) => {
-          const to = voxelIn(place);
+          const to = scene.grid.nearest(place);
           to[axis] = from[axis];
           [low, high] = [Math.min, Math.max].map((end) => from.map((value, n) => end(value, to[n])));
           sketch.draw(boxOf(scene.grid, low, high, positive).mark);
@@ -129,91 +106,6 @@ export function makeGestures({ store, scene, session, notify, sketch, markers, m
     };
   }
 
-  /** Paint at once, tell the server at the end. */
-  function paint({ mm, plane }, added) {
-    const { brush, overlap, session: known } = store.get();
-    const isKept = (id) => overlap === "yield" || known.objects.some((object) => object.id === id && object.frozen);
-    const target = session.targetId();
-    const painted = scene.beginStroke({
-      label: (now) => (added ? (now === 0 || now === target || !isKept(now) ? target : now) : now === target ? 0 : now),
-    });
-    const axis = brush.isBall ? null : scene.fileAxis(plane.axis);
-    const step = brush.radiusMm / STAMPS_PER_RADIUS;
-    let last = null;
-    const stamp = (place) => {
-      const fresh = [];
-      visitBall(scene.grid.voxelOf(place), brush.radiusMm, scene.grid.spacingMm, axis, (voxel) => {
-        if (!scene.grid.has(voxel)) return;
-        const index = scene.grid.indexOf(voxel);
-        if (painted.indices.has(index)) return;
-        const value = brush.limit ? scene.valueOf(index) : 0;
-        if (brush.limit && (value < brush.limit.low || value > brush.limit.high)) return;
-        painted.indices.add(index);
-        fresh.push(index);
-      });
-      return fresh;
-    };
-    const go = (place) => {
-      const from = last ?? place;
-      const count = Math.max(1, Math.ceil(Math.hypot(...place.map((value, n) => value - from[n])) / step));
-      const fresh = [];
-      for (let n = 1; n <= count; n++) fresh.push(...stamp(from.map((value, m) => value + (n / count) * (place[m] - value))));
-      last = place;
-      scene.paintStroke(painted, fresh, plane);
-    };
-    go(mm);
-    return {
-      move: go,
-      isClickToo: true,
-      up: () => {
-        if (!painted.indices.size) return scene.endStroke(painted);
-        const voxels = [...painted.indices].map((index) => scene.grid.voxelAt(index));
-        const interaction = packed(voxels).then((drawn) => ({ kind: "brush", voxels: drawn, added }));
-        return session.shape(interaction, {
-          says: added ? t("Painting") : t("Erasing"),
-          done: (isAnswered) => (isAnswered ? scene.answerStroke(painted) : scene.endStroke(painted)),
-        });
-      },
-      cancel: () => scene.endStroke(painted),
-    };
-  }
-
-  /** Move a click, an end of a line or a corner of a box; a press alone offers to remove it. */
-  function dragHandle(handle) {
-    let by = null;
-    return {
-      isClickToo: true,
-      move: (mm) => {
-        by = movedTo(handle, mm);
-        if (by) sketch.draw(by.mark);
-      },
-      up: (hasMoved) => {
-        if (hasMoved && by) return session.editPrompt(handle.object_id, handle.place, by.interaction, by.mark);
-        return menu.open(handle);
-      },
-    };
-  }
-
-  function movedTo({ kind, positive, isMovable, other_mm, mark, plane }, mm) {
-    if (!isMovable) return null;
-    if (kind === "click") {
-      const interaction = { kind, space: "ras", position: mm, positive };
-      return { interaction, mark: { kind, ras_mm: mm, positive } };
-    }
-    if (kind === "line") {
-      const interaction = { kind, space: "ras", first: other_mm, second: mm };
-      return { interaction, mark: { kind, positive, points_ras_mm: [other_mm, mm] } };
-    }
-    const { low, high } = voxelsOfBox(scene.grid, mark);
-    const [fixed, to] = [scene.grid.voxelOf(other_mm), voxelIn(mm)];
-    for (const axis of [0, 1, 2]) {
-      if (axis === scene.fileAxis(plane.axis)) continue;
-      if (to[axis] > fixed[axis]) [low[axis], high[axis]] = [Math.round(fixed[axis] + 0.5), to[axis]];
-      else [low[axis], high[axis]] = [to[axis], Math.round(fixed[axis] - 0.5)];
-    }
-    return boxOf(scene.grid, low, high, positive);
-  }
-
   function down(x, y, isShift) {
     const { opened, tool } = store.get();
     const plane = scene.planeUnder(x, y);
@@ -239,7 +131,7 @@ export function makeGestures({ store, scene, session, notify, sketch, markers, m
   function move(x, y) {
     if (!gesture) return;
     distance = Math.max(distance, Math.hypot(x - pressedAt[0], y - pressedAt[1]));
-    if (distance >= LEAST_PIXELS) gesture.move(scene.mmIn(gesture.plane, x, y), x, y);
+    if (distance >= LEAST_PIXELS) gesture.move(scene.mmIn(gesture.plane, x, y));
   }
 
   function up(x, y) {

@@ -1,19 +1,11 @@
 // What can be done to a mark that was pressed: remove it, or move a click to the crosshair.
 
+import { makeButton } from "../page.js";
 import { t } from "../strings/strings.js";
 
 /** Make the menu at a mark: `open(handle)` shows it, `close` hides it; `remove` and `moveHere` are told of the mark. */
 export function makeMarkMenu(place, store, { remove, moveHere }) {
-  function button(text, title, run) {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.className = "small";
-    made.textContent = text;
-    made.title = title;
-    made.addEventListener("click", run);
-    return made;
-  }
-
+  const button = (textContent, title, run) => makeButton({ className: "small", textContent, title }, run);
   const removing = button(t("Remove"), t("Remove what was pressed (Delete)"), () => act(remove));
   const moving = button(t("Move to crosshair"), t("A drag moves it, too"), () => act(moveHere));
   place.append(removing, moving);

@@ -1,13 +1,12 @@
 // What the panel says of the tools: the brush, what can be done to a mask, and what the model says of its answer.
 
+import { byId } from "../page.js";
 import { selectedObject } from "../state.js";
 import { numberText, t } from "../strings/strings.js";
 
 const MEASURED = new Set(["smooth", "grow", "shrink"]); // those that take a distance in mm
 const LIMIT_PERCENTILES = [0.05, 0.95];
 const MOST_SAMPLES = 20_000;
-
-const byId = (id) => document.getElementById(id);
 
 function adviceText({ expected_dice, candidates, chosen }) {
   const expected = expected_dice === null ? "" : t("Expected Dice {dice}", { dice: numberText(expected_dice, 2) });

@@ -1,7 +1,5 @@
 // Voxels that are drawn, as the server counts them: (i, j, k) of the file, i fastest. Knows neither page nor NiiVue.
 
-/** @typedef {[number, number, number]} Triple */
-
 /** A grid of voxels: how many, where, and how far apart. */
 export class Grid {
   /**
@@ -26,13 +24,18 @@ export class Grid {
     return this.inverse.map((row) => dot(row, from));
   }
 
+  /** Return the voxel of the grid that is nearest to a place in RAS mm. */
+  nearest(mm) {
+    return this.voxelOf(mm).map((value, axis) => Math.min(Math.max(Math.round(value), 0), this.shape[axis] - 1));
+  }
+
   has(voxel) {
     return voxel.every((value, axis) => value >= 0 && value < this.shape[axis]);
   }
 
   /** Return the number of a voxel in the file. */
-  indexOf([i, j, k]) {
-    return i + this.shape[0] * (j + this.shape[1] * k);
+  indexOf(voxel) {
+    return voxel[0] + this.shape[0] * (voxel[1] + this.shape[1] * voxel[2]);
   }
 
   voxelAt(index) {
@@ -41,9 +44,10 @@ export class Grid {
   }
 }
 
-const dot = (row, [x, y, z]) => row[0] * x + row[1] * y + row[2] * z;
+const dot = (row, place) => row[0] * place[0] + row[1] * place[1] + row[2] * place[2];
 
-function inverseOf([a, b, c]) {
+function inverseOf(affine) {
+  const [a, b, c] = affine;
   const minor = (m, n) => {
     const rows = [a, b, c].filter((_, row) => row !== m);
     const [[p, q], [r, s]] = rows.map((row) => row.slice(0, 3).filter((_, column) => column !== n));
