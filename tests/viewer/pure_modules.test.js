@@ -1,7 +1,7 @@
 // What of the viewer needs no page, with exact numbers; run by Node: npm test.
 
 import assert from "node:assert/strict";
-import { deflateSync } from "node:zlib";
+import { deflateSync, inflateSync } from "node:zlib";
 import test from "node:test";
 
 import { fileName } from "../../src/clickvol/viewer/files/saving.js";
@@ -12,6 +12,8 @@ import { makeWheel, zoomFactor } from "../../src/clickvol/viewer/pointer.js";
 import { initialState, makeStore, nameOf, nextObjectId } from "../../src/clickvol/viewer/state.js";
 import { GERMAN } from "../../src/clickvol/viewer/strings/german.js";
 import { chosenLanguage, t } from "../../src/clickvol/viewer/strings/strings.js";
+import { boxInSpace, boxOf, voxelsOfBox } from "../../src/clickvol/viewer/tools/boxes.js";
+import { Grid, boxAround, packed, polygonVoxels, strokeVoxels, visitBall } from "../../src/clickvol/viewer/tools/voxels.js";
 import { draggedWindow, presetsFor, windowOf, windowText } from "../../src/clickvol/viewer/windows.js";
 
 test("a wheel goes a slice per notch, and collects the steps of a touchpad", () => {
@@ -103,4 +105,54 @@ test("texts are translated with their values; what has no translation stays", ()
 test("every German text has the places of the English one", () => {
   const places = (text) => (text.match(/\{\w+\}/g) ?? []).sort();
   for (const [english, german] of Object.entries(GERMAN)) assert.deepEqual(places(german), places(english), english);
+});
+
+// i runs towards the back, j to the left, k to the head; 3, 2 and 4 mm.
+const GRID = new Grid([10, 12, 14], [[0, -2, 0, 5], [3, 0, 0, -7], [0, 0, 4, 1]]);
+const visited = (...words) => {
+  const voxels = [];
+  visitBall(...words, (voxel) => voxels.push(voxel.join()));
+  return voxels;
+};
+
+test("voxels and millimetres are one another's inverse", () => {
+  assert.deepEqual(GRID.spacingMm, [3, 2, 4]);
+  assert.deepEqual(GRID.mmOf([1, 2, 3]), [1, -4, 13]);
+  assert.deepEqual(GRID.voxelOf([1, -4, 13]), [1, 2, 3]);
+  assert.deepEqual(GRID.nearest([1, -40, 999]), [0, 2, 13]);
+  assert.equal(GRID.indexOf([1, 2, 3]), 1 + 10 * (2 + 12 * 3));
+  assert.deepEqual(GRID.voxelAt(GRID.indexOf([9, 11, 13])), [9, 11, 13]);
+});
+
+test("strokes are connected, lassos hold the centres inside them", () => {
+  assert.deepEqual([...new Set(strokeVoxels([0, 0, 1], [3, 0, 1]).map(String))], ["0,0,1", "1,0,1", "2,0,1", "3,0,1"]);
+  const square = [[0.5, 0.5, 2], [3.5, 0.5, 2.2], [3.5, 2.5, 2], [0.5, 2.5, 2]];
+  assert.deepEqual(polygonVoxels(square, 2).map(String), ["1,1,2", "2,1,2", "3,1,2", "1,2,2", "2,2,2", "3,2,2"]);
+  assert.deepEqual(polygonVoxels([[4, 0.5, 0.5], [4, 1.5, 0.5], [4, 1.5, 1.5], [4, 0.5, 1.5]], 0), [[4, 1, 1]]);
+});
+
+test("the brush measures millimetres, on a slice or in space, and paints one voxel at least", () => {
+  assert.equal(visited([5, 5, 5], 2, [1, 1, 1], null).length, 33); // x² + y² + z² <= 4
+  assert.equal(visited([5, 5, 5.3], 2, [1, 1, 1], 2).length, 13); // x² + y² <= 4
+  assert.deepEqual(visited([5, 5, 5], 3, [3, 2, 4], null).toSorted(), ["4,5,5", "5,4,5", "5,5,5", "5,6,5", "6,5,5"]);
+  assert.deepEqual(visited([5.4, 5.4, 5.4], 0.1, [3, 2, 4], null), ["5,5,5"]);
+});
+
+test("drawn voxels travel as a box and its bits, the first voxel highest, i fastest", async () => {
+  const voxels = [[1, 2, 3], [2, 2, 3], [1, 3, 4]];
+  assert.deepEqual(boxAround(voxels), { start: [1, 2, 3], shape: [2, 2, 2] });
+  const { start_dhw, shape_dhw, bits } = await packed(voxels);
+  assert.deepEqual([start_dhw, shape_dhw], [[3, 2, 1], [2, 2, 2]]);
+  assert.deepEqual([...inflateSync(Buffer.from(bits, "base64"))], [0b11000010]);
+});
+
+test("a box on a slice and one in another plane across it are a box in space", () => {
+  const { interaction, mark } = boxOf(GRID, [2, 3, 5], [6, 8, 5], true);
+  assert.deepEqual([interaction.first, interaction.second], [[2, 3, 5], [6, 8, 5]]);
+  assert.deepEqual(voxelsOfBox(GRID, mark), { low: [2, 3, 5], high: [6, 8, 5] });
+  const object = { clicks: [{ place: 0 }], marks: [{ ...mark, place: 1 }] };
+  assert.deepEqual(boxInSpace(GRID, object, 1, [3, 4, 2], [5, 4, 9]), { place: 1, low: [2, 3, 2], high: [6, 8, 9] });
+  assert.equal(boxInSpace(GRID, object, 2, [3, 4, 7], [5, 6, 7]), null); // the same plane
+  assert.equal(boxInSpace(GRID, object, 1, [3, 9, 2], [5, 9, 9]), null); // beside the first
+  assert.equal(boxInSpace(GRID, { ...object, clicks: [{ place: 2 }] }, 1, [3, 4, 2], [5, 4, 9]), null); // not the last
 });
