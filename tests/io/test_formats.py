@@ -110,8 +110,8 @@ def test_other_byte_order_and_strides_are_written_well(tmp_path, plain_grid, sca
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
 def test_a_crash_in_the_middle_leaves_nothing(tmp_path, plain_grid, scan_array, monkeypatch, suffix, failure):
-    def crash(array, grid, *rest):
-        rest[-1].write_bytes(b"half a file")
+    def crash(array, grid, path, **options):
+        path.write_bytes(b"half a file")
         raise failure
 
     monkeypatch.setattr(nifti, "write_nifti", crash)
@@ -138,7 +138,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, plain_grid, scan_array):
 def test_inputs_that_are_no_scan_say_what_to_do(tmp_path, write_series, make_dataset, scan_array):
     for name, content, message in [
         ("missing.nii.gz", None, "does not exist"),
-        ("scan.png", b"\x89PNG", r"supported format; .*\.nii\.gz, \.nii, \.nii\.zst, \.nrrd, \.mha"),
+        ("scan.png", b"\x89PNG", r"supported format; .*\.nii\.gz, \.nii, \.nii\.zst, \.nrrd, \.mha, \.nhdr"),
         ("scan", b"text", "no suffix of a supported format"),
         ("scan.dcm", b"anything", "give the folder that holds its series"),
         ("text.nii.gz", b"hello\n" * 99, "not a NIfTI image"),
@@ -171,10 +171,10 @@ def test_output_paths_are_checked_before_work(tmp_path, plain_grid, scan_array, 
     (tmp_path / "folder.nii").mkdir()
     monkeypatch.chdir(tmp_path)
     for path, message in [
-        ("mask.png", r"supported suffixes are \.nii\.gz, \.nii, \.nii\.zst, \.nrrd, \.mha"),
+        ("mask.png", r"supported suffixes are \.nii\.gz, \.nii, \.nii\.zst, \.nrrd, \.mha, \.nhdr"),
         ("mask", "supported suffixes"),
         (".nii.gz", "supported suffixes"),
-        ("mask.mhd", "supported suffixes"),
+        ("mask.hdr", "supported suffixes"),
         ("a" * 300 + ".nii", "cannot be the name of a file"),
         ("a\0b.nii", "cannot be the name of a file"),
         ("nowhere/mask.nii.gz", "nowhere does not exist"),

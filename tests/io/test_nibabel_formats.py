@@ -45,5 +45,5 @@ def test_half_a_pair_and_a_pair_of_a_stranger_are_refused(tmp_path, scan_array):
     with pytest.raises(UnreadableVolumeError, match="does not hold its own voxels"):
         read_volume(tmp_path / "a.hdr", limits=ReadLimits(max_voxels=1000, max_bytes_unpacked=10**6))
     (tmp_path / "a.img").unlink()
-    with pytest.raises(UnreadableVolumeError, match="second file of its pair"):
+    with pytest.raises(UnreadableVolumeError, match="the other one is not beside it"):
         read_volume(tmp_path / "a.hdr")

@@ -74,8 +74,8 @@ _MaskPath = Annotated[
         "-o",
         metavar="MASK",
         help=(
-            "Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nrrd or .mha; for a "
-            "DICOM scan also .dcm."
+            "Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nii.zst, .nrrd, .nhdr, .mha, .mhd "
+            "or .mgz; for a DICOM scan also .dcm."
         ),
     ),
 ]
@@ -90,7 +90,21 @@ _OrganMaskPath = Annotated[
     ),
 ]
 _ProbabilityPath = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Also write the probabilities, 0 to 1.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write the probabilities, 0 to 1; for a DICOM scan also as .dcm, a parametric map.",
+    ),
+]
+_CompressionLevel = Annotated[
+    int | None,
+    typer.Option(
+        "--compression",
+        metavar="0-9",
+        min=0,
+        max=9,
+        help="How small the files are made: 0 not at all, 9 slow and small; 1 when not given.",
+    ),
 ]
 _DicomKind = Annotated[
     Literal["seg", "rtstruct"] | None,
@@ -156,6 +170,7 @@ def segment(
     procedure: _Procedure = "clickvol",
     resample_gaps: _ResampleGaps = False,
     candidates: _Candidates = False,
+    compression: _CompressionLevel = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -188,6 +203,7 @@ def segment(
         procedure=procedure,
         candidates=candidates,
         resample_gaps=resample_gaps,
+        compression_level=compression,
     )
     with show_stages(quiet=quiet) as on_stage:
         print_result(run_request(request, on_stage=on_stage), as_json=as_json, quiet=quiet)

@@ -16,8 +16,8 @@ CompressionError = zstandard.ZstdError
 
 _STARTS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
-# As for gzip: a mostly empty mask stays small at the fastest level.
-_ZSTD_LEVEL = 1
+# Writes a mostly empty mask several times faster than the usual level 6; the file stays small.
+DEFAULT_LEVEL = 1
 
 # What a stream may make its reader hold; that of the highest ordinary level.
 _MAX_WINDOW_BYTES = 128 * 2**20
@@ -50,8 +50,22 @@ def opened_stream(path: Path, compression: Compression) -> Iterator[BufferedIOBa
 
 
 @contextlib.contextmanager
-def zstd_writer(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Lend a stream that packs what is written to it, with a checksum; the file stays open."""
-    packing = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
-    with packing.stream_writer(file, closefd=False) as stream:
-        yield cast(IO[bytes], stream)
+def packed_stream(file: IO[bytes], suffix: str, level: int | None = None) -> Iterator[IO[bytes]]:
+    """Lend a stream that packs what is written to it, with a checksum; the file stays open.
+
+    Args:
+        file: what is written to.
+        suffix: the last one of its name: .gz and .mgz for gzip, .zst for zstd; anything else is not packed.
+        level: 0 to 9; None for 1. Of gzip 0 packs nothing; zstd goes to its level 19.
+    """
+    level = DEFAULT_LEVEL if level is None else level
+    if suffix.lower() == ".zst":
+        packing = zstandard.ZstdCompressor(level=2 * level + 1 if level > 1 else 1, write_checksum=True)
+        with packing.stream_writer(file, closefd=False) as stream:
+            yield cast(IO[bytes], stream)
+    elif suffix.lower() in (".gz", ".mgz"):
+        # No name and no time in the gzip header: the same mask gives the same bytes.
+        with gzip.GzipFile("", "wb", level, file, mtime=0) as stream:
+            yield cast(IO[bytes], stream)
+    else:
+        yield file

@@ -5,23 +5,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clickvol.errors import OutputError
 from clickvol.io.dicom.rtstruct import write_rtstruct
 from clickvol.io.dicom.seg import MISSING_EXTRA, check_one_file, write_dicom_seg
 from clickvol.io.dicom.sources import check_is_series, read_source_images
-from clickvol.io.formats import check_output_path, write_volume
+from clickvol.io.formats import (
+    WRITABLE_SUFFIXES,
+    check_compression,
+    check_output_grid,
+    check_output_path,
+    write_volume,
+)
 from clickvol.io.labelled_mask import LabelledMask, label_map
 from clickvol.io.volume import Volume
 
 ExportFormat = Literal["nifti", "nrrd", "dicom-seg", "rtstruct"]
 
 SUFFIXES: dict[ExportFormat, tuple[str, ...]] = {
-    "nifti": (".nii.gz", ".nii"),
+    "nifti": (".nii.gz", ".nii", ".nii.zst"),
     "nrrd": (".nrrd",),
     "dicom-seg": (".dcm",),
     "rtstruct": (".dcm",),
 }
 """How files of each format may end."""
+
+PROBABILITY_SUFFIXES = (*WRITABLE_SUFFIXES, ".dcm")
+"""How files of probabilities may end."""
 
 
 def export_masks(
@@ -107,3 +119,73 @@ def check_export_grid(volume: Volume, file_format: ExportFormat, *, series: str 
     images.check_grid(volume.grid)
     if file_format == "dicom-seg":
         check_one_file(images)
+
+
+def export_probability(
+    probability: NDArray[np.float32],
+    volume: Volume,
+    path: Path,
+    *,
+    model_id: str = "",
+    series: str | None = None,
+    deidentify: bool = False,
+    compression_level: int | None = None,
+) -> None:
+    """Write the probabilities of a scan; as .dcm a DICOM Parametric Map, which refers to its images.
+
+    Args:
+        probability: (D, H, W), 0 to 1, on the grid of the scan.
+        volume: the scan.
+        path: where to.
+        model_id: what made them; .dcm alone says it.
+        series: which DICOM series of the source, where there are several.
+        deidentify: a .dcm names neither patient nor scan; other files never do.
+        compression_level: of the other files; see `write_volume`.
+
+    Raises:
+        OutputError: when the path or the scan does not allow it.
+        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source can no longer be read.
+    """
+    if not _is_dicom(path):
+        write_volume(probability, volume.grid, path, compression_level=compression_level)
+        return
+    from clickvol.io.dicom.parametric_map import write_parametric_map
+
+    write_parametric_map(
+        probability,
+        volume.grid,
+        volume.source,
+        path,
+        model_id=model_id,
+        series=series,
+        deidentify=deidentify,
+    )
+
+
+def check_probability_path(path: Path, source: str | Path, compression_level: int | None) -> None:
+    """Tell before any computing whether probabilities can be written here.
+
+    Raises:
+        OutputError: when they cannot.
+    """
+    if _is_dicom(path):
+        check_export(path, source, "dicom-seg")
+    else:
+        check_compression(path, compression_level)
+
+
+def check_probability_grid(path: Path, volume: Volume, *, series: str | None = None) -> None:
+    """Tell before any computing whether a file of this name can hold probabilities on the grid of a scan.
+
+    Raises:
+        OutputError: when it cannot.
+        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when a DICOM source can no longer be read.
+    """
+    if _is_dicom(path):
+        check_export_grid(volume, "dicom-seg", series=series)
+    else:
+        check_output_grid(path, volume.grid)
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.suffix.lower() == ".dcm"

@@ -18,11 +18,14 @@ from clickvol.io.input_path import kind_of_path, unreadable_path
 from clickvol.io.volume import Mask, Volume
 
 _NIFTI_SUFFIXES = (".nii.gz", ".nii", ".nii.zst")
-_ITK_WRITE_SUFFIXES = (".nrrd", ".mha")
-_ITK_READ_SUFFIXES = (*_ITK_WRITE_SUFFIXES, ".nhdr", ".mhd")
-_NIBABEL_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz")
-READABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_READ_SUFFIXES, *_NIBABEL_SUFFIXES)
-WRITABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_WRITE_SUFFIXES)
+_ITK_SUFFIXES = (".nrrd", ".mha", ".nhdr", ".mhd")
+_MGZ_SUFFIX = ".mgz"
+_PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+READABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_SUFFIXES, *_PAIR_SUFFIXES, _MGZ_SUFFIX)
+WRITABLE_SUFFIXES = (*_NIFTI_SUFFIXES, *_ITK_SUFFIXES, _MGZ_SUFFIX)
+
+MAX_COMPRESSION_LEVEL = 9
+"""The smallest file; 0 is the largest."""
 
 _WRITABLE_DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 
@@ -91,11 +94,14 @@ def read_volume(
 
 def _read_file(path: Path, suffix: str, volume_index: int | None, limits: ReadLimits | None) -> Volume:
     """Read a scan of one file, or the pair that it belongs to, by its suffix."""
-    if suffix in _NIFTI_SUFFIXES:
-        from clickvol.io.nifti import read_nifti
+    if suffix in _PAIR_SUFFIXES and limits is not None:
+        raise UnreadableVolumeError(f"{path} does not hold its own voxels; give one file such as .nii.gz")
+    if suffix in (*_NIFTI_SUFFIXES, *_PAIR_SUFFIXES):
+        from clickvol.io.nifti import is_nifti_pair, read_nifti
 
-        return read_nifti(path, volume_index=volume_index, limits=limits)
-    if suffix in _NIBABEL_SUFFIXES:
+        if suffix in _NIFTI_SUFFIXES or is_nifti_pair(path):
+            return read_nifti(path, volume_index=volume_index, limits=limits)
+    if suffix in (*_PAIR_SUFFIXES, _MGZ_SUFFIX):
         from clickvol.io.nibabel_formats import read_with_nibabel
 
         return read_with_nibabel(path, volume_index=volume_index, limits=limits)
@@ -104,23 +110,27 @@ def _read_file(path: Path, suffix: str, volume_index: int | None, limits: ReadLi
     return read_itk(path, volume_index=volume_index, limits=limits)
 
 
-def write_mask(mask: Mask, path: str | Path) -> None:
+def write_mask(mask: Mask, path: str | Path, *, compression_level: int | None = None) -> None:
     """Write a mask, uint8, on exactly the grid of its scan; wholly or not at all.
 
     Args:
         mask: the segmentation.
-        path: where to; the suffix chooses the format (.nii, .nii.gz, .nrrd, .mha).
+        path: as for `write_volume`.
+        compression_level: as for `write_volume`.
 
     Raises:
         OutputError: when the path or the format does not allow it (see `write_volume`).
     """
-    write_volume(mask.array.astype(np.uint8, copy=False), mask.grid, path)
+    array = mask.array.astype(np.uint8, copy=False)
+    write_volume(array, mask.grid, path, compression_level=compression_level)
 
 
 def write_volume(
     array: NDArray[np.generic],
     grid: VolumeGrid,
     path: str | Path,
+    *,
+    compression_level: int | None = None,
 ) -> None:
     """Write any array on a grid, such as probabilities; wholly or not at all.
 
@@ -128,7 +138,8 @@ def write_volume(
         array: (D, H, W) uint8, int16, uint16, int32, float32 or float64.
         grid: where its voxels lie; of the same shape. A NIfTI file repeats the header geometry of a grid
             that came from one.
-        path: where to; the suffix chooses the format (.nii, .nii.gz, .nrrd, .mha).
+        path: where to; the suffix chooses the format (.nii, .nii.gz, .nii.zst, .nrrd, .nhdr, .mha, .mhd, .mgz).
+        compression_level: from 0 (none, or least) to 9 (smallest file); None for 1, which is fast.
 
     Raises:
         OutputError: for an unknown suffix, a folder that is missing or not writable, a full disk,
@@ -143,15 +154,31 @@ def write_volume(
         )
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     suffix = _suffix(path, WRITABLE_SUFFIXES) or ""
+    check_compression(path, compression_level)
     with atomic_path(path, suffix) as temporary:
         if suffix in _NIFTI_SUFFIXES:
-            from clickvol.io.nifti import write_nifti
-
-            write_nifti(array, grid, temporary)
+            from clickvol.io.nifti import write_nifti as write
+        elif suffix == _MGZ_SUFFIX:
+            from clickvol.io.nibabel_formats import write_mgz as write
         else:
-            from clickvol.io.itk.files import write_itk
+            from clickvol.io.itk.files import write_itk as write
 
-            write_itk(array, grid, temporary)
+        write(array, grid, temporary, compression_level=compression_level)
+
+
+def check_compression(path: str | Path, level: int | None) -> None:
+    """Tell before any computing whether a file can be compressed by a level.
+
+    Raises:
+        OutputError: for a level that is not 0 to 9, or a format that is never compressed.
+    """
+    if level is None:
+        return
+    if not 0 <= level <= MAX_COMPRESSION_LEVEL:
+        raise OutputError(f"{level} is no compression level; give one from 0 (none) to {MAX_COMPRESSION_LEVEL}")
+    suffix = Path(path).suffix.lower()
+    if suffix in (".nii", ".dcm"):
+        raise OutputError(f"a {suffix} file is not compressed; leave the level out, or write .nii.gz")
 
 
 def write_scan(volume: Volume, path: str | Path) -> None:
@@ -180,7 +207,7 @@ def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
     Raises:
         OutputError: for a sheared grid in NRRD or MetaImage.
     """
-    if _suffix(Path(path), _ITK_WRITE_SUFFIXES) is not None:
+    if _suffix(Path(path), _ITK_SUFFIXES) is not None:
         from clickvol.io.itk.files import check_perpendicular
 
         check_perpendicular(grid, Path(path))

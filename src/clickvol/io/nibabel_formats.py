@@ -1,4 +1,4 @@
-"""Formats that nibabel reads and few write today: NIfTI pairs, Analyze 7.5 and FreeSurfer's .mgz."""
+"""Formats that nibabel reads: Analyze 7.5, and FreeSurfer's .mgz, which is written, too."""
 
 import math
 import warnings
@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clickvol.errors import UnreadableVolumeError
+from clickvol.errors import OutputError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.nifti_header import read_geometry
+from clickvol.io.compression import packed_stream
 from clickvol.io.volume import Volume
 from clickvol.io.volume_choice import choose_volume
 from clickvol.io.voxel_values import clean_values
+
+# As for NIfTI.
+_MAX_MOVED_MM = 1e-2
 
 _ANALYZE_NOTE = (
     "Analyze files have no orientation; left is assumed to be on the right of the stored image (radiological)."
@@ -23,12 +27,12 @@ _ANALYZE_NOTE = (
 def read_with_nibabel(
     path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None
 ) -> Volume:
-    """Read a NIfTI pair, an Analyze pair (either of its two files) or a .mgz file.
+    """Read an Analyze pair (either of its two files) or a .mgz file.
 
     Args:
         path: the file.
         volume_index: which 3D volume of a 4D file to take, from 0.
-        limits: what may be read; a pair is then refused, because it names a second file.
+        limits: what may be read; None for any size.
 
     Returns:
         The scan; the array (D, H, W), scaled.
@@ -42,17 +46,13 @@ def read_with_nibabel(
     import nibabel
     from nibabel.imageglobals import LoggingOutputSuppressor
 
-    is_pair = ".mg" not in path.suffix.lower()
-    if limits is not None and is_pair:
-        raise UnreadableVolumeError(f"{path} does not hold its own voxels; give one file such as .nii.gz")
     # nibabel logs what it repairs in a header, for programmers.
     with warnings.catch_warnings(), LoggingOutputSuppressor():
         warnings.simplefilter("ignore")
         try:
             image: Any = nibabel.load(path)
-            kinds = (nibabel.Nifti1Pair, nibabel.Nifti2Pair, nibabel.AnalyzeImage, nibabel.MGHImage)
             shape, dtype = tuple(int(n) for n in image.shape), np.dtype(image.get_data_dtype())
-            is_known = isinstance(image, kinds)
+            is_known = isinstance(image, nibabel.AnalyzeImage | nibabel.MGHImage)
         except Exception as error:
             raise _unreadable(path) from error
         if not is_known or dtype.kind not in "iuf" or not 2 <= len(shape) <= 4 or min(shape) < 1:
@@ -64,7 +64,7 @@ def read_with_nibabel(
         if limits is not None:
             limits.check_voxels(i * j * k, str(path))
             limits.check_bytes(math.prod(shape) * dtype.itemsize, str(path))
-        grid, notes = _grid(image, (i, j, k), path)
+        grid, notes = _grid(image, (i, j, k))
         try:
             voxels = np.asanyarray(image.dataobj[..., index] if len(shape) == 4 else image.dataobj)
         except Exception as error:
@@ -75,13 +75,37 @@ def read_with_nibabel(
     return Volume(array=array, grid=grid, source=str(path), notes=(*notes, *value_notes))
 
 
-def _grid(image: Any, shape_ijk: tuple[int, int, int], path: Path) -> tuple[VolumeGrid, tuple[str, ...]]:  # noqa: ANN401
+def write_mgz(
+    array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
+) -> None:
+    """Write an array as .mgz.
+
+    Args:
+        array: (D, H, W) uint8, int16, uint16 (as int32), int32 or float32.
+        grid: its grid; may be sheared.
+        path: an existing file is overwritten.
+        compression_level: from 0 (none) to 9 (small); None for 1.
+
+    Raises:
+        OutputError: for float64, which the format does not have, or a grid that single precision would move.
+    """
+    import nibabel
+
+    if array.dtype == np.float64:
+        raise OutputError(f"cannot write float64 voxels to {path.name}; convert them to float32")
+    voxels = array.astype(np.int32) if array.dtype == np.uint16 else array
+    image = nibabel.MGHImage(voxels.T, grid.affine_ijk_ras_mm)
+    written = VolumeGrid.from_ijk(array.shape[::-1], np.asarray(image.header.get_affine(), dtype=np.float64))
+    if written.corner_distance_mm(grid) > _MAX_MOVED_MM:
+        raise OutputError(f"{path.name} cannot hold the place of the scan exactly; write .nii.gz instead")
+    with path.open("wb") as file, packed_stream(file, ".mgz", compression_level) as stream:
+        stream.write(image.to_bytes())
+
+
+def _grid(image: Any, shape_ijk: tuple[int, int, int]) -> tuple[VolumeGrid, tuple[str, ...]]:  # noqa: ANN401
     """Return the grid of an image of nibabel, and what a user should know of it."""
     import nibabel
 
-    if isinstance(image.header, nibabel.Nifti1Header):
-        affine, facts, notes = read_geometry(image.header, path)
-        return VolumeGrid.from_ijk(shape_ijk, affine, facts), tuple(notes)
     grid = VolumeGrid.from_ijk(shape_ijk, np.asarray(image.affine, dtype=np.float64))
     return grid, () if isinstance(image, nibabel.MGHImage) else (_ANALYZE_NOTE,)
 

@@ -7,7 +7,6 @@ its end, so that its checksum is verified.
 import gzip
 import math
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BufferedIOBase
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from clickvol.errors import UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.compression import Compression, CompressionError, compression_of, opened_stream, zstd_writer
+from clickvol.io.compression import Compression, CompressionError, compression_of, opened_stream, packed_stream
 from clickvol.io.nifti_header import (
     VoxelLayout,
     make_header,
@@ -41,15 +40,12 @@ _MIN_MAPPED_BYTES = 2**29
 # Of a mapped scan of whole numbers every such slice is searched for marks of no value.
 _SEARCHED_SLICES = 16
 
-# Level 1 writes a mostly empty mask several times faster than level 6; the file stays small.
-_GZIP_LEVEL = 1
-
 
 def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
-    """Read a .nii, .nii.gz or .nii.zst file.
+    """Read a .nii, .nii.gz or .nii.zst file, or a pair of .hdr and .img.
 
     Args:
-        path: the file. Whether it is compressed is seen from its first bytes.
+        path: the file, or either of the two. Whether it is compressed is seen from its first bytes.
         volume_index: which 3D volume of a 4D file to take, from 0.
         limits: what may be read; None for any size.
 
@@ -78,25 +74,26 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
         BadGeometryError: a spacing or an orientation that cannot be used.
     """
     try:
-        compression = compression_of(path)
-        with opened_stream(path, compression) as stream:
-            header, notes = parse_header(stream, path)
+        headers, voxels = nifti_files(path)
+        with opened_stream(headers, compression_of(headers)) as stream:
+            header, notes = parse_header(stream, headers, is_pair=headers != voxels)
             layout = voxel_layout(header, path, volume_index)
             slope, intercept = read_scaling(header, path)
             affine, geometry, geometry_notes = read_geometry(header, path)
             grid = VolumeGrid.from_ijk(layout.shape_ijk, affine, file_facts=geometry)
-            _refuse_impossible_size(layout, path, compression)
+            compression = compression_of(voxels)
+            _refuse_impossible_size(layout, voxels, compression)
             if limits is not None:
                 limits.check_voxels(math.prod(layout.shape_ijk), str(path))
                 limits.check_bytes(layout.offset_bytes + layout.num_bytes, str(path))
         # From the start again: not every stream can go back to where the header ended.
         mapped = None
         if compression == "none" and limits is None and (slope, intercept) == (1.0, 0.0):
-            mapped = _mapped(path, layout)
+            mapped = _mapped(voxels, layout)
         if mapped is not None:
             return Volume(mapped, grid, source=str(path), notes=(*notes, *geometry_notes))
-        with opened_stream(path, compression) as stream:
-            array, end_notes = _read_array(stream, layout, path, limits)
+        with opened_stream(voxels, compression) as stream:
+            array, end_notes = _read_array(stream, layout, voxels, limits)
     except (EOFError, zlib.error, gzip.BadGzipFile, CompressionError) as error:
         raise UnreadableVolumeError(
             f"{path} is truncated or damaged: its compressed data ends early; copy it again"
@@ -118,7 +115,47 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
     )
 
 
-def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
+def nifti_files(path: Path) -> tuple[Path, Path]:
+    """Return the files with header and voxels: the path itself twice, or the two of a pair by either of them.
+
+    The other file of a pair may be compressed or not, and its name in capitals.
+
+    Raises:
+        UnreadableVolumeError: when it is not there.
+        OSError: when the folder cannot be read.
+    """
+    name = path.name.lower()
+    suffix = next((s for s in (".hdr", ".hdr.gz", ".img", ".img.gz") if name.endswith(s)), None)
+    if suffix is None:
+        return path, path
+    stem, other = name.removesuffix(suffix), ".img" if suffix.startswith(".hdr") else ".hdr"
+    names = {file.name.lower(): file for file in path.parent.iterdir()}
+    partner = names.get(stem + other) or names.get(f"{stem}{other}.gz")
+    if partner is None:
+        raise UnreadableVolumeError(
+            f"{path} is one file of a pair (.hdr and .img), and the other one is not beside it; copy both"
+        )
+    return (path, partner) if other == ".img" else (partner, path)
+
+
+def is_nifti_pair(path: Path) -> bool:
+    """Tell whether a pair of .hdr and .img, by either of the two, is NIfTI and not Analyze.
+
+    Raises:
+        UnreadableVolumeError: when one of the two is not there.
+    """
+    try:
+        headers, _ = nifti_files(path)
+        with opened_stream(headers, compression_of(headers)) as stream:
+            start = stream.read(348)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return start[344:347] == b"ni1" or start[4:7] == b"ni2"
+
+
+def write_nifti(
+    array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
+) -> None:
     """Write an array as NIfTI; compressed when the path ends with .gz or .zst.
 
     Args:
@@ -126,31 +163,17 @@ def write_nifti(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> Non
         grid: its grid. The header geometry of one that was read from NIfTI is repeated; any other gets sform
             and qform with code 1 (scanner), and only the sform where it is sheared.
         path: an existing file is overwritten.
+        compression_level: from 0 (fast) to 9 (small); None for 1.
 
     Raises:
         OutputError: when NIfTI cannot hold this array or grid.
     """
     header = make_header(array, grid)
     prefix = header.binaryblock + b"\0" * (int(header["vox_offset"]) - len(header.binaryblock))
-    with path.open("wb") as file:
-        if path.suffix.lower() not in (".gz", ".zst"):
-            file.writelines(_chunks(prefix, array))
-            return
-        if path.suffix.lower() == ".zst":
-            with zstd_writer(file) as stream:
-                for chunk in _chunks(prefix, array):
-                    stream.write(chunk)
-            return
-        # No name and no time in the gzip header: the same mask gives the same bytes.
-        with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
-            for chunk in _chunks(prefix, array):
-                stream.write(chunk)
-
-
-def _chunks(prefix: bytes, array: NDArray[np.generic]) -> Iterator[bytes]:
-    yield prefix
-    for plane in array:
-        yield plane.tobytes()
+    with path.open("wb") as file, packed_stream(file, path.suffix, compression_level) as stream:
+        stream.write(prefix)
+        for plane in array:
+            stream.write(plane.tobytes())
 
 
 def _refuse_impossible_size(layout: VoxelLayout, path: Path, compression: Compression) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 _HEADER_BYTES = {1: 348, 2: 540}
-_MIN_DATA_OFFSET = {1: 352, 2: 544}
+_MIN_DATA_OFFSET = {b"n+1": 352, b"n+2": 544, b"ni1": 0, b"ni2": 0}
 _MAX_NIFTI1_AXIS = 32767
 
 _UNITS_NOT_MM = {1: "metres", 3: "micrometres"}
@@ -73,12 +73,15 @@ class VoxelLayout:
         return i * j * k * self.dtype.itemsize
 
 
-def parse_header(stream: BufferedIOBase, path: Path) -> tuple["Nifti1Header", list[str]]:
+def parse_header(
+    stream: BufferedIOBase, path: Path, *, is_pair: bool = False
+) -> tuple["Nifti1Header", list[str]]:
     """Read the header at the start of a file.
 
     Args:
         stream: the uncompressed file, at its start.
         path: for the messages.
+        is_pair: whether the voxels are in another file.
 
     Returns:
         The nibabel header, with fields that mean nothing put right, and a sentence for each field
@@ -92,14 +95,15 @@ def parse_header(stream: BufferedIOBase, path: Path) -> tuple["Nifti1Header", li
 
     block = stream.read(max(_HEADER_BYTES.values()))
     magic1, magic2 = block[344:348], block[4:8]
-    if magic1 == b"n+1\0" and len(block) >= _HEADER_BYTES[1]:
+    kind = b"ni" if is_pair else b"n+"
+    if magic1 == kind + b"1\0" and len(block) >= _HEADER_BYTES[1]:
         header = Nifti1Header(block[: _HEADER_BYTES[1]], check=False)
-    elif magic2 == b"n+2\0" and len(block) >= _HEADER_BYTES[2]:
+    elif magic2 == kind + b"2\0" and len(block) >= _HEADER_BYTES[2]:
         header = Nifti2Header(block[: _HEADER_BYTES[2]], check=False)
     elif magic1 == b"ni1\0" or magic2 == b"ni2\0":
         raise UnreadableVolumeError(
-            f"{path} is the header of a NIfTI pair (.hdr and .img); one file with header and "
-            "voxels was expected, so convert it to .nii.gz"
+            f"{path} is the header of a NIfTI pair (.hdr and .img), not a file with header and voxels; call it "
+            ".hdr, beside its .img"
         )
     else:
         raise UnreadableVolumeError(
@@ -148,7 +152,7 @@ def voxel_layout(header: "Nifti1Header", path: Path, volume_index: int | None) -
 
     shape_ijk, num_volumes = _shape(header, path)
     index = choose_volume(path, (*shape_ijk, num_volumes), volume_index)
-    offset = max(int(np.nan_to_num(header["vox_offset"])), _MIN_DATA_OFFSET[_version(header)])
+    offset = max(int(np.nan_to_num(header["vox_offset"])), _MIN_DATA_OFFSET[header["magic"].item()[:3]])
     volume_bytes = shape_ijk[0] * shape_ijk[1] * shape_ijk[2] * dtype.itemsize
     return VoxelLayout(shape_ijk, dtype, offset + index * volume_bytes)
 
@@ -317,7 +321,7 @@ def _fill(
     grid: VolumeGrid,
     kept: NiftiGeometry | None,
 ) -> "Nifti1Header":
-    header["vox_offset"] = _MIN_DATA_OFFSET[_version(header)]
+    header["vox_offset"] = _MIN_DATA_OFFSET[header["magic"].item()[:3]]
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape[::-1])
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
@@ -345,10 +349,6 @@ def _repeats(header: "Nifti1Header", kept: NiftiGeometry, grid: VolumeGrid) -> b
         (header["pixdim"][1:4], np.array(kept.zooms_ijk_mm)),
     ]
     return all(wanted is None or np.array_equal(held, wanted) for held, wanted in pairs)
-
-
-def _version(header: "Nifti1Header") -> int:
-    return 2 if int(header["sizeof_hdr"]) == _HEADER_BYTES[2] else 1
 
 
 def _set_scanner_forms(header: "Nifti1Header", grid: VolumeGrid) -> None:

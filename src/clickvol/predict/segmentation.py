@@ -1,7 +1,7 @@
 """What comes out of a segmentation, and how it came about."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -208,3 +208,22 @@ class Stopwatch:
         yield
         spent = time.perf_counter() - started_at - (sum(self.seconds.values()) - already)
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Says which stage begins, and measures how long each takes."""
+
+    on_stage: Callable[[str], None]
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """Tell the title, and add the time of the block to a stage."""
+        self.on_stage(title)
+        with self.stopwatch.stage(name):
+            yield
+
+    def finish(self) -> dict[str, float]:
+        """Return the seconds of each stage, and their sum as "total"."""
+        return {**self.stopwatch.seconds, "total": sum(self.stopwatch.seconds.values())}

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,21 +13,30 @@ from numpy.typing import NDArray
 from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.files.atomic import atomic_path
 from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
-from clickvol.io.export import ExportFormat, check_export, check_export_grid, export_masks
+from clickvol.io.export import (
+    PROBABILITY_SUFFIXES,
+    ExportFormat,
+    check_export,
+    check_export_grid,
+    check_probability_grid,
+    check_probability_path,
+    export_masks,
+    export_probability,
+)
 from clickvol.io.formats import (
     WRITABLE_SUFFIXES,
+    check_compression,
     check_output_grid,
     check_output_path,
     read_volume,
     write_mask,
-    write_volume,
 )
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.mask_files import read_label
 from clickvol.io.pictures import check_picture_output, is_picture, write_mask_picture
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.metrics.overlap import dice
-from clickvol.predict.segmentation import Procedure, Segmentation, Stopwatch
+from clickvol.predict.segmentation import Procedure, Segmentation, Stages
 from clickvol.predict.slice_of_scan import SliceOfScan, read_image, read_truth
 from clickvol.preprocessing.slices2d import SliceAxis
 from clickvol.prompts.click import Click
@@ -79,7 +88,8 @@ class SegmentationRequest(_Request):
         lines_and_boxes: further prompts.
         drawings: files with scribbles, lassos and a mask to correct.
         organ_mask: file with the organ above 0, for a model that takes one; None for none.
-        probability: file for the probabilities, float32; None for no file.
+        probability: file for the probabilities, float32; None for no file. As .dcm a DICOM Parametric Map.
+        compression_level: of all files that are compressed, from 0 (none) to 9 (small); None for 1.
         dicom: what a .dcm mask is, a Segmentation or an RT Structure Set; None for a Segmentation. It refers to
             the images of a DICOM scan.
         deidentify: a .dcm mask names neither patient nor scan; other formats never do.
@@ -105,6 +115,7 @@ class SegmentationRequest(_Request):
     procedure: Procedure = "clickvol"
     resample_gaps: bool = False
     candidates: bool = False
+    compression_level: int | None = None
 
     def __post_init__(self) -> None:
         prompts = (*self.clicks, *self.lines_and_boxes, *self.drawings)
@@ -119,7 +130,8 @@ class SegmentationRequest(_Request):
 
     def candidate_path(self, number: int) -> Path:
         """Return where a candidate goes: mask.nii.gz has mask-1.nii.gz, mask-2.nii.gz and so on beside it."""
-        suffixes = "".join(self.mask.suffixes[-2:]) if self.mask.suffix == ".gz" else self.mask.suffix
+        is_packed = self.mask.suffix.lower() in (".gz", ".zst")
+        suffixes = "".join(self.mask.suffixes[-2:]) if is_packed else self.mask.suffix
         return self.mask.with_name(f"{self.mask.name.removesuffix(suffixes)}-{number}{suffixes}")
 
     @property
@@ -249,7 +261,7 @@ def run_request(
     # Not at the top: these pull in torch, which takes longer than finding a mistake.
     from clickvol.weights.card import DEFAULT_MODEL_ID, read_card
 
-    stages = _Stages(on_stage)
+    stages = Stages(on_stage)
     model_name = request.model or DEFAULT_MODEL_ID
     card = read_card(model_name)
     _check_scan_outputs(request, card)
@@ -291,7 +303,7 @@ def _check_grid(request: SegmentationRequest, volume: Volume) -> None:
     else:
         check_export_grid(volume, request.dicom_format, series=request.series)
     if request.probability is not None:
-        check_output_grid(request.probability, volume.grid)
+        check_probability_grid(request.probability, volume, series=request.series)
 
 
 def _read_prompts(request: SegmentationRequest, volume: Volume, *, needed: bool) -> list[Prompt]:
@@ -325,7 +337,7 @@ def run_image_request(request: ImageRequest, *, on_stage: Callable[[str], None] 
     """
     from clickvol.weights.card import read_card
 
-    stages = _Stages(on_stage)
+    stages = Stages(on_stage)
     _check_outputs(request, [request.image, request.truth])
     model_name = request.model or DEFAULT_IMAGE_MODEL_ID
     read_card(model_name)
@@ -362,23 +374,6 @@ def run_image_request(request: ImageRequest, *, on_stage: Callable[[str], None] 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    """Says which stage begins, and measures how long each takes."""
-
-    on_stage: Callable[[str], None]
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
-
-    @contextlib.contextmanager
-    def stage(self, name: str, title: str) -> Iterator[None]:
-        self.on_stage(title)
-        with self.stopwatch.stage(name):
-            yield
-
-    def finish(self) -> dict[str, float]:
-        return {**self.stopwatch.seconds, "total": sum(self.stopwatch.seconds.values())}
-
-
 def _check_outputs(
     request: _Request,
     inputs: Sequence[Path | None],
@@ -393,7 +388,7 @@ def _check_outputs(
             check_picture_output(path, given)
             continue
         for read in given:
-            suffixes = mask_suffixes if path == request.mask else WRITABLE_SUFFIXES
+            suffixes = mask_suffixes if path == request.mask else PROBABILITY_SUFFIXES
             check_output_path(path, read, suffixes=suffixes)
     places = [os.path.realpath(path) for path in outputs]
     for path, place in zip(outputs, places, strict=True):
@@ -407,6 +402,9 @@ def _check_scan_outputs(request: SegmentationRequest, card: "ModelCard") -> None
     suffixes = WRITABLE_SUFFIXES if dicom_format is None else (".dcm",)
     if dicom_format is not None:
         check_export(request.mask, request.scan, dicom_format)
+    check_compression(request.mask, request.compression_level)
+    if request.probability is not None:
+        check_probability_path(request.probability, request.scan, request.compression_level)
     inputs = [request.scan, request.organ_mask, *(drawing.path for drawing in request.drawings)]
     _check_outputs(request, inputs, request.probability, suffixes)
     if not request.candidates:
@@ -442,7 +440,7 @@ def _write_scan_files(
     with contextlib.ExitStack() as files:
         mask_path = files.enter_context(_temporary(request.mask))
         if request.dicom_format is None:
-            write_mask(mask, mask_path)
+            write_mask(mask, mask_path, compression_level=request.compression_level)
         else:
             labelled = LabelledMask(
                 name="tumour",
@@ -460,10 +458,19 @@ def _write_scan_files(
                 series=request.series,
             )
         for number, candidate in enumerate(segmentation.candidates[1:] if request.candidates else (), start=1):
-            write_mask(candidate.mask, files.enter_context(_temporary(request.candidate_path(number))))
+            place = files.enter_context(_temporary(request.candidate_path(number)))
+            write_mask(candidate.mask, place, compression_level=request.compression_level)
         if request.probability is not None:
             place = files.enter_context(_temporary(request.probability))
-            write_volume(segmentation.probability(), volume.grid, place)
+            export_probability(
+                segmentation.probability(),
+                volume,
+                place,
+                model_id=segmentation.model_id,
+                series=request.series,
+                deidentify=request.deidentify,
+                compression_level=request.compression_level,
+            )
         if request.preview is not None:
             from clickvol.previews.preview import draw_preview
 

@@ -61,7 +61,7 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
     except ImportError as error:
         raise OutputError(MISSING_EXTRA) from error
     pixels = _pixels(masks)
-    headers, order = _source_headers(images)
+    headers, order = source_headers(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the names and dates of a scan as it is
         try:
@@ -83,7 +83,7 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
                 series_description=f"clickvol: {DISCLAIMER}",
                 specific_character_set="ISO_IR 192",
             )
-            _name_frames(segmentation, images, order)
+            name_frames(segmentation, images, order)
             return segmentation
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -130,7 +130,7 @@ def _segment(number: int, labelled: LabelledMask) -> "SegmentDescription":
     return segment
 
 
-def _source_headers(images: SourceImages) -> tuple[list["Dataset"], list[int]]:
+def source_headers(images: SourceImages) -> tuple[list["Dataset"], list[int]]:
     """Return headers of the scan's files for highdicom, and for each of its planes the index along d."""
     if all(s.frame is None for s in images.slices):
         headers = [_slice_header(images, index) for index in range(len(images.slices))]
@@ -153,12 +153,12 @@ def check_one_file(images: SourceImages) -> None:
         )
 
 
-def _name_frames(segmentation: "Segmentation", images: SourceImages, order: list[int]) -> None:
+def name_frames(derived: "Dataset", images: SourceImages, order: list[int]) -> None:
     """Name frames by their numbers in the file of the scan: what highdicom was given holds one volume alone."""
     frames = [images.slices[index].frame for index in order]
     if None in frames or frames == list(range(len(frames))):
         return
-    for group in segmentation.PerFrameFunctionalGroupsSequence:
+    for group in derived.PerFrameFunctionalGroupsSequence:
         for derivation in group.get("DerivationImageSequence", ()):
             for source in derivation.SourceImageSequence:
                 number = int(source.ReferencedFrameNumber) - 1

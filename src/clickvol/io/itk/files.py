@@ -13,6 +13,7 @@ from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.files.native_stderr import silent_native_stderr
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.compression import DEFAULT_LEVEL
 from clickvol.io.itk.detached_data import refuse_voxels_elsewhere
 from clickvol.io.itk.headers import text_fields, with_kinds
 from clickvol.io.volume import Volume
@@ -21,8 +22,6 @@ from clickvol.io.voxel_values import clean_values
 
 if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
-
-# x and y point the other way.
 
 # Direction cosines are often stored with four decimals; more than that is a shear.
 _MAX_SHEAR = 1e-3
@@ -33,7 +32,8 @@ _IMAGE_IO = {
     ".mha": "MetaImageIO",
     ".mhd": "MetaImageIO",
 }
-_COMPRESSION_LEVEL = 1
+# Told to write these, ITK would put the voxels into a second file, and two files are not written at once.
+_WRITTEN_AS = {".nhdr": ".nrrd", ".mhd": ".mha"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +118,16 @@ def _read(readable: Path, path: Path, volume_index: int | None, limits: ReadLimi
     return Volume(array=array, grid=grid, source=str(path), notes=(*_notes(header, path), *notes))
 
 
-def write_itk(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
-    """Write an array as .nrrd or .mha, compressed.
+def write_itk(
+    array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
+) -> None:
+    """Write an array as .nrrd, .nhdr, .mha or .mhd: always one file, header and voxels.
 
     Args:
         array: (D, H, W), of a dtype ITK knows.
         grid: its grid; must have perpendicular axes.
         path: an existing file is overwritten.
+        compression_level: from 0 (none) to 9 (small); None for 1.
 
     Raises:
         OutputError: when the grid is sheared, or ITK cannot write.
@@ -139,9 +142,12 @@ def write_itk(array: NDArray[np.generic], grid: VolumeGrid, path: Path) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     image.SetOrigin(affine_lps[:3, 3].tolist())
+    level = DEFAULT_LEVEL if compression_level is None else compression_level
+    written = path.with_suffix(_WRITTEN_AS.get(path.suffix.lower(), path.suffix))
     try:
         with silent_native_stderr():
-            sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=_COMPRESSION_LEVEL)
+            sitk.WriteImage(image, str(written), useCompression=level > 0, compressionLevel=level)
+        written.replace(path)
     except RuntimeError as error:
         raise OutputError(
             f"cannot write {path.name}: the disk may be full or the folder not writable"
