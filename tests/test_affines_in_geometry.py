@@ -14,6 +14,7 @@ SOLVERS = {"inv", "pinv", "solve", "lstsq", "det"}
 HEADERS = {
     "io/nifti_header.py": "writes sform and qform",
     "io/itk/files.py": "writes spacing, direction and origin",
+    "io/nibabel_formats.py": "writes the matrix of .mgz",
     "io/itk/raw_nrrd.py": "writes space directions and origin",
 }
 # Kept as numbers, never computed with.

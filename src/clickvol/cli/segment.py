@@ -1,7 +1,7 @@
 """`clickvol segment`: a scan and clicks in, a mask out."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from clickvol.cli.options import (
     SeriesName,
     VolumeNumber,
 )
+
+if TYPE_CHECKING:
+    from clickvol.predict.segmentation_request import SegmentationRequest
 
 _ScanPath = Annotated[
     Path,
@@ -178,9 +181,7 @@ def segment(
 
     Research use only, not a medical device. The exit code is 0 only when the mask is written.
     """
-    from clickvol.cli.progress import show_stages
-    from clickvol.cli.result import print_result
-    from clickvol.predict.segmentation_request import SegmentationRequest, run_request
+    from clickvol.predict.segmentation_request import SegmentationRequest
     from clickvol.prompts.click_text import parse_clicks, parse_drawings, parse_lines_and_boxes
 
     request = SegmentationRequest(
@@ -205,5 +206,13 @@ def segment(
         resample_gaps=resample_gaps,
         compression_level=compression,
     )
+    _run(request, as_json=as_json, quiet=quiet)
+
+
+def _run(request: "SegmentationRequest", *, as_json: bool, quiet: bool) -> None:
+    from clickvol.cli.progress import show_stages
+    from clickvol.cli.result import print_result
+    from clickvol.predict.segmentation_request import run_request
+
     with show_stages(quiet=quiet) as on_stage:
         print_result(run_request(request, on_stage=on_stage), as_json=as_json, quiet=quiet)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clickvol.errors import DicomSeriesError, OutputError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.archive import opened_dicom
+from clickvol.io.dicom.reading.completeness import checked_series
 from clickvol.io.dicom.reading.geometry import Stack, stack_slices
 from clickvol.io.dicom.reading.headers import ImageFile, find_images, read_tags
 from clickvol.io.dicom.reading.slices import slices_of
@@ -193,7 +194,7 @@ def _chosen(
     matching = []
     for files in groups:
         try:
-            images = _read_images(files)
+            images = _read_images(files, path)
             if grid is not None and len(groups) > 1:
                 images.check_grid(grid)
         except (OutputError, DicomSeriesError):
@@ -217,8 +218,9 @@ def source_images_of(stack: Stack) -> SourceImages | None:
         return None
 
 
-def _read_images(files: list[ImageFile]) -> SourceImages:
-    return _images(stack_slices([s for file in files for s in slices_of(file)]))
+def _read_images(files: list[ImageFile], source: Path) -> SourceImages:
+    kept, _ = checked_series(files, str(source))
+    return _images(stack_slices([s for file in kept for s in slices_of(file)]))
 
 
 def _images(stack: Stack) -> SourceImages:

@@ -36,8 +36,9 @@ def opened_dicom(path: Path, limits: ReadLimits | None = None) -> Iterator[Path]
         limits: how much a zip may unpack to; None for as much as the disk holds.
 
     Yields:
-        The folder. That of a zip is temporary, holds its DICOM files alone, each under the last part of its
-        name, and is removed in the end, whatever happens.
+        The folder. That of a zip is temporary, and is removed in the end, whatever happens. It holds each file
+        under the last part of its name, in the order of the names; of those that are not DICOM the beginning,
+        so that a search passes over the same as in a folder.
 
     Raises:
         UnreadableVolumeError: for a file that is no zip, is damaged, encrypted or has too many entries, or
@@ -75,8 +76,9 @@ def _unpack(path: Path, folder: Path, limits: ReadLimits | None) -> None:
 def _checked_entries(
     path: Path, archive: zipfile.ZipFile, folder: Path, limits: ReadLimits | None
 ) -> list[zipfile.ZipInfo]:
-    """Return the files of the archive, in its order, after what its directory says of them was checked."""
+    """Return the files of the archive by name, after what its directory says of them was checked."""
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries.sort(key=lambda entry: entry.filename)
     if len(entries) > _MAX_ENTRIES:
         raise UnreadableVolumeError(
             f"{path} has {len(entries)} entries, but at most {_MAX_ENTRIES} are expected of a series; zip one "
@@ -98,19 +100,18 @@ def _checked_entries(
 
 
 def _unpack_entry(stream: IO[bytes], folder: Path, name: str) -> int:
-    """Write an entry if it is DICOM; return how many bytes it had, as far as it was read."""
+    """Write an entry, of what is not DICOM the beginning alone; return how many bytes were written."""
     start = stream.read(START_BYTES)
-    if not looks_like_dicom(start):
-        return len(start)
     folder.mkdir()
     with (folder / _last_part(name)).open("wb") as file:
         file.write(start)
-        shutil.copyfileobj(stream, file, _CHUNK_BYTES)
+        if looks_like_dicom(start):
+            shutil.copyfileobj(stream, file, _CHUNK_BYTES)
         return file.tell()
 
 
 def _last_part(name: str) -> str:
     """Return the name of an entry without its folders, for messages; of harmless characters alone."""
     last = re.split(r"[/\\]", name)[-1]
-    harmless = re.sub(r"[^\w.\- ]", "_", last)[-_MAX_NAME_LENGTH:].strip(". ")
+    harmless = re.sub(r"[^\w.\- ]", "_", last)[-_MAX_NAME_LENGTH:].rstrip(". ").lstrip()
     return harmless or "file"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from clickvol.errors import DicomSeriesError
 
@@ -29,6 +30,8 @@ START_BYTES = _MAGIC_OFFSET_BYTES + 4
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dc3")
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _MAX_LISTED = 3
+
+_Kind = Literal["image", "archive", "other", "no file", "ignored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +63,40 @@ def dicom_candidates(folder: Path, source: str) -> Candidates:
         DicomSeriesError: for a folder or a file that cannot be read, a link that leads nowhere, or an empty
             file, where that could be a slice.
     """
-    paths, archives, others = [], [], []
+    by_kind: dict[_Kind, list[Path]] = {"image": [], "archive": [], "other": [], "no file": [], "ignored": []}
     for path in _files_below(folder, source):
-        start = _start(path, source)
+        by_kind[_kind(path, source)].append(path)
+    why_passed_over: dict[_Kind, str] = {
+        "archive": "in the folder was not opened; unpack it if its slices belong to the scan",
+        "other": "is called as a DICOM file, but is none, and was passed over",
+        "no file": "leads nowhere or is no ordinary file, and was passed over",
+    }
+    notes = [f"{_listed(by_kind[kind])} {why}." for kind, why in why_passed_over.items() if by_kind[kind]]
+    return Candidates(tuple(by_kind["image"]), tuple(notes))
+
+
+def _kind(path: Path, source: str) -> "_Kind":
+    """Tell what a file is to a search, and refuse one that could be a slice and cannot be read."""
+    start, name = _start(path, source), path.name.lower()
+    if start is not None and looks_like_dicom(start):
+        return "image"
+    if is_named_as_slice(name) and (start is None or not start.strip(b"\0")):
+        what = "is empty, as after an interrupted copy"
         if start is None:
-            continue
-        if looks_like_dicom(start):
-            paths.append(path)
-        elif path.name.lower().endswith(_ARCHIVE_SUFFIXES) and not path.name.lower().endswith(".nii.gz"):
-            archives.append(path.name)
-        elif path.name.lower().endswith(_DICOM_SUFFIXES) and not path.name.startswith("._"):
-            if not start:
-                raise DicomSeriesError(
-                    f"{source}: {path.name} is empty, as after an interrupted copy; copy it again, or take it "
-                    "out"
-                )
-            others.append(path.name)
-    notes = []
-    if archives:
-        notes.append(
-            f"{_listed(archives)} in the folder was not opened; unpack it if its slices belong to the scan."
+            what = "is a link that leads nowhere, or no ordinary file"
+        raise DicomSeriesError(
+            f"{source}: {path.name} {what}, and may be a slice; copy it again, or take it out"
         )
-    if others:
-        notes.append(f"{_listed(others)} is called as a DICOM file, but is none, and was passed over.")
-    return Candidates(tuple(paths), tuple(notes))
+    if start is None:
+        return "no file"
+    if name.endswith(_ARCHIVE_SUFFIXES) and not name.endswith((".nii.gz", ".nii.zst")):
+        return "archive"
+    return "other" if name.endswith(_DICOM_SUFFIXES) and not name.startswith("._") else "ignored"
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+def _listed(paths: list[Path]) -> str:
+    more = f" and {len(paths) - _MAX_LISTED} more" if len(paths) > _MAX_LISTED else ""
+    return ", ".join(path.name for path in paths[:_MAX_LISTED]) + more
 
 
 def _files_below(folder: Path, source: str) -> Iterator[Path]:
@@ -113,14 +121,9 @@ def _files_below(folder: Path, source: str) -> Iterator[Path]:
 
 
 def _start(path: Path, source: str) -> bytes | None:
-    """Return the first bytes of a file; None for what is no file and no slice either."""
+    """Return the first bytes of a file; None for what is no ordinary file."""
     try:
         if not path.is_file():
-            if path.is_symlink() and is_named_as_slice(path.name):
-                raise DicomSeriesError(
-                    f"{source}: {path.name} is a link that leads nowhere, and may be a slice; fetch what it "
-                    "links to, or take it out"
-                )
             return None
         with path.open("rb") as file:
             return file.read(START_BYTES)

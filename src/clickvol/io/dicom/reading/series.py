@@ -10,6 +10,7 @@ from clickvol.errors import DicomSeriesError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.archive import opened_dicom
+from clickvol.io.dicom.reading.completeness import checked_series
 from clickvol.io.dicom.reading.gantry_tilt import (
     GantryTilt,
     rectangular_grid,
@@ -102,7 +103,7 @@ def read_dicom(
     source = str(path)
     with opened_dicom(path, limits) as folder:
         search = _searched(folder, source, limits)
-        files = _choose(source, _grouped(search), series)
+        files, series_notes = checked_series(_choose(source, _grouped(search), series), source)
         slices = choose_series_volume([s for file in files for s in slices_of(file)], volume_index, source)
         stack = stack_slices(slices, resample_gaps=resample_gaps)
         grid = stack.grid
@@ -125,7 +126,7 @@ def read_dicom(
         grid=grid,
         modality=_modality(files),
         source=source,
-        notes=(*search.notes, *stack.notes, *tilt_notes, *value_notes),
+        notes=(*search.notes, *series_notes, *stack.notes, *tilt_notes, *value_notes),
     )
 
 
