@@ -12,7 +12,7 @@ from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io import formats, nifti
-from clickvol.io.formats import check_output_path, read_volume, write_mask, write_volume
+from clickvol.io.formats import check_output_grid, check_output_path, read_volume, write_mask, write_volume
 from clickvol.io.itk import files as itk_files
 from clickvol.io.volume import Mask
 
@@ -230,3 +230,18 @@ def test_a_real_patient_gets_a_mask_on_its_own_grid(tmp_path, kind):
             else written.header[name].tolist() == image.header[name].tolist()
         )
     np.testing.assert_array_equal(np.asarray(written.dataobj).T, label.array)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz"])
+def test_a_place_that_a_format_cannot_hold_is_refused_before_any_work(tmp_path, suffix):
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = [900_000.09, 0, 0]  # single precision has 0.06 mm there
+    grid = VolumeGrid.from_ijk((4, 4, 4), affine)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".mgz":
+        with pytest.raises(OutputError, match=r"a\.mgz cannot hold the place"):
+            check_output_grid(path, grid)
+    else:
+        check_output_grid(path, grid)
+        write_volume(np.arange(64, dtype=np.uint8).reshape(4, 4, 4), grid, path)
+        assert read_volume(path).grid.corner_distance_mm(grid) < 1e-6  # as NIfTI-2

@@ -14,7 +14,7 @@ from clickvol.files.atomic import atomic_path
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
-from clickvol.io.input_path import kind_of_path, unreadable_path
+from clickvol.io.input_path import kind_of_path, unreadable_path, windows_forbids
 from clickvol.io.volume import Mask, Volume
 
 _NIFTI_SUFFIXES = (".nii.gz", ".nii", ".nii.zst")
@@ -32,6 +32,8 @@ _WRITABLE_DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 _ARCHIVE_SUFFIX = ".zip"
 
 _DICOM_MAGIC_OFFSET = 128
+
+_ON_WINDOWS = os.name == "nt"
 
 
 def read_volume(
@@ -205,12 +207,21 @@ def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
         grid: of the scan.
 
     Raises:
-        OutputError: for a sheared grid in NRRD or MetaImage.
+        OutputError: for a sheared grid in NRRD or MetaImage, or one that the format would move.
     """
-    if _suffix(Path(path), _ITK_SUFFIXES) is not None:
+    path, suffix = Path(path), _suffix(Path(path), WRITABLE_SUFFIXES)
+    if suffix in _ITK_SUFFIXES:
         from clickvol.io.itk.files import check_perpendicular
 
-        check_perpendicular(grid, Path(path))
+        check_perpendicular(grid, path)
+    elif suffix == _MGZ_SUFFIX:
+        from clickvol.io.nibabel_formats import check_mgz_grid
+
+        check_mgz_grid(grid, path)
+    elif suffix is not None:
+        from clickvol.io.nifti_header import make_header
+
+        make_header(np.broadcast_to(np.uint8(0), grid.shape_dhw), grid)
 
 
 def check_output_path(
@@ -241,6 +252,8 @@ def check_output_path(
 
 
 def _check_output_path(path: Path, scan_source: str | Path | None, suffixes: tuple[str, ...]) -> Path:
+    if _ON_WINDOWS and windows_forbids(path.name):
+        raise OutputError(f"{path.name!r} cannot be the name of a file on Windows; choose another")
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give the name of a file in it, such as {path / 'mask.nii.gz'}")
     if _suffix(path, suffixes) is None:

@@ -1,11 +1,20 @@
-"""What lies at a path that somebody gave."""
+"""What lies at a path that somebody gave, and which names no system can have."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from clickvol.errors import UnreadableVolumeError
 
 _MAX_SHOWN = 120
+
+# Behind a colon Windows hides what is written; the words are devices, whatever follows their first dot.
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[ .]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
+
+
+def windows_forbids(name: str) -> bool:
+    """Tell whether Windows has no file of this name, or another one than it says."""
+    return _FORBIDDEN.search(name) is not None
 
 
 def kind_of_path(path: Path) -> Literal["folder", "file", "other", "missing"]:

@@ -95,11 +95,24 @@ def write_mgz(
         raise OutputError(f"cannot write float64 voxels to {path.name}; convert them to float32")
     voxels = array.astype(np.int32) if array.dtype == np.uint16 else array
     image = nibabel.MGHImage(voxels.T, grid.affine_ijk_ras_mm)
-    written = VolumeGrid.from_ijk(array.shape[::-1], np.asarray(image.header.get_affine(), dtype=np.float64))
-    if written.corner_distance_mm(grid) > _MAX_MOVED_MM:
-        raise OutputError(f"{path.name} cannot hold the place of the scan exactly; write .nii.gz instead")
+    check_mgz_grid(grid, path)
     with path.open("wb") as file, packed_stream(file, ".mgz", compression_level) as stream:
         stream.write(image.to_bytes())
+
+
+def check_mgz_grid(grid: VolumeGrid, path: Path) -> None:
+    """Refuse a grid that single precision would move.
+
+    Raises:
+        OutputError: when a corner would move by more than 0.01 mm.
+    """
+    import nibabel
+
+    shape_ijk = grid.shape_dhw[::-1]
+    image = nibabel.MGHImage(np.broadcast_to(np.uint8(0), shape_ijk), grid.affine_ijk_ras_mm)
+    written = VolumeGrid.from_ijk(shape_ijk, np.asarray(image.header.get_affine(), dtype=np.float64))
+    if written.corner_distance_mm(grid) > _MAX_MOVED_MM:
+        raise OutputError(f"{path.name} cannot hold the place of the scan exactly; write .nii.gz instead")
 
 
 def _grid(image: Any, shape_ijk: tuple[int, int, int]) -> tuple[VolumeGrid, tuple[str, ...]]:  # noqa: ANN401

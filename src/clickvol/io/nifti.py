@@ -129,7 +129,10 @@ def nifti_files(path: Path) -> tuple[Path, Path]:
     if suffix is None:
         return path, path
     stem, other = name.removesuffix(suffix), ".img" if suffix.startswith(".hdr") else ".hdr"
-    names = {file.name.lower(): file for file in path.parent.iterdir()}
+    # Of two that differ in capitals alone the one that is spelled as its partner comes last, and stays.
+    spelled = path.name[: len(stem)]
+    files = sorted(path.parent.iterdir(), key=lambda file: file.name.startswith(spelled))
+    names = {file.name.lower(): file for file in files}
     partner = names.get(stem + other) or names.get(f"{stem}{other}.gz")
     if partner is None:
         raise UnreadableVolumeError(

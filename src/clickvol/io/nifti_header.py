@@ -303,8 +303,9 @@ def make_header(array: NDArray[np.generic], grid: VolumeGrid) -> "Nifti1Header":
     kept = grid.file_facts if isinstance(grid.file_facts, NiftiGeometry) else None
     if max(array.shape) <= _MAX_NIFTI1_AXIS:
         header = _fill(Nifti1Header(), array, grid, kept)
-        # A scan in NIfTI-2 has a geometry in double precision, which NIfTI-1 would round.
-        if kept is None or _repeats(header, kept, grid):
+        # A scan in NIfTI-2, or one far from the origin, has a place in double precision, which NIfTI-1 rounds.
+        moved_mm = _moved_mm(header.get_best_affine(), grid)
+        if moved_mm <= _MAX_WRITTEN_ERROR_MM if kept is None else _repeats(header, kept, grid):
             return header
     header = _fill(Nifti2Header(), array, grid, kept)
     error_mm = _moved_mm(header.get_best_affine(), grid)

@@ -390,7 +390,7 @@ def _check_outputs(
         for read in given:
             suffixes = mask_suffixes if path == request.mask else PROBABILITY_SUFFIXES
             check_output_path(path, read, suffixes=suffixes)
-    places = [os.path.realpath(path) for path in outputs]
+    places = [os.path.realpath(path).casefold() for path in outputs]  # capitals make no other file everywhere
     for path, place in zip(outputs, places, strict=True):
         if places.count(place) > 1:
             raise OutputError(f"{path} is named for two outputs; give each a file of its own")

@@ -178,19 +178,10 @@ def read_source_images(
         if series is None or series.strip() in names:
             return known
     with opened_dicom(path) as folder:
-        groups: dict[str, list[ImageFile]] = {}
-        for file in find_images(folder).files:
-            groups.setdefault(file.series_uid, []).append(file)
-        return _chosen(path, list(groups.values()), series, grid)
+        return _chosen(path, find_images(folder).by_series(series), grid)
 
 
-def _chosen(
-    path: Path, groups: list[list[ImageFile]], series: str | None, grid: VolumeGrid | None
-) -> SourceImages:
-    if series is not None:
-        requested = series.strip()
-        by_uid = [g for g in groups if g[0].series_uid == requested]
-        groups = by_uid or [g for g in groups if str(g[0].series_number) == requested]
+def _chosen(path: Path, groups: list[list[ImageFile]], grid: VolumeGrid | None) -> SourceImages:
     matching = []
     for files in groups:
         try:

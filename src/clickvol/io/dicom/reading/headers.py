@@ -133,6 +133,17 @@ class ImageSearch:
     files: tuple[ImageFile, ...]
     notes: tuple[str, ...]
 
+    def by_series(self, name: str | None = None) -> list[list[ImageFile]]:
+        """Return the files of each series; with a name those of its UID, or else of its number."""
+        groups: dict[str, list[ImageFile]] = {}
+        for file in self.files:
+            groups.setdefault(file.series_uid, []).append(file)
+        every = list(groups.values())
+        if name is None:
+            return every
+        by_uid = [group for group in every if group[0].series_uid == name.strip()]
+        return by_uid or [group for group in every if str(group[0].series_number) == name.strip()]
+
 
 def find_images(folder: Path, *, source: str | None = None, limits: ReadLimits | None = None) -> ImageSearch:
     """Return the DICOM files with pixels in a folder and below it.

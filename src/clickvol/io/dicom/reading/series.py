@@ -67,7 +67,8 @@ def list_series(path: str | Path, *, limits: ReadLimits | None = None) -> list[S
             f"{path} is not a folder; give the folder or the .zip that holds the DICOM files"
         )
     with opened_dicom(path, limits) as folder:
-        return [_summary(files) for files in _grouped(_searched(folder, str(path), limits))]
+        search = _searched(folder, str(path), limits)
+        return [_summary(files) for files in sorted(search.by_series(), key=_order)]
 
 
 def read_dicom(
@@ -83,12 +84,11 @@ def read_dicom(
 
     Args:
         path: a folder or a .zip file, searched wholly.
-        series: SeriesInstanceUID or SeriesNumber; None where there is only one.
-        volume_index: for a series of several volumes (time points, b-values, ...): which one, from 0.
-        gantry_tilt: "keep" a tilted series on its sheared grid, "refuse" it, or "resample" it to a rectangular
-            one. Only with "keep" does a mask fit the slices of the file.
-        resample_gaps: bring slices whose distance changes to one spacing, by linear interpolation.
-        limits: what may be read; None for any size.
+        series: as for `read_volume`, and so are all others.
+        volume_index: see there.
+        gantry_tilt: see there.
+        resample_gaps: see there.
+        limits: see there.
 
     Returns:
         The scan, rescaled (Hounsfield units for CT). d grows along (row x column direction).
@@ -103,7 +103,7 @@ def read_dicom(
     source = str(path)
     with opened_dicom(path, limits) as folder:
         search = _searched(folder, source, limits)
-        files, series_notes = checked_series(_choose(source, _grouped(search), series), source)
+        files, series_notes = checked_series(_choose(source, search, series), source)
         slices = choose_series_volume([s for file in files for s in slices_of(file)], volume_index, source)
         stack = stack_slices(slices, resample_gaps=resample_gaps)
         grid = stack.grid
@@ -161,13 +161,6 @@ def _searched(folder: Path, source: str, limits: ReadLimits | None) -> ImageSear
     return search
 
 
-def _grouped(search: ImageSearch) -> list[list[ImageFile]]:
-    groups: dict[str, list[ImageFile]] = {}
-    for file in search.files:
-        groups.setdefault(file.series_uid, []).append(file)
-    return sorted(groups.values(), key=_order)
-
-
 def _order(files: list[ImageFile]) -> tuple[float, str]:
     summary = _summary(files)
     return (float("inf") if summary.number is None else summary.number, summary.uid)
@@ -184,15 +177,11 @@ def _summary(files: Sequence[ImageFile]) -> SeriesSummary:
     )
 
 
-def _choose(source: str, groups: list[list[ImageFile]], series: str | None) -> list[ImageFile]:
-    wanted = groups
-    if series is not None:
-        requested = series.strip()
-        wanted = [g for g in groups if requested == _summary(g).uid]
-        wanted = wanted or [g for g in groups if requested == str(_summary(g).number)]
+def _choose(source: str, search: ImageSearch, series: str | None) -> list[ImageFile]:
+    wanted = search.by_series(series)
     if len(wanted) == 1:
         return wanted[0]
-    listed = " ".join(str(_summary(g)) for g in wanted or groups)
+    listed = " ".join(str(_summary(g)) for g in sorted(wanted or search.by_series(), key=_order))
     if not wanted:
         problem = f"{source} has no series {series!r}; there are"
     elif series is not None:
