@@ -15,6 +15,7 @@ from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
 from clickvol.io.input_path import kind_of_path, unreadable_path, windows_forbids
+from clickvol.io.ome_zarr import is_zarr
 from clickvol.io.volume import Mask, Volume
 
 _NIFTI_SUFFIXES = (".nii.gz", ".nii", ".nii.zst")
@@ -48,8 +49,8 @@ def read_volume(
     """Read a CT, MR or PET scan.
 
     Args:
-        path: a .nii, .nii.gz, .nii.zst, .nrrd, .nhdr, .mha, .mhd, .mgz, .hdr or .img file, or a folder or .zip
-            with a DICOM series.
+        path: a .nii, .nii.gz, .nii.zst, .nrrd, .nhdr, .mha, .mhd, .mgz, .hdr or .img file, a folder or .zip
+            with a DICOM series, or a folder with an OME-Zarr image.
         series: for several DICOM series: the SeriesInstanceUID or SeriesNumber.
         volume_index: for 4D files, and DICOM series of several volumes: which volume to take, from 0.
         gantry_tilt: what becomes of a tilted DICOM series: "keep" its sheared grid, "refuse" it, or "resample"
@@ -70,6 +71,10 @@ def read_volume(
         raise UnreadableVolumeError("the path of the scan is empty; give a file or a DICOM folder")
     path = Path(path)
     kind = kind_of_path(path)
+    if kind == "folder" and is_zarr(path) and series is None:
+        from clickvol.io.ome_zarr import read_ome_zarr
+
+        return read_ome_zarr(path, volume_index=volume_index, limits=limits)
     if kind == "folder" or (kind == "file" and _suffix(path, (_ARCHIVE_SUFFIX,))):
         from clickvol.io.dicom.reading.series import read_dicom
 
