@@ -10,6 +10,7 @@ import pytest
 import clickvol
 
 PUBLIC_NAMES = [
+    "BoundaryTerm",
     "Box",
     "Click",
     "ClickvolError",
@@ -23,6 +24,7 @@ PUBLIC_NAMES = [
     "Segmentation",
     "Volume",
     "__version__",
+    "boundary_loss",
     "dice",
     "load_model",
     "nnInteractiveInferenceSession",

@@ -14,6 +14,7 @@ What else can be pointed with, in the place of a click or with it: `Line` (a dia
 Many clicks on one scan, several objects, undo and redo: `session = InteractiveSession(load_model())`, then
 `session.set_volume(volume)`, `session.click(point)`, `session.undo()`, `session.mask()`.
 Scripts for nnInteractive: `nnInteractiveInferenceSession` has its method names.
+ProMISe-3D's boundary loss for any network: `boundary_loss(logits, label, BoundaryTerm())`.
 The bare network, to compare with a published one: `patch_logits(model, patch_dhw, clicks_dhw)`.
 Every error that a user can cause is a `ClickvolError` with a one-line message.
 
@@ -32,15 +33,18 @@ if TYPE_CHECKING:
     from clickvol.interactive.session import InteractiveSession
     from clickvol.io.formats import read_volume, write_mask
     from clickvol.io.volume import Mask, Volume
+    from clickvol.methods.recipe import BoundaryTerm
     from clickvol.metrics.overlap import dice
     from clickvol.predict.patch_logits import patch_logits
     from clickvol.predict.scan_predictor import segment
     from clickvol.predict.segmentation import Segmentation
     from clickvol.prompts.click import Click
     from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Scribble
+    from clickvol.training.tasks.losses import boundary_loss
     from clickvol.weights.load import LoadedModel, load_model
 
 __all__ = [
+    "BoundaryTerm",
     "Box",
     "Click",
     "ClickvolError",
@@ -54,6 +58,7 @@ __all__ = [
     "Segmentation",
     "Volume",
     "__version__",
+    "boundary_loss",
     "dice",
     "load_model",
     "nnInteractiveInferenceSession",
@@ -64,6 +69,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BoundaryTerm": "clickvol.methods.recipe",
     "Box": "clickvol.prompts.spatial",
     "Click": "clickvol.prompts.click",
     "ClickvolError": "clickvol.errors",
@@ -76,6 +82,7 @@ _HOMES = {
     "Scribble": "clickvol.prompts.spatial",
     "Segmentation": "clickvol.predict.segmentation",
     "Volume": "clickvol.io.volume",
+    "boundary_loss": "clickvol.training.tasks.losses",
     "dice": "clickvol.metrics.overlap",
     "load_model": "clickvol.weights.load",
     "nnInteractiveInferenceSession": "clickvol.interactive.nninteractive",

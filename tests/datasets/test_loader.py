@@ -8,7 +8,7 @@ from clickvol.errors import ConfigError
 from reference.labelled import block_case
 
 
-def _sampler(cases, phantoms=(), *, phantom_share=0.0, seed=0):
+def _sampler(cases, phantoms=(), *, phantom_share=0.0, seed=0, in_epochs=False):
     """Samples are then the very case that they are drawn from, and a random number."""
     return CaseSampler(
         cases,
@@ -17,6 +17,7 @@ def _sampler(cases, phantoms=(), *, phantom_share=0.0, seed=0):
         draw=lambda case, rng: [(case, rng.random())],
         join=lambda batches: [sample for batch in batches for sample in batch],
         seed=seed,
+        in_epochs=in_epochs,
     )
 
 
@@ -39,6 +40,16 @@ def test_modalities_are_drawn_alike_however_many_cases_they_have():
     many_ct = [block_case(modality="CT") for _ in range(9)]
     drawn = [case.volume.modality for case in _drawn(_sampler([*many_ct, block_case(modality="MR")]), 600)]
     assert drawn.count("MR") / 600 == pytest.approx(0.5, abs=0.07)
+
+
+def test_in_epochs_every_scan_comes_once_before_any_comes_again():
+    cases = [block_case(modality=modality) for modality in ("CT", "CT", "CT", "MR", "MR")]
+    drawn = _drawn(_sampler(cases, in_epochs=True), 20)
+    numbers = [next(n for n, case in enumerate(cases) if case is one) for one in drawn]
+    epochs = [numbers[n : n + 5] for n in range(0, 20, 5)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert _drawn(_sampler(cases, in_epochs=True), 20)[7] is _sampler(cases, in_epochs=True).batch([7])[0][0]
 
 
 def test_every_case_of_a_modality_is_drawn():

@@ -1,4 +1,6 @@
 import csv
+import json
+import re
 import shutil
 
 import pytest
@@ -71,7 +73,8 @@ def test_the_table_has_our_numbers_beside_the_published(whole):
     assert float(ball["dice_mean"]) > 0.2
     text = (whole.results / "table.md").read_text()
     mean, low, high = (100 * float(ball[f"dice_{what}"]) for what in ("mean", "low", "high"))
-    assert f"| A ball | 1 | {mean:.2f} [{low:.2f}, {high:.2f}] | {MISSING} | {MISSING} |" in text
+    star = "*" if float(ball["dice_t_p"]) < 0.05 else ""
+    assert f"| A ball | 1 | {mean:.2f}{star} [{low:.2f}, {high:.2f}] | {MISSING} | {MISSING} |" in text
     ours = 100 * float(rows[0]["dice_mean"])
     assert f"| 66.81 | {ours - 66.81:+.2f} |" in text
     assert "lump: 1/1/2 scans train/validate/test" in text
@@ -127,6 +130,35 @@ def test_a_rehearsal_says_so_and_stays_apart(study, whole):
     assert (first["dice_mean"], first["training_ended_after"]) == ("", "2")
     assert (whole.results / "table.md").read_bytes() == before
     assert run(job)["train windows on lump"] is True
+
+
+def test_a_mean_that_differs_from_the_reference_has_a_star_and_its_p_value(whole):
+    (summary_file,) = (whole.results / "reports").glob("*/summary.json")
+    tested = json.loads(summary_file.read_text())["comparisons"]
+    wanted = {(row["model"], row["measure"]): row["t_p"] for row in tested}
+    rows = {row["arm"]: row for row in rows_of(whole)}
+    assert rows["clicked"]["dice_t_p"] == ""
+    for arm in ("windows", "windows + click", "ball"):
+        for measure in ("dice", "nsd_5mm"):
+            assert float(rows[arm][f"{measure}_t_p"]) == wanted[arm, measure]
+    text = (whole.results / "table.md").read_text()
+    starred = sum(float(rows[arm][f"{m}_t_p"]) < 0.05 for arm in list(rows)[1:] for m in ("dice", "nsd_5mm"))
+    assert len(re.findall(r"\d\* ", text)) == starred
+    assert "*: differs from A clicked network, p < 0.05" in text
+
+
+def test_as_the_text_says_is_trained_by_its_own_file_in_its_own_folder(study, whole, tmp_path):
+    with pytest.raises(ConfigError, match="no arm of the study tiny has a training file for the text"):
+        job_of(study, tmp_path, form="text")
+    copy = write_study(tmp_path / "study")
+    copy.path.write_text(STUDY.replace('config = "{task}', 'text_config = "text.toml"\nconfig = "{task}'))
+    text = 'extends = "lump-clicked.toml"\n[optimiser]\nlearning_rate = 5e-4\n'
+    (copy.path.parent / "text.toml").write_text(text)
+    job = job_of(copy, whole.folder, raw=study.raw, form="text", only=("clicked",))
+    (_, training, _) = steps_of(job)
+    assert "text.toml" in training.command()
+    assert "as-text/runs/clicked" in training.command()
+    assert job.results == whole.folder / "as-text"
 
 
 def test_a_training_that_clickvol_train_finished_is_taken(study, whole, tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
+import itertools
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from clickvol.datasets.published import read_published
 from clickvol.errors import ConfigError
 from clickvol.methods.registry import find_recipe
-from clickvol.reproduction.study import TrainArm, read_study, study_names
+from clickvol.reproduction.study import Study, TrainArm, read_study, study_names
 from clickvol.training.read_config import read_train_config
+from clickvol.training.schedule import Schedule, learning_rate
 from reference.studies import STUDY
 
 PUBLISHED = Path(read_study("promise3d-table1").path.parents[1] / "published")
@@ -66,12 +69,12 @@ def test_every_training_of_a_table_is_one_that_can_be_made(name):
     for arm in file.study.arms:
         if not isinstance(arm, TrainArm):
             continue
-        for task in file.study.tasks:
-            path = file.next_to(arm.config.replace("{task}", task.name))
+        for task, form in itertools.product(file.study.tasks, filter(None, (arm.config, arm.text_config))):
+            path = file.next_to(form.replace("{task}", task.name))
             config = read_train_config(path, list(arm.overrides))
             recipe = find_recipe(config.model.method, config.model.preset, config.model.size)
             published = {s.clicks for s in arm.published}
-            assert (0 in published) == recipe.network.is_automatic
+            assert not published or (0 in published) == recipe.network.is_automatic
             assert config.data.folders == []
             assert config.data.intensity == "set"
 
@@ -81,6 +84,24 @@ def test_the_rows_of_the_second_table_are_the_presets_of_their_names():
     for arm in file.study.arms:
         config = read_train_config(file.next_to("../published/promise3d-colon.toml"), [*arm.overrides])
         assert config.model.preset == f"table2-{arm.name}"
+
+
+@pytest.mark.parametrize(("data", "cases"), [("colon", 89), ("pancreas", 196)])
+def test_the_text_has_its_own_schedule_clicks_and_patches(data, cases):
+    """Section 3.1: 4e-4, less by 2e-6 per epoch, 200 epochs, 10 and 10 points, patches 1 : 1."""
+    config = read_train_config(PUBLISHED / f"promise3d-text-{data}.toml", [])
+    schedule = Schedule.of(config.optimiser, cases, 1)
+    assert schedule.num_steps == 200 * cases
+    for epoch in (0, 1, 7, 199):
+        rate = learning_rate(epoch * cases + cases - 1, config.optimiser, schedule)
+        assert rate == pytest.approx(4e-4 - 2e-6 * epoch, rel=1e-9)
+    recipe = find_recipe(config.model.method, config.model.preset, config.model.size)
+    assert (recipe.training_clicks.foreground, recipe.training_clicks.others) == (10, 10)
+    assert recipe.training_clicks.others_from == "background"
+    sampling = config.sampling
+    assert (sampling.foreground_share, sampling.jitter_voxels, sampling.quarter_turn_share) == (0.5, 0, 0)
+    assert (sampling.geometry, sampling.order, sampling.border) == ("in_plane", "epochs", "inside")
+    assert config.run.validate_every == cases
 
 
 @pytest.mark.parametrize(
@@ -160,6 +181,43 @@ def test_mistakes_in_a_study_are_named_in_one_line(tmp_path, old, new, words):
         assert word in message
 
 
+def test_the_four_tasks_of_3dsam_adapter_have_the_gains_of_its_abstract_alone():
+    study = read_study("sam3d-adapter").study
+    assert [data.constants for data in study.data] == ["kits", "lits", "pancreas", "colon"]
+    assert not any(arm.published for arm in study.arms)
+    gains = {g.data: g.percent for arm in study.arms for g in arm.published_gains}
+    assert gains == {"kits": 8.25, "pancreas": 29.87, "colon": 10.11}
+    assert all(g.source.endswith("abstract") for arm in study.arms for g in arm.published_gains)
+    assert any("liver similar" in note for note in study.notes)
+
+
+def test_the_ablations_of_tags_are_its_presets():
+    file = read_study("tags")
+    assert file.study.protocol.organ_mask == "file"
+    presets = {}
+    for arm in file.study.arms:
+        if isinstance(arm, TrainArm) and "tags" in arm.config:
+            config = read_train_config(file.next_to(arm.config.replace("{task}", "kits")), [*arm.overrides])
+            recipe = find_recipe("tags", config.model.preset, config.model.size)
+            presets[arm.name] = (recipe.network.num_channels, recipe.loss.alignment is not None)
+    assert presets == {
+        "tags": (2, True),
+        "no-text": (2, False),
+        "no-organ-mask": (1, True),
+        "neither": (1, False),
+    }
+    with pytest.raises(ValidationError, match=r"has a gain over 'nobody', which is no arm"):
+        Study.model_validate(_with_a_gain_over("nobody", file.study))
+
+
+def _with_a_gain_over(name, study):
+    content = study.model_dump()
+    content["arms"][0]["published_gains"] = [
+        {"data": "kits", "clicks": 3, "over": [name], "percent": 1.0, "source": "x"}
+    ]
+    return content
+
+
 def test_nnunet_needs_one_data_set_per_task(tmp_path):
     second = '[[tasks.data]]\nname = "b"\nfolder = "b"\nmodality = "CT"\nsource = "s"\n\n[[arms]]'
     text = STUDY.replace("[[arms]]", second, 1)
@@ -171,7 +229,7 @@ def test_nnunet_needs_one_data_set_per_task(tmp_path):
 
 
 def test_an_unknown_study_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match="promise3d-table1, promise3d-table2, or a file"):
+    with pytest.raises(ConfigError, match="promise3d-table2, sam3d-adapter, tags, or a file"):
         read_study("promise3d-table3")
 
 

@@ -48,7 +48,7 @@ def test_overrides_are_values_as_in_toml_or_bare_words(config_path):
         ("optimiser.novelty=1", r"optimiser\.novelty is not known.* known here are .*weight_decay"),
         (
             "novelty.a=1",
-            "novelty is not known; known here are data, model, optimiser, promise2d, run, sampling",
+            "novelty is not known; known here are data, loss, model, optimiser, promise2d, run, sampling",
         ),
         ("sampling.novelty=1", "sampling.*novelty is not known.*first_zoom"),
         ("run.precision=float8", r"run\.precision: "),

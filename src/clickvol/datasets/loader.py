@@ -46,6 +46,8 @@ class CaseSampler(Generic[CaseT, BatchT]):
         draw: makes a batch of one from a case; all that is random in it comes from the generator.
         join: makes a batch of several.
         seed: of the run.
+        in_epochs: every scan once, shuffled, before any of them again, as the published methods train, instead
+            of with replacement; modalities then come as often as they have scans.
     """
 
     def __init__(
@@ -57,8 +59,11 @@ class CaseSampler(Generic[CaseT, BatchT]):
         draw: Callable[[CaseT, np.random.Generator], BatchT],
         join: Callable[[list[BatchT]], BatchT],
         seed: int,
+        in_epochs: bool = False,
     ) -> None:
         refuse_nothing(cases, phantoms)
+        self._in_epochs = in_epochs
+        self._cases = list(cases)
         modalities = sorted({case.modality for case in cases})
         self._pools = [[c for c in cases if c.modality == m] for m in modalities]
         self._phantoms = list(phantoms)
@@ -74,6 +79,10 @@ class CaseSampler(Generic[CaseT, BatchT]):
         rng = np.random.default_rng([self._seed, number])
         if rng.random() < self._phantom_share:
             pool = self._phantoms
+        elif self._in_epochs:
+            epoch, place = divmod(number, len(self._cases))
+            order = np.random.default_rng([self._seed, epoch, 4]).permutation(len(self._cases))
+            return self._draw(self._cases[order[place]], rng)
         else:
             pool = self._pools[rng.integers(len(self._pools))]
         return self._draw(pool[rng.integers(len(pool))], rng)

@@ -232,6 +232,21 @@ class LabelledCase(StoredCase):
         organ = organ_of_label(label.array, object_mask(label.array, self.tumour_label))
         return Mask(organ, label.grid)
 
+    def read_organ(self) -> Mask:
+        """Read the organ mask that the set was prepared with, on the prepared grid.
+
+        Raises:
+            ConfigError: when there is none, or its file is missing or damaged.
+        """
+        if not self.has_organ:
+            raise ConfigError(f"{self.case_id} has no organ mask; prepare the set with --organs")
+        return Mask(np.asarray(self.open_mask(ORGAN_BIT)[...]), self.grid())
+
+    @property
+    def native_image_path(self) -> Path:
+        """The scan as it came."""
+        return self.path_of(self.native_image).absolute()
+
     def _read(self, file: CaseFile) -> Volume:
         return read_volume(self.checked_path(file))
 

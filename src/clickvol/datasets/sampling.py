@@ -158,15 +158,19 @@ class WindowSampling(BaseModel):
 class PublishedSampling(BaseModel):
     """Patches and augmentations of the released ProMISe-3D, 3DSAM-adapter and TAGS (one loader).
 
-    There, each change interpolates the whole scan again; here all of them are one grid, and the scan is read
-    once. A patch at the border shows what the scan has there; the released loader cuts the scan to its
-    voxels above the lower clipping bound first.
+    There, each change interpolates the whole scan again; here all of them are one grid, turned and zoomed about
+    the patch's middle, and the scan is read once. The released loader cuts the scan to its voxels above the
+    lower clipping bound first; here it is whole.
 
     Attributes:
         kind: tells this way from the others.
+        order: of the scans: "epochs" takes every scan once, shuffled, before any of them again, as released;
+            "random" draws with replacement, modalities alike.
         voxel_mm: voxel side.
         foreground_share: part of the patches around a voxel of the object: 2/3 as released, 1/2 in the text of
             ProMISe-3D; the others are around a background voxel.
+        border: "inside" moves a patch (with its jitter) that would overhang into the scan, and centres it
+            where the scan is shorter, as released; "overhang" leaves it where it is.
         jitter_voxels: the patch is cut at random from one that is larger by this on each side:
             (154 - 128) / 2.
         shift_share, shift: part of the patches whose values are shifted, by up to this many HU.
@@ -181,6 +185,8 @@ class PublishedSampling(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["published"]
+    order: Literal["epochs", "random"] = "epochs"
+    border: Literal["inside", "overhang"] = "inside"
     voxel_mm: float = Field(default=1.0, gt=0)
     foreground_share: float = Field(default=2 / 3, ge=0, le=1)
     jitter_voxels: int = Field(default=13, ge=0)
@@ -195,9 +201,10 @@ class PublishedSampling(BaseModel):
     quarter_turn_share: float = 0.5
 
     def without_changes(self) -> "PublishedSampling":
-        """Return the same patches as they are; every one shows the object."""
+        """Return the same patches as they are; every one is around a voxel of the object, without jitter."""
         shares = ["shift", "rotation", "zoom", "flip", "quarter_turn"]
-        return self.model_copy(update={f"{name}_share": 0.0 for name in shares} | {"foreground_share": 1.0})
+        still = {f"{name}_share": 0.0 for name in shares}
+        return self.model_copy(update=still | {"foreground_share": 1.0, "jitter_voxels": 0})
 
     @model_validator(mode="after")
     def _zoom_is_a_range(self) -> Self:

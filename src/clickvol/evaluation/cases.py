@@ -8,12 +8,12 @@ from typing import Literal
 from clickvol.datasets.prepared import LabelledCase, read_prepared_set
 from clickvol.errors import ConfigError
 
-OrganMaskChoice = Literal["none", "gt"]
+OrganMaskChoice = Literal["none", "file", "gt"]
 """What is shown to methods that see an organ mask.
 
-none: nothing; the scan stands in its place, as in the released test code of TAGS. gt: every labelled voxel,
-organ and tumour together. That is an oracle: no user has it, and where the tumour's outline is the organ's it
-gives it away.
+none: nothing; the scan stands in its place, as the released test code of TAGS can. file: the mask that the set
+was prepared with (`data prepare --organs`), as there by default. gt: every labelled voxel, organ and tumour
+together. That is an oracle: no user has it, and where the tumour's outline is the organ's it gives it away.
 """
 
 

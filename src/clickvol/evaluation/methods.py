@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.cases import split_name
 from clickvol.evaluation.classical import BALL_RADIUS_MM, Classical, ball, random_walker, region_growing
+from clickvol.evaluation.masks_of_clicks import MissingMaskError, wanted_mask
 from clickvol.evaluation.propagated_sam import segment_by_slices
 from clickvol.geometry.box import bounding_box
 from clickvol.io.dicom.masks import read_mask_file
@@ -33,7 +34,10 @@ CLICK_SUFFIX = " + click"
 """What is put behind the name of a method whose mask was kept only under the clicks."""
 
 _PREDICTIONS = "predictions:"
-_PROPAGATED = "sam2d-propagated:"
+PROPAGATED = "sam2d-propagated:"
+"""Before the id or path of a 2D model that is carried through the volume."""
+
+_CLICK_MASKS = "click-masks:"
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
 
@@ -108,8 +112,8 @@ def parse_methods(
 
     Args:
         words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`,
-            `sam2d-propagated:MODEL` with a 2D model, or `predictions:DIR`; with NAME= before it to be
-            called so in the report.
+            `sam2d-propagated:MODEL` with a 2D model, `predictions:DIR` or `click-masks:DIR`; with NAME=
+            before it to be called so in the report.
         device: where models compute.
         procedure: of the protocol.
 
@@ -135,8 +139,11 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
     if what.startswith(_PREDICTIONS):
         folder = Path(what.removeprefix(_PREDICTIONS))
         return masks_of_folder(folder, given_name or folder.name)
-    if what.startswith(_PROPAGATED):
-        image_model = load_image_model(what.removeprefix(_PROPAGATED), device=device)
+    if what.startswith(_CLICK_MASKS):
+        folder = Path(what.removeprefix(_CLICK_MASKS)).absolute()
+        return [masks_of_clicks(folder, given_name or folder.name)]
+    if what.startswith(PROPAGATED):
+        image_model = load_image_model(what.removeprefix(PROPAGATED), device=device)
         return [_carried_through(given_name or f"{image_model.card.id} propagated", image_model)]
     model = load_model(what, device=device)
     return methods_of_model(model, given_name or model.card.id, procedure)
@@ -245,13 +252,42 @@ def _read_prediction(folder: Path, scan: Scan) -> NDArray[np.uint8]:
         return array
     if not path.is_file():
         raise UnreadableVolumeError(f"there is no mask of {scan.case_id} among the predictions")
-    mask = read_mask(path)
+    return _read_on_grid(path, scan)
+
+
+def _read_on_grid(path: Path, scan: Scan) -> NDArray[np.uint8]:
+    """Return the mask of a file; ConfigError where it lies on another grid than its scan."""
+    mask, grid = read_mask(path), scan.volume.grid
     if not mask.grid.same_place(grid):
         raise ConfigError(
             f"{path} is not on the grid of its scan: {mask.grid.difference_from(grid)}; "
             "write it on the scan's own grid"
         )
     return mask.array
+
+
+def masks_of_clicks(folder: Path, name: str) -> Method:
+    """Return masks that another program makes of the simulated user's clicks, a file per list of clicks.
+
+    A mask that is not there yet is a `MissingMaskError`, which leaves the run open. No time is counted.
+
+    Raises:
+        ConfigError: when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder; make it, and the masks that are wanted are listed in it")
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        def answer(clicks: Sequence[Click]) -> Answer:
+            wanted = wanted_mask(folder, scan.case_id, clicks)
+            path = folder / wanted.output
+            if not path.is_file():
+                raise MissingMaskError(wanted)
+            return Answer(_read_on_grid(path, scan), 0.0)
+
+        return answer
+
+    return Method(name=name, fingerprint=f"masks per click in {folder}", open_scan=open_scan)
 
 
 def unclicked_methods(

@@ -12,11 +12,12 @@ import pandas as pd
 
 from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
+from clickvol.evaluation.masks_of_clicks import MissingMaskError, WantedMask, write_todo
 from clickvol.evaluation.methods import Method, Scan, parse_methods
 from clickvol.evaluation.protocol import NO_CLICK, ROBUSTNESS_PLACEMENTS, Placement, Protocol
 from clickvol.evaluation.records import RunKey, score_table, write_table
 from clickvol.evaluation.result_log import ResultLog
-from clickvol.evaluation.run_case import EvaluationCase, Run, RunOutcome, run_case
+from clickvol.evaluation.run_case import ORGAN_ORACLE, EvaluationCase, Run, RunOutcome, run_case
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
@@ -104,11 +105,11 @@ class CaseOutcome:
 
     Attributes:
         skipped: why no method was asked about it, one line; None where they were.
-        runs: as they come.
+        runs: as they come; a mask that another program is still to make in the place of a run.
     """
 
     skipped: str | None
-    runs: Iterable[RunOutcome] = ()
+    runs: Iterable[RunOutcome | WantedMask] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ def run_evaluation(
 
     Raises:
         ConfigError: for words that name nothing, a folder that holds another evaluation or is in use, a method
-            that cannot be asked, or when no case could be evaluated.
+            that cannot be asked, masks of clicks that another program is still to make, or when no case could
+            be evaluated.
         ClickvolError: when a model cannot be loaded or the results cannot be written.
     """
     data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
@@ -209,7 +211,13 @@ def _check_organ_masks(
             f"{names} look at no organ mask; leave --organ-mask out, or name a model of the method tags"
         )
     for one_set in data:
-        if any(case.tumour_label is None for case in one_set.cases):
+        without = next((case.case_id for case in one_set.cases if not case.has_organ), None)
+        if request.organ_mask == "file" and without is not None:
+            raise ConfigError(
+                f"{without} of {one_set.name} has no organ mask; give a set that was prepared with --organs, "
+                "or leave --organ-mask out"
+            )
+        if request.organ_mask == "gt" and any(case.tumour_label is None for case in one_set.cases):
             raise ConfigError(
                 f"the labels of {one_set.name} tell no organ from the tumour; give a set that was prepared "
                 "with --label, or leave --organ-mask out"
@@ -304,7 +312,8 @@ def _do_missing(
     missing = [job for job in missing if job.runs]
     done = total - sum(len(job.runs) for job in missing)
     on_progress(done, total, "")
-    skipped = []
+    skipped: list[SkippedCase] = []
+    wanted: list[WantedMask] = []
 
     def keep(job: CaseJob, outcome: CaseOutcome | RowFailure) -> None:
         nonlocal done
@@ -317,6 +326,10 @@ def _do_missing(
             done += len(job.runs)
             on_progress(done, total, text)
         for run in () if isinstance(outcome, RowFailure) else outcome.runs:
+            if isinstance(run, WantedMask):
+                scan = one_set.cases[job.case_index].native_image_path
+                wanted.append(replace(run, scan=str(scan)))
+                continue
             log.append(run.key, run.rows, run.clicks)
             done += 1
             on_progress(done, total, f"{text} {run.key.model}")
@@ -326,7 +339,18 @@ def _do_missing(
     else:
         work = functools.partial(evaluate_case, settings=json.dumps(settings, sort_keys=True))
     run_rows(work, missing, keep, workers=request.workers, scheduler=request.scheduler)
+    if wanted:
+        lists = [write_todo(of_folder) for of_folder in _by_folder(wanted)]
+        raise ConfigError(
+            f"{len({*wanted})} masks of clicks are still to be made by another program; make those that "
+            f"{', '.join(map(str, lists))} lists, and give the same command again"
+        )
     return skipped
+
+
+def _by_folder(wanted: Sequence[WantedMask]) -> Iterator[list[WantedMask]]:
+    for folder in sorted({one.folder for one in wanted}):
+        yield [one for one in wanted if one.folder == folder]
 
 
 def evaluate_case(job: CaseJob, settings: str) -> CaseOutcome:
@@ -355,7 +379,16 @@ def _run_job(job: CaseJob, methods: Sequence[Method], data: Sequence[EvaluationD
     case = _read_case(data[job.data_index], job.case_index, job.request.organ_mask)
     if isinstance(case, str):
         return CaseOutcome(case)
-    return CaseOutcome(None, (run_case(methods[i], case, run, job.request.protocol) for i, run in job.runs))
+    return CaseOutcome(None, (_done_or_wanted(methods[i], case, run, job.request) for i, run in job.runs))
+
+
+def _done_or_wanted(
+    method: Method, case: EvaluationCase, run: Run, request: EvaluationRequest
+) -> RunOutcome | WantedMask:
+    try:
+        return run_case(method, case, run, request.protocol)
+    except MissingMaskError as error:
+        return error.wanted
 
 
 def _read_case(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskChoice) -> EvaluationCase | str:
@@ -363,7 +396,8 @@ def _read_case(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskCh
     case = one_set.cases[case_index]
     try:
         volume, label = case.read_native()
-        organ = case.read_native_organ() if organ_mask == "gt" else None
+        readers = {"gt": case.read_native_organ, "file": case.read_organ}
+        organ = readers[organ_mask]() if organ_mask in readers else None
     except ClickvolError as error:
         return str(error)
     truth = Truth.of(label)
@@ -371,4 +405,5 @@ def _read_case(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskCh
         return EMPTY_LABEL
     scan = Scan.blind(one_set.name, case.case_id, volume)
     with_organ = None if organ is None else replace(scan, organ=organ)
-    return EvaluationCase(scan, truth, case.group, case.modality, with_organ)
+    oracle = ORGAN_ORACLE if organ_mask == "gt" else None
+    return EvaluationCase(scan, truth, case.group, case.modality, with_organ, oracle)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from clickvol.errors import ClickError, ClickvolError, ConfigError
+from clickvol.evaluation.masks_of_clicks import MissingMaskError
 from clickvol.evaluation.methods import AnswerClicks, Method, Scan
 from clickvol.evaluation.protocol import Placement, Protocol
 from clickvol.evaluation.records import Row, RunKey
@@ -48,6 +49,7 @@ class EvaluationCase:
         group: the patient.
         modality: of the scan.
         scan_with_organ: the same for methods that take an organ mask; None where none is shown.
+        oracle: what the audit says of that mask where it comes from the label.
     """
 
     scan: Scan
@@ -55,6 +57,7 @@ class EvaluationCase:
     group: str
     modality: Modality
     scan_with_organ: Scan | None = None
+    oracle: str | None = None
 
     def scan_for(self, method: Method) -> Scan:
         """Return what a method sees."""
@@ -114,11 +117,12 @@ def run_case(method: Method, case: EvaluationCase, run: Run, protocol: Protocol)
 
     Raises:
         ConfigError: when the method cannot be asked at all.
+        MissingMaskError: when another program has not answered yet.
         OutputError: when the mask cannot be kept.
     """
     scan, grid = case.scan_for(method), case.scan.volume.grid
     empty = np.zeros(grid.shape_dhw, dtype=np.uint8)
-    state = RunState(method.open_scan(scan), empty, None if scan.organ is None else ORGAN_ORACLE)
+    state = RunState(method.open_scan(scan), empty, None if scan.organ is None else case.oracle)
     if run.placement is None:
         _answer(state, None, protocol)
         state.rows.append(_row(case, run.key, 0, state, protocol))
@@ -169,7 +173,7 @@ def _answer(state: RunState, box: BoxPrompt | None, protocol: Protocol) -> None:
     state.seconds = 0.0
     try:
         answer = state.answer_clicks(tuple(state.clicks))
-    except ConfigError:
+    except (ConfigError, MissingMaskError):
         raise
     except (ClickvolError, MemoryError, torch.OutOfMemoryError) as error:
         state.failure = " ".join(str(error).split()) or type(error).__name__

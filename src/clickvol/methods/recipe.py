@@ -103,6 +103,8 @@ class Recipe:
         loss: what is minimised.
         training_clicks: clicks of a training patch; None trains with the simulated user of
             `datasets.samples` (signed clicks, corrections).
+        num_validation_clicks: clicks inside the object by which the best weights are chosen, where
+            `training_clicks` are given; 10 in the released code of all three systems.
         num_test_clicks: clicks at test time.
     """
 
@@ -111,6 +113,7 @@ class Recipe:
     network: VolumeSegmenterConfig
     loss: LossRecipe = LossRecipe()
     training_clicks: TrainingClicks | None = None
+    num_validation_clicks: int = 10
     num_test_clicks: int = 1
 
 

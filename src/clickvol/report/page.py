@@ -230,6 +230,8 @@ def _organ_masks(evaluated: Evaluated) -> dict[str, str]:
     names = ", ".join(one.name for one in evaluated.methods if one.takes_organ_mask)
     if not names:
         return {}
+    if evaluated.request.organ_mask == "file":
+        return {"Organ masks": f"{names} saw those that the set was prepared with"}
     if evaluated.request.organ_mask == "none":
         return {"Organ masks": f"none; {names} saw the scan in their place"}
     return {

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from clickvol.datasets.prepared import read_prepared_set
+from clickvol.evaluation.cases import OrganMaskChoice
 from clickvol.evaluation.methods import model_fingerprint, parse_methods
 from clickvol.evaluation.records import TABLE_NAME, score_table, write_table
 from clickvol.evaluation.result_log import SETTINGS_NAME
@@ -45,10 +46,12 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
         there = {name: one["content_hash"] for name, one in settings["data"].items()}
         models = set(settings["models"].values())
         protocol, split = settings["protocol"], settings["split"]
+        shown = settings.get("organ_mask", "none")
     except (LookupError, TypeError, AttributeError):
         return False
     wanted = json.loads(json.dumps(job.study.protocol.protocol().settings()))
-    return (protocol, split, there) == (wanted, job.study.protocol.split, hashes) and models == {
+    asked = (wanted, job.study.protocol.split, hashes, _organ_mask(job, arm, method))
+    return (protocol, split, there, shown) == asked and models == {
         _fingerprint(arm, method, job.study.protocol.protocol().procedure)
     }
 
@@ -83,6 +86,8 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
     protocol, reference = job.study.protocol.protocol(), job.study.reference
     names = ", ".join(arm.name for arm in scored)
     notes = [f"Of the study {job.study.name}, task {task.name}: {names}."]
+    if job.form == "text":
+        notes.append("Trained as the text of the paper says, where a training file for it is known.")
     if job.steps is not None:
         notes.append(f"EVERY TRAINING WAS ENDED AFTER {job.steps} STEPS: this is a rehearsal.")
     folder = job.report_folder(task)
@@ -98,6 +103,15 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
     )
 
 
+def _organ_mask(job: Reproduction, arm: Arm, method: str) -> OrganMaskChoice:
+    """Return what an arm is shown of organs: what the study says where its model looks at a mask."""
+    card = Path(method.partition("=")[2])
+    if not isinstance(arm, TrainArm) or not card.is_file():
+        return "none"
+    sources = read_card(card).network.get("encoder", {}).get("channel_sources", [0])
+    return job.study.protocol.organ_mask if max(sources) > 0 else "none"
+
+
 def _request(job: Reproduction, arm: Arm, task: Task, method: str) -> EvaluationRequest:
     return EvaluationRequest(
         methods=(method,),
@@ -105,6 +119,7 @@ def _request(job: Reproduction, arm: Arm, task: Task, method: str) -> Evaluation
         folder=job.evaluation_folder(arm, task),
         protocol=job.study.protocol.protocol(),
         split=job.study.protocol.split,
+        organ_mask=_organ_mask(job, arm, method),
         device=job.device,
     )
 

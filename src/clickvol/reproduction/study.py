@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clickvol.datasets.prepared import CaseModality, Triple
 from clickvol.datasets.sources import SourceKind
 from clickvol.errors import ConfigError
+from clickvol.evaluation.cases import OrganMaskChoice
 from clickvol.evaluation.protocol import DEFAULT_PROTOCOL, Protocol, read_protocol
 from clickvol.predict.segmentation import Procedure
 
@@ -89,6 +90,24 @@ class PublishedScore(_Section):
     source: str
 
 
+class PublishedGain(_Section):
+    """By how much an arm was ahead elsewhere, where only that is known.
+
+    Attributes:
+        data: name of the data set.
+        clicks: after so many.
+        over: names of the arms that it was ahead of.
+        percent: of the Dice of the best of those.
+        source: where it stands.
+    """
+
+    data: str
+    clicks: int = Field(ge=0)
+    over: tuple[Name, ...] = Field(min_length=1)
+    percent: float
+    source: str
+
+
 class _Arm(_Section):
     """A study arm, a row of the table.
 
@@ -97,12 +116,14 @@ class _Arm(_Section):
         title: in the table.
         needs: hardware, where somebody has measured it, and who.
         published: what it reached elsewhere.
+        published_gains: by how much it was ahead elsewhere.
     """
 
     name: Name
     title: str
     needs: str = ""
     published: tuple[PublishedScore, ...] = ()
+    published_gains: tuple[PublishedGain, ...] = ()
 
 
 class TrainArm(_Arm):
@@ -111,11 +132,14 @@ class TrainArm(_Arm):
     Attributes:
         config: training file, relative to the study; "{task}" in it stands for the name of the task. Where
             it names no data of its own, or other data, the study's are taken.
+        text_config: the same for `reproduce --as text`, where the paper's text differs from its released code;
+            "" where it does not, or nobody knows.
         overrides: "section.field=value", as `clickvol train --set` takes them.
     """
 
     kind: Literal["train"]
     config: str
+    text_config: str = ""
     overrides: tuple[str, ...] = ()
 
 
@@ -151,6 +175,7 @@ class ProtocolSection(_Section):
         name: a preset of `evaluation.protocol`.
         num_clicks, seeds, nsd_tolerance_mm, procedure: instead of the preset's.
         split: the part that is scored.
+        organ_mask: what models of TAGS that see an organ mask are shown.
     """
 
     name: str = DEFAULT_PROTOCOL
@@ -159,6 +184,7 @@ class ProtocolSection(_Section):
     nsd_tolerance_mm: float | None = None
     procedure: Procedure | None = None
     split: Literal["train", "val", "test"] = "test"
+    organ_mask: OrganMaskChoice = "none"
 
     def protocol(self) -> Protocol:
         """Return the rules; ConfigError for an unknown preset or values that contradict."""
@@ -212,7 +238,12 @@ class Study(_Section):
                 raise ValueError(
                     f"{arm.name}: nnU-Net is trained on one data set; give every data set its own task"
                 )
-            for score in arm.published:
+            for gain in arm.published_gains:
+                unknown = sorted({*gain.over} - {*arms})
+                if unknown:
+                    raise ValueError(f"{arm.name} has a gain over {unknown[0]!r}, which is no arm")
+            numbers: tuple[PublishedScore | PublishedGain, ...] = (*arm.published, *arm.published_gains)
+            for score in numbers:
                 if score.data not in data:
                     raise ValueError(
                         f"{arm.name} has a published score on {score.data!r}, which is no data set of the "
@@ -285,6 +316,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSet,
     "protocol": ProtocolSection,
     "published": PublishedScore,
+    "published_gains": PublishedGain,
     "train": TrainArm,
     "nnunet": NnunetArm,
     "method": MethodArm,

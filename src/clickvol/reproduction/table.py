@@ -14,11 +14,14 @@ from clickvol.metrics.scores import nsd_name
 from clickvol.report.summary import Summary
 from clickvol.report.tables import MISSING, Table, with_interval
 from clickvol.reproduction.preparation import is_prepared, split_note
-from clickvol.reproduction.study import Arm, DataSet, MethodArm
+from clickvol.reproduction.study import Arm, DataSet, MethodArm, PublishedGain
 from clickvol.reproduction.workspace import Reproduction
 
 TABLE_NAME = "table.md"
 CSV_NAME = "table.csv"
+
+# A mean with a star differs from the reference's by this p value, as the papers mark theirs.
+_MARKED_P = 0.05
 
 
 def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> pd.DataFrame:
@@ -26,6 +29,7 @@ def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> pd.DataFr
 
     A row is one arm on one data set after one number of clicks (none where neither we nor a paper has a
     number). `title` says so where the training was cut short; our scores are 0 to 1, published ones percent.
+    NAME_t_p is the p value of the paired t-test against the study's reference, not corrected, as in the papers.
 
     Args:
         job: what was done.
@@ -38,7 +42,7 @@ def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> pd.DataFr
         for arm in job.study.arms
         for row in _rows(job, arm, data, summaries.get(task.name))
     ]
-    numbers = [f"{name}_{what}" for name in ("dice", _surface(job)) for what in ("mean", "low", "high")]
+    numbers = [f"{name}_{what}" for name in ("dice", _surface(job)) for what in ("mean", "low", "high", "t_p")]
     kinds = dict.fromkeys(("clicks", "scans", "patients", "failures", "training_ended_after"), "Int64")
     published = ("published_dice_percent", "published_nsd_percent")
     kinds |= dict.fromkeys((*numbers, *published), "float")
@@ -89,9 +93,20 @@ def _rows(job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None) -
         names = {"arm": arm.name + suffix, "title": title + suffix, "clicks": ours["num_clicks"]}
         counts = {"scans": ours["cases"], "patients": ours["groups"]}
         theirs = {} if suffix else published.pop(ours["num_clicks"], {})
-        rows.append(ours | row | names | counts | theirs)
+        rows.append(ours | row | names | counts | theirs | _tests(job, ours, summary))
     rows += [row | {"clicks": clicks} | theirs for clicks, theirs in published.items()]
     return rows or [row]
+
+
+def _tests(job: Reproduction, ours: dict[str, Any], summary: Summary | None) -> dict[str, float]:
+    """Return the p values of a row of scores against the reference; without clicks, of its first number."""
+    if summary is None or summary.comparisons.empty:
+        return {}
+    clicks = ours["num_clicks"] or job.study.protocol.protocol().num_clicks[0]
+    all_rows = summary.comparisons
+    same = all_rows["data"].eq(ours["data"]) & all_rows["model"].eq(ours["model"])
+    rows = all_rows[same & all_rows["num_clicks"].isin((clicks, ours["num_clicks"]))]
+    return {f"{name}_t_p": p for name, p in zip(rows["measure"], rows["t_p"], strict=True)}
 
 
 def _scores_of(job: Reproduction, arm: Arm, data: DataSet, summary: Summary) -> pd.DataFrame:
@@ -106,6 +121,8 @@ def _scores_of(job: Reproduction, arm: Arm, data: DataSet, summary: Summary) -> 
 def _markdown(job: Reproduction, rows: pd.DataFrame, left_out: Sequence[str]) -> str:
     study = job.study
     lines = [f"# {study.title}", ""]
+    if job.form == "text":
+        lines += ["Trained as the text of the paper says, where a training file for it is known.", ""]
     if job.steps is not None:
         lines += [
             f"**NOT THE SCHEDULE OF THE STUDY: every training was ended after {job.steps} steps. This is a "
@@ -114,6 +131,7 @@ def _markdown(job: Reproduction, rows: pd.DataFrame, left_out: Sequence[str]) ->
         ]
     for data in study.data:
         lines.append(Table(data.name, _cells(job, rows[rows["data"] == data.name])).markdown())
+    lines += _gain_lines(job, rows)
     lines += ["## How to read it", "", *(f"- {note}" for note in _notes(job, left_out)), ""]
     return "\n".join(lines)
 
@@ -126,9 +144,10 @@ def _cells(job: Reproduction, rows: pd.DataFrame) -> pd.DataFrame:
         published = rows[f"published_{published_name}_percent"]
         difference = 100 * rows[f"{name}_mean"] - published
         intervals = 100 * rows[[f"{name}_{what}" for what in ("mean", "low", "high")]]
+        marks = rows[f"{name}_t_p"].lt(_MARKED_P).map({True: "* ", False: " "})
         cells[f"{title}, ours"] = [
-            "not run" if pd.isna(scans) else with_interval(2, *numbers)
-            for scans, *numbers in zip(rows["scans"], *intervals.to_numpy().T, strict=True)
+            "not run" if pd.isna(scans) else f"{with_interval(2, *numbers)} ".replace(" ", mark, 1).rstrip()
+            for scans, mark, *numbers in zip(rows["scans"], marks, *intervals.to_numpy().T, strict=True)
         ]
         cells[f"{name} published"] = [MISSING if pd.isna(value) else f"{value:.2f}" for value in published]
         cells[f"{name} difference"] = [MISSING if pd.isna(value) else f"{value:+.2f}" for value in difference]
@@ -145,13 +164,15 @@ def _counts(numbers: pd.Series) -> list[str]:
 def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
     study = job.study
     protocol = study.protocol.protocol()
-    sources = sorted({score.source for arm in study.arms for score in arm.published})
+    sources = {score.source for arm in study.arms for score in arm.published}
+    sources |= {gain.source for arm in study.arms for gain in arm.published_gains}
     return [
         *([f"Reproduced: {study.source}."] if study.source else []),
-        *(f"Published numbers: {source}." for source in sources),
+        *(f"Published numbers: {source}." for source in sorted(sources)),
         f"Percent. Ours: mean over scans and simulated users, in brackets its 95 % bootstrap interval over "
         f"patients. Protocol {protocol.name}: {protocol.title}; "
         f"{protocol.seeds} users per scan. A failure counts 0.",
+        *_note_on_marks(job),
         'Rows with 0 clicks are of methods that take none; "+ click" keeps of their answer the parts under the '
         "click.",
         *(split_note(job, data) for data in study.data if is_prepared(job, data)),
@@ -161,4 +182,34 @@ def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
         + ", ".join(f"reports/{task.name}/report.md" for task in study.tasks)
         + ".",
         "For research use only, not a medical device.",
+    ]
+
+
+def _gain_lines(job: Reproduction, rows: pd.DataFrame) -> list[str]:
+    """Return the section with the gains that a paper names where it, or its abstract, gives no scores."""
+    lines = [
+        f"- {arm.title}, {gain.data}, {gain.clicks} clicks: published {gain.percent:+g} % over "
+        f"the best of {', '.join(gain.over)} ({gain.source}); ours {_our_gain(rows, arm, gain)}."
+        for arm in job.study.arms
+        for gain in arm.published_gains
+    ]
+    return ["## Published gains in Dice, in percent of the other's", "", *lines, ""] if lines else []
+
+
+def _our_gain(rows: pd.DataFrame, arm: Arm, gain: PublishedGain) -> str:
+    here = rows[rows["data"].eq(gain.data) & rows["clicks"].isin((0, gain.clicks)) & rows["dice_mean"].notna()]
+    means = here.set_index("arm")["dice_mean"]
+    wanted = means[means.index.isin(gain.over)]
+    if arm.name not in means.index or wanted.empty or wanted.max() <= 0:
+        return "not run"
+    return f"{100 * (means[arm.name] / wanted.max() - 1):+.2f} % over {wanted.idxmax()}"
+
+
+def _note_on_marks(job: Reproduction) -> list[str]:
+    reference = next((arm for arm in job.study.arms if arm.name == job.study.reference), None)
+    if reference is None:
+        return []
+    return [
+        f"*: differs from {reference.title}, p < {_MARKED_P:g} in a paired two-tailed t-test over patients, "
+        "not corrected for several tests; corrected by Holm it stands in the reports."
     ]

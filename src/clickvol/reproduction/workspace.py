@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from clickvol.errors import ConfigError
-from clickvol.reproduction.study import Arm, DataSet, Study, StudyFile, Task
+from clickvol.reproduction.study import Arm, DataSet, Study, StudyFile, Task, TrainArm
+
+Form = Literal["released", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,7 @@ class Reproduction:
         raw: folder with the data sets as they come.
         folder: gets everything; absolute, since training files name their data.
         only: names of the arms to do; all where empty.
+        form: "text" trains arms as the text of their paper says where the study has a file for that.
         steps: end every training after so many steps, for a rehearsal; None for the whole schedule.
         device: where models are trained and compute.
         venv: nnU-Net's environment; without it nnU-Net is left out.
@@ -31,6 +35,7 @@ class Reproduction:
     raw: Path
     folder: Path
     only: tuple[str, ...] = ()
+    form: Form = "released"
     steps: int | None = None
     device: str = "auto"
     venv: Path | None = None
@@ -45,6 +50,12 @@ class Reproduction:
             for name in given:
                 if name not in known:
                     raise ConfigError(f"the study has no {what} {name!r}; choose one of {', '.join(known)}")
+        has_text = any(isinstance(arm, TrainArm) and arm.text_config for arm in self.study.arms)
+        if self.form == "text" and not has_text:
+            raise ConfigError(
+                f"no arm of the study {self.study.name} has a training file for the text of its paper; leave "
+                "out --as text, or give arms a text_config"
+            )
 
     @property
     def study(self) -> Study:
@@ -58,8 +69,9 @@ class Reproduction:
 
     @property
     def results(self) -> Path:
-        """Folder of all that depends on the length of the trainings: a rehearsal has its own."""
-        return self.folder if self.steps is None else self.folder / f"first-{self.steps}-steps"
+        """Folder of all that depends on how trainings are made: the text's and a rehearsal have their own."""
+        folder = self.folder if self.form == "released" else self.folder / "as-text"
+        return folder if self.steps is None else folder / f"first-{self.steps}-steps"
 
     def source(self, data: DataSet) -> Path:
         """Return the folder of a data set as it comes."""

@@ -205,7 +205,7 @@ def _validate(state: TrainState, step: nn.Module, harness: Harness) -> None:
     with state.averaged():
         loss = harness.validator.loss(step)
     state.network.train()
-    harness.log.write({"step": state.step, "validation_dice_loss": loss})
+    harness.log.write({"step": state.step, "validation_loss": loss})
     if loss < state.best_loss:
         state.best_loss = loss
         harness.checkpoints.save_best(state)

@@ -16,9 +16,9 @@ _SAMPLES_PER_CASE = 2
 class Validator:
     """Fixed samples of the validation scans.
 
-    The measure is the released ProMISe-3D code's: the mean soft Dice loss of the object, which is also what
-    "best" means there. There the patches are drawn anew every time, so that the best is partly luck; here they
-    are fixed.
+    The measure is the released code's: the mean soft Dice loss of the object, for TAGS with its alignment loss,
+    with 10 clicks inside; which is also what "best" means there. There one patch per scan is drawn anew every
+    time, so that the best is partly luck; here there are two, and they are fixed.
 
     Args:
         cases: validation scans.
@@ -32,7 +32,7 @@ class Validator:
 
     @torch.no_grad()
     def loss(self, step: nn.Module) -> float:
-        """Return the mean soft Dice loss over the samples, with the network as it is."""
+        """Return the mean over the samples of what weights are chosen by, with the network as it is."""
         step.eval()
         losses = [step(batch.to(self._device), 0)[2] for batch in self._batches]
         return float(torch.stack(losses).double().mean())

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 from clickvol.datasets.by_case.published_samples import draw_published_sample
+from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import PublishedSampling
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Volume
 from clickvol.preprocessing.intensity import IntensityScale
 from reference.labelled import block_case
 
@@ -17,6 +20,7 @@ PLAIN = {
     "flip_share": 0.0,
     "quarter_turn_share": 0.0,
     "foreground_share": 1.0,
+    "border": "overhang",
 }
 
 
@@ -65,6 +69,48 @@ def test_the_jitter_moves_the_object_by_whole_voxels_up_to_its_bound(case):
     # Up to 13 either way by the jitter, and some by which voxel was taken.
     assert (np.ptp(places, axis=0) > 18).all()
     assert (np.abs(places - 40) < 13 + 12).all()
+
+
+def _axial_case(lump=(2, 3, 4)):
+    """A CT of 30 x 80 x 90 voxels of 2 mm; the object is one voxel."""
+    label = np.zeros((30, 80, 90), np.uint8)
+    label[lump] = 1
+    places = np.indices(label.shape).astype(np.float32)
+    array = places[0] + 100 * places[1] + 10000 * places[2]
+    grid = VolumeGrid.axial(label.shape, (2.0, 2.0, 2.0))
+    made = LabelledVolume.of(Volume(array, grid, "CT"), label)
+    object.__setattr__(made, "scale", IntensityScale(0.0, 1e6, 0.0, 1.0, 0.0))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("lump", "d", "h", "w"),
+    [((2, 3, 4), 0, 0, 0), ((15, 40, 50), 3, 28, 38), ((29, 79, 89), 5, 55, 65)],
+)
+def test_a_patch_that_would_overhang_is_moved_into_the_scan(lump, d, h, w):
+    sample = draw(_axial_case(lump), shape=(25, 25, 25), border="inside", jitter_voxels=0)
+    values = np.sort(np.rint(sample.patch.numpy()).ravel()).astype(int)
+    places = values % 100, values // 100 % 100, values // 10000
+    assert [axis.min() for axis in places] == [d, h, w]
+    assert [axis.max() for axis in places] == [d + 24, h + 24, w + 24]
+    assert sample.label.sum() == 1
+
+
+def test_a_scan_that_is_shorter_than_the_patch_is_in_its_middle():
+    sample = draw(_axial_case(), shape=(40, 24, 24), border="inside", jitter_voxels=0)
+    filled = sample.patch[0, 0].flatten(1).abs().amax(dim=1) > 0
+    assert filled.tolist() == [False] * 5 + [True] * 30 + [False] * 5
+
+
+def test_the_jitter_stays_inside_where_there_is_room():
+    starts = set()
+    for seed in range(60):
+        sample = draw(_axial_case(), seed, (10, 10, 10), border="inside", jitter_voxels=5)
+        values = np.rint(sample.patch.numpy()).astype(int)
+        starts.add((values // 10000).min())
+        assert (values // 10000).max() - (values // 10000).min() == 9
+    # The larger crop begins at the border, the patch up to ten voxels later.
+    assert (min(starts), max(starts)) == (0, 10)
 
 
 def test_flips_mirror_image_and_label_together(case):

@@ -9,6 +9,7 @@ from clickvol.datasets.device.prompts import (
     published_clicks,
     random_error_click,
     random_voxels,
+    validation_clicks,
 )
 from clickvol.methods.recipe import TrainingClicks
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
@@ -61,6 +62,17 @@ def test_published_clicks_lie_in_the_object_and_anywhere():
         )
         == 50
     )
+
+
+def test_validation_clicks_are_all_inside_or_anywhere_without_an_object():
+    label = torch.zeros(2, 1, 6, 6, 6, dtype=torch.uint8)
+    label[0, 0, 2:4, 1:5, 3] = 1
+    prompts = validation_clicks(label, 10, SEEDS)
+    assert prompts.points_dhw.shape == (2, 10, 3)
+    assert (prompts.labels == FOREGROUND_LABEL).all()
+    d, h, w = prompts.points_dhw[0].long().T
+    assert label[0, 0, d, h, w].all()
+    assert len(prompts.points_dhw[1].unique(dim=0)) > 5
 
 
 def test_further_clicks_carry_the_sign_of_the_label_under_them():

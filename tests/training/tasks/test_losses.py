@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import torch
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
+from clickvol.training.read_config import read_train_config
 from clickvol.training.tasks.losses import boundary_loss, boundary_map, dice_loss, mean_dice, segmentation_loss
+from clickvol.training.tasks.volume_task import VolumeTask
 from reference.golden import GOLDEN
 from reference.seeded_official import loss_cases
+from reference.training_batches import training_batch
 
 STRUCTURAL = LossRecipe()
 RELEASED = promise3d_recipe("released", "tiny").loss
@@ -134,3 +138,49 @@ def test_the_dice_of_masks_is_the_mean_over_the_batch():
     assert alone == pytest.approx([2 / 5, 0, 1])
     shape = (3, 1, 2, 2)
     assert mean_dice(predicted.view(shape), truth.view(shape)).item() == pytest.approx(1.4 / 3)
+
+
+def _loss_of(write_config, *overrides):
+    path, _ = write_config("run")
+    task = VolumeTask(read_train_config(path, list(overrides)))
+    return task.make_step(task.build_network())._recipe.loss
+
+
+WINDOWS = (
+    "model.method=dynunet",
+    "model.preset=automatic",
+    "sampling={kind='windows'}",
+)
+
+
+@pytest.mark.parametrize("method", [(), WINDOWS])
+def test_the_boundary_loss_is_a_key_of_any_training_file(write_config, method):
+    assert _loss_of(write_config, *method, "loss.boundary={}").boundary == BoundaryTerm()
+    changed = _loss_of(write_config, *method, "loss.boundary={weight=3, kernel_dhw=[5, 5, 1]}").boundary
+    assert changed == BoundaryTerm(weight=3.0, kernel_dhw=(5, 5, 1))
+    assert _loss_of(write_config, *method, "loss.boundary={weight=0}").boundary is None
+
+
+def test_what_is_not_given_of_the_boundary_loss_is_as_in_the_preset(write_config):
+    released = ("model.preset=released", "sampling={kind='published'}")
+    preset = _loss_of(write_config, *released).boundary
+    assert _loss_of(write_config, *released, "loss.boundary={weight=3}").boundary == replace(preset, weight=3.0)
+    with pytest.raises(ConfigError, match="odd sides"):
+        _loss_of(write_config, "loss.boundary={kernel_dhw=[4, 5, 5]}")
+    with pytest.raises(ConfigError, match=r"loss.boundary.wait is not known; known here are .*weight"):
+        _loss_of(write_config, "loss.boundary={wait=4}")
+
+
+def test_a_baseline_with_the_boundary_loss_minimises_the_sum(write_config):
+    path, _ = write_config("run")
+    steps = []
+    for further in ([], ["loss.boundary={weight=3}"]):
+        task = VolumeTask(read_train_config(path, [*WINDOWS, *further]))
+        torch.manual_seed(0)
+        steps.append(task.make_step(task.build_network()).eval())
+    batch = training_batch(1, side=32)
+    plain, with_boundary = (step(batch, 0)[0].item() for step in steps)
+    logits = steps[0].network.encode_image(batch.patch).logits
+    term = boundary_loss(logits, batch.label, BoundaryTerm()).item()
+    assert term > 1e-4
+    assert with_boundary == pytest.approx(plain + 3 * term, rel=1e-5)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from clickvol.datasets.sampling import PatchSampling
+from clickvol.datasets.sampling import PatchSampling, PublishedSampling
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.methods.tags import tags_recipe, with_text_width
+from clickvol.training.tasks.alignment_loss import alignment_loss
 from clickvol.training.tasks.step import TrainingStep
 from reference.training_batches import training_batch
 
@@ -67,3 +71,35 @@ def test_the_loss_is_the_mean_over_the_samples():
     parts = [step(training_batch(2, only=n), 0)[0].item() for n in range(2)]
     np.testing.assert_allclose(whole.item(), np.mean(parts), rtol=1e-5)
     assert abs(parts[0] - parts[1]) > 1e-4
+
+
+def test_weights_are_chosen_by_ten_clicks_inside(monkeypatch):
+    step = make_step(preset="released").eval()
+    batch = training_batch(2)
+    (points, labels), *_ = prompts_of(step, batch, 0, monkeypatch)
+    assert points.shape == (2, 10, 3)
+    assert (labels == 1).all()
+    d, h, w = points[1].long().T
+    assert batch.label[1, 0, d, h, w].all()
+    step.train()
+    (points, labels), *_ = prompts_of(step, batch, 0, monkeypatch)
+    assert points.shape == (2, 30, 3)
+
+
+def test_tags_chooses_by_dice_and_alignment_together():
+    torch.manual_seed(1)
+    recipe = with_text_width(tags_recipe("no-organ-mask", "tiny"), 8)
+    text = torch.nn.functional.normalize(torch.randn(8, 2), dim=0)
+    network = LiftedSegmenter(recipe.network)
+    sampling = PublishedSampling(kind="published")
+    batch = training_batch(2, side=32)
+    chosen, without = (
+        TrainingStep(network, replace(recipe, loss=replace(recipe.loss, alignment=term)), sampling, 3, text)
+        .eval()(batch, 0)[2]
+        .item()
+        for term in (recipe.loss.alignment, None)
+    )
+    encoded = network.encode_image(batch.patch)
+    aligning = alignment_loss(encoded.aligned, text, batch.label, recipe.loss.alignment).item()
+    assert aligning > 0.1
+    np.testing.assert_allclose(chosen, without + aligning, rtol=1e-5)

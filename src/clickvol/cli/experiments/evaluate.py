@@ -69,9 +69,9 @@ _Robustness = Annotated[
     typer.Option("--robustness", help="Also click at the centre, inside, near the edge, outside."),
 ]
 _OrganMask = Annotated[
-    Literal["none", "gt"],
+    Literal["none", "file", "gt"],
     typer.Option(
-        help="For models of the method tags; gt: organ and tumour of the label, an oracle.",
+        help="For models of the method tags; file: as prepared; gt: of the label, an oracle.",
     ),
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")]

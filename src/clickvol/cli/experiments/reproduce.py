@@ -7,11 +7,14 @@ import typer
 
 if TYPE_CHECKING:
     from clickvol.reproduction.steps import Step
-    from clickvol.reproduction.workspace import Reproduction
+    from clickvol.reproduction.workspace import Form, Reproduction
 
 _Study = Annotated[
     str,
-    typer.Argument(metavar="NAME|FILE", help="promise3d-table1, promise3d-table2, or a study of your own."),
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="promise3d-table1, promise3d-table2, sam3d-adapter, tags, or a study of your own.",
+    ),
 ]
 _Data = Annotated[Path, typer.Option(metavar="RAW", help="Folder that holds the data sets as they come.")]
 _Output = Annotated[
@@ -19,6 +22,12 @@ _Output = Annotated[
 ]
 _Only = Annotated[
     list[str] | None, typer.Option(metavar="ARM", help="Do this arm of the study only; repeatable.")
+]
+_Form = Annotated[
+    str,
+    typer.Option(
+        "--as", metavar="released|text", help="Train as the released code or the paper's text has it."
+    ),
 ]
 _Steps = Annotated[
     int | None,
@@ -40,6 +49,7 @@ def reproduce(
     data: _Data,
     output: _Output,
     only: _Only = None,
+    form: _Form = "released",
     steps: _Steps = None,
     device: _Device = "auto",
     venv: _Venv = None,
@@ -59,6 +69,7 @@ def reproduce(
         raw=data,
         folder=output.absolute(),
         only=tuple(only or ()),
+        form=_form(form),
         steps=steps,
         device=device,
         venv=venv,
@@ -96,6 +107,14 @@ def _show_plan(job: "Reproduction") -> None:
     for line in left_out(job):
         typer.echo(f"left out: {line}")
     typer.echo(f"then: {job.results / 'table.md'}")
+
+
+def _form(text: str) -> "Form":
+    from clickvol.errors import ConfigError
+
+    if text not in ("released", "text"):
+        raise ConfigError(f"--as takes released or text, not {text!r}")
+    return "text" if text == "text" else "released"
 
 
 def _split_file(text: str) -> tuple[str, Path]:

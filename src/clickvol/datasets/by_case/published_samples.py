@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clickvol.datasets.samples import MAX_CLICKS, LabelledVolume, PatchBatch, PatchPrompts
 from clickvol.datasets.sampling import PublishedSampling
@@ -27,6 +28,9 @@ def draw_published_sample(
     Outside the scan, the normalised patch is 0.
     """
     place = _centre(case, config, rng)
+    if config.border == "inside":
+        side_mm = config.voxel_mm * (np.array(patch_shape_dhw) + 2 * config.jitter_voxels)
+        place = _moved_inside(place, case.volume.grid, side_mm[::-1])
     jitter_mm = config.voxel_mm * rng.integers(-config.jitter_voxels, config.jitter_voxels, 3, endpoint=True)
     centre = WorldPointRAS.of(place.as_array() + jitter_mm)
     shift = rng.uniform(-config.shift, config.shift) if rng.random() < config.shift_share else 0.0
@@ -66,6 +70,14 @@ def _centre(case: LabelledVolume, config: PublishedSampling, rng: np.random.Gene
         while case.label[tuple(voxel)]:
             voxel = rng.integers(0, case.label.shape)
     return case.volume.grid.to_world(VoxelPoint.of(voxel))
+
+
+def _moved_inside(place: WorldPointRAS, grid: VolumeGrid, side_mm: NDArray[np.float64]) -> WorldPointRAS:
+    """Move the middle of a box, with sides along x, y and z, so that it lies in the scan."""
+    low, high = (point.as_array() for point in grid.bounds_of(grid.box))
+    room = np.maximum(high - low - side_mm, 0) / 2
+    middle = (low + high) / 2
+    return WorldPointRAS.of(np.clip(place.as_array(), middle - room, middle + room))
 
 
 def _changed(grid: VolumeGrid, config: PublishedSampling, rng: np.random.Generator) -> VolumeGrid:

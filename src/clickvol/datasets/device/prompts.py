@@ -171,6 +171,21 @@ def published_clicks(label: Tensor, clicks: TrainingClicks, seeds: Tensor) -> Po
     return PointPrompts(torch.cat([inside, others], dim=1), signs)
 
 
+def validation_clicks(label: Tensor, count: int, seeds: Tensor) -> PointPrompts:
+    """Draw the clicks by which the published methods choose their weights: all inside, with replacement.
+
+    Args:
+        label: (B, 1, D, H, W) of the patches.
+        count: clicks per patch; from everywhere in a patch without the object.
+        seeds: (B,).
+    """
+    u = noise.uniform(seeds, 300, count)
+    inside, is_there = random_voxels(label.bool(), u)
+    everywhere, _ = random_voxels(torch.ones_like(label, dtype=torch.bool), u)
+    points = torch.where(is_there[:, None, None], inside, everywhere)
+    return PointPrompts(points, torch.full_like(points[:, :, 0], FOREGROUND_LABEL, dtype=torch.int64))
+
+
 def random_error_click(predicted: Tensor, label: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor]:
     """Draw a click into what a prediction got wrong, away from the border of the error where it has a middle.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clickvol.datasets.device.prompts import published_clicks, with_error_click
+from clickvol.datasets.device.prompts import published_clicks, validation_clicks, with_error_click
 from clickvol.datasets.samples import PatchBatch
 from clickvol.datasets.sampling import PatchSampling, VolumeSampling
 from clickvol.errors import ConfigError
@@ -54,7 +54,10 @@ class TrainingStep(nn.Module):
         self._seed = seed
 
     def forward(self, batch: PatchBatch, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss, and without gradient the Dice of the masks and the soft Dice loss: scalars.
+        """Return the loss, and without gradient the Dice of the masks and what weights are chosen by: scalars.
+
+        That is the soft Dice loss, and with it the alignment loss where the recipe has one (TAGS, as released).
+        In evaluation mode a recipe with clicks of its own gets those of its validation.
 
         Args:
             batch: samples.
@@ -63,8 +66,10 @@ class TrainingStep(nn.Module):
         given, clicks = batch.prompts, self._recipe.training_clicks
         if clicks is None:
             prompts = PointPrompts(given.points_dhw, given.labels, given.hints)
-        else:
+        elif self.training:
             prompts = published_clicks(batch.label, clicks, batch.noise_seed)
+        else:
+            prompts = validation_clicks(batch.label, self._recipe.num_validation_clicks, batch.noise_seed)
         encoded = self.network.encode_image(batch.patch)
         if clicks is None:
             for number in range(self._num_corrections(step)):
@@ -73,10 +78,11 @@ class TrainingStep(nn.Module):
                 predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
                 prompts = with_error_click(prompts, predicted, truth, batch.noise_seed, 200 + number)
         logits = self.network.decode(encoded, prompts, given.prior)
-        loss = _loss(encoded, logits, batch.label, self._recipe.loss, self.text)
+        aligning = _alignment(encoded, batch.label, self._recipe.loss, self.text)
+        loss = segmentation_loss(logits.float(), batch.label, self._recipe.loss) + aligning
         detached = logits.detach().float()
         overlap = mean_dice(detached[:, 1] > detached[:, 0], batch.label[:, 0].bool())
-        return loss, overlap, dice_loss(detached, batch.label)
+        return loss, overlap, dice_loss(detached, batch.label) + aligning.detach()
 
     def _num_corrections(self, step: int) -> int:
         """Draw once for the whole step: the passes are spent on all samples at once."""
@@ -92,11 +98,8 @@ def num_corrections(seed: int, step: int, share: float, most: int) -> int:
     return int(rng.integers(1, most, endpoint=True)) if rng.random() < share else 0
 
 
-def _loss(
-    encoded: EncodedPatch, logits: Tensor, label: Tensor, recipe: LossRecipe, text: Tensor | None
-) -> Tensor:
-    loss = segmentation_loss(logits.float(), label, recipe)
+def _alignment(encoded: EncodedPatch, label: Tensor, recipe: LossRecipe, text: Tensor | None) -> Tensor:
+    """Return the weighted alignment loss; 0 for a recipe without."""
     if recipe.alignment is None or text is None:
-        return loss
-    aligning = alignment_loss(encoded.aligned, text, label, recipe.alignment)
-    return loss + recipe.alignment.weight * aligning
+        return torch.zeros((), device=label.device)
+    return recipe.alignment.weight * alignment_loss(encoded.aligned, text, label, recipe.alignment)

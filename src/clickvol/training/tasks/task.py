@@ -58,8 +58,8 @@ class Task(Generic[SampleT], metaclass=ABCMeta):
     def make_step(self, network: nn.Module) -> nn.Module:
         """Return the module from a batch and the number of the step to the loss, with `network` in it.
 
-        Besides the loss it returns two scalars without gradient: the Dice of the masks and the soft Dice
-        loss. Nothing is read back from the device.
+        Besides the loss it returns two scalars without gradient: the Dice of the masks, and the loss by which
+        the best weights are chosen. Nothing is read back from the device.
         """
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """Training of the networks for volumes."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,19 +30,26 @@ from clickvol.image_encoders.lifted_vit3d import LiftedVit3d
 from clickvol.methods.freezing import freeze_foundation
 from clickvol.methods.lift import lift_foundation
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
-from clickvol.methods.recipe import Recipe
+from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Recipe
 from clickvol.methods.registry import find_method, find_recipe
 from clickvol.methods.sam2d import Sam2d
 from clickvol.methods.tags import with_text_width
 from clickvol.methods.volume_segmenter import VolumeSegmenter
-from clickvol.training.config import TrainConfig
+from clickvol.training.config import BoundarySection, TrainConfig
+from clickvol.training.memory import bytes_of_step, free_bytes
 from clickvol.training.tasks.step import TrainingStep
 from clickvol.training.tasks.tags_inputs import load_text_bank, organ_source, tags_notes
 from clickvol.training.tasks.task import Task
 from clickvol.weights.card import FieldOfViewPlan
+from clickvol.weights.device import choose_device
 from clickvol.weights.load import load_network
 
+_log = logging.getLogger("clickvol.training")
+
 _PHANTOMS = "phantom"
+
+# Part of the free memory that a step may take before blocks are computed again; chosen.
+_SHARE_OF_MEMORY = 0.8
 
 
 class VolumeTask(Task[PatchBatch]):
@@ -107,6 +115,7 @@ class VolumeTask(Task[PatchBatch]):
                 draw=partial(self._published, sampling),
                 join=joined,
                 seed=self._config.run.seed,
+                in_epochs=sampling.order == "epochs",
             )
         packed = [case for case in cases if isinstance(case, StoredScan)]
         groups = [str(case.volume.modality) for case in volumes] + [_PHANTOMS] * len(phantoms)
@@ -184,6 +193,7 @@ def _volume_sampling(config: TrainConfig) -> VolumeSampling:
 def _recipe_of(config: TrainConfig, sampling: VolumeSampling) -> Recipe:
     """Return network, loss and clicks of a configuration."""
     recipe = find_recipe(config.model.method, config.model.preset, config.model.size)
+    recipe = replace(recipe, loss=_loss(recipe.loss, config.loss.boundary))
     _check(config, recipe, sampling.kind)
     network = recipe.network
     if (
@@ -195,6 +205,14 @@ def _recipe_of(config: TrainConfig, sampling: VolumeSampling) -> Recipe:
         network = replace(network, encoder=replace(network.encoder, frozen_norms=False))
         return replace(recipe, network=network)
     return recipe
+
+
+def _loss(loss: LossRecipe, boundary: BoundarySection | None) -> LossRecipe:
+    """Return the preset's loss with the boundary loss that is asked for; ConfigError for a contradiction."""
+    if boundary is None:
+        return loss
+    term = replace(loss.boundary or BoundaryTerm(), **boundary.model_dump(exclude_none=True))
+    return replace(loss, boundary=term if term.weight else None)
 
 
 def _check(config: TrainConfig, recipe: Recipe, kind: str) -> None:
@@ -235,11 +253,28 @@ def _prepare_encoder(network: LiftedSegmenter, config: TrainConfig) -> None:
         lift_foundation(foundation, network)
     if config.run.trained == "adapters":
         freeze_foundation(network)
-    if not config.run.recompute_blocks:
+    if not _recomputes(network, config):
         return
     if not isinstance(network.image_encoder, LiftedVit3d):
         raise ConfigError("run.recompute_blocks is for the sizes with SAM's blocks; set it to false")
     network.image_encoder.checkpoint_blocks = True
+
+
+def _recomputes(network: LiftedSegmenter, config: TrainConfig) -> bool:
+    """Tell whether blocks are computed again; "auto" looks at the memory and says what it decides."""
+    if config.run.recompute_blocks != "auto":
+        return config.run.recompute_blocks
+    needed = bytes_of_step(network.config, config.optimiser.batch_size)
+    free = free_bytes(choose_device(config.run.device))
+    if needed <= _SHARE_OF_MEMORY * free:
+        return False
+    _log.warning(
+        "a step would take about %.1f GiB and %.1f are free: the encoder's blocks are computed again for the "
+        "gradient, which takes a third more time (run.recompute_blocks)",
+        needed / 2**30,
+        free / 2**30,
+    )
+    return True
 
 
 def _fields_of_view(sampling: VolumeSampling) -> FieldOfViewPlan:
