@@ -6,6 +6,7 @@ from clickvol.report.statistics import (
     bootstrap_interval,
     holm,
     paired_tests,
+    random_effects_mean,
 )
 
 
@@ -108,3 +109,56 @@ def test_holm_multiplies_the_smallest_most():
 def test_what_was_not_tested_does_not_count_in_a_family():
     assert holm([None, 0.02, None, 0.01]) == [None, 0.02, None, 0.02]
     assert holm([None]) == [None]
+
+
+def test_a_mean_with_patients_at_random_is_the_paired_t_test_over_them():
+    """Two trainings of the same patients without an effect of their own: exact, by the analysis of variance."""
+    rng = np.random.default_rng(4)
+    patients = rng.normal(0.05, 0.1, 20)
+    rest = rng.normal(0, 0.02, (20, 2))
+    rest -= rest.mean(axis=0)  # no effect of a training
+    values = (patients[:, None] + rest).ravel()
+    names = np.repeat(np.arange(20), 2)
+    model = random_effects_mean(values, names, np.tile([0, 1], 20))
+    means = values.reshape(20, 2).mean(axis=1)
+    classic = stats.ttest_1samp(means, 0.0)
+    assert model.mean == pytest.approx(means.mean(), rel=1e-6)
+    assert model.error == pytest.approx(means.std(ddof=1) / 20**0.5, rel=1e-3)
+    assert model.degrees == pytest.approx(19, rel=0.02)
+    assert model.p == pytest.approx(classic.pvalue, rel=0.02)
+    np.testing.assert_allclose(model.interval, classic.confidence_interval(0.95), rtol=0.01)
+
+
+def test_a_training_that_moves_all_its_patients_makes_the_mean_less_sure():
+    rng = np.random.default_rng(0)
+    trainings = np.repeat([0.2, 0.0, 0.15, -0.02], 8)
+    values = trainings + rng.normal(0, 0.02, 32)
+    patients = np.tile(np.arange(8), 4)
+    by_training = np.repeat(np.arange(4), 8)
+    alone = random_effects_mean(values, patients)
+    model = random_effects_mean(values, patients, by_training)
+    assert model.mean == pytest.approx(values.mean(), rel=1e-6)
+    # Balanced: the error of the mean is that of four means of trainings.
+    means = values.reshape(4, 8).mean(axis=1)
+    assert model.error == pytest.approx(means.std(ddof=1) / 2, rel=0.02)
+    assert model.degrees == pytest.approx(3, abs=0.3)
+    assert model.error > 2 * alone.error
+
+
+def test_a_random_effects_mean_needs_values_that_differ():
+    assert random_effects_mean([0.1, 0.2], [0, 1]) is None
+    assert random_effects_mean([0.1, 0.1, 0.1], [0, 1, 2]) is None
+    plain = random_effects_mean([0.1, 0.2, 0.4], [0, 1, 2])
+    assert plain.p == pytest.approx(stats.ttest_1samp([0.1, 0.2, 0.4], 0.0).pvalue, rel=1e-3)
+
+
+def test_the_p_value_is_as_often_below_its_level_as_it_says():
+    """Patients in five folds, two trainings per fold, as in the study of the claims; nothing is true."""
+    rng = np.random.default_rng(1)
+    fold = np.repeat(np.arange(20) % 5, 2)
+    patient, training = np.repeat(np.arange(20), 2), 2 * fold + np.tile([0, 1], 20)
+    below = 0
+    for _ in range(150):
+        values = rng.normal(0, 0.1, 20)[patient] + rng.normal(0, 0.05, 10)[training] + rng.normal(0, 0.05, 40)
+        below += random_effects_mean(values, patient, training).p < 0.05
+    assert 1 <= below <= 16

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from clickvol.datasets.published import read_published
+from clickvol.datasets.splits import read_splits
 from clickvol.errors import ConfigError
 from clickvol.methods.registry import find_recipe
 from clickvol.reproduction.study import Study, TrainArm, read_study, study_names
@@ -206,8 +207,34 @@ def test_the_ablations_of_tags_are_its_presets():
         "no-organ-mask": (1, True),
         "neither": (1, False),
     }
-    with pytest.raises(ValidationError, match=r"has a gain over 'nobody', which is no arm"):
+    with pytest.raises(ValidationError, match=r"nnunet names 'nobody', which is no arm"):
         Study.model_validate(_with_a_gain_over("nobody", file.study))
+
+
+def test_the_claims_on_the_sarcoma_are_named_beforehand_and_every_arm_can_be_made():
+    file = read_study(str(Path(__file__).parents[2] / "configs" / "claims.toml"))
+    study = file.study
+    assert (study.folds, study.seeds) == ((0, 1, 2, 3, 4), (1, 2))
+    assert study.protocol.protocol().procedure == "published"
+    assert [(claim.arm, claim.against) for claim in study.claims] == [
+        ("promise3d", "sam3d_adapter"),
+        ("sam3d_adapter", "automatic"),
+        ("promise3d", "promise3d-random"),
+        ("sam3d_adapter", "sam3d_adapter-random"),
+        ("lifted", "scratch"),
+        ("c", "up-conv"),
+        ("up-conv", "two-adapters"),
+        ("promise3d", "c"),
+    ]
+    for arm in study.arms:
+        if isinstance(arm, TrainArm):
+            config = read_train_config(file.next_to(arm.config), [*arm.overrides])
+            assert find_recipe(config.model.method, config.model.preset, config.model.size)
+            assert (config.optimiser.steps, config.run.keep) == (600, "last")
+    folds = read_splits(file.next_to(study.data[0].splits))
+    tested = sorted(case for fold in folds for case in fold.test)
+    assert len(tested) == len(set(tested)) == 34
+    assert all(not set(fold.train) & set(fold.test) and len(fold.train + fold.test) == 34 for fold in folds)
 
 
 def _with_a_gain_over(name, study):

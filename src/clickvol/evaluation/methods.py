@@ -18,6 +18,7 @@ from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.evaluation.cases import split_name
 from clickvol.evaluation.classical import BALL_RADIUS_MM, Classical, ball, random_walker, region_growing
 from clickvol.evaluation.masks_of_clicks import MissingMaskError, wanted_mask
+from clickvol.evaluation.other_clicks import OtherClicks, Told
 from clickvol.evaluation.propagated_sam import segment_by_slices
 from clickvol.geometry.box import bounding_box
 from clickvol.io.dicom.masks import read_mask_file
@@ -38,6 +39,7 @@ PROPAGATED = "sam2d-propagated:"
 """Before the id or path of a 2D model that is carried through the volume."""
 
 _CLICK_MASKS = "click-masks:"
+_TOLD: dict[str, Told] = {"random-click:": "random", "no-click:": "none"}
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
 
@@ -112,8 +114,8 @@ def parse_methods(
 
     Args:
         words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`,
-            `sam2d-propagated:MODEL` with a 2D model, `predictions:DIR` or `click-masks:DIR`; with NAME=
-            before it to be called so in the report.
+            `sam2d-propagated:MODEL` with a 2D model, `random-click:MODEL` or `no-click:MODEL`,
+            `predictions:DIR` or `click-masks:DIR`; with NAME= before it to be called so in the report.
         device: where models compute.
         procedure: of the protocol.
 
@@ -145,6 +147,10 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
     if what.startswith(PROPAGATED):
         image_model = load_image_model(what.removeprefix(PROPAGATED), device=device)
         return [_carried_through(given_name or f"{image_model.card.id} propagated", image_model)]
+    for prefix, told in _TOLD.items():
+        if what.startswith(prefix):
+            model = load_model(what.removeprefix(prefix), device=device)
+            return [_told_other_clicks(model, given_name or f"{model.card.id} {prefix[:-1]}", told)]
     model = load_model(what, device=device)
     return methods_of_model(model, given_name or model.card.id, procedure)
 
@@ -182,6 +188,34 @@ def _carried_through(name: str, model: ImageModel) -> Method:
         return lambda clicks: _timed(lambda: segment_by_slices(scan.volume, clicks, model).astype(np.uint8))
 
     return Method(name=name, fingerprint=f"{model.card.sha256} propagated", open_scan=open_scan)
+
+
+def _told_other_clicks(model: LoadedModel, name: str, told: Told) -> Method:
+    """Return a model that looks into the published window of the clicks and is told others.
+
+    Raises:
+        ConfigError: for a model that takes no clicks.
+    """
+    if model.card.is_automatic:
+        raise ConfigError(f"{model.card.id} takes no clicks, so it can be told no others; name another model")
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        network = OtherClicks(model.network, told)
+        asked = replace(model, network=network)
+
+        @lru_cache(maxsize=1)
+        def predictor() -> ScanPredictor:
+            return ScanPredictor(scan.volume, asked, organ_mask=scan.organ, procedure="published")
+
+        def answer(clicks: Sequence[Click]) -> Answer:
+            network.begin(scan.case_id, clicks)
+            return _timed(lambda: predictor().predict(clicks).mask.array)
+
+        return answer
+
+    takes_organ_mask = model.network.config.num_channels > 1
+    fingerprint = f"{model.card.sha256} published, told {told}"
+    return Method(name=name, fingerprint=fingerprint, open_scan=open_scan, takes_organ_mask=takes_organ_mask)
 
 
 def procedure_of(card: ModelCard, procedure: Procedure | None) -> Procedure:

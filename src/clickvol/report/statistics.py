@@ -1,6 +1,6 @@
 """How sure a mean is, and whether two models differ, when scans of one patient are not independent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -8,7 +8,7 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 RESAMPLES = 10_000
 """Bootstrap resamples where not all are counted; from seed to seed the ends of an interval then move by
@@ -108,6 +108,96 @@ def paired_tests(differences: Sequence[float] | NDArray[np.float64]) -> PairedTe
         t_p=None if constant else float(stats.ttest_1samp(rounded, 0.0).pvalue),
         wilcoxon_p=float(stats.wilcoxon(rounded[rounded != 0]).pvalue),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomEffectsMean:
+    """A mean whose values have something in common in several ways.
+
+    Attributes:
+        mean: estimate.
+        error: its standard error, above 0.
+        degrees: of freedom, Satterthwaite's.
+    """
+
+    mean: float
+    error: float
+    degrees: float
+
+    @property
+    def p(self) -> float:
+        """Two-tailed p value of a mean of zero."""
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.degrees))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        reach = float(stats.t.ppf(0.975, self.degrees)) * self.error
+        return self.mean - reach, self.mean + reach
+
+
+def random_effects_mean(
+    values: Sequence[float] | NDArray[np.float64], *factors: Sequence[object]
+) -> RandomEffectsMean | None:
+    """Estimate a mean with a random effect for each level of each factor, by restricted maximum likelihood.
+
+    value = mean + effect of its patient + effect of its training + rest: so a difference that one training made
+    by luck for all its patients is not taken for one that the next training would make, too.
+
+    Args:
+        values: (n,).
+        factors: (n,) each, what a value belongs to: its patient, its training.
+
+    Returns:
+        None for fewer than three values, or values without any spread.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    spread = float(y.var()) if len(y) else 0.0
+    if len(y) < 3 or spread < 10.0**-_DECIMALS:
+        return None
+    levels = [np.unique([str(name) for name in factor], return_inverse=True)[1] for factor in factors]
+    # A factor with one level, or with one for each value, has nothing of its own.
+    shared = [np.equal.outer(one, one).astype(float) for one in levels if 0 < one.max() < len(y) - 1]
+    parts = np.array([*shared, np.eye(len(y))])
+
+    def fitted(variances: NDArray[np.float64], parts: NDArray[np.float64]) -> tuple[float, float, float]:
+        """Return the mean, its variance and the deviance."""
+        cover = np.tensordot(variances, parts, axes=1)
+        solved = np.linalg.solve(cover, np.stack([np.ones_like(y), y], axis=1))
+        weight = float(solved[:, 0].sum())
+        mean = float(solved[:, 1].sum()) / weight
+        rest = y - mean
+        fit = float(rest @ (solved[:, 1] - mean * solved[:, 0]))
+        return mean, 1 / weight, float(np.linalg.slogdet(cover)[1]) + float(np.log(weight)) + fit
+
+    start = np.full(len(parts), spread / len(parts))
+    bounds = [(0.0, None)] * len(shared) + [(1e-9 * spread, None)]
+    options = {"ftol": 1e-14, "gtol": 1e-10, "maxiter": 1000}
+    # In units of the spread, so that steps and limits fit whatever the scale.
+    best = optimize.minimize(
+        lambda v: fitted(v * spread, parts)[2], start / spread, bounds=bounds, options=options
+    )
+    variances = best.x * spread
+    there = np.flatnonzero(variances > 1e-6 * spread)
+    mean, error_squared, _ = fitted(variances[there], parts[there])
+    gradient, curvature = _derivatives(lambda v: fitted(v, parts[there])[1:], variances[there])
+    uncertainty = float(gradient @ np.linalg.solve(curvature / 2, gradient))
+    degrees = 2 * error_squared**2 / uncertainty if uncertainty > 0 else len(y) - 1.0
+    return RandomEffectsMean(mean=mean, error=error_squared**0.5, degrees=max(1.0, min(degrees, len(y) - 1.0)))
+
+
+def _derivatives(
+    function: Callable[[NDArray[np.float64]], tuple[float, float]], at: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the (n,) gradient of a function's first value, and the (n, n) curvature of its second."""
+    steps = np.diag(1e-3 * at)
+    size = len(at)
+    gradient = np.array([(function(at + s)[0] - function(at - s)[0]) for s in steps]) / (2 * steps.diagonal())
+    curvature = np.empty((size, size))
+    for i, j in np.ndindex(size, size):
+        corners = [function(at + a * steps[i] + b * steps[j])[1] * a * b for a in (1, -1) for b in (1, -1)]
+        curvature[i, j] = sum(corners) / (4 * steps[i, i] * steps[j, j])
+    return gradient, curvature
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

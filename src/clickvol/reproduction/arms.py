@@ -55,7 +55,13 @@ def training_of(job: Reproduction, arm: Arm, task: Task) -> ArmTraining | None:
 def named_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
     """Return an arm as `clickvol evaluate` takes it, NAME=METHOD; None for one that is not trained yet."""
     if isinstance(arm, MethodArm):
-        return f"{arm.name}={arm.method}"
+        other = next((one for one in job.study.arms if one.name == arm.of_arm), None)
+        if other is None:
+            return f"{arm.name}={arm.method}"
+        trained = training_of(job, other, task)
+        if trained is None or not trained.is_done():
+            return None
+        return f"{arm.name}={arm.method.replace('{' + other.name + '}', trained.method())}"
     training = training_of(job, arm, task)
     return f"{arm.name}={training.method()}" if training and training.is_done() else None
 
@@ -126,6 +132,10 @@ class OwnTraining:
         def so_far() -> TrainArguments:
             return TrainArguments(path, tuple(overrides), read_train_config(path, overrides))
 
+        if len(job.study.folds) > 1:
+            overrides.append(f"data.fold={job.fold}")
+        if job.seed is not None:
+            overrides.append(f"run.seed={job.seed}")
         if job.device != "auto":
             overrides.append(f"run.device={json.dumps(job.device)}")
         if job.steps is not None:

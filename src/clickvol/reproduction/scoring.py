@@ -46,12 +46,12 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
         there = {name: one["content_hash"] for name, one in settings["data"].items()}
         models = set(settings["models"].values())
         protocol, split = settings["protocol"], settings["split"]
-        shown = settings.get("organ_mask", "none")
+        shown, fold = settings.get("organ_mask", "none"), settings["fold"]
     except (LookupError, TypeError, AttributeError):
         return False
     wanted = json.loads(json.dumps(job.study.protocol.protocol().settings()))
-    asked = (wanted, job.study.protocol.split, hashes, _organ_mask(job, arm, method))
-    return (protocol, split, there, shown) == asked and models == {
+    asked = (wanted, job.study.protocol.split, job.fold, hashes, _organ_mask(job, arm, method))
+    return (protocol, split, fold, there, shown) == asked and models == {
         _fingerprint(arm, method, job.study.protocol.protocol().procedure)
     }
 
@@ -78,14 +78,19 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
         ConfigError: without matplotlib.
         OutputError: when a file cannot be written.
     """
-    scored = [arm for arm in job.study.arms if is_scored(job, arm, task)]
-    if not scored:
+    rows = scored_rows(job, task)
+    if rows.empty:
         return None
-    tables = [pd.read_parquet(job.evaluation_folder(arm, task) / TABLE_NAME) for arm in scored]
-    table = score_table(pd.concat(tables).to_dict("records"))
+    table = score_table(rows.drop(columns=["arm", "fold", "training"]).to_dict("records"))
     protocol, reference = job.study.protocol.protocol(), job.study.reference
-    names = ", ".join(arm.name for arm in scored)
+    names = ", ".join(dict.fromkeys(rows["arm"]))
     notes = [f"Of the study {job.study.name}, task {task.name}: {names}."]
+    if (job.study.folds, job.study.seeds) != ((0,), ()):
+        notes.append(
+            f"Folds {', '.join(map(str, job.study.folds))}, each scored with its own trainings; training seeds "
+            f"{', '.join(map(str, job.study.seeds)) or 'of the files'}. A user of a second training counts as "
+            "another user."
+        )
     if job.form == "text":
         notes.append("Trained as the text of the paper says, where a training file for it is known.")
     if job.steps is not None:
@@ -101,6 +106,23 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
         nsd_tolerance_mm=protocol.nsd_tolerance_mm,
         notes=notes,
     )
+
+
+def scored_rows(job: Reproduction, task: Task) -> pd.DataFrame:
+    """Return the rows of all evaluations of a task that are there, as `evaluation.records` has them.
+
+    Further columns: `arm`, `fold`, and `training`, the number of the seed of its training. Users of further
+    trainings have further numbers.
+    """
+    tables = []
+    for arm in job.study.arms:
+        for one in job.repeats(arm):
+            if is_scored(one, arm, task):
+                table = pd.read_parquet(one.evaluation_folder(arm, task) / TABLE_NAME)
+                training = 0 if one.seed is None else job.study.seeds.index(one.seed)
+                seed = table["seed"] + training * job.study.protocol.protocol().seeds
+                tables.append(table.assign(arm=arm.name, fold=one.fold, training=training, seed=seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _organ_mask(job: Reproduction, arm: Arm, method: str) -> OrganMaskChoice:
@@ -119,6 +141,7 @@ def _request(job: Reproduction, arm: Arm, task: Task, method: str) -> Evaluation
         folder=job.evaluation_folder(arm, task),
         protocol=job.study.protocol.protocol(),
         split=job.study.protocol.split,
+        fold=job.fold,
         organ_mask=_organ_mask(job, arm, method),
         device=job.device,
     )

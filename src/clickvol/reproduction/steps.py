@@ -1,5 +1,6 @@
 """A study step by step: prepare, train, score, compare; what is complete is not done again."""
 
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from clickvol.errors import ClickvolError, ConfigError, OutputError
 from clickvol.evaluation.methods import parse_methods
 from clickvol.files.lock import only_process_in
 from clickvol.reproduction.arms import NnunetTraining, OnMessage, OwnTraining, missing_model, training_of
+from clickvol.reproduction.claims import write_claims
 from clickvol.reproduction.preparation import is_prepared, missing_source, preparation_command, prepare
 from clickvol.reproduction.scoring import compare, evaluation_command, is_scored, score
 from clickvol.reproduction.study import Arm, DataSet, MethodArm, NnunetArm, Task
@@ -48,7 +50,13 @@ def steps_of(job: Reproduction) -> list[Step]:
     """
     return [
         *(_preparation(job, data) for data in job.study.data),
-        *(step for arm in job.arms for task in job.study.tasks for step in _steps_of_arm(job, arm, task)),
+        *(
+            step
+            for arm in job.arms
+            for one in job.repeats(arm)
+            for task in job.study.tasks
+            for step in _steps_of_arm(one, arm, task)
+        ),
     ]
 
 
@@ -96,6 +104,7 @@ def reproduce(
         summaries = {
             task.name: summary for task in job.study.tasks if (summary := compare(job, task)) is not None
         }
+        write_claims(job)
         return write_table(job, summaries, left_out(job))
 
 
@@ -131,12 +140,12 @@ def _check_sources(job: Reproduction) -> None:
         missing = missing_model(arm) if isinstance(arm, MethodArm) else None
         if missing is not None:
             raise ConfigError(missing)
-        for task in job.study.tasks:
-            training = training_of(job, arm, task)
+        for one, task in itertools.product(job.repeats(arm), job.study.tasks):
+            training = training_of(one, arm, task)
             if isinstance(training, OwnTraining) and not training.is_done():
                 missing = training.missing_model()
             else:
-                missing = _unusable_method(job, arm, task)
+                missing = _unusable_method(one, arm, task)
             if missing is not None:
                 raise ConfigError(missing)
     missing = missing_space(job)
@@ -146,7 +155,7 @@ def _check_sources(job: Reproduction) -> None:
 
 def _unusable_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
     """Return in one line why an arm without training cannot be scored; None where it can."""
-    if not isinstance(arm, MethodArm) or is_scored(job, arm, task):
+    if not isinstance(arm, MethodArm) or arm.of_arm is not None or is_scored(job, arm, task):
         return None
     try:
         parse_methods([arm.method], device="cpu")
@@ -169,7 +178,7 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
     if _is_left_out(job, arm, task):
         return []
     scoring = Step(
-        title=f"score {arm.name} on {task.name}",
+        title=f"score {arm.name}{job.which} on {task.name}",
         command=partial(evaluation_command, job, arm, task),
         is_done=partial(is_scored, job, arm, task),
         work=partial(score, job, arm, task),
@@ -182,7 +191,7 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
     hint = arm.needs
     if isinstance(training, OwnTraining):  # its mistakes show before any work
         hint = "\n    ".join(filter(None, (training.missing_model(), hint)))
-    title = f"train {arm.name} on {task.name}"
+    title = f"train {arm.name}{job.which} on {task.name}"
     return [Step(title, training.command, training.is_done, training.work, hint=hint), scoring]
 
 

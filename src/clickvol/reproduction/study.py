@@ -1,6 +1,7 @@
 """A study: data sets, who is compared on them, by which rules, and what was published. A TOML file."""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,17 +156,41 @@ class NnunetArm(_Arm):
 
 
 class MethodArm(_Arm):
-    """Anything that needs no training here.
+    """Anything that needs no training of its own.
 
     Attributes:
-        method: as `clickvol evaluate` takes it, see `evaluation.methods`; "ball:50".
+        method: as `clickvol evaluate` takes it, see `evaluation.methods`; "ball:50". With the name of a trained
+            arm in braces it is that arm's model asked in another way: "random-click:{promise3d}".
     """
 
     kind: Literal["method"]
     method: str
 
+    @property
+    def of_arm(self) -> str | None:
+        """Name of the arm whose model it is; None for one that needs none."""
+        named = re.search(r"{(.+)}", self.method)
+        return named[1] if named else None
+
 
 Arm = TrainArm | NnunetArm | MethodArm
+
+
+class Claim(_Section):
+    """One arm is better than another in the mean Dice over patients; named before anything is scored.
+
+    Attributes:
+        name: of its row.
+        title: one line.
+        arm, against: names of the two.
+        clicks: after so many; an arm without clicks counts as it is.
+    """
+
+    name: Name
+    title: str
+    arm: str
+    against: str
+    clicks: int = Field(default=1, ge=1)
 
 
 class ProtocolSection(_Section):
@@ -207,7 +232,9 @@ class Study(_Section):
         notes: printed below the table, one sentence each.
         protocol: how it is scored.
         reference: name of the arm that the others are tested against.
-        tasks, arms: see their types.
+        folds: of the splits; each arm is trained once per fold and scored on that fold's part.
+        seeds: of trainings, instead of the training files'; each arm is trained once per fold and seed.
+        tasks, arms, claims: see their types.
     """
 
     name: Name
@@ -216,8 +243,11 @@ class Study(_Section):
     notes: tuple[str, ...] = ()
     protocol: ProtocolSection = ProtocolSection()
     reference: str | None = None
+    folds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[int, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
     arms: tuple[Annotated[Arm, Field(discriminator="kind")], ...] = Field(min_length=1)
+    claims: tuple[Claim, ...] = ()
 
     @property
     def data(self) -> tuple[DataSet, ...]:
@@ -227,28 +257,36 @@ class Study(_Section):
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         arms, data = [arm.name for arm in self.arms], [one.name for one in self.data]
-        for names in (arms, data, [task.name for task in self.tasks]):
+        repeated = (self.folds, self.seeds, [claim.name for claim in self.claims])
+        for names in (arms, data, [task.name for task in self.tasks], *repeated):
             double = next((name for name in names if names.count(name) > 1), None)
             if double is not None:
                 raise ValueError(f"{double} is there twice; names are given once")
         if self.reference is not None and self.reference not in arms:
             raise ValueError(f"the reference {self.reference!r} is no arm; choose one of {', '.join(arms)}")
+        trained = [arm.name for arm in self.arms if isinstance(arm, TrainArm)]
+        named = [(f"the claim {claim.name}", claim.arm, arms) for claim in self.claims]
+        named += [(f"the claim {claim.name}", claim.against, arms) for claim in self.claims]
         for arm in self.arms:
-            if isinstance(arm, NnunetArm) and any(len(task.data) > 1 for task in self.tasks):
-                raise ValueError(
-                    f"{arm.name}: nnU-Net is trained on one data set; give every data set its own task"
-                )
-            for gain in arm.published_gains:
-                unknown = sorted({*gain.over} - {*arms})
-                if unknown:
-                    raise ValueError(f"{arm.name} has a gain over {unknown[0]!r}, which is no arm")
+            if isinstance(arm, MethodArm) and arm.of_arm is not None:
+                named.append((arm.name, arm.of_arm, trained))
+            named += [(arm.name, over, arms) for gain in arm.published_gains for over in gain.over]
             numbers: tuple[PublishedScore | PublishedGain, ...] = (*arm.published, *arm.published_gains)
-            for score in numbers:
-                if score.data not in data:
-                    raise ValueError(
-                        f"{arm.name} has a published score on {score.data!r}, which is no data set of the "
-                        f"study; choose one of {', '.join(data)}"
-                    )
+            named += [(arm.name, score.data, data) for score in numbers]
+        for what, name, known in named:
+            if name not in known:
+                kind = "no data set of the study" if known is data else "no arm"
+                kind = "no arm that is trained" if known is trained else kind
+                raise ValueError(f"{what} names {name!r}, which is {kind}; choose one of {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nnunet_can_be_trained(self) -> Self:
+        nnunet = next((arm.name for arm in self.arms if isinstance(arm, NnunetArm)), None)
+        if nnunet is not None and any(len(task.data) > 1 for task in self.tasks):
+            raise ValueError(f"{nnunet}: nnU-Net is trained on one data set; give every data set its own task")
+        if nnunet is not None and (self.folds, self.seeds) != ((0,), ()):
+            raise ValueError(f"{nnunet}: nnU-Net is trained on fold 0, once; leave out folds and seeds")
         return self
 
 
@@ -317,6 +355,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "protocol": ProtocolSection,
     "published": PublishedScore,
     "published_gains": PublishedGain,
+    "claims": Claim,
     "train": TrainArm,
     "nnunet": NnunetArm,
     "method": MethodArm,

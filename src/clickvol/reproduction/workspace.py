@@ -1,12 +1,12 @@
 """What a reproduction is asked to do, and where everything of it lies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from clickvol.errors import ConfigError
-from clickvol.reproduction.study import Arm, DataSet, Study, StudyFile, Task, TrainArm
+from clickvol.reproduction.study import Arm, DataSet, MethodArm, Study, StudyFile, Task, TrainArm
 
 Form = Literal["released", "text"]
 
@@ -26,6 +26,8 @@ class Reproduction:
         venv: nnU-Net's environment; without it nnU-Net is left out.
         splits: files with the cases of each part, by the name of the data set; before the study's own.
         workers: processes that prepare, load and save.
+        fold: of the splits, which this is about.
+        seed: of trainings, which this is about; None for the training files'.
 
     Raises:
         ConfigError: on construction, for a name that the study does not have.
@@ -41,6 +43,8 @@ class Reproduction:
     venv: Path | None = None
     splits: Mapping[str, Path] = field(default_factory=dict)
     workers: int = 1
+    fold: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for what, given, known in (
@@ -67,6 +71,18 @@ class Reproduction:
         """Those to do now."""
         return tuple(arm for arm in self.study.arms if not self.only or arm.name in self.only)
 
+    def repeats(self, arm: Arm) -> "tuple[Reproduction, ...]":
+        """Return the job once for each fold and seed that an arm is trained or scored for."""
+        needs_training = isinstance(arm, TrainArm) or (isinstance(arm, MethodArm) and arm.of_arm is not None)
+        seeds = (self.study.seeds if needs_training else ()) or (None,)
+        return tuple(replace(self, fold=fold, seed=seed) for fold in self.study.folds for seed in seeds)
+
+    @property
+    def which(self) -> str:
+        """Fold and seed behind a name, "-fold2-seed1"; "" where the study has but one."""
+        fold = f"-fold{self.fold}" if len(self.study.folds) > 1 else ""
+        return fold if self.seed is None else f"{fold}-seed{self.seed}"
+
     @property
     def results(self) -> Path:
         """Folder of all that depends on how trainings are made: the text's and a rehearsal have their own."""
@@ -84,11 +100,11 @@ class Reproduction:
     def run_folder(self, arm: Arm, task: Task) -> Path:
         """Return where an arm is trained."""
         name = arm.name if len(self.study.tasks) == 1 else f"{arm.name}-{task.name}"
-        return self.results / "runs" / name
+        return self.results / "runs" / f"{name}{self.which}"
 
     def evaluation_folder(self, arm: Arm, task: Task) -> Path:
         """Return where an arm is scored: each by itself, so that one more changes nothing of the others."""
-        return self.results / "evaluations" / task.name / arm.name
+        return self.results / "evaluations" / task.name / f"{arm.name}{self.which}"
 
     def report_folder(self, task: Task) -> Path:
         """Return where all arms of a task are compared."""

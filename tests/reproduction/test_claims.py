@@ -1,0 +1,122 @@
+"""A study with folds, training seeds and claims, from phantoms to the decided table."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clickvol.datasets.prepared import read_prepared_set
+from clickvol.report.statistics import paired_tests
+from clickvol.reproduction.claims import claim_rows
+from clickvol.reproduction.scoring import scored_rows
+from clickvol.reproduction.steps import reproduce, steps_of
+from clickvol.reproduction.study import read_study
+from clickvol.reproduction.workspace import Reproduction
+from clickvol.weights.card import read_card
+from reference.studies import STUDY, write_study
+
+pytestmark = pytest.mark.slow
+
+CLAIMS = """
+[[arms]]
+kind = "method"
+name = "random"
+title = "told a random voxel"
+method = "random-click:{clicked}"
+
+[[claims]]
+name = "beats-ball"
+title = "It beats a ball"
+arm = "clicked"
+against = "ball"
+
+[[claims]]
+name = "click"
+title = "The click helps"
+arm = "clicked"
+against = "random"
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Two folds and two seeds of a clicked network, a ball, and the network told another click."""
+    study = write_study(tmp_path_factory.mktemp("study"))
+    cases = [f"case_{n:03d}" for n in range(4)]
+    folds = [
+        {"train": cases[2:], "val": [], "test": cases[:2]},
+        {"train": cases[:2], "val": [], "test": cases[2:]},
+    ]
+    (study.path.parent / "splits.json").write_text(json.dumps(folds))
+    before, windows = STUDY.split('[[arms]]\nkind = "train"\nname = "windows"')
+    text = before + "[[arms]]" + windows.split("[[arms]]")[1] + CLAIMS
+    text = text.replace('reference = "clicked"', 'reference = "clicked"\nfolds = [0, 1]\nseeds = [3, 8]')
+    study.path.write_text(text)
+    folder = tmp_path_factory.mktemp("out")
+    job = Reproduction(file=read_study(str(study.path)), raw=study.raw, folder=folder, device="cpu", steps=1)
+    titles = []
+    reproduce(job, on_step=lambda step, _: titles.append(step.title))
+    return job, titles
+
+
+def test_every_fold_and_seed_is_trained_and_scored_by_itself(done):
+    job, titles = done
+    assert titles == [
+        "prepare lump",
+        *(
+            f"{what} clicked-fold{fold}-seed{seed} on lump"
+            for fold in (0, 1)
+            for seed in (3, 8)
+            for what in ("train", "score")
+        ),
+        *(f"score ball-fold{fold} on lump" for fold in (0, 1)),
+        *(f"score random-fold{fold}-seed{seed} on lump" for fold in (0, 1) for seed in (3, 8)),
+    ]
+    assert all(step.is_done() for step in steps_of(job))
+    runs = job.results / "runs"
+    hashes = {read_card(runs / f"clicked-fold{f}-seed{s}").sha256 for f in (0, 1) for s in (3, 8)}
+    assert len(hashes) == 4
+
+
+def test_each_patient_is_scored_by_models_that_never_saw_it(done):
+    job, _ = done
+    folds = read_prepared_set(job.prepared(job.study.data[0])).splits
+    rows = scored_rows(job, job.study.tasks[0])
+    assert len(rows) == 4 * 2 + 4 + 4 * 2
+    for fold, ids in rows.groupby("fold")["case_id"]:
+        assert set(ids) == set(folds[fold].test)
+        config = job.results / "runs" / f"clicked-fold{fold}-seed3" / "config.json"
+        assert json.loads(config.read_text())["data"]["fold"] == fold
+
+
+def test_a_claim_is_the_mean_over_patients_of_their_mean_over_trainings(done):
+    job, _ = done
+    rows = claim_rows(job).set_index("claim")
+    scores = scored_rows(job, job.study.tasks[0])
+    means = scores.groupby(["arm", "group"])["dice"].mean()
+    for claim, against in (("beats-ball", "ball"), ("click", "random")):
+        wanted = (means["clicked"] - means[against]).to_numpy()
+        row = rows.loc[claim]
+        assert (row["patients"], row["trainings"]) == (4, 4)
+        assert row["difference"] == pytest.approx(wanted.mean())
+        assert row["t_p"] == pytest.approx(paired_tests(wanted).t_p)
+    table = list(csv.DictReader((job.results / "claims.csv").read_text().splitlines()))
+    assert [row["claim"] for row in table] == ["beats-ball", "click"]
+    # Holm: the smaller of two p values doubled.
+    smaller = min(rows["model_p"])
+    assert min(rows["model_p_holm"]) == pytest.approx(min(1.0, 2 * smaller))
+    text = (job.results / "claims.md").read_text()
+    assert text.startswith("**A REHEARSAL: every training was ended after 1 steps.**")
+    assert "| It beats a ball | 4 | 4 |" in text
+
+
+def test_users_of_further_trainings_have_further_numbers(done):
+    job, _ = done
+    rows = scored_rows(job, job.study.tasks[0])
+    users = rows[rows["arm"] == "clicked"].groupby("training")["seed"].unique().map(list)
+    assert users.to_dict() == {0: [0], 1: [1]}
+    report = pd.read_csv(job.report_folder(job.study.tasks[0]) / "scores.csv")
+    assert len(report) == len(rows)
+    np.testing.assert_allclose(sorted(report["dice"]), sorted(rows["dice"]))
