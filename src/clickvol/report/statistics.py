@@ -8,7 +8,7 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import linalg, optimize, stats
 
 RESAMPLES = 10_000
 """Bootstrap resamples where not all are counted; from seed to seed the ends of an interval then move by
@@ -163,12 +163,13 @@ def random_effects_mean(
     def fitted(variances: NDArray[np.float64], parts: NDArray[np.float64]) -> tuple[float, float, float]:
         """Return the mean, its variance and the deviance."""
         cover = np.tensordot(variances, parts, axes=1)
-        solved = np.linalg.solve(cover, np.stack([np.ones_like(y), y], axis=1))
+        factor = linalg.cho_factor(cover)
+        solved = linalg.cho_solve(factor, np.stack([np.ones_like(y), y], axis=1))
         weight = float(solved[:, 0].sum())
         mean = float(solved[:, 1].sum()) / weight
         rest = y - mean
         fit = float(rest @ (solved[:, 1] - mean * solved[:, 0]))
-        return mean, 1 / weight, float(np.linalg.slogdet(cover)[1]) + float(np.log(weight)) + fit
+        return mean, 1 / weight, 2 * float(np.log(factor[0].diagonal()).sum()) + float(np.log(weight)) + fit
 
     start = np.full(len(parts), spread / len(parts))
     bounds = [(0.0, None)] * len(shared) + [(1e-9 * spread, None)]
@@ -181,7 +182,10 @@ def random_effects_mean(
     there = np.flatnonzero(variances > 1e-6 * spread)
     mean, error_squared, _ = fitted(variances[there], parts[there])
     gradient, curvature = _derivatives(lambda v: fitted(v, parts[there])[1:], variances[there])
-    uncertainty = float(gradient @ np.linalg.solve(curvature / 2, gradient))
+    # The components' covariance is the inverse of half the curvature; along a flat direction nothing is known.
+    bends, axes = linalg.eigh(curvature / 2)
+    along = (axes.T @ gradient)[bends > 0]
+    uncertainty = float((along**2 / bends[bends > 0]).sum())
     degrees = 2 * error_squared**2 / uncertainty if uncertainty > 0 else len(y) - 1.0
     return RandomEffectsMean(mean=mean, error=error_squared**0.5, degrees=max(1.0, min(degrees, len(y) - 1.0)))
 

@@ -1,6 +1,7 @@
 """The claims of a study decided: one row each, from the scores of all its folds and trainings."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,8 +92,8 @@ def write_claims(job: Reproduction) -> Path | None:
     return job.results / CLAIMS_NAME
 
 
-def _row(claim: Claim, scores: pd.DataFrame) -> dict[str, object]:
-    row: dict[str, object] = {"claim": claim.name, "title": claim.title}
+def _row(claim: Claim, scores: pd.DataFrame) -> dict[str, Any]:
+    row: dict[str, Any] = {"claim": claim.name, "title": claim.title}
     if scores.empty:
         return row
     differences = _differences(claim, scores)

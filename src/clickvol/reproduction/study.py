@@ -257,8 +257,9 @@ class Study(_Section):
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         arms, data = [arm.name for arm in self.arms], [one.name for one in self.data]
-        repeated = (self.folds, self.seeds, [claim.name for claim in self.claims])
-        for names in (arms, data, [task.name for task in self.tasks], *repeated):
+        repeated: list[tuple[str | int, ...]] = [tuple(arms), tuple(data), self.folds, self.seeds]
+        repeated += [tuple(one.name for one in self.tasks), tuple(one.name for one in self.claims)]
+        for names in repeated:
             double = next((name for name in names if names.count(name) > 1), None)
             if double is not None:
                 raise ValueError(f"{double} is there twice; names are given once")
