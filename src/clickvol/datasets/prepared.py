@@ -42,6 +42,9 @@ OBJECT_BIT: Final = 1
 LABELLED_BIT: Final = 2
 ORGAN_BIT: Final = 4
 
+# Hexadecimal digits by which the card of a model knows a scan; chosen: no two of a million are alike by chance.
+_MARK_LENGTH = 16
+
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
 _Row = tuple[float, float, float, float]
@@ -241,6 +244,16 @@ class LabelledCase(StoredCase):
         if not self.has_organ:
             raise ConfigError(f"{self.case_id} has no organ mask; prepare the set with --organs")
         return Mask(np.asarray(self.open_mask(ORGAN_BIT)[...]), self.grid())
+
+    @property
+    def scan_mark(self) -> str:
+        """The beginning of the SHA-256 of the scan as it came, by which a model's card knows it."""
+        return self.native_image.sha256[:_MARK_LENGTH]
+
+    @property
+    def patient_mark(self) -> str:
+        """The beginning of the SHA-256 of the group's id."""
+        return hashlib.sha256(self.group.encode()).hexdigest()[:_MARK_LENGTH]
 
     @property
     def native_image_path(self) -> Path:

@@ -98,6 +98,7 @@ class Method:
             method cannot be asked about the scan at all, which stops the evaluation.
         takes_clicks: False for one that is scored once per scan, as it is.
         takes_organ_mask: True for one that sees an organ mask with the scan; others are never shown any.
+        trained_on: marks of scans and patients that it was trained on, see `ModelCard`.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Method:
     open_scan: Callable[[Scan], AnswerClicks]
     takes_clicks: bool = True
     takes_organ_mask: bool = False
+    trained_on: frozenset[str] = frozenset()
 
 
 def parse_methods(
@@ -152,7 +154,9 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
             model = load_model(what.removeprefix(prefix), device=device)
             return [_told_other_clicks(model, given_name or f"{model.card.id} {prefix[:-1]}", told)]
     model = load_model(what, device=device)
-    return methods_of_model(model, given_name or model.card.id, procedure)
+    marks = frozenset((*model.card.training_scans, *model.card.training_patients))
+    methods = methods_of_model(model, given_name or model.card.id, procedure)
+    return [replace(method, trained_on=marks) for method in methods]
 
 
 def _classical(word: str) -> Classical | None:

@@ -137,6 +137,7 @@ class Evaluated:
         device: where models computed.
         table: one row per method, scan, user and number of clicks, see `evaluation.records`.
         skipped: cases without an answer by anybody.
+        warnings: one sentence each, on models that are scored on what they were trained on.
     """
 
     request: EvaluationRequest
@@ -145,6 +146,7 @@ class Evaluated:
     device: str
     table: pd.DataFrame
     skipped: tuple[SkippedCase, ...]
+    warnings: tuple[str, ...] = ()
 
     def outcome(self) -> str:
         """Return how much was done, in one line."""
@@ -189,7 +191,25 @@ def run_evaluation(
         rows = sorted(log.rows(), key=lambda row: order[RunKey.of(row)])
         table = score_table(rows)
         write_table(table, request.folder)
-    return Evaluated(request, tuple(methods), tuple(data), device, table, tuple(skipped))
+    warnings = tuple(_training_warnings(methods, data))
+    return Evaluated(request, tuple(methods), tuple(data), device, table, tuple(skipped), warnings)
+
+
+def _training_warnings(methods: Sequence[Method], data: Sequence[EvaluationData]) -> Iterator[str]:
+    """Yield one sentence for every model and data set with scans, or else ids of patients, of its training."""
+    for method in methods:
+        for one_set in data:
+            total = len(one_set.cases)
+            scans = sum(case.scan_mark in method.trained_on for case in one_set.cases)
+            patients = sum(case.patient_mark in method.trained_on for case in one_set.cases)
+            if scans:
+                what, but = f"{scans} of the {total} scans of {one_set.name}", ":"
+            elif patients:
+                what = f"patients with the ids of {patients} of the {total} scans of {one_set.name}"
+                but = "; if they are the same people,"
+            else:
+                continue
+            yield f"{method.name} was trained on {what}{but} its scores there say little about new patients"
 
 
 def _check_reference(request: EvaluationRequest, methods: Sequence[Method]) -> None:

@@ -150,7 +150,8 @@ def report_evaluation(evaluated: Evaluated) -> Summary:
         UnreadableVolumeError: when a scan can no longer be read for its picture.
     """
     request = evaluated.request
-    notes = [f"Not evaluated: {case.data} {case.case_id}: {case.reason}." for case in evaluated.skipped]
+    notes = [f"WARNING: {warning}." for warning in evaluated.warnings]
+    notes += [f"Not evaluated: {case.data} {case.case_id}: {case.reason}." for case in evaluated.skipped]
     return write_report(
         evaluated.table,
         request.folder,

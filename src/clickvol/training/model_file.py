@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clickvol.datasets.device.stored_scan import StoredScan, unpacked
+from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
@@ -51,6 +52,8 @@ def write_model(
         intensity=intensity,
         modalities=sorted({folder.modality for folder in config.data.folders}),
         training_data=_sources(config),
+        training_scans=_marks(config, "scan_mark"),
+        training_patients=_marks(config, "patient_mark"),
         training_command=command,
         licence="Apache-2.0",
         notes=[*config.model.notes, *task.notes],
@@ -92,6 +95,20 @@ def fixed_intensity(
         )
     ((low, high, mean, deviation),) = scales
     return IntensityPlan(clip=(low, high), mean=mean, deviation=deviation)
+
+
+def _marks(config: TrainConfig, name: Literal["scan_mark", "patient_mark"]) -> list[str]:
+    """Return by what the scans or patients of the training are known, those of the model it began with too."""
+    earlier = read_card(config.run.start_from) if config.run.start_from else None
+    marks = set()
+    if earlier is not None:
+        marks |= {*(earlier.training_scans if name == "scan_mark" else earlier.training_patients)}
+    for folder in config.data.folders:
+        path = config.data.root / folder.path
+        if folder.modality != "picture" and is_prepared_set(path):
+            cases = read_prepared_set(path).part("train", config.data.fold)
+            marks |= {getattr(c, name) for c in cases if not c.belongs_to(config.data.validation_patients)}
+    return sorted(marks)
 
 
 def _sources(config: TrainConfig) -> list[str]:

@@ -85,6 +85,8 @@ class ModelCard(BaseModel):
             expected Dice is interpolated; None where there is no score head or nothing was measured.
         modalities: what it was trained on.
         training_data: one sentence per source, with its licence and citation.
+        training_scans, training_patients: what it was trained on, to warn who scores it on that: beginnings of
+            the SHA-256 of prepared scans, and of patients' ids; empty where nobody wrote them down.
         training_command: how to make it again.
         licence: of the weights.
         scores: measured results, each with the command that made it.
@@ -108,6 +110,8 @@ class ModelCard(BaseModel):
     expected_dice: list[tuple[float, float]] | None = None
     modalities: list[str]
     training_data: list[str]
+    training_scans: list[str] = []
+    training_patients: list[str] = []
     training_command: str
     licence: str
     scores: list[dict[str, Any]] = []

@@ -135,6 +135,7 @@ def evaluate(
         evaluated = run_evaluation(request, on_progress=advance)
     report_evaluation(evaluated)
     if not quiet:
+        show_warnings(evaluated.warnings)
         show_warnings([f"{s.data} {s.case_id} not evaluated: {s.reason}" for s in evaluated.skipped])
         typer.echo(f"{output / 'report.md'}: {evaluated.outcome()}")
 
