@@ -1,5 +1,6 @@
 """The released test code's one window, against torch's interpolation, by a network that sees single voxels."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,17 +8,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clickvol.evaluation.methods import Scan, methods_of_model
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Volume
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.placed_prompts import WorldClick
 from clickvol.predict.published_window import predict_published
-from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.predict.scan_predictor import ScanPredictor, segment
 from clickvol.predict.segmentation import Stopwatch
 from clickvol.preprocessing.intensity import IntensityScale
 from clickvol.prompts.click import Click
 from clickvol.weights.card import FieldOfViewPlan, IntensityPlan
+from clickvol.weights.load import load_model
+from clickvol.weights.official.importing import import_checkpoint
+from reference import seeded_official
+
+# What the oracle does to values: the constants of the model that is asked.
+PREPARE = {"value": lambda image: (image.clamp(-100, 200) - 50) / 75}
 
 SCALE = IntensityScale(-100.0, 200.0, 50.0, 75.0, outside=50.0)
 
@@ -57,7 +65,7 @@ def oracle(array, grid, clicks_dhw, side):
     image = F.interpolate(
         image, scale_factor=factor, mode="trilinear", align_corners=False, recompute_scale_factor=False
     )
-    image = (image.clamp(-100, 200) - 50) / 75
+    image = PREPARE["value"](image)
     points = np.array(
         [
             [min(int((v + 0.5) * f), n - 1) for v, f, n in zip(c, factor, image.shape[2:], strict=True)]
@@ -162,3 +170,68 @@ def test_a_window_that_lies_between_two_slices_gives_nothing():
     click = WorldClick(grid.to_world(VoxelPoint(0.4, 30, 30)), foreground=True)
     result = predict_published(scan, model_of(VoxelNetwork(side=8)), [click], 1.0, Stopwatch())
     assert not result.probability.any()
+
+
+def turned(shape, spacing, degrees):
+    """A grid whose axes are turned about two axes of the patient, with an offset and one axis reversed."""
+    a, b = np.deg2rad(degrees)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = (about_z @ about_x)[:, [2, 1, 0]] * np.multiply(spacing, (1, -1, 1))
+    affine[:3, 3] = (-31.5, 82.25, 640.0)
+    return VolumeGrid(shape, affine)
+
+
+# Shape, spacing, turns in degrees, clicks (d, h, w): thick slices, thin ones, clicks at corners and edges, many
+# whose middle is rounded, scans smaller than the window along one axis, two, and all.
+CARD_GEOMETRIES = [
+    ((41, 73, 69), (5.0, 0.74, 0.74), (0, 0), [(0, 0, 0)]),
+    ((41, 73, 69), (5.0, 0.74, 0.74), (33, 0), [(40, 72, 68)]),
+    ((66, 90, 84), (1.25, 0.9, 0.9), (12, -25), [(33, 44, 41), (60, 3, 80)]),
+    ((19, 55, 61), (7.3, 2.2, 1.9), (-70, 41), [(9, 0, 30)]),
+    ((80, 34, 36), (0.8, 1.7, 1.7), (5, 5), [(79, 33, 0), (0, 0, 35), (40, 16, 17)]),
+    ((12, 30, 28), (1.1, 1.2, 0.9), (0, 90), [(6, 15, 14)]),
+    ((3, 110, 95), (3.0, 0.6, 1.3), (45, 45), [(1, 109, 2), (2, 0, 94)]),
+    ((57, 61, 59), (1.0, 1.0, 1.0), (0, 0), [(28, 60, 31), (29, 59, 30)]),
+]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """The card of an official file that was imported, with the published constants of colon."""
+    folder = tmp_path_factory.mktemp("official")
+    torch.save(seeded_official.make_checkpoint(seeded_official.TINY), folder / "best.pth.tar")
+    return load_model(
+        import_checkpoint(folder / "best.pth.tar", folder, dataset="colon").card_path, device="cpu"
+    )
+
+
+@pytest.mark.parametrize(("shape", "spacing", "degrees", "clicks"), CARD_GEOMETRIES)
+def test_an_imported_card_asks_any_network_as_the_released_code_does(
+    imported, shape, spacing, degrees, clicks, monkeypatch
+):
+    """A network that sees single voxels behind the card, by what everybody calls and an evaluation's method."""
+    monkeypatch.setitem(PREPARE, "value", lambda image: (image.clamp(-57, 175) - 65.175035) / 32.651197)
+    rng = np.random.default_rng([*shape, len(clicks)])
+    array = rng.normal(60, 90, shape).astype(np.int16)
+    grid = turned(shape, spacing, degrees)
+    np.testing.assert_allclose(grid.spacing_dhw_mm, spacing)
+    wanted_window, wanted_points, wanted = oracle(array, grid, clicks, 48)
+    network = VoxelNetwork(side=48)
+    model = replace(imported, network=network, precision=torch.float32)
+    volume = Volume(array, grid, "CT")
+    placed = [Click(VoxelPoint(*click)) for click in clicks]
+    result = segment(volume, placed, model, procedure="published")
+    np.testing.assert_allclose(network.patches[0][0, 0], wanted_window, atol=5e-4)
+    np.testing.assert_array_equal(network.points[0][0], wanted_points)
+    assert result.mask.array.shape == shape
+    clear = np.abs(wanted - 0.5) > 1e-4
+    np.testing.assert_array_equal(result.mask.array[clear], (wanted > 0.5)[clear])
+    np.testing.assert_allclose(result.probability(), wanted, atol=2e-4)
+    assert (result.procedure, len(network.patches)) == ("published", 1)
+    # An evaluation asks an official card so by itself.
+    (method,) = methods_of_model(model, "official")
+    mask = method.open_scan(Scan.blind("set", "case", volume))(placed).mask
+    np.testing.assert_array_equal(mask, result.mask.array)
+    assert method.fingerprint.endswith(" published")
