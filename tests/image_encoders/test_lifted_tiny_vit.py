@@ -108,7 +108,7 @@ def test_blocks_are_averaged_by_hand():
 def test_without_adapters_every_slice_is_the_2d_networks_alone(shape, enlargement):
     lifted = make_lifted(replace(TINY, in_plane_enlargement=enlargement))
     patch = noise(2, 1, *shape)
-    found = lifted.stage_outputs(patch)
+    found = lifted.stage_outputs(patch)[0]
     network = two_dimensional(lifted)
     for sample in (0, 1):
         for d in (0, shape[0] - 1):
@@ -154,8 +154,8 @@ def test_feature_maps_are_the_plain_ones(shape, change):
 
 def test_steps_average_neighbouring_slices_before_their_stage():
     lifted = make_lifted(replace(TINY, slice_steps=(1, 2, 1, 2)))
-    every = make_lifted().stage_outputs(noise(1, 1, 8, 8, 12))
-    thinned = lifted.stage_outputs(noise(1, 1, 8, 8, 12))
+    every = make_lifted().stage_outputs(noise(1, 1, 8, 8, 12))[0]
+    thinned = lifted.stage_outputs(noise(1, 1, 8, 8, 12))[0]
     assert [out.shape[1] for out in thinned] == [8, 4, 4, 2]
     assert deviation(thinned[0], every[0]) == 0
     stages = lifted.slice_encoder.stages
@@ -166,9 +166,9 @@ def test_steps_average_neighbouring_slices_before_their_stage():
 
 def test_an_adapter_acts_after_its_stage():
     lifted, patch = make_lifted(), noise(1, 1, 4, 8, 8)
-    before = lifted.stage_outputs(patch)
+    before = lifted.stage_outputs(patch)[0]
     randomise(lifted.adapters[2])
-    after = lifted.stage_outputs(patch)
+    after = lifted.stage_outputs(patch)[0]
     assert [deviation(a, b) > 1e-3 for a, b in zip(after, before, strict=True)] == [
         False,
         False,
@@ -186,7 +186,7 @@ def test_information_flows_along_d_only_through_adapters():
     still, acting = make_lifted(), make_lifted(adapters_act=True)
 
     def touched(lifted, stage):
-        difference = lifted.stage_outputs(changed)[stage] - lifted.stage_outputs(patch)[stage]
+        difference = lifted.stage_outputs(changed)[0][stage] - lifted.stage_outputs(patch)[0][stage]
         return (difference.abs().amax(dim=(0, 2, 3, 4)) > 1e-6).nonzero().flatten().tolist()
 
     assert touched(still, 3) == [3]
@@ -300,7 +300,7 @@ def test_other_2d_weights_are_refused_and_change_nothing(change, message):
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 7), (1, 6, 8, 8), (2, 4, 8, 8)])
 def test_a_patch_that_does_not_fit_is_refused(shape):
-    with pytest.raises(ConfigError, match=r"one channel and every side must be a multiple of 4"):
+    with pytest.raises(ConfigError, match=r"C must be 1 and every side must be a multiple of 4"):
         make_lifted()(torch.zeros(1, *shape))
 
 

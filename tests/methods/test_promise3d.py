@@ -28,9 +28,3 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         ConfigError, match=r"no preset 'table2'; choose one of released, paper, clickvol, table2-b"
     ):
         promise3d_recipe("table2", "tiny")
-
-
-@pytest.mark.parametrize("preset", ["released", "paper", "table2-c"])
-def test_published_forms_are_about_sams_blocks(preset):
-    with pytest.raises(ConfigError, match=rf"{preset}.* is about SAM's transformer blocks"):
-        promise3d_recipe(preset, "litemedsam")

@@ -2,11 +2,20 @@ import pytest
 import torch
 
 from clickvol.errors import ConfigError
-from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
+from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVit3d, LiftedTinyVitConfig, images_from_patch
+from clickvol.image_encoders.sam_vit2d import SAM_SIZES
+from clickvol.methods import sam3d_adapter, tags
+from clickvol.methods.freezing import freeze_foundation
+from clickvol.methods.lift import lift_foundation
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
-from clickvol.methods.sizes import network_size, sam_encoder
-from reference.compare import num_parameters
+from clickvol.methods.registry import find_recipe
+from clickvol.methods.sam2d import Sam2d, sam2d_preset
+from clickvol.methods.sizes import network_size
+from clickvol.prompt_encoders.feature_sampling import PointPrompts
+from reference.compare import noise, num_parameters
+
+WITH_ORGANS = {("tags", preset) for preset in ("released", "clickvol", "no-text")}
 
 
 def encoder_parameters(width, depth, heads):
@@ -78,7 +87,76 @@ def test_an_unknown_size_is_refused_with_the_known_ones():
         network_size("vit_x")
 
 
-def test_a_size_without_sams_blocks_has_no_sam_encoder():
-    assert sam_encoder(network_size("tiny"), "any") == network_size("tiny").encoder
-    with pytest.raises(ConfigError, match=r"the preset 'paper' is about SAM's .* which this size"):
-        sam_encoder(network_size("litemedsam"), "paper")
+@pytest.mark.parametrize("size", ["vit_b", "vit_l", "vit_h", "litemedsam", "small", "tiny"])
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    [
+        *(("promise3d", preset) for preset in ("released", "paper", "clickvol", "table2-r", "table2-up-conv")),
+        *(("sam3d_adapter", preset) for preset in sam3d_adapter.PRESETS),
+        *(("tags", preset) for preset in tags.PRESETS),
+    ],
+)
+def test_every_preset_is_there_around_every_image_encoder(method, preset, size):
+    recipe = find_recipe(method, preset, size)
+    with torch.device("meta"):
+        network = LiftedSegmenter(recipe.network)
+    encoder = network.image_encoder
+    if size != "litemedsam":
+        second = method == "promise3d" and preset != "table2-baseline"
+        assert (encoder.config.second_adapter != "none") == second
+        return
+    assert isinstance(encoder, LiftedTinyVit3d)
+    assert len(encoder.adapters) == 4
+    # A second adapter in the published ProMISe-3D alone; ours has one after each stage.
+    assert (encoder.first_adapters is not None) == (method == "promise3d" and preset != "clickvol")
+    assert recipe.network.num_channels == (2 if (method, preset) in WITH_ORGANS else 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    [
+        ("promise3d", "released"),
+        ("promise3d", "table2-r"),
+        ("sam3d_adapter", "automatic"),
+        ("tags", "clickvol"),
+    ],
+)
+def test_a_published_form_on_litemedsam_computes_and_learns_beside_its_frozen_part(method, preset):
+    torch.manual_seed(0)
+    recipe = find_recipe(method, preset, "litemedsam")
+    network = LiftedSegmenter(recipe.network)
+    freeze_foundation(network)
+    patch = noise(1, recipe.network.num_channels, 16, 24, 16, seed=1)
+    points = PointPrompts(torch.tensor([[[3.0, 9.0, 4.0]]]), torch.tensor([[1]]))
+    encoded = network.encode_image(patch)
+    logits = network.decode(encoded, points)
+    assert logits.shape == (1, 2, 16, 24, 16)
+    assert [m.shape[1] for m in encoded.aligned] == ([768] * 4 if method == "tags" else [])
+    (logits.square().mean() + sum(m.square().mean() for m in encoded.aligned)).backward()
+    for name, parameter in network.image_encoder.named_parameters():
+        assert (parameter.grad is None) == name.startswith("slice_encoder."), name
+
+
+def test_litemedsam_sees_an_organ_mask_in_its_third_colour():
+    patch = torch.stack([torch.full((2, 8, 8), 0.8), torch.ones(2, 8, 8)])[None]
+    images = images_from_patch(patch, 1, (0, 0, 1))
+    torch.testing.assert_close(images[0, 0, 0, 0], torch.tensor([0.75, 0.75, 0.8125]))
+    encoder = LiftedTinyVitConfig(channel_sources=(0, 0, 1))
+    assert encoder.num_channels == 2
+    with pytest.raises(ConfigError, match="without a gap"):
+        _ = LiftedTinyVitConfig(channel_sources=(0, 0, 2)).num_channels
+
+
+def test_a_foundation_is_added_as_the_page_says(monkeypatch):
+    """docs/foundations.md: a ViT of SAM's kind is one line of sizes; everything else follows."""
+    line = (48, 4, 4, (0, 1, 2, 3))
+    monkeypatch.setitem(SAM_SIZES, "mine", line)
+    foundation = Sam2d(sam2d_preset("mine"))
+    for method, preset in (("promise3d", "released"), ("sam3d_adapter", "automatic"), ("tags", "released")):
+        network = LiftedSegmenter(find_recipe(method, preset, "mine").network)
+        lift_foundation(foundation, network)
+        taken = network.image_encoder.state_dict()
+        theirs = foundation.image_encoder.state_dict()
+        for block in range(4):
+            name = f"blocks.{block}.attn.qkv.weight"
+            assert torch.equal(taken[name], theirs[name])

@@ -105,7 +105,6 @@ def test_every_preset_can_be_built(preset):
     [
         ("best", "vit_b", "TAGS has no preset 'best'; choose one of released, clickvol"),
         ("released", "vit_x", "there is no size 'vit_x'"),
-        ("clickvol", "litemedsam", "SAM's transformer blocks"),
     ],
 )
 def test_what_does_not_exist_is_refused(preset, size, message):

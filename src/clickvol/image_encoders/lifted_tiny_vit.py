@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickvol.errors import ConfigError, DamagedWeightsError
-from clickvol.image_encoders.lifted_vit3d import ImageFeatures, make_neck
+from clickvol.image_encoders.lifted_vit3d import ImageFeatures, channels_of, make_neck
+from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
 from clickvol.image_encoders.tiny_vit import IMAGE_CHANNELS, TinyVit, TinyVitConfig, TinyVitStages
 from clickvol.layers.adapters import Adapter3d, AdapterInitialisation
 
@@ -53,6 +54,9 @@ class LiftedTinyVitConfig:
             least 16 channels remain.
         adapter_initialisation: "zero" starts as the 2D network slice by slice.
         adapter_final_relu: False lets an adapter subtract too; the published ones cannot.
+        first_adapters: an adapter before each stage, too, as ProMISe-3D has two per block of SAM's; the doubled
+            residual of its code is left out, since it would leave the range of the frozen norms.
+        channel_sources, alignment: as in `LiftedVitConfig`; the alignment comes after each stage's adapter.
         frozen_norms: keep every BatchNorm at its running statistics, also in training. Right for loaded
             weights, whose statistics come from far more images than a patch has slices. False for a
             network trained from scratch, whose statistics mean nothing yet.
@@ -68,6 +72,9 @@ class LiftedTinyVitConfig:
     adapter_initialisation: AdapterInitialisation = "zero"
     adapter_final_relu: bool = False
     frozen_norms: bool = True
+    first_adapters: bool = False
+    channel_sources: tuple[int, int, int] = (0, 0, 0)
+    alignment: TextAlignmentConfig | None = None
 
     def __post_init__(self) -> None:
         strides = self.slice_encoder.stage_strides
@@ -97,24 +104,35 @@ class LiftedTinyVitConfig:
     @property
     def num_channels(self) -> int:
         """Channels of a patch."""
-        return 1
+        return channels_of(self.channel_sources)
 
 
-def images_from_patch(patch: Tensor, in_plane_enlargement: int) -> Tensor:
+def images_from_patch(
+    patch: Tensor, in_plane_enlargement: int, channel_sources: tuple[int, int, int] = (0, 0, 0)
+) -> Tensor:
     """Return what the 2D network sees of a patch.
 
     Args:
-        patch: (B, 1, D, H, W), normalised to -1.6..1.6.
+        patch: (B, C, D, H, W), normalised to -1.6..1.6.
         in_plane_enlargement: r, 1 or more.
+        channel_sources: which channel of the patch is each colour.
 
     Returns:
-        (B, D, r H, r W, 3) in 0..1, the channels equal; values beyond the window are clipped.
+        (B, D, r H, r W, 3) in 0..1; values beyond the window are clipped.
     """
-    grey = ((patch[:, 0] + _NORMALISED_END) / (2 * _NORMALISED_END)).clamp(0, 1)
+    grey = ((patch + _NORMALISED_END) / (2 * _NORMALISED_END)).clamp(0, 1)
     if in_plane_enlargement > 1:
         # The slices stand where channels stand: nothing is interpolated along d.
-        grey = F.interpolate(grey, scale_factor=in_plane_enlargement, mode="bilinear", align_corners=False)
-    return grey[..., None].expand(-1, -1, -1, -1, IMAGE_CHANNELS)
+        grey = torch.stack(
+            [
+                F.interpolate(one, scale_factor=in_plane_enlargement, mode="bilinear", align_corners=False)
+                for one in grey.unbind(1)
+            ],
+            dim=1,
+        )
+    if set(channel_sources) == {0}:
+        return grey[:, 0, ..., None].expand(-1, -1, -1, -1, IMAGE_CHANNELS)
+    return torch.stack([grey[:, source] for source in channel_sources], dim=-1)
 
 
 def slice_by_slice(function: Callable[[Tensor], Tensor], tokens: Tensor, *, whole: bool) -> Tensor:
@@ -157,16 +175,12 @@ class LiftedTinyVit3d(nn.Module):
         self.config = config
         widths = config.slice_encoder.widths
         self.slice_encoder = TinyVitStages(config.slice_encoder)
-        self.adapters = nn.ModuleList(
-            [
-                Adapter3d(
-                    width,
-                    max(_LEAST_ADAPTER_WIDTH, width // config.adapter_reduction),
-                    initialisation=config.adapter_initialisation,
-                    final_relu=config.adapter_final_relu,
-                )
-                for width in widths
-            ]
+        self.adapters = _adapters(config)
+        self.first_adapters = _adapters(config) if config.first_adapters else None
+        self.alignments = (
+            None
+            if config.alignment is None
+            else nn.ModuleList([TextAlignment(width, config.alignment) for width in widths])
         )
         self.necks = nn.ModuleList([make_neck(width, config.feature_width) for width in widths])
 
@@ -174,52 +188,61 @@ class LiftedTinyVit3d(nn.Module):
         """Encode a normalised patch.
 
         Args:
-            patch: (B, 1, D, H, W) in -1.6..1.6, the slices along d; each side a multiple of the token
+            patch: (B, C, D, H, W) in -1.6..1.6, the slices along d; each side a multiple of the token
                 stride.
 
         Returns:
             One map per stage, (B, feature_width, D / stride, H / stride, W / stride).
 
         Raises:
-            ConfigError: when a side is no multiple of the token stride, or channels are too many.
+            ConfigError: when a side is no multiple of the token stride, or it has other channels.
         """
-        stride = self.config.token_stride
-        if patch.shape[1] != 1 or any(n % stride for n in patch.shape[2:]):
+        stride, channels = self.config.token_stride, self.config.num_channels
+        if patch.shape[1] != channels or any(n % stride for n in patch.shape[2:]):
             raise ConfigError(
-                f"the patch has shape (C, D, H, W) {tuple(patch.shape[1:])}, but it must have one "
-                f"channel and every side must be a multiple of {stride}"
+                f"the patch has shape (C, D, H, W) {tuple(patch.shape[1:])}, but C must be {channels} and "
+                f"every side must be a multiple of {stride}"
             )
+        outputs, aligned = self.stage_outputs(patch)
         return ImageFeatures(
             tuple(
                 neck(self._to_grid(tokens, patch).permute(0, 4, 1, 2, 3))
-                for neck, tokens in zip(self.necks, self.stage_outputs(patch), strict=True)
-            )
+                for neck, tokens in zip(self.necks, outputs, strict=True)
+            ),
+            tuple(tokens.permute(0, 4, 1, 2, 3) for tokens in aligned),
         )
 
-    def stage_outputs(self, patch: Tensor) -> tuple[Tensor, ...]:
-        """Return what the stages give after their adapters, before the feature maps.
+    def stage_outputs(self, patch: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return what the stages give after their adapters, before the feature maps, and that in text space.
 
         Args:
             patch: as in `forward`.
 
         Returns:
             (B, d_i, h_i, w_i, E_i) each: the patch's slices over the steps so far, and its enlarged
-            sides over the 2D stride of the stage.
+            sides over the 2D stride of the stage; the second ones (B, d_i, h_i, w_i, E_text), none without
+            alignment.
         """
         whole = torch.is_grad_enabled() or self.slice_encoder.training
-        tokens = images_from_patch(patch, self.config.in_plane_enlargement)
+        tokens = images_from_patch(patch, self.config.in_plane_enlargement, self.config.channel_sources)
         steps = self.config.slice_steps
         tokens = average_blocks(tokens, (steps[0], 1, 1))
         tokens = slice_by_slice(self.slice_encoder.patch_embed, tokens, whole=whole)
         outputs: list[Tensor] = []
+        aligned: list[Tensor] = []
         for index, stage in enumerate(self.slice_encoder.stages):
             if index:
                 tokens = average_blocks(tokens, (steps[index], 1, 1))
+            if self.first_adapters is not None:
+                tokens = tokens + self.first_adapters[index](tokens)
             tokens = slice_by_slice(stage, tokens, whole=whole)
             tokens = tokens + self.adapters[index](tokens)
+            if self.alignments is not None:
+                tokens, in_text_space = self.alignments[index](tokens)
+                aligned.append(in_text_space)
             outputs.append(tokens)
             tokens = slice_by_slice(stage.leave, tokens, whole=whole)
-        return tuple(outputs)
+        return tuple(outputs), tuple(aligned)
 
     def _to_grid(self, tokens: Tensor, patch: Tensor) -> Tensor:
         """(B, d_i, h_i, w_i, E) -> (B, D / stride, H / stride, W / stride, E) by averaging."""
@@ -266,3 +289,18 @@ class LiftedTinyVit3d(nn.Module):
             )
         own = self.slice_encoder.state_dict()
         self.slice_encoder.load_state_dict({name: state[name] for name in own}, strict=True)
+
+
+def _adapters(config: LiftedTinyVitConfig) -> nn.ModuleList:
+    """Return one adapter per stage."""
+    return nn.ModuleList(
+        [
+            Adapter3d(
+                width,
+                max(_LEAST_ADAPTER_WIDTH, width // config.adapter_reduction),
+                initialisation=config.adapter_initialisation,
+                final_relu=config.adapter_final_relu,
+            )
+            for width in config.slice_encoder.widths
+        ]
+    )

@@ -22,6 +22,14 @@ from clickvol.layers.norms import ChannelLayerNorm
 from clickvol.layers.vit import LiftedBlock, SecondAdapter
 
 
+def channels_of(channel_sources: tuple[int, int, int]) -> int:
+    """Return the channels of a patch whose channels feed three colours; ConfigError for one that feeds none."""
+    number = max(channel_sources) + 1
+    if {*channel_sources} != {*range(number)}:
+        raise ConfigError(f"channel_sources {channel_sources} must name the channels 0, 1, ... without a gap")
+    return number
+
+
 @dataclass(frozen=True, kw_only=True)
 class LiftedVitConfig:
     """Sizes of the lifted encoder. The defaults are the published ones (SAM ViT-B).
@@ -88,15 +96,12 @@ class LiftedVitConfig:
             or self.taps[-1] >= self.depth
         ):
             raise ConfigError(f"taps {self.taps} must be increasing block indices below depth {self.depth}")
-        if set(self.channel_sources) != set(range(max(self.channel_sources) + 1)):
-            raise ConfigError(
-                f"channel_sources {self.channel_sources} must name the channels 0, 1, ... without a gap"
-            )
+        channels_of(self.channel_sources)
 
     @property
     def num_channels(self) -> int:
         """Channels of a patch."""
-        return max(self.channel_sources) + 1
+        return channels_of(self.channel_sources)
 
     @property
     def token_stride(self) -> int:

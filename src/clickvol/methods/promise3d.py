@@ -11,7 +11,7 @@ from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Method, Recipe, TrainingClicks
 from clickvol.methods.sam3d_adapter import sam3d_adapter_network
-from clickvol.methods.sizes import network_size, sam_encoder
+from clickvol.methods.sizes import network_size, published_encoder
 
 METHOD_ID = "promise3d"
 
@@ -57,12 +57,11 @@ def promise3d_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
 
 def _table2(row: str, num_test_clicks: int, preset: str, size: str) -> Recipe:
     """Return a row of Table 2 as the released code does it; the last one, C-B, is the system itself."""
-    network = sam3d_adapter_network(size, preset)
+    network = sam3d_adapter_network(size)
     done = ABLATIONS.index(row)
     if done >= ABLATIONS.index("two-adapters"):
         # The released block adds its input once more after the second adapter (doubled residual).
-        encoder = sam_encoder(network_size(size), preset)
-        network = replace(network, encoder=replace(encoder, second_adapter="doubled"))
+        network = replace(network, encoder=published_encoder(network_size(size), "doubled"))
     if done >= ABLATIONS.index("up-conv"):
         decoder = replace(network.decoder, level_enlargement="transposed")
         network = replace(network, decoder=decoder)
@@ -93,7 +92,7 @@ def _paper(size: str) -> Recipe:
     network = LiftedSegmenterConfig(
         patch_shape_dhw=parts.patch_shape_dhw,
         # Section 2.2: the second adapter is identical to the first.
-        encoder=replace(sam_encoder(parts, "paper"), second_adapter="plain"),
+        encoder=published_encoder(parts, "plain"),
         # Figure 3: the positions of the points enter the prompt encoder.
         prompt=replace(parts.prompt, positions="fourier"),
         decoder=parts.decoder,
@@ -118,7 +117,8 @@ def _clickvol(size: str) -> Recipe:
         encoder = replace(
             encoder,
             second_adapter="plain",
-            # Adapters start as no change and may subtract, positions along the depth start as none.
+            # Adapters start as no change and may subtract, positions along the depth start as none; those of
+            # LiteMedSAM's size do by themselves, one after each stage.
             adapter_initialisation="zero",
             adapter_final_relu=False,
             depth_position_start=0.0,

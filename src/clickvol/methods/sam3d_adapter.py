@@ -7,9 +7,10 @@ automatic, which takes no click, looks at a patch of twice the side and is slid 
 from dataclasses import replace
 
 from clickvol.errors import ConfigError
+from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import LossRecipe, Method, Recipe, TrainingClicks
-from clickvol.methods.sizes import network_size, sam_encoder
+from clickvol.methods.sizes import network_size, published_encoder
 
 METHOD_ID = "sam3d_adapter"
 
@@ -29,7 +30,7 @@ def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recip
     """
     if preset not in PRESETS:
         raise ConfigError(f"3DSAM-adapter has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    prompted = sam3d_adapter_network(size, preset)
+    prompted = sam3d_adapter_network(size)
     # Released training: Dice and cross-entropy, 10 clicks inside and 20 anywhere.
     recipe = Recipe(
         method=METHOD_ID,
@@ -43,20 +44,19 @@ def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recip
     return replace(recipe, network=_automatic(size), training_clicks=None, num_test_clicks=0)
 
 
-def sam3d_adapter_network(size: str, preset: str) -> LiftedSegmenterConfig:
+def sam3d_adapter_network(size: str) -> LiftedSegmenterConfig:
     """Return the prompted network: one adapter per block, no image branch, maps enlarged by interpolation.
 
     Args:
         size: see `methods.sizes.network_size`.
-        preset: what it is for, for the message of an error.
 
     Raises:
-        ConfigError: for an unknown size, or one without SAM's blocks.
+        ConfigError: for an unknown size.
     """
     parts = network_size(size)
     return LiftedSegmenterConfig(
         patch_shape_dhw=parts.patch_shape_dhw,
-        encoder=replace(sam_encoder(parts, preset), second_adapter="none"),
+        encoder=published_encoder(parts, "none"),
         prompt=parts.prompt,
         decoder=replace(parts.decoder, level_enlargement="trilinear", image_fusion="none", image_width=0),
     )
@@ -66,17 +66,15 @@ def _automatic(size: str) -> LiftedSegmenterConfig:
     """Return the network without clicks: twice the patch on the same tokens, so half the enlargement.
 
     Released: patches of 256^3 enlarged by 2 instead of 128^3 enlarged by 4, and a last enlargement of the
-    logits of 4 instead of 2.
+    logits of 4 instead of 2. LiteMedSAM's slices are not enlarged: there twice the patch has twice the tokens.
     """
-    prompted = sam3d_adapter_network(size, "automatic")
+    prompted = sam3d_adapter_network(size)
     d, h, w = prompted.patch_shape_dhw
-    encoder = sam_encoder(network_size(size), "automatic")
-    encoder = replace(encoder, second_adapter="none", enlargement=encoder.enlargement // 2)
-    decoder = replace(
-        prompted.decoder,
-        token_stride=encoder.token_stride,
-        decoder_stride=2 * prompted.decoder.decoder_stride,
-    )
+    encoder, decoder = prompted.encoder, prompted.decoder
+    if isinstance(encoder, LiftedVitConfig):
+        encoder = replace(encoder, enlargement=encoder.enlargement // 2)
+        stride = 2 * decoder.decoder_stride
+        decoder = replace(decoder, token_stride=encoder.token_stride, decoder_stride=stride)
     return replace(
         prompted,
         patch_shape_dhw=(2 * d, 2 * h, 2 * w),

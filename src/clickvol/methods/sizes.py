@@ -6,8 +6,11 @@ from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVitConfig
 from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
 from clickvol.image_encoders.sam_vit2d import SAM_SIZES
+from clickvol.layers.vit import SecondAdapter
 from clickvol.mask_decoders.multi_level import MultiLevelDecoderConfig
 from clickvol.prompt_encoders.feature_sampling import FeatureSamplingConfig
+
+EncoderConfig = LiftedVitConfig | LiftedTinyVitConfig
 
 _SMALL_ENCODER = LiftedVitConfig(
     width=160,
@@ -37,7 +40,7 @@ class NetworkSize:
     """
 
     patch_shape_dhw: tuple[int, int, int]
-    encoder: LiftedVitConfig | LiftedTinyVitConfig
+    encoder: EncoderConfig
     prompt: FeatureSamplingConfig
     decoder: MultiLevelDecoderConfig
     joined_scales: tuple[int, ...]
@@ -61,18 +64,22 @@ def network_size(name: str) -> NetworkSize:
     return sizes[name]()
 
 
-def sam_encoder(parts: NetworkSize, preset: str) -> LiftedVitConfig:
-    """Return the encoder of a size, for a preset that says what happens inside SAM's blocks.
+def published_encoder(parts: NetworkSize, second_adapter: SecondAdapter) -> EncoderConfig:
+    """Return the encoder of a size with adapters as published, whatever the foundation.
 
-    Raises:
-        ConfigError: when the encoder is no lifted SAM.
+    Args:
+        parts: of the size.
+        second_adapter: "none" for one adapter per block. For LiteMedSAM's stages any other gives each stage an
+            adapter before it, too; the doubled residual of the released code is about SAM's blocks alone.
     """
-    if not isinstance(parts.encoder, LiftedVitConfig):
-        raise ConfigError(
-            f"the preset {preset!r} is about SAM's transformer blocks, which this size does not have; use "
-            "the preset clickvol, or another size"
-        )
-    return parts.encoder
+    if isinstance(parts.encoder, LiftedVitConfig):
+        return replace(parts.encoder, second_adapter=second_adapter)
+    return replace(
+        parts.encoder,
+        first_adapters=second_adapter != "none",
+        adapter_initialisation="default",
+        adapter_final_relu=True,
+    )
 
 
 def _sam_size(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -> NetworkSize:

@@ -33,10 +33,10 @@ def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
 
     Args:
         preset: one of `PRESETS`.
-        size: see `methods.sizes.network_size`; one with SAM's blocks.
+        size: see `methods.sizes.network_size`.
 
     Raises:
-        ConfigError: for an unknown preset or size, or a size without SAM's blocks.
+        ConfigError: for an unknown preset or size.
     """
     if preset not in PRESETS:
         raise ConfigError(f"TAGS has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
@@ -44,9 +44,9 @@ def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
         return _clickvol(size)
     has_text = preset in ("released", "no-organ-mask")
     has_organ = preset in ("released", "no-text")
-    network = sam3d_adapter_network(size, preset)
+    network = sam3d_adapter_network(size)
     encoder = replace(
-        _lifted_vit(network),
+        network.encoder,
         channel_sources=_SCAN_SCAN_ORGAN if has_organ else _SCAN_THREE_TIMES,
         alignment=TextAlignmentConfig() if has_text else None,
     )
@@ -77,7 +77,7 @@ def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
     network = recipe.network
     if not isinstance(network, LiftedSegmenterConfig):
         raise ConfigError(f"{recipe.method} aligns nothing with texts; only TAGS does")
-    encoder = _lifted_vit(network)
+    encoder = network.encoder
     if encoder.alignment is None:
         return recipe
     encoder = replace(encoder, alignment=replace(encoder.alignment, text_width=text_width))
@@ -86,17 +86,18 @@ def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
 
 def _clickvol(size: str) -> Recipe:
     """Return our form: organ's own name, usual focal loss, signed clicks, negatives outside the tumour."""
-    network = sam3d_adapter_network(size, "clickvol")
+    network = sam3d_adapter_network(size)
     encoder = replace(
-        _lifted_vit(network),
+        network.encoder,
         channel_sources=_SCAN_SCAN_ORGAN,
         alignment=TextAlignmentConfig(),
         # As in our form of ProMISe-3D: adapters start as no change and may subtract, positions along the
         # depth start as none.
         adapter_initialisation="zero",
         adapter_final_relu=False,
-        depth_position_start=0.0,
     )
+    if isinstance(encoder, LiftedVitConfig):
+        encoder = replace(encoder, depth_position_start=0.0)
     if network.prompt is None:
         raise ConfigError("TAGS is prompted by clicks; this network takes none")
     prompt = replace(network.prompt, signed=True, positions="fourier")
@@ -108,12 +109,6 @@ def _clickvol(size: str) -> Recipe:
         training_clicks=TrainingClicks(others_from="background"),
         num_test_clicks=_TEST_CLICKS,
     )
-
-
-def _lifted_vit(network: LiftedSegmenterConfig) -> LiftedVitConfig:
-    if not isinstance(network.encoder, LiftedVitConfig):
-        raise ConfigError("TAGS aligns the tokens of SAM's blocks, which this encoder does not have")
-    return network.encoder
 
 
 METHOD = Method(LiftedSegmenterConfig, LiftedSegmenter, tags_recipe)
