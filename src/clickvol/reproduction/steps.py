@@ -117,7 +117,9 @@ def missing_space(job: Reproduction) -> str | None:
     needed = sum(
         max(0, 2 * file_state(job.source(data))[0] - file_state(job.prepared(data))[0]) for data in there
     )
-    trainings = [training_of(job, arm, task) for arm in job.arms for task in job.study.tasks]
+    trainings = [
+        training_of(one, arm, task) for arm in job.arms for one in job.repeats(arm) for task in job.study.tasks
+    ]
     open_ones = [one for one in trainings if isinstance(one, OwnTraining) and not one.is_done()]
     needed += _BYTES_PER_TRAINING * len(open_ones)
     place = next(folder for folder in (job.folder, *job.folder.parents) if folder.is_dir())
