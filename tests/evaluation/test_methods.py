@@ -28,6 +28,7 @@ from clickvol.methods.tags import tags_recipe
 from clickvol.predict.scan_predictor import segment
 from clickvol.prompts.click import Click
 from clickvol.weights.card import FieldOfViewPlan
+from clickvol.weights.load import load_model
 from reference.dicom_series import write_series
 from reference.evaluation_sets import oblique_grid
 from reference.random_models import random_model, write_random_model
@@ -42,6 +43,20 @@ def scan():
     array = np.random.default_rng(0).normal(0, 100, (8, 16, 16)).astype(np.float32)
     volume = Volume(array, oblique_grid(array.shape, (4.0, 4.0, 4.0)), "CT", "/data/images/x.nii")
     return Scan.blind("data", "x", volume)
+
+
+def test_a_model_is_asked_in_both_procedures_beside_each_other(scan, tmp_path):
+    card = write_random_model(sam3d_adapter_recipe("released", "tiny"), tmp_path)
+    words = [f"published:{card}", f"clickvol:{card}", f"as-is=published:{card}"]
+    methods = parse_methods(words, device="cpu", procedure="clickvol")
+    assert [method.name for method in methods] == [f"{card} published", f"{card} clickvol", "as-is"]
+    masks = [method.open_scan(scan)([click(4, 8, 8)]).mask for method in methods]
+    assert (masks[0] == masks[2]).all()
+    assert (masks[0] != masks[1]).any()
+    for mask, procedure in zip(masks, ("published", "clickvol"), strict=False):
+        alone = segment(scan.volume, [click(4, 8, 8)], load_model(card, device="cpu"), procedure=procedure)
+        np.testing.assert_array_equal(mask, alone.mask.array)
+    assert methods[0].fingerprint == f"{methods[1].fingerprint} published"
 
 
 def test_a_model_of_one_voxel_size_is_asked_as_published_unless_told_otherwise(scan):

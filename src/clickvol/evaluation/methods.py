@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ PROPAGATED = "sam2d-propagated:"
 """Before the id or path of a 2D model that is carried through the volume."""
 
 _CLICK_MASKS = "click-masks:"
+_PROCEDURES: tuple[Procedure, ...] = get_args(Procedure)
 _TOLD: dict[str, Told] = {"random-click:": "random", "no-click:": "none"}
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
@@ -116,6 +118,7 @@ def parse_methods(
 
     Args:
         words: each a model's id or path, `ball` or `ball:MM`, `region-growing`, `random-walker`,
+            `published:MODEL` or `clickvol:MODEL` in that procedure whatever the protocol says,
             `sam2d-propagated:MODEL` with a 2D model, `random-click:MODEL` or `no-click:MODEL`,
             `predictions:DIR` or `click-masks:DIR`; with NAME= before it to be called so in the report.
         device: where models compute.
@@ -153,6 +156,10 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
         if what.startswith(prefix):
             model = load_model(what.removeprefix(prefix), device=device)
             return [_told_other_clicks(model, given_name or f"{model.card.id} {prefix[:-1]}", told)]
+    for asked in _PROCEDURES:
+        if what.startswith(f"{asked}:"):
+            what, procedure = what.removeprefix(f"{asked}:"), asked
+            given_name = given_name or f"{what} {asked}"
     model = load_model(what, device=device)
     marks = frozenset((*model.card.training_scans, *model.card.training_patients))
     methods = methods_of_model(model, given_name or model.card.id, procedure)
