@@ -85,6 +85,11 @@ def number(value: float, digits: int) -> str:
     return MISSING if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def whole_numbers(numbers: pd.Series) -> list[str]:
+    """Return counts as they are printed, or the mark for a missing one."""
+    return [MISSING if pd.isna(value) else str(value) for value in numbers]
+
+
 def p_value(p: float) -> str:
     """Return a p value with three digits; what is smaller is only said to be so."""
     return "<0.001" if p < 0.001 else number(p, 3)

@@ -9,7 +9,7 @@ import pandas as pd
 from clickvol.evaluation.records import write_csv
 from clickvol.files.atomic import write_text
 from clickvol.report.statistics import bootstrap_interval, holm, paired_tests, random_effects_mean
-from clickvol.report.tables import MISSING, Table, number, p_value, with_interval
+from clickvol.report.tables import MISSING, Table, number, p_value, whole_numbers, with_interval
 from clickvol.reproduction.scoring import scored_rows
 from clickvol.reproduction.study import Claim
 from clickvol.reproduction.workspace import Reproduction
@@ -68,8 +68,8 @@ def write_claims(job: Reproduction) -> Path | None:
     cells = pd.DataFrame(
         {
             "Claim": rows["title"],
-            "Patients": _counts(rows["patients"]),
-            "Trainings": _counts(rows["trainings"]),
+            "Patients": whole_numbers(rows["patients"]),
+            "Trainings": whole_numbers(rows["trainings"]),
             "Difference in Dice": [
                 with_interval(3, *row) for row in rows[["difference", "low", "high"]].itertuples(index=False)
             ],
@@ -131,10 +131,6 @@ def _differences(claim: Claim, scores: pd.DataFrame) -> pd.DataFrame:
     both = sides[0].merge(sides[1], on=keys, suffixes=("", "_against"))
     both["difference"] = both["dice"] - both["dice_against"]
     return both.groupby(["group", "fold", "training"])["difference"].mean().reset_index()
-
-
-def _counts(numbers: pd.Series) -> list[str]:
-    return [MISSING if pd.isna(value) else str(value) for value in numbers]
 
 
 def _p_values(rows: pd.DataFrame, name: str) -> list[str]:

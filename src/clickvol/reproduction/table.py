@@ -12,7 +12,7 @@ from clickvol.evaluation.records import write_csv
 from clickvol.files.atomic import write_text
 from clickvol.metrics.scores import nsd_name
 from clickvol.report.summary import Summary
-from clickvol.report.tables import MISSING, Table, with_interval
+from clickvol.report.tables import MISSING, Table, whole_numbers, with_interval
 from clickvol.reproduction.preparation import is_prepared, split_note
 from clickvol.reproduction.study import Arm, DataSet, MethodArm, PublishedGain
 from clickvol.reproduction.workspace import Reproduction
@@ -137,7 +137,7 @@ def _markdown(job: Reproduction, rows: pd.DataFrame, left_out: Sequence[str]) ->
 
 
 def _cells(job: Reproduction, rows: pd.DataFrame) -> pd.DataFrame:
-    cells = {"Method": rows["title"], "Clicks": _counts(rows["clicks"])}
+    cells = {"Method": rows["title"], "Clicks": whole_numbers(rows["clicks"])}
     tolerance_mm = job.study.protocol.protocol().nsd_tolerance_mm
     measures = (("Dice", "dice", "dice"), (f"NSD {tolerance_mm:g} mm", _surface(job), "nsd"))
     for title, name, published_name in measures:
@@ -151,14 +151,10 @@ def _cells(job: Reproduction, rows: pd.DataFrame) -> pd.DataFrame:
         ]
         cells[f"{name} published"] = [MISSING if pd.isna(value) else f"{value:.2f}" for value in published]
         cells[f"{name} difference"] = [MISSING if pd.isna(value) else f"{value:+.2f}" for value in difference]
-    cells |= {"Scans": _counts(rows["scans"]), "Failures": _counts(rows["failures"])}
+    cells |= {"Scans": whole_numbers(rows["scans"]), "Failures": whole_numbers(rows["failures"])}
     table = pd.DataFrame(cells)
     table.columns = [name.removeprefix("dice ").removeprefix(f"{_surface(job)} ") for name in table.columns]
     return table
-
-
-def _counts(numbers: pd.Series) -> list[str]:
-    return [MISSING if pd.isna(value) else str(value) for value in numbers]
 
 
 def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
