@@ -49,6 +49,7 @@ def connect(monkeypatch):
         opened.append(socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=30))
         return opened[-1]
 
+    to_server.all_ended = lambda: not server.server_state.connections
     yield to_server
     for connection in opened:
         connection.close()
@@ -108,7 +109,11 @@ def test_a_body_that_goes_on_is_read_however_long_it_takes(connect):
 def test_an_answer_that_nobody_reads_ends(connect):
     connection = connect()
     connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-    time.sleep(5)
+    assert connection.recv(1) == b"H"
+    for _ in range(1200):
+        if connect.all_ended():
+            break
+        time.sleep(0.05)
     assert ended(connection) < len(LARGE)
 
 

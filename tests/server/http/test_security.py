@@ -1,11 +1,11 @@
 import logging
-import time
 
 import pytest
 from starlette.testclient import TestClient
 
 from clickvol.errors import ConfigError
 from clickvol.server.app import create_app
+from clickvol.server.http.failed_tokens import FailedTokens
 from clickvol.server.settings import ServerSettings
 
 TOKEN = "a-token-of-24-characters"
@@ -134,7 +134,22 @@ def test_the_token_lets_in_but_not_from_the_address(make_client):
     assert ask(client, path=f"{HEALTH}?token={TOKEN}").status_code == 401
 
 
-def test_wrong_tokens_make_an_address_wait_right_ones_do_not(make_client):
+@pytest.fixture
+def clock(monkeypatch):
+    """The time by which addresses wait."""
+
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("clickvol.server.http.security.FailedTokens", lambda: FailedTokens(clock))
+    return clock
+
+
+def test_wrong_tokens_make_an_address_wait_right_ones_do_not(make_client, clock):
     client = make_client(token=TOKEN)
     for _ in range(20):
         assert ask(client).status_code == 401
@@ -145,7 +160,7 @@ def test_wrong_tokens_make_an_address_wait_right_ones_do_not(make_client):
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
     assert client.get(f"/u/{TOKEN}/api/health").status_code == 429
     assert client.get("/healthz").status_code == 200
-    time.sleep(1.1)
+    clock.now += 1
     assert ask(client, authorization=f"Bearer {TOKEN}").status_code == 200
 
 
@@ -153,12 +168,12 @@ def guess(client, forwarded_for):
     return ask(client, authorization="Bearer wrong", x_forwarded_for=forwarded_for).status_code
 
 
-def test_whoever_is_no_proxy_cannot_say_who_asks(make_client):
+def test_whoever_is_no_proxy_cannot_say_who_asks(make_client, clock):
     client = make_client(token=TOKEN, trusted_proxies=("10.0.0.0/8",))
     assert [guess(client, f"1.2.3.{n}") for n in range(6)] == [401] * 5 + [429]
 
 
-def test_a_proxy_says_who_asks(tmp_path, root, tiny_model):
+def test_a_proxy_says_who_asks(tmp_path, root, tiny_model, clock):
     settings = ServerSettings(
         state_folder=tmp_path, root=root, token=TOKEN, trusted_proxies=("10.0.0.0/8",), root_path="/clickvol"
     )

@@ -8,7 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS = 5.0
 """From the first byte to the end of a request's headers, or from connecting. Chosen: ample on a slow line."""
 
-# In so many seconds a body, or an answer, must come further by so many bytes. Chosen: any line can do it.
+# In one of two such times a body, or an answer, must come further by so many bytes. Chosen: any line can do it.
 _PACE_SECONDS = 10.0
 _PACE_BYTES = 10_000
 
@@ -80,14 +80,13 @@ class PunctualProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not fol
         """Close the connection where it has stood still; else watch on while there is something to wait for."""
         self._pace_timer = None
         received, unsent, resumed = self._before
-        is_body = self.conn.their_state is h11.SEND_BODY
-        # A body that the server, being busy, has stopped is not late. Twice: that may just have ended.
+        is_body, is_answer = self.conn.their_state is h11.SEND_BODY, self.flow.write_paused
+        # A body that the server, being busy, has stopped is not late.
         is_late = is_body and not self.flow.read_paused and self._num_received - received < _PACE_BYTES
+        num_read = unsent - self.transport.get_write_buffer_size()
+        is_late = is_late or (is_answer and self._num_resumed == resumed and num_read < _PACE_BYTES)
         self._num_late = self._num_late + 1 if is_late else 0
-        is_unread = unsent - self.transport.get_write_buffer_size() < _PACE_BYTES
-        if self.flow.write_paused and self._num_resumed == resumed and is_unread:
+        if self._num_late > 1:  # what kept it may just have ended
             self.transport.abort()
-        elif self._num_late > 1:
-            self.transport.close()
-        elif is_body or self.flow.write_paused:
+        elif is_body or is_answer:
             self._keep_pace()
