@@ -179,7 +179,7 @@ def test_an_object_yields_or_takes_and_freezing_keeps_what_it_has(phantom, sessi
     session.freeze_object(1)
     session.freeze_object(1, frozen=False)
     assert (session.mask().array[same] == second).all()
-    assert [mask.num_voxels for mask in session.shown_masks] == [0, int(same.sum())]
+    assert [mask.num_voxels for mask in session.shown_masks.values()] == [0, int(same.sum())]
 
 
 def test_a_log_gives_the_same_masks_again(phantom, model, session, tmp_path):

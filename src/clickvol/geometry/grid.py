@@ -145,6 +145,11 @@ class VolumeGrid:
         return np.asarray(np.linalg.norm(self.affine_ras_mm[:3, :3], axis=0))
 
     @property
+    def is_right_handed(self) -> bool:
+        """Whether the axes d, h and w turn, in this order, as the patient's x, y and z do."""
+        return bool(np.linalg.det(self.affine_ras_mm[:3, :3]) > 0)
+
+    @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel, also right for sheared grids."""
         return float(abs(np.linalg.det(self.affine_ras_mm[:3, :3])))

@@ -19,6 +19,7 @@ from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.mask_operations import MEASURED, Operation
+from clickvol.io.segment_terms import TERMS
 from clickvol.prompts.click import Click
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Position, Prompt, Scribble
@@ -280,6 +281,29 @@ class AddObject(_Frozen):
     name: str = ""
 
 
+class DescribeObject(_Frozen):
+    """What an object is called and means, and its colour; what is None stays as it is, and "" is none."""
+
+    kind: Literal["describe_object"] = "describe_object"
+    object_id: int
+    name: str | None = None
+    term: str | None = None
+    colour: str | None = Field(default=None, pattern=r"^(#[0-9a-f]{6})?$")
+
+    @model_validator(mode="after")
+    def _has_a_term_there_is(self) -> "DescribeObject":
+        if self.term and self.term not in TERMS:
+            raise ValueError(f"there is no term {self.term!r}; give the code of one of GET /api/terms")
+        return self
+
+
+class DeleteObject(_Frozen):
+    """An object taken away with its mask and prompts; the others keep their numbers."""
+
+    kind: Literal["delete_object"] = "delete_object"
+    object_id: int
+
+
 class FreezeObject(_Frozen):
     """An object made unchangeable, or changeable again; it counts for what comes later in the list."""
 
@@ -300,7 +324,9 @@ class Move(_Frozen):
     kind: Literal["undo", "redo"]
 
 
-Interaction = Annotated[Shaping | AddObject | FreezeObject | Reset, Field(discriminator="kind")]
+Interaction = Annotated[
+    Shaping | AddObject | DescribeObject | DeleteObject | FreezeObject | Reset, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, slots=True)

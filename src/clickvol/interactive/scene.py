@@ -16,6 +16,8 @@ from clickvol.interactive.interactions import (
     AddObject,
     BrushEdit,
     ChooseCandidate,
+    DeleteObject,
+    DescribeObject,
     EditInteraction,
     EditPrompt,
     FreezeObject,
@@ -44,6 +46,9 @@ class SceneObject:
 
     Attributes:
         name: given by the user; may be empty.
+        term: code of what it is, of `io.segment_terms.TERMS`; "" for none.
+        colour: "#rrggbb"; "" for the one of its number.
+        is_deleted: it is there no more; its number is given to no other one.
         prompts: on it, in order.
         prompted_at: their places in the list.
         frozen: it cannot change, and the others leave it alone.
@@ -54,6 +59,9 @@ class SceneObject:
     """
 
     name: str = ""
+    term: str = ""
+    colour: str = ""
+    is_deleted: bool = False
     prompts: tuple[Prompt, ...] = ()
     prompted_at: tuple[int, ...] = ()
     frozen: bool = False
@@ -75,6 +83,8 @@ class SessionObject:
     Attributes:
         id: from 1; its value in the label map.
         name: given by the user; may be empty.
+        term: code of what it is; "" for none.
+        colour: "#rrggbb"; "" for the one of its number.
         clicks: on it, in order.
         prompts: on it, in order; the clicks, too.
         prompted_at: the place of each in the list of interactions since the last reset, by which it is edited.
@@ -85,6 +95,8 @@ class SessionObject:
 
     id: int
     name: str
+    term: str
+    colour: str
     clicks: tuple[Click, ...]
     prompts: tuple[Prompt, ...]
     prompted_at: tuple[int, ...]
@@ -124,6 +136,11 @@ class Scene:
             ClickError: when it is not there.
         """
         return _object(self.objects, object_id)
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The numbers of the objects, without those that were deleted."""
+        return tuple(number for number, known in enumerate(self.objects, start=1) if not known.is_deleted)
 
     def asked_at(self, place: int) -> SceneObject:
         """Return the object that the interaction of a place acts on, with what counts for its mask there."""
@@ -186,6 +203,12 @@ def _objects_after(interactions: Iterable[Interaction]) -> tuple[SceneObject, ..
                         f"there are {MAX_OBJECTS} objects, no more fit in a label map; save, and begin again"
                     )
                 objects = (*objects, SceneObject(name))
+            case DescribeObject(object_id=object_id):
+                changes = interaction.model_dump(include={"name", "term", "colour"}, exclude_none=True)
+                objects = _with(objects, object_id, replace(_object(objects, object_id), **changes))
+            case DeleteObject(object_id=object_id):
+                _changeable(objects, object_id)
+                objects = _with(objects, object_id, SceneObject(is_deleted=True))
             case Reset():
                 objects, begun_at = (SceneObject(),), place + 1
             case EditPrompt(object_id=object_id):
@@ -252,6 +275,8 @@ def _with_edited_prompt(known: SceneObject, edit: EditPrompt, place: int, begun_
 def _object(objects: Sequence[SceneObject], object_id: int) -> SceneObject:
     if not 1 <= object_id <= len(objects):
         raise ClickError(f"there is no object {object_id}; there are 1 to {len(objects)}; add one first")
+    if objects[object_id - 1].is_deleted:
+        raise ClickError(f"object {object_id} was deleted; undo brings it back, or add another one")
     return objects[object_id - 1]
 
 
@@ -381,7 +406,7 @@ class SceneMasks:
         volume = self.scan.volume
         array = np.zeros(volume.grid.shape_dhw, dtype=np.uint8)
         if object_id is None:
-            for number in range(1, len(scene.objects) + 1):
+            for number in scene.object_ids:
                 self.shown(scene, number).paint(array, number)
         else:
             self.shown(scene, object_id).paint(array, 1)
@@ -391,13 +416,13 @@ class SceneMasks:
         """Describe all objects."""
         described = []
         begun_at = max((n + 1 for n, i in enumerate(scene.interactions) if isinstance(i, Reset)), default=0)
-        for number, known in enumerate(scene.objects, start=1):
+        for number in scene.object_ids:
+            known = scene.object(number)
             count = self.shown(scene, number).num_voxels
             ml = count * self.scan.volume.grid.voxel_volume_mm3 / 1000
             places = tuple(place - begun_at for place in known.prompted_at)
-            described.append(
-                SessionObject(number, known.name, known.clicks, known.prompts, places, known.frozen, count, ml)
-            )
+            said = known.name, known.term, known.colour, known.clicks, known.prompts
+            described.append(SessionObject(number, *said, places, known.frozen, count, ml))
         return tuple(described)
 
     def probability(self, scene: Scene, object_id: int) -> NDArray[np.float32]:

@@ -18,6 +18,8 @@ from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.interactive.interactions import (
     AddObject,
     ClickInteraction,
+    DeleteObject,
+    DescribeObject,
     FreezeObject,
     History,
     Interaction,
@@ -204,6 +206,30 @@ class InteractiveSession:
         self._apply(AddObject(name=name))
         return len(self.scene.objects)
 
+    def describe_object(
+        self, object_id: int, *, name: str | None = None, term: str | None = None, colour: str | None = None
+    ) -> None:
+        """Say what an object is called, which SNOMED term it is, and how it is shown.
+
+        Args:
+            object_id: which object.
+            name: up to 64 characters; "" for none; None leaves it.
+            term: a code of `clickvol.io.segment_terms.TERMS`; "" for none; None leaves it.
+            colour: "#rrggbb"; "" for that of its number; None leaves it.
+
+        Raises:
+            ClickError: when the object is not there.
+        """
+        self._apply(DescribeObject(object_id=object_id, name=name, term=term, colour=colour))
+
+    def delete_object(self, object_id: int) -> None:
+        """Take an object away; undo brings it back, and the others keep their numbers.
+
+        Raises:
+            ClickError: when the object is not there, or frozen.
+        """
+        self._apply(DeleteObject(object_id=object_id))
+
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
         """Make an object unchangeable: others leave its voxels out, and it counts as background for them.
 
@@ -233,10 +259,10 @@ class InteractiveSession:
         return self._opened().mask(self.scene, object_id)
 
     @property
-    def shown_masks(self) -> tuple[PackedMask, ...]:
-        """The masks of all objects as they are shown and saved; no voxel is in two of them."""
+    def shown_masks(self) -> dict[int, PackedMask]:
+        """The mask of every object by its id, as it is shown and saved; no voxel is in two of them."""
         masks, scene = self._opened(), self.scene
-        return tuple(masks.shown(scene, number) for number in range(1, len(scene.objects) + 1))
+        return {number: masks.shown(scene, number) for number in scene.object_ids}
 
     def probability(self, object_id: int = 1) -> NDArray[np.float32]:
         """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1].

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError, OutputError
+from clickvol.io.segment_terms import NEOPLASM, SegmentTerm
 from clickvol.io.volume import Mask
 
 # DICOM LO, the type of Segment Label and ROI Name: 64 characters, no backslash, no control characters
@@ -29,6 +30,8 @@ class LabelledMask:
         model_id: the model that made it; "" for none.
         model_version: which version of the model; "" where it is not known.
         made_by: "model" without a click, "model with clicks", or "person".
+        term: what it is.
+        colour: red, green and blue, 0 to 255; None for that of its number (`display_colour`).
 
     Raises:
         ConfigError: on construction, for a name that no file can hold.
@@ -39,6 +42,8 @@ class LabelledMask:
     model_id: str = ""
     model_version: str = ""
     made_by: Literal["model", "model with clicks", "person"] = "model with clicks"
+    term: SegmentTerm = NEOPLASM
+    colour: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         is_printable = self.name.isprintable() and "\\" not in self.name

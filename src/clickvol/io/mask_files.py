@@ -7,10 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from clickvol.io.dicom.masks import is_dicom_mask, read_label_map
+from clickvol.errors import UnreadableVolumeError
+from clickvol.files.limits import ReadLimits
+from clickvol.io.dicom.masks import is_dicom_mask, read_label_map, read_mask_file
 from clickvol.io.formats import read_volume
+from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.nifti import read_stored
 from clickvol.io.volume import Mask, Volume
+
+MAX_LABELS = 255
+"""Objects of a label image; with more different values it is taken for a probability."""
 
 
 def read_mask(path: Path) -> Mask:
@@ -28,6 +34,44 @@ def read_mask(path: Path) -> Mask:
     """
     stored = read_stored(path)
     return Mask((stored.array != 0).astype(np.uint8), stored.grid)
+
+
+def read_objects(path: Path, scan: Volume, limits: ReadLimits | None = None) -> list[LabelledMask]:
+    """Read the objects of a file, to go on with them.
+
+    Args:
+        path: a DICOM Segmentation or RT Structure Set, or a label image on the grid of the scan: of whole
+            numbers each is an object, of others all that is above 0 is one.
+        scan: that they were drawn on.
+        limits: what may be read, for files of strangers.
+
+    Returns:
+        At least one; each holds a voxel.
+
+    Raises:
+        UnreadableVolumeError: when it cannot be read, does not lie on the grid of the scan, or is empty.
+        BadGeometryError, ScanTooLargeError: as `read_volume`.
+    """
+    if is_dicom_mask(path):
+        objects = [each for each in read_mask_file(path, scan.grid) if each.mask.num_voxels]
+    else:
+        label = read_volume(path, limits=limits)
+        if not label.grid.same_place(scan.grid):
+            raise UnreadableVolumeError(
+                "the mask does not lie on the grid of the scan: "
+                f"{label.grid.difference_from(scan.grid)}; resample it to that grid"
+            )
+        array = label.array.astype(np.float64)
+        values = np.unique(array[array > 0])
+        is_label_map = len(values) <= MAX_LABELS and np.array_equal(values, np.round(values))
+        masks = [array == value for value in values] if is_label_map else [array > 0]
+        objects = [
+            LabelledMask(name=f"Label {value:g}", mask=Mask(mask.astype(np.uint8), scan.grid), made_by="person")
+            for value, mask in zip(values.tolist(), masks, strict=False)
+        ]
+    if not objects:
+        raise UnreadableVolumeError("the mask is empty: no voxel belongs to an object; give another file")
+    return objects
 
 
 def read_label(path: Path, scan: Volume) -> Volume:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 _Corner = tuple[int, int, int]
 _Triangle = tuple[_Corner, _Corner, _Corner]
 
+_CORNERS: tuple[_Corner, ...] = tuple((a, b, c) for a, b, c in product((0, 1), repeat=3))
+
 NUM_CODES = 256
 """Ways in which eight voxels can be inside or outside."""
 
@@ -62,16 +64,33 @@ def element_areas_mm2(spacing_dhw_mm: tuple[float, float, float]) -> NDArray[np.
 @cache
 def _unit_normals() -> NDArray[np.float64]:
     """Return the cross product of two sides of every triangle, (256, 4, 3), in a cubic voxel."""
-    corners: list[_Corner] = [(a, b, c) for a, b, c in product((0, 1), repeat=3)]
     normals = np.zeros((NUM_CODES, _MOST_TRIANGLES, 3))
     for code in range(1, NUM_CODES - 1):
-        inside = {corner for bit, corner in enumerate(corners) if code >> bit & 1}
-        rarer = inside if len(inside) <= len(corners) // 2 else set(corners) - inside
+        inside = _inside(code)
+        rarer = inside if len(inside) <= len(_CORNERS) // 2 else set(_CORNERS) - inside
         triangles = [t for loop in _cut_loops(rarer) for t in _largest_triangulation(loop)]
         for number, triangle in enumerate(triangles):
             normals[code, number] = _normal(triangle)
     normals.setflags(write=False)
     return normals
+
+
+@cache
+def closed_triangles(code: int) -> NDArray[np.int64]:
+    """Return the surface in a code of `neighbour_codes` as it fits those of its neighbours, whatever they are.
+
+    On a face that has two equal corners across, those inside are cut off one by one.
+
+    Returns:
+        (N, 3, 3): the corners of its triangles in half voxels from the first of the eight voxels; seen from
+        outside they go counterclockwise where the axes are right-handed.
+    """
+    triangles = [t for loop in _cut_loops(_inside(code)) for t in _largest_triangulation(loop)]
+    return np.array(triangles, dtype=np.int64).reshape(-1, 3, 3)
+
+
+def _inside(code: int) -> set[_Corner]:
+    return {corner for bit, corner in enumerate(_CORNERS) if code >> bit & 1}
 
 
 def _cut_loops(inside: set[_Corner]) -> list[list[_Corner]]:

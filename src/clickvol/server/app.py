@@ -22,6 +22,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from clickvol.errors import ConfigError
 from clickvol.interactive.interactions import ClickInteraction
+from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask, SaidModality
 from clickvol.prompts.click import Click
@@ -39,6 +40,7 @@ from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
 from clickvol.server.viewer.files import ViewerFiles
+from clickvol.server.viewer.masks import router as masks
 from clickvol.server.viewer.routes import All
 from clickvol.server.viewer.routes import router as viewer
 from clickvol.server.viewer.worklist import worklist_of
@@ -62,6 +64,7 @@ from clickvol.server.wire import (
     StateOut,
     StatusOut,
 )
+from clickvol.server.worker import IsCancelled
 from clickvol.version import __version__
 from clickvol.weights.load import LoadedModel
 
@@ -139,7 +142,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
 
 
 def _routers() -> tuple[APIRouter, ...]:
-    own = (about, _opening, _clicking, _results, viewer, worklist_router)
+    own = (about, _opening, _clicking, _results, viewer, masks, worklist_router)
     return (*own, monai_label, nninteractive, slicer_nninteractive, itk_snap)
 
 
@@ -265,8 +268,22 @@ async def add_object(given: NewObjectIn, opened: Session) -> AddedOut:
 
 @_clicking.patch("/objects/{object_id}")
 async def change_object(object_id: ObjectId, given: ObjectChangeIn, opened: Session) -> ChangedOut:
-    """Freeze an object, or make it changeable again."""
-    return await opened.changed(lambda session, _: session.freeze_object(object_id, frozen=given.frozen))
+    """Freeze an object or make it changeable again; say what it is called, which term it is, and its colour."""
+
+    def change(session: InteractiveSession, _: IsCancelled) -> None:
+        if given.frozen is not None:
+            session.freeze_object(object_id, frozen=given.frozen)
+        said = given.model_dump(exclude_none=True, exclude={"frozen"})
+        if said:
+            session.describe_object(object_id, **said)
+
+    return await opened.changed(change)
+
+
+@_clicking.delete("/objects/{object_id}")
+async def delete_object(object_id: ObjectId, opened: Session) -> ChangedOut:
+    """Take an object away; undo brings it back, and the others keep their numbers."""
+    return await opened.changed(lambda session, _: session.delete_object(object_id))
 
 
 @_clicking.post("/resume")

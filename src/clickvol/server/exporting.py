@@ -6,6 +6,7 @@ from clickvol.interactive.session import InteractiveSession
 from clickvol.io.export import export_masks
 from clickvol.io.formats import write_mask
 from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.segment_terms import NEOPLASM, TERMS
 from clickvol.server.refusal import RefusedError
 from clickvol.server.served_session import ServedSession
 from clickvol.server.sessions import Sessions
@@ -64,9 +65,18 @@ def _labelled(session: InteractiveSession, card: ModelCard) -> list[LabelledMask
     for known in session.objects:
         mask = session.mask(known.id)
         if mask.num_voxels:
-            name = known.name.strip() or f"Tumour {known.id}"
+            term = TERMS.get(known.term, NEOPLASM)
+            otherwise = f"{term.meaning if known.term else 'Tumour'} {known.id}"
+            red, green, blue = bytes.fromhex(known.colour[1:]) if known.colour else (0, 0, 0)
             masks.append(
-                LabelledMask(name=name, mask=mask, model_id=card.id, model_version=card.weights_version)
+                LabelledMask(
+                    name=known.name.strip() or otherwise,
+                    mask=mask,
+                    model_id=card.id,
+                    model_version=card.weights_version,
+                    term=term,
+                    colour=(red, green, blue) if known.colour else None,
+                )
             )
     if not masks:
         raise RefusedError(409, "there is no mask yet, so there is nothing to save; click first")

@@ -22,26 +22,32 @@ _MAX_FIELDS = 16
 _MAX_FIELD_BYTES = 1 << 18
 
 
-def scan_suffix(name: str) -> str:
-    """Return the suffix of a scan's file name, in lower case.
+MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
+"""Files that hold masks."""
+
+
+def scan_suffix(name: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> str:
+    """Return the suffix of a file's name, in lower case.
 
     Raises:
         RefusedError: 415, when it is none that can be read here.
     """
     lower = name.lower()
-    for suffix in SCAN_SUFFIXES:
+    for suffix in suffixes:
         if lower.endswith(suffix) and len(lower) > len(suffix):
             return suffix
-    raise RefusedError(415, f"this is no file of a scan; give one that ends with {', '.join(SCAN_SUFFIXES)}")
+    what = "masks" if suffixes == MASK_SUFFIXES else "a scan"
+    raise RefusedError(415, f"this is no file of {what}; give one that ends with {', '.join(suffixes)}")
 
 
-def find_under_root(root: Path | None, text: str) -> Path:
+def find_under_root(root: Path | None, text: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:
     """Return the scan that a request names.
 
     Args:
         root: folder that may be read; None: none may.
         text: path relative to the root, or absolute and under it. Links are followed before anything is
             compared, those inside a DICOM folder too.
+        suffixes: how a file may end.
 
     Raises:
         RefusedError: 403 when it lies elsewhere or there is no root, 404 when there is nothing, 415 when it is
@@ -64,7 +70,7 @@ def find_under_root(root: Path | None, text: str) -> Path:
             )
     except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
         raise RefusedError(404, "this cannot be the path of a scan; check it") from error
-    scan_suffix(place.name)
+    scan_suffix(place.name, suffixes)
     return place
 
 
@@ -122,19 +128,20 @@ def text_field(form: FormData, name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def store(file: UploadFile, folder: Path, stem: str) -> Path:
+def store(file: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:
     """Write an uploaded file into a private folder, under a name of our own.
 
     Args:
         file: only the suffix of its name is kept; the name could be a patient's.
         folder: of the session.
         stem: of the new name.
+        suffixes: how it may end.
 
     Raises:
         RefusedError: 415 for a suffix that cannot be read.
         OSError: when the disk refuses; nothing is left then.
     """
-    place = folder / f"{stem}{scan_suffix(file.filename or '')}"
+    place = folder / f"{stem}{scan_suffix(file.filename or '', suffixes)}"
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as target:

@@ -180,7 +180,7 @@ class ServedSession:
         unanswered, self.unanswered = self.unanswered, None
         object_id = interaction.object_id
         if interaction == unanswered:
-            known = session.objects[object_id - 1]
+            known = next(each for each in session.objects if each.id == object_id)
             return Answer(object_id, known.num_voxels, known.volume_ml, {}, ())
         return session.add(interaction, cancelled=is_cancelled)
 

@@ -5,9 +5,11 @@ Positions are in millimetres RAS, voxel indices (i, j, k) of the file as stored,
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.interactive.interactions import DrawnVoxels
+from clickvol.io.segment_terms import TERMS
 from clickvol.io.volume import Modality, SaidModality, Volume
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.prompts.click import Click
@@ -73,9 +75,72 @@ class NewObjectIn(_In):
 
 
 class ObjectChangeIn(_In):
-    """What of an object is to change."""
+    """What of an object is to change; what is left out stays, and "" is none."""
 
-    frozen: bool
+    frozen: bool | None = None
+    name: str | None = Field(default=None, max_length=_MAX_NAME_LENGTH, pattern=_NAME)
+    term: str | None = Field(default=None, description="code of one of GET /api/terms")
+    colour: str | None = Field(default=None, pattern=r"^(#[0-9a-f]{6})?$")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "ObjectChangeIn":
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("nothing is to change; give frozen, name, term or colour")
+        if self.term and self.term not in TERMS:
+            raise ValueError(f"there is no term {self.term!r}; give the code of one of GET /api/terms")
+        return self
+
+
+class MaskChangeIn(_In):
+    """Voxels to paint into a mask or out of it."""
+
+    voxels: DrawnVoxels
+    added: bool = True
+    overlap: Literal["yield", "take"] = "yield"
+
+
+class MaskPathIn(_In):
+    """A file with masks under the allowed root, and which of them."""
+
+    path: str = Field(min_length=1, max_length=_MAX_PATH_LENGTH)
+    segment: str | None = Field(default=None, max_length=_MAX_NAME_LENGTH)
+
+
+class TermOut(_Out):
+    """What an object can be, in SNOMED CT."""
+
+    code: str
+    meaning: str
+    category: str
+
+
+class DiameterOut(_Out):
+    """A distance between two voxel centres of an object, and where they are."""
+
+    mm: float
+    ends_ras_mm: tuple[Triple, Triple]
+
+
+class MeasuredOut(_Out):
+    """The size of an object: in space, and on the slice of the scan where it is longest."""
+
+    longest: DiameterOut | None
+    longest_on_slice: DiameterOut | None
+
+
+class ComparisonOut(_Out):
+    """How far the masks are from a reference: of all objects together.
+
+    `differs_at_ras_mm` is the innermost voxel of the largest part that one of the two lacks.
+    """
+
+    dice: float
+    volume_ml: float
+    reference_ml: float
+    missing_ml: float
+    surplus_ml: float
+    differs_at_ras_mm: Triple | None
+    largest_difference_ml: float
 
 
 class ResumeIn(_In):
@@ -106,6 +171,8 @@ class ObjectOut(_Out):
 
     id: int
     name: str
+    term: str
+    colour: str
     frozen: bool
     volume_ml: float
     num_voxels: int
@@ -132,6 +199,8 @@ class StateOut(_Out):
                 ObjectOut(
                     id=known.id,
                     name=known.name,
+                    term=known.term,
+                    colour=known.colour,
                     frozen=known.frozen,
                     volume_ml=known.volume_ml,
                     num_voxels=known.num_voxels,

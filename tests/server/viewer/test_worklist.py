@@ -2,19 +2,15 @@
 
 import csv
 
-import numpy as np
 import pytest
 
 from clickvol.errors import ConfigError
-from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume, write_volume
-from clickvol.io.volume import Mask
 from reference.dicom_series import write_series
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from clickvol.server.viewer.worklist import is_worklist, read_cases
-from clickvol.server.viewer.worklist_routes import longest_diameter_mm
 
 ANNE, BEN = "annotator-anne", "annotator-ben"
 
@@ -28,17 +24,6 @@ def listed(make_client, root, tmp_path, phantom):
 
 def post(client, path, **words):
     return client.post(f"/api/worklist/{path}", json=words)
-
-
-def test_the_longest_diameter_of_a_box_is_its_diagonal():
-    array = np.zeros((6, 8, 9), dtype=np.uint8)
-    array[1:5, 2:6, 3:7] = 1
-    grid = VolumeGrid.axial(array.shape, (5.0, 2.0, 1.0))
-    assert longest_diameter_mm(Mask(array, grid)) == pytest.approx(np.sqrt(15**2 + 6**2 + 3**2))
-    line = np.zeros_like(array)
-    line[2, 3, 1:8] = 1
-    assert longest_diameter_mm(Mask(line, grid)) == pytest.approx(6)
-    assert longest_diameter_mm(Mask(np.zeros_like(array), grid)) == 0
 
 
 def test_two_annotators_never_get_the_same_case(listed):

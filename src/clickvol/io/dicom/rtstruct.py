@@ -66,7 +66,7 @@ def rtstruct(masks: Sequence[LabelledMask], images: SourceImages) -> "FileDatase
     frame = images.text("FrameOfReferenceUID")
     dataset.StructureSetROISequence = [_roi(n, mask, frame) for n, mask in numbered]
     dataset.ROIContourSequence = [_roi_contour(n, mask, images) for n, mask in numbered]
-    dataset.RTROIObservationsSequence = [_observation(n) for n, _ in numbered]
+    dataset.RTROIObservationsSequence = [_observation(n, mask) for n, mask in numbered]
     return dataset
 
 
@@ -150,7 +150,7 @@ def _roi_contour(number: int, labelled: LabelledMask, images: SourceImages) -> "
     from pydicom.dataset import Dataset
 
     item = Dataset()
-    item.ROIDisplayColor = list(display_colour(number))
+    item.ROIDisplayColor = list(labelled.colour or display_colour(number))
     item.ReferencedROINumber = number
     contours = []
     array = labelled.mask.array
@@ -176,10 +176,13 @@ def _decimal(value: float) -> str:
     return f"{round(value, _DECIMALS) + 0.0:.{_DECIMALS}f}"
 
 
-def _observation(number: int) -> "Dataset":
+def _observation(number: int, labelled: LabelledMask) -> "Dataset":
     from pydicom.dataset import Dataset
 
-    observation = Dataset()
+    observation, code = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = labelled.term.code, "SCT"
+    code.CodeMeaning = labelled.term.meaning
+    observation.RTROIIdentificationCodeSequence = [code]
     observation.ObservationNumber = number
     observation.ReferencedROINumber = number
     # Whether it is a target of treatment, and who says so, is not for a program to tell.

@@ -104,7 +104,7 @@ def _segment(number: int, labelled: LabelledMask) -> "SegmentDescription":
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
-    from pydicom.sr.codedict import codes
+    from pydicom.sr.codedict import Code, codes
 
     made_by_model = labelled.made_by != "person"
     algorithm = AlgorithmIdentificationSequence(
@@ -116,14 +116,13 @@ def _segment(number: int, labelled: LabelledMask) -> "SegmentDescription":
     segment = SegmentDescription(
         segment_number=number,
         segment_label=labelled.name,
-        # What was clicked is taken for a tumour; of which kind nobody said.
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Neoplasm,
+        segmented_property_category=Code(labelled.term.category_code, "SCT", labelled.term.category),
+        segmented_property_type=Code(labelled.term.code, "SCT", labelled.term.meaning),
         algorithm_type=algorithm_type(labelled),
         algorithm_identification=algorithm if made_by_model else None,
         tracking_uid=new_uid(),
         tracking_id=labelled.name,
-        display_color=CIELabColor.from_rgb(*display_colour(number)),
+        display_color=CIELabColor.from_rgb(*(labelled.colour or display_colour(number))),
     )
     # The attribute; the class is named after the macro that holds it.
     segment.SegmentDescription = mask_description(labelled)

@@ -22,10 +22,10 @@ from clickvol.io.formats import read_volume
 from clickvol.io.nifti_header import make_header
 from clickvol.io.volume import Volume
 from clickvol.prompts.packed_mask import PackedMask
-from clickvol.server.refusal import REFUSALS
-from clickvol.server.scans import find_under_root, read_form, store, uploaded
+from clickvol.server.refusal import REFUSALS, parse_json
+from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
 from clickvol.server.sessions import Sessions
-from clickvol.server.wire import AdviceOut, AnswerOut, ClickedOut, ObjectId, SeriesOut
+from clickvol.server.wire import AdviceOut, AnswerOut, ClickedOut, ObjectId, OpenPathIn, ScanOut, SeriesOut
 
 _BINARY = "application/octet-stream"
 _CHUNK_VOXELS = 1 << 21
@@ -36,6 +36,15 @@ _FORM = {
     "required": ["scan"],
 }
 _UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+_OVERLAY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": OpenPathIn.model_json_schema()},
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
 
 
 async def _sessions_of(request: Request) -> Sessions:
@@ -60,6 +69,36 @@ async def plain_scan(session_id: str, sessions: All, request: Request) -> Respon
     return StreamingResponse(_chunks(header, array), media_type=_BINARY, headers=headers)
 
 
+@router.post("/sessions/{session_id}/overlay", response_class=Response, openapi_extra=_OVERLAY_BODY)
+async def overlay(session_id: str, sessions: All, request: Request) -> Response:
+    """Return another scan of the patient as NIfTI, to lay over this one by where both say they are.
+
+    A scan under the root, as `path`, or one that is sent along, which is not kept; the header `X-Modality` says
+    what it is.
+    """
+    served = sessions.get(session_id)
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        async with read_form(request) as form:
+            file, series = uploaded(form, "scan"), text_field(form, "series")
+
+            def read(_: object) -> Volume:
+                with tempfile.TemporaryDirectory(dir=served.folder, prefix="overlay-") as folder:
+                    place = store(file, Path(folder), "scan")
+                    return read_volume(place, series=series, limits=sessions.limits)
+
+            volume = await sessions.on_files(read)
+    else:
+        given = parse_json(OpenPathIn, await request.body())
+        path = find_under_root(sessions.settings.root, given.path)
+        volume = await sessions.on_files(
+            lambda _: read_volume(path, series=given.series, limits=sessions.limits)
+        )
+    header, array = _display_copy(volume)
+    modality = ScanOut.of(volume, is_dicom=False).modality
+    headers = {"Content-Length": str(len(header) + array.nbytes), "X-Modality": modality}
+    return StreamingResponse(_chunks(header, array), media_type=_BINARY, headers=headers)
+
+
 @router.get("/sessions/{session_id}/masks", response_class=Response)
 async def changed_masks(
     session_id: str, sessions: All, request: Request, known: Annotated[str, Query(max_length=32768)] = ""
@@ -76,7 +115,7 @@ async def changed_masks(
     masks, state = await sessions.run(served, lambda session, _: session.shown_masks, request.is_disconnected)
     has = dict(pair.split(":", 1) for pair in known.split(",") if ":" in pair)
     described, bits = [], []
-    for number, mask in enumerate(masks, start=1):
+    for number, mask in masks.items():
         entry, content = _described(number, mask, has.get(str(number)))
         described.append(entry)
         bits.append(content)

@@ -1,17 +1,14 @@
 """Routes of the worklist: the cases, who has which, opening one, and saving it."""
 
-import contextlib
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import pdist
 
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import write_mask
 from clickvol.io.volume import Mask
+from clickvol.metrics.diameters import longest_diameters
 from clickvol.server.refusal import REFUSALS, RefusedError
 from clickvol.server.served_session import ScanRecord
 from clickvol.server.viewer.routes import All
@@ -143,7 +140,7 @@ def _measured(session: InteractiveSession) -> tuple[Mask, list[Measured]]:
         Measured(
             name=known.name or f"Tumour {known.id}",
             volume_ml=known.volume_ml,
-            longest_diameter_mm=longest_diameter_mm(session.mask(known.id)),
+            longest_diameter_mm=_longest_mm(session.mask(known.id)),
             num_clicks=len(known.prompts),
         )
         for known in session.objects
@@ -152,12 +149,6 @@ def _measured(session: InteractiveSession) -> tuple[Mask, list[Measured]]:
     return session.mask(), objects
 
 
-def longest_diameter_mm(mask: Mask) -> float:
-    """Return the longest distance in 3D between the centres of two voxels of an object; 0 for one or none."""
-    voxels = np.argwhere(mask.array)
-    if len(voxels) < 2:
-        return 0.0
-    places = mask.grid.world_positions(voxels)
-    with contextlib.suppress(QhullError):  # flat or straight: its own voxels are few
-        places = places[ConvexHull(places).vertices]
-    return float(pdist(places).max())
+def _longest_mm(mask: Mask) -> float:
+    diameters = longest_diameters(mask.array, mask.grid)
+    return 0.0 if diameters is None else diameters[0].mm

@@ -1,0 +1,264 @@
+"""Routes for masks: put in from a file, painted, measured, compared with a reference, given as a surface."""
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from scipy import ndimage
+
+from clickvol.files.atomic import atomic_path
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.interactive.interactions import BrushEdit, DrawnInteraction, DrawnVoxels
+from clickvol.interactive.session import Answer, InteractiveSession
+from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.mask_files import read_objects
+from clickvol.io.segment_terms import TERMS
+from clickvol.metrics.diameters import Diameter, longest_diameters
+from clickvol.previews.surface import write_stl
+from clickvol.prompts.packed_mask import EMPTY, PackedMask
+from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
+from clickvol.server.scans import MASK_SUFFIXES, find_under_root, read_form, store, text_field, uploaded
+from clickvol.server.served_session import ServedSession
+from clickvol.server.sessions import Sessions
+from clickvol.server.viewer.routes import All
+from clickvol.server.wire import (
+    AnswerOut,
+    ChangedOut,
+    ClickedOut,
+    ComparisonOut,
+    DiameterOut,
+    MaskChangeIn,
+    MaskPathIn,
+    MeasuredOut,
+    ObjectId,
+    TermOut,
+    Triple,
+)
+from clickvol.server.worker import IsCancelled
+
+_MULTIPART = "multipart/form-data"
+_FORM = {
+    "type": "object",
+    "properties": {"mask": {"type": "string", "format": "binary"}, "segment": {"type": "string"}},
+    "required": ["mask"],
+}
+_MASK_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": MaskPathIn.model_json_schema()},
+            _MULTIPART: {"schema": _FORM},
+        },
+    }
+}
+_REFERENCE = "reference.json"
+
+router = APIRouter(prefix="/api", tags=["masks"], responses=REFUSALS)
+_ONE = "/sessions/{session_id}"
+
+
+@router.get("/terms")
+async def terms() -> list[TermOut]:
+    """List what an object can be, in SNOMED CT; it goes into DICOM SEG and RTSTRUCT."""
+    return [TermOut(code=t.code, meaning=t.meaning, category=t.category) for t in TERMS.values()]
+
+
+@contextlib.asynccontextmanager
+async def _objects_given(
+    request: Request, sessions: Sessions, served: ServedSession
+) -> AsyncIterator[list[LabelledMask]]:
+    """Read the masks that a request brings or names, for a block: a file, or a path under the root."""
+    volume, _ = await sessions.run(served, lambda session, _: session.scan.volume)
+
+    def read(path: Path, segment: str | None) -> list[LabelledMask]:
+        objects = read_objects(path, volume, sessions.limits)
+        chosen = [each for each in objects if segment in (None, each.name)]
+        if not chosen:
+            listed = ", ".join(repr(each.name) for each in objects[:12])
+            raise RefusedError(422, f"the file has no object {segment!r}; it has {listed}")
+        return chosen
+
+    if request.headers.get("content-type", "").lower().startswith(_MULTIPART):
+        async with read_form(request) as form:
+            file, segment = uploaded(form, "mask"), text_field(form, "segment")
+
+            def read_upload(_: IsCancelled) -> list[LabelledMask]:
+                with tempfile.TemporaryDirectory(dir=served.folder, prefix="mask-") as folder:
+                    return read(store(file, Path(folder), "mask", MASK_SUFFIXES), segment)
+
+            yield await sessions.on_files(read_upload)
+    else:
+        named = parse_json(MaskPathIn, await request.body())
+        path = find_under_root(sessions.settings.root, named.path, MASK_SUFFIXES)
+        yield await sessions.on_files(lambda _: read(path, named.segment))
+
+
+def _union(masks: list[PackedMask]) -> PackedMask:
+    whole = EMPTY
+    for mask in masks:
+        whole = whole.with_change(mask, added=True)
+    return whole
+
+
+def _put(session: InteractiveSession, object_id: int, mask: PackedMask, is_cancelled: IsCancelled) -> Answer:
+    given = DrawnInteraction(kind="given_mask", object_id=object_id, voxels=DrawnVoxels.of(mask))
+    return session.add(given, cancelled=is_cancelled)
+
+
+@router.put(_ONE + "/objects/{object_id}/mask", openapi_extra=_MASK_BODY)
+async def put_mask(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> ClickedOut:
+    """Give an object the mask of a file, to correct it: NIfTI, NRRD, MHA, DICOM SEG or RTSTRUCT.
+
+    Of a file with several objects, `segment` is the name of the one wanted ("Label 2" of a label image), else
+    all together. What was on the object before is replaced; undo brings it back.
+    """
+    served = sessions.get(session_id)
+    async with _objects_given(request, sessions, served) as objects:
+        mask = _union([PackedMask.of(each.mask.array) for each in objects])
+        answer, state = await sessions.run(
+            served, lambda s, is_cancelled: _put(s, object_id, mask, is_cancelled), request.is_disconnected
+        )
+    return ClickedOut(state=state, answer=AnswerOut.of(answer))
+
+
+@router.patch(_ONE + "/objects/{object_id}/mask")
+async def patch_mask(
+    session_id: str, object_id: ObjectId, given: MaskChangeIn, sessions: All, request: Request
+) -> ClickedOut:
+    """Paint voxels into an object's mask, or out of it; no network is asked."""
+    served = sessions.get(session_id)
+    words = given.model_dump()
+    edit = BrushEdit.model_validate(words | {"object_id": object_id})
+    answer, state = await sessions.run(
+        served, lambda session, is_cancelled: served.add(session, edit, is_cancelled), request.is_disconnected
+    )
+    return ClickedOut(state=state, answer=AnswerOut.of(answer))
+
+
+@router.post(_ONE + "/masks", openapi_extra=_MASK_BODY)
+async def add_masks(session_id: str, sessions: All, request: Request) -> ChangedOut:
+    """Make an object of every one in a file, with its name; one that is empty still is filled first."""
+    served = sessions.get(session_id)
+    async with _objects_given(request, sessions, served) as objects:
+
+        def add(session: InteractiveSession, is_cancelled: IsCancelled) -> None:
+            untouched = [o.id for o in session.objects if not (o.num_voxels or o.prompts or o.frozen)]
+            for each in objects:
+                number = untouched.pop(0) if untouched else session.add_object()
+                if len(objects) > 1 or not each.name.startswith("Label "):
+                    session.describe_object(number, name=each.name)
+                _put(session, number, PackedMask.of(each.mask.array), is_cancelled)
+
+        _, state = await sessions.run(served, add, request.is_disconnected)
+    return ChangedOut(state=state)
+
+
+@router.get(_ONE + "/objects/{object_id}/measurements")
+async def measurements(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> MeasuredOut:
+    """Return the longest diameters of an object, and where they end."""
+    served = sessions.get(session_id)
+
+    def measured(session: InteractiveSession, _: IsCancelled) -> MeasuredOut:
+        mask = session.mask(object_id)
+        diameters = longest_diameters(mask.array, mask.grid)
+        if diameters is None:
+            return MeasuredOut(longest=None, longest_on_slice=None)
+        longest, on_slice = (_diameter_out(each, mask.grid) for each in diameters)
+        return MeasuredOut(longest=longest, longest_on_slice=on_slice)
+
+    return (await sessions.run(served, measured, request.is_disconnected))[0]
+
+
+def _diameter_out(diameter: Diameter, grid: VolumeGrid) -> DiameterOut:
+    first, second = (_triple(end) for end in grid.world_positions(diameter.ends_dhw))
+    return DiameterOut(mm=diameter.mm, ends_ras_mm=(first, second))
+
+
+def _triple(place: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Triple:
+    x, y, z = place.tolist()
+    return (x, y, z)
+
+
+@router.get(_ONE + "/objects/{object_id}/surface.stl", response_class=Response)
+async def surface(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> Response:
+    """Return the smooth surface of an object as binary STL, RAS mm."""
+    served = sessions.get(session_id)
+    mask, _ = await sessions.run(served, lambda s, _: s.mask(object_id), request.is_disconnected)
+    content = await sessions.written(served, "surface.stl", lambda place: write_stl(mask, place))
+    headers = {"Content-Disposition": 'attachment; filename="clickvol-surface.stl"'}
+    return Response(content, media_type="model/stl", headers=headers)
+
+
+@router.put(_ONE + "/reference", openapi_extra=_MASK_BODY)
+async def put_reference(session_id: str, sessions: All, request: Request) -> ComparisonOut:
+    """Keep a mask to compare with, as long as the session; it is no object and is saved nowhere."""
+    served = sessions.get(session_id)
+    async with _objects_given(request, sessions, served) as objects:
+        drawn = DrawnVoxels.of(_union([PackedMask.of(each.mask.array) for each in objects]))
+
+        def keep(_: IsCancelled) -> None:
+            with atomic_path(served.folder / _REFERENCE, ".json") as temporary:
+                temporary.write_text(drawn.model_dump_json(), encoding="utf-8")
+
+        await sessions.on_files(keep)
+    return await comparison(session_id, sessions, request)
+
+
+def _reference_of(served: ServedSession) -> DrawnVoxels:
+    try:
+        return DrawnVoxels.model_validate_json((served.folder / _REFERENCE).read_bytes())
+    except FileNotFoundError as error:
+        raise RefusedError(404, "there is no reference to compare with; put one first") from error
+
+
+@router.get(_ONE + "/reference")
+async def reference(session_id: str, sessions: All) -> DrawnVoxels:
+    """Return the voxels of the reference."""
+    served = sessions.get(session_id)
+    return await sessions.on_files(lambda _: _reference_of(served))
+
+
+@router.delete(_ONE + "/reference", status_code=204)
+async def forget_reference(session_id: str, sessions: All) -> None:
+    """Compare no more."""
+    served = sessions.get(session_id)
+    await sessions.on_files(lambda _: (served.folder / _REFERENCE).unlink(missing_ok=True))
+
+
+@router.get(_ONE + "/comparison")
+async def comparison(session_id: str, sessions: All, request: Request) -> ComparisonOut:
+    """Compare the masks of all objects together with the reference."""
+    served = sessions.get(session_id)
+    kept = await sessions.on_files(lambda _: _reference_of(served).mask)
+    return (await sessions.run(served, lambda s, _: _compared(s, kept), request.is_disconnected))[0]
+
+
+def _compared(session: InteractiveSession, kept: PackedMask) -> ComparisonOut:
+    grid = session.scan.volume.grid
+    ml = grid.voxel_volume_mm3 / 1000
+    shown = _union(list(session.shown_masks.values()))
+    missing, surplus = kept.without([shown]), shown.without([kept])
+    largest = max((_largest_part(missing), _largest_part(surplus)), key=lambda part: part.num_voxels)
+    place = grid.to_world(largest.innermost()) if largest.num_voxels else None
+    common = kept.num_voxels - missing.num_voxels
+    return ComparisonOut(
+        dice=2 * common / (kept.num_voxels + shown.num_voxels),
+        volume_ml=shown.num_voxels * ml,
+        reference_ml=kept.num_voxels * ml,
+        missing_ml=missing.num_voxels * ml,
+        surplus_ml=surplus.num_voxels * ml,
+        differs_at_ras_mm=None if place is None else (place.x, place.y, place.z),
+        largest_difference_ml=largest.num_voxels * ml,
+    )
+
+
+def _largest_part(mask: PackedMask) -> PackedMask:
+    if mask.box is None:
+        return EMPTY
+    parts, _ = ndimage.label(mask.in_box())
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return PackedMask.of(parts == sizes.argmax()).shift(mask.box.start_dhw)
