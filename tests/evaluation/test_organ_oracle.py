@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
 from clickvol.errors import ConfigError
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.result_log import read_audit
 from clickvol.evaluation.run import EvaluationRequest, run_evaluation
+from clickvol.io.formats import write_volume
 from clickvol.methods.tags import tags_recipe
 from clickvol.report.page import command_of, report_evaluation
-from reference.evaluation_sets import block_arrays, write_set
+from reference.evaluation_sets import block_arrays, oblique_grid, write_raw, write_set
 from reference.random_models import write_random_model
 
 
@@ -103,3 +105,27 @@ def test_what_has_no_organ_is_refused_before_anything_is_done(request_for, prepa
     with pytest.raises(ConfigError, match="the labels of whole tell no organ from the tumour"):
         run_evaluation(request_for(data=(str(whole),), folder=tmp_path / "r"))
     assert not (tmp_path / "r").exists()
+
+
+def test_masks_that_the_set_was_prepared_with_are_shown_and_no_oracle(request_for, tags_model, tmp_path):
+    image, tumour = block_arrays()
+    raw = write_raw(tmp_path / "raw" / "Filed", {"a": (image, tumour)})
+    organ = np.zeros(image.shape, np.uint8)
+    organ[1:9, 4:20, 4:20] = 1
+    (raw / "organs").mkdir()
+    write_volume(organ, oblique_grid(image.shape), raw / "organs" / "a.nii.gz")
+    words = {"kind": "msd", "source": raw, "destination": tmp_path / "Filed"}
+    prepare_data_set(PreparationPlan(**words, organs="../organs/{case_id}.nii.gz"))
+    request = request_for(data=(str(tmp_path / "Filed"),), organ_mask="file", folder=tmp_path / "file")
+    filed = run_evaluation(request)
+    blind = run_evaluation(replace(request, organ_mask="none", folder=tmp_path / "none"))
+    masks = [one.table.set_index("model")["mask_ml"] for one in (filed, blind)]
+    assert masks[0]["tags"] != masks[1]["tags"]
+    assert masks[0]["ball 8 mm"] == masks[1]["ball 8 mm"]
+    assert {audit["oracle"] for audit in read_audit(tmp_path / "file")} == {None}
+    report_evaluation(filed)
+    page = (tmp_path / "file" / "report.md").read_text()
+    assert "Organ masks: tags saw those that the set was prepared with" in page
+    without = write_set(tmp_path / "without", {"a": (image, tumour)})
+    with pytest.raises(ConfigError, match="a of without has no organ mask; give a set that was prepared with"):
+        run_evaluation(replace(request, data=(str(without),), folder=tmp_path / "r"))

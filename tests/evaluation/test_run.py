@@ -253,5 +253,5 @@ def test_an_organ_mask_is_named_in_the_settings_only_where_it_is_shown():
     settings = run._settings(plan_request(), [], [], "cpu")
     assert "organ_mask" not in settings  # as in evaluations of versions without the choice
     assert run._settings(plan_request(organ_mask="gt"), [], [], "cpu")["organ_mask"] == "gt"
-    with pytest.raises(ConfigError, match="'file' to evaluate with; choose one of none, gt"):
-        plan_request(organ_mask="file")
+    with pytest.raises(ConfigError, match="'guess' to evaluate with; choose one of none, file, gt"):
+        plan_request(organ_mask="guess")

@@ -8,7 +8,7 @@ from clickvol.errors import ClickError, ConfigError
 from clickvol.evaluation.methods import Scan
 from clickvol.evaluation.protocol import read_protocol
 from clickvol.evaluation.records import RunKey
-from clickvol.evaluation.run_case import EvaluationCase, Run, run_case
+from clickvol.evaluation.run_case import ORGAN_ORACLE, EvaluationCase, Run, run_case
 from clickvol.evaluation.simulated_user import Truth
 from clickvol.io.formats import read_volume
 from clickvol.io.volume import Mask, Volume
@@ -201,7 +201,7 @@ def test_a_method_that_looks_everywhere_finds_no_label(case, label):
 
 def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
     organ = Mask(np.ones(SHAPE, np.uint8), case.scan.volume.grid)
-    case = replace(case, scan_with_organ=replace(case.scan, organ=organ))
+    case = replace(case, scan_with_organ=replace(case.scan, organ=organ), oracle=ORGAN_ORACLE)
     blind, outcome = run(case, lambda scan, clicks: label)
     assert [scan.organ for scan in blind.scans] == [None]
     assert [audit["oracle"] for audit in outcome.clicks] == [None]
@@ -210,6 +210,9 @@ def test_only_who_takes_an_organ_is_shown_it_and_the_audit_says_so(case, label):
     assert [audit["oracle"] for audit in outcome.clicks] == [
         "organ and tumour as one mask from the label: an oracle"
     ]
+    from_a_file, outcome = run(replace(case, oracle=None), lambda scan, clicks: label, takes_organ_mask=True)
+    assert [scan.organ for scan in from_a_file.scans] == [organ]
+    assert [audit["oracle"] for audit in outcome.clicks] == [None]
 
 
 def test_where_no_organ_is_shown_nobody_sees_one(case, label):

@@ -36,9 +36,7 @@ CLICK_SUFFIX = " + click"
 """What is put behind the name of a method whose mask was kept only under the clicks."""
 
 _PREDICTIONS = "predictions:"
-PROPAGATED = "sam2d-propagated:"
-"""Before the id or path of a 2D model that is carried through the volume."""
-
+_PROPAGATED = "sam2d-propagated:"
 _CLICK_MASKS = "click-masks:"
 _PROCEDURES: tuple[Procedure, ...] = get_args(Procedure)
 _TOLD: dict[str, Told] = {"random-click:": "random", "no-click:": "none"}
@@ -149,8 +147,8 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
     if what.startswith(_CLICK_MASKS):
         folder = Path(what.removeprefix(_CLICK_MASKS)).absolute()
         return [masks_of_clicks(folder, given_name or folder.name)]
-    if what.startswith(PROPAGATED):
-        image_model = load_image_model(what.removeprefix(PROPAGATED), device=device)
+    if what.startswith(_PROPAGATED):
+        image_model = load_image_model(what.removeprefix(_PROPAGATED), device=device)
         return [_carried_through(given_name or f"{image_model.card.id} propagated", image_model)]
     for prefix, told in _TOLD.items():
         if what.startswith(prefix):

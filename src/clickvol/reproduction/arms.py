@@ -14,7 +14,6 @@ from clickvol.bridges.nnunet_environment import check_environment
 from clickvol.bridges.nnunet_run import NnunetRun, NnunetSettings, choose_nnunet_device, run_nnunet
 from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
 from clickvol.errors import ConfigError, ModelNotFoundError
-from clickvol.evaluation.methods import PROPAGATED
 from clickvol.report.page import command_line
 from clickvol.reproduction.preparation import is_prepared
 from clickvol.reproduction.study import TASK_FIELD, Arm, MethodArm, NnunetArm, Task, TrainArm
@@ -24,7 +23,6 @@ from clickvol.training.read_config import read_train_config
 from clickvol.training.run import run_fingerprint, train_from_config
 from clickvol.training.schedule import Schedule
 from clickvol.weights.card import find_card
-from clickvol.weights.registry import list_entries
 
 OnMessage = Callable[[str], None]
 
@@ -64,19 +62,6 @@ def named_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
         return f"{arm.name}={arm.method.replace('{' + other.name + '}', trained.method())}"
     training = training_of(job, arm, task)
     return f"{arm.name}={training.method()}" if training and training.is_done() else None
-
-
-def missing_model(arm: MethodArm) -> str | None:
-    """Return in one line which model a method is and is not on this machine; None for none."""
-    name = arm.method.removeprefix(PROPAGATED)
-    known = {entry.id for entry in list_entries()}
-    if name not in known:
-        return None  # no model, or one whose path is looked at when it is loaded
-    try:
-        find_card(name)
-    except ModelNotFoundError as error:
-        return f"{arm.name} is {name}: {error}"
-    return None
 
 
 @dataclass(frozen=True, slots=True)

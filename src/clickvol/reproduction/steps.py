@@ -11,7 +11,7 @@ from clickvol.datasets.prepared import file_state
 from clickvol.errors import ClickvolError, ConfigError, OutputError
 from clickvol.evaluation.methods import parse_methods
 from clickvol.files.lock import only_process_in
-from clickvol.reproduction.arms import NnunetTraining, OnMessage, OwnTraining, missing_model, training_of
+from clickvol.reproduction.arms import NnunetTraining, OnMessage, OwnTraining, training_of
 from clickvol.reproduction.claims import write_claims
 from clickvol.reproduction.preparation import is_prepared, missing_source, preparation_command, prepare
 from clickvol.reproduction.scoring import compare, evaluation_command, is_scored, score
@@ -139,9 +139,6 @@ def _check_sources(job: Reproduction) -> None:
         if missing is not None:
             raise ConfigError(missing)
     for arm in job.arms:
-        missing = missing_model(arm) if isinstance(arm, MethodArm) else None
-        if missing is not None:
-            raise ConfigError(missing)
         for one, task in itertools.product(job.repeats(arm), job.study.tasks):
             training = training_of(one, arm, task)
             if isinstance(training, OwnTraining) and not training.is_done():
@@ -186,8 +183,6 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
         work=partial(score, job, arm, task),
     )
     training = training_of(job, arm, task)
-    if isinstance(arm, MethodArm):
-        return [replace(scoring, hint=missing_model(arm) or "")]
     if training is None:
         return [replace(scoring, hint=_unusable_method(job, arm, task) or "")]
     hint = arm.needs
