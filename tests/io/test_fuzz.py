@@ -8,6 +8,7 @@ import gzip
 import io
 import os
 import random
+import re
 import struct
 import time
 import warnings
@@ -230,7 +231,7 @@ def read(path, rng):
                          resample_gaps=rng.random() < 0.5)  # fmt: skip
     assert volume.array.shape == volume.grid.shape_dhw
     assert np.isfinite(volume.array).all()
-    if path.is_dir():
+    if path.is_dir() and path.suffix != ".zarr":
         list_series(path)
 
 
@@ -253,6 +254,43 @@ def try_seed(make, seed, folder):
     return True
 
 
+def zarr_folder(rng, folder):
+    zarr = pytest.importorskip("zarr")
+    path, version = folder / "scan.zarr", rng.choice([2, 3])
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    scale = [{"type": "scale", "scale": [3.0, 2.0, 2.0]}]
+    axes = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
+    image = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    group.attrs.update({"ome": {"multiscales": image}} if version == 3 else {"multiscales": image})
+    group.create_array("0", data=PIXELS, chunks=(3, 5, 6))
+    for _ in range(rng.choice([1, 1, 2])):
+        changed = rng.choice(sorted(p for p in path.rglob("*") if p.is_file()))
+        if changed.suffix == ".json" or changed.name.startswith(".z"):
+            text = changed.read_text()
+            words = re.findall(r'"[^"]*"|-?[\d.]+|null|true|\[\]', text)
+            values = [
+                "0",
+                "-1",
+                "1e400",
+                "null",
+                '""',
+                '"x"',
+                "[]",
+                "{}",
+                "99999999999999999999",
+                "NaN",
+                "[1, 2]",
+            ]
+            if not words:
+                continue
+            word = rng.choice(words)
+            at = rng.choice([m.start() for m in re.finditer(re.escape(word), text)])
+            changed.write_text(text[:at] + rng.choice(values) + text[at + len(word) :])
+        else:
+            changed.write_bytes(change_bytes(rng, changed.read_bytes()))
+    return path
+
+
 READERS = {
     "NIfTI": partial(nifti_file, suffix=".nii"),
     "gzip": partial(nifti_file, suffix=".nii.gz"),
@@ -266,6 +304,7 @@ READERS = {
     "zip": partial(dicom_series, kind="zip"),
     "SEG": partial(dicom_mask, kind="SEG"),
     "RTSTRUCT": partial(dicom_mask, kind="RTSTRUCT"),
+    "OME-Zarr": zarr_folder,
 }
 
 

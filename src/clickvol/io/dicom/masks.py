@@ -16,7 +16,7 @@ from clickvol.files.native_stderr import silent_native_stderr
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.contours import contours_mask
 from clickvol.io.dicom.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
-from clickvol.io.dicom.reading.headers import valid_value
+from clickvol.io.dicom.reading.headers import shown_text, valid_value
 from clickvol.io.dicom.reading.pixels import dataset_is_compressed, is_of_decoder
 from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
 from clickvol.io.input_path import unreadable_path
@@ -121,11 +121,10 @@ def _read(path: Path, grid: VolumeGrid | None, segment: str | int | None) -> lis
         raise
     except Exception as error:
         # pydicom raises whatever it meets where a header is without what the standard demands.
-        reason = " ".join(str(error).split())
         raise UnreadableVolumeError(
-            f"{path} is a damaged or incomplete DICOM mask ({reason}); export it again"
+            f"{path} is a damaged or incomplete DICOM mask ({shown_text(error)}); export it again"
         ) from error
-    kind = str(valid_value(dataset, "Modality") or "unknown")
+    kind = shown_text(valid_value(dataset, "Modality")) or "unknown"
     raise UnreadableVolumeError(
         f"{path} is a DICOM file of modality {kind}, but a mask is a Segmentation (SEG) or an RT Structure Set "
         "(RTSTRUCT); for a scan, give the folder of its series"
@@ -156,7 +155,7 @@ def _chosen(path: Path, parts: list[_Part], requested: str | int | None) -> list
     chosen = chosen or [p for p in parts if str(p.number) == str(requested)]
     if len(chosen) == 1:
         return chosen
-    listed = ", ".join(f"{p.number} {p.name!r}" for p in parts[:_MAX_LISTED])
+    listed = ", ".join(f"{p.number} {shown_text(p.name)!r}" for p in parts[:_MAX_LISTED])
     more = f" and {len(parts) - _MAX_LISTED} more" if len(parts) > _MAX_LISTED else ""
     what = f"{len(chosen)} objects" if chosen else "no object"
     raise UnreadableVolumeError(
@@ -207,7 +206,7 @@ def _pixels(path: Path, dataset: "Dataset") -> NDArray[np.generic]:
             if not is_of_decoder(error):
                 raise
             how = (
-                f", compressed as {dataset.file_meta.TransferSyntaxUID.name},"
+                f", compressed as {shown_text(dataset.file_meta.TransferSyntaxUID.name)},"
                 if dataset_is_compressed(dataset)
                 else ""
             )

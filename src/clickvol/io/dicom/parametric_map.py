@@ -11,6 +11,7 @@ from clickvol.errors import OutputError
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified
+from clickvol.io.dicom.reading.headers import shown_text
 from clickvol.io.dicom.seg import MISSING_EXTRA, name_frames, source_headers
 from clickvol.io.dicom.sources import SourceImages, read_source_images
 from clickvol.io.dicom.uids import new_uid
@@ -98,9 +99,8 @@ def _parametric_map(probability: NDArray[np.float32], images: SourceImages, mode
                 specific_character_set="ISO_IR 192",
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise OutputError(
-                f"the series cannot carry a DICOM parametric map ({reason}); write it as .nii.gz"
+                f"the series cannot carry a DICOM parametric map ({shown_text(error)}); write it as .nii.gz"
             ) from error
     parametric_map.Laterality = ""  # nothing says which part of the body it is
     name_frames(parametric_map, images, order)

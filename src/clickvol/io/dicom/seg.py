@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import OutputError
 from clickvol.io.dicom.mask_writing import write_dicom_masks
+from clickvol.io.dicom.reading.headers import shown_text
 from clickvol.io.dicom.sources import SourceImages
 from clickvol.io.dicom.uids import new_uid
 from clickvol.io.labelled_mask import LabelledMask, display_colour, label_map
@@ -86,9 +87,9 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
             name_frames(segmentation, images, order)
             return segmentation
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise OutputError(
-                f"the series cannot carry a DICOM segmentation ({reason}); write it as RTSTRUCT or .nii.gz"
+                f"the series cannot carry a DICOM segmentation ({shown_text(error)}); write it as RTSTRUCT or "
+                ".nii.gz"
             ) from error
 
 

@@ -1,6 +1,13 @@
 import pytest
 
-from clickvol.io.dicom.reading.headers import ImageFile, find_images, finite_numbers, read_tags, whole_number
+from clickvol.io.dicom.reading.headers import (
+    ImageFile,
+    find_images,
+    finite_numbers,
+    read_tags,
+    shown_text,
+    whole_number,
+)
 from clickvol.io.dicom.reading.series import list_series
 from clickvol.io.formats import read_volume
 
@@ -49,3 +56,10 @@ def test_only_what_is_asked_for_is_read(write_series):
     path = find_images(folder).files[0].path
     assert set(read_tags(path, ("Rows", "ImageComments"), last_group=0x0020)) == {"ImageComments"}
     assert read_tags(path, ("Rows", "PatientName")) == {"Rows": 5}
+
+
+def test_what_a_file_says_is_shown_as_one_short_line():
+    assert shown_text(None) == ""
+    assert shown_text(["CT", 1.5]) == "['CT', 1.5]"
+    assert shown_text(" a\n\x00b\x07c ") == "a b c"
+    assert len(shown_text("x" * 10_000)) == 100

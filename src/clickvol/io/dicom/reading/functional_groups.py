@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clickvol.errors import DicomSeriesError
-from clickvol.io.dicom.reading.headers import ImageFile, read_tags, valid_value
+from clickvol.io.dicom.reading.headers import ImageFile, read_tags, shown_text, valid_value
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -62,7 +62,7 @@ def frame_attributes(file: ImageFile) -> list[Mapping[str, Any]] | None:
         raise DicomSeriesError(
             f"{name} says that it has {file.num_frames} frames, but places {len(per_frame)}; export it again"
         )
-    kind = getattr(file.header.get("SOPClassUID"), "name", "unknown")
+    kind = shown_text(getattr(file.header.get("SOPClassUID"), "name", None)) or "unknown"
     raise DicomSeriesError(
         f"{name} is a multi-frame object ({kind}) that does not say where each frame lies; classic CT or MR "
         "slices, or enhanced CT or MR, are expected"

@@ -84,6 +84,9 @@ _LAST_GROUP = 0x0028
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
+# Longer than any value that the standard allows where text is asked for here.
+_MAX_TEXT = 100
+
 # Deflate cannot do better than about 1:1032.
 _MAX_DEFLATE_RATIO = 1032
 
@@ -101,9 +104,8 @@ class ImageFile:
     header: Mapping[str, Any] = field(repr=False)
 
     def text(self, keyword: str) -> str:
-        """Return an attribute as text; "" where it is missing."""
-        value = self.header.get(keyword)
-        return "" if value is None else str(value).strip()
+        """Return an attribute as one short line; "" where it is missing."""
+        return shown_text(self.header.get(keyword))
 
     @property
     def series_uid(self) -> str:
@@ -250,6 +252,12 @@ def valid_value(dataset: "Dataset", tag: Any) -> Any:  # noqa: ANN401 - an attri
         # pydicom raises whatever its converter met: ValueError, struct.error, OverflowError, ...
         return None
     return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
+
+
+def shown_text(value: object) -> str:
+    """Return what a file says as one short line, whatever it is; "" for None."""
+    text = "" if value is None else str(value)[: 4 * _MAX_TEXT]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_MAX_TEXT]
 
 
 def whole_number(value: object) -> int | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
 from clickvol.files.native_stderr import silent_native_stderr
-from clickvol.io.dicom.reading.headers import whole_number
+from clickvol.io.dicom.reading.headers import shown_text, whole_number
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -204,7 +204,7 @@ def decoded_pixels(dataset: "Dataset") -> NDArray[np.generic]:
     except NotImplementedError:
         is_known = False
     if syntax.is_encapsulated and not is_known:
-        raise _NoDecoderError(syntax.name)
+        raise _NoDecoderError(shown_text(syntax.name))
     if any(keyword in dataset for keyword in _PIXEL_DATA[1:]):
         floats: NDArray[np.generic] = dataset.pixel_array
         return floats

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
 from clickvol.io.dicom.reading.functional_groups import frame_attributes
-from clickvol.io.dicom.reading.headers import ImageFile, finite_numbers, whole_number
+from clickvol.io.dicom.reading.headers import ImageFile, finite_numbers, shown_text, whole_number
 from clickvol.io.dicom.reading.mosaic import Mosaic, read_mosaic
 
 # What may tell the volumes of a series apart, each with the name that people know. In this order a volume is
@@ -183,6 +183,8 @@ def _slice(
         sop_instance_uid=file.text("SOPInstanceUID"),
         is_frame=frame is not None and mosaic is None,
         mosaic=mosaic,
-        marks={name: str(attributes[keyword]) for keyword, name in _MARKS.items() if keyword in attributes},
+        marks={
+            name: shown_text(attributes[keyword]) for keyword, name in _MARKS.items() if keyword in attributes
+        },
         instance_number=whole_number(file.header.get("InstanceNumber")),
     )
