@@ -162,3 +162,31 @@ def test_the_p_value_is_as_often_below_its_level_as_it_says():
         values = rng.normal(0, 0.1, 20)[patient] + rng.normal(0, 0.05, 10)[training] + rng.normal(0, 0.05, 40)
         below += random_effects_mean(values, patient, training).p < 0.05
     assert 1 <= below <= 16
+
+
+@pytest.mark.parametrize("effects", [[0.1, 0.3, 0.2, 0.5], [0.0, 0.0, 0.0, 0.4], [1e-9, 2e-9, 5e-9, 1e-9]])
+def test_trainings_that_agree_to_the_last_digit_leave_the_t_test_over_patients(effects):
+    values = np.repeat(effects, 2)
+    model = random_effects_mean(values, np.repeat(np.arange(4), 2), np.tile([0, 1], 4))
+    if np.var(effects) < 1e-12:
+        assert model is None
+        return
+    classic = stats.ttest_1samp(effects, 0.0)
+    assert model.mean == pytest.approx(np.mean(effects), rel=1e-6)
+    assert model.p == pytest.approx(classic.pvalue, rel=0.03)
+
+
+def test_patients_that_differ_in_nothing_leave_the_trainings():
+    effects = [0.1, 0.3, 0.2, 0.5]
+    model = random_effects_mean(np.repeat(effects, 5), np.tile(np.arange(5), 4), np.repeat(np.arange(4), 5))
+    assert model.p == pytest.approx(stats.ttest_1samp(effects, 0.0).pvalue, rel=0.03)
+
+
+def test_small_numbers_of_any_size_have_an_estimate():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(3, 9))
+        values = np.round(rng.normal(0, 0.2, count), int(rng.integers(1, 4)))
+        patients, trainings = rng.integers(0, 3, count), rng.integers(0, 2, count)
+        model = random_effects_mean(values, patients, trainings)
+        assert model is None or (0 <= model.p <= 1 and model.error > 0 and model.degrees >= 1)

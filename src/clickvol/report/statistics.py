@@ -17,6 +17,9 @@ RESAMPLES = 10_000
 # With so many patients there are 6435 different resamples, all counted; with one more, 24310 (chosen).
 _MOST_COUNTED = 8
 
+# Least variance of what no factor explains, below which a factor has none, in parts of the whole (chosen).
+_LEAST_REST = 1e-6
+
 # Scores are at most millions with noise in the 16th digit; what differs by less is equal (chosen).
 _DECIMALS = 12
 
@@ -172,14 +175,15 @@ def random_effects_mean(
         return mean, 1 / weight, 2 * float(np.log(factor[0].diagonal()).sum()) + float(np.log(weight)) + fit
 
     start = np.full(len(parts), spread / len(parts))
-    bounds = [(0.0, None)] * len(shared) + [(1e-9 * spread, None)]
+    # Without any rest there would be no likelihood; trainings may agree to the last digit.
+    bounds = [(0.0, None)] * len(shared) + [(_LEAST_REST, None)]
     options = {"ftol": 1e-14, "gtol": 1e-10, "maxiter": 1000}
     # In units of the spread, so that steps and limits fit whatever the scale.
     best = optimize.minimize(
         lambda v: fitted(v * spread, parts)[2], start / spread, bounds=bounds, options=options
     )
     variances = best.x * spread
-    there = np.flatnonzero(variances > 1e-6 * spread)
+    there = np.flatnonzero(best.x >= [*[_LEAST_REST] * len(shared), 0.0])
     mean, error_squared, _ = fitted(variances[there], parts[there])
     gradient, curvature = _derivatives(lambda v: fitted(v, parts[there])[1:], variances[there])
     # The components' covariance is the inverse of half the curvature; along a flat direction nothing is known.
