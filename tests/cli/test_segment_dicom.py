@@ -81,7 +81,8 @@ def test_mistakes_are_told_in_one_line_before_any_computing(segment, scan, tmp_p
     for words, known, said in (
         ((), {"scan": scan}, "is not a DICOM series"),
         (("--dicom", "seg"), {"output": "m.nii.gz"}, "ends in .dcm, not 'm.nii.gz'"),
-        (("--probability", tmp_path / "p.dcm"), {}, "cannot tell from 'p.dcm'"),
+        (("--probability", tmp_path / "p.dcm"), {"scan": scan, "output": "m.nii.gz"}, "is not a DICOM series"),
+        (("--compression", "9"), {}, "a .dcm file is not compressed"),
     ):
         code, out, err = segment(*words, **known)
         assert (code, out) == (2, "")
