@@ -110,6 +110,9 @@ def test_a_claim_is_the_mean_over_patients_of_their_mean_over_trainings(done):
     text = (job.results / "claims.md").read_text()
     assert text.startswith("**A REHEARSAL: every training was ended after 1 steps.**")
     assert "| It beats a ball | 4 | 4 |" in text
+    table = (job.results / "table.md").read_text()
+    assert "| told a random voxel (ONLY 1 STEPS) | 1 |" in table
+    assert "| A ball | 1 |" in table
 
 
 def test_users_of_further_trainings_have_further_numbers(done):

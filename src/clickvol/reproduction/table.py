@@ -75,7 +75,7 @@ def _surface(job: Reproduction) -> str:
 
 def _rows(job: Reproduction, arm: Arm, data: DataSet, summary: Summary | None) -> Iterable[dict[str, Any]]:
     title = arm.title
-    if job.steps is not None and not isinstance(arm, MethodArm):
+    if job.steps is not None and (not isinstance(arm, MethodArm) or arm.of_arm is not None):
         title = f"{arm.title} (ONLY {job.steps} STEPS)"
     published = {
         score.clicks: {
