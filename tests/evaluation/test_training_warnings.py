@@ -1,6 +1,8 @@
 """Who scores a model on what it was trained on is told so."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from reference.evaluation_sets import block_arrays, write_phantoms, write_set
 from reference.studies import write_study
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +83,13 @@ def test_the_command_prints_it(trained, tmp_path, capsys):
     words = ["evaluate", f"net={card}", "--data", str(prepared), "--split", "train", "-o", str(tmp_path / "r")]
     assert main([*words, "--clicks", "1", "--seeds", "1", "--device", "cpu"]) == 0
     assert "warning: net was trained on 1 of the 1 scans of Lumps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["promise3d-small", "promise3d-lesions"])
+def test_the_shipped_models_know_the_patients_they_were_trained_on(model):
+    marks = read_card(model).training_patients
+    folds = json.loads((ROOT / "configs" / "splits" / "sarcoma.json").read_text())
+    known = {name: {hashlib.sha256(c.encode()).hexdigest()[:16] for c in folds[0][name]} for name in folds[0]}
+    assert set(marks) == known["train"]
+    assert not set(marks) & known["test"]
+    assert len(read_card(model).training_scans) == 2 * len(marks)
