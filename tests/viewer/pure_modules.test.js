@@ -4,10 +4,13 @@ import assert from "node:assert/strict";
 import { deflateSync, inflateSync } from "node:zlib";
 import test from "node:test";
 
+import { outlineOn, readDrawn } from "../../src/clickvol/viewer/comparing/outline.js";
 import { fileName } from "../../src/clickvol/viewer/files/saving.js";
 import { stepOf } from "../../src/clickvol/viewer/keyboard.js";
-import { readMasks } from "../../src/clickvol/viewer/mask-worker.js";
+import { inflate, readMasks } from "../../src/clickvol/viewer/mask-worker.js";
 import { volumeText } from "../../src/clickvol/viewer/objects/panel.js";
+import { distanceMm } from "../../src/clickvol/viewer/measuring/rulers.js";
+import { withName } from "../../src/clickvol/viewer/objects/describing.js";
 import { makeWheel, zoomFactor } from "../../src/clickvol/viewer/pointer.js";
 import { initialState, makeStore, nameOf, nextObjectId } from "../../src/clickvol/viewer/state.js";
 import { GERMAN } from "../../src/clickvol/viewer/strings/german.js";
@@ -155,4 +158,28 @@ test("a box on a slice and one in another plane across it are a box in space", (
   assert.equal(boxInSpace(GRID, object, 2, [3, 4, 7], [5, 6, 7]), null); // the same plane
   assert.equal(boxInSpace(GRID, object, 1, [3, 9, 2], [5, 9, 9]), null); // beside the first
   assert.equal(boxInSpace(GRID, { ...object, clicks: [{ place: 2 }] }, 1, [3, 4, 2], [5, 4, 9]), null); // not the last
+});
+
+test("the outline of a voxel is its four borders, and what is shared by two is none", () => {
+  const mask = { start: [4, 5, 6], shape: [2, 1, 1], voxels: Uint8Array.of(1, 1) };
+  const edges = outlineOn(mask, 2, 6);
+  assert.equal(edges.length, 6);
+  assert.ok(edges.some(([from, to]) => `${from} ${to}` === "3.5,4.5,6 3.5,5.5,6"));
+  assert.ok(!edges.some(([from, to]) => from[0] === 4.5 && to[0] === 4.5)); // between the two
+  assert.deepEqual(outlineOn(mask, 2, 7), []);
+  assert.equal(outlineOn(mask, 0, 5).length, 4);
+  assert.equal(outlineOn(mask, 0, 5)[0][0][0], 5);
+});
+
+test("a drawing of the server comes as (i, j, k)", async () => {
+  const bits = deflateSync(Uint8Array.of(0b10010000)).toString("base64");
+  const drawn = await readDrawn({ start_dhw: [6, 5, 4], shape_dhw: [1, 2, 2], bits }, inflate);
+  assert.deepEqual([drawn.start, drawn.shape, [...drawn.voxels]], [[4, 5, 6], [2, 2, 1], [1, 0, 0, 1]]);
+  assert.equal((await readDrawn({ start_dhw: [0, 0, 0], shape_dhw: [0, 0, 0], bits: "" }, inflate)).voxels.length, 0);
+});
+
+test("distances are in space, and names given lately come first and once", () => {
+  assert.equal(distanceMm([1, 2, 3], [3, 5, 9]), 7);
+  assert.deepEqual(withName(["liver", "node"], "node"), ["node", "liver"]);
+  assert.equal(withName(Array.from({ length: 40 }, (_, n) => String(n)), "new").length, 30);
 });

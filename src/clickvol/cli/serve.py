@@ -3,12 +3,14 @@
 import contextlib
 import os
 import secrets
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from clickvol.cli.options import DeviceName, ModelName
+from clickvol.errors import ConfigError
 
 TOKEN_VARIABLE = "CLICKVOL_TOKEN"
 
@@ -50,12 +52,23 @@ _StateFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart.")
 ]
 _LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Of the line for each request.")]
+_Worklist = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MANIFEST.csv|FOLDER", help="Scans to annotate one after the other, as for clickvol view."
+    ),
+]
+_WorklistOutput = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where masks of the worklist go; beside it by default.")
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No line for each request.")]
 
 
 def serve(
     *,
     root: _Root = None,
+    worklist: _Worklist = None,
+    worklist_output: _WorklistOutput = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token_file: _TokenFile = None,
@@ -84,11 +97,12 @@ def serve(
     from clickvol.server.settings import ServerSettings, default_state_folder, is_loopback_name
 
     check_installed()
-    token = _token(token_file)
-    is_made = token is None and not is_loopback_name(host)
+    places = _worklist_places(worklist, worklist_output)
+    is_made = (token := _token(token_file)) is None and not is_loopback_name(host)
     settings = ServerSettings(
         state_folder=(state_folder or default_state_folder()).absolute(),
         root=None if root is None else root.resolve(),
+        **places,
         host=host,
         port=port,
         token=secrets.token_urlsafe(32) if is_made else token,
@@ -105,14 +119,37 @@ def serve(
         memory_mb=memory_mb,
     )
 
-    def say_where(address: str) -> None:  # the fragment never leaves the browser: the token is in no log
-        typer.echo(f"{address}#token={settings.token}" if is_made else address)
-        typer.echo("Research use only, not a medical device. Ctrl-C ends it.", err=True)
-
     if not quiet:
         log_to_stderr(as_json=log_format == "json")
+    tell = partial(_say_where, token=settings.token if is_made else None)
     with contextlib.suppress(KeyboardInterrupt):  # the way that a server ends
-        run_server(settings, model=model, device=device, on_ready=say_where)
+        run_server(settings, model=model, device=device, on_ready=tell)
+
+
+def _say_where(address: str, token: str | None) -> None:
+    # The fragment never leaves the browser: the token is in no log.
+    typer.echo(address if token is None else f"{address}#token={token}")
+    typer.echo("Research use only, not a medical device. Ctrl-C ends it.", err=True)
+
+
+def _worklist_places(source: Path | None, output: Path | None) -> dict[str, Any]:
+    """Return the settings of a worklist, where its scans are and where its masks go; none where there is none.
+
+    Raises:
+        ConfigError: when there is no such list.
+    """
+    from clickvol.server.viewer.worklist import default_output
+
+    if source is None:
+        if output is not None:
+            raise ConfigError("--worklist-output is for a worklist; give --worklist, too")
+        return {}
+    if not source.exists():
+        raise ConfigError(
+            f"there is no {source}; give a CSV file as for clickvol batch, or a folder with scans"
+        )
+    output = (output or default_output(source)).resolve()
+    return {"worklist_source": source.resolve(), "worklist_output": output}
 
 
 def _token(path: Path | None) -> str | None:
@@ -123,8 +160,6 @@ def _token(path: Path | None) -> str | None:
     """
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
-    from clickvol.errors import ConfigError
-
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:

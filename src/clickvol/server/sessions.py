@@ -94,6 +94,7 @@ class Sessions:
         self._open = settings.state_folder / "open"
         self._logs = settings.state_folder / "logs"
         self._sessions: dict[str, ServedSession] = {}
+        self.ahead: dict[ScanRecord, Volume] = {}  # read for the session that is likely to be opened next
         self._openings: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         try:
             for folder in (settings.state_folder, self._open, self._logs):
@@ -410,7 +411,8 @@ class Sessions:
     def _read(self, served: ServedSession) -> Volume:
         if served.record is None or served.is_closed:
             raise RefusedError(404, SESSION_ENDED)
-        return read_volume(served.scan_path, series=served.record.series, limits=self.limits)
+        ahead = self.ahead.pop(served.record, None)
+        return ahead or read_volume(served.scan_path, series=served.record.series, limits=self.limits)
 
     def _run_on_model(
         self, served: ServedSession, action: Action[T], volume: Volume | None, is_cancelled: IsCancelled

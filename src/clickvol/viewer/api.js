@@ -55,6 +55,14 @@ function makeDecoder() {
     });
 }
 
+/** Return the body of a request that brings a file, or names a path. */
+function bodyOf({ file, path, series }, field) {
+  if (!file) return { json: series ? { path, series } : { path } };
+  const form = new FormData();
+  form.append(field, file, file.name);
+  return { form };
+}
+
 /**
  * Make the calls of one page.
  *
@@ -101,6 +109,8 @@ export function makeApi(token, tellOffline = () => {}) {
     nextCase: (annotator, after) => asJson("POST", "worklist/next", { json: { annotator, after } }),
     claimCase: (id, annotator) => asJson("POST", `worklist/${id}/claim`, { json: { annotator }, tries: 1 }),
     openCase: (id, annotator) => asJson("POST", `worklist/${id}/open`, { json: { annotator } }),
+    casePicture: (id) => asJson("GET", `worklist/${id}/picture`),
+    caseScan: (id) => asBytes("GET", `worklist/${id}/scan.nii`),
     finishCase: (id, given) => asJson("POST", `worklist/${id}/done`, { json: given }),
     start: () => asJson("GET", "start"),
     model: () => asJson("GET", "model"),
@@ -126,6 +136,22 @@ export function makeApi(token, tellOffline = () => {}) {
     addObject: (id, name) => asJson("POST", `sessions/${id}/objects`, { json: { name } }),
     freeze: (id, objectId, frozen) =>
       asJson("PATCH", `sessions/${id}/objects/${objectId}`, { json: { frozen } }),
+    terms: () => asJson("GET", "terms"),
+    describe: (id, objectId, changes) => asJson("PATCH", `sessions/${id}/objects/${objectId}`, { json: changes }),
+    remove: (id, objectId) => asJson("DELETE", `sessions/${id}/objects/${objectId}`),
+    measurements: (id, objectId) => asJson("GET", `sessions/${id}/objects/${objectId}/measurements`),
+    async surface(id, objectId) {
+      return (await call("GET", `sessions/${id}/objects/${objectId}/surface.stl`)).blob();
+    },
+    addMasks: (id, source) => asJson("POST", `sessions/${id}/masks`, bodyOf(source, "mask")),
+    compare: (id, source) => asJson("PUT", `sessions/${id}/reference`, bodyOf(source, "mask")),
+    comparison: (id) => asJson("GET", `sessions/${id}/comparison`),
+    reference: (id) => asJson("GET", `sessions/${id}/reference`),
+    forgetReference: (id) => call("DELETE", `sessions/${id}/reference`),
+    async overlay(id, source) {
+      const response = await call("POST", `sessions/${id}/overlay`, bodyOf(source, "scan"));
+      return { bytes: await response.arrayBuffer(), modality: response.headers.get("X-Modality") };
+    },
     resume: (id, log) => asJson("POST", `sessions/${id}/resume`, { json: { log } }),
     heartbeat: (id) => asJson("POST", `sessions/${id}/heartbeat`, { tries: 1 }),
     close: (id) => call("DELETE", `sessions/${id}`, { keepalive: true, tries: 1 }),

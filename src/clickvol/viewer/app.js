@@ -1,10 +1,15 @@
 // The page: makes the parts and ties them together.
 
 import { makeApi } from "./api.js";
+import { makeComparison } from "./comparing/comparison.js";
+import { makeOverlay } from "./comparing/overlay.js";
 import { listenToKeys, stepOf } from "./keyboard.js";
 import { makeMarkers } from "./markers.js";
 import { makeNotices } from "./notices.js";
+import { askForSource, MASK_FILES } from "./files/choosing.js";
 import { makeOpening } from "./files/opening.js";
+import { makeRulers } from "./measuring/rulers.js";
+import { makeDescribing } from "./objects/describing.js";
 import { makePanel } from "./objects/panel.js";
 import { byId } from "./page.js";
 import { listenToPointer } from "./pointer.js";
@@ -60,9 +65,42 @@ const menu = makeMarkMenu(byId("mark-menu"), store, {
 });
 const gestures = makeGestures({ store, scene, session, notify, sketch, markers, menu, isPositive });
 
+const comparison = makeComparison({ api, store, scene, notify }, byId("reference"));
+const writeOverlay = makeOverlay({ api, store, scene, notify });
+const rulers = makeRulers(byId("rulers"), scene, store);
+const describe = makeDescribing({ api, store, notify, session });
+
+const CINE_MS = 100; // a slice
+let cineTimer = 0;
+
+/** Go on by a slice, and turn round at the ends. */
+function play(direction) {
+  const before = scene.sliceOf(pointedPlane.axis).number;
+  scene.scroll(pointedPlane, direction);
+  const isAtEnd = scene.sliceOf(pointedPlane.axis).number === before;
+  cineTimer = setTimeout(() => play(isAtEnd ? -direction : direction), CINE_MS);
+}
+
 const acts = {
   ...session,
   select,
+  describe,
+  describeSelected: () => describe(store.get().selected),
+  goToDifference: comparison.goToDifference,
+  switchLayout: () => store.set({ layout: store.get().layout === "four" ? "large" : "four" }),
+  cine() {
+    clearTimeout(cineTimer);
+    cineTimer = cineTimer || !scene.image ? 0 : setTimeout(() => play(1), CINE_MS);
+  },
+  async loadMasks() {
+    const about = t("Masks on the grid of the scan: NIfTI, NRRD, MHA, DICOM SEG or RTSTRUCT. Each object of the file becomes one.");
+    const source = await askForSource(t("Correct which masks?"), about, MASK_FILES);
+    if (source) session.addMasks(source);
+  },
+  switchEye(id) {
+    const { hidden } = store.get();
+    store.set({ hidden: hidden.includes(id) ? hidden.filter((each) => each !== id) : [...hidden, id] });
+  },
   clickHere: (isShift) => scene.image && session.click(scene.crosshairMm(), isPositive(isShift)),
   move: (key) => scene.moveCrosshair(...stepOf(key, pointedPlane.axis)),
   tool(tool) {
@@ -127,7 +165,7 @@ listenToPointer(byId("canvas"), {
     const mm = scene.mmUnder(x, y);
     if (mm && store.get().tool === "point") session.click(mm, isPositive(isShift));
   },
-  drawing: gestures.draw,
+  drawing: (...words) => (store.get().tool === "ruler" ? rulers.drag(words[0], words[1], words[2]) : gestures.draw(...words)),
   brush: (steps) => acts.brushSize(steps),
   hover(x, y, isShift) {
     sketch.point(x, y, isShift);
@@ -165,7 +203,32 @@ function write(state, before) {
   writePanel(state, before);
   writeTiles(state);
   writeToolPanel(state);
+  writeOverlay(state, before);
+  comparison.write(state, before);
   if (!before || ["session", "pending", "advice", "chosenMark"].some((name) => state[name] !== before[name])) markers.draw(state);
+}
+
+/** Draw all that lies over the planes. */
+function drawOver() {
+  comparison.draw();
+  markers.draw(store.get());
+  rulers.draw(store.get());
+}
+
+/** Bring to the planes what of the objects, the layout and the rulers has changed. */
+function writeScene(state, before) {
+  const known = new Set([...state.hidden, ...before.hidden]);
+  if (state.hidden !== before.hidden) for (const id of known) scene.hide(id, state.hidden.includes(id));
+  if (state.masksOnly !== before.masksOnly) scene.view.setMasksOnly(state.masksOnly);
+  if (state.rulers !== before.rulers) rulers.draw(state);
+  if (state.layout !== before.layout) {
+    scene.layout = state.layout;
+    scene.arrange();
+  }
+  const coloursOf = ({ session: { objects } }) => objects.map(({ id, colour }) => `${id}${colour}`).join();
+  if (coloursOf(state) !== coloursOf(before)) {
+    scene.view.setColours(Object.fromEntries(state.session.objects.map(({ id, colour }) => [id, colour])));
+  }
 }
 
 let windowFrame = 0;
@@ -182,10 +245,11 @@ store.subscribe((state, before) => {
   if (state.opacity !== before.opacity || state.outline !== before.outline || state.masksHidden !== before.masksHidden) {
     scene.setMaskStyle(state.masksHidden ? 0 : state.opacity, state.outline && !state.masksHidden);
   }
+  writeScene(state, before);
   if (state.inverted !== before.inverted && state.opened === before.opened) scene.setGreys(state.inverted);
 });
 scene.onMove = (place) => store.set({ place });
-scene.onDraw = () => markers.draw(store.get());
+scene.onDraw = drawOver;
 
 async function start() {
   write(store.get());

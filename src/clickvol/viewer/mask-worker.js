@@ -1,7 +1,7 @@
 // Reads masks apart from the page, which goes on meanwhile: a length, a JSON text, and zlib of one bit per voxel.
 
 /** Return the bytes of zlib. */
-async function inflate(bytes) {
+export async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

@@ -1,10 +1,17 @@
 // NiiVue, changed where an annotator waits for it: a plane is drawn alone, the 3D view when nothing else is to do,
 // slices fill their tile, and of a mask the changed box alone goes to the graphics card.
 
-import { Niivue, SLICE_TYPE } from "./vendor/niivue.js";
+import { cmapper, Niivue, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
+import { ownColour } from "./state.js";
 
+const GAP_PIXELS = 2;
+const MAX_LABELS = 255; // one byte per voxel
 const IDLE_MS = 250; // after the last change; then the 3D view is drawn
-const DRAW_TEXTURE = 7; // NiiVue's unit of the drawing layer
+// NiiVue's units of textures.
+const SCAN_TEXTURE = 0;
+const OVERLAY_TEXTURE = 2;
+const DRAW_TEXTURE = 7;
+const SPARE_TEXTURE = 15; // none of NiiVue's
 
 /** Tell whether pictures are computed by the processor: then the surface in 3D is not smoothed, which takes seconds. */
 function isSoftware(gl) {
@@ -13,8 +20,32 @@ function isSoftware(gl) {
   return /swiftshader|llvmpipe|software|basic render/i.test(String(name));
 }
 
+/** The colours of all labels, as NiiVue wants them: label 0 clear, then ours again and again. */
+function labelColours(colours = /** @type {Record<number, string>} */ ({})) {
+  const table = { R: [0], G: [0], B: [0], A: [0], labels: [""] };
+  for (let label = 1; label <= MAX_LABELS; label++) {
+    const hex = colours[label] || ownColour(label);
+    ["R", "G", "B"].forEach((band, n) => table[band].push(parseInt(hex.slice(1 + 2 * n, 3 + 2 * n), 16)));
+    table.A.push(255);
+    table.labels.push(String(label));
+  }
+  return table;
+}
+
+/** Return where the three planes and the 3D view go, [left, top, width, height] as parts of a stage. */
+export function placesOf(layout, { clientWidth, clientHeight }) {
+  const [x, y] = [GAP_PIXELS / clientWidth, GAP_PIXELS / clientHeight];
+  if (layout === "large") {
+    const small = [1 / 3 - x / 2, (1 - 2 * y) / 3];
+    return [[0, 0, 2 / 3 - x / 2, 1], ...[0, 1, 2].map((n) => [1 - small[0], n * (small[1] + y), ...small])];
+  }
+  const size = [(1 - x) / 2, (1 - y) / 2];
+  return [[0, 0], [1 - size[0], 0], [0, 1 - size[1]], [1 - size[0], 1 - size[1]]].map((corner) => [...corner, ...size]);
+}
+
 export class ScanView extends Niivue {
   afterDraw = () => {};
+  masksOnly = false; // in 3D
   /** @type {number[] | null} */
   only = null; // the slice types that are drawn now; null for all planes
   tile = null; // the tile of the slice that is drawn now, [left, top, width, height]
@@ -165,6 +196,24 @@ export class ScanView extends Niivue {
     }
   }
 
+  // In 3D a scan that is laid over would hide the masks, and masks may be wanted alone.
+  drawImage3D(...words) {
+    this.empty ??= this.rgbaTex(null, this.gl.TEXTURE0 + SPARE_TEXTURE, [2, 2, 2, 2], true);
+    this.bind(OVERLAY_TEXTURE, this.empty);
+    if (this.masksOnly) this.bind(SCAN_TEXTURE, this.empty);
+    try {
+      return super.drawImage3D(...words);
+    } finally {
+      this.bind(OVERLAY_TEXTURE, this.overlayTexture);
+      this.bind(SCAN_TEXTURE, this.volumeTexture);
+    }
+  }
+
+  bind(unit, texture) {
+    this.gl.activeTexture(this.gl.TEXTURE0 + unit);
+    this.gl.bindTexture(this.gl.TEXTURE_3D, texture);
+  }
+
   // Wanted by the 3D view alone, which is drawn last.
   blurDrawingGL(dims) {
     this.blurDims = dims;
@@ -194,5 +243,49 @@ export class ScanView extends Niivue {
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texSubImage3D(gl.TEXTURE_3D, 0, x, y, z, width, height, depth, gl.RED, gl.UNSIGNED_BYTE, box);
     this.blurDims = this.back.dims;
+  }
+
+  /** Lay another scan over this one, in the planes, by where both say they are; `rangeFor(image)` says with which {low, high}. */
+  async layOver(bytes, rangeFor) {
+    this.takeOff();
+    const image = await NVImage.loadFromUrl({ url: bytes, name: "overlay.nii", colormap: "hot", opacity: 0.5, cal_min: 0, cal_max: 1 });
+    const { low, high } = rangeFor(image);
+    Object.assign(image, { cal_min: low, cal_max: high });
+    this.addVolume(image);
+    this.spoilRender();
+    this.drawScene();
+  }
+
+  /** Take the scan off that was laid over. */
+  takeOff() {
+    const laidOver = this.volumes.slice(1);
+    if (!laidOver.length) return;
+    for (const volume of laidOver) this.removeVolume(volume);
+    this.spoilRender();
+    this.drawScene();
+  }
+
+  /** Set how the scan that is laid over looks. */
+  setOverlay(opacity, { low, high }) {
+    const image = this.volumes[1];
+    if (!image) return;
+    Object.assign(image, { cal_min: low, cal_max: high, _opacity: opacity });
+    this.refreshLayers(image, 1);
+    this.spoilRender();
+    this.drawScene();
+  }
+
+  /** Show in 3D the masks alone, or the scan as well. */
+  setMasksOnly(isOnly) {
+    this.masksOnly = isOnly;
+    this.spoilRender();
+    this.drawScene();
+  }
+
+  /** Set the colours of the labels: "#rrggbb" by their numbers, from 1; "" for the own one. */
+  setColours(colours) {
+    this.drawLut = cmapper.makeDrawLut(labelColours(colours));
+    if (this.volumes.length) this.updateGLVolume();
+    this.spoilRender();
   }
 }

@@ -3,14 +3,11 @@
 // The drawing layer rather than an overlay: it is one byte per voxel, changes without sending the scan to
 // the graphics card again, has a contour of its own, and is shaded in 3D.
 
-import { cmapper, DRAG_MODE, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
-import { ScanView } from "./scan-view.js";
-import { COLOURS } from "./state.js";
+import { DRAG_MODE, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
+import { placesOf, ScanView } from "./scan-view.js";
 import { boxAround, Grid } from "./tools/voxels.js";
 
-const GAP_PIXELS = 2;
 const INVERTED = "inverted gray"; // of NiiVue's tables of colours; it has none of its own
-const MAX_LABELS = 255; // one byte per voxel
 const VIEW_DEGREES = [200, 12]; // 3D from the front, a little from the side and from above
 
 export const PLANES = [
@@ -34,22 +31,11 @@ function outOf({ AxyzMxy: [x, y, z, dx, dy] }, across, up) {
   return z + dy * (up - y) - dx * (across - x);
 }
 
-/** The colours of all labels, as NiiVue wants them: label 0 clear, then ours again and again. */
-function labelColours() {
-  const table = { R: [0], G: [0], B: [0], A: [0], labels: [""] };
-  for (let label = 1; label <= MAX_LABELS; label++) {
-    const hex = COLOURS[(label - 1) % COLOURS.length];
-    ["R", "G", "B"].forEach((band, n) => table[band].push(parseInt(hex.slice(1 + 2 * n, 3 + 2 * n), 16)));
-    table.A.push(255);
-    table.labels.push(String(label));
-  }
-  return table;
-}
-
 export class Scene {
   /** @param {HTMLCanvasElement} canvas which fills its parent. */
   constructor(canvas) {
     this.canvas = canvas;
+    this.layout = "four";
     this.enlarged = null; // id of the plane that fills the stage; null for all four
     /** @type {(place: {mm: number[], value?: number}) => void} */
     this.onMove = () => {}; // ({mm, value}) when the crosshair moves
@@ -92,7 +78,7 @@ export class Scene {
   async attach() {
     await this.view.attachTo(this.canvas);
     this.view.addColormap(INVERTED, { R: [255, 0], G: [255, 0], B: [255, 0], A: [64, 128], I: [0, 255] });
-    this.view.drawLut = cmapper.makeDrawLut(labelColours());
+    this.view.setColours({});
     new ResizeObserver(() => this.arrange()).observe(this.stage);
     this.arrange();
   }
@@ -325,25 +311,11 @@ export class Scene {
     this.view.drawScene();
   }
 
-  /** Lay the tiles out anew: four, or one enlarged. */
+  /** Lay the tiles out anew: four, or one large and three small, or one alone. */
   arrange() {
-    const { width, height } = this.tileSize();
-    if (this.enlarged) {
-      const plane = PLANES.find(({ id }) => id === this.enlarged);
-      this.view.setCustomLayout([{ sliceType: plane?.type, position: [0, 0, 1, 1] }]);
-      return;
-    }
-    const [x, y] = [1 - width, 1 - height];
-    const places = [[0, 0], [x, 0], [0, y], [x, y]];
-    this.view.setCustomLayout(
-      PLANES.map(({ type }, n) => ({ sliceType: type, position: [...places[n], width, height] })),
-    );
-  }
-
-  /** Width and height of a tile of four, as parts of the canvas. */
-  tileSize() {
-    const { clientWidth, clientHeight } = this.stage;
-    return { width: 0.5 - GAP_PIXELS / clientWidth / 2, height: 0.5 - GAP_PIXELS / clientHeight / 2 };
+    const plane = PLANES.find(({ id }) => id === this.enlarged);
+    const places = plane ? [[0, 0, 1, 1]] : placesOf(this.layout, this.stage);
+    this.view.setCustomLayout((plane ? [plane] : PLANES).map(({ type }, n) => ({ sliceType: type, position: places[n] })));
   }
 
   enlarge(planeId) {

@@ -137,6 +137,18 @@ export function makeSession({ api, store, scene, notify, reopen }) {
         },
       });
     },
+    describe: (objectId, changes) => enqueue({ says: t("Naming"), call: (id) => api.describe(id, objectId, changes) }),
+    /** Take an object away; there is always one to go on with. */
+    remove: (objectId) =>
+      enqueue({
+        says: t("Deleting"),
+        call: async (id) => {
+          const answer = await api.remove(id, objectId);
+          return answer.state.objects.length ? answer : api.addObject(id, "");
+        },
+      }),
+    /** Make objects of those of a file, or of a path below the served folder. */
+    addMasks: (source) => enqueue({ says: t("Reading the masks"), call: (id) => api.addMasks(id, source), then: showLastClick }),
     freeze: (objectId, frozen) =>
       enqueue({ says: frozen ? t("Freezing") : t("Unfreezing"), call: (id) => api.freeze(id, objectId, frozen) }),
     resume: (log) =>

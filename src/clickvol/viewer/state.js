@@ -7,8 +7,11 @@ export const COLOURS = [
   "#ff9966", "#66ffcc", "#cc33ff", "#ffff00", "#ff3399", "#009999", "#cc99ff", "#ff3300",
 ];
 
-/** Return the colour of an object, by its id from 1; they come round again after eight. */
-export const colourOf = (objectId) => COLOURS[(objectId - 1) % COLOURS.length];
+/** Return the colour that an object has of itself, by its id from 1; they come round again after eight. */
+export const ownColour = (objectId) => COLOURS[(objectId - 1) % COLOURS.length];
+
+/** Return the colour of an object for styles; `objects/panel.js` sets those that were chosen. */
+export const colourOf = (objectId) => `var(--object-${objectId}, ${ownColour(objectId)})`;
 
 export const nameOf = (object) => object.name || t("Tumour {number}", { number: object.id });
 
@@ -22,7 +25,8 @@ const NOTHING = { tag: null, objects: [], can_undo: false, can_redo: false };
  * @typedef {{object_id: number, place: number, kind: string, positive: boolean}} ChosenMark
  * @typedef {{object_id: number, expected_dice: number | null, candidates: {num_voxels: number, predicted_dice: number}[],
  *   chosen: number, next_click_ras_mm: number[] | null}} Advice of the model on the answer that is shown
- * @typedef {{id: number, name: string, frozen: boolean, volume_ml: number, num_voxels: number, clicks: Click[],
+ * @typedef {{ends: number[][], mm: number}} Ruler its two ends in RAS mm
+ * @typedef {{id: number, name: string, term: string, colour: string, frozen: boolean, volume_ml: number, num_voxels: number, clicks: Click[],
  *   marks: Mark[]}} SceneObject
  * @typedef {ReturnType<typeof initialState>} State
  */
@@ -38,6 +42,12 @@ export function initialState() {
     chosenMark: /** @type {ChosenMark | null} */ (null), // the prompt that was pressed
     overlap: "yield", // what a click does where it meets other objects; or "take"
     masksHidden: false,
+    hidden: /** @type {number[]} */ ([]), // objects that are not shown
+    rulers: /** @type {Ruler[]} */ ([]),
+    layout: "four", // or "large": the axial plane, and the others beside it
+    masksOnly: false, // in 3D
+    comparison: /** @type {any} */ (null), // with a reference, as the server said
+    overlay: /** @type {any} */ (null), // another scan that is laid over: {name, modality, opacity, range}
     inverted: false,
     offline: false, // the server did not answer last time
     pointed: /** @type {{mm: number[], value: number} | null} */ (null), // {mm, value} under the pointer

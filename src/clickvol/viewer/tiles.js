@@ -50,6 +50,7 @@ export function makeTiles(place, scene, onEnlarge) {
   return function write(state) {
     place.hidden = !state.opened;
     place.classList.toggle("one", scene.enlarged !== null);
+    place.classList.toggle("large-axial", state.layout === "large" && scene.enlarged === null);
     for (const { plane, tile, where, button } of tiles) {
       const isLarge = scene.enlarged === plane.id;
       tile.hidden = scene.enlarged !== null && !isLarge;

@@ -64,9 +64,7 @@ async def plain_scan(session_id: str, sessions: All, request: Request) -> Respon
     """Return the scan as NIfTI that is not compressed, its geometry in sform and qform alike (code 1)."""
     served = sessions.get(session_id)
     volume, _ = await sessions.run(served, lambda session, _: session.scan.volume, request.is_disconnected)
-    header, array = _display_copy(volume)
-    headers = {"Content-Length": str(len(header) + array.nbytes), "Cache-Control": "no-store"}
-    return StreamingResponse(_chunks(header, array), media_type=_BINARY, headers=headers)
+    return plain_nifti(volume)
 
 
 @router.post("/sessions/{session_id}/overlay", response_class=Response, openapi_extra=_OVERLAY_BODY)
@@ -93,10 +91,9 @@ async def overlay(session_id: str, sessions: All, request: Request) -> Response:
         volume = await sessions.on_files(
             lambda _: read_volume(path, series=given.series, limits=sessions.limits)
         )
-    header, array = _display_copy(volume)
-    modality = ScanOut.of(volume, is_dicom=False).modality
-    headers = {"Content-Length": str(len(header) + array.nbytes), "X-Modality": modality}
-    return StreamingResponse(_chunks(header, array), media_type=_BINARY, headers=headers)
+    response = plain_nifti(volume)
+    response.headers["X-Modality"] = ScanOut.of(volume, is_dicom=False).modality
+    return response
 
 
 @router.get("/sessions/{session_id}/masks", response_class=Response)
@@ -218,6 +215,13 @@ def thumbnail(volume: Volume) -> str:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def plain_nifti(volume: Volume) -> Response:
+    """Return a scan as NIfTI that is not compressed, its geometry in sform and qform alike (code 1)."""
+    header, array = _display_copy(volume)
+    headers = {"Content-Length": str(len(header) + array.nbytes), "Cache-Control": "no-store"}
+    return StreamingResponse(_chunks(header, array), media_type=_BINARY, headers=headers)
 
 
 def _display_copy(volume: Volume) -> tuple[bytes, NDArray[np.generic]]:

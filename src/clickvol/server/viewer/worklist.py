@@ -181,6 +181,9 @@ class Worklist:
         state_file: where it is kept.
         summary_file: the CSV file of what was done.
         lease_seconds: how long a case is held without being asked for.
+
+    Attributes:
+        pictures: of the cases that somebody has looked at; None where a scan could not be read.
     """
 
     def __init__(
@@ -189,6 +192,7 @@ class Worklist:
         self.cases = cases
         self._state_file, self._summary_file = state_file, summary_file
         self._lease_seconds = lease_seconds
+        self.pictures: dict[int, str | None] = {}
         kept = _Kept()
         if state_file.exists():
             try:

@@ -2,16 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from clickvol.errors import ClickvolError
 from clickvol.interactive.session import InteractiveSession
-from clickvol.io.formats import write_mask
-from clickvol.io.volume import Mask
+from clickvol.io.formats import read_volume, write_mask
+from clickvol.io.volume import Mask, Volume
 from clickvol.metrics.diameters import longest_diameters
 from clickvol.server.refusal import REFUSALS, RefusedError
 from clickvol.server.served_session import ScanRecord
-from clickvol.server.viewer.routes import All
+from clickvol.server.sessions import Sessions
+from clickvol.server.viewer.routes import All, plain_nifti, thumbnail
 from clickvol.server.viewer.worklist import Case, Measured, Status, Worklist
 from clickvol.server.wire import OpenedOut
 
@@ -30,6 +32,12 @@ class CaseOut(BaseModel):
     held: bool
     seconds: float
     objects: list[Measured]
+
+
+class PictureOut(BaseModel):
+    """A picture as a data URL; None where there is none."""
+
+    picture: str | None
 
 
 class ClaimIn(BaseModel):
@@ -92,6 +100,37 @@ async def claim_next(given: NextIn, worklist: List) -> CaseOut | None:
     return None if case is None else _described(worklist, case, given.annotator)
 
 
+@router.get("/{case_id}/picture")
+async def picture(case_id: int, worklist: List, sessions: All) -> PictureOut:
+    """Return a small picture of a case's middle slice; none where its scan cannot be read."""
+    case = worklist.case(case_id)
+    if case_id not in worklist.pictures:
+        try:
+            volume = await sessions.on_files(lambda _: _read(case, sessions))
+            worklist.pictures[case_id] = thumbnail(volume)
+        except ClickvolError:
+            worklist.pictures[case_id] = None
+    return PictureOut(picture=worklist.pictures[case_id])
+
+
+@router.get("/{case_id}/scan.nii", response_class=Response)
+async def scan_ahead(case_id: int, worklist: List, sessions: All) -> Response:
+    """Return the scan of a case as the page shows it before anybody takes it, so that it opens quickly."""
+    case = worklist.case(case_id)
+    volume = await sessions.on_files(lambda _: _read(case, sessions))
+    sessions.ahead = {_record(case): volume}
+    return plain_nifti(volume)
+
+
+def _read(case: Case, sessions: Sessions) -> Volume:
+    return read_volume(case.scan, series=case.series, limits=sessions.limits)
+
+
+def _record(case: Case) -> ScanRecord:
+    modality = None if case.modality is None or case.modality == "unknown" else case.modality
+    return ScanRecord(scan=str(case.scan), is_upload=False, series=case.series, modality=modality)
+
+
 @router.post("/{case_id}/claim")
 async def claim(case_id: int, given: ClaimIn, worklist: List) -> CaseOut:
     """Take a case, or renew the lease; 409 where another annotator has it."""
@@ -104,9 +143,7 @@ async def open_case(case_id: int, given: ClaimIn, worklist: List, sessions: All,
     """Take a case and open a session on its scan."""
     case = worklist.case(case_id)
     worklist.claim(case_id, given.annotator)
-    modality = None if case.modality is None or case.modality == "unknown" else case.modality
-    record = ScanRecord(scan=str(case.scan), is_upload=False, series=case.series, modality=modality)
-    session_id, served = await sessions.open(lambda _: record, request.is_disconnected)
+    session_id, served = await sessions.open(lambda _: _record(case), request.is_disconnected)
     return await sessions.describe(session_id, served)
 
 

@@ -130,7 +130,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
     try {
       const opened = await next.open();
       wait(t("Loading the scan into the view"));
-      await show(opened, next.name);
+      await show(opened, next.name, next.bytes);
       source = next;
       if (earlier) api.close(earlier.session_id).catch(() => {}); // its lease ends it otherwise
       await session().begin(opened);
@@ -150,14 +150,14 @@ export function makeOpening({ api, store, scene, notify, session }) {
     }
   }
 
-  async function show(opened, name) {
-    const bytes = await api.scan(opened.session_id);
+  async function show(opened, name, fetched) {
+    const bytes = fetched ?? (await api.scan(opened.session_id));
     const { scan } = opened;
     const [preset] = presetsFor(scan.modality);
     let range = { low: 0, high: 1 };
     await scene.showScan(bytes, (image) => (range = windowOf(preset, image)));
-    const { opacity, outline, model } = store.get();
-    store.set({ ...initialState(), opacity, outline, model, opened, name, window: range, preset: preset.id });
+    const { opacity, outline, model, layout, masksOnly } = store.get();
+    store.set({ ...initialState(), opacity, outline, model, layout, masksOnly, opened, name, window: range, preset: preset.id });
     scene.tellPlace();
   }
 

@@ -3,6 +3,7 @@
 import { byId } from "../page.js";
 import { nameOf } from "../state.js";
 import { t } from "../strings/strings.js";
+import { handOver } from "./choosing.js";
 
 const FORMATS = [
   { id: "nifti", name: "NIfTI", about: t("label map, .nii.gz"), isDicom: false },
@@ -18,15 +19,6 @@ export function fileName(scanName, format) {
   // eslint-disable-next-line no-control-regex -- Windows allows none of them
   const stem = scanName.replace(/(\.nii(\.gz)?|\.nrrd|\.mha|\.zip)$/i, "").replace(/[\u0000-\u001f<>:"/\\|?*]+/g, "_");
   return `${stem || "clickvol"}${SUFFIXES[format]}`;
-}
-
-/** Hand a file to the browser, which puts it where downloads go. */
-function handOver({ name, blob }) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 /** Return a function that opens the dialog. */

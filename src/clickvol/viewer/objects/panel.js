@@ -1,18 +1,23 @@
 // The panel at the right: what a click marks, the objects, and how the masks look.
 
-import { byId } from "../page.js";
+import { byId, make, makeButton } from "../page.js";
 import { colourOf, nameOf } from "../state.js";
 import { numberText, t } from "../strings/strings.js";
 
-const LOCK = "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z";
-const OPEN_LOCK = "M7 11V8a5 5 0 0 1 9.6-2M5.5 11h13v9h-13z";
+const ICONS = {
+  locked: "M7 11V8a5 5 0 0 1 10 0v3M5.5 11h13v9h-13z",
+  open: "M7 11V8a5 5 0 0 1 9.6-2M5.5 11h13v9h-13z",
+  eye: "M2.5 12S6 5.5 12 5.5 21.5 12 21.5 12 18 18.5 12 18.5 2.5 12 2.5 12ZM9 12a3 3 0 1 0 6 0 3 3 0 1 0-6 0",
+  closed: "M2.5 12S6 5.5 12 5.5 21.5 12 21.5 12 18 18.5 12 18.5 2.5 12 2.5 12ZM4 20L20 4",
+  pencil: "M4 20l1-4L16.5 4.5l3 3L8 19z",
+};
 
-function lockIcon(frozen) {
+function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 24 24");
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", frozen ? LOCK : OPEN_LOCK);
+  path.setAttribute("d", ICONS[name]);
   svg.append(path);
   return svg;
 }
@@ -30,51 +35,62 @@ export function volumeText(object) {
   return `${numberText(object.volume_ml, digits)} ml`;
 }
 
-function objectRow(object, isSelected, commands) {
-  const row = document.createElement("li");
-  row.className = `object${isSelected ? " selected" : ""}${object.frozen ? " frozen" : ""}`;
-  row.style.setProperty("--colour", colourOf(object.id));
+/** Return a small button of a row; `pressed` null for one that is no switch. */
+function rowButton(kind, object, shape, { label, title = label, pressed = /** @type {boolean | null} */ (null) }, act) {
+  const button = makeButton({ className: `row-button ${kind}`, title }, act, icon(shape));
+  button.dataset[kind] = object.id;
+  button.setAttribute("aria-label", label);
+  if (pressed !== null) button.setAttribute("aria-pressed", String(pressed));
+  return button;
+}
 
-  const pick = document.createElement("button");
-  pick.type = "button";
-  pick.className = "pick";
+function objectRow(object, { selected, hidden }, commands) {
+  const name = nameOf(object);
+  const [isSelected, isHidden] = [object.id === selected, hidden.includes(object.id)];
+  const row = make("li", {
+    className: `object${isSelected ? " selected" : ""}${object.frozen ? " frozen" : ""}${isHidden ? " unseen-object" : ""}`,
+  });
+  row.style.setProperty("--colour", colourOf(object.id));
+  const part = (className, textContent) => make("span", { className, textContent });
+  const pick = makeButton(
+    { className: "pick", title: name },
+    () => commands.select(object.id),
+    part("chip", ""),
+    part("object-name", name),
+    part("object-volume", volumeText(object)),
+    part("object-clicks", clicksText(object)),
+  );
   pick.dataset.object = object.id;
   pick.setAttribute("aria-pressed", String(isSelected));
-  const part = (className, text) => {
-    const span = document.createElement("span");
-    span.className = className;
-    span.textContent = text;
-    pick.append(span);
-  };
-  part("chip", "");
-  part("object-name", nameOf(object));
-  part("object-volume", volumeText(object));
-  part("object-clicks", clicksText(object));
-  pick.addEventListener("click", () => commands.select(object.id));
-
-  const freeze = document.createElement("button");
-  freeze.type = "button";
-  freeze.className = "freeze";
-  freeze.dataset.freeze = object.id;
-  freeze.setAttribute("aria-pressed", String(object.frozen));
-  freeze.setAttribute("aria-label", t("Freeze {name}", { name: nameOf(object) }));
-  freeze.title = object.frozen
+  pick.addEventListener("dblclick", () => commands.describe(object.id));
+  const frozen = object.frozen
     ? t("Frozen: no click changes it, and other objects leave it alone (F)")
     : t("Freeze: no click changes it, and other objects leave it alone (F)");
-  freeze.append(lockIcon(object.frozen));
-  freeze.addEventListener("click", () => commands.freeze(object.id, !object.frozen));
-  row.append(pick, freeze);
+  row.append(
+    pick,
+    rowButton("eye", object, isHidden ? "closed" : "eye", { label: t("Hide {name}", { name }), pressed: isHidden }, () => commands.switchEye(object.id)),
+    rowButton("freeze", object, object.frozen ? "locked" : "open", { label: t("Freeze {name}", { name }), title: frozen, pressed: object.frozen }, () =>
+      commands.freeze(object.id, !object.frozen),
+    ),
+    rowButton("describe", object, "pencil", { label: t("Name, colour and size of {name}", { name }) }, () => commands.describe(object.id)),
+  );
   return row;
 }
 
 /** Write the rows anew without taking the keyboard's focus away. */
 function writeObjects(list, state, commands) {
-  const { object, freeze } = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset ?? {};
-  list.replaceChildren(
-    ...state.session.objects.map((each) => objectRow(each, each.id === state.selected, commands)),
-  );
-  if (object) list.querySelector(`[data-object="${object}"]`)?.focus();
-  if (freeze) list.querySelector(`[data-freeze="${freeze}"]`)?.focus();
+  const held = Object.entries({ .../** @type {HTMLElement | null} */ (document.activeElement)?.dataset });
+  list.replaceChildren(...state.session.objects.map((each) => objectRow(each, state, commands)));
+  for (const [kind, id] of held) list.querySelector(`[data-${kind}="${id}"]`)?.focus();
+}
+
+/** Set the colours that were chosen; the others are those of the numbers. */
+function writeColours({ session }) {
+  const { style } = document.documentElement;
+  for (const { id, colour } of session.objects) {
+    if (colour) style.setProperty(`--object-${id}`, colour);
+    else style.removeProperty(`--object-${id}`);
+  }
 }
 
 function statusText({ opened, working, waiting, session, offline, tool }) {
@@ -82,6 +98,7 @@ function statusText({ opened, working, waiting, session, offline, tool }) {
   if (offline) return t("The server does not answer");
   if (working) return waiting ? t("{work}… {count} waiting", { work: working, count: waiting }) : t("{work}…", { work: working });
   const clicks = session.objects.reduce((sum, object) => sum + object.clicks.length, 0);
+  if (tool === "ruler") return t("Drag to measure; a click takes the rulers away");
   if (tool === "navigate") return t("Looking: no click segments (P: point)");
   return clicks ? t("Ready") : t("Click inside the tumour");
 }
@@ -102,10 +119,14 @@ export function makePanel(store, commands) {
   for (const button of tools) button.addEventListener("click", () => commands.tool(button.dataset.tool));
   byId("take").addEventListener("change", commands.switchOverlap);
   byId("masks-shown").addEventListener("change", commands.hideMasks);
+  byId("load-masks").addEventListener("click", commands.loadMasks);
+  byId("large").addEventListener("change", commands.switchLayout);
+  byId("masks-only").addEventListener("change", ({ target }) => store.set({ masksOnly: target.checked }));
 
   return function write(state, before) {
     const isNew = before === undefined;
-    if (isNew || state.session !== before.session || state.selected !== before.selected) {
+    if (isNew || ["session", "selected", "hidden"].some((name) => state[name] !== before[name])) {
+      writeColours(state);
       writeObjects(list, state, commands);
     }
     if (isNew || state.mode !== before.mode) {
@@ -114,7 +135,9 @@ export function makePanel(store, commands) {
     for (const button of tools) button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
     byId("take").checked = state.overlap === "take";
     byId("masks-shown").checked = !state.masksHidden;
-    byId("add").disabled = !state.opened;
+    byId("add").disabled = byId("load-masks").disabled = !state.opened;
+    byId("large").checked = state.layout === "large";
+    byId("masks-only").checked = state.masksOnly;
     opacity.value = String(Math.round(100 * state.opacity));
     byId("opacity-value").textContent = `${opacity.value} %`;
     outline.checked = state.outline;

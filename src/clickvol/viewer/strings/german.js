@@ -177,6 +177,57 @@ export const GERMAN = {
     "der Server antwortet nicht; läuft clickvol noch in seinem Terminal?",
   "the server answered {status}; try again": "der Server antwortete {status}; noch einmal versuchen",
 
+  "Hide {name}": "{name} ausblenden",
+  "Name, colour and size of {name}": "Name, Farbe und Größe von {name}",
+  "Load…": "Laden …",
+  "Masks from a file, to correct them": "Masken aus einer Datei, um sie zu korrigieren",
+  "Correct which masks?": "Welche Masken korrigieren?",
+  "Masks on the grid of the scan: NIfTI, NRRD, MHA, DICOM SEG or RTSTRUCT. Each object of the file becomes one.":
+    "Masken auf dem Gitter des Bildes: NIfTI, NRRD, MHA, DICOM SEG oder RTSTRUCT. Jedes Objekt der Datei wird eines.",
+  "Reading the masks": "Masken werden gelesen",
+  "Which file?": "Welche Datei?",
+  Cancel: "Abbrechen",
+  Keep: "Übernehmen",
+  Object: "Objekt",
+  Name: "Name",
+  Is: "Ist",
+  "no term of SNOMED CT": "kein Begriff aus SNOMED CT",
+  Colour: "Farbe",
+  Naming: "Benennen",
+  Deleting: "Löschen",
+  "Show diameters": "Durchmesser zeigen",
+  "Delete object": "Objekt löschen",
+  "Surface as STL": "Oberfläche als STL",
+  "Longest diameter {space} mm in space, {slice} mm on a slice":
+    "Längster Durchmesser {space} mm im Raum, {slice} mm auf einer Schicht",
+  "name, term, colour and size of the object": "Name, Begriff, Farbe und Größe des Objekts",
+
+  // Comparing, laying over, measuring
+  "Compare and lay over": "Vergleichen und überlagern",
+  "Compare with…": "Vergleichen mit …",
+  "Compare with which mask?": "Mit welcher Maske vergleichen?",
+  "A mask on the grid of the scan: NIfTI, NRRD, MHA, DICOM SEG or RTSTRUCT.":
+    "Eine Maske auf dem Gitter des Bildes: NIfTI, NRRD, MHA, DICOM SEG oder RTSTRUCT.",
+  "Dice {dice}; {missing} ml missing, {surplus} ml too much": "Dice {dice}; {missing} ml fehlen, {surplus} ml zu viel",
+  "Largest difference": "Größter Unterschied",
+  "Go to the largest difference (J)": "Zum größten Unterschied (J)",
+  "go to the largest difference from the reference": "zum größten Unterschied zur Referenz",
+  "Lay over…": "Überlagern …",
+  "Lay which scan over this one?": "Welches Bild über dieses legen?",
+  "Another scan of the patient, such as PET over CT: a file, a zip of a DICOM series, or a folder below the served one.":
+    "Ein anderes Bild des Patienten, etwa PET über CT: eine Datei, ein Zip einer DICOM-Serie oder ein Ordner unter dem freigegebenen.",
+  Ruler: "Lineal",
+  "Drag to measure; a click takes the rulers away (M)": "Ziehen misst; ein Klick entfernt die Lineale (M)",
+  "Drag to measure; a click takes the rulers away": "Ziehen misst; ein Klick entfernt die Lineale",
+  "ruler: drag to measure; a click takes the rulers away": "Lineal: ziehen misst; ein Klick entfernt die Lineale",
+  "In 3D the masks alone": "In 3D nur die Masken",
+  "3D of masks only": "3D nur mit Masken",
+  "Large axial plane": "Axiale Ebene groß",
+  "The axial plane large, the others beside it (W)": "Die axiale Ebene groß, die anderen daneben (W)",
+  "large axial plane, or four equal ones": "axiale Ebene groß oder vier gleiche",
+  "play through the slices of the plane under the pointer, or stop":
+    "durch die Schichten der Ebene unter dem Zeiger laufen oder anhalten",
+
   // Saving
   "Save the masks": "Masken speichern",
   "De-identify": "Anonymisieren",

@@ -14,7 +14,7 @@ export function makePrompting({ api, store, notify, enqueue, targetNow }) {
   const advised = /** @type {Map<string, Advice>} */ (new Map()); // by the tag of the session
   let told = ""; // the last warnings, so that a click more does not repeat them
 
-  const targetId = () => targetNow().id ?? store.get().session.objects.length + 1;
+  const targetId = () => targetNow().id ?? Math.max(0, ...store.get().session.objects.map(({ id }) => id)) + 1;
 
   function tellAnswer({ answer }, isAsked) {
     const warnings = answer.warnings.join();

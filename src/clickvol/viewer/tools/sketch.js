@@ -6,6 +6,7 @@ import { colourOf } from "../state.js";
 // What the pointer carries, 14 pixels to the right and below; the brush has its circle instead.
 const SIGNS = {
   line: "M0 10L10 0",
+  ruler: "M0 10L10 0M-2 8L2 12M8 -2L12 2",
   box: "M0 0H11V9H0Z",
   scribble: "M0 8C2 -2 5 -2 5 4S8 12 11 2",
   lasso: "M5.5 0C12 0 12 7 6 7S-2 0 5.5 0ZM5 7L3 11",
@@ -47,7 +48,7 @@ export function makeSketch(layer, scene, store, { isPositive, handleAt }) {
     const sign = element("path", { d: isPositive(isShift) ? PLUS : MINUS, transform: place });
     if (tool === "point") return [sign];
     const shape = element("path", { d: SIGNS[tool], transform: place });
-    if (tool === "line") return [shape];
+    if (tool === "line" || tool === "ruler") return [shape];
     sign.setAttribute("transform", `translate(${x + OFFSET + 14} ${y + OFFSET})`);
     return [shape, sign];
   }

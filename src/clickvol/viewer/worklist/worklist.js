@@ -1,6 +1,6 @@
 // The list of cases at the left: who has which, opening one, saving it and going on with the next.
 
-import { byId } from "../page.js";
+import { byId, make } from "../page.js";
 import { t } from "../strings/strings.js";
 
 const REFRESH_SECONDS = 30; // a claim that is not renewed ends after 120
@@ -16,6 +16,21 @@ function annotatorName() {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** Return what shows the picture of a case's button once it is seen: one after the other, each means reading a scan. */
+function watchPictures(api) {
+  let drawing = Promise.resolve();
+  const pictures = new IntersectionObserver((seen) => {
+    for (const { target } of seen.filter((each) => each.isIntersecting)) {
+      pictures.unobserve(target);
+      drawing = drawing.then(async () => {
+        const { picture } = await api.casePicture(/** @type {HTMLElement} */ (target).dataset.case).catch(() => ({ picture: null }));
+        if (picture) target.querySelector("img")?.setAttribute("src", picture);
+      });
+    }
+  });
+  return pictures;
+}
+
 /** Return {show, openNext, saveAndNext}. */
 export function makeWorklist({ api, store, notify, opening }) {
   const annotator = annotatorName();
@@ -23,6 +38,16 @@ export function makeWorklist({ api, store, notify, opening }) {
   const buttons = new Map(); // by case
   let cases = [];
   let isBusy = false; // one case at a time is opened or saved
+
+  const pictures = watchPictures(api);
+  let ahead = /** @type {{id: number, bytes: Promise<ArrayBuffer | null>} | null} */ (null);
+
+  /** Fetch the scan of the case that is likely to be next; nobody is kept from it. */
+  function fetchAhead(after) {
+    const ordered = [...cases.filter(({ id }) => id > after), ...cases.filter(({ id }) => id < after)];
+    const each = ordered.find(({ status, held }) => !held && (status === "new" || status === "in progress"));
+    if (each && ahead?.id !== each.id) ahead = { id: each.id, bytes: api.caseScan(each.id).catch(() => null) };
+  }
 
   const current = () => opened.get(store.get().opened?.session_id);
   const fits = ({ name, status }, text) => `${name} ${status} ${t(status)}`.toLowerCase().includes(text);
@@ -35,11 +60,13 @@ export function makeWorklist({ api, store, notify, opening }) {
     button.title = each.name;
     const name = document.createElement("span");
     name.textContent = each.name;
-    button.append(name, document.createElement("small"));
+    const picture = make("img", { alt: "", width: 40, height: 40 });
+    button.append(picture, name, document.createElement("small"));
     button.addEventListener("click", () => alone(() => open(each)));
     const line = document.createElement("li");
     line.append(button);
     byId("cases").append(line);
+    pictures.observe(button);
     return button;
   }
 
@@ -100,7 +127,9 @@ export function makeWorklist({ api, store, notify, opening }) {
         opened.set(answer.session_id, { id, name, since: Date.now() });
         return answer;
       },
+      bytes: ahead && ahead.id === id ? await ahead.bytes : null,
     });
+    if (current()?.id === id) fetchAhead(id);
     buttons.get(id)?.scrollIntoView({ block: "nearest" });
   }
 
