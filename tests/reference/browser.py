@@ -27,7 +27,7 @@ FLAGS = [
 ]
 
 # Software rendering on a busy machine takes its time.
-WAIT_MS = 60_000
+WAIT_MS = 240_000
 
 
 def chromium():

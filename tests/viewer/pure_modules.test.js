@@ -12,6 +12,7 @@ import { volumeText } from "../../src/clickvol/viewer/objects/panel.js";
 import { distanceMm } from "../../src/clickvol/viewer/measuring/rulers.js";
 import { withName } from "../../src/clickvol/viewer/objects/describing.js";
 import { makeWheel, zoomFactor } from "../../src/clickvol/viewer/pointer.js";
+import { withLetter } from "../../src/clickvol/viewer/shortcuts.js";
 import { initialState, makeStore, nameOf, nextObjectId } from "../../src/clickvol/viewer/state.js";
 import { GERMAN } from "../../src/clickvol/viewer/strings/german.js";
 import { chosenLanguage, t } from "../../src/clickvol/viewer/strings/strings.js";
@@ -182,4 +183,13 @@ test("distances are in space, and names given lately come first and once", () =>
   assert.equal(distanceMm([1, 2, 3], [3, 5, 9]), 7);
   assert.deepEqual(withName(["liver", "node"], "node"), ["node", "liver"]);
   assert.equal(withName(Array.from({ length: 40 }, (_, n) => String(n)), "new").length, 30);
+});
+
+test("a letter that another command had goes to it in exchange, and own letters are not kept", () => {
+  const all = ["v", "p", "n"];
+  const once = withLetter({}, "v", "p", all);
+  assert.deepEqual(once, { v: "p", p: "v" });
+  assert.deepEqual(withLetter(once, "n", "v", all), { v: "p", p: "n", n: "v" });
+  assert.deepEqual(withLetter(once, "v", "v", all), {});
+  assert.deepEqual(withLetter({}, "n", "q", all), { n: "q" });
 });

@@ -263,3 +263,23 @@ def test_cine_plays_through_the_slices_and_stops(viewer, inside_mm):
     assert moved > start + 4
     viewer.page.wait_for_timeout(400)
     assert viewer.state()["place"]["mm"][2] == moved
+
+
+def test_a_key_is_changed_in_the_help_and_the_other_command_takes_the_free_one(viewer):
+    viewer.press("?")
+    viewer.page.click("[data-letter=v]")
+    viewer.press("p")
+    assert viewer.page.locator("[data-letter=v]").inner_text() == "P"
+    assert viewer.page.locator("[data-letter=p]").inner_text() == "V"
+    viewer.press("Escape")
+    viewer.press("p")
+    assert viewer.state()["tool"] == "navigate"
+    viewer.press("v")
+    assert viewer.state()["tool"] == "point"
+    assert "(P)" in viewer.page.locator("[data-tool=navigate]").get_attribute("title")
+    viewer.press("?")
+    viewer.page.click("#own-keys")
+    viewer.press("Escape")
+    viewer.press("v")
+    assert viewer.state()["tool"] == "navigate"
+    viewer.press("p")

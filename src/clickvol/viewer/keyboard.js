@@ -1,6 +1,7 @@
 // Keys: which there are, what they do, and the page of help that lists them.
 
-import { byId } from "./page.js";
+import { byId, make, makeButton } from "./page.js";
+import { keepLetters, readLetters, withLetter, writeLetters } from "./shortcuts.js";
 import { t } from "./strings/strings.js";
 
 const MOUSE = [
@@ -14,8 +15,8 @@ const MOUSE = [
 ];
 
 /** The keys in the order of the help page: what is pressed, what it does, when it fits, and the act. */
-function makeKeys(acts) {
-  const key = (code) => (event) => !event.ctrlKey && !event.metaKey && !event.altKey && event.key.toLowerCase() === code;
+function makeKeys(acts, letterOf) {
+  const key = (code) => (event) => !event.ctrlKey && !event.metaKey && !event.altKey && event.key.toLowerCase() === letterOf(code);
   const control = (code, shift = false) => (event) =>
     (event.ctrlKey || event.metaKey) && event.shiftKey === shift && event.key.toLowerCase() === code;
   const digit = (event) => !event.ctrlKey && !event.metaKey && !event.altKey && /^[1-4]$/.test(event.key);
@@ -85,7 +86,16 @@ const isTyping = (target) => target.matches?.("input[type=text], textarea, selec
 
 /** Listen to the keys; `acts` are what they do. */
 export function listenToKeys(canvas, acts) {
-  const keys = makeKeys(acts);
+  let letters = readLetters();
+  const keys = makeKeys(acts, (own) => letters[own] ?? own);
+  const write = () => {
+    writeLetters(letters);
+    writeHelp(keys, letters, (own, letter) => {
+      letters = withLetter(letters, own, letter, ownLetters(keys));
+      keepLetters(letters);
+      write();
+    });
+  };
   document.addEventListener(
     "keydown",
     (event) => {
@@ -109,10 +119,33 @@ export function listenToKeys(canvas, acts) {
     },
     { capture: true },
   );
-  writeHelp(keys);
+  byId("own-keys").addEventListener("click", () => {
+    letters = {};
+    keepLetters(letters);
+    write();
+  });
+  write();
 }
 
-function writeHelp(keys) {
+const isLetter = (caps) => caps.length === 1 && /^[A-Z]$/.test(caps[0]);
+const ownLetters = (keys) => keys.filter((key) => isLetter(key.keys)).map((key) => key.keys[0].toLowerCase());
+
+/** Return a button with the letter of a command, which takes the next letter that is pressed. */
+function letterButton(own, letter, give) {
+  const button = makeButton({ className: "letter", title: t("Change this key") }, () => (button.firstChild.textContent = "…"), make("kbd", { textContent: letter.toUpperCase() }));
+  button.dataset.letter = own;
+  button.setAttribute("aria-label", t("Change the key {letter}", { letter: letter.toUpperCase() }));
+  button.addEventListener("keydown", (event) => {
+    if (button.firstChild.textContent !== "…" || !/^[a-z]$/i.test(event.key) || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    give(own, event.key.toLowerCase());
+    byId("keys").querySelector(`[data-letter="${own}"]`)?.focus();
+  });
+  button.addEventListener("blur", () => (button.firstChild.textContent = letter.toUpperCase()));
+  return button;
+}
+
+function writeHelp(keys, letters, give) {
   const list = (title, lines) => {
     const section = document.createElement("section");
     const head = document.createElement("h3");
@@ -120,7 +153,9 @@ function writeHelp(keys) {
     const table = document.createElement("dl");
     for (const [caps, says] of lines) {
       const term = document.createElement("dt");
-      for (const cap of [caps].flat()) {
+      const own = [caps].flat().join("").toLowerCase();
+      if (title === "Keys" && isLetter(caps)) term.append(letterButton(own, letters[own] ?? own, give));
+      else for (const cap of [caps].flat()) {
         const element = document.createElement("kbd");
         element.textContent = t(cap);
         term.append(element, " ");

@@ -282,6 +282,10 @@ export const GERMAN = {
 
   // Keys and mouse
   "Keys and mouse": "Tasten und Maus",
+  "Change this key": "Diese Taste ändern",
+  "Change the key {letter}": "Die Taste {letter} ändern",
+  "Keys as they were": "Tasten wie zuvor",
+  "A letter below can be pressed and replaced by another one": "Ein Buchstabe unten lässt sich anklicken und durch einen anderen ersetzen",
   Mouse: "Maus",
   Keys: "Tasten",
   "Keys in the planes": "Tasten in den Ebenen",
