@@ -231,3 +231,15 @@ def test_weights_that_are_fetched_but_not_imported_are_told_how(run, picture, tm
     original.write_bytes(b"weights")
     folder = cache / "models" / "litemedsam"
     assert f"models import {original} -o {folder} --id litemedsam" in run(*words).err
+
+
+def test_segment_takes_a_picture_as_segment_image_does(run, picture, tmp_path, models):
+    words = [picture, "--model", models["sam2d"], "--click", "40,9", "--box", "30,4,49,14", "--quiet"]
+    for name, command in (("a", "segment"), ("b", "segment-image")):
+        outcome = run(command, *words, "-o", tmp_path / f"{name}.png")
+        assert outcome.code == 0, outcome.err
+    assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+    outcome = run("segment", *words, "--line", "1,1,1,2,2,2", "-o", tmp_path / "c.png")
+    assert outcome.code == 2
+    assert "--line" in outcome.err
+    assert not (tmp_path / "c.png").exists()

@@ -5,7 +5,7 @@ from clickvol.evaluation.protocol import protocol_names, read_protocol
 
 
 def test_the_presets_are_those_of_the_papers_and_our_own():
-    assert protocol_names() == ["clickvol", "cvpr2025", "promise3d", "sam3d_adapter", "tags"]
+    assert protocol_names() == ["clickvol", "cvpr2025", "promise2d", "promise3d", "sam3d_adapter", "tags"]
 
 
 @pytest.mark.parametrize(

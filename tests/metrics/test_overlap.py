@@ -3,8 +3,9 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from clickvol.metrics.overlap import dice, iou, volume_ml
+from clickvol.metrics.overlap import boundary_f, dice, iou, pixel_error, volume_ml
 
 
 def test_two_of_three_and_four_voxels_overlap():
@@ -59,3 +60,40 @@ def test_volumes_are_in_millilitres():
     truth = np.zeros((4, 4, 4), np.uint8)
     truth[:2] = 5
     assert volume_ml(truth, (5.0, 2.0, 1.0)) == pytest.approx(0.32)
+
+
+def square(top, left, side=20, shape_hw=(60, 80)):
+    mask = np.zeros(shape_hw, bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_pixel_error_is_the_part_of_the_pixels_that_differ():
+    assert pixel_error(square(10, 10), square(10, 10)) == 0
+    # Two columns of 20 pixels on either side, of 4800 pixels.
+    assert pixel_error(square(10, 12), square(10, 10)) == 80 / 4800
+    assert pixel_error(np.zeros((60, 80)), square(10, 10)) == 400 / 4800
+    with pytest.raises(ValueError, match="shapes"):
+        pixel_error(np.zeros((2, 2)), np.zeros((3, 3)))
+
+
+def test_boundary_f_by_hand():
+    truth = square(10, 10)
+    assert boundary_f(truth, truth) == 1
+    # The diagonal is 100 pixels, so the tolerance is 1: a square that is moved by one pixel has it all.
+    assert boundary_f(square(11, 10), truth) == 1
+    # Moved down by ten rows: of 76 pixels of either boundary the sides of ten rows are common, one more row on
+    # each side is near, and the ends' corners with it.
+    moved = boundary_f(square(20, 10), truth)
+    edge = truth & ~ndimage.binary_erosion(truth)
+    other = np.roll(edge, 10, axis=0)
+    near = ndimage.distance_transform_edt(~edge) <= 1
+    assert moved == pytest.approx((other & near).sum() / 76)
+    assert 0.2 < moved < 0.4
+    assert boundary_f(square(35, 50), truth) == 0
+    assert boundary_f(np.zeros_like(truth), truth) == 0
+    assert boundary_f(np.zeros_like(truth), np.zeros_like(truth)) == 1
+    # Where the picture ends there is no boundary: the upper half of a picture has one row.
+    upper, lower = np.zeros((60, 80), bool), np.zeros((60, 80), bool)
+    upper[:30], lower[30:] = True, True
+    assert boundary_f(upper, lower) == 1

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from clickvol.errors import ClickError, ConfigError
+from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.mask_decoders.sam_mask_decoder import SamMasks
 from clickvol.methods.promise2d import Promise2d
 from clickvol.methods.sam2d import Sam2d, prepare_image, sam2d_preset
@@ -32,8 +33,11 @@ def model_of(network, identifier="m"):
 class ShowsItsInput(Sam2d):
     """Answers with the image itself, token 0; the other tokens say the opposite."""
 
-    def forward(self, image, prompts):
-        self.prompts = prompts
+    def encode_image(self, image):
+        return SliceFeatures(image, ())
+
+    def decode(self, features, prompts):
+        self.prompts, image = prompts, features.embedding
         # (B, 3, S, S) normalised -> 0..1 -> a logit at a quarter of the side, as SAM's masks have.
         mean, std = self.config.pixel_mean[0], self.config.pixel_std[0]
         grey = (image[:, :1] * std + mean) / 255 - 0.5

@@ -126,10 +126,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] == ["segment"] and _is_picture(words[1:2]):
+        words = ["segment-image", *words[1:]]
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     code = command.main(args=words, prog_name="clickvol", standalone_mode=False)
     return code if isinstance(code, int) else EXIT_DONE
+
+
+def _is_picture(words: list[str]) -> bool:
+    from clickvol.io.pictures import is_picture
+
+    return any(is_picture(word) for word in words)
 
 
 def _hide_types_of_flags(command: object) -> None:

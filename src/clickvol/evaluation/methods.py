@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,29 @@ from clickvol.evaluation.propagated_sam import segment_by_slices
 from clickvol.geometry.box import bounding_box
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.mask_files import read_mask
+from clickvol.io.pictures import Picture, read_mask_values
 from clickvol.io.volume import Mask, Volume
-from clickvol.predict.image_predictor import ImageModel, load_image_model
+from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
+from clickvol.predict.image_predictor import (
+    EncodedImage,
+    ImageModel,
+    answer_prompts,
+    encode_image,
+    load_image_model,
+)
 from clickvol.predict.scan_predictor import ScanPredictor, segment
 from clickvol.predict.segmentation import Procedure, keep_clicked
+from clickvol.preprocessing.slices2d import unit_pixels
 from clickvol.prompts.click import Click
-from clickvol.weights.card import ModelCard
+from clickvol.prompts.image_prompts import ImagePrompts, prompts_on_picture
+from clickvol.weights.card import ModelCard, read_card
 from clickvol.weights.load import LoadedModel, load_model
 
 CLICK_SUFFIX = " + click"
 """What is put behind the name of a method whose mask was kept only under the clicks."""
+
+POINTS_SUFFIX = " + points"
+"""What is put behind the name of a model that predicts its points, where it is given some."""
 
 _PREDICTIONS = "predictions:"
 _PROPAGATED = "sam2d-propagated:"
@@ -42,6 +55,14 @@ _PROCEDURES: tuple[Procedure, ...] = get_args(Procedure)
 _TOLD: dict[str, Told] = {"random-click:": "random", "no-click:": "none"}
 _SUFFIX = ".nii.gz"
 _DICOM_SUFFIX = ".dcm"
+_PICTURE_SUFFIX = ".png"
+
+_SUFFIXES = (_SUFFIX, _DICOM_SUFFIX, _PICTURE_SUFFIX)
+
+_IMAGE_METHODS = ("sam2d", PROMISE2D)
+
+# The released test of ProMISe-2D removes from masks of 256 x 256 what such a square does not fit into.
+_PUBLISHED_OPENING = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +179,8 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
         if what.startswith(f"{asked}:"):
             what, procedure = what.removeprefix(f"{asked}:"), asked
             given_name = given_name or f"{what} {asked}"
+    if read_card(what).method in _IMAGE_METHODS:
+        return methods_of_image_model(load_image_model(what, device=device), given_name, procedure)
     model = load_model(what, device=device)
     marks = frozenset((*model.card.training_scans, *model.card.training_patients))
     methods = methods_of_model(model, given_name or model.card.id, procedure)
@@ -255,6 +278,9 @@ def methods_of_model(model: LoadedModel, name: str, procedure: Procedure | None 
         return unclicked_methods(name, fingerprint, mask_of, takes_organ_mask=takes_organ_mask)
 
     def open_scan(scan: Scan) -> AnswerClicks:
+        if isinstance(scan.volume, Picture):
+            raise ConfigError(f"{name} is a model for scans, but {scan.data} holds pictures; choose a 2D model")
+
         @lru_cache(maxsize=1)
         def predictor() -> ScanPredictor:  # made with the first answer, whose time it counts in
             return ScanPredictor(scan.volume, model, organ_mask=scan.organ, procedure=chosen)
@@ -264,21 +290,58 @@ def methods_of_model(model: LoadedModel, name: str, procedure: Procedure | None 
     return [Method(name=name, fingerprint=fingerprint, open_scan=open_scan, takes_organ_mask=takes_organ_mask)]
 
 
+def methods_of_image_model(
+    model: ImageModel, name: str = "", procedure: Procedure | None = None
+) -> list[Method]:
+    """Return a 2D model at pictures; one that predicts points gives two, by itself and with given points.
+
+    A picture is encoded once for all users. The procedure "published" opens the masks, whosever they are.
+    """
+    name = name or model.card.id
+    opens = procedure == "published"
+    opening = _PUBLISHED_OPENING if opens else 0
+
+    @lru_cache(maxsize=1)
+    def encoded(scan: Scan) -> EncodedImage:
+        pixels = scan.volume.pixels if isinstance(scan.volume, Picture) else scan.volume.array[0]
+        return encode_image(unit_pixels(pixels), model)
+
+    def mask_of(scan: Scan, clicks: Sequence[Click]) -> NDArray[np.uint8]:
+        given = prompts_on_picture(clicks, scan.volume.grid)
+        points: ImagePrompts | Literal["auto"] = given if clicks else "auto"
+        answer = answer_prompts(encoded(scan), points, model, opening_side_pixel=opening)
+        return answer.mask[None].astype(np.uint8)
+
+    def open_scan(scan: Scan) -> AnswerClicks:
+        if not isinstance(scan.volume, Picture):
+            raise ConfigError(
+                f"{name} is a model for pictures, but {scan.data} holds scans; {PROPAGATED}{model.card.id} "
+                "carries it from slice to slice"
+            )
+        return lambda clicks: _timed(lambda: mask_of(scan, clicks))
+
+    fingerprint = f"{model.card.sha256} opened" if opens else model.card.sha256
+    clicked = Method(name=name, fingerprint=fingerprint, open_scan=open_scan)
+    if not model.predicts_points:
+        return [clicked]
+    return [replace(clicked, takes_clicks=False), replace(clicked, name=name + POINTS_SUFFIX)]
+
+
 def masks_of_folder(folder: Path, name: str) -> list[Method]:
     """Return masks that another program wrote, such as those of nnU-Net, with and without clicks.
 
     Masks are CASE.nii.gz on the grids of the scans, the object where they are not 0; or CASE.dcm, a DICOM
-    Segmentation or RT Structure Set, the object being all that it holds. A scan without one is a failure; one
-    on another grid ends the evaluation (ConfigError). No time is counted.
+    Segmentation or RT Structure Set, the object being all that it holds; of pictures CASE.png. A scan without
+    one is a failure; one on another grid ends the evaluation (ConfigError). No time is counted.
 
     Raises:
         ConfigError: when there is no such folder, or no mask in it.
     """
-    files = [file for suffix in (_SUFFIX, _DICOM_SUFFIX) for file in sorted(folder.glob(f"*{suffix}"))]
+    files = [file for suffix in _SUFFIXES for file in sorted(folder.glob(f"*{suffix}"))]
     if not files:
         raise ConfigError(
-            f"{folder} holds no masks; predictions:DIR takes a folder with CASE{_SUFFIX} or "
-            f"CASE{_DICOM_SUFFIX} files"
+            f"{folder} holds no masks; predictions:DIR takes a folder with files CASE{_SUFFIX}, "
+            f"CASE{_DICOM_SUFFIX} or, of pictures, CASE{_PICTURE_SUFFIX}"
         )
     states = "".join(f"{file.name} {file.stat().st_size}\n" for file in files)
     fingerprint = hashlib.sha256(states.encode("utf-8")).hexdigest()
@@ -286,8 +349,14 @@ def masks_of_folder(folder: Path, name: str) -> list[Method]:
 
 
 def _read_prediction(folder: Path, scan: Scan) -> NDArray[np.uint8]:
-    path, dicom = (folder / f"{scan.case_id}{suffix}" for suffix in (_SUFFIX, _DICOM_SUFFIX))
+    path, dicom, picture = (folder / f"{scan.case_id}{suffix}" for suffix in _SUFFIXES)
     grid = scan.volume.grid
+    if isinstance(scan.volume, Picture) and picture.is_file():
+        values = read_mask_values(picture)
+        if values.shape != grid.shape_dhw[1:]:
+            h, w = values.shape
+            raise ConfigError(f"{picture} has {w} x {h} pixels, other than its picture; write it in its size")
+        return (values > 0).astype(np.uint8)[None]
     if dicom.is_file() and not path.exists():
         array = np.zeros(grid.shape_dhw, np.uint8)
         for labelled in read_mask_file(dicom, grid):

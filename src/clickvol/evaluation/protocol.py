@@ -11,12 +11,14 @@ from clickvol.errors import ConfigError
 from clickvol.metrics.scores import NSD_TOLERANCES_MM
 from clickvol.predict.segmentation import Procedure
 
-Placement = Literal["random", "centre", "inside", "edge", "outside", "box"]
+Placement = Literal["random", "centre", "inside", "edge", "outside", "box", "points"]
 """Where the first click is put, always as a click inside the object.
 
 random: any voxel of the object, each as likely. centre: the deepest voxel of the largest connected part.
 inside: a random voxel at least half as deep as the deepest. edge: a random voxel within 2 mm of the surface.
 outside: a random voxel 2 to 5 mm beside the object. box: the centre of a box, see `evaluation.simulated_user`.
+points: any pixel of the object, and the further ones at random too, whatever the mask is: half of N points,
+rounded down, in the object and the others outside it, as ProMISe-2D is tested.
 """
 
 NextClick = Literal["error", "random_foreground"]
@@ -55,6 +57,8 @@ class Protocol:
         time_limit_seconds: an answer that took longer is a failure; None for no limit.
         procedure: how clicks become a mask; None for what suits each model: "published" for one that was
             trained on one voxel size, as the papers' are, "clickvol" for the others.
+        corrected_clicks: numbers of clicks, rising, after which a second user is scored, who begins at the
+            centre and then corrects; none for no such user.
 
     Raises:
         ConfigError: on construction, for values that contradict or that records cannot hold.
@@ -70,6 +74,7 @@ class Protocol:
     nsd_tolerances_mm: tuple[float, ...] = NSD_TOLERANCES_MM
     time_limit_seconds: float | None = None
     procedure: Procedure | None = None
+    corrected_clicks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = self.num_clicks
@@ -114,8 +119,9 @@ class Protocol:
         values = asdict(self)
         if self.nsd_tolerances_mm == NSD_TOLERANCES_MM:
             del values["nsd_tolerances_mm"]
-        if self.procedure is None:
-            del values["procedure"]
+        for name in ("procedure", "corrected_clicks"):
+            if not values[name]:
+                del values[name]
         return values
 
 

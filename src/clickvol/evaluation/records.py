@@ -15,7 +15,7 @@ import pandas as pd
 
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
-from clickvol.metrics.scores import Measure, mask_measures
+from clickvol.metrics.scores import Measure, mask_measures, picture_measures
 
 TABLE_NAME = "scores.parquet"
 CSV_NAME = "scores.csv"
@@ -77,7 +77,9 @@ def score_table(rows: Iterable[Row]) -> pd.DataFrame:
 def measures_of(table: pd.DataFrame) -> tuple[Measure, ...]:
     """Return the measures of a table in the order of their columns, time last."""
     seconds = Measure("seconds", "time (s)", 2, lambda _: None)
-    known = (*mask_measures(nsd_tolerances_of(table)), seconds)
+    masks = mask_measures(nsd_tolerances_of(table))
+    names = {measure.name for measure in masks}
+    known = (*masks, *(m for m in picture_measures() if m.name not in names), seconds)
     return tuple(measure for measure in known if measure.name in table)
 
 

@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from clickvol.datasets.pictures import PictureCase
+from clickvol.datasets.prepared import LabelledCase
 from clickvol.errors import ClickvolError, ConfigError
-from clickvol.evaluation.cases import EvaluationData, OrganMaskChoice, open_data
+from clickvol.evaluation.cases import EvaluatedCase, EvaluationData, OrganMaskChoice, open_data
 from clickvol.evaluation.masks_of_clicks import MissingMaskError, WantedMask, write_todo
 from clickvol.evaluation.methods import Method, Scan, parse_methods
 from clickvol.evaluation.protocol import NO_CLICK, ROBUSTNESS_PLACEMENTS, Placement, Protocol
@@ -279,7 +281,7 @@ def plan_jobs(
             tuple(
                 (index, run)
                 for index, method in enumerate(methods)
-                for run in _runs(request, method, one_set.name, case.case_id)
+                for run in _runs(request, method, one_set.name, case)
             ),
         )
         for data_index, one_set in enumerate(data)
@@ -287,28 +289,31 @@ def plan_jobs(
     ]
 
 
-def _runs(request: EvaluationRequest, method: Method, data: str, case_id: str) -> Iterator[Run]:
-    protocol = request.protocol
+def _runs(request: EvaluationRequest, method: Method, data: str, case: EvaluatedCase) -> Iterator[Run]:
+    protocol, case_id = request.protocol, case.case_id
+    suffix = ".png" if isinstance(case, PictureCase) else ".nii.gz"
     if not method.takes_clicks:
         key = RunKey(method.name, data, case_id, _KEPT_SEED, NO_CLICK)
-        yield Run(key=key, placement=None, num_clicks=(0,), mask_file=mask_file(request.folder, key))
+        yield Run(key=key, placement=None, num_clicks=(0,), mask_file=mask_file(request.folder, key, suffix))
         return
     numbers: dict[Placement, tuple[int, ...]] = {protocol.first_click: protocol.num_clicks}
+    if protocol.corrected_clicks:
+        numbers["centre"] = protocol.corrected_clicks
     if request.robustness:
-        numbers |= {place: (1,) for place in ROBUSTNESS_PLACEMENTS if place != protocol.first_click}
+        numbers |= {place: (1,) for place in ROBUSTNESS_PLACEMENTS if place not in numbers}
     for placement, num_clicks in numbers.items():
         certain = placement in _CERTAIN_PLACEMENTS and (protocol.next_clicks == "error" or num_clicks == (1,))
         for seed in range(1 if certain else protocol.seeds):
             key = RunKey(method.name, data, case_id, seed, placement)
             is_kept = placement == protocol.first_click and seed == _KEPT_SEED
-            file = mask_file(request.folder, key) if is_kept else None
+            file = mask_file(request.folder, key, suffix) if is_kept else None
             yield Run(key=key, placement=placement, num_clicks=num_clicks, mask_file=file)
 
 
-def mask_file(folder: Path, key: RunKey) -> Path:
-    """Return where the mask of a run is kept: masks/MODEL/DATA/CASE.nii.gz."""
+def mask_file(folder: Path, key: RunKey, suffix: str = ".nii.gz") -> Path:
+    """Return where the mask of a run is kept: masks/MODEL/DATA/CASE.nii.gz, or .png for a picture."""
     model, data, case = (_file_name(text) for text in (key.model, key.data, key.case_id))
-    return folder / MASKS_NAME / model / data / f"{case}.nii.gz"
+    return folder / MASKS_NAME / model / data / f"{case}{suffix}"
 
 
 def _file_name(text: str) -> str:
@@ -416,8 +421,9 @@ def _read_case(one_set: EvaluationData, case_index: int, organ_mask: OrganMaskCh
     case = one_set.cases[case_index]
     try:
         volume, label = case.read_native()
-        readers = {"gt": case.read_native_organ, "file": case.read_organ}
-        organ = readers[organ_mask]() if organ_mask in readers else None
+        organ = None
+        if organ_mask != "none" and isinstance(case, LabelledCase):
+            organ = case.read_native_organ() if organ_mask == "gt" else case.read_organ()
     except ClickvolError as error:
         return str(error)
     truth = Truth.of(label)

@@ -14,8 +14,9 @@ from clickvol.evaluation.protocol import Placement, Protocol
 from clickvol.evaluation.records import Row, RunKey
 from clickvol.evaluation.simulated_user import BoxPrompt, PlacedClick, SimulatedUser, Truth
 from clickvol.io.formats import write_mask
-from clickvol.io.volume import Mask, Modality
-from clickvol.metrics.scores import score_masks
+from clickvol.io.pictures import Picture, write_mask_picture
+from clickvol.io.volume import Mask
+from clickvol.metrics.scores import score_masks, score_pictures
 from clickvol.prompts.click import Click
 
 ORGAN_ORACLE = "organ and tumour as one mask from the label: an oracle"
@@ -47,7 +48,7 @@ class EvaluationCase:
         scan: for methods.
         truth: for the user and the scorer.
         group: the patient.
-        modality: of the scan.
+        modality: of the scan, or "picture".
         scan_with_organ: the same for methods that take an organ mask; None where none is shown.
         oracle: what the audit says of that mask where it comes from the label.
     """
@@ -55,7 +56,7 @@ class EvaluationCase:
     scan: Scan
     truth: Truth
     group: str
-    modality: Modality
+    modality: str
     scan_with_organ: Scan | None = None
     oracle: str | None = None
 
@@ -130,7 +131,10 @@ def run_case(method: Method, case: EvaluationCase, run: Run, protocol: Protocol)
         _click_and_score(state, case, run, run.placement, protocol)
     if run.mask_file is not None:
         run.mask_file.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(Mask(state.mask, grid), run.mask_file)
+        if run.mask_file.suffix == ".png":
+            write_mask_picture(state.mask[0] > 0, run.mask_file)
+        else:
+            write_mask(Mask(state.mask, grid), run.mask_file)
     return RunOutcome(run.key, tuple(state.rows), tuple(state.audits))
 
 
@@ -161,7 +165,7 @@ def _click_and_score(
         else:
             state.clicks.append(placed.click)
             state.audits.append(_audit(placed, number, key, case.truth, state.oracle))
-            if is_scored or protocol.next_clicks == "error":
+            if is_scored or (protocol.next_clicks == "error" and placement != "points"):
                 _answer(state, user.box, protocol)
         if is_scored:
             state.rows.append(_row(case, key, number, state, protocol))
@@ -196,13 +200,17 @@ def _answer(state: RunState, box: BoxPrompt | None, protocol: Protocol) -> None:
 
 
 def _row(case: EvaluationCase, key: RunKey, number: int, state: RunState, protocol: Protocol) -> Row:
-    spacing = case.scan.volume.grid.spacing_dhw_mm
+    if isinstance(case.scan.volume, Picture):
+        scores = score_pictures(state.mask, case.truth.array)
+    else:
+        spacing = case.scan.volume.grid.spacing_dhw_mm
+        scores = score_masks(state.mask, case.truth.array, spacing, protocol.nsd_tolerances_mm)
     return {
         **key._asdict(),
         "group": case.group,
         "modality": case.modality,
         "num_clicks": number,
-        **score_masks(state.mask, case.truth.array, spacing, protocol.nsd_tolerances_mm),
+        **scores,
         "seconds": state.seconds,
         "failure": state.failure,
     }

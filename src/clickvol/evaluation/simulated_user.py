@@ -182,7 +182,7 @@ class SimulatedUser:
             ClickError: when it is to lie beside an object that fills the scan.
         """
         tumour, spacing = self._truth.tumour, self._grid.spacing_dhw_mm
-        if self._placement == "random":
+        if self._placement in ("random", "points"):
             return self._draw(tumour.voxels(tumour.inside), "any voxel of the tumour")
         if self._placement == "inside":
             return self._draw(inside_voxels(tumour, spacing), "tumour at half its depth or deeper")
@@ -213,6 +213,8 @@ class SimulatedUser:
         Returns:
             The click; None where nothing is wrong any more, or every wrong voxel was clicked already.
         """
+        if self._placement == "points":
+            return self._further_point()
         if self._next_clicks == "random_foreground":
             tumour = self._truth.tumour
             return self._draw(tumour.voxels(tumour.inside), "any voxel of the tumour")
@@ -223,6 +225,16 @@ class SimulatedUser:
         what = "missed part" if click.foreground else "part beside the tumour"
         words = f"centre of the largest {what}"
         return self._place(click.voxel_dhw, words, click.region_voxels, foreground=click.foreground)
+
+    def _further_point(self) -> PlacedClick:
+        """Draw a point so that of the first N, from two on, N / 2 rounded down lie in the object."""
+        number, tumour = len(self._earlier) + 1, self._truth.tumour
+        outside = np.flatnonzero(self._truth.array == 0)
+        if len(outside) == 0 or (number > 2 and number % 2 == 0):
+            return self._draw(tumour.voxels(tumour.inside), "any pixel of the object")
+        place = outside[self._rng.integers(len(outside))]
+        d, h, w = (int(index) for index in np.unravel_index(place, self._truth.array.shape))
+        return self._place((d, h, w), "any pixel outside the object", len(outside), foreground=False)
 
     def _draw(self, candidates: Voxels, drawn_from: str) -> PlacedClick:
         if len(candidates) == 0:

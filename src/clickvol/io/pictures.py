@@ -31,6 +31,9 @@ _MAX_PIXELS = 1 << 26
 # Deep grey in the words of Pillow, which differ by its version and by the file's byte order.
 _DEEP_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
+# So that no distance across a picture is ever the shortest.
+_THICKNESS_MM = 100_000.0
+
 # Red, green and blue of a grey mask that was packed as JPEG differ by less than this (chosen).
 _ROUNDING = 8
 
@@ -45,7 +48,7 @@ def is_picture(path: str | Path) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Picture(Volume):
-    """A 2D image as a volume of one slice, grey, whose pixels count as 1 mm.
+    """A 2D image as a volume of one slice, grey; pixels count as 1 mm, and the slice is too thick to cross.
 
     Attributes:
         pixels: (H, W) or (H, W, 3) uint8 red, green, blue; deep grey is uint16.
@@ -57,7 +60,7 @@ class Picture(Volume):
     def of(cls, pixels: Pixels, source: str) -> "Picture":
         """Take the pixels of a file."""
         grey = np.asarray(Image.fromarray(pixels).convert("L")) if pixels.ndim == 3 else pixels
-        grid = VolumeGrid((1, *grey.shape), np.eye(4))
+        grid = VolumeGrid((1, *grey.shape), np.diag([_THICKNESS_MM, 1.0, 1.0, 1.0]))
         return cls(grey[None], grid, "other", source, pixels=pixels)
 
 

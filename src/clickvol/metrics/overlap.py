@@ -5,6 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
+# Part of the diagonal that two boundaries may be apart; of the DAVIS benchmark.
+_BOUNDARY_TOLERANCE = 0.008
 
 
 def dice(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
@@ -28,6 +32,40 @@ def iou(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     """Return the intersection over union (Jaccard index), |A and B| / |A or B|; the rest as `dice`."""
     common, total = _common_and_total(prediction, truth)
     return common / (total - common) if total else 1.0
+
+
+def pixel_error(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
+    """Return the part of the pixels in which two masks differ: the mean absolute error (MAE) of masks.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    common, total = _common_and_total(prediction, truth)
+    return (total - 2 * common) / truth.size
+
+
+def boundary_f(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
+    """Return the F measure of the boundaries of two masks (Perazzi et al., DAVIS, CVPR 2016).
+
+    2 P R / (P + R): P is the part of the boundary of the mask that is within a tolerance of the true one, R the
+    part of the true one within it of the mask's. The tolerance is .008 of the picture's diagonal, rounded up;
+    boundaries are the object's pixels with a side to the outside, not where the picture ends.
+
+    Args:
+        prediction: (H, W), the object where it is not zero.
+        truth: the same shape.
+
+    Returns:
+        0 to 1: 1 where neither has a boundary, 0 where one of them has none.
+    """
+    edges = [(mask != 0) & ~ndimage.binary_erosion(mask != 0, border_value=1) for mask in (prediction, truth)]
+    counts = [int(edge.sum()) for edge in edges]
+    if 0 in counts:
+        return float(counts == [0, 0])
+    tolerance = math.ceil(_BOUNDARY_TOLERANCE * math.hypot(*truth.shape))
+    near = [ndimage.distance_transform_edt(~edge) <= tolerance for edge in edges]
+    precision, recall = ((edges[n] & near[1 - n]).sum() / counts[n] for n in (0, 1))
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
 def volume_ml(mask: NDArray[np.generic], spacing_dhw_mm: Sequence[float] | NDArray[np.float64]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.metrics.lesions import LesionScores, lesion_scores
-from clickvol.metrics.overlap import dice, iou, volume_ml
+from clickvol.metrics.overlap import boundary_f, dice, iou, pixel_error, volume_ml
 from clickvol.metrics.surface import SurfaceDistances, surface_distances
 
 NSD_TOLERANCES_MM = (1.0, 2.0, 5.0)
@@ -99,6 +99,22 @@ def mask_measures(nsd_tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM) -> tup
         Measure("lesion_f1", "lesion F1", 3, lambda pair: pair.lesions.f1),
         Measure("lesion_dice", "Dice per lesion", 3, lambda pair: pair.lesions.dice),
     )
+
+
+def picture_measures() -> tuple[Measure, ...]:
+    """Return the measures of a picture's mask, a volume of one slice; empty masks as `mask_measures`."""
+    overlaps = (measure for measure in mask_measures(()) if measure.name in ("dice", "iou"))
+    return (
+        *overlaps,
+        Measure("mae", "MAE", 4, lambda pair: pixel_error(pair.prediction, pair.truth)),
+        Measure("boundary_f", "boundary F", 3, lambda pair: boundary_f(pair.prediction[0], pair.truth[0])),
+    )
+
+
+def score_pictures(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> dict[str, float | None]:
+    """Compare the mask of a picture with the truth, both (1, H, W): all of `picture_measures` by name."""
+    pair = MaskPair(prediction != 0, truth != 0, (1.0, 1.0, 1.0))
+    return {measure.name: measure.compute(pair) for measure in picture_measures()}
 
 
 def _surface_dice(tolerance_mm: float) -> Measure:

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from clickvol.errors import ConfigError
+from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.image_encoders.tiny_vit import TinyVitConfig
 from clickvol.methods.promise2d import METHOD_ID as PROMISE2D
-from clickvol.methods.promise2d import Promise2d
+from clickvol.methods.promise2d import Promise2d, binary_mask
 from clickvol.methods.sam2d import Sam2d, SquareFit, logits_to_image, prepare_image
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts, check_prompts
@@ -71,6 +72,19 @@ class ImageSegmentation:
     prompts: ImagePrompts
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedImage:
+    """An image that a model has seen: the costly part, done once for any number of prompts.
+
+    Attributes:
+        features: of a batch of one.
+        fit: how the image lies in the network's input.
+    """
+
+    features: SliceFeatures
+    fit: SquareFit
+
+
 def load_image_model(id_or_path: str, *, device: str = "auto") -> ImageModel:
     """Load a model for 2D images by id or path.
 
@@ -109,19 +123,46 @@ def segment_image(
         ClickError: when nothing is pointed at, or something outside the image.
         ConfigError: for an image of another form, or "auto" with a model that predicts no points.
     """
-    if prompts == "auto":
-        if not model.predicts_points:
-            raise ConfigError(
-                f"{model.card.id} predicts no points; give clicks or a box, or choose a ProMISe-2D model with "
-                "auto-prompting (mode 'apm' or 'promise')"
-            )
-    else:
-        check_prompts(prompts, (image.shape[0], image.shape[1]))
+    _check(prompts, (image.shape[0], image.shape[1]), model)
+    return answer_prompts(encode_image(image, model), prompts, model)
+
+
+def encode_image(image: NDArray[np.generic], model: ImageModel) -> EncodedImage:
+    """Do what prompts have no part in.
+
+    Raises:
+        ConfigError: for an image of another form than `segment_image` takes.
+    """
     with torch.inference_mode():
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.device)
         prepared, fit = prepare_image(pixels, model.sam.config)
+        return EncodedImage(model.network.encode_image(prepared[None]), fit)
+
+
+def answer_prompts(
+    encoded: EncodedImage,
+    prompts: ImagePrompts | Literal["auto"],
+    model: ImageModel,
+    *,
+    opening_side_pixel: int = 0,
+) -> ImageSegmentation:
+    """Answer prompts on an image that is encoded, as `segment_image`.
+
+    Args:
+        encoded: by the same model.
+        prompts: as there.
+        model: as there.
+        opening_side_pixel: side of the opening of the network's own mask (`methods.promise2d.binary_mask`); 0
+            for none.
+    """
+    fit = encoded.fit
+    _check(prompts, fit.image_shape_hw, model)
+    with torch.inference_mode():
         given = None if prompts == "auto" else _to_network(prompts, fit, model.device)
-        logits, iou, predicted = _answer(model.network, prepared[None], given)
+        logits, iou, predicted = _answer(model.network, encoded.features, given)
+        if opening_side_pixel:
+            kept = binary_mask(logits, opening_side_pixel=opening_side_pixel)
+            logits = torch.where(kept, logits, -logits.abs())
         on_image = logits_to_image(logits, fit)[0, 0].float().cpu()
     used = _to_image(predicted, fit) if prompts == "auto" else prompts
     return ImageSegmentation(
@@ -132,15 +173,25 @@ def segment_image(
     )
 
 
+def _check(prompts: ImagePrompts | Literal["auto"], shape_hw: tuple[int, int], model: ImageModel) -> None:
+    if prompts != "auto":
+        check_prompts(prompts, shape_hw)
+    elif not model.predicts_points:
+        raise ConfigError(
+            f"{model.card.id} predicts no points; give clicks or a box, or choose a ProMISe-2D model with "
+            "auto-prompting (mode 'apm' or 'promise')"
+        )
+
+
 def _answer(
-    network: Sam2d | Promise2d, image: torch.Tensor, given: Prompts2d | None
+    network: Sam2d | Promise2d, features: SliceFeatures, given: Prompts2d | None
 ) -> tuple[torch.Tensor, torch.Tensor, Prompts2d]:
-    """(1, 3, S, S) -> logits (1, 1, 4 s, 4 s), guess of the overlap (1,), and the prompts answered."""
+    """Return logits (1, 1, 4 s, 4 s), guess of the overlap (1,), and the prompts answered."""
     if isinstance(network, Promise2d):
-        answer = network(image, points="auto" if given is None else given)
+        answer = network.decode(features, points="auto" if given is None else given)
         return answer.logits, answer.iou, answer.prompts
     used = given or Prompts2d()
-    masks = network(image, used)
+    masks = network.decode(features, used)
     chosen = slice(_SINGLE_MASK, _SINGLE_MASK + 1)
     return masks.logits[:, chosen], masks.iou[:, _SINGLE_MASK], used
 

@@ -1,11 +1,14 @@
 """What a user points at on a 2D image: clicks and a box, in the image's own pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import ClickError
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.prompts.click import Click
 from clickvol.prompts.simulate2d import sample_points
 from clickvol.shapes import FOREGROUND_LABEL
 
@@ -58,6 +61,12 @@ def check_prompts(prompts: ImagePrompts, shape_hw: tuple[int, int]) -> None:
             f"the box {x0:g},{y0:g},{x1:g},{y1:g} is not one in the image; give first column, first row, "
             f"last column, last row; its {valid}"
         )
+
+
+def prompts_on_picture(clicks: Sequence[Click], grid: VolumeGrid) -> ImagePrompts:
+    """Return clicks on a volume of one slice as clicks on the picture that it is."""
+    places = [(grid.to_voxel(click.world(grid)).as_array(), click.foreground) for click in clicks]
+    return ImagePrompts(tuple(ImageClick(float(w), float(h), inside) for (_, h, w), inside in places))
 
 
 def prompts_of_truth(truth: NDArray[np.bool_], num_points: int, rng: np.random.Generator) -> ImagePrompts:

@@ -22,6 +22,9 @@ _INSIDE_SHARE = 0.5
 # A click near the edge is at most so far from the next voxel outside. Chosen: a hand's usual imprecision.
 _EDGE_MM = 2.0
 
+# Slices thicker than this are pictures (`io.pictures.Picture`), not scans.
+_PICTURE_MM = 1000.0
+
 # A click that just misses the object. Chosen: 2 to 5 mm from the nearest voxel of the object.
 _OUTSIDE_MM = (2.0, 5.0)
 
@@ -119,7 +122,9 @@ def inside_voxels(region: Region, spacing_dhw_mm: NDArray[np.float64]) -> Voxels
 
 def edge_voxels(region: Region, spacing_dhw_mm: NDArray[np.float64]) -> Voxels:
     """Return the voxels that have a face to the outside, or are at most 2 mm from it, (N, 3)."""
-    face = region.inside & ~ndimage.binary_erosion(region.inside)
+    faces = ndimage.generate_binary_structure(3, 1)
+    faces[[0, 2]] &= spacing_dhw_mm[0] < _PICTURE_MM  # a picture has none in front and behind
+    face = region.inside & ~ndimage.binary_erosion(region.inside, faces)
     near = region.inside & (region.depth_mm(spacing_dhw_mm) <= _EDGE_MM)
     return region.voxels(face | near)
 

@@ -14,9 +14,13 @@ from clickvol.evaluation.protocol import NO_CLICK
 from clickvol.evaluation.records import main_placement
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.io.pictures import Picture, write_picture
 from clickvol.io.volume import Volume
+from clickvol.preprocessing.slices2d import unit_pixels
 from clickvol.previews.preview import draw_preview
+from clickvol.previews.preview2d import draw_image_preview
 from clickvol.prompts.click import Click
+from clickvol.prompts.image_prompts import ImagePrompts, prompts_on_picture
 from clickvol.report.summary import Summary, case_means
 
 # Told apart also by the colour-blind (M. Okabe and K. Ito, Color universal design, 2008); without their yellow,
@@ -61,8 +65,12 @@ def write_figures(table: pd.DataFrame, summary: Summary, folder: Path) -> dict[s
     figures = {
         "Dice by number of clicks": ("click_curve.png", _click_curve(scores, models)),
         "Dice of the cases": ("box_plot.png", _box_plot(cases, models)),
-        "Volume of the mask against the truth": ("volume_bland_altman.png", _bland_altman(cases, models)),
     }
+    if "mask_ml" in cases:
+        figures["Volume of the mask against the truth"] = (
+            "volume_bland_altman.png",
+            _bland_altman(cases, models),
+        )
     for name, figure in figures.values():
         with atomic_path(folder / name, ".png") as temporary:
             # Without the version that drew it, the same records give the same bytes.
@@ -316,6 +324,31 @@ def case_picture(
     )
     with atomic_path(path, ".png") as temporary:
         picture.save(temporary)
+
+
+def drawn_picture(
+    volume: Picture,
+    truth: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
+    path: Path,
+    clicks: Sequence[Click] = (),
+) -> None:
+    """Write a picture twice, with the outline and the clicks of a prediction, and with that of the truth.
+
+    Args:
+        volume: the picture.
+        truth: (H, W).
+        prediction: (H, W).
+        path: a PNG file; replaced.
+        clicks: in the picture.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    prompts = prompts_on_picture(clicks, volume.grid)
+    pixels = unit_pixels(volume.pixels)
+    sides = [draw_image_preview(pixels, prediction, prompts), draw_image_preview(pixels, truth, ImagePrompts())]
+    write_picture(np.hstack([np.asarray(side) for side in sides]), path)
 
 
 def _largest_slices(mask: NDArray[np.generic]) -> VoxelPoint:

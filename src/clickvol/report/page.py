@@ -15,10 +15,11 @@ from clickvol.evaluation.run import Evaluated, EvaluationRequest, mask_file
 from clickvol.files.atomic import write_text
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.mask_files import read_mask
+from clickvol.io.pictures import Picture, read_mask_values
 from clickvol.metrics.click_curve import DICE_TO_REACH
 from clickvol.metrics.scores import NSD_TOLERANCES_MM
 from clickvol.prompts.click import Click
-from clickvol.report.figures import case_picture, choose_cases, write_figures
+from clickvol.report.figures import case_picture, choose_cases, drawn_picture, write_figures
 from clickvol.report.statistics import RESAMPLES
 from clickvol.report.summary import Summary, case_means, summarise
 from clickvol.report.tables import markdown_cell, report_tables
@@ -54,6 +55,13 @@ _POLICIES = (
     "t-test and Wilcoxon signed-rank test (zero differences left out), corrected by Holm for the models "
     "of the same data, first click, number of clicks and measure; none for fewer than two patients or, in "
     "the t-test, constant differences; 1 where all differences are zero.",
+)
+
+
+_PICTURE_POLICY = (
+    "Pictures: first click points is N points drawn from the truth, N / 2 rounded down inside; centre is a "
+    "user who begins there and corrects; none is a model that predicts its points. MAE is the part of the "
+    "pixels that are wrong; boundary F is that of DAVIS (tolerance .008 of the diagonal)."
 )
 
 
@@ -95,7 +103,7 @@ def write_report(
     figures = write_figures(table, summary, folder)
     cases = case_means(table)
     tables = report_tables(table, summary, cases)
-    write_csv(cases.drop(columns="mask_ml"), folder / "cases.csv")
+    write_csv(cases.drop(columns="mask_ml", errors="ignore"), folder / "cases.csv")
     write_csv(summary.scores, folder / "summary.csv")
     summary.write_json(folder / "summary.json")
     write_text(folder / "tables.tex", "\n".join(one.latex() for one in tables))
@@ -152,6 +160,8 @@ def report_evaluation(evaluated: Evaluated) -> Summary:
     request = evaluated.request
     notes = [f"WARNING: {warning}." for warning in evaluated.warnings]
     notes += [f"Not evaluated: {case.data} {case.case_id}: {case.reason}." for case in evaluated.skipped]
+    if "mae" in evaluated.table:
+        notes.insert(0, _PICTURE_POLICY)
     return write_report(
         evaluated.table,
         request.folder,
@@ -267,10 +277,11 @@ def _pictures(evaluated: Evaluated) -> dict[str, Path]:
             chosen = choose_cases(evaluated.table, model=method.name, data=one_set.name)
             for rank, row in chosen.items():
                 key = RunKey.of(row)
-                mask = mask_file(folder, key)
+                volume, truth = cases[row.case_id].read_native()
+                is_picture = isinstance(volume, Picture)
+                mask = mask_file(folder, key, ".png" if is_picture else ".nii.gz")
                 if not mask.is_file():
                     continue
-                volume, truth = cases[row.case_id].read_native()
                 path = folder / PICTURES_NAME / f"{mask.parent.parent.name}-{mask.parent.name}-{rank}.png"
                 path = path.with_name(path.name.replace(" ", "-"))
                 path.parent.mkdir(exist_ok=True)
@@ -278,6 +289,10 @@ def _pictures(evaluated: Evaluated) -> dict[str, Path]:
                     f"{row.model}, {row.data} {row.case_id} ({rank}): Dice {row.dice:.3f} "
                     f"after {row.num_clicks} clicks"
                 )
-                case_picture(volume, truth, read_mask(mask).array, path, title, clicks.get(key, ()))
+                if isinstance(volume, Picture):
+                    own_mask = read_mask_values(mask) > 0
+                    drawn_picture(volume, truth[0] > 0, own_mask, path, clicks.get(key, ()))
+                else:
+                    case_picture(volume, truth, read_mask(mask).array, path, title, clicks.get(key, ()))
                 pictures[title] = path
     return pictures

@@ -86,7 +86,7 @@ def summarise(
 
     Args:
         table: of the evaluation, as `evaluation.records.score_table` returns it.
-        reference: the model to compare with, in Dice and surface Dice.
+        reference: the model to compare with, in Dice and surface Dice, for pictures in Dice and IoU.
         nsd_tolerance_mm: of the surface Dice to compare.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -100,12 +100,12 @@ def summarise(
             f"the reference {reference!r} was not evaluated; choose one of {', '.join(sorted(models))}"
         )
     tolerances = nsd_tolerances_of(table)
-    if nsd_tolerance_mm not in tolerances:
+    if tolerances and nsd_tolerance_mm not in tolerances:
         known = ", ".join(f"{t:g}" for t in tolerances)
         raise ConfigError(f"the tolerance {nsd_tolerance_mm:g} mm is not recorded; choose one of {known}")
     interval = partial(bootstrap_interval, resamples=resamples, seed=seed)
     names = [measure.name for measure in measures_of(table)]
-    compared = ["dice", nsd_name(nsd_tolerance_mm)]
+    compared = ["dice", nsd_name(nsd_tolerance_mm) if tolerances else "iou"]
     comparisons = _comparisons(table, reference, compared, interval)
     return Summary(
         reference=reference,
@@ -124,14 +124,14 @@ def case_means(table: pd.DataFrame) -> pd.DataFrame:
     A mean leaves out users without the number; `records` and `failures` count users.
     """
     means = {measure.name: (measure.name, "mean") for measure in measures_of(table)}
+    volumes = {"truth_ml": ("truth_ml", "first"), "mask_ml": ("mask_ml", "mean")}
+    means |= {name: how for name, how in volumes.items() if name in table}  # pictures have none
     grouped = table.groupby([*SERIES[:3], "case_id", "num_clicks"], observed=True)
     rows = grouped.agg(
         group=("group", "first"),
         modality=("modality", "first"),
         records=("seed", "size"),
         failures=("failure", "count"),
-        truth_ml=("truth_ml", "first"),
-        mask_ml=("mask_ml", "mean"),
         **means,
     ).reset_index()
     front = [*SERIES[:3], "case_id", "group", "modality", "num_clicks"]

@@ -214,7 +214,9 @@ def _case_tables(cases: pd.DataFrame) -> Iterator[Table]:
         scans = rows.drop_duplicates(["model", "case_id"]).set_index(["model", "case_id"])
         dice = rows.pivot(index=["model", "case_id"], columns="num_clicks", values="dice")
         cells = pd.DataFrame(
-            {"patient": scans["group"], "label (ml)": _words(scans, "truth_ml", 1)}, index=scans.index
+            {"patient": scans["group"]}
+            | ({"label (ml)": _words(scans, "truth_ml", 1)} if "truth_ml" in scans else {}),
+            index=scans.index,
         )
         for clicks in dice.columns:
             title = "1 click" if clicks == 1 else f"{clicks} clicks"
