@@ -11,7 +11,7 @@ from clickvol.cli.options import AsJson
 if TYPE_CHECKING:
     from clickvol.weights.official.importing import ImportedModel
 
-_METHODS = "promise3d, sam3d_adapter or sam2d"
+_METHODS = "promise3d, sam3d_adapter, promise2d or sam2d"
 
 
 def import_model(
@@ -20,7 +20,7 @@ def import_model(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .pth.tar of ProMISe-3D or 3DSAM-adapter; sam_vit_*.pth; lite_medsam.pth.",
+            help="A .pth.tar of ProMISe-3D or 3DSAM-adapter; a ProMISe-2D; sam_vit_*.pth; lite_medsam.pth.",
             show_default=False,
         ),
     ],
@@ -73,7 +73,7 @@ def _show_import(imported: "ImportedModel", *, as_json: bool) -> None:
         typer.echo(f"{name:<12}{fact}")
     for line in imported.dropped:
         typer.echo(f"left out    {line}")
-    if card.method != "sam2d" and card.intensity is None:
+    if card.method not in ("sam2d", "promise2d") and card.intensity is None:
         typer.echo(
             "note: scans will get this package's own scale; --dataset gives the published one",
             err=True,

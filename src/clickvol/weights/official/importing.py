@@ -29,6 +29,7 @@ from clickvol.weights.official.layout import (
     our_state,
     with_current_names,
 )
+from clickvol.weights.official.promise2d import import_promise2d, take_apart
 from clickvol.weights.official.sam import import_foundation, is_foundation, recognise_preset
 from clickvol.weights.official.sizes import (
     OfficialMethod,
@@ -103,10 +104,10 @@ def import_checkpoint(
     """Turn a published checkpoint into a card and safetensors.
 
     Args:
-        path: a `.pth.tar` of ProMISe-3D or 3DSAM-adapter (also its automatic variant), a SAM's `.pth`, or
-            LiteMedSAM's.
+        path: a `.pth.tar` of ProMISe-3D or 3DSAM-adapter (also its automatic variant), a ProMISe-2D's, a SAM's
+            or LiteMedSAM's `.pth`.
         folder: where card and weights go; made when missing.
-        method: "promise3d", "sam3d_adapter" or "sam2d"; told by the names in the file when not given.
+        method: "promise3d", "sam3d_adapter", "promise2d" or "sam2d"; told by the file when not given.
         dataset: "colon", "pancreas", "lits" or "kits", which the file does not say: it decides how scans are
             normalised. None keeps this package's own scale.
         model_id: of the new model.
@@ -120,16 +121,21 @@ def import_checkpoint(
     """
     _check_words(method, dataset, model_id)
     content = read_official_file(path)
-    recognised = _recognise(content, path)
+    parts = take_apart(content)
+    recognised = _recognise(content, path) if parts is None else "promise2d"
     if method is not None and method != recognised:
         raise DamagedWeightsError(
             f"{path} is a checkpoint of the method {recognised}, not of {method}; give --method {recognised}"
         )
+    if recognised in ("sam2d", "promise2d") and dataset is not None:
+        raise ConfigError(
+            "a data set belongs to ProMISe-3D and 3DSAM-adapter; a 2D model's file is imported without"
+        )
+    if parts is not None:
+        card_path = import_promise2d(parts, path, folder, model_id)
+        card = read_card(card_path)
+        return ImportedModel(card_path, card, tuple(n.removeprefix("left out: ") for n in card.notes[2:]))
     if recognised == "sam2d":
-        if dataset is not None:
-            raise ConfigError(
-                "a data set belongs to ProMISe-3D and 3DSAM-adapter; a SAM's file is imported without"
-            )
         preset = _preset(content, path)
         card_path = import_foundation(path, preset, folder, content=content, model_id=model_id)
         return ImportedModel(card_path, read_card(card_path))
@@ -144,7 +150,7 @@ def import_checkpoint(
 
 
 def _check_words(method: str | None, dataset: str | None, model_id: str | None) -> None:
-    methods = (*get_args(OfficialMethod), "sam2d")
+    methods = (*get_args(OfficialMethod), "promise2d", "sam2d")
     if method is not None and method not in methods:
         raise ConfigError(f"there is no import for the method {method!r}; choose one of {', '.join(methods)}")
     datasets = published_datasets()
