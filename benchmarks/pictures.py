@@ -252,6 +252,17 @@ def print_tables(table: pd.DataFrame) -> None:
             print("| " + " | ".join(cells) + " |")
 
 
+def disc_scores(folder: Path) -> pd.DataFrame:
+    """Return the scores of a disc around the click, which sees no picture."""
+    request = EvaluationRequest(
+        methods=("disc of 40 pixels=ball:40",),
+        data=(str(folder / "set"),),
+        folder=folder / "report-disc",
+        protocol=read_protocol("clickvol", num_clicks=(1,)),
+    )
+    return run_evaluation(request).table
+
+
 def evaluate_seed(folder: Path, seed: int, options: argparse.Namespace) -> pd.DataFrame:
     """Train and evaluate with one seed, or read what is there; return the table of the evaluation."""
     words = [f"{name}={card}" for name, card in train_modes(folder, seed, options.steps).items()]
@@ -285,7 +296,7 @@ def main() -> None:
     if not is_picture_set(folder / "set"):
         make_set(folder, options.data, options.per_patient)
     tables = [evaluate_seed(folder, seed, options) for seed in options.seeds]
-    print_tables(pd.concat([*tables, box_scores(folder)]))
+    print_tables(pd.concat([*tables, disc_scores(folder), box_scores(folder)]))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def measure(foundation: str, precision: str) -> dict[str, float]:
     recipe = promise2d_preset("released", foundation)
     network = Promise2d(recipe.network)
     trained = list(network.trainable_parameters().values())
-    optimiser = torch.optim.Adam(trained, lr=recipe.training.learning_rate)
+    optimiser = torch.optim.Adam(trained, lr=1e-5)
     side = recipe.network.sam.image_side
     image = torch.rand(1, 3, side, side)
     figures = {
