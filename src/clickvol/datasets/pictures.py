@@ -84,7 +84,7 @@ class PictureCase(StoredCase):
         shape_hw: of both.
         object_pixels: number of the object's.
         modality: what tells it from scans.
-        tumour_label: none: the label has been read.
+        tumour_label, has_organ: none: the label has been read, and nothing else is labelled.
     """
 
     data_set: str
@@ -92,6 +92,7 @@ class PictureCase(StoredCase):
     object_pixels: int
     modality: Literal["picture"] = "picture"
     tumour_label: None = None
+    has_organ: Literal[False] = False
 
     def read(self) -> tuple[Pixels, NDArray[np.bool_]]:
         """Return the picture, (H, W) or (H, W, 3), and its mask (H, W).

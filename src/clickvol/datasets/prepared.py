@@ -137,6 +137,26 @@ class StoredCase(_Record):
             )
         return path
 
+    @property
+    def as_it_came(self) -> CaseFile:
+        """The image that is evaluated."""
+        return self.image
+
+    @property
+    def scan_mark(self) -> str:
+        """The beginning of the SHA-256 of the image as it came, by which a model's card knows it."""
+        return self.as_it_came.sha256[:_MARK_LENGTH]
+
+    @property
+    def patient_mark(self) -> str:
+        """The beginning of the SHA-256 of the group's id."""
+        return hashlib.sha256(self.group.encode()).hexdigest()[:_MARK_LENGTH]
+
+    @property
+    def native_image_path(self) -> Path:
+        """Where the image lies as it came."""
+        return self.path_of(self.as_it_came).absolute()
+
 
 class LabelledCase(StoredCase):
     """One labelled scan: what is trained on and what is evaluated.
@@ -246,19 +266,9 @@ class LabelledCase(StoredCase):
         return Mask(np.asarray(self.open_mask(ORGAN_BIT)[...]), self.grid())
 
     @property
-    def scan_mark(self) -> str:
-        """The beginning of the SHA-256 of the scan as it came, by which a model's card knows it."""
-        return self.native_image.sha256[:_MARK_LENGTH]
-
-    @property
-    def patient_mark(self) -> str:
-        """The beginning of the SHA-256 of the group's id."""
-        return hashlib.sha256(self.group.encode()).hexdigest()[:_MARK_LENGTH]
-
-    @property
-    def native_image_path(self) -> Path:
-        """The scan as it came."""
-        return self.path_of(self.native_image).absolute()
+    def as_it_came(self) -> CaseFile:
+        """The scan on its own grid."""
+        return self.native_image
 
     def _read(self, file: CaseFile) -> Volume:
         return read_volume(self.checked_path(file))

@@ -179,11 +179,12 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
         if what.startswith(f"{asked}:"):
             what, procedure = what.removeprefix(f"{asked}:"), asked
             given_name = given_name or f"{what} {asked}"
-    if read_card(what).method in _IMAGE_METHODS:
-        return methods_of_image_model(load_image_model(what, device=device), given_name, procedure)
-    model = load_model(what, device=device)
-    marks = frozenset((*model.card.training_scans, *model.card.training_patients))
-    methods = methods_of_model(model, given_name or model.card.id, procedure)
+    card = read_card(what)
+    if card.method in _IMAGE_METHODS:
+        methods = methods_of_image_model(load_image_model(what, device=device), given_name, procedure)
+    else:
+        methods = methods_of_model(load_model(what, device=device), given_name or card.id, procedure)
+    marks = frozenset((*card.training_scans, *card.training_patients))
     return [replace(method, trained_on=marks) for method in methods]
 
 

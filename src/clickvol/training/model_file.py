@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from clickvol.datasets.device.stored_scan import StoredScan, unpacked
-from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
+from clickvol.datasets.pictures import is_picture_set, read_data_set
+from clickvol.datasets.prepared import is_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
@@ -105,9 +106,13 @@ def _marks(config: TrainConfig, name: Literal["scan_mark", "patient_mark"]) -> l
         marks |= {*(earlier.training_scans if name == "scan_mark" else earlier.training_patients)}
     for folder in config.data.folders:
         path = config.data.root / folder.path
-        if folder.modality != "picture" and is_prepared_set(path):
-            cases = read_prepared_set(path).part("train", config.data.fold)
-            marks |= {getattr(c, name) for c in cases if not c.belongs_to(config.data.validation_patients)}
+        if is_prepared_set(path) or is_picture_set(path):
+            marks |= {
+                getattr(case, name)
+                for case in read_data_set(path).part("train", config.data.fold)
+                if not case.belongs_to(config.data.validation_patients)
+                and (folder.only is None or getattr(case, "data_set", "") in folder.only)
+            }
     return sorted(marks)
 
 
