@@ -316,7 +316,7 @@ def methods_of_image_model(
     def open_scan(scan: Scan) -> AnswerClicks:
         if not isinstance(scan.volume, Picture):
             raise ConfigError(
-                f"{name} is a model for pictures, but {scan.data} holds scans; {PROPAGATED}{model.card.id} "
+                f"{name} is a model for pictures, but {scan.data} holds scans; {_PROPAGATED}{model.card.id} "
                 "carries it from slice to slice"
             )
         return lambda clicks: _timed(lambda: mask_of(scan, clicks))
