@@ -7,9 +7,10 @@ Needs neither nibabel, monai, SimpleITK, pydicom nor pytest: `PYTHONPATH=src:WHE
 wheels of pydantic, pydantic_core, annotated-types, typing-inspection, typing-extensions, platformdirs and
 filelock. Compares the device with the CPU in float32 (forward, loss, gradient, one training step, sampler,
 mask of a scan), then times sampler and training steps, the shipped models on a scan, and the networks of
-ViT-B size (first click, next click, training step, memory, bfloat16 and float32). A check that fails is a
-line of the table and exit code 1; what went wrong stands in OUT/gpu_check.json, which is written after every
-line.
+ViT-B size (first click, next click, training step, memory, bfloat16 and float32). Training is timed with
+channels_last_3d, torch.compile and CUDA graphs, too, none of which the package turns on; "not here" is a line
+that this machine cannot do. A check that fails is a line of the table and exit code 1; what went wrong stands
+in OUT/gpu_check.json, which is written after every line.
 """
 
 import argparse
@@ -61,17 +62,18 @@ class Check:
         self.lines: list[dict] = []
         options.output.mkdir(parents=True, exist_ok=True)
 
-    def line(self, name: str, work: Callable[[], dict]) -> None:
-        """Run a line; a failure is written down and the next one follows."""
+    def line(self, name: str, work: Callable[[], dict], *, counts: bool = True) -> None:
+        """Run a line; a failure is written down, a fault where it counts, and the next one follows."""
         started = time.perf_counter()
         try:
             result = work()
         except Exception:  # whatever it is, the lines after it still count
-            result = {"ok": False, "error": traceback.format_exc()}
+            result = {"ok": not counts, "error": traceback.format_exc()}
         result["wall_s"] = round(time.perf_counter() - started, 2)
         self.lines.append({"name": name} | result)
         figures = ", ".join(f"{key} {value:.4g}" for key, value in result.items() if type(value) is float)
-        print(f"| {name} | {'ok' if result.get('ok', True) else 'FAILED'} | {figures} |", flush=True)
+        verdict = "FAILED" if not result.get("ok", True) else "not here" if "error" in result else "ok"
+        print(f"| {name} | {verdict} | {figures} |", flush=True)
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or "cpu"
         facts = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
         facts |= {"clickvol": clickvol.__version__, "small": self.small, "lines": self.lines}
@@ -211,10 +213,24 @@ def compare_mask(check: Check, model_id: str) -> dict:
     }
 
 
-def time_training(check: Check, scans: list[StoredScan]) -> dict:
-    """Measure samples per second: sampler alone, and with the training step of the small network."""
+def time_training(
+    check: Check, scans: list[StoredScan], *, layout: torch.memory_format, compiled: str | None
+) -> dict:
+    """Measure samples per second: sampler alone, and with the training step of the small network.
+
+    Args:
+        check: of the run.
+        scans: that patches are made from.
+        layout: of the convolutions' kernels, which the maps then take.
+        compiled: mode of torch.compile for the image encoder; "reduce-overhead" captures CUDA graphs.
+    """
     size = 2 if check.small else 64
     network = shipped("promise3d-lesions", check.device).train().requires_grad_(requires_grad=True)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            module.to(memory_format=layout)
+    if compiled is not None:
+        network.image_encoder.compile(mode=compiled)
     step = PatchStep(network, LossRecipe(boundary=BoundaryTerm()), 3)
     sampler = PatchSampler(
         ScanStore.of(scans, check.device), PatchSampling(group_shares={GROUP: 1.0}), SIDE, seed=6
@@ -310,7 +326,16 @@ def main() -> None:
         check.line(f"mask of a scan as on the CPU, {model_id}", lambda name=model_id: compare_mask(check, name))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    check.line("training of the small network", lambda: time_training(check, scans))
+    plain = torch.contiguous_format
+    ways = [("", plain, None), (", channels_last_3d", torch.channels_last_3d, None)]
+    if check.device.type == "cuda":
+        ways += [(", compiled", plain, "default"), (", compiled with CUDA graphs", plain, "reduce-overhead")]
+    for name, layout, compiled in ways:
+        check.line(
+            f"training of the small network{name}",
+            lambda w={"layout": layout, "compiled": compiled}: time_training(check, scans, **w),
+            counts=not name,
+        )
     size = "tiny" if options.small else "vit_b"
     recipes = {
         "ProMISe-3D": promise3d_recipe("released", size),

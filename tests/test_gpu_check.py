@@ -44,7 +44,7 @@ def test_every_line_runs_without_what_a_bare_machine_lacks(tmp_path):
     facts = json.loads((tmp_path / "gpu_check.json").read_text())
     assert done.returncode == 0, (done.stdout, [line.get("error") for line in facts["lines"]])
     lines = {line["name"]: line for line in facts["lines"]}
-    assert len(lines) == 10
+    assert len(lines) == 11
     # One device compared with itself: nothing differs.
     assert lines["forward as on the CPU"]["relative_difference"] == 0
     assert lines["loss, gradient, step as on the CPU"]["gradient"] == 0

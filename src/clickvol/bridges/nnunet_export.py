@@ -15,7 +15,7 @@ from clickvol.io.volume import Mask
 DATASET_ID = 501
 """nnU-Net's number of the data set: any free one, and every run has folders of its own."""
 
-_CHANNEL_NAMES = {"CT": "CT", "MR": "MRI"}
+_CHANNEL_NAMES = {"CT": "CT", "MR": "MRI", "PT": "PET", "other": "other"}
 """nnU-Net clips and normalises a channel called CT by the set's HU, any other by each scan's own values."""
 
 _SUFFIX = ".nii.gz"
