@@ -417,7 +417,8 @@ def test_a_folder_of_another_set_is_not_overwritten(source, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"constants": "kits", "modality": "MR"}, "Hounsfield units of CT"),
+        ({"constants": "kits", "modality": "MR"}, "Hounsfield units of CT; leave out --modality MR"),
+        ({"constants": "kits", "modality": "PT"}, "Hounsfield units of CT; leave out --modality PT"),
         ({"spacing_dhw_mm": (1.0, 0.0, 1.0)}, "not three lengths above 0"),
         ({"destination": Path("src")}, "is the data set itself"),
     ],

@@ -37,7 +37,7 @@ def test_an_msd_folder_says_name_and_modality(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "modality"), [("CT", "CT"), ("MRI", "MR"), ("mr", "MR"), ("T2", None), ("PET", None)]
+    ("word", "modality"), [("CT", "CT"), ("MRI", "MR"), ("mr", "MR"), ("T2", None), ("PET", "PT")]
 )
 def test_what_msd_calls_a_modality(tmp_path, word, modality):
     assert list_source("msd", write_msd(tmp_path, ["a"], modality=word)).modality == modality
@@ -186,12 +186,15 @@ def test_a_folder_of_another_layout_is_refused(tmp_path, kind, message):
     [
         ("msd", "Task10/dataset.json"),
         ("kits", "data/case_00000/imaging.nii.gz"),
+        ("kits", "kits19/data/case_00000/imaging.nii.gz"),
         ("folder", "Dataset501/labelsTr/a.nii.gz"),
     ],
 )
 def test_the_folder_above_the_data_set_is_answered_with_the_right_one(tmp_path, kind, file):
     _touch(tmp_path, file)
-    with pytest.raises(ConfigError, match=f"{tmp_path / file.split('/')[0]} has it, so give that folder"):
+    parts = file.split("/")
+    wanted = tmp_path.joinpath(*parts[: -1 if kind == "msd" else -2])
+    with pytest.raises(ConfigError, match=f"{wanted} has it, so give that folder"):
         list_source(kind, tmp_path)
 
 

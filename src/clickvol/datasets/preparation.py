@@ -97,9 +97,10 @@ class PreparationPlan:
 
     def __post_init__(self) -> None:
         check_workers(self.workers, self.scheduler)
-        if self.constants is not None and self.modality == "MR":
+        if self.constants is not None and self.modality not in (None, "CT"):
             raise ConfigError(
-                f"the constants {self.constants} are Hounsfield units of CT; leave out --modality MR"
+                f"the constants {self.constants} are Hounsfield units of CT; leave out --modality "
+                f"{self.modality}"
             )
         if self.kind == "npz" and (self.tumour_label, self.constants) != (None, None):
             raise ConfigError(

@@ -168,7 +168,8 @@ def _label_names(index: Mapping[str, Any]) -> dict[int, str]:
 
 def _hint(folder: Path, *patterns: str) -> str:
     """Return which folder below was meant; "" where none has what was expected."""
-    below = [path.parent for pattern in patterns for path in sorted(folder.glob(f"*/{pattern}"))]
+    depths = ("*", "*/*")
+    below = [p.parent for at in depths for pattern in patterns for p in sorted(folder.glob(f"{at}/{pattern}"))]
     return f"{below[0]} has it, so give that folder" if below else ""
 
 
