@@ -228,9 +228,7 @@ def wait_for_step(checkpoint: Path, step: int, process: subprocess.Popen) -> Non
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     path, folder = write_config("killed")
-    # The rate is another one in each of the first steps: it goes on where it was.
     overrides = ["optimiser.steps=100000", "run.checkpoint_every=1"]
-    overrides += ["optimiser.schedule=linear", "optimiser.linear_epochs=40"]
     code = (
         "import sys; from pathlib import Path; from clickvol.training.run import train_from_config;"
         "train_from_config(Path(sys.argv[1]), sys.argv[2:])"
