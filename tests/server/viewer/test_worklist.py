@@ -123,3 +123,25 @@ def test_one_dicom_series_is_a_scan_and_folders_of_several_are_a_list(tmp_path):
     cases = read_cases(tmp_path / "one", tmp_path / "masks")
     assert [case.scan.name for case in cases] == ["a", "b"]
     assert all(case.series for case in cases)
+
+
+def test_a_case_has_a_picture_and_its_scan_is_read_ahead_once(listed):
+    picture = listed.get("/api/worklist/2/picture").json()["picture"]
+    assert picture.startswith("data:image/png;base64,")
+    ahead = listed.get("/api/worklist/2/scan.nii")
+    assert ahead.status_code == 200
+    (held,) = listed.app.state.sessions.ahead.values()
+    opened = post(listed, "2/open", annotator="annotator-1")
+    assert opened.status_code == 201, opened.text
+    assert listed.app.state.sessions.ahead == {}
+    assert held.grid.shape_dhw[::-1] == tuple(opened.json()["scan"]["shape_ijk"])
+    shown = listed.get(f"/api/sessions/{opened.json()['session_id']}/scan.nii")
+    assert shown.content == ahead.content
+    assert listed.get("/api/worklist/9/picture").status_code == 404
+
+
+def test_a_scan_that_cannot_be_read_has_no_picture(make_client, root, tmp_path):
+    (root / "broken.nii.gz").write_bytes(b"no scan")
+    client = make_client(worklist_source=root, worklist_output=tmp_path / "masks")
+    assert client.get("/api/worklist/1/picture").json() == {"picture": None}
+    assert client.get("/api/worklist/1/scan.nii").status_code == 422
