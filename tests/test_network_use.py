@@ -16,9 +16,21 @@ PACKAGE = Path(__file__).parents[1] / "src" / "clickvol"
 SOURCES = {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
 
 REACHING_MODULES = {
-    *("aiohttp", "asyncio", "dask", "distributed", "ensurepip", "ftplib", "gdown", "http", "httplib2", "httpx"),
+    *(
+        "aiohttp",
+        "asyncio",
+        "dask",
+        "dicomweb_client",
+        "distributed",
+        "ensurepip",
+        "ftplib",
+        "gdown",
+        "http",
+        "httplib2",
+        "httpx",
+    ),
     *("huggingface_hub", "imaplib", "multiprocessing.connection", "nntplib", "pip", "pooch"),
-    *("poplib", "pty", "pycurl", "requests", "smtplib", "socket", "socketserver", "ssl"),
+    *("poplib", "pty", "pycurl", "pynetdicom", "requests", "smtplib", "socket", "socketserver", "ssl"),
     *(
         "subprocess",
         "telnetlib",
@@ -104,6 +116,9 @@ def test_only_the_download_module_reaches_out():
         "bridges/program.py": {"subprocess"},
         # git, for the commit that a run was made with.
         "training/provenance.py": {"subprocess"},
+        # Archives that the user names, for scans from them and masks into them.
+        "io/dicom/remote/dicomweb.py": {"dicomweb_client", "requests"},
+        "io/dicom/remote/sending.py": {"pynetdicom"},
         # A script's session on a server that it names.
         "server/client.py": {"httpx", "ssl"},
         # The server's certificate, and the event loop's time limit for a handshake.

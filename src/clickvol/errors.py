@@ -24,6 +24,10 @@ class DicomSeriesError(UnreadableVolumeError):
     """A folder of DICOM files that does not make one regular volume."""
 
 
+class ArchiveError(ClickvolError):
+    """A DICOM archive that cannot be reached, refuses, has no such series, or not the whole of it."""
+
+
 class ClickError(ClickvolError):
     """A click that cannot be used: malformed, not finite, outside the scan, or only background."""
 

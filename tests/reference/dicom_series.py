@@ -143,3 +143,26 @@ def write_enhanced(folder, kind="axial", shape_dhw=(5, 7, 6)):
     dataset.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
     dataset.save_as(folder / "enhanced", enforce_file_format=True)
     return folder
+
+
+def write_as_series(volume, folder):
+    """Write a scan, such as one of NIfTI, as a CT series of single slices; return the folder."""
+    affine = np.diag([-1.0, -1, 1, 1]) @ volume.grid.affine_ras_mm  # LPS mm of (d, h, w)
+    h_mm, w_mm = np.linalg.norm(affine[:3, 1:3], axis=0)
+    low = float(volume.array.min())
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, plane in enumerate(volume.array):
+        dataset = make_file(
+            np.clip(plane.astype(np.float64) - low, 0, 65535).astype(np.uint16),
+            CT,
+            slice_uid(index),
+            ImagePositionPatient=[round(float(v), 6) for v in affine[:3] @ [index, 0, 0, 1]],
+            ImageOrientationPatient=[
+                round(float(v), 9) for v in (*affine[:3, 2] / w_mm, *affine[:3, 1] / h_mm)
+            ],
+            PixelSpacing=[round(float(h_mm), 6), round(float(w_mm), 6)],
+            RescaleSlope=1,
+            RescaleIntercept=round(low),
+        )
+        dataset.save_as(folder / f"{index:04d}", enforce_file_format=True)
+    return folder

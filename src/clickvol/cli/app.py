@@ -42,7 +42,7 @@ app = typer.Typer(
     name="clickvol",
     help=(
         "One click in a CT or MR scan gives the tumour in 3D. Research use only, not a medical "
-        "device. Nothing leaves this machine."
+        "device. Nothing leaves this machine but to an archive that you name."
     ),
     add_completion=False,
     pretty_exceptions_enable=False,

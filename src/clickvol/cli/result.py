@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -15,16 +16,33 @@ from clickvol.prompts.image_prompts import ImageClick
 from clickvol.version import __version__
 
 
-def print_result(result: SegmentationResult | ImageResult, *, as_json: bool, quiet: bool) -> None:
+def print_result(
+    result: SegmentationResult | ImageResult,
+    *,
+    as_json: bool,
+    quiet: bool,
+    scan: str | None = None,
+    places: Sequence[str] = (),
+    has_file: bool = True,
+) -> None:
     """Print warnings on stderr, and the result on stdout.
 
     Args:
         result: of either command.
         as_json: every name carries its unit and convention.
         quiet: print nothing but JSON that is asked for.
+        scan: the archive that the scan was fetched from; None where it was a path.
+        places: archives that the mask was stored in.
+        has_file: whether the mask is in a file, too.
     """
     if isinstance(result, SegmentationResult):
         facts, summary = _scan_facts(result), _scan_summary(result)
+        facts |= {"stored": list(places)} if places else {}
+        facts |= {} if has_file else {"mask": None}
+        facts |= {} if scan is None else {"scan": scan}
+        if not has_file:
+            summary[0] = summary[0].replace(f"{result.request.mask}: ", "mask: ", 1)
+        summary += [f"{place}: stored" for place in places]
     else:
         facts, summary = _image_facts(result), _image_summary(result)
     if not quiet:

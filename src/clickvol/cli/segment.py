@@ -1,7 +1,7 @@
 """`clickvol segment`: a scan and clicks in, a mask out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,15 +16,25 @@ from clickvol.cli.options import (
     VolumeNumber,
 )
 
-if TYPE_CHECKING:
-    from clickvol.predict.segmentation_request import SegmentationRequest
-
 _ScanPath = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="SCAN",
-        help="A .nii, .nii.gz, .nrrd or .mha file, or a folder or .zip with one DICOM series.",
+        help=(
+            "A .nii, .nii.gz, .nrrd or .mha file, a folder or .zip with one DICOM series, or an archive: "
+            "dicomweb://HOST[:PORT]/PATH with TLS, dicomweb+http:// without; then name the --series."
+        ),
     ),
+]
+_StudyName = Annotated[
+    str | None,
+    typer.Option(metavar="UID", help="Which study of an archive; else it is searched for the series."),
+]
+_Store = Annotated[
+    bool, typer.Option("--store", help="Store the mask (a .dcm) in the archive that the scan comes from.")
+]
+_SendTo = Annotated[
+    str | None, typer.Option(metavar="AET@HOST:PORT", help="Send the mask (a .dcm) to an archive by C-STORE.")
 ]
 _ClickTexts = Annotated[
     list[str] | None,
@@ -71,14 +81,15 @@ _GivenMask = Annotated[
     typer.Option("--mask", metavar="FILE", help="A mask to begin with, which the other prompts correct."),
 ]
 _MaskPath = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--output",
         "-o",
         metavar="MASK",
         help=(
             "Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nii.zst, .nrrd, .nhdr, .mha, .mhd "
-            "or .mgz; for a DICOM scan also .dcm."
+            "or .mgz; for a DICOM scan also .dcm. Needed unless it is stored or sent. The exit code is 0 only when "
+            "all of this is done."
         ),
     ),
 ]
@@ -151,7 +162,7 @@ _ResampleGaps = Annotated[
 def segment(
     *,
     scan: _ScanPath,
-    output: _MaskPath,
+    output: _MaskPath = None,
     click: _ClickTexts = None,
     line: _LineTexts = None,
     box: _BoxTexts = None,
@@ -160,6 +171,7 @@ def segment(
     mask: _GivenMask = None,
     space: _SpaceName = "ijk",
     series: SeriesName = None,
+    study: _StudyName = None,
     volume: VolumeNumber = None,
     modality: ModalityName = None,
     model: ModelName = None,
@@ -173,46 +185,36 @@ def segment(
     procedure: _Procedure = "clickvol",
     resample_gaps: _ResampleGaps = False,
     candidates: _Candidates = False,
+    store: _Store = False,
+    send: _SendTo = None,
     compression: _CompressionLevel = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment what was clicked or marked otherwise, and write the mask.
-
-    Research use only, not a medical device. The exit code is 0 only when the mask is written.
-    """
+    """Segment what was clicked or marked, and write the mask. Research use only, not a medical device."""
+    from clickvol.cli.archives import ends_of
     from clickvol.predict.segmentation_request import SegmentationRequest
     from clickvol.prompts.click_text import parse_clicks, parse_drawings, parse_lines_and_boxes
 
-    request = SegmentationRequest(
-        scan=scan,
-        clicks=parse_clicks(click or [], space=space),
-        lines_and_boxes=parse_lines_and_boxes(line or [], box or [], space=space),
-        drawings=parse_drawings(scribble or [], lasso or [], mask, space=space),
-        mask=output,
-        series=series,
-        volume_index=volume,
-        modality=modality,
-        model=model,
-        device=device,
-        organ_mask=organ_mask,
-        probability=probability,
-        preview=preview,
-        dicom=dicom,
-        deidentify=deidentify,
-        gantry_tilt=gantry_tilt,
-        procedure=procedure,
-        candidates=candidates,
-        resample_gaps=resample_gaps,
-        compression_level=compression,
-    )
-    _run(request, as_json=as_json, quiet=quiet)
-
-
-def _run(request: "SegmentationRequest", *, as_json: bool, quiet: bool) -> None:
-    from clickvol.cli.progress import show_stages
-    from clickvol.cli.result import print_result
-    from clickvol.predict.segmentation_request import run_request
-
-    with show_stages(quiet=quiet) as on_stage:
-        print_result(run_request(request, on_stage=on_stage), as_json=as_json, quiet=quiet)
+    with ends_of(scan, output, series=series, study=study, store=store, send_to=send) as ends:
+        request = SegmentationRequest(
+            **ends.places,
+            clicks=parse_clicks(click or [], space=space),
+            lines_and_boxes=parse_lines_and_boxes(line or [], box or [], space=space),
+            drawings=parse_drawings(scribble or [], lasso or [], mask, space=space),
+            volume_index=volume,
+            modality=modality,
+            model=model,
+            device=device,
+            organ_mask=organ_mask,
+            probability=probability,
+            preview=preview,
+            dicom=dicom,
+            deidentify=deidentify,
+            gantry_tilt=gantry_tilt,
+            procedure=procedure,
+            candidates=candidates,
+            resample_gaps=resample_gaps,
+            compression_level=compression,
+        )
+        ends.run(request, as_json=as_json, quiet=quiet)

@@ -244,6 +244,7 @@ def run_request(
     *,
     on_stage: Callable[[str], None] = _say_nothing,
     load: "Callable[[], LoadedModel] | None" = None,
+    fetch: Callable[[], None] = lambda: None,
 ) -> SegmentationResult:
     """Read a scan, segment it and write the mask.
 
@@ -254,6 +255,7 @@ def run_request(
         request: what to do.
         on_stage: told the name of each stage when it begins.
         load: gives the request's model on its device where requests share it; None loads it for this one.
+        fetch: brings the scan to where the request says, once the rest of the request was checked.
 
     Raises:
         ClickvolError: for anything that the user can fix; no file is left then.
@@ -266,6 +268,7 @@ def run_request(
     card = read_card(model_name)
     _check_scan_outputs(request, card)
     with stages.stage("read", f"reading {request.scan}"):
+        fetch()
         volume = read_volume(
             request.scan,
             series=request.series,

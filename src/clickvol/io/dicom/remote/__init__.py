@@ -1,0 +1,1 @@
+"""Scans in an archive of DICOM (a PACS), and masks into one."""
