@@ -38,6 +38,7 @@ def test_the_words_become_settings(run, served, tmp_path, monkeypatch):
     words += ("--allow-origin", "https://o.example/", "--state-folder", tmp_path / "state")
     words += ("--root-path", "/clickvol/", "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "10.1.0.0/16")
     words += ("--tls-cert", "c.pem", "--tls-key", "k.pem", "--log-format", "json")
+    words += ("--dicomweb", "dicomweb://pacs.example/dicom-web", "--labels", tmp_path / "l", "--store-labels")
     done = run("serve", *words)
     assert done.code == 0
     assert "token-of-the-environment" not in done.out + done.err
@@ -45,6 +46,8 @@ def test_the_words_become_settings(run, served, tmp_path, monkeypatch):
     assert (settings.port, settings.root, settings.max_sessions) == (9000, tmp_path, 3)
     assert (settings.lease_seconds, settings.max_upload_mb, settings.max_voxels) == (120, 7, 1000)
     assert (settings.memory_mb, settings.allowed_hosts) == (99, ("a.example",))
+    assert (settings.labels, settings.store_labels) == (tmp_path / "l", True)
+    assert settings.dicomweb == "dicomweb://pacs.example/dicom-web"
     assert settings.allowed_origins == ("https://o.example",)
     assert settings.token == "token-of-the-environment"
     assert (settings.root_path, settings.trusted_proxies) == ("/clickvol", ("10.0.0.1", "10.1.0.0/16"))

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
+from scipy import ndimage
 
 from clickvol import Box, Click, GivenMask, Lasso, Scribble, load_model, nnInteractiveInferenceSession, segment
 from clickvol.errors import ClickError, ConfigError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.formats import write_volume
 from clickvol.io.volume import Volume
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.prompts.packed_mask import PackedMask
@@ -125,6 +128,104 @@ def test_the_words_of_their_example_are_taken(phantom, model):
     np.testing.assert_array_equal(session.target_buffer.clone().numpy(), wanted)
     with pytest.raises(ConfigError, match="no option colour"):
         nnInteractiveInferenceSession(model, colour=1)
+
+
+# The example of nnInteractive's README (version 1.1, Apache-2.0), line by line but for its comments: what
+# imports the session, downloads weights and names a GPU is ours; names in capitals are set by the test.
+THEIR_EXAMPLE = """
+import os
+import torch
+import SimpleITK as sitk
+
+from clickvol import nnInteractiveInferenceSession
+
+session = nnInteractiveInferenceSession(
+    device=torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),
+    use_torch_compile=False,
+    verbose=False,
+    torch_n_threads=os.cpu_count(),
+    do_autozoom=True,
+    use_pinned_memory=True,
+)
+
+model_path = os.path.join(DOWNLOAD_DIR, MODEL_NAME)
+session.initialize_from_trained_model_folder(model_path)
+
+input_image = sitk.ReadImage(FILENAME)
+img = sitk.GetArrayFromImage(input_image)[None]
+
+if img.ndim != 4:
+    raise ValueError("Input image must be 4D with shape (1, x, y, z)")
+
+session.set_image(img)
+
+target_tensor = torch.zeros(img.shape[1:], dtype=torch.uint8)
+session.set_target_buffer(target_tensor)
+
+session.add_point_interaction(POINT_COORDINATES, include_interaction=True)
+note(target_tensor)
+
+session.add_point_interaction(OTHER_COORDINATES, include_interaction=False)
+note(target_tensor)
+
+session.add_bbox_interaction(BBOX_COORDINATES, include_interaction=True)
+note(target_tensor)
+
+session.add_scribble_interaction(SCRIBBLE_IMAGE, include_interaction=True)
+note(target_tensor)
+
+session.add_lasso_interaction(LASSO_IMAGE, include_interaction=True)
+note(target_tensor)
+
+results = session.target_buffer.clone()
+results = target_tensor.clone()
+
+session.set_target_buffer(torch.zeros(img.shape[1:], dtype=torch.uint8))
+
+session.reset_interactions()
+
+session.set_image(NEW_IMAGE)
+session.set_target_buffer(torch.zeros(NEW_IMAGE.shape[1:], dtype=torch.uint8))
+"""
+
+
+def test_their_example_runs_as_it_stands(phantom, model, tmp_path):
+    write_volume(phantom.volume.array, phantom.volume.grid, tmp_path / "scan.nii.gz")
+    array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "scan.nii.gz")))
+    d, h, w = np.unravel_index(np.argmax(ndimage.distance_transform_edt(phantom.truth.array)), array.shape)
+    scribble, lasso = np.zeros(array.shape, np.uint8), np.zeros(array.shape, np.uint8)
+    scribble[d + 1, h, w - 3 : w + 4] = 1
+    lasso[d - 1, h - 5 : h + 6, [w - 5, w + 5]] = 1
+    lasso[d - 1, [h - 5, h + 5], w - 5 : w + 6] = 1
+    box = [[d, d + 1], [h - 6, h + 7], [w - 6, w + 7]]
+    masks = []
+    names = {
+        "DOWNLOAD_DIR": "",
+        "MODEL_NAME": model.card.id,
+        "FILENAME": str(tmp_path / "scan.nii.gz"),
+        "POINT_COORDINATES": (d, h, w),
+        "OTHER_COORDINATES": (d, 1, 1),
+        "BBOX_COORDINATES": box,
+        "SCRIBBLE_IMAGE": scribble,
+        "LASSO_IMAGE": lasso,
+        "NEW_IMAGE": array[None, :, 2:, 2:],
+        "note": lambda target: masks.append(target.numpy().copy()),
+    }
+    exec(THEIR_EXAMPLE, names)
+    prompts = [Click(VoxelPoint(d, h, w)), Click(VoxelPoint(d, 1, 1), False)]
+    prompts.append(Box(VoxelPoint(d, h - 6, w - 6), VoxelPoint(d, h + 6, w + 6)))
+    prompts.append(Scribble(PackedMask.of(scribble > 0)))
+    filled = np.zeros(array.shape, dtype=bool)
+    filled[d - 1] = ndimage.binary_fill_holes(lasso[d - 1])
+    prompts.append(Lasso(PackedMask.of(filled)))
+    # They give no spacing, so that a voxel is 1 mm wide.
+    scan = Volume(array, VolumeGrid.axial(array.shape, (1.0, 1.0, 1.0)))
+    for count, mask in enumerate(masks, start=1):
+        assert np.array_equal(mask, segment(scan, prompts[:count], model).mask.array), count
+        assert mask.any()
+    assert np.array_equal(names["results"].numpy(), masks[-1])
+    assert not names["session"].target_buffer.any()
+    assert names["session"].preferred_scribble_thickness[0] > 0
 
 
 def test_what_cannot_be_done_is_said(phantom, model, session):

@@ -88,8 +88,8 @@ _MaskPath = Annotated[
         metavar="MASK",
         help=(
             "Where the mask goes, on the grid of the scan: .nii.gz, .nii, .nii.zst, .nrrd, .nhdr, .mha, .mhd "
-            "or .mgz; for a DICOM scan also .dcm. Needed unless it is stored or sent. The exit code is 0 only when "
-            "all of this is done."
+            "or .mgz; for a DICOM scan also .dcm. Needed unless it is stored or sent. The exit code is 0 "
+            "only when all of this is done."
         ),
     ),
 ]

@@ -18,6 +18,19 @@ _Root = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Scans under it may be opened by path; else uploads only."),
 ]
+_DicomWeb = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Archive whose series OHIF and others may name: dicomweb://HOST[:PORT]/PATH."
+    ),
+]
+_Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where MONAI Label's clients may save labels; every version stays."),
+]
+_StoreLabels = Annotated[
+    bool, typer.Option("--store-labels", help="Store saved labels in the archive, too, as DICOM segmentations.")
+]
 _Host = Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 _TokenFile = Annotated[
@@ -69,6 +82,9 @@ def serve(
     root: _Root = None,
     worklist: _Worklist = None,
     worklist_output: _WorklistOutput = None,
+    dicomweb: _DicomWeb = None,
+    labels: _Labels = None,
+    store_labels: _StoreLabels = False,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token_file: _TokenFile = None,
@@ -103,6 +119,7 @@ def serve(
         state_folder=(state_folder or default_state_folder()).absolute(),
         root=None if root is None else root.resolve(),
         **places,
+        **_of_archive(dicomweb, labels, store=store_labels),
         host=host,
         port=port,
         token=secrets.token_urlsafe(32) if is_made else token,
@@ -124,6 +141,14 @@ def serve(
     tell = partial(_say_where, token=settings.token if is_made else None)
     with contextlib.suppress(KeyboardInterrupt):  # the way that a server ends
         run_server(settings, model=model, device=device, on_ready=tell)
+
+
+def _of_archive(address: str | None, labels: Path | None, *, store: bool) -> dict[str, Any]:
+    return {
+        "dicomweb": address,
+        "labels": None if labels is None else labels.absolute(),
+        "store_labels": store,
+    }
 
 
 def _say_where(address: str, token: str | None) -> None:

@@ -36,7 +36,12 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         device: "auto", "cpu", "cuda" or a torch device, for a model that is loaded here.
         theirs: what else nnInteractive's constructor takes (`use_torch_compile`, `verbose`, `torch_n_threads`,
             `do_autozoom`, `use_pinned_memory`); it changes nothing here.
+
+    Attributes:
+        preferred_scribble_thickness: of strokes, in voxels of each axis; any other is taken as well.
     """
+
+    preferred_scribble_thickness = (2, 2, 2)
 
     def __init__(
         self,

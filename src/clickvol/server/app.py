@@ -31,6 +31,8 @@ from clickvol.server.http.about import router as about
 from clickvol.server.http.metrics import Metrics
 from clickvol.server.http.security import Guard
 from clickvol.server.itk_snap.routes import router as itk_snap
+from clickvol.server.monai_label.datastore import Datastore
+from clickvol.server.monai_label.label_routes import router as monai_labels
 from clickvol.server.monai_label.routes import router as monai_label
 from clickvol.server.nninteractive.routes import router as nninteractive
 from clickvol.server.nninteractive.slicer_routes import router as slicer_nninteractive
@@ -102,7 +104,8 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
 
     Raises:
         RefusedError: when the state folder cannot be written to.
-        ConfigError: when the worklist cannot be read, or the root path is one of the server's own.
+        ConfigError: when the worklist cannot be read, the root path is one of the server's own, or the address
+            of the archive is none.
     """
     routes = [getattr(route, "path", "") for router in _routers() for route in router.routes]
     own = {"/viewer/", "/u/", *(f"{path}/" for path in routes)}
@@ -131,6 +134,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
     )
     metrics = Metrics(sessions)
     app.state.sessions, app.state.worklist, app.state.metrics = sessions, worklist, metrics
+    app.state.datastore = Datastore.of(settings, sessions.limits)
     for router in _routers():
         app.include_router(router)
     app.mount("/viewer", ViewerFiles())
@@ -143,7 +147,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
 
 def _routers() -> tuple[APIRouter, ...]:
     own = (about, _opening, _clicking, _results, viewer, masks, worklist_router)
-    return (*own, monai_label, nninteractive, slicer_nninteractive, itk_snap)
+    return (*own, monai_label, monai_labels, nninteractive, slicer_nninteractive, itk_snap)
 
 
 async def _sweep_for_ever(sessions: Sessions) -> None:

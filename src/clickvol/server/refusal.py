@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from clickvol.errors import (
+    ArchiveError,
     CancelledError,
     ClickError,
     ClickvolError,
@@ -28,7 +29,7 @@ from clickvol.server.wire import ErrorOut
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 507)
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 502, 503, 507)
 }
 """For the OpenAPI document: what any route may answer."""
 
@@ -43,6 +44,7 @@ _STATUS_BY_CLASS: tuple[tuple[type[ClickvolError], int], ...] = (
     (UnreadableVolumeError, 422),
     (ConfigError, 422),
     (DeviceError, 503),
+    (ArchiveError, 502),
 )
 
 _ROUTING_MISTAKES = {

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
+from starlette.types import Message
 
 from clickvol.server.refusal import RefusedError, storage_refusal
 
@@ -19,6 +21,8 @@ _OUTSIDE = "this path is not under the folder that the server was given; give on
 
 _CHUNK_BYTES = 1 << 20
 _MAX_FIELDS = 16
+_MAX_BOUNDARY_BYTES = 70  # RFC 2046, 5.1.1
+_FIRST_LINE = re.compile(rb"--([0-9A-Za-z'()+_,./:=?-]{1,70})\r\n")
 _MAX_FIELD_BYTES = 1 << 18
 
 
@@ -95,6 +99,7 @@ async def read_form(request: Request, *, max_files: int = 1) -> AsyncIterator[Fo
         RefusedError: 507 when the disk is full.
         HTTPException: when it is no form, or too long.
     """
+    request = await _with_true_boundary(request)
     try:
         form = await request.form(max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
     except OSError as error:
@@ -103,6 +108,32 @@ async def read_form(request: Request, *, max_files: int = 1) -> AsyncIterator[Fo
         yield form
     finally:
         await form.close()
+
+
+async def _with_true_boundary(request: Request) -> Request:
+    """Return a request whose header names the boundary that its body has.
+
+    3D Slicer's client for MONAI Label, once it has a token, sends the boundary of its last request with the
+    body of the next one.
+    """
+    start, messages = b"", []
+    while b"\n" not in start and len(start) <= _MAX_BOUNDARY_BYTES:
+        message = await request.receive()
+        messages.append(message)
+        start += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+
+    async def receive() -> Message:
+        return messages.pop(0) if messages else await request.receive()
+
+    first = _FIRST_LINE.match(start)
+    said = request.headers.get("content-type", "").encode("latin-1")
+    headers = request.scope["headers"]
+    if first is not None and said.lower().startswith(b"multipart/form-data") and first[1] not in said:
+        headers = [pair for pair in headers if pair[0] != b"content-type"]
+        headers.append((b"content-type", b'multipart/form-data; boundary="' + first[1] + b'"'))
+    return Request({**request.scope, "headers": headers}, receive)
 
 
 def uploaded(form: FormData, *names: str) -> UploadFile:

@@ -26,6 +26,9 @@ class ServerSettings:
     Attributes:
         state_folder: where sessions are kept, so that they survive the process.
         root: scans under this folder may be opened by path; None: uploads only.
+        dicomweb: address of an archive whose series MONAI Label's clients may name; None: none.
+        labels: folder in which MONAI Label's clients may save labels; None: they may not.
+        store_labels: a label of a series of the archive is stored there, too, as a DICOM segmentation.
         start_path: what the viewer opens at once, under the root; None: nothing.
         start_series: which DICOM series of it, where there are several.
         worklist_source: a manifest, or a folder with scans, to annotate one after the other; None: nothing.
@@ -55,6 +58,9 @@ class ServerSettings:
 
     state_folder: Path
     root: Path | None = None
+    dicomweb: str | None = None
+    labels: Path | None = None
+    store_labels: bool = False
     start_path: Path | None = None
     start_series: str | None = None
     worklist_source: Path | None = None
@@ -96,6 +102,8 @@ class ServerSettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give at least 1")
         if self.root is not None and not self.root.is_dir():
             raise ConfigError(f"the root {self.root} is not a folder; give the folder that holds the scans")
+        if self.store_labels and (self.dicomweb is None or self.labels is None):
+            raise ConfigError("labels are stored in an archive and kept in a folder; give both or neither")
         if self.start_path is not None and self.root is None:
             raise ConfigError("a scan to start with lies under a root; give the root too")
         if (self.worklist_source is None) != (self.worklist_output is None):

@@ -42,7 +42,7 @@ def mask_of(reply, shape):
 def started(client, phantom):
     volume = phantom.volume
     session_id = client.get("/v2/start_session/clickvol").json()["session_id"]
-    url = f"/upload_raw/{session_id}?filename=upload.nii.gz"
+    url = f"/v2/upload_raw/{session_id}?filename=upload.nii.gz"
     sent = client.post(url, files=form(volume.array, volume.grid))
     assert sent.status_code == 200, sent.text
     return session_id
@@ -75,7 +75,7 @@ def test_a_lasso_and_the_end(client, started, phantom):
     drawn = np.zeros(volume.array.shape, np.float32)
     drawn[d, h - 3 : h + 4, w - 3 : w + 4] = 1
     for kind in ("lasso", "scribble"):
-        client.get(f"/reset_interactions/{started}")
+        client.get(f"/v2/reset_interactions/{started}")
         reply = client.post(
             f"/process_{kind}_interaction/{started}?foreground=true", files=form(drawn, volume.grid)
         )

@@ -94,8 +94,11 @@ def test_info_has_what_the_clients_read(client):
     assert "config" not in info  # Slicer takes that for an old server
     assert info["models"]["random"]["type"] == "deepgrow"
     assert info["models"]["random"]["dimension"] == 3
-    assert info["labels"][1:] == ["tumour"]  # OHIF leaves out the first
-    for section in ("trainers", "strategies", "scoring", "datastore"):
+    assert info["labels"] == ["tumour"]  # Slicer selects the first
+    in_browser = client.get("/info/", headers={"sec-fetch-site": "same-origin"}).json()
+    assert in_browser["labels"] == ["background", "tumour"]  # OHIF leaves out the first
+    assert set(info["strategies"]) == {"random", "first"}
+    for section in ("trainers", "scoring", "datastore"):
         assert info[section] == {}
     assert "not a medical device" in info["description"]
 
@@ -233,7 +236,8 @@ def test_other_outputs(client, clicks):
     known = client.post("/infer/random?image=scan&output=json", files=params).json()
     assert known["params"]["label_names"] == {"tumour": 1}
     image = client.post("/infer/random?image=scan&output=image", files=params)
-    assert image.content.startswith(b"NRRD000")
+    assert image.content.startswith(b"\x1f\x8b")  # as the image, .nii.gz
+    assert 'filename="result.nii.gz"' in image.headers["content-disposition"]
 
 
 @pytest.mark.parametrize(
@@ -249,6 +253,13 @@ def test_other_outputs(client, clicks):
         ("/infer/random?image=scan", {"foreground": [[1, 1, 1]], "result_extension": "/x"}, 422),
         ("/infer/random?image=scan", {"foreground": [[1, 1, 1]] * 201}, 422),
         ("/infer/random?image=scan&output=all", "no JSON", 422),
+        ("/infer/random?image=scan", {"foreground": [[1, 1, 1]], "result_dtype": "text"}, 422),
+        ("/infer/random?image=scan", {"foreground": [[1, 1, 1]], "roi": [1, 2, 3]}, 422),
+        ("/infer/random?image=scan", {"roi": [90, 99, 90, 99, 90, 99]}, 422),
+        ("/infer/random?image=scan", {"a": [[1, 1, 1]], "b": [[2, 2, 2]], "roi": [1, 5, 1, 5, 1, 5]}, 422),
+        ("/infer/random?image=scan", {"nninter": True, "pos_points": [[1, 1, 1]]}, 422),
+        ("/infer/random?image=scan", {f"label {n}": [[1, 1, 1]] for n in range(33)}, 422),
+        ("/infer/random?image=scan&output=dicom_seg", {"foreground": [[20, 20, 8]]}, 409),
     ],
 )
 def test_requests_that_cannot_be_answered(client, selector, params, status):

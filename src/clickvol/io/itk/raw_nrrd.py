@@ -5,14 +5,17 @@ from numpy.typing import NDArray
 
 from clickvol.geometry.grid import VolumeGrid
 
-_TYPES = {"uint8": "uchar", "uint16": "ushort"}
+_TYPES = {
+    **{"uint8": "uchar", "uint16": "ushort", "int16": "short", "int32": "int"},
+    **{"float32": "float", "float64": "double"},
+}
 
 
-def raw_nrrd(array: NDArray[np.uint8] | NDArray[np.uint16], grid: VolumeGrid) -> bytes:
+def raw_nrrd(array: NDArray[np.generic], grid: VolumeGrid) -> bytes:
     """Return a label map as the bytes of a NRRD file (format 4 of Teem's definition), in LPS as ITK writes it.
 
     Args:
-        array: (D, H, W) uint8 or uint16.
+        array: (D, H, W) uint8, uint16, int16, int32, float32 or float64.
         grid: where its voxels lie; may be sheared.
     """
     affine = grid.affine_ijk_lps_mm[:3]

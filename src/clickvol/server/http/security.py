@@ -38,7 +38,7 @@ from clickvol.server.settings import LOOPBACK_NAMES, ServerSettings, is_loopback
 _log = logging.getLogger("clickvol.server")
 
 # The page and its files hold no data and must come before the token is known.
-_OPEN_PATHS = ("/", "/favicon.ico", "/healthz", "/readyz")
+_OPEN_PATHS = ("/", "/favicon.ico", "/healthz", "/readyz", "/auth/", "/auth/token")
 _USER_PREFIX = "/u/"
 _OPEN_FOLDER = "/viewer/"
 

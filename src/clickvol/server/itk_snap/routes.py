@@ -72,7 +72,7 @@ async def status() -> dict[str, str]:
 
 @router.get("/v2/models")
 async def models() -> dict[str, Any]:
-    """Describe the model."""
+    """Describe the model; the protocol has no call for a box."""
     interactions = ["point", "scribble", "lasso"]
     return {"models": [{"id": _MODEL, "channels": [1], "dimensions": 3, "interactions": interactions}]}
 
@@ -93,6 +93,7 @@ async def start_session_with(model: str, request: Request) -> dict[str, str]:
 
 
 @router.post("/upload_raw/{session_id}")
+@router.post("/v2/upload_raw/{session_id}")
 async def upload_raw(request: Request, lease: Held) -> dict[str, str]:
     """Take an image in place of an earlier one."""
     async with read_form(request, max_files=2) as form:
@@ -132,6 +133,7 @@ async def lasso(request: Request, lease: Held, *, foreground: bool = True) -> di
 
 
 @router.get("/reset_interactions/{session_id}")
+@router.get("/v2/reset_interactions/{session_id}")
 async def reset_interactions(lease: Held) -> dict[str, str]:
     """Begin with another object."""
     await lease.reset()

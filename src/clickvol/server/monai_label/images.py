@@ -31,6 +31,11 @@ class ImageList:
     images: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def suffix(self, image: str) -> str:
+        """Return the suffix of an image's file; "" for a series."""
+        place = self.images.get(image, (Path(),))[0]
+        return "" if place.is_dir() else "".join(place.suffixes[-2:])
+
 
 def list_images(root: Path | None) -> ImageList:
     """Return the scans under a folder.

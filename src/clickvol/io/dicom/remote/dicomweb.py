@@ -139,9 +139,10 @@ class DicomWebArchive:
         """
 
         def search(offset: int) -> list[dict[str, Any]]:
-            return self._client.search_for_series(
+            records: list[dict[str, Any]] = self._client.search_for_series(
                 study, search_filters=filters, limit=_PAGE, offset=offset, fields=_WANTED
             )
+            return records
 
         with self._telling("listing its series"):
             records = _all_pages(search, ("0020000D", "0020000E"), _MAX_SERIES)
@@ -155,9 +156,10 @@ class DicomWebArchive:
         """
 
         def search(offset: int) -> list[dict[str, Any]]:
-            return self._client.search_for_instances(
+            records: list[dict[str, Any]] = self._client.search_for_instances(
                 series.study_uid, series.summary.uid, limit=_PAGE, offset=offset
             )
+            return records
 
         with self._telling("listing the images of the series"):
             return frozenset(_value(record, "00080018") for record in _all_pages(search, ("00080018",)))
@@ -220,7 +222,7 @@ class DicomWebArchive:
                 self._last_bytes = (self._last_bytes + piece)[-_END_BYTES:]
                 yield piece
 
-        response.iter_content = watched  # type: ignore[method-assign]
+        response.iter_content = watched
 
     def store(self, paths: Sequence[Path]) -> list[str]:
         """Store DICOM files.
