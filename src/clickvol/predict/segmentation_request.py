@@ -235,14 +235,10 @@ class ImageResult:
     seconds: dict[str, float]
 
 
-def _say_nothing(_stage: str) -> None:
-    return
-
-
 def run_request(
     request: SegmentationRequest,
     *,
-    on_stage: Callable[[str], None] = _say_nothing,
+    on_stage: Callable[[str], None] = lambda _: None,
     load: "Callable[[], LoadedModel] | None" = None,
     fetch: Callable[[], None] = lambda: None,
 ) -> SegmentationResult:
@@ -332,7 +328,9 @@ def _warnings(volume: Volume, segmentation: Segmentation) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def run_image_request(request: ImageRequest, *, on_stage: Callable[[str], None] = _say_nothing) -> ImageResult:
+def run_image_request(
+    request: ImageRequest, *, on_stage: Callable[[str], None] = lambda _: None
+) -> ImageResult:
     """Read an image, segment it and write the mask, as `run_request` does for a scan.
 
     Raises:
