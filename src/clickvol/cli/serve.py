@@ -105,10 +105,7 @@ def serve(
     log_format: _LogFormat = "text",
     quiet: _Quiet = False,
 ) -> None:
-    """Serve clicks, masks and the viewer.
-
-    Research use only, not a medical device. Listens on this machine alone unless --host says otherwise.
-    """
+    """Serve clicks, masks and the viewer, to this machine unless --host says otherwise. Research use only."""
     from clickvol.server.http.running import check_installed, log_to_stderr, run_server
     from clickvol.server.settings import ServerSettings, default_state_folder, is_loopback_name
 
@@ -135,7 +132,6 @@ def serve(
         lease_seconds=60 * lease_minutes,
         memory_mb=memory_mb,
     )
-
     if not quiet:
         log_to_stderr(as_json=log_format == "json")
     tell = partial(_say_where, token=settings.token if is_made else None)

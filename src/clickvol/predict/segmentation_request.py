@@ -244,8 +244,7 @@ def run_request(
 ) -> SegmentationResult:
     """Read a scan, segment it and write the mask.
 
-    What costs nothing to check is checked first, and the network is loaded last, so that a mistake
-    is told at once.
+    What costs nothing to check is checked first, and the network is loaded last: a mistake is told at once.
 
     Args:
         request: what to do.
