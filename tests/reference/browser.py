@@ -46,14 +46,14 @@ def needs_browser():
 
 
 @contextlib.contextmanager
-def served(scan, state_folder):
-    """Run `clickvol view` on a scan.
+def served(scan, state_folder, *options):
+    """Run `clickvol view` on a scan, with further options.
 
     Yields:
         The address that it prints.
     """
     words = [sys.executable, "-m", "clickvol", "view", str(scan), "--no-browser", "--device", "cpu"]
-    words += ["--state-folder", str(state_folder)]
+    words += ["--state-folder", str(state_folder), *options]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             address = process.stdout.readline().strip()

@@ -7,15 +7,11 @@ from clickvol.interactive.record import read_record
 from clickvol.interactive.replay import replay_record
 from clickvol.io.formats import read_volume
 from clickvol.weights.load import load_model
-from reference.browser import chromium
+from reference.browser import needs_browser
 
-pytest.importorskip("fastapi", reason="the extra serve is not installed")
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+needs_browser()
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine"),
-]
+pytestmark = pytest.mark.slow
 
 
 def tinted(picture):

@@ -350,6 +350,12 @@ def test_a_page_loaded_anew_offers_the_clicks_made_before(viewer, inside_mm):
     assert num_tinted(viewer.picture()) > 2000
 
 
+def colour_at(viewer, x, y):
+    """Return the colour of the planes at a pixel of the page: (3,) int."""
+    box = viewer.page.locator("#canvas").bounding_box()
+    return viewer.picture()[round(y - box["y"]), round(x - box["x"])]
+
+
 def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(opened, tmp_path):
     """The last test: it leaves another scan in the page."""
     turned = np.radians(25)
@@ -366,6 +372,29 @@ def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(op
     for axis in range(3):
         opened.go_to(inside_mm)
         opened.click_at(inside_mm, axis)
+        opened.idle()
+        (click,) = opened.objects()[0]["clicks"]
+        np.testing.assert_allclose(click["ras_mm"], inside_mm, atol=1.0)
+        opened.press("Control+z")
+        opened.idle()
+        # What is painted is under the pointer, before and after the server has it.
+        opened.press("d")
+        x, y = opened.pixel_of(inside_mm, axis)
+        opened.page.mouse.move(x, y)
+        opened.page.mouse.down()
+        opened.page.mouse.move(x + 25, y, steps=4)
+        during = colour_at(opened, x + 12, y + 1)
+        opened.page.mouse.up()
+        opened.idle()
+        after = colour_at(opened, x + 12, y + 1)
+        assert min(during[0] - during[2], after[0] - after[2]) > 40
+        opened.press("Control+z")
+        opened.idle()
+        before = colour_at(opened, x + 12, y + 1)
+        assert before[0] - before[2] < 20
+        opened.press("p")
+    opened.go_to(inside_mm)
+    opened.click_at(inside_mm)
     opened.idle()
     # Where the library itself says that the crosshair is now.
     np.testing.assert_allclose(opened.state()["place"]["mm"], inside_mm, atol=1.0)

@@ -34,7 +34,7 @@ export function zoomFactor({ deltaY, deltaMode }) {
  * @param {{click: (x: number, y: number, isShift: boolean) => void, window: (dx: number, dy: number) => void,
  *   zoom: (factor: number, x: number, y: number) => void, scroll: (slices: number, x: number, y: number) => void,
  *   hover: (x: number, y: number, isShift: boolean) => void, brush: (steps: number) => void, leave: () => void,
- *   drawing: (kind: "down" | "move" | "up", x: number, y: number, isShift: boolean) => boolean}} acts `drawing` is
+ *   drawing: (kind: "down" | "move" | "up", x: number, y: number, isShift: boolean, isAgain?: boolean) => boolean}} acts `drawing` is
  *   true where a tool takes the drag, which then is none of the crosshair.
  */
 export function listenToPointer(canvas, acts) {
@@ -48,9 +48,8 @@ export function listenToPointer(canvas, acts) {
       if (event.button !== 0) return;
       // The event that NiiVue puts its crosshair by; that of a pointer has fractions of pixels.
       pressed = { x: event.clientX, y: event.clientY, moved: 0 };
-      // The second press of a double click is the same place again.
-      const isFree = !event.ctrlKey && event.detail <= 1;
-      isDrawing = isFree && acts.drawing("down", event.clientX, event.clientY, event.shiftKey);
+      const isAgain = event.detail > 1; // the second press of a double click
+      isDrawing = !event.ctrlKey && acts.drawing("down", event.clientX, event.clientY, event.shiftKey, isAgain);
       if (isDrawing) event.stopImmediatePropagation();
     },
     { capture: true },

@@ -106,14 +106,14 @@ export function makeGestures({ store, scene, session, notify, sketch, markers, m
     };
   }
 
-  function down(x, y, isShift) {
+  function down(x, y, isShift, isAgain) {
     const { opened, tool } = store.get();
     const plane = scene.planeUnder(x, y);
     const isOver = opened && plane && plane.axis !== null;
     menu.close();
     if (!isOver || tool === "navigate") return false;
     [pressedAt, distance] = [[x, y], 0];
-    const handle = isShift ? null : markers.handleAt(x, y, tool);
+    const handle = isShift || isAgain ? null : markers.handleAt(x, y, tool);
     if (handle) {
       gesture = { plane, ...dragHandle({ ...handle, plane }) };
       return true;
@@ -146,8 +146,8 @@ export function makeGestures({ store, scene, session, notify, sketch, markers, m
 
   return {
     /** Take a press, a drag or a release; true where a tool takes it. */
-    draw(kind, x, y, isShift) {
-      if (kind === "down") return down(x, y, isShift);
+    draw(kind, x, y, isShift, isAgain = false) {
+      if (kind === "down") return down(x, y, isShift, isAgain);
       if (kind === "move") move(x, y);
       else up(x, y);
       return true;
