@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.formats import write_scan
-from clickvol.io.nifti import read_stored
+from clickvol.io.nifti.files import read_stored
 from clickvol.io.volume import Volume
 from clickvol.phantoms.phantom import Phantom, make_phantom
 from clickvol.server.client import RemoteError, RemoteSession

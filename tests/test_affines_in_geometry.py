@@ -12,9 +12,9 @@ SOLVERS = {"inv", "pinv", "solve", "lstsq", "det"}
 
 # The border: who reads or writes the header of a file deals in its matrix.
 HEADERS = {
-    "io/nifti_header.py": "writes sform and qform",
+    "io/nifti/headers.py": "writes sform and qform",
     "io/itk/files.py": "writes spacing, direction and origin",
-    "io/nibabel_formats.py": "writes the matrix of .mgz",
+    "io/nifti/other_formats.py": "writes the matrix of .mgz",
     "io/itk/raw_nrrd.py": "writes space directions and origin",
 }
 # Kept as numbers, never computed with.

@@ -31,7 +31,7 @@ from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.dicom.reading.series import list_series
 from clickvol.io.formats import read_volume
-from clickvol.io.nifti import write_nifti
+from clickvol.io.nifti.files import write_nifti
 from reference.dicom_files import enhanced, make_slice
 
 NUM_SEEDS = 30

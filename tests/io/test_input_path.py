@@ -9,7 +9,7 @@ from clickvol.io.dicom.reading.archive import _last_part
 from clickvol.io.dicom.reading.series import list_series
 from clickvol.io.formats import _suffix, check_output_path, read_volume
 from clickvol.io.input_path import kind_of_path, windows_forbids
-from clickvol.io.nifti import nifti_files
+from clickvol.io.nifti.files import nifti_files
 
 
 def test_what_lies_at_a_path(tmp_path):

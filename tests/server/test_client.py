@@ -105,7 +105,7 @@ def test_a_full_disk_there_is_an_output_error(address, phantom, monkeypatch):
     with RemoteSession(address, token=TOKEN) as remote:
         remote.set_volume(phantom.volume)
         with monkeypatch.context() as patched:
-            patched.setattr("clickvol.io.nifti.write_nifti", full)
+            patched.setattr("clickvol.io.nifti.files.write_nifti", full)
             with pytest.raises(OutputError, match="disk is full"):
                 remote.mask()
         assert not remote.mask().array.any()

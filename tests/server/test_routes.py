@@ -10,7 +10,7 @@ import pytest
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume
-from clickvol.io.nifti import read_stored
+from clickvol.io.nifti.files import read_stored
 from clickvol.predict.scan_predictor import ScanPredictor, segment
 from clickvol.prompts.click import Click
 
@@ -313,7 +313,7 @@ def test_a_full_disk_while_saving_is_said_and_leaves_nothing(opened, inside_ras_
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("clickvol.io.nifti.write_nifti", full)
+        patched.setattr("clickvol.io.nifti.files.write_nifti", full)
         reply = opened.get("export")
     assert reply.status_code == 507
     assert "disk is full" in reply.json()["error"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clickvol.cli.experiments.data import parse_label
+from clickvol.cli.options import ModalityOfAll
 from clickvol.cli.progress import show_progress
-from clickvol.io.volume import SaidModality
 
 if TYPE_CHECKING:
     from clickvol.adapt.run import AdaptOutcome
@@ -34,7 +34,6 @@ _Label = Annotated[
     str | None,
     typer.Option(metavar="N|all", help="Value of the object in the labels; all: everything above 0."),
 ]
-_Modality = Annotated[SaidModality | None, typer.Option(help="Of all scans; else by the data.")]
 _Groups = Annotated[
     Path | None, typer.Option(metavar="CSV", help="Columns case,group: scans of one patient are one group.")
 ]
@@ -52,7 +51,7 @@ def adapt(
     output: _Model,
     labels: _Labels = None,
     label: _Label = None,
-    modality: _Modality = None,
+    modality: ModalityOfAll = None,
     groups: _Groups = None,
     base: _Base = None,
     minutes: _Minutes = 10.0,

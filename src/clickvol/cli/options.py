@@ -15,6 +15,9 @@ ModalityName = Annotated[
         help="What the scan is; recognised when not given. Other scans are seen on a scale of their own values."
     ),
 ]
+ModalityOfAll = Annotated[
+    Literal["CT", "MR", "PT", "other"] | None, typer.Option(help="Of all scans; else by the data.")
+]
 ModelName = Annotated[
     str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
 ]

@@ -104,12 +104,12 @@ def _read_file(path: Path, suffix: str, volume_index: int | None, limits: ReadLi
     if suffix in _PAIR_SUFFIXES and limits is not None:
         raise UnreadableVolumeError(f"{path} does not hold its own voxels; give one file such as .nii.gz")
     if suffix in (*_NIFTI_SUFFIXES, *_PAIR_SUFFIXES):
-        from clickvol.io.nifti import is_nifti_pair, read_nifti
+        from clickvol.io.nifti.files import is_nifti_pair, read_nifti
 
         if suffix in _NIFTI_SUFFIXES or is_nifti_pair(path):
             return read_nifti(path, volume_index=volume_index, limits=limits)
     if suffix in (*_PAIR_SUFFIXES, _MGZ_SUFFIX):
-        from clickvol.io.nibabel_formats import read_with_nibabel
+        from clickvol.io.nifti.other_formats import read_with_nibabel
 
         return read_with_nibabel(path, volume_index=volume_index, limits=limits)
     from clickvol.io.itk.files import read_itk
@@ -164,9 +164,9 @@ def write_volume(
     check_compression(path, compression_level)
     with atomic_path(path, suffix) as temporary:
         if suffix in _NIFTI_SUFFIXES:
-            from clickvol.io.nifti import write_nifti as write
+            from clickvol.io.nifti.files import write_nifti as write
         elif suffix == _MGZ_SUFFIX:
-            from clickvol.io.nibabel_formats import write_mgz as write
+            from clickvol.io.nifti.other_formats import write_mgz as write
         else:
             from clickvol.io.itk.files import write_itk as write
 
@@ -220,11 +220,11 @@ def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
 
         check_perpendicular(grid, path)
     elif suffix == _MGZ_SUFFIX:
-        from clickvol.io.nibabel_formats import check_mgz_grid
+        from clickvol.io.nifti.other_formats import check_mgz_grid
 
         check_mgz_grid(grid, path)
     elif suffix is not None:
-        from clickvol.io.nifti_header import make_header
+        from clickvol.io.nifti.headers import make_header
 
         make_header(np.broadcast_to(np.uint8(0), grid.shape_dhw), grid)
 

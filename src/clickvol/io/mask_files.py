@@ -12,7 +12,7 @@ from clickvol.files.limits import ReadLimits
 from clickvol.io.dicom.masks import is_dicom_mask, read_label_map, read_mask_file
 from clickvol.io.formats import read_volume
 from clickvol.io.labelled_mask import LabelledMask
-from clickvol.io.nifti import read_stored
+from clickvol.io.nifti.files import read_stored
 from clickvol.io.volume import Mask, Volume
 
 MAX_LABELS = 255

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from clickvol.errors import CancelledError, ClickError, ClickvolError, ConfigError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.io.formats import write_scan
-from clickvol.io.nifti import read_stored
+from clickvol.io.nifti.files import read_stored
 from clickvol.io.volume import Mask, Volume
 from clickvol.server.wire import (
     AddedOut,

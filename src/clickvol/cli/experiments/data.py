@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clickvol.cli.options import Scheduler, Workers
+from clickvol.cli.options import ModalityOfAll, Scheduler, Workers
 from clickvol.cli.progress import show_progress, show_warnings
 from clickvol.errors import ConfigError
-from clickvol.io.volume import SaidModality
 
 if TYPE_CHECKING:
     from clickvol.datasets.pictures import PictureFolders, PictureSet
@@ -53,7 +52,6 @@ _Label = Annotated[
     str | None,
     typer.Option(metavar="N|all", help="Value of the tumour in the labels; all: everything above 0."),
 ]
-_Modality = Annotated[SaidModality | None, typer.Option(help="Of all scans; else by the data.")]
 _Groups = Annotated[
     Path | None,
     typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),
@@ -85,7 +83,7 @@ def prepare(
     sources: _Sources,
     destination: _Destination,
     label: _Label = None,
-    modality: _Modality = None,
+    modality: ModalityOfAll = None,
     groups: _Groups = None,
     spacing: _Spacing = None,
     constants: _Constants = None,

@@ -19,7 +19,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.interactive.interactions import Shaping
 from clickvol.io.dicom.reading.series import SeriesSummary, list_series
 from clickvol.io.formats import read_volume
-from clickvol.io.nifti_header import make_header
+from clickvol.io.nifti.headers import make_header
 from clickvol.io.volume import Volume
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.server.refusal import REFUSALS, parse_json

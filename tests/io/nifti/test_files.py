@@ -18,8 +18,8 @@ from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
-from clickvol.io.nifti import read_nifti, write_nifti
-from clickvol.io.nifti_header import make_header
+from clickvol.io.nifti.files import read_nifti, write_nifti
+from clickvol.io.nifti.headers import make_header
 
 
 def save(path: Path, array_dhw: np.ndarray, affine: np.ndarray, **header) -> Path:
@@ -353,7 +353,7 @@ def test_an_unreadable_file_is_one_line(tmp_path, plain_grid, scan_array):
 
 @pytest.fixture
 def map_all(monkeypatch):
-    monkeypatch.setattr("clickvol.io.nifti._MIN_MAPPED_BYTES", 1)
+    monkeypatch.setattr("clickvol.io.nifti.files._MIN_MAPPED_BYTES", 1)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_a_mapped_scan_has_the_values_of_one_that_is_read(tmp_path, monkeypatch,
     nib.save(image, tmp_path / "scan.nii")
     read = read_volume(tmp_path / "scan.nii")
     assert not isinstance(read.array.base, np.memmap)
-    monkeypatch.setattr("clickvol.io.nifti._MIN_MAPPED_BYTES", 1)
+    monkeypatch.setattr("clickvol.io.nifti.files._MIN_MAPPED_BYTES", 1)
     mapped = read_volume(tmp_path / "scan.nii")
     assert isinstance(mapped.array.base, np.memmap) == is_mapped
     assert type(mapped.array) is np.ndarray

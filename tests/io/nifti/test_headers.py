@@ -8,7 +8,7 @@ import pytest
 from clickvol.errors import OutputError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
-from clickvol.io.nifti_header import NiftiGeometry, make_header, parse_header, read_geometry, voxel_layout
+from clickvol.io.nifti.headers import NiftiGeometry, make_header, parse_header, read_geometry, voxel_layout
 
 
 def test_header_of_a_mask_says_where_the_voxels_start(tmp_path, plain_grid):

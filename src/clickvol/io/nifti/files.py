@@ -18,7 +18,7 @@ from clickvol.errors import UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.compression import Compression, CompressionError, compression_of, opened_stream, packed_stream
-from clickvol.io.nifti_header import (
+from clickvol.io.nifti.headers import (
     VoxelLayout,
     make_header,
     parse_header,
