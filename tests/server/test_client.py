@@ -99,7 +99,7 @@ def test_a_wrong_token_is_said(address, phantom):
 
 
 def test_a_full_disk_there_is_an_output_error(address, phantom, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with RemoteSession(address, token=TOKEN) as remote:

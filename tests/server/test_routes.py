@@ -309,7 +309,7 @@ def test_a_full_disk_while_saving_is_said_and_leaves_nothing(opened, inside_ras_
     opened.click(inside_ras_mm)
     before = opened.get("export").content
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -323,7 +323,7 @@ def test_a_full_disk_while_saving_is_said_and_leaves_nothing(opened, inside_ras_
 
 
 def test_a_full_disk_while_uploading(client, root, monkeypatch, tmp_path):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("clickvol.server.scans.shutil.copyfileobj", full)
