@@ -131,6 +131,7 @@ def test_a_name_a_term_and_a_colour_are_given_and_an_object_is_deleted(viewer, i
 
 def test_an_eye_hides_one_object_and_space_all(viewer, inside_mm, truth_file):
     choose_file(viewer, "#load-masks", truth_file)
+    viewer.page.wait_for_function("() => /ml/.test(document.querySelector('.object-volume').textContent)")
     viewer.idle()
     before = viewer.picture(".tile.axial")
     viewer.page.click("[data-eye='1']")
@@ -147,6 +148,7 @@ def test_an_eye_hides_one_object_and_space_all(viewer, inside_mm, truth_file):
 
 def test_a_mask_is_loaded_to_correct_and_compared_with_itself_and_after_a_change(viewer, phantom, truth_file):
     choose_file(viewer, "#load-masks", truth_file)
+    viewer.page.wait_for_function("() => /ml/.test(document.querySelector('.object-volume').textContent)")
     viewer.idle()
     assert viewer.objects()[0]["num_voxels"] == phantom.truth.num_voxels
     choose_file(viewer, "#compare", truth_file)

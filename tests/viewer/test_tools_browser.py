@@ -251,7 +251,7 @@ def test_masks_are_changed_as_a_whole_and_back(viewer, hand):
     hand.drag((60, 3), (60, -3))
     viewer.idle()
     both = viewer.objects()[0]["num_voxels"]
-    viewer.page.locator("summary").click()
+    viewer.page.get_by_text("Change the mask").click()
     viewer.page.locator("[data-operation=keep_largest]").click()
     viewer.idle()
     assert is_tinted(hand.colour_at(-60, 0))
@@ -265,7 +265,7 @@ def test_masks_are_changed_as_a_whole_and_back(viewer, hand):
         viewer.press("Control+z")
     viewer.idle()
     assert viewer.objects()[0]["num_voxels"] == both
-    viewer.page.locator("summary").click()
+    viewer.page.get_by_text("Change the mask").click()
 
 
 def test_the_log_of_all_tools_replays_to_the_mask_that_is_saved(viewer, hand, scan, state_folder, tmp_path):
