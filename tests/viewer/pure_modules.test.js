@@ -7,7 +7,7 @@ import test from "node:test";
 import { outlineOn, readDrawn } from "../../src/clickvol/viewer/comparing/outline.js";
 import { fileName } from "../../src/clickvol/viewer/files/saving.js";
 import { stepOf } from "../../src/clickvol/viewer/keyboard.js";
-import { inflate, readMasks } from "../../src/clickvol/viewer/mask-worker.js";
+import { inflate, readMasks } from "../../src/clickvol/viewer/picture/mask-worker.js";
 import { volumeText } from "../../src/clickvol/viewer/objects/panel.js";
 import { distanceMm } from "../../src/clickvol/viewer/measuring/rulers.js";
 import { withName } from "../../src/clickvol/viewer/objects/describing.js";
@@ -18,7 +18,7 @@ import { GERMAN } from "../../src/clickvol/viewer/strings/german.js";
 import { chosenLanguage, t } from "../../src/clickvol/viewer/strings/strings.js";
 import { boxInSpace, boxOf, voxelsOfBox } from "../../src/clickvol/viewer/tools/boxes.js";
 import { Grid, boxAround, packed, polygonVoxels, strokeVoxels, visitBall } from "../../src/clickvol/viewer/tools/voxels.js";
-import { draggedWindow, presetsFor, windowOf, windowText } from "../../src/clickvol/viewer/windows.js";
+import { draggedWindow, presetsFor, windowOf, windowText } from "../../src/clickvol/viewer/picture/windows.js";
 
 test("a wheel goes a slice per notch, and collects the steps of a touchpad", () => {
   const slices = makeWheel();

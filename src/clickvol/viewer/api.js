@@ -38,7 +38,7 @@ function fileNameOf(response, otherwise) {
 
 /** Return a function that reads masks in a worker. */
 function makeDecoder() {
-  const worker = new Worker(new URL("./mask-worker.js", import.meta.url), { type: "module" });
+  const worker = new Worker(new URL("./picture/mask-worker.js", import.meta.url), { type: "module" });
   const waiting = new Map();
   let number = 0;
   worker.addEventListener("message", ({ data }) => {

@@ -2,7 +2,7 @@
 
 import { byId } from "./page.js";
 import { t } from "./strings/strings.js";
-import { presetsFor } from "./windows.js";
+import { presetsFor } from "./picture/windows.js";
 
 function factsText({ scan }) {
   const size = scan.shape_ijk.join(" × ");

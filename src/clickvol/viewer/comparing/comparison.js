@@ -1,8 +1,8 @@
 // A reference to compare the masks with: its outline over the planes, Dice, and where the largest difference is.
 
 import { askForSource, MASK_FILES } from "../files/choosing.js";
-import { element } from "../markers.js";
-import { inflate } from "../mask-worker.js";
+import { element } from "../picture/markers.js";
+import { inflate } from "../picture/mask-worker.js";
 import { byId } from "../page.js";
 import { numberText, t } from "../strings/strings.js";
 import { outlineOn, readDrawn } from "./outline.js";

@@ -3,7 +3,7 @@
 import { askForSource, SCAN_FILES } from "../files/choosing.js";
 import { byId } from "../page.js";
 import { numberText, t } from "../strings/strings.js";
-import { windowOf } from "../windows.js";
+import { windowOf } from "../picture/windows.js";
 
 const SUV_RANGE = { low: 0, high: 10 }; // as PET is commonly read
 const numberOf = (input) => Number(input.value.trim().replace(",", "."));

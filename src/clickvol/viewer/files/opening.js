@@ -1,7 +1,7 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
 import { byId } from "../page.js";
-import { presetsFor, windowOf } from "../windows.js";
+import { presetsFor, windowOf } from "../picture/windows.js";
 import { initialState } from "../state.js";
 import { language, t } from "../strings/strings.js";
 

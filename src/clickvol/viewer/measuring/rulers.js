@@ -1,6 +1,6 @@
 // Rulers over the planes: dragged with the mouse, or the longest diameters that the server measured.
 
-import { element, pathThrough } from "../markers.js";
+import { element, pathThrough } from "../picture/markers.js";
 import { numberText } from "../strings/strings.js";
 
 const HERE_SLICES = 0.75; // ends so far from the slice shown lie on it

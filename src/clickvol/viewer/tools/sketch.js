@@ -1,6 +1,6 @@
 // What is being drawn, and what the pointer would do: drawn over the marks, at every move of the mouse.
 
-import { element, pathThrough } from "../markers.js";
+import { element, pathThrough } from "../picture/markers.js";
 import { colourOf } from "../state.js";
 
 // What the pointer carries, 14 pixels to the right and below; the brush has its circle instead.

@@ -1,7 +1,7 @@
 // What is written over the four views: their names, where they are, the window, and a button to enlarge.
 
 import { PLANES } from "./scene.js";
-import { t } from "./strings/strings.js";
+import { t } from "../strings/strings.js";
 import { windowText } from "./windows.js";
 
 // The patient's sides at the left, right, top and bottom of a plane: radiological convention, nose left.

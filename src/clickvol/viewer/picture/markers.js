@@ -1,7 +1,7 @@
 // Drawn over the planes: the crosshair, the clicks as rings in the object's colour, with + for tumour and − for
 // background, lines, boxes and drawings as they stand, and where a click would say most.
 
-import { colourOf } from "./state.js";
+import { colourOf } from "../state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const RADIUS = 7;

@@ -1,8 +1,8 @@
 // NiiVue, changed where an annotator waits for it: a plane is drawn alone, the 3D view when nothing else is to do,
 // slices fill their tile, and of a mask the changed box alone goes to the graphics card.
 
-import { cmapper, Niivue, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
-import { ownColour } from "./state.js";
+import { cmapper, Niivue, NVImage, SLICE_TYPE } from "../vendor/niivue.js";
+import { ownColour } from "../state.js";
 
 const GAP_PIXELS = 2;
 const MAX_LABELS = 255; // one byte per voxel

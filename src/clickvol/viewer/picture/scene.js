@@ -3,9 +3,9 @@
 // The drawing layer rather than an overlay: it is one byte per voxel, changes without sending the scan to
 // the graphics card again, has a contour of its own, and is shaded in 3D.
 
-import { DRAG_MODE, NVImage, SLICE_TYPE } from "./vendor/niivue.js";
+import { DRAG_MODE, NVImage, SLICE_TYPE } from "../vendor/niivue.js";
 import { placesOf, ScanView } from "./scan-view.js";
-import { boxAround, Grid } from "./tools/voxels.js";
+import { boxAround, Grid } from "../tools/voxels.js";
 
 const INVERTED = "inverted gray"; // of NiiVue's tables of colours; it has none of its own
 const VIEW_DEGREES = [200, 12]; // 3D from the front, a little from the side and from above
