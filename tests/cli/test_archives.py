@@ -1,5 +1,6 @@
 """`clickvol segment` from an archive and into one: Debian's Orthanc, found, fetched, stored, sent."""
 
+import gc
 import json
 import os
 import signal
@@ -20,8 +21,15 @@ from clickvol.io.mask_files import read_mask
 from reference.dicom_series import write_series
 from reference.orthanc import PASSWORD, USER, needs_orthanc, relay, running_orthanc
 
-# pynetdicom leaves a socket to the garbage collector where nobody answers.
+# pynetdicom leaves a socket to the garbage collector where nobody answers; it is collected here.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    yield
+    gc.collect()
+
 
 SERIES = "1.2.999.4"
 CLICK = ("--click", "12,14,8")

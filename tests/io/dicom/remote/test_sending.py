@@ -1,5 +1,6 @@
 """C-STORE to Debian's Orthanc."""
 
+import gc
 import io
 
 import pydicom
@@ -10,8 +11,14 @@ from clickvol.io.dicom.remote.sending import DicomNode, send_files
 from reference.dicom_series import write_series
 from reference.orthanc import needs_orthanc, running_orthanc
 
-# pynetdicom leaves a socket to the garbage collector where nobody answers.
+# pynetdicom leaves a socket to the garbage collector where nobody answers; it is collected here.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

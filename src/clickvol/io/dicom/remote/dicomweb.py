@@ -201,6 +201,9 @@ class DicomWebArchive:
                 series.study_uid, series.summary.uid, media_types=(("application/dicom", "*"),)
             )
             for number, image in enumerate(images):
+                # The last image of an answer that broke off may be its first bytes alone.
+                if image.get("SeriesInstanceUID") is None and not self._has_ended:
+                    raise requests.exceptions.ChunkedEncodingError
                 if str(image.SeriesInstanceUID) != series.summary.uid:
                     raise ArchiveError(f"{self.address} sent an image of another series; tell its owner")
                 place = folder / f"{number:06d}.dcm"
@@ -209,9 +212,13 @@ class DicomWebArchive:
                 num_bytes += place.stat().st_size
                 if limits is not None:
                     limits.check_bytes(num_bytes, f"the series in {self.address}")
-            if not self._last_bytes.rstrip().endswith(b"--"):  # of multipart messages; RFC 2046, 5.1.1
+            if not self._has_ended:
                 raise requests.exceptions.ChunkedEncodingError
         return frozenset(uids)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._last_bytes.rstrip().endswith(b"--")  # as multipart messages do; RFC 2046, 5.1.1
 
     def _watch_end(self, response: "requests.Response", *_: object, **__: object) -> None:
         """Remember how an answer ends: where a line breaks, a last image may be cut off and still be read."""
