@@ -30,6 +30,7 @@ def test_a_box_that_overhangs_is_cut():
     box = Box(VoxelPoint(-3, 0, 0), VoxelPoint(1, 20, 2))
     assert box.voxel_box(GRID) == VoxelBox.of((0, 0, 0), (2, 10, 3))
     assert box.overhangs(GRID)
+    assert Box(VoxelPoint(1e102, 0, 0), VoxelPoint(1, 1, 2)).voxel_box(GRID).start_dhw == (1, 0, 0)
     assert not Box(VoxelPoint(0, 0, 0), VoxelPoint(1, 9, 2)).overhangs(GRID)
 
 
