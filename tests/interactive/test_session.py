@@ -17,7 +17,7 @@ from clickvol.interactive.record import find_records, read_record
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.prompts.packed_mask import PackedMask
 
-METHODS = 13
+METHODS = 15
 
 
 @pytest.fixture(scope="module")

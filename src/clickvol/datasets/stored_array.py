@@ -113,6 +113,9 @@ class StoredArray:
         """Of the values as they are read."""
         return np.dtype(np.uint8) if self.bits else self.stored_dtype
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401  # whatever numpy takes, and gives
         words = index if isinstance(index, tuple) else (index,)
         if all(isinstance(word, slice) and word.step in (None, 1, -1) for word in words):

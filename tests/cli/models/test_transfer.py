@@ -86,7 +86,7 @@ def wrong_files(promise, tmp_path):
         (["none.pth"], "there is no file"),
         (["sam.pth", "--method", "promise3d"], "is a checkpoint of the method sam2d"),
         (["best.pth.tar", "--method", "sam3d_adapter"], "is a checkpoint of the method promise3d"),
-        (["best.pth.tar", "--method", "sam"], "choose one of promise3d, sam3d_adapter, sam2d"),
+        (["best.pth.tar", "--method", "sam"], "choose one of promise3d, sam3d_adapter, promise2d, sam2d"),
         (["best.pth.tar", "--dataset", "lung"], "choose one of colon, pancreas, lits, kits"),
         (["best.pth.tar", "--id", "a/b"], "cannot be an id"),
     ],

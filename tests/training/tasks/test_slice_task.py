@@ -237,7 +237,7 @@ def test_pictures_of_two_data_sets_train_every_mode(write, picture_set, mode):
     points = "auto" if model.predicts_points else ImagePrompts(clicks=(ImageClick(30, 20),))
     assert segment_image(image, points, model).mask.shape == (48, 64)
     losses = [
-        json.loads(line).get("validation_dice_loss") for line in (folder / "log.jsonl").read_text().splitlines()
+        json.loads(line).get("validation_loss") for line in (folder / "log.jsonl").read_text().splitlines()
     ]
     assert sum(loss is not None for loss in losses) == 3
 

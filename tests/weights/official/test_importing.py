@@ -196,7 +196,7 @@ def test_parts_that_are_none(save, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ({"method": "tags"}, "choose one of promise3d, sam3d_adapter, sam2d"),
+        ({"method": "tags"}, "choose one of promise3d, sam3d_adapter, promise2d, sam2d"),
         ({"dataset": "lung"}, "choose one of colon, pancreas, lits, kits"),
         ({"model_id": "../x"}, "cannot be an id"),
     ],
