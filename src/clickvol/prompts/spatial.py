@@ -104,8 +104,8 @@ class Box:
             if not corner.is_finite():
                 raise ClickError("a corner of the box is not finite; give three finite numbers for each")
             voxel = corner if isinstance(corner, VoxelPoint) else grid.to_voxel(corner)
-            # Half-way corners, as millimetres give them, go the same way in every copy of a scan. How far beyond
-            # the scan a corner lies does not matter, and may be more than an index holds.
+            # Half-way corners, as millimetres give them, go the same way in every copy of a scan.
+            # How far beyond the scan a corner lies does not matter, and may be more than an index holds.
             corners.append(np.clip(np.rint(np.round(voxel.as_array(), 6)), -1, grid.shape_dhw))
         return VoxelBox.of(np.minimum(*corners), np.maximum(*corners) + 1)
 
