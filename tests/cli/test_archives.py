@@ -179,6 +179,8 @@ def test_an_interrupted_fetch_leaves_nothing(
             [sys.executable, "-m", "clickvol", *map(str, words)],
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(source)},
+            # In the background a shell lets its children ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while not is_stalled:
             assert process.poll() is None

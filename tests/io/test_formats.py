@@ -11,9 +11,10 @@ import SimpleITK as sitk
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io import formats, nifti
+from clickvol.io import formats
 from clickvol.io.formats import check_output_grid, check_output_path, read_volume, write_mask, write_volume
 from clickvol.io.itk import files as itk_files
+from clickvol.io.nifti import files as nifti
 from clickvol.io.volume import Mask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

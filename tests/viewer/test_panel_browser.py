@@ -107,8 +107,8 @@ def test_a_name_a_term_and_a_colour_are_given_and_an_object_is_deleted(viewer, i
         viewer.page.click("#save-surface")
     assert download.value.suggested_filename == "Tumour 1.stl"
     viewer.page.click("#object-dialog [value=keep]")
+    viewer.page.locator(".object-name", has_text="Metastasis").wait_for()
     viewer.idle()
-    assert viewer.page.locator(".object-name").inner_text() == "Metastasis"
     assert viewer.objects()[0]["term"] == "14799000"
     viewer.press("]")
     viewer.press("]")
