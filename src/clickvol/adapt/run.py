@@ -32,7 +32,7 @@ from clickvol.adapt.views import fitted_card
 from clickvol.datasets.device.scan_store import ScanStore
 from clickvol.datasets.prepared import PreparedSet, RejectedCase
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.files.lock import only_process_in
 from clickvol.version import __version__
 from clickvol.weights.card import BaseModelFacts, ModelCard, find_base, find_card, read_card
@@ -190,8 +190,7 @@ class _State:
         """Return a part as plain values: of the earlier run, or made and kept now."""
         if name not in self._parts:
             self._parts[name] = make()
-            with atomic_path(self._folder / _STATE, ".json") as temporary:
-                temporary.write_text(json.dumps({"key": self._key, "parts": self._parts}), encoding="utf-8")
+            write_text(self._folder / _STATE, json.dumps({"key": self._key, "parts": self._parts}))
         return self._parts[name]
 
     def weights(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -373,8 +372,7 @@ class _Run:
             clickvol_version=__version__,
         )
         path = output.with_suffix(output.suffix + ".json")
-        with atomic_path(path, ".json") as temporary:
-            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_text(path, card.model_dump_json(indent=2) + "\n")
         return path
 
     def _facts(self) -> dict[str, int]:

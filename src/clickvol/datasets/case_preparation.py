@@ -31,7 +31,7 @@ from clickvol.datasets.resampling import cache_values, resample, resample_mask, 
 from clickvol.datasets.sources import CaseFiles
 from clickvol.datasets.stored_array import STORED_SUFFIX, write_stored
 from clickvol.errors import BadGeometryError, ConfigError, UnreadableVolumeError
-from clickvol.files.atomic import atomic_path, link_or_copy
+from clickvol.files.atomic import link_or_copy, write_text
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.challenge import read_challenge_label, read_challenge_scan
 from clickvol.io.formats import read_volume, write_volume
@@ -157,9 +157,8 @@ def prepare_case(
     for block, level in levels_along_patient(kept.values, kept.grid).items():
         write_stored(cache_values(level, kept.values), case.level_path(block))
     # Last: a case without it is not finished.
-    with atomic_path(_entry_path(folder, source.case_id), ".json") as temporary:
-        content = _CaseEntry(key=key, case=case).model_dump_json(indent=1)
-        temporary.write_text(content + "\n", encoding="utf-8")
+    content = _CaseEntry(key=key, case=case).model_dump_json(indent=1)
+    write_text(_entry_path(folder, source.case_id), content + "\n")
     return case
 
 

@@ -43,7 +43,7 @@ from clickvol.datasets.splits import (
     splits_json,
 )
 from clickvol.errors import ConfigError, OutputError, UnreadableVolumeError
-from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.io.pictures import (
     Picture,
@@ -207,9 +207,9 @@ def prepare_pictures(plan: PicturePlan, report: Report = lambda *_: None) -> Pic
         cases = _prepared(plan, files, rejected, folder, report)
         cases = [case.model_copy(update={"group": group_of[case.case_id]}) for case in cases]
         manifest = _manifest(plan, cases, rejected, folds)
-        _write(plan.destination / SPLITS_NAME, splits_json(manifest.splits))
+        write_text(plan.destination / SPLITS_NAME, splits_json(manifest.splits))
         # The manifest last: from then on the set is one.
-        _write(plan.destination / PICTURES_NAME, manifest.model_dump_json(indent=1) + "\n")
+        write_text(plan.destination / PICTURES_NAME, manifest.model_dump_json(indent=1) + "\n")
     return manifest
 
 
@@ -258,11 +258,6 @@ def read_pictures(
     if not cases:
         raise ConfigError(f"{folder} has no picture left in {part!r}; change the splits or what is left out")
     return cases
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path, path.suffix) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _refuse_other_set(plan: PicturePlan) -> None:

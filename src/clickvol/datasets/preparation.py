@@ -44,7 +44,7 @@ from clickvol.datasets.splits import (
     splits_json,
 )
 from clickvol.errors import ClickvolError, ConfigError, OutputError
-from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.parallel.rows import RowFailure, check_workers, run_rows
 from clickvol.version import __version__
@@ -171,12 +171,8 @@ def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) ->
         (plan.destination / MANIFEST_NAME).unlink(missing_ok=True)
         rows = [row_path(cases_folder, case.case_id) for case in manifest.cases]
         write_index(rows, (case.image.sha256 for case in manifest.cases), plan.destination)
-        for name, content in (
-            (SPLITS_NAME, splits_json(manifest.splits)),
-            (MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n"),
-        ):
-            with atomic_path(plan.destination / name, ".json") as temporary:
-                temporary.write_text(content, encoding="utf-8")
+        write_text(plan.destination / SPLITS_NAME, splits_json(manifest.splits))
+        write_text(plan.destination / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return manifest
 
 

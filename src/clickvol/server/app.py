@@ -26,6 +26,7 @@ from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask, SaidModality
 from clickvol.prompts.click import Click
+from clickvol.server.dependencies import All
 from clickvol.server.exporting import export_file
 from clickvol.server.http.about import router as about
 from clickvol.server.http.metrics import Metrics
@@ -43,7 +44,6 @@ from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
 from clickvol.server.viewer.files import ViewerFiles
 from clickvol.server.viewer.masks import router as masks
-from clickvol.server.viewer.routes import All
 from clickvol.server.viewer.routes import router as viewer
 from clickvol.server.viewer.worklist import worklist_of
 from clickvol.server.viewer.worklist_routes import router as worklist_router

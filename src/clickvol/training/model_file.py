@@ -12,7 +12,7 @@ from clickvol.datasets.pictures import is_picture_set, read_data_set
 from clickvol.datasets.prepared import is_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.training.config import TrainConfig
 from clickvol.training.tasks.task import Task
 from clickvol.version import __version__
@@ -66,8 +66,7 @@ def write_model(
         clickvol_version=__version__,
     )
     path = weights.with_suffix(".json")
-    with atomic_path(path, ".json") as temporary:
-        temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(path, card.model_dump_json(indent=2) + "\n")
     return path
 
 

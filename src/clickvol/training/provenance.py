@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.version import __version__
 
 _PACKAGES = ("torch", "numpy", "scipy", "monai", "nibabel", "SimpleITK", "pydantic", "safetensors")
@@ -39,9 +39,7 @@ def write_provenance(folder: Path, command: str, data_hash: str, num_processes: 
         },
         "data_sha256": data_hash,
     }
-    path = folder / "provenance.json"
-    with atomic_path(path, path.suffix) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "provenance.json", json.dumps(content, indent=2) + "\n")
 
 
 def package_versions() -> dict[str, str]:

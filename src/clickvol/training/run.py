@@ -14,7 +14,7 @@ from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.loader import batch_numbers, batches, make_phantoms
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
-from clickvol.files.atomic import atomic_path, remove_abandoned
+from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
@@ -212,8 +212,7 @@ def _describe(
 ) -> None:
     """Write beside the run what it is made with, and what was changed on the way."""
     folder = config.run.folder
-    with atomic_path(folder / "config.json", ".json") as temporary:
-        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
     write_provenance(folder, command, hash_of_data(config), processes.count)
     line = {"from_step": step, "command": command, "processes": processes.count, "changes": changes}
     with (folder / HISTORY_NAME).open("a" if step else "w", encoding="utf-8") as history:

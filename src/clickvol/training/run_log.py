@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 
 LOG_NAME = "log.jsonl"
 
@@ -67,5 +67,4 @@ def _forget_after(step: int, log: Path) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > step:
             break
         kept.append(line)
-    with atomic_path(log, log.suffix) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+    write_text(log, "".join(kept))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from clickvol.errors import ClickvolError
-from clickvol.files.atomic import atomic_path, make_folder
+from clickvol.files.atomic import make_folder, write_text
 from clickvol.weights.cache import cached_model_folder
 
 _REPEATS = 6
@@ -77,8 +77,7 @@ def measured_once(name: str, what: str, measure: Callable[[], Any]) -> Any:  # n
         # Another process may have measured at the same time: the first one counts.
         known = {key: value} | _read(path)
         make_folder(folder)
-        with atomic_path(path, ".json") as temporary:
-            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        write_text(path, json.dumps(known, indent=1))
         return known[key]
     except ClickvolError:
         return measure()

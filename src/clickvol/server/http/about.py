@@ -8,10 +8,10 @@ import anyio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from clickvol.server.dependencies import All
 from clickvol.server.http.metrics import CONTENT_TYPE, Metrics
 from clickvol.server.refusal import REFUSALS
 from clickvol.server.viewer.files import VIEWER_FOLDER
-from clickvol.server.viewer.routes import All
 from clickvol.server.wire import HealthOut, ModelOut, StartOut
 from clickvol.version import __version__
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Request
 from starlette.datastructures import UploadFile
 
 from clickvol.interactive.record import scan_hash
 from clickvol.io.dicom.remote.dicomweb import RemoteSeries
 from clickvol.io.formats import read_volume
+from clickvol.server.dependencies import All
 from clickvol.server.http.security import client_of
 from clickvol.server.monai_label.archive_images import ArchiveImages, fingerprint_of
 from clickvol.server.monai_label.datastore import Datastore
@@ -27,18 +28,12 @@ from clickvol.server.monai_label.labels import SavedLabel
 from clickvol.server.refusal import RefusedError
 from clickvol.server.scans import store
 from clickvol.server.served_session import ScanRecord, ServedSession
-from clickvol.server.sessions import Sessions
 
 T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 20
 _SERIES = "series"
 _HASH_SHOWN = 12
-
-
-async def _sessions_of(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class ImageClient:
         sessions: of the server.
     """
 
-    def __init__(self, request: Request, sessions: Annotated[Sessions, Depends(_sessions_of)]) -> None:
+    def __init__(self, request: Request, sessions: All) -> None:
         self.sessions = sessions
         self.is_gone = request.is_disconnected
         self.client = client_of(request)

@@ -18,6 +18,7 @@ from clickvol.errors import ClickError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.viewer_prompts import box_prompt, drawn_prompt, point_prompt
 from clickvol.prompts.packed_mask import EMPTY
+from clickvol.server.dependencies import All
 from clickvol.server.lease import Change, Lease
 from clickvol.server.nninteractive.packed_array import pack_array, unpack_array
 from clickvol.server.nninteractive.slicer_routes import slicer_box, slicer_drawing, slicer_point
@@ -83,14 +84,6 @@ class BufferIn(_In):
 
     shape: tuple[int, int, int]
     dtype: str = Field(max_length=32)
-
-
-async def _sessions_of(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-All = Annotated[Sessions, Depends(_sessions_of)]
 
 
 def _leased(request: Request, sessions: Sessions, *, renew: bool) -> Lease:

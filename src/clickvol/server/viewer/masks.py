@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from scipy import ndimage
 
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import write_text
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import BrushEdit, DrawnInteraction, DrawnVoxels
 from clickvol.interactive.session import Answer, InteractiveSession
@@ -19,11 +19,11 @@ from clickvol.io.segment_terms import TERMS
 from clickvol.metrics.diameters import Diameter, longest_diameters
 from clickvol.previews.surface import write_stl
 from clickvol.prompts.packed_mask import EMPTY, PackedMask
+from clickvol.server.dependencies import All
 from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
 from clickvol.server.scans import MASK_SUFFIXES, find_under_root, read_form, store, text_field, uploaded
 from clickvol.server.served_session import ServedSession
 from clickvol.server.sessions import Sessions
-from clickvol.server.viewer.routes import All
 from clickvol.server.wire import (
     AnswerOut,
     ChangedOut,
@@ -200,8 +200,7 @@ async def put_reference(session_id: str, sessions: All, request: Request) -> Com
         drawn = DrawnVoxels.of(_union([PackedMask.of(each.mask.array) for each in objects]))
 
         def keep(_: IsCancelled) -> None:
-            with atomic_path(served.folder / _REFERENCE, ".json") as temporary:
-                temporary.write_text(drawn.model_dump_json(), encoding="utf-8")
+            write_text(served.folder / _REFERENCE, drawn.model_dump_json())
 
         await sessions.on_files(keep)
     return await comparison(session_id, sessions, request)

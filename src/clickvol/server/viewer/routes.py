@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
@@ -22,9 +22,9 @@ from clickvol.io.formats import read_volume
 from clickvol.io.nifti.headers import make_header
 from clickvol.io.volume import Volume
 from clickvol.prompts.packed_mask import PackedMask
+from clickvol.server.dependencies import All
 from clickvol.server.refusal import REFUSALS, parse_json
 from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
-from clickvol.server.sessions import Sessions
 from clickvol.server.wire import AdviceOut, AnswerOut, ClickedOut, ObjectId, OpenPathIn, ScanOut, SeriesOut
 
 _BINARY = "application/octet-stream"
@@ -46,13 +46,6 @@ _OVERLAY_BODY = {
     }
 }
 
-
-async def _sessions_of(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-All = Annotated[Sessions, Depends(_sessions_of)]
 
 ShapingIn = Annotated[Shaping, Body(discriminator="kind")]
 

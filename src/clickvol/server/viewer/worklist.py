@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickvol.batch.manifest import read_manifest
 from clickvol.errors import ConfigError
-from clickvol.files.atomic import atomic_path
+from clickvol.files.atomic import atomic_path, write_text
 from clickvol.io.dicom.reading.series import list_series
 from clickvol.io.formats import WRITABLE_SUFFIXES
 from clickvol.io.volume import Modality
@@ -271,8 +271,7 @@ class Worklist:
         states = self._states | {case_id: state}
         kept = _Kept(cases={str(case.output): states[case.id] for case in self.cases})
         self._state_file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._state_file, ".json") as temporary:
-            temporary.write_text(kept.model_dump_json(), encoding="utf-8")
+        write_text(self._state_file, kept.model_dump_json())
         self._states = states
         return state
 

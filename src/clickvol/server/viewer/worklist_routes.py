@@ -10,10 +10,11 @@ from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import read_volume, write_mask
 from clickvol.io.volume import Mask, Volume
 from clickvol.metrics.diameters import longest_diameters
+from clickvol.server.dependencies import All
 from clickvol.server.refusal import REFUSALS, RefusedError
 from clickvol.server.served_session import ScanRecord
 from clickvol.server.sessions import Sessions
-from clickvol.server.viewer.routes import All, plain_nifti, thumbnail
+from clickvol.server.viewer.routes import plain_nifti, thumbnail
 from clickvol.server.viewer.worklist import Case, Measured, Status, Worklist
 from clickvol.server.wire import OpenedOut
 
