@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
+from clickvol.training import loop
 from clickvol.training.run import train_from_config
 from clickvol.weights.card import read_card
 from clickvol.weights.load import load_model, network_config
@@ -34,8 +36,12 @@ def weights_of(folder):
     return (folder / "t.safetensors").read_bytes()
 
 
+def log_lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def log_steps(folder):
-    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["step"] for line in log_lines(folder)]
 
 
 @pytest.fixture
@@ -144,6 +150,57 @@ def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
     assert second["changes"]["optimiser.steps"] == [8, 6]
     assert second["changes"]["run.precision"] == ["float32", "bfloat16"]
     assert "--set optimiser.accumulate=2" in second["command"]
+
+
+def rates(folder):
+    return {line["step"]: line["learning_rate"] for line in log_lines(folder)}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "changed", "expected"),
+    [
+        # Two steps to warm up, then (1 + cos) / 2 of 99 % above 1 %: of 6 steps, and of 10.
+        (
+            "cosine",
+            "optimiser.steps=12",
+            lambda s, n: 0.01 + 0.99 * (1 + math.cos(math.pi * (s - 2) / (n - 2))) / 2,
+        ),
+        # 1 - 99 % of the epochs, which are steps here, that were asked for: of 8, and of 12.
+        ("linear", "optimiser.linear_epochs=12", lambda s, n: 1 - 0.99 * s / n),
+    ],
+)
+def test_a_falling_rate_is_that_of_the_new_length_after_a_change(
+    write_config, monkeypatch, schedule, changed, expected
+):
+    monkeypatch.setattr(loop, "_LOG_EVERY", 1)
+    settings = [f"optimiser.schedule={schedule}", "optimiser.learning_rate=0.001", "optimiser.linear_epochs=8"]
+    longer = [*settings, changed]
+    folders = []
+    for name, stops in (("once", ()), ("twice", (6,))):
+        path, folder = write_config(name)
+        train_from_config(path, settings, max_steps=4)
+        for stop in stops:
+            train_from_config(path, longer, max_steps=stop)
+        train_from_config(path, longer)
+        folders.append(folder)
+    last = 12 if schedule == "cosine" else 8
+    told = rates(folders[0])
+    assert sorted(told) == list(range(1, last + 1))
+    assert [told[1], told[2]] == pytest.approx([0.0005, 0.001])
+    assert [told[s + 1] for s in range(2, 4)] == pytest.approx([0.001 * expected(s, 8) for s in range(2, 4)])
+    assert [told[s + 1] for s in range(4, last)] == pytest.approx(
+        [0.001 * expected(s, 12) for s in range(4, last)]
+    )
+    key, value = changed.split("=")
+    history = [json.loads(line) for line in (folders[1] / "history.jsonl").read_text().splitlines()]
+    assert [(line["from_step"], line["changes"]) for line in history] == [
+        (0, {}),
+        (4, {key: [8, int(value)]}),
+        (6, {}),
+    ]
+    # A stop that changes nothing changes nothing: rates and weights are those of the run that went through.
+    assert rates(folders[1]) == told
+    assert weights_of(folders[0]) == weights_of(folders[1])
 
 
 def test_a_smaller_batch_with_more_rounds_sees_the_same_samples(whole_run, write_config):
