@@ -4,7 +4,7 @@
         --data MR=runs/data/Sarcoma_MR --clicks 1,3,5,10 --seeds 5 --reference promise3d-small -o runs/patients
     python benchmarks/card_scores.py runs/patients --card src/clickvol/weights/shipped/promise3d-small.json
 
-Nothing is scored here: all numbers are those of REPORT/cases.csv (docs/evaluate.md).
+Nothing is scored here: all numbers are those of REPORT/cases.csv (docs/how-to/evaluate.md).
 """
 
 import argparse

@@ -148,7 +148,7 @@ def test_litemedsam_sees_an_organ_mask_in_its_third_colour():
 
 
 def test_a_foundation_is_added_as_the_page_says(monkeypatch):
-    """docs/foundations.md: a ViT of SAM's kind is one line of sizes; everything else follows."""
+    """docs/how-to/foundations.md: a ViT of SAM's kind is one line of sizes; everything else follows."""
     line = (48, 4, 4, (0, 1, 2, 3))
     monkeypatch.setitem(SAM_SIZES, "mine", line)
     foundation = Sam2d(sam2d_preset("mine"))

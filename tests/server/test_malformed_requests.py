@@ -16,7 +16,7 @@ from clickvol.server.settings import ServerSettings
 from reference.live_server import served
 
 EXAMPLES = 3
-"""For each route, once as the document says and once against it; docs/reliability.md has a command for more."""
+"""For each route, once as the document says and once against it (more: docs/explanation/reliability.md)."""
 
 REFUSED_FOR_GOOD_REASON = {503}
 """Too many sessions at once; what a failure of the program would give is 500."""

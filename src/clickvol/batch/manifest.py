@@ -27,7 +27,7 @@ _MAX_CELL_CHARACTERS = 1 << 20
 
 
 class _Cells(BaseModel):
-    """The cells of a row that are not empty; see docs/batch.md."""
+    """The cells of a row that are not empty; see docs/how-to/batch.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 

@@ -36,7 +36,7 @@ class BatchRequest:
     """What to do.
 
     Attributes:
-        manifest: CSV file; docs/batch.md has its columns.
+        manifest: CSV file; docs/how-to/batch.md has its columns.
         folder: for relative outputs, the records and the summary.
         workers: processes on this machine; see `run_rows`.
         scheduler: of a Dask cluster; see `run_rows`.

@@ -135,7 +135,8 @@ def read_challenge_prompts(path: Path) -> ChallengePrompts:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "content"
-        raise ConfigError(f"{sidecar} cannot be used: {where}: {fault['msg']}; see docs/evaluate.md") from error
+        message = f"{sidecar} cannot be used: {where}: {fault['msg']}; see docs/how-to/evaluate.md"
+        raise ConfigError(message) from error
 
 
 def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:

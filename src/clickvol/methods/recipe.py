@@ -1,7 +1,7 @@
 """What a published system has besides its network, loss and clicks, as data; and what a method consists of.
 
-Every value names where it comes from on the method's page; `docs/fidelity.md` lists where paper, released
-code and our repaired form differ.
+Every value names where it comes from on the method's page; `docs/explanation/fidelity.md` lists where paper,
+released code and our repaired form differ.
 """
 
 from collections.abc import Callable

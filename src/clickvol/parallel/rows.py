@@ -1,6 +1,6 @@
 """One piece of work per row: in this process, in several on this machine, or on the machines of a cluster.
 
-Dask (`distributed`) spreads the rows; docs/parallel.md says how to start a cluster.
+Dask (`distributed`) spreads the rows; docs/how-to/parallel.md says how to start a cluster.
 """
 
 import contextlib

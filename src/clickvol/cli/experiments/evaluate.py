@@ -38,7 +38,7 @@ _ProtocolName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Rules: clickvol, promise3d, sam3d_adapter, tags or cvpr2025; see docs/evaluate.md.",
+        help="Rules: clickvol, promise3d, sam3d_adapter, tags or cvpr2025; see docs/how-to/evaluate.md.",
     ),
 ]
 _Clicks = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 nnunet = typer.Typer(
-    help="Train and predict with the real nnU-Net, as a baseline; see docs/nnunet.md.",
+    help="Train and predict with the real nnU-Net, as a baseline; see docs/how-to/nnunet.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
