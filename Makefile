@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 VIEWER_TOOLS := $(VENV)/.viewer-tools
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: setup demo test lint types fmt ci
+.PHONY: setup demo test lint types fmt wheel ci
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED) $(VIEWER_TOOLS)
@@ -29,6 +29,10 @@ types: setup
 fmt: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# dist/clickvol-VERSION-py3-none-any.whl and the sdist, equal byte for byte whoever makes them.
+wheel: setup
+	.ci/wheel
 
 ci:
 	.ci/run

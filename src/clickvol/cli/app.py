@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clickvol.cli.adapt import adapt
 from clickvol.cli.batch import batch
 from clickvol.cli.demo import demo
+from clickvol.cli.experiments.configs import configs
 from clickvol.cli.experiments.data import data
 from clickvol.cli.experiments.evaluate import evaluate
 from clickvol.cli.experiments.nnunet import nnunet
@@ -58,6 +59,7 @@ app.add_typer(models, name="models")
 app.add_typer(data, name="data")
 app.add_typer(nnunet, name="nnunet")
 app.command()(info)
+app.command()(configs)
 app.command()(train)
 app.command()(adapt)
 app.command()(evaluate)

@@ -14,6 +14,7 @@ from clickvol.datasets.sources import SourceKind
 from clickvol.errors import ConfigError
 from clickvol.evaluation.cases import OrganMaskChoice
 from clickvol.evaluation.protocol import DEFAULT_PROTOCOL, Protocol, read_protocol
+from clickvol.files.configs import shipped_config
 from clickvol.predict.segmentation import Procedure
 
 _STUDIES = Path(__file__).with_name("studies")
@@ -319,7 +320,7 @@ def read_study(name_or_path: str) -> StudyFile:
     Raises:
         ConfigError: when there is none, or it cannot be used; the key is named.
     """
-    path = Path(name_or_path)
+    path = shipped_config(Path(name_or_path))
     if name_or_path in study_names():
         path = _STUDIES / f"{name_or_path}.toml"
     elif not path.is_file():

@@ -100,6 +100,7 @@ def prepare(
     """Check, resample, measure and split a data set; a run that was stopped goes on where it was."""
     from clickvol.datasets.pictures import PicturePlan, prepare_pictures
     from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
+    from clickvol.files.configs import shipped_config
 
     for_scans = {"--modality": modality, "--spacing": spacing, "--constants": constants, "--volume": volume}
     for_scans |= {"--organs": organs, "--scheduler": scheduler}
@@ -107,7 +108,7 @@ def prepare(
     shared: dict[str, Any] = {
         "destination": destination,
         "groups": groups,
-        "splits": splits,
+        "splits": None if splits is None else shipped_config(splits),
         "seed": seed,
         "workers": workers,
         "force": force,

@@ -13,7 +13,7 @@ from clickvol.cli.progress import show_progress
 
 def train(
     *,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see configs/.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; `clickvol configs` has some.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Change one value; repeatable."),
@@ -28,11 +28,13 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node N -m clickvol train CONFIG
     """
+    from clickvol.files.configs import shipped_config
     from clickvol.training.run import train_from_config
     from clickvol.weights.card import read_card
 
     with _show_figures() as report:
-        card = train_from_config(config, overrides or [], fresh=not resume, max_steps=steps, report=report)
+        path = shipped_config(config)
+        card = train_from_config(path, overrides or [], fresh=not resume, max_steps=steps, report=report)
     if card.is_file():
         is_for_images = read_card(card).fields_of_view is None
         command = "segment-image" if is_for_images else "segment"
