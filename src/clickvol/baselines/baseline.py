@@ -22,11 +22,7 @@ class BodyConfig(Protocol):
         """Id of the network, which tells the networks apart in a file."""
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
-        """Return what every side of a patch must be a multiple of; the patch itself where it takes no other.
-
-        Raises:
-            ConfigError: for a patch that the network cannot be made for.
-        """
+        """Return what every side of a patch must be a multiple of; the patch itself where it takes no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +51,7 @@ def shape_dhw(patch: Tensor) -> Triple:
 
 
 def require_multiple(patch_shape_dhw: Triple, step_dhw: Triple, network: str) -> None:
-    """Refuse a patch whose sides are not multiples of what a network halves.
-
-    Args:
-        patch_shape_dhw: (D, H, W) of the patch.
-        step_dhw: what each side must be a multiple of.
-        network: its name, for the message.
-
-    Raises:
-        ConfigError: for such a patch.
-    """
+    """Refuse, as ConfigError, a patch whose sides are not multiples of what a network halves."""
     if any(n < k or n % k for n, k in zip(patch_shape_dhw, step_dhw, strict=True)):
         raise ConfigError(
             f"a patch of {patch_shape_dhw} does not suit {network}, whose patches have sides that are "
@@ -73,11 +60,7 @@ def require_multiple(patch_shape_dhw: Triple, step_dhw: Triple, network: str) ->
 
 
 def require_side(patch_shape_dhw: Triple, least: int, network: str) -> None:
-    """Refuse a patch that a network would shrink to one cell, which nothing can normalise.
-
-    Raises:
-        ConfigError: for a patch without a side of at least so many voxels.
-    """
+    """Refuse, as ConfigError, a patch that a network would shrink to one cell, which nothing can normalise."""
     if max(patch_shape_dhw) < least:
         raise ConfigError(
             f"a patch of {patch_shape_dhw} is too small for {network}, whose coarsest map would be one cell; "
@@ -86,11 +69,7 @@ def require_side(patch_shape_dhw: Triple, least: int, network: str) -> None:
 
 
 def require_same(patch_shape_dhw: Triple, made_for_dhw: Triple, network: str) -> None:
-    """Refuse a patch of another shape than the one that a network has learned positions for.
-
-    Raises:
-        ConfigError: for such a patch.
-    """
+    """Refuse, as ConfigError, a patch of another shape than a network has learned positions for."""
     if patch_shape_dhw != made_for_dhw:
         raise ConfigError(
             f"a patch of {patch_shape_dhw} does not suit this {network}, which has learned positions in "

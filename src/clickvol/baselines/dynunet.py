@@ -24,7 +24,6 @@ class DynUnetConfig:
     """nnU-Net's network (MONAI's DynUNet), planned from patch and voxel size. The defaults are nnU-Net's.
 
     Attributes:
-        kind: tells the networks apart in a file.
         spacing_mm: (d, h, w) of a voxel; only the ratios matter.
         first_width: channels at full resolution; doubled at every further one.
         largest_width: where the doubling stops.
@@ -53,12 +52,7 @@ class DynUnetConfig:
 
 @dataclass(frozen=True, slots=True)
 class DynUnetPlan:
-    """Strides and kernels per level, the full resolution first.
-
-    Attributes:
-        strides: of a level's first convolution; ones at full resolution.
-        kernels: of a level's convolutions.
-    """
+    """Strides and kernels of a level's convolutions, the full resolution, which has no stride, first."""
 
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
@@ -100,11 +94,6 @@ class DynUnet(nn.Module):
     """MONAI's DynUNet without deep supervision, its blocks registered once.
 
     MONAI's own module registers every block twice, so that a state dict names each weight twice.
-
-    Args:
-        config: the network.
-        patch_shape_dhw: (D, H, W) that it is planned for.
-        num_channels: channels of a patch.
     """
 
     def __init__(self, config: DynUnetConfig, patch_shape_dhw: Triple, num_channels: int = 1) -> None:
@@ -132,11 +121,7 @@ class DynUnet(nn.Module):
         self.output_block: nn.Module = made.output_block
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of the planned strides.
-
-        Raises:
-            ConfigError: for another shape.
-        """
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; multiples of the planned strides, else ConfigError."""
         require_multiple(shape_dhw(patch), self._step_dhw, "DynUNet")
         kept = [self.input_block(patch)]
         for down in self.downsamples:

@@ -25,7 +25,6 @@ class NnFormerConfig:
     """The whole network.
 
     Attributes:
-        kind: tells the networks apart in a file.
         embedding_stride_dhw: voxels per token and axis, each 1, 2 or 4.
         width: of a token at the finest resolution; doubled at every further one.
         num_heads: attention heads per resolution.
@@ -52,11 +51,7 @@ class NnFormerConfig:
             raise ConfigError(f"window is {self.window}, but an even number is expected")
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
-        """Return the patch itself: relative positions over whole maps are learned for it.
-
-        Raises:
-            ConfigError: for a patch that cannot be cut into windows at both fine resolutions.
-        """
+        """Return the patch itself: relative positions over whole maps are learned for it."""
         # In tokens: windows at the second resolution, and three halvings.
         side = math.lcm(2 * self.window, 2 ** (_NUM_LEVELS - 1))
         d, h, w = (side * n for n in self.embedding_stride_dhw)
@@ -74,13 +69,8 @@ class NnFormer(nn.Module):
     """The network.
 
     Not stated in the paper, chosen here: a LayerNorm before each halving and doubling and on what the skips
-    bring, as everywhere else in front of a projection. Its training with answers at coarser resolutions
-    besides is left out.
-
-    Args:
-        config: its sizes.
-        patch_shape_dhw: (D, H, W), the only shape that it takes.
-        num_channels: channels of a patch.
+    bring, as everywhere else in front of a projection. Its training with answers at coarser resolutions besides
+    is left out.
     """
 
     def __init__(self, config: NnFormerConfig, patch_shape_dhw: Triple, num_channels: int = 1) -> None:
@@ -115,11 +105,7 @@ class NnFormer(nn.Module):
         self.classify = nn.ConvTranspose3d(config.width, NUM_CLASSES, kernel_size=stride, stride=stride)
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, 2, D, H, W) logits.
-
-        Raises:
-            ConfigError: for another shape than the one it was made for.
-        """
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; ConfigError for another shape than its own."""
         d, h, w = patch.shape[2:]
         require_same((d, h, w), self._patch_shape_dhw, "nnFormer")
         tokens = self.embed(patch)
@@ -146,13 +132,7 @@ def _places(config: NnFormerConfig, patch_shape_dhw: Triple, level: int) -> tupl
 
 
 class Embedding(nn.Module):
-    """Four 3x3x3 convolutions from voxels to tokens; the first and the third take the strides.
-
-    Args:
-        inputs: channels of a patch.
-        width: of a token; half of it behind the first two convolutions.
-        stride_dhw: voxels per token and axis.
-    """
+    """Four 3x3x3 convolutions from voxels to tokens; the first and the third take the strides."""
 
     def __init__(self, inputs: int, width: int, stride_dhw: Triple) -> None:
         super().__init__()
@@ -183,12 +163,7 @@ class Embedding(nn.Module):
 
 
 class Resample(nn.Module):
-    """LayerNorm, and a convolution to half or, transposed, to twice the resolution.
-
-    Args:
-        width: of a token that comes in.
-        conv: of maps.
-    """
+    """LayerNorm, and a convolution of maps to half or, transposed, to twice the resolution."""
 
     def __init__(self, width: int, conv: nn.Module) -> None:
         super().__init__()

@@ -13,8 +13,7 @@ _NEGATIVE_SLOPE = 0.01
 class ResidualConv(nn.Module):
     """Two 3x3x3 convolutions with InstanceNorm beside a shortcut; LeakyReLU behind each and the sum.
 
-    Args:
-        inputs, outputs: channels; where they differ the shortcut is a 1x1x1 convolution with its own norm.
+    Where the channels differ the shortcut is a 1x1x1 convolution with its own norm.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -31,12 +30,7 @@ class ResidualConv(nn.Module):
 
 
 class RaiseAndMerge(nn.Module):
-    """Double the resolution of a coarse map, and merge it with a finer one.
-
-    Args:
-        coarse: channels of the coarse map.
-        fine: channels of the finer map and of the result.
-    """
+    """Double the resolution of a coarse map, and merge it with a finer one, whose channels result."""
 
     def __init__(self, coarse: int, fine: int) -> None:
         super().__init__()

@@ -21,7 +21,6 @@ class SwinUnetrConfig:
     """Swin UNETR (Hatamizadeh et al., BrainLes 2021, arXiv 2201.01266). The defaults are the paper's.
 
     Attributes:
-        kind: tells the networks apart in a file.
         width: channels at half resolution; doubled at every further one.
         depths: transformer blocks per resolution.
         num_heads: attention heads per resolution.
@@ -49,12 +48,7 @@ class SwinUnetrConfig:
 
 
 class SwinUnetr(nn.Module):
-    """MONAI's Swin UNETR.
-
-    Args:
-        config: the network.
-        num_channels: channels of a patch.
-    """
+    """MONAI's Swin UNETR."""
 
     def __init__(self, config: SwinUnetrConfig, num_channels: int = 1) -> None:
         super().__init__()
@@ -77,11 +71,7 @@ class SwinUnetr(nn.Module):
                 module.register_buffer("relative_position_index", index, persistent=False)
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of 32, one at least 64.
-
-        Raises:
-            ConfigError: for another shape.
-        """
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides of 32 n, one at least 64, else ConfigError."""
         require_multiple(shape_dhw(patch), _SWIN_STEP, "Swin UNETR")
         return torch.as_tensor(self.made(patch))
 

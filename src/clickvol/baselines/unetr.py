@@ -23,7 +23,6 @@ class UnetrConfig:
     The defaults are the paper's.
 
     Attributes:
-        kind: tells the networks apart in a file.
         width: of a token.
         mlp_width: inside the blocks.
         num_heads: attention heads.
@@ -41,23 +40,13 @@ class UnetrConfig:
             raise ConfigError(f"width is {self.width}, but num_heads ({self.num_heads}) must divide it")
 
     def patch_step_dhw(self, patch_shape_dhw: Triple) -> Triple:
-        """Return the patch itself: positions are learned for its tokens.
-
-        Raises:
-            ConfigError: for a patch that is not made of whole tokens.
-        """
+        """Return the patch itself: positions are learned for its tokens."""
         require_multiple(patch_shape_dhw, _UNETR_TOKEN, "UNETR")
         return patch_shape_dhw
 
 
 class Unetr(nn.Module):
-    """MONAI's UNETR.
-
-    Args:
-        config: the network.
-        patch_shape_dhw: (D, H, W), the only shape that it takes.
-        num_channels: channels of a patch.
-    """
+    """MONAI's UNETR."""
 
     def __init__(self, config: UnetrConfig, patch_shape_dhw: Triple, num_channels: int = 1) -> None:
         super().__init__()
@@ -78,11 +67,7 @@ class Unetr(nn.Module):
             block.norm_cross_attn = nn.Identity()
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, 2, D, H, W) logits.
-
-        Raises:
-            ConfigError: for another shape than the one it was made for.
-        """
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; ConfigError for another shape than its own."""
         require_same(shape_dhw(patch), self._patch_shape_dhw, "UNETR")
         return torch.as_tensor(self.made(patch))
 

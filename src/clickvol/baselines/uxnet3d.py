@@ -29,7 +29,6 @@ class UxNet3dConfig:
     """The whole network. The defaults are the paper's.
 
     Attributes:
-        kind: tells the networks apart in a file.
         width: channels at full and at half resolution; doubled at every further one.
         depths: blocks per resolution, from half resolution on.
     """
@@ -51,11 +50,7 @@ class UxNet3dConfig:
 
 
 class UxBlock(nn.Module):
-    """Large-kernel convolution and scaling, each of one channel at a time, each behind a norm and added.
-
-    Args:
-        channels: of input and output.
-    """
+    """Large-kernel convolution and scaling, each of one channel at a time, each behind a norm and added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,12 +67,7 @@ class UxBlock(nn.Module):
 
 
 class UxNet3d(nn.Module):
-    """The network.
-
-    Args:
-        config: its sizes.
-        num_channels: channels of a patch.
-    """
+    """The network."""
 
     def __init__(self, config: UxNet3dConfig, num_channels: int = 1) -> None:
         super().__init__()
@@ -105,11 +95,7 @@ class UxNet3d(nn.Module):
         self.classify = nn.Conv3d(width, NUM_CLASSES, kernel_size=1)
 
     def forward(self, patch: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of 16.
-
-        Raises:
-            ConfigError: for another shape.
-        """
+        """(B, C, D, H, W) -> (B, 2, D, H, W) logits; sides are multiples of 16, else ConfigError."""
         d, h, w = patch.shape[2:]
         require_multiple((d, h, w), _STEP, "3D UX-Net")
         first, *rest = self.kept

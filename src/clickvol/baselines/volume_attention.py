@@ -36,12 +36,8 @@ class WindowPlace:
 class VolumeAttention(nn.Module):
     """Multi-head attention inside windows: softmax(Q K^T / sqrt(d) + bias of the offset) V.
 
-    Args:
-        width: of a token.
-        num_heads: divides the width.
-        place: how the map is cut.
-        skip: keys and values are projected from a second map, and the tokens themselves are the queries;
-            else all three are projected from the tokens.
+    With `skip`, keys and values are projected from a second map, and the tokens themselves are the queries;
+    else all three are projected from the tokens.
     """
 
     def __init__(self, width: int, num_heads: int, place: WindowPlace, *, skip: bool) -> None:
@@ -107,11 +103,7 @@ def _offset_index(window_dhw: Triple) -> np.ndarray[tuple[int, ...], np.dtype[np
 
 
 class TransformerLayer(nn.Module):
-    """Attention and an MLP, each behind a LayerNorm and added to what it came from.
-
-    Args:
-        width, num_heads, place, skip: as of `VolumeAttention`; a skip has a LayerNorm of its own.
-    """
+    """Attention and an MLP, each behind a LayerNorm and added to what it came from; so has a skip."""
 
     def __init__(self, width: int, num_heads: int, place: WindowPlace, *, skip: bool = False) -> None:
         super().__init__()

@@ -33,14 +33,7 @@ _QUESTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class NnunetEnvironment:
-    """A virtual environment that holds nnU-Net.
-
-    Attributes:
-        folder: of the environment.
-        package: the folder of the installed nnunetv2.
-        nnunet_version, torch_version: what is installed there.
-        has_cuda: its torch sees a GPU.
-    """
+    """A virtual environment that holds nnU-Net: its folder, that of nnunetv2, and what is installed there."""
 
     folder: Path
     package: Path
@@ -56,12 +49,8 @@ class NnunetEnvironment:
 def check_environment(folder: Path) -> NnunetEnvironment:
     """Return what an environment holds.
 
-    Args:
-        folder: as made by `make_environment`, or by hand.
-
     Raises:
-        ConfigError: when it is no environment, is ours, or holds another nnU-Net than
-            `NNUNET_VERSION`.
+        ConfigError: when it is no environment, is ours, or holds another nnU-Net than `NNUNET_VERSION`.
         ExternalProgramError: when its Python or its torch does not run.
     """
     advice = f"make it with clickvol nnunet setup --venv {folder}"
@@ -98,14 +87,13 @@ def make_environment(
 ) -> NnunetEnvironment:
     """Make a virtual environment with nnU-Net, or finish one; an environment that is right stays.
 
-    torch is held at the version that runs this package, because pip would otherwise replace it by
-    the newest that torchvision, which nnU-Net's dependencies ask for, goes with.
+    torch is held at the version that runs this package, because pip would otherwise replace it by the newest
+    that torchvision, which nnU-Net's dependencies ask for, goes with.
 
     Args:
-        folder: where; missing, empty, or an environment made for this.
+        folder: missing, empty, or an environment made for this.
         python: the interpreter to make it with; the one that runs this package where not given.
-        pip_arguments: given to `pip install` as they are ("--index-url", ...). A requirement among
-            them, such as "torch==2.8.0", takes the place of the one about the same package.
+        pip_arguments: of `pip install`. A requirement such as "torch==2.8.0" takes the place of ours.
         offline: pip may not reach an index, only what `--find-links` among its arguments names.
         on_stage: gets the name of each stage when it begins.
 

@@ -26,7 +26,6 @@ class NnunetDataset:
     """A data set as nnU-Net has it.
 
     Attributes:
-        name: "Dataset501_Sarcoma".
         folder: its folder in nnUNet_raw; `imagesTr`, `labelsTr` and `imagesTs` lie in it.
         splits: one fold, for nnU-Net's splits_final.json.
         test_ids: the scans of imagesTs.
@@ -47,23 +46,14 @@ def export_dataset(
 ) -> NnunetDataset:
     """Write the scans of one fold for nnU-Net; an export that is complete stays.
 
-    The training and the validation part become imagesTr and labelsTr, and the test part imagesTs: its
-    labels are not exported, so that nnU-Net cannot see them. The scans are those that came, not the
-    resampled ones, because resampling is part of what nnU-Net plans; they are hard-linked where that
-    can be. dataset.json comes last and shows that all is there.
-
-    Args:
-        prepared: a data set of one modality.
-        raw_folder: what nnU-Net calls nnUNet_raw; exists.
-        fold: of the prepared set. nnU-Net knows it as its fold 0, the only one.
-        on_case: gets the id of each scan before it is written.
-
-    Returns:
-        What was written.
+    The training and the validation part become imagesTr and labelsTr, and the test part imagesTs: its labels
+    are not exported, so that nnU-Net cannot see them. The scans are those that came, not the resampled ones,
+    because resampling is part of what nnU-Net plans; they are hard-linked where that can be. dataset.json comes
+    last and shows that all is there. nnU-Net knows the fold as its only one, 0.
 
     Raises:
-        ConfigError: for a set of several modalities, without a training, validation or test part, or
-            whose files are gone or have changed.
+        ConfigError: for a set of several modalities, without a training, validation or test part, or whose
+            files are gone or have changed.
         OutputError: when a file cannot be written.
     """
     parts = {

@@ -75,9 +75,6 @@ class NnunetRun:
 
     Attributes:
         folder: gets everything; absolute.
-        environment: nnU-Net's.
-        settings: what makes the result.
-        device: "cpu" or "cuda".
         workers: processes that load and write scans.
         on_stage: gets the name of each stage when it begins, and the number of each epoch.
     """
@@ -117,11 +114,7 @@ class NnunetRun:
 
 
 def choose_nnunet_device(name: str | None, environment: NnunetEnvironment) -> str:
-    """Return the device for a name: that asked for, else a GPU where nnU-Net's torch sees one.
-
-    Raises:
-        DeviceError: for another name, or a GPU that is not there.
-    """
+    """Return the device asked for, else a GPU where nnU-Net's torch sees one; DeviceError for another name."""
     if name is None:
         return "cuda" if environment.has_cuda else "cpu"
     if name not in DEVICES:
@@ -134,21 +127,14 @@ def choose_nnunet_device(name: str | None, environment: NnunetEnvironment) -> st
 
 
 def run_nnunet(prepared: PreparedSet, run: NnunetRun) -> list[Path]:
-    """Train nnU-Net on a fold of a prepared data set and predict its test part.
+    """Train nnU-Net on a fold of a prepared data set and predict its test part, in the order of the set.
 
     Every step whose output is complete is skipped, and a training that was stopped goes on from its last
     checkpoint.
 
-    Args:
-        prepared: the data.
-        run: where and how.
-
-    Returns:
-        The masks, one for each test scan, in the order of the set.
-
     Raises:
-        ConfigError: when the folder holds a run with other settings, or another process works in it;
-            when the data do not suit; when nnU-Net plans no such configuration for them.
+        ConfigError: when the folder holds a run with other settings, or another process works in it; when the
+            data do not suit; when nnU-Net plans no such configuration for them.
         ExternalProgramError: when a step of nnU-Net fails; it names the log.
         OutputError: when a file cannot be written.
     """

@@ -45,14 +45,10 @@ def install_trainer(package: Path) -> None:
     Its search imports one file after the other until it has found the name, and among the later ones are
     trainers that need a working torchvision. A trainer outside the package would come after them all.
 
-    Everything that makes nnU-Net's result stays nnU-Net's. Changed are the number of epochs and of
-    iterations, which `length_variables` hands over; the iterations that watch the validation part (of
-    nnU-Net 50 to 250, so a fifth); how often a checkpoint is kept, because nnU-Net's 50 epochs may be
-    longer than a short training; and the prediction of the validation scans at the end, which nothing here
-    needs, is left out.
-
-    Args:
-        package: the folder of the installed nnunetv2.
+    Everything that makes nnU-Net's result stays nnU-Net's. Changed are the number of epochs and of iterations,
+    which `length_variables` hands over; the iterations that watch the validation part (of nnU-Net 50 to 250, so
+    a fifth); how often a checkpoint is kept, because nnU-Net's 50 epochs may be longer than a short training;
+    and the prediction of the validation scans at the end, which nothing here needs, is left out.
 
     Raises:
         OutputError: when it cannot be written.

@@ -44,17 +44,13 @@ class LoggedProgram:
 
 
 def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _line: None) -> None:
-    """Run a program to its end.
+    """Run a program to its end; an interruption ends it and everything that it started.
 
-    An interruption ends the program and everything that it started.
-
-    Args:
-        program: what to run.
-        on_line: gets each line soon after it was printed.
+    Each line goes to `on_line` soon after it was printed.
 
     Raises:
-        ExternalProgramError: when it cannot be started or does not exit with 0, with its last line
-            and the place of its log; or while an earlier program still writes to the log.
+        ExternalProgramError: when it cannot be started or does not exit with 0, with its last line and the
+            place of its log; or while an earlier program still writes to the log.
     """
     with program.log.open("ab") as log:
         _lock(log, program)
@@ -85,11 +81,7 @@ def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _
 
 
 def ask_program(words: Sequence[str], advice: str) -> str:
-    """Return what a short program prints.
-
-    Args:
-        words: the program and its arguments.
-        advice: what to do when it fails, the end of the error's line.
+    """Return what a short program prints; `advice` ends the error's line and says what to do.
 
     Raises:
         ExternalProgramError: when it cannot be started or does not exit with 0.

@@ -27,9 +27,6 @@ class Ends:
     Attributes:
         scan: file or folder; of an archive, one that is empty until the scan is fetched.
         mask: file; a temporary one where nobody asks for it.
-        series: which series of the scan.
-        archive: that the scan comes from.
-        study: which study of it.
         is_stored: whether the mask is stored there.
         node: that the mask is sent to.
         is_kept: whether the user has asked for the file.
@@ -52,9 +49,7 @@ class Ends:
     def run(self, request: "SegmentationRequest", *, as_json: bool, quiet: bool) -> None:
         """Fetch the scan, segment it, store or send the mask, and print what came of it.
 
-        Raises:
-            ClickvolError: for anything that the user can fix. A mask that no archive takes stays where it was
-                asked for.
+        A mask that no archive takes stays where it was asked for.
         """
         from clickvol.cli.progress import show_stages
         from clickvol.cli.result import print_result
@@ -97,14 +92,6 @@ def ends_of(
     scan: str, output: Path | None, *, series: str | None, study: str | None, store: bool, send_to: str | None
 ) -> Iterator[Ends]:
     """Lend the two ends for a block; what was fetched is gone after it, also after Ctrl-C or a kill.
-
-    Args:
-        scan: a path, or the address of an archive.
-        output: where the mask is to be kept; None where it is only stored or sent.
-        series: which series; see `DicomWebArchive.find_series`.
-        study: which study of an archive.
-        store: store the mask where the scan comes from.
-        send_to: AET@HOST:PORT of who takes the mask; None for nobody.
 
     Raises:
         ConfigError: when they contradict each other.

@@ -11,11 +11,7 @@ _ESTIMATE_SECONDS = 3600.0
 
 @contextlib.contextmanager
 def show_stages(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show the current stage with a spinner on stderr, where that is a terminal.
-
-    Yields:
-        A function that takes the name of the stage that begins now.
-    """
+    """Show the stage that begins with each call with a spinner on stderr, where that is a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -29,10 +25,6 @@ def show_stages(*, quiet: bool) -> Iterator[Callable[[str], None]]:
 @contextlib.contextmanager
 def show_progress(title: str, *, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar with the time that is left on stderr, where that is a terminal.
-
-    Args:
-        title: what is being done.
-        quiet: show nothing.
 
     Yields:
         A function that takes how many parts are done, of how many, and what was done last. The time that is

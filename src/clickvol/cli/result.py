@@ -27,13 +27,7 @@ def print_result(
 ) -> None:
     """Print warnings on stderr, and the result on stdout.
 
-    Args:
-        result: of either command.
-        as_json: every name carries its unit and convention.
-        quiet: print nothing but JSON that is asked for.
-        scan: the archive that the scan was fetched from; None where it was a path.
-        places: archives that the mask was stored in.
-        has_file: whether the mask is in a file, too.
+    `scan` is the archive that the scan was fetched from, `places` are those that the mask was stored in.
     """
     if isinstance(result, SegmentationResult):
         facts, summary = _scan_facts(result), _scan_summary(result)

@@ -154,11 +154,7 @@ def _say_where(address: str, token: str | None) -> None:
 
 
 def _worklist_places(source: Path | None, output: Path | None) -> dict[str, Any]:
-    """Return the settings of a worklist, where its scans are and where its masks go; none where there is none.
-
-    Raises:
-        ConfigError: when there is no such list.
-    """
+    """Return the settings of a worklist, where its scans are and where its masks go; {} for none."""
     from clickvol.server.viewer.worklist import default_output
 
     if source is None:
@@ -174,11 +170,7 @@ def _worklist_places(source: Path | None, output: Path | None) -> dict[str, Any]
 
 
 def _token(path: Path | None) -> str | None:
-    """Return the token of the file or of the environment; None where there is none.
-
-    Raises:
-        ConfigError: when the file cannot be read.
-    """
+    """Return the token of the file or of the environment; None where there is none."""
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:

@@ -93,11 +93,7 @@ def view(
 
 
 def root_of(scan: Path | None) -> Path:
-    """Return the folder whose scans the page may open: that of the scan, else the present one.
-
-    Raises:
-        UnreadableVolumeError: when there is no such scan.
-    """
+    """Return the folder whose scans the page may open: that of the scan, else the present one."""
     if scan is None:
         return Path.cwd()
     if not scan.exists():

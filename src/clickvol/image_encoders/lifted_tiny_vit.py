@@ -38,28 +38,27 @@ class LiftedTinyVitConfig:
     """Sizes of the lifted TinyViT.
 
     Attributes:
-        kind: names this class in files.
         slice_encoder: the 2D network.
-        in_plane_enlargement: how often a slice is enlarged in h and w (bilinear) before the 2D network
-            sees it. LiteMedSAM saw whole slices on 256 pixels, so 1.4 to 2 mm each: 1 suits patches of
-            about that voxel size.
-        slice_steps: how many neighbouring slices are averaged into one before each stage, the first time
-            as images, before the embedding. Their product must divide the token stride. (1, 1, 1, 1)
-            takes every slice through the whole network; the default thins them as the stages do in the
-            plane, for a fifth of the work. With LiteMedSAM's weights on six CT patches its features kept
-            cosines of .95 to .99 to those; averaging 8 images at once, (8, 1, 1, 1), left .78 to .88.
+        in_plane_enlargement: how often a slice is enlarged in h and w (bilinear) before the 2D network sees it.
+            LiteMedSAM saw whole slices on 256 pixels, so 1.4 to 2 mm each: 1 suits patches of about that voxel
+            size.
+        slice_steps: how many neighbouring slices are averaged into one before each stage, the first time as
+            images, before the embedding. Their product must divide the token stride. (1, 1, 1, 1) takes every
+            slice through the whole network; the default thins them as the stages do in the plane, for a fifth
+            of the work. With LiteMedSAM's weights on six CT patches its features kept cosines of .95 to .99 to
+            those; averaging 8 images at once, (8, 1, 1, 1), left .78 to .88.
         feature_width: channels of the feature maps.
         token_stride: voxels of the patch per cell of the feature maps, in all axes.
-        adapter_reduction: width of a stage over the hidden width of its adapter; 2 as published, but at
-            least 16 channels remain.
+        adapter_reduction: width of a stage over the hidden width of its adapter; 2 as published, but at least
+            16 channels remain.
         adapter_initialisation: "zero" starts as the 2D network slice by slice.
         adapter_final_relu: False lets an adapter subtract too; the published ones cannot.
         first_adapters: an adapter before each stage, too, as ProMISe-3D has two per block of SAM's; the doubled
             residual of its code is left out, since it would leave the range of the frozen norms.
         channel_sources, alignment: as in `LiftedVitConfig`; the alignment comes after each stage's adapter.
         frozen_norms: keep every BatchNorm at its running statistics, also in training. Right for loaded
-            weights, whose statistics come from far more images than a patch has slices. False for a
-            network trained from scratch, whose statistics mean nothing yet.
+            weights, whose statistics come from far more images than a patch has slices. False for a network
+            trained from scratch, whose statistics mean nothing yet.
     """
 
     kind: Literal["lifted_tiny_vit3d"] = "lifted_tiny_vit3d"
@@ -110,15 +109,12 @@ class LiftedTinyVitConfig:
 def images_from_patch(
     patch: Tensor, in_plane_enlargement: int, channel_sources: tuple[int, int, int] = (0, 0, 0)
 ) -> Tensor:
-    """Return what the 2D network sees of a patch.
+    """Return what the 2D network sees of a patch (B, C, D, H, W), normalised to -1.6..1.6.
 
-    Args:
-        patch: (B, C, D, H, W), normalised to -1.6..1.6.
-        in_plane_enlargement: r, 1 or more.
-        channel_sources: which channel of the patch is each colour.
+    `channel_sources` says which channel of the patch is each colour.
 
     Returns:
-        (B, D, r H, r W, 3) in 0..1; values beyond the window are clipped.
+        (B, D, r H, r W, 3) in 0..1, r the enlargement; values beyond the window are clipped.
     """
     grey = ((patch + _NORMALISED_END) / (2 * _NORMALISED_END)).clamp(0, 1)
     if in_plane_enlargement > 1:
@@ -136,16 +132,10 @@ def images_from_patch(
 
 
 def slice_by_slice(function: Callable[[Tensor], Tensor], tokens: Tensor, *, whole: bool) -> Tensor:
-    """Apply a function of images to every slice; the only place where slices stand in the batch axis.
+    """Apply a function (n, E, h, w) -> (n, E', h', w') to every slice of (B, d, h, w, E): (B, d, h', w', E').
 
-    Args:
-        function: (n, E, h, w) -> (n, E', h', w').
-        tokens: (B, d, h, w, E).
-        whole: True applies it to all slices at once, which norms with batch statistics need; False
-            goes piece by piece.
-
-    Returns:
-        (B, d, h', w', E').
+    The only place where slices stand in the batch axis. `whole` applies it to all slices at once, which norms
+    with batch statistics need; else it goes piece by piece.
     """
     b, d, h, w, _ = tokens.shape
     images = tokens.flatten(0, 1).permute(0, 3, 1, 2)
@@ -185,11 +175,7 @@ class LiftedTinyVit3d(nn.Module):
         self.necks = nn.ModuleList([make_neck(width, config.feature_width) for width in widths])
 
     def forward(self, patch: Tensor) -> ImageFeatures:
-        """Encode a normalised patch.
-
-        Args:
-            patch: (B, C, D, H, W) in -1.6..1.6, the slices along d; each side a multiple of the token
-                stride.
+        """Encode a patch (B, C, D, H, W) in -1.6..1.6, the slices along d.
 
         Returns:
             One map per stage, (B, feature_width, D / stride, H / stride, W / stride).
@@ -214,9 +200,6 @@ class LiftedTinyVit3d(nn.Module):
 
     def stage_outputs(self, patch: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return what the stages give after their adapters, before the feature maps, and that in text space.
-
-        Args:
-            patch: as in `forward`.
 
         Returns:
             (B, d_i, h_i, w_i, E_i) each: the patch's slices over the steps so far, and its enlarged
@@ -268,9 +251,8 @@ class LiftedTinyVit3d(nn.Module):
     def load_slice_encoder(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights of a 2D TinyViT; adapters and necks stay as they are.
 
-        Args:
-            state: the whole 2D encoder, named as in LiteMedSAM's file without `image_encoder.`. SAM's
-                2D neck (`neck.*`) must be there and is left out.
+        The state is that of the whole 2D encoder, as LiteMedSAM's file names it without `image_encoder.`. SAM's
+        2D neck (`neck.*`) must be there and is left out.
 
         Raises:
             DamagedWeightsError: when a name is missing, left over, or has another shape.

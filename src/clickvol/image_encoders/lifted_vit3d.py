@@ -35,30 +35,22 @@ class LiftedVitConfig:
     """Sizes of the lifted encoder. The defaults are the published ones (SAM ViT-B).
 
     Attributes:
-        kind: tells this configuration from those of other encoders in a file.
-        channel_sources: which channel of the patch feeds each of SAM's three colour channels: (0, 0, 0)
-            copies the one channel of a scan; TAGS has the scan twice and an organ mask, (0, 0, 1).
+        channel_sources: which channel of the patch feeds each of SAM's three colour channels: (0, 0, 0) copies
+            the one channel of a scan; TAGS has the scan twice and an organ mask, (0, 0, 1).
         alignment: text alignment after each tap (TAGS); None otherwise.
-        width: token width.
-        depth: number of blocks.
-        num_heads: attention heads; must divide the width.
         mlp_ratio: hidden width of the MLP over the token width.
-        enlargement: how often the patch is enlarged before the 16-voxel embedding: 1, 2, 4, 8 or 16.
-            A token then covers 16 / enlargement voxels per axis.
+        enlargement: how often the patch is enlarged before the 16-voxel embedding: 1, 2, 4, 8 or 16. A token
+            then covers 16 / enlargement voxels per axis.
         tokens_dhw: tokens per axis that the position tables are made for.
         position_table_side: side of the table of in-plane positions; 64 in SAM, pooled to the tokens.
         window: side of the cubic attention window in tokens.
         shift_windows: shift the windows of every second block, beginning with the first.
         local_table_window: window that the relative tables of ordinary blocks were made for (14 in SAM).
         global_table_window: the same for the blocks that are global in SAM (64).
-        global_blocks: indices of those blocks. Here too they use the cubic window: only the length of
-            their tables differs.
+        global_blocks: indices of those blocks. Here too they use the cubic window: only the length of their
+            tables differs.
         taps: indices of the blocks whose output becomes a feature map, shallow to deep.
-        feature_width: channels of the feature maps.
-        second_adapter: "doubled" as in the published ProMISe-3D code, "plain", or "none"
-            (3DSAM-adapter).
-        adapter_initialisation: "default" as published, or "zero".
-        adapter_final_relu: True as published.
+        second_adapter: "doubled" as in the published ProMISe-3D code, "plain", or "none" (3DSAM-adapter).
         depth_position_start: initial value of the depth positions; 1 as published.
     """
 
@@ -230,16 +222,10 @@ class LiftedVit3d(nn.Module):
         )
 
     def forward(self, patch: Tensor) -> ImageFeatures:
-        """Encode a normalised patch.
-
-        Args:
-            patch: (B, C, D, H, W); each side a multiple of the token stride.
+        """Encode a normalised patch (B, C, D, H, W); sides are multiples of the token stride, else ConfigError.
 
         Returns:
             One map per tap, (B, feature_width, D / stride, H / stride, W / stride).
-
-        Raises:
-            ConfigError: when a side is no multiple of the token stride, or channels are missing.
         """
         stride = self.config.token_stride
         if patch.shape[1] != self.config.num_channels:

@@ -28,13 +28,8 @@ class SamVit2dConfig:
     """Sizes of the encoder. The defaults are those of SAM ViT-B.
 
     Attributes:
-        kind: tells this configuration from those of other encoders in a file.
-        image_side: side of the square image in pixels; a multiple of patch_side. SAM has 1024; the
-            tables are made for it, so it is the only side that a network takes.
-        patch_side: side of a token in pixels.
-        width: token width.
-        depth: number of blocks.
-        num_heads: attention heads; must divide the width.
+        image_side: side of the square image in pixels; a multiple of patch_side. SAM has 1024; the tables are
+            made for it, so it is the only side that a network takes.
         mlp_ratio: hidden width of the MLP over the token width.
         window: side of the attention windows in tokens.
         global_blocks: indices of the blocks that attend over the whole image.
@@ -72,12 +67,7 @@ class SamVit2dConfig:
 
 
 class PatchEmbedding(nn.Module):
-    """Square patches of the image to tokens, by one convolution.
-
-    Args:
-        patch_side: side of a patch in pixels.
-        width: token width.
-    """
+    """Square patches of the image to tokens, by one convolution."""
 
     def __init__(self, patch_side: int, width: int) -> None:
         super().__init__()
@@ -117,16 +107,10 @@ class SamVit2d(nn.Module):
         )
 
     def forward(self, image: Tensor) -> SliceFeatures:
-        """Encode normalised images.
-
-        Args:
-            image: (B, 3, S, S), S being image_side.
+        """Encode normalised images (B, 3, S, S), S being image_side, else ConfigError.
 
         Returns:
             The embedding (B, feature_width, s, s) and the taps (B, width, s, s), s being grid_side.
-
-        Raises:
-            ConfigError: when the image has another shape.
         """
         side = self.config.image_side
         if tuple(image.shape[1:]) != (3, side, side):

@@ -31,13 +31,9 @@ class TextAlignmentConfig:
 class TextAlignment(nn.Module):
     """One linear layer into text space, LeakyReLU, and a blend with the tokens.
 
-    Where the text space is as wide as the tokens, this is the released form: a = LeakyReLU(W x) and
-    x <- (1 - blend) x + blend a. Otherwise a second linear layer without bias brings `a` back to the
-    width of the tokens (the form of MVFA-AD, CVPR 2024, that the released one was simplified from).
-
-    Args:
-        width: width of the tokens.
-        config: sizes.
+    Where the text space is as wide as the tokens, this is the released form: a = LeakyReLU(W x) and x <- (1 -
+    blend) x + blend a. Otherwise a second linear layer without bias brings `a` back to the width of the tokens
+    (the form of MVFA-AD, CVPR 2024, that the released one was simplified from).
     """
 
     def __init__(self, width: int, config: TextAlignmentConfig) -> None:

@@ -113,11 +113,8 @@ class TextBank:
 def bank_sentences(object_word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the sentences about a healthy object (8 x 34 = 272) and about one with a tumour (6 x 34 = 204).
 
-    Args:
-        object_word: what the object is called, "kidney".
-
     Raises:
-        ConfigError: when there is no word.
+        ConfigError: when there is no word for the object, such as "kidney".
     """
     word = object_word.strip()
     if not word:
@@ -142,11 +139,6 @@ def make_text_bank(encode: TextEncoder, object_word: str, text_encoder: str) -> 
     """Ask a text encoder for every sentence and average each class.
 
     Each embedding is brought to length 1, the class is averaged, and the mean is brought to length 1.
-
-    Args:
-        encode: the text encoder.
-        object_word: what the object is called, "kidney".
-        text_encoder: name of the encoder, kept with the bank.
 
     Raises:
         ConfigError: when there is no word, or the encoder gives other than one finite vector per sentence.
@@ -178,16 +170,8 @@ def _mean_direction(encode: TextEncoder, sentences: tuple[str, ...]) -> Tensor:
 def stub_text_bank(width: int, seed: int, object_word: str = "object") -> TextBank:
     """Return two random directions near each other, for tests and dry runs; the log gets a warning.
 
-    A network trained with it learns two directions that stand for healthy and tumour, but no text has any
-    part in it.
-
-    Args:
-        width: values per embedding, at least 2.
-        seed: of the vectors.
-        object_word: kept with the bank, otherwise unused.
-
-    Raises:
-        ConfigError: when the width is below 2.
+    A network trained with it learns two directions that stand for healthy and tumour, but no text has any part
+    in it. ConfigError when the width is below 2.
     """
     if width < 2:
         raise ConfigError(f"a stub of {width} values has no two directions; give at least 2")

@@ -29,18 +29,15 @@ class TinyVitConfig:
     """Sizes of a TinyViT. The defaults are LiteMedSAM's, read off the shapes of its weights.
 
     Attributes:
-        kind: names this class in files.
-        image_side: side of the square image that the published weights were trained on, in pixels;
-            others are possible.
-        widths: channels of the stages.
-        depths: blocks of the stages; those of the first are convolutional.
+        image_side: side of the square image that the published weights were trained on, in pixels; others are
+            possible.
         num_heads: attention heads of the stages; the first is not used.
         windows: side of the attention windows of the stages in tokens; the first is not used.
-        embedding_kernel: side of both kernels of the embedding: 1 in LiteMedSAM (its weights' shapes), 3
-            in TinyViT and MobileSAM.
+        embedding_kernel: side of both kernels of the embedding: 1 in LiteMedSAM (its weights' shapes), 3 in
+            TinyViT and MobileSAM.
         embedding_stride: step of both convolutions of the embedding: 1 in LiteMedSAM, 2 in TinyViT and
-            MobileSAM. Weights do not state it; 1 makes of 256 pixels the 64 places that LiteMedSAM's
-            prompt encoder has, and its running means fit the features of real slices better.
+            MobileSAM. Weights do not state it; 1 makes of 256 pixels the 64 places that LiteMedSAM's prompt
+            encoder has, and its running means fit the features of real slices better.
         merging_strides: step between one stage and the next; the step to the width 320 keeps the grid in
             MobileSAM.
         mlp_ratio: hidden width of the MLP over the token width.
@@ -166,16 +163,15 @@ class TinyVit(TinyVitStages):
         )
 
     def forward(self, image: Tensor) -> SliceFeatures:
-        """Encode images.
+        """Encode images (B, 3, H, W) in 0..1; grey images have three equal channels.
 
-        Args:
-            image: (B, 3, H, W) in 0..1; grey images have three equal channels. The published weights
-                saw sides of 256, the longer side of the image filling it, the rest zero at the far end.
+        The published weights saw sides of 256, the longer side of the image filling it, the rest zero at the
+        far end.
 
         Returns:
-            The embedding (B, feature_width, H / s, W / s), s being the last of `config.stage_strides`,
-            and one tap per stage: what its blocks give, before the step to the next one. Sides that are
-            no multiple of the stride are rounded up.
+            The embedding (B, feature_width, H / s, W / s), s being the last of `config.stage_strides`, and one
+            tap per stage: what its blocks give, before the step to the next one. Sides that are no multiple of
+            the stride are rounded up.
         """
         x = self.patch_embed(image)
         taps: list[Tensor] = []

@@ -247,11 +247,7 @@ def interaction_of(prompt: Prompt, *, object_id: int = 1) -> PromptInteraction:
 
 
 def check_on_grid(interaction: Shaping, grid: VolumeGrid) -> None:
-    """Check that an interaction can be used on a scan.
-
-    Raises:
-        ClickError: when it lies outside, is empty or not finite.
-    """
+    """Check that an interaction can be used on a scan; ClickError when it is outside, empty or not finite."""
     match interaction:
         case EditPrompt(by=by):
             if by is not None:

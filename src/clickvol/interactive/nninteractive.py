@@ -63,11 +63,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         self._predictions: list[tuple[list[Prompt], PackedMask]] = []
 
     def initialize_from_trained_model_folder(self, model_training_output_dir: str | Path) -> None:
-        """Load one of our models by id or path.
-
-        Raises:
-            ModelNotFoundError: when there is none.
-        """
+        """Load one of our models by id or path; ModelNotFoundError when there is none."""
         self._model = load_model(model_training_output_dir, device=self._device)
         self._scan = None
 
@@ -107,11 +103,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         self._waiting, self._predictions = [], []
 
     def set_target_buffer(self, target_buffer: NDArray[np.generic] | Any) -> None:  # noqa: ANN401
-        """Take an array or tensor (X, Y, Z), into which every mask is written as 0 and 1.
-
-        Raises:
-            ConfigError: when its shape is not that of the image.
-        """
+        """Take an array or tensor (X, Y, Z) of the image's shape, into which masks are written as 0 and 1."""
         shape = self._opened().volume.grid.shape_dhw
         if tuple(target_buffer.shape) != shape:
             raise ConfigError(
@@ -199,17 +191,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         run_prediction: bool = True,  # noqa: FBT001, FBT002
         interaction_bbox: Sequence[Sequence[int]] | None = None,
     ) -> Ranges | None:
-        """Draw around something; returns as `add_point_interaction`.
-
-        Args:
-            lasso_image: (X, Y, Z), or of the shape of `interaction_bbox`; drawn where it is above 0.
-            include_interaction: inside the object; False where it is not.
-            run_prediction: False keeps it for the next prediction.
-            interaction_bbox: where a drawing lies that is smaller than the image: half-open ranges.
-
-        Raises:
-            ClickError: for an empty drawing or one that does not fit.
-        """
+        """Draw around something; arguments, result and errors as of `add_scribble_interaction`."""
         return self._draw("lasso", lasso_image, interaction_bbox, include_interaction, run_prediction)
 
     def add_initial_seg_interaction(

@@ -69,10 +69,8 @@ class ReadRecord:
     """A record as read.
 
     Attributes:
-        path: of its file.
-        header: its first line.
-        steps: interactions and moves in order, each with the hash of its mask where the record has it;
-            without clicks that came to nothing.
+        steps: interactions and moves in order, each with the hash of its mask where the record has it; without
+            clicks that came to nothing.
         last_time: of its last line, ISO 8601, UTC.
         num_bytes: length of the whole lines; what follows was cut off.
     """
@@ -218,11 +216,7 @@ def scan_hash(volume: Volume | Mask) -> str:
 
 
 def check_same(ours: RecordHeader, record: ReadRecord) -> None:
-    """Check that a record can be gone on with here.
-
-    Raises:
-        ConfigError: when it is of another scan, model or modality.
-    """
+    """Check that a record can be gone on with here; ConfigError when scan, model or modality are others."""
     theirs = record.header
     if ours.scan_sha256 != theirs.scan_sha256 or ours.organ_mask_sha256 != theirs.organ_mask_sha256:
         raise ConfigError(f"{record.path} is of another scan; open the scan that it was made with")
@@ -235,11 +229,7 @@ def check_same(ours: RecordHeader, record: ReadRecord) -> None:
 
 
 def read_record(path: Path) -> ReadRecord:
-    """Read a record; a last line that was cut off is left out.
-
-    Raises:
-        ConfigError: when it is missing, no record of a session, or damaged.
-    """
+    """Read a record without a last line that was cut off; ConfigError when it is missing, none, or damaged."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -274,12 +264,7 @@ def read_record(path: Path) -> ReadRecord:
 
 
 def find_records(folder: Path, volume: Volume) -> list[ReadRecord]:
-    """Return the records of a scan with clicks that stand, the newest first; damaged ones are left out.
-
-    Args:
-        folder: that holds them, or folders with them.
-        volume: the scan.
-    """
+    """Return the records of a scan with clicks that stand, the newest first; damaged ones are left out."""
     scan_sha256 = scan_hash(volume)
     records = []
     for path in folder.rglob(f"{scan_sha256[:16]}-*{RECORD_SUFFIX}"):

@@ -32,11 +32,7 @@ class Replay:
     conditions: tuple[str, ...]
 
     def mask(self, object_id: int | None = None) -> Mask:
-        """Return the mask of an object, or the label map of all, as a session would.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the mask of an object, or the label map of all, as a session would."""
         return self.masks.mask(self.scene, object_id)
 
     @property
@@ -49,12 +45,6 @@ def replay_record(
     path: Path, volume: Volume, model: LoadedModel, *, organ_mask: Mask | Volume | None = None
 ) -> Replay:
     """Answer every click of a record again.
-
-    Args:
-        path: of the record.
-        volume: the scan that it was made with.
-        model: the model that it was made with.
-        organ_mask: where it was made with one.
 
     Raises:
         ConfigError: when the record is damaged, or of another scan or model.

@@ -78,19 +78,10 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class SessionObject:
-    """One object of a session, as others see it.
+    """One object of a session, as others see it: see `SceneObject`, and the voxels and ml of its mask.
 
-    Attributes:
-        id: from 1; its value in the label map.
-        name: given by the user; may be empty.
-        term: code of what it is; "" for none.
-        colour: "#rrggbb"; "" for the one of its number.
-        clicks: on it, in order.
-        prompts: on it, in order; the clicks, too.
-        prompted_at: the place of each in the list of interactions since the last reset, by which it is edited.
-        frozen: it cannot change, and the others leave it alone.
-        num_voxels: of its mask.
-        volume_ml: of its mask.
+    Its id, from 1, is its value in the label map. `prompted_at` counts from the last reset: by it a prompt is
+    edited.
     """
 
     id: int
@@ -107,13 +98,7 @@ class SessionObject:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All objects after a list of interactions, without their masks.
-
-    Attributes:
-        interactions: the list.
-        objects: the first has the id 1.
-        digests: a hash for every place in the list, of all interactions up to it.
-    """
+    """All objects after a list of interactions, without their masks."""
 
     interactions: tuple[Interaction, ...]
     objects: tuple[SceneObject, ...]
@@ -130,11 +115,7 @@ class Scene:
         return cls(tuple(interactions), _objects_after(interactions), digests_of(interactions))
 
     def object(self, object_id: int) -> SceneObject:
-        """Return an object.
-
-        Raises:
-            ClickError: when it is not there.
-        """
+        """Return an object; ClickError when it is not there."""
         return _object(self.objects, object_id)
 
     @property
@@ -304,11 +285,7 @@ def _places_above(objects: Sequence[SceneObject], object_id: int) -> tuple[int, 
 
 
 class SceneMasks:
-    """The masks of scenes on one scan; each is computed once.
-
-    Args:
-        scan: answers lists of prompts.
-    """
+    """The masks of scenes on one scan; each is computed once."""
 
     def __init__(self, scan: ScanPredictor) -> None:
         self.scan = scan
@@ -323,16 +300,11 @@ class SceneMasks:
         return self.scan.feature_bytes + sum(len(mask.bits) for mask in self._masks.values()) + last_bytes
 
     def answer(self, scene: Scene, place: int, cancelled: Callable[[], bool] = never) -> Segmentation:
-        """Answer a prompt of a list, from the prompts on its object up to it, without brush edits.
-
-        Args:
-            scene: after the list.
-            place: of the prompt in the list.
-            cancelled: asked before every call of the network; True ends the answer.
+        """Answer the prompt of a place in a list, from those on its object up to it, without brush edits.
 
         Raises:
             ClickError: when a prompt cannot be used on this scan.
-            CancelledError: when `cancelled` said so.
+            CancelledError: when `cancelled`, which is asked before every call of the network, said so.
         """
         digest = scene.digests[place]
         if self._last is None or self._last[0] != digest:
@@ -362,46 +334,27 @@ class SceneMasks:
         return self._last[1]
 
     def answer_shown(self, scene: Scene, object_id: int) -> Segmentation | None:
-        """Return the answer that an object's mask came from; None where no prompt was given.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the answer that an object's mask came from; None where no prompt was given."""
         place = scene.object(object_id).answered_at
         return None if place is None else self.answer(scene, place)
 
     def packed(self, scene: Scene, object_id: int) -> PackedMask:
-        """Return what the last interaction on an object gave; others may lie on it since.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return what the last interaction on an object gave; others may lie on it since."""
         place = scene.object(object_id).shaped_at
         return EMPTY if place is None else self._packed(scene, (place,))[0]
 
     def shown(self, scene: Scene, object_id: int) -> PackedMask:
-        """Return the mask of an object without what others took of it: what is shown, measured and saved.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the mask of an object without what others took of it: what is shown, measured and saved."""
         mask = self.packed(scene, object_id)
         above = scene.places_above(object_id)
         return mask.without(self._packed(scene, above)) if above and mask.num_voxels else mask
 
     def mask(self, scene: Scene, object_id: int | None) -> Mask:
-        """Return the mask of an object without what others took of it, or the label map of all.
-
-        Args:
-            scene: after some interactions.
-            object_id: which object; None for the label map.
+        """Return the mask of an object without what others took of it, or (None) the label map of all.
 
         Returns:
             (D, H, W) uint8 on the scan's grid: 0 and 1; in the label map each object's id. No voxel is in two
             objects' masks, so both say the same.
-
-        Raises:
-            ClickError: when the object is not there.
         """
         volume = self.scan.volume
         array = np.zeros(volume.grid.shape_dhw, dtype=np.uint8)
@@ -426,11 +379,7 @@ class SceneMasks:
         return tuple(described)
 
     def probability(self, scene: Scene, object_id: int) -> NDArray[np.float32]:
-        """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1].
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1]."""
         answer = self.answer_shown(scene, object_id)
         if answer is None:
             return np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.float32)

@@ -51,9 +51,6 @@ class Answer:
     """What an interaction came to.
 
     Attributes:
-        object_id: that it was on.
-        num_voxels: of its mask now.
-        volume_ml: of its mask now.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
         warnings: what a person should know, one sentence each.
         segmentation: all that the model said; None where nothing was asked of it.
@@ -198,11 +195,7 @@ class InteractiveSession:
         self._apply(Reset())
 
     def add_object(self, name: str = "") -> int:
-        """Begin another object; return its id.
-
-        Raises:
-            ClickError: when there are 255 already.
-        """
+        """Begin another object; return its id. ClickError when there are 255 already."""
         self._apply(AddObject(name=name))
         return len(self.scene.objects)
 
@@ -232,10 +225,6 @@ class InteractiveSession:
 
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
         """Make an object unchangeable: others leave its voxels out, and it counts as background for them.
-
-        Args:
-            object_id: which object.
-            frozen: False makes it changeable again.
 
         Raises:
             ClickError: when the object is not there.

@@ -21,11 +21,7 @@ from clickvol.prompts.spatial import Box
 
 
 def point_prompt(place_dhw: Sequence[float], *, positive: bool) -> ClickInteraction:
-    """Return a click at the nearest voxel.
-
-    Raises:
-        ClickError: when it is not finite.
-    """
+    """Return a click at the nearest voxel; ClickError when it is not finite."""
     if not np.isfinite(place_dhw).all():
         raise ClickError(f"the click {tuple(place_dhw)} is not finite; give voxel indices")
     return ClickInteraction.at(VoxelPoint.of([float(round(v)) for v in place_dhw]), positive=positive)
@@ -49,16 +45,9 @@ def drawn_prompt(
     *,
     positive: bool = True,
 ) -> DrawnInteraction:
-    """Return a drawing.
+    """Return a drawing, (D, H, W), drawn where it is above 0; ClickError when nothing is.
 
-    Args:
-        kind: what it is.
-        drawn: (D, H, W), drawn where it is above 0; a lasso may be its closed contour alone.
-        start_dhw: of its first voxel in the image.
-        positive: inside the object.
-
-    Raises:
-        ClickError: when nothing is drawn.
+    A lasso may be its closed contour alone. `start_dhw` is the place of the array's first voxel in the image.
     """
     mask = np.asarray(drawn) > 0
     packed = PackedMask.of(_filled(mask) if kind == "lasso" else mask)

@@ -17,14 +17,9 @@ AdapterInitialisation = Literal["default", "zero"]
 class Adapter3d(nn.Module):
     """Token update relu(W2 relu(dwconv(relu(W1 x)))), to be added to x by the caller.
 
-    The last ReLU is in the published code: an adapter can only add amounts that are not negative.
-
-    Args:
-        width: width of the tokens.
-        hidden: width of the bottleneck; half the token width in the published networks.
-        initialisation: "default" as published (PyTorch's own); "zero" starts as no change, and
-            drops nothing at the start of training from scratch.
-        final_relu: False leaves out the last ReLU, so that an adapter can also subtract.
+    The last ReLU is in the published code: an adapter can only add amounts that are not negative; without it it
+    can subtract. The bottleneck is half the token width in the published networks. The initialisation "zero"
+    (ours) starts as no change and drops nothing at the start of training from scratch.
     """
 
     def __init__(

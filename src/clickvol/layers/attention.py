@@ -6,13 +6,7 @@ from torch import Tensor, nn
 
 
 class TokenAttention(nn.Module):
-    """softmax(q k^T / sqrt(head width)) v with four projections, all with bias.
-
-    Args:
-        width: width of the tokens.
-        inner_width: width after the projections, split over the heads.
-        num_heads: heads.
-    """
+    """softmax(q k^T / sqrt(head width)) v with four projections to `inner_width` and back, all with bias."""
 
     def __init__(self, width: int, inner_width: int, num_heads: int) -> None:
         super().__init__()
@@ -23,16 +17,9 @@ class TokenAttention(nn.Module):
         self.out_proj = nn.Linear(inner_width, width)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_is_real: Tensor | None = None) -> Tensor:
-        """Attend.
+        """Attend: query (B, T, E), key and value (B, S, E) -> (B, T, E).
 
-        Args:
-            query: (B, T, E).
-            key: (B, S, E).
-            value: (B, S, E).
-            key_is_real: (B, S) bool; False keeps a key from being seen. None: all are real.
-
-        Returns:
-            (B, T, E).
+        `key_is_real` is (B, S) bool; False keeps a key from being seen.
         """
         q, k, v = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -39,9 +39,8 @@ class DoubleConv(nn.Sequential):
 class UShape(nn.Module):
     """A small U-Net on a feature map: the output has the shape of the input.
 
-    Args:
-        channels: width at each scale, finest first; the first is that of the input. Each further
-            scale halves the resolution. One entry: no coarser scale, the map passes unchanged.
+    `channels` are those of each scale, finest first; each further one halves the resolution. One entry: the map
+    passes unchanged.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -66,11 +65,7 @@ class UShape(nn.Module):
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A 3x3x3 convolution of each channel with itself that keeps the size, with bias.
-
-    Args:
-        channels: channels of input and output.
-    """
+    """A 3x3x3 convolution of each channel with itself that keeps the size, with bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel_size=3, padding=1, groups=channels)

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 class FourierPositions(nn.Module):
     """sin and cos of random projections of a place (SAM's encoding with a third axis).
 
-    A place c in [0, 1] per axis becomes 2 c - 1, in the order (w, h, d), is multiplied by a fixed
-    Gaussian matrix and by 3 pi, and its sines and cosines are joined.
-
-    Args:
-        width: length of the code; even.
+    A place c in [0, 1] per axis becomes 2 c - 1, in the order (w, h, d), is multiplied by a fixed Gaussian
+    matrix and by 3 pi, and its sines and cosines are joined.
     """
 
     gaussian: Tensor
@@ -29,11 +26,7 @@ class FourierPositions(nn.Module):
 
 
 class PlanarFourierPositions(nn.Module):
-    """The same for places in an image: (x, y), and 2 pi (SAM's own, with the name of its buffer).
-
-    Args:
-        width: length of the code; even.
-    """
+    """The same for places in an image: (x, y), and 2 pi (SAM's own, with the name of its buffer)."""
 
     positional_encoding_gaussian_matrix: Tensor
 

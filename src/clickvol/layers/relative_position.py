@@ -12,17 +12,10 @@ from torch import Tensor
 
 
 def resample_table(table: Tensor, window: int) -> Tensor:
-    """Squeeze a table of relative positions into the 2 * window - 1 offsets of a window.
+    """Squeeze a table of relative positions, (rows, E_head), into a window's (2 * window - 1, E_head) offsets.
 
-    The whole range of the table is used (linear interpolation, align_corners false), as the
-    published networks do; there is no centre crop.
-
-    Args:
-        table: (rows, E_head).
-        window: length of the window along this axis, in tokens.
-
-    Returns:
-        (2 * window - 1, E_head).
+    The whole range of the table is used (linear interpolation, align_corners false), as the published networks
+    do; there is no centre crop.
     """
     rows = 2 * window - 1
     if table.shape[0] == rows:

@@ -59,12 +59,7 @@ Part = tuple[Places, Callable[[Tensor], Tensor]]
 
 
 class Residual(ABC):
-    """tokens -> factor * tokens + update(tokens), for (B, d, h, w, E).
-
-    Attributes:
-        modules: what the update is made with.
-        factor: what the tokens are multiplied with.
-    """
+    """tokens -> factor * tokens + update(tokens), for (B, d, h, w, E); the update is made with `modules`."""
 
     def __init__(self, *modules: nn.Module, factor: float = 1.0) -> None:
         self.modules = modules
@@ -72,12 +67,7 @@ class Residual(ABC):
 
     @abstractmethod
     def parts(self, tokens: Tensor, part_tokens: int) -> Iterator[Part]:
-        """Cut the update into parts that need no tokens but their own.
-
-        Args:
-            tokens: (B, d, h, w, E); only their shape and device count.
-            part_tokens: tokens of a part, roughly.
-        """
+        """Cut the update of (B, d, h, w, E) into parts of about so many tokens that need none but their own."""
 
     def add(self, tokens: Tensor) -> Tensor:
         """Return the sum: (B, d, h, w, E) -> (B, d, h, w, E)."""
@@ -88,12 +78,7 @@ class Residual(ABC):
         return result.view(tokens.shape)
 
     def add_(self, tokens: Tensor, part_tokens: int) -> None:
-        """Do the same in place, part by part, without gradients.
-
-        Args:
-            tokens: (B, d, h, w, E), contiguous; overwritten.
-            part_tokens: tokens of a part, roughly.
-        """
+        """Do the same in place, part by part, without gradients; the tokens are contiguous."""
         rows = tokens.view(-1, tokens.shape[-1])
         for places, update in self.parts(tokens, part_tokens):
             added = update(places.take(rows))
@@ -104,12 +89,8 @@ class Residual(ABC):
     def add_again(self, tokens: Tensor, part_tokens: int) -> Tensor:
         """Do the same and keep the tokens alone; the backward pass makes each part again.
 
-        torch.utils.checkpoint could do that with all tokens at once, whose temporaries on a CPU cost
-        more time than what is done again.
-
-        Args:
-            tokens: (B, d, h, w, E).
-            part_tokens: tokens of a part, roughly.
+        torch.utils.checkpoint could do that with all tokens at once, whose temporaries on a CPU cost more time
+        than what is done again.
         """
         parameters = [p for m in self.modules for p in m.parameters() if p.requires_grad]
         result = _Again.apply(  # type: ignore[no-untyped-call] # torch does not say

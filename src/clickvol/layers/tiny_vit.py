@@ -17,15 +17,8 @@ _LOCAL_KERNEL = 3
 class ConvNorm2d(nn.Module):
     """Convolution without bias, and batch normalisation (eps 1e-5, momentum 0.1).
 
-    With running statistics the normalisation is linear, so that it is folded into the kernel: one pass
-    over the image fewer, forth and back.
-
-    Args:
-        channels_in: channels of the input.
-        channels_out: channels of the output.
-        kernel: side of the kernel, odd; the border is padded with kernel // 2 zeros.
-        stride: step in both axes.
-        groups: groups of channels that do not mix; `channels_in` makes it depth-wise.
+    With running statistics the normalisation is linear, so that it is folded into the kernel: one pass over the
+    image fewer, forth and back.
     """
 
     def __init__(
@@ -62,12 +55,7 @@ class ConvNorm2d(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """MBConv block: 1x1 wider, depth-wise 3x3, 1x1 back, with GELU between and after the residual.
-
-    Args:
-        width: channels in and out.
-        hidden: channels between.
-    """
+    """MBConv block: 1x1 wider, depth-wise 3x3, 1x1 back, with GELU between and after the residual."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -81,13 +69,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """The step to the next stage: 1x1 to the new width, depth-wise 3x3 with the stride, 1x1.
-
-    Args:
-        width: channels of the stage that ends.
-        next_width: channels of the stage that begins.
-        stride: step in both axes; 1 keeps the grid.
-    """
+    """The step to the next stage: 1x1 to the new width, depth-wise 3x3 with the stride, 1x1."""
 
     def __init__(self, width: int, next_width: int, *, stride: int) -> None:
         super().__init__()
@@ -107,16 +89,12 @@ def _three_steps(first: nn.Module, second: nn.Module, third: nn.Module, x: Tenso
 def offset_index(window_hw: tuple[int, int], table_window: int) -> Tensor:
     """Return which entry of a table of biases each pair of places of a window uses.
 
-    The table has one entry per distinct (|dy|, |dx|), numbered as they first appear when all pairs of
-    places of a square window are gone through in order. All of them appear with the first place, so the
-    number is |dy| * table_window + |dx|.
-
-    Args:
-        window_hw: sides of the window that is looked at, each at most `table_window`.
-        table_window: side of the window that the table was made for.
+    The table, made for a square window of side `table_window`, has one entry per distinct (|dy|, |dx|),
+    numbered as they first appear when all pairs of places are gone through in order. All of them appear with
+    the first place, so the number is |dy| * table_window + |dx|.
 
     Returns:
-        (places, places) int64, places = h * w in row order.
+        (places, places) int64, places = h * w of the window that is looked at, in row order.
     """
     h, w = window_hw
     y = torch.arange(h).repeat_interleave(w)
@@ -131,16 +109,11 @@ class BiasedAttention2d(nn.Module):
 
     logits = q k^T / sqrt(E_head) + bias[head, |dy|, |dx|].
 
-    In the published network a map that is longer than the window along an axis is padded with zeros at
-    its far end to whole windows, before the LayerNorm, and padded places are keys like any others. All of
-    them have the same key and value (LayerNorm of zero is its shift), so here they are one key whose bias
-    is the log of the sum of theirs: the same result, and nothing is computed where there is no image.
-    Along an axis that is not longer than the window, the map itself is the window.
-
-    Args:
-        width: token width E.
-        num_heads: heads; E must be a multiple.
-        window: side of the square window, for which the table of biases is made.
+    In the published network a map that is longer than the window along an axis is padded with zeros at its far
+    end to whole windows, before the LayerNorm, and padded places are keys like any others. All of them have the
+    same key and value (LayerNorm of zero is its shift), so here they are one key whose bias is the log of the
+    sum of theirs: the same result, and nothing is computed where there is no image. Along an axis that is not
+    longer than the window, the map itself is the window.
     """
 
     def __init__(self, width: int, num_heads: int, *, window: int) -> None:
@@ -177,14 +150,8 @@ class BiasedAttention2d(nn.Module):
     ) -> Tensor:
         """Attend in windows of which only the places `real_hw` are on the map.
 
-        Args:
-            qkv: (B, rows x real_h, columns x real_w, 3E).
-            padding: (3E,), the same of a padded place.
-            real_hw: sides of what there is of each window.
-            window_hw: sides of the window.
-
-        Returns:
-            (B, rows x real_h, columns x real_w, E).
+        (B, rows x real_h, columns x real_w, 3E) -> (B, rows x real_h, columns x real_w, E); `padding` (3E,) is
+        that of a padded place.
         """
         heads, width = self.num_heads, self.head_width
         b, h, w, _ = qkv.shape
@@ -242,14 +209,7 @@ class NormMlp(nn.Module):
 
 
 class TinyVitBlock(nn.Module):
-    """x += attention(x) in windows; x = local_conv(x); x += mlp(x).
-
-    Args:
-        width: token width.
-        num_heads: attention heads.
-        window: side of the attention window in tokens.
-        hidden: width inside the MLP.
-    """
+    """x += attention(x) in windows; x = local_conv(x); x += mlp(x)."""
 
     def __init__(self, width: int, num_heads: int, *, window: int, hidden: int) -> None:
         super().__init__()

@@ -14,14 +14,7 @@ _CROSS_REDUCTION = 2
 
 
 class TwoWayTransformer(nn.Module):
-    """Some layers, and a last look of the tokens at the image.
-
-    Args:
-        width: width of tokens and image cells.
-        depth: number of layers.
-        num_heads: heads of every attention.
-        mlp_width: hidden width of the MLPs.
-    """
+    """Some layers, and a last look of the tokens at the image."""
 
     def __init__(self, width: int, depth: int, num_heads: int, mlp_width: int) -> None:
         super().__init__()
@@ -52,15 +45,9 @@ class TwoWayTransformer(nn.Module):
 class TwoWayLayer(nn.Module):
     """Self-attention of the tokens, tokens to image, MLP of the tokens, image to tokens.
 
-    Each is added to what it updates and followed by a LayerNorm (eps 1e-5). Positions are added to the
-    queries and keys of every attention, never to its values.
-
-    Args:
-        width: width of tokens and image cells.
-        num_heads: heads.
-        mlp_width: hidden width of the MLP.
-        first: the first layer's tokens are still their own positions, so its self-attention adds none, and
-            its result replaces the tokens.
+    Each is added to what it updates and followed by a LayerNorm (eps 1e-5). Positions are added to the queries
+    and keys of every attention, never to its values. The first layer's tokens are still their own positions, so
+    its self-attention adds none, and its result replaces the tokens.
     """
 
     def __init__(self, width: int, num_heads: int, mlp_width: int, *, first: bool) -> None:

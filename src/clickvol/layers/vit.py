@@ -31,14 +31,9 @@ _CHUNK_TOKENS = 2048
 class WindowAttention3d(nn.Module):
     """Multi-head attention inside windows with decomposed relative positions in three axes.
 
-    logits = (q / sqrt(E_head)) k^T + relative_scale * (q.R_d + q.R_h + q.R_w); q is not scaled in the
-    relative terms. Relative positions and regions are extra columns of q and k, so one fused
-    attention does everything and no (T, T) bias is ever stored.
-
-    Args:
-        width: token width E.
-        num_heads: heads; E must be a multiple.
-        table_rows: rows of each of the three tables (27 and 127 in SAM).
+    logits = (q / sqrt(E_head)) k^T + relative_scale * (q.R_d + q.R_h + q.R_w); q is not scaled in the relative
+    terms. Relative positions and regions are extra columns of q and k, so one fused attention does everything
+    and no (T, T) bias is ever stored. Each of the three tables has `table_rows` (27 and 127 in SAM).
     """
 
     def __init__(self, width: int, num_heads: int, table_rows: int) -> None:
@@ -53,15 +48,7 @@ class WindowAttention3d(nn.Module):
         self.relative_scale = nn.Parameter(torch.ones(()))
 
     def forward(self, windows: Tensor, regions: Tensor | None) -> Tensor:
-        """Attend within each window.
-
-        Args:
-            windows: (G, d, h, w, E), G = batch x windows.
-            regions: (num_windows, places, codes) one-hot from `region_codes`, or None.
-
-        Returns:
-            (G, d, h, w, E).
-        """
+        """Attend within each of G = batch x windows (G, d, h, w, E); `regions` as from `region_codes`."""
         g, d, h, w, e = windows.shape
         places = d * h * w
         qkv = self.qkv(windows).view(g, places, 3, self.num_heads, self.head_width)
@@ -88,10 +75,7 @@ class WindowAttention3d(nn.Module):
 def _mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return softmax(query key^T) value: (G, heads, places, E_head), the type of value.
 
-    Args:
-        query: (G, heads, places, K), scaled.
-        key: (G, heads, places, K).
-        value: (G, heads, places, E_head), E_head <= K.
+    Query, scaled, and key are (G, heads, places, K), K at least the E_head of the value.
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # torch's fused attention is no faster in bfloat16 than in float32 here; whole matrices, window
@@ -239,14 +223,7 @@ class LiftedBlock(nn.Module):
         return x
 
     def update_(self, x: Tensor) -> Tensor:
-        """Do the same in place and part by part, without gradients.
-
-        Args:
-            x: (B, d, h, w, E), contiguous; overwritten.
-
-        Returns:
-            x.
-        """
+        """Do the same with (B, d, h, w, E), contiguous, in place and part by part, without gradients."""
         for residual in self._residuals():
             residual.add_(x, _part_tokens(x))
         return x

@@ -18,13 +18,7 @@ class GridAttention2d(nn.Module):
     """Multi-head attention among all tokens of a grid, with decomposed relative positions.
 
     logits = (q / sqrt(E_head)) k^T + q.R_h[h_i - h_j] + q.R_w[w_i - w_j]; q is not scaled in the relative
-    terms.
-
-    Args:
-        width: token width E.
-        num_heads: heads; E must be a multiple.
-        table_side: side of the grid that the tables are made for, in tokens; they have
-            2 * table_side - 1 rows.
+    terms. Tables made for a grid of so many tokens a side have 2 * table_side - 1 rows.
     """
 
     def __init__(self, width: int, num_heads: int, table_side: int) -> None:
@@ -71,13 +65,8 @@ def place_one_hot_2d(h: int, w: int, *, like: Tensor) -> Tensor:
 class VitBlock2d(nn.Module):
     """x += attention(norm1(x)); x += mlp(norm2(x)). LayerNorm eps 1e-6, exact GELU.
 
-    Args:
-        width: token width E.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of the MLP over the token width.
-        window: side of the square windows in tokens; 0 attends over the whole grid. A grid is padded at
-            its far ends with zeros to whole windows, after norm1; as in SAM, the padding is attended to.
-        grid_side: side of the grid in tokens, which the tables of a block without windows are made for.
+    Without a window (0) it attends over the whole grid of `grid_side`. Else a grid is padded at its far ends
+    with zeros to whole windows, after norm1; as in SAM, the padding is attended to.
     """
 
     def __init__(self, width: int, num_heads: int, *, mlp_ratio: float, window: int, grid_side: int) -> None:

@@ -14,15 +14,10 @@ def padded_shape(shape_dhw: Triple, window: Triple) -> Triple:
 
 
 def to_windows(tokens: Tensor, window: Triple, shift: Triple) -> Tensor:
-    """Cut a grid of tokens into windows.
+    """Cut a grid of tokens, (B, d, h, w, E), into windows.
 
-    The grid is padded at its far ends with zeros to a multiple of the window, then rolled by minus
-    `shift`, then cut.
-
-    Args:
-        tokens: (B, d, h, w, E).
-        window: tokens per window and axis.
-        shift: tokens per axis; 0 for a block that is not shifted.
+    The grid is padded at its far ends with zeros to a multiple of the window (tokens per axis), then rolled by
+    minus `shift`, then cut.
 
     Returns:
         (B * num_windows, window_d, window_h, window_w, E); windows in d, h, w order.

@@ -29,12 +29,7 @@ class Candidates:
 
 
 class CandidateHead(nn.Module):
-    """From the decoder's map to candidates and the predicted Dice of all masks.
-
-    Args:
-        width: channels of the map.
-        count: candidates.
-    """
+    """From the decoder's map to candidates and the predicted Dice of all masks."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -43,13 +38,7 @@ class CandidateHead(nn.Module):
         self.judge = nn.Sequential(nn.Linear(2 * width + 2, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 1))
 
     def forward(self, joined: Tensor, logits: Tensor, decoder_stride: int) -> Candidates:
-        """Return the candidates.
-
-        Args:
-            joined: (B, width, d, h, w).
-            logits: (B, 2, D, H, W) of the first mask.
-            decoder_stride: D / d.
-        """
+        """Return the candidates from (B, width, d, h, w) and the (B, 2, D, H, W) logits of the first mask."""
         small = self.classify(joined) + self.spread.view(1, -1, 1, 1, 1)
         large = F.interpolate(
             small.contiguous(), scale_factor=decoder_stride, mode="trilinear", align_corners=True

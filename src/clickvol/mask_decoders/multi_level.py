@@ -31,22 +31,19 @@ class MultiLevelDecoderConfig:
     """Sizes of the decoder. The defaults are those of the released ProMISe-3D.
 
     Attributes:
-        feature_width: channels of the encoder's maps.
-        num_levels: number of those maps.
         width: channels of each level after its two convolutions, and of the joined map.
         image_width: channels of the branch on the image; 0 without one.
         token_stride: patch voxels per cell of the maps.
-        decoder_stride: patch voxels per voxel that the decoder works on; the maps are enlarged by
-            token_stride / decoder_stride before they are joined, the logits by decoder_stride at the end.
-        level_enlargement: "transposed" convolutions (ProMISe-3D) or "trilinear" interpolation
-            (3DSAM-adapter).
-        image_fusion: how the branch on the image is used: "concatenated" (ProMISe-C), "added" to every
-            enlarged map (ProMISe-R; the paper does not say to which maps: to all of them, because this
-            needs no further parameters), or "none" (3DSAM-adapter). The image itself is always joined.
-        num_prompt_maps: channels of drawn clicks and of an earlier mask, joined on the decoder's grid; 0
-            as published.
-        joined_scales: widths of further, coarser scales that the joined map passes through before the
-            last convolution (a small U-Net, all of it after the click); none as published.
+        decoder_stride: patch voxels per voxel that the decoder works on; the maps are enlarged by token_stride
+            / decoder_stride before they are joined, the logits by decoder_stride at the end.
+        level_enlargement: "transposed" convolutions (ProMISe-3D) or "trilinear" interpolation (3DSAM-adapter).
+        image_fusion: how the branch on the image is used: "concatenated" (ProMISe-C), "added" to every enlarged
+            map (ProMISe-R; the paper does not say to which maps: to all of them, because this needs no further
+            parameters), or "none" (3DSAM-adapter). The image itself is always joined.
+        num_prompt_maps: channels of drawn clicks and of an earlier mask, joined on the decoder's grid; 0 as
+            published.
+        joined_scales: widths of further, coarser scales that the joined map passes through before the last
+            convolution (a small U-Net, all of it after the click); none as published.
     """
 
     feature_width: int = 256
@@ -116,15 +113,7 @@ class MultiLevelDecoder(nn.Module):
         self.classify = conv3(width, 2)
 
     def prepare(self, features: ImageFeatures, patch: Tensor) -> PreparedImage:
-        """Do everything that no click changes.
-
-        Args:
-            features: the encoder's maps; the deepest is not used here.
-            patch: (B, 1, D, H, W) normalised.
-
-        Returns:
-            The kept partial sum.
-        """
+        """Do everything that no click changes, with all maps but the deepest and the (B, 1, D, H, W) patch."""
         image = channels_last(on_decoder_grid(patch, self.config.decoder_stride))
         groups = self._weight_groups()
         fixed, kernels = [image], [groups.image]
@@ -147,15 +136,10 @@ class MultiLevelDecoder(nn.Module):
         return self.masks(self.join_maps(prepared, prompted_map, prompt_maps))
 
     def join_maps(self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None) -> Tensor:
-        """Join what the clicks change with what they do not.
+        """Join what the clicks change with what they do not: (B, width, D/s, H/s, W/s).
 
-        Args:
-            prepared: from `prepare`.
-            prompted_map: (B, feature_width, d, h, w), the deepest map after the prompt encoder.
-            prompt_maps: (B, num_prompt_maps, D/s, H/s, W/s), or None where the config has none.
-
-        Returns:
-            (B, width, D/s, H/s, W/s).
+        `prompted_map` is (B, feature_width, d, h, w), the deepest map after the prompt encoder, `prompt_maps`
+        (B, num_prompt_maps, D/s, H/s, W/s), or None where the config has none.
         """
         last = self.config.num_levels - 1
         joined = self._over_levels(range(last, last + 1), [prompted_map])
@@ -175,14 +159,9 @@ class MultiLevelDecoder(nn.Module):
         )
 
     def _over_levels(self, levels: range, maps: Sequence[Tensor]) -> Tensor:
-        """Return the first joined convolution over the channels of some levels.
+        """Return the first joined convolution over the channels of some levels: (B, width, D/s, H/s, W/s).
 
-        Args:
-            levels: indices of the levels, one after the other.
-            maps: their feature maps, (B, feature_width, d, h, w) each.
-
-        Returns:
-            (B, width, D/s, H/s, W/s), without what the biases of transposed convolutions add.
+        Maps are (B, feature_width, d, h, w) each. What the biases of transposed convolutions add is left out.
         """
         width = self.config.width
         small = [self.level_convs[i](fmap) for i, fmap in zip(levels, maps, strict=True)]

@@ -19,10 +19,9 @@ class PatternEmbeddingConfig:
 
     Attributes:
         width: channels of the image embedding, and width of a mask token.
-        hidden_width: of the MLP.
         num_mask_tokens: tokens that are shifted; SAM has one for a single mask and three for several.
-        last_layer: how the last layer begins. "default" is torch's (released); "zero" makes the shift zero,
-            so that training begins at the frozen model.
+        last_layer: how the last layer begins. "default" is torch's (released); "zero" makes the shift zero, so
+            that training begins at the frozen model.
     """
 
     width: int = 256

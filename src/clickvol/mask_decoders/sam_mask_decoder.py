@@ -25,12 +25,8 @@ class SamMaskDecoderConfig:
 
     Attributes:
         width: width of the embeddings; a multiple of 8, and half of it one of num_heads.
-        depth: layers of the two-way transformer.
-        num_heads: heads of its attentions.
-        mlp_width: hidden width of its MLPs.
         num_multimask: masks for an ambiguous prompt, beside the one for an unambiguous prompt.
         iou_depth: layers of the MLP that predicts each mask's IoU; at least 1.
-        iou_width: hidden width of that MLP.
     """
 
     width: int = 256
@@ -66,14 +62,7 @@ class SamMasks:
 
 
 class LayeredMlp(nn.Module):
-    """Linear layers with ReLU between them.
-
-    Args:
-        inputs: width of the input.
-        hidden: width between layers.
-        outputs: width of the output.
-        depth: number of layers.
-    """
+    """Linear layers with ReLU between them."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, depth: int) -> None:
         super().__init__()
@@ -117,17 +106,10 @@ class SamMaskDecoder(nn.Module):
         *,
         mask_token_shift: Tensor | None = None,
     ) -> SamMasks:
-        """Decode every mask.
+        """Decode all M = num_multimask + 1 masks of (B, E, s, s) embeddings; places have (1, E, s, s) codes.
 
-        Args:
-            embedding: (B, E, s, s) of the images.
-            grid_positions: (1, E, s, s), codes of the cells' places.
-            prompts: of the same images.
-            mask_token_shift: (B, num_multimask + 1, E), added to the mask tokens (ProMISe-2D's image
-                pattern shift). None is SAM.
-
-        Returns:
-            The masks, M = num_multimask + 1.
+        `mask_token_shift`, (B, M, E), is added to the mask tokens (ProMISe-2D's image pattern shift). None is
+        SAM.
         """
         batch, _, h, w = embedding.shape
         mask_tokens = self.mask_tokens.weight.expand(batch, -1, -1)

@@ -26,13 +26,7 @@ PRESETS = ("automatic",)
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig(Generic[BodyT]):
-    """A network without clicks.
-
-    Attributes:
-        patch_shape_dhw: (D, H, W) of the patch it is made for.
-        num_channels: channels of a patch.
-        body: which network, and its sizes.
-    """
+    """A network without clicks: (D, H, W) and channels of the patch it is made for, and which one it is."""
 
     patch_shape_dhw: tuple[int, int, int] = (128, 128, 128)
     num_channels: int = 1
@@ -56,11 +50,7 @@ class BaselineConfig(Generic[BodyT]):
 
 @dataclass(frozen=True, slots=True)
 class AnsweredPatch:
-    """A patch after the whole network, since no click changes anything.
-
-    Attributes:
-        logits: (B, 2, D, H, W).
-    """
+    """A patch after the whole network, since no click changes anything: logits (B, 2, D, H, W)."""
 
     logits: Tensor
 
@@ -87,11 +77,7 @@ class BaselineSegmenter(VolumeSegmenter[AnsweredPatch]):
 
 
 def baseline_method(kind: str) -> Method:
-    """Return how the networks of a baseline are described, built and trained.
-
-    Raises:
-        ConfigError: for an unknown one.
-    """
+    """Return how the networks of a baseline are described, built and trained; else ConfigError."""
     # A card's network is read as exactly this baseline's; the type is made here, of what was only now imported.
     config_type = BaselineConfig[find_baseline(kind).config_type]  # type: ignore[misc, valid-type]
     return Method(config_type, BaselineSegmenter, partial(baseline_recipe, kind))
@@ -102,9 +88,6 @@ def baseline_recipe(kind: str, preset: str = "automatic", size: str = "paper") -
 
     Dice and cross-entropy alike, as nnU-Net and all papers here train; the same for all, so that only the
     networks differ.
-
-    Raises:
-        ConfigError: for an unknown baseline, preset or size.
     """
     if preset not in PRESETS:
         raise ConfigError(f"{kind} has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
@@ -119,12 +102,9 @@ def baseline_recipe(kind: str, preset: str = "automatic", size: str = "paper") -
 
 
 def baseline_network(kind: str, size: str) -> BaselineConfig[BodyConfig]:
-    """Return a network by id and size.
+    """Return a network of `baseline_ids` by size: "paper" (as published), "small" or "tiny" (tests).
 
-    Args:
-        kind: one of `methods.registry.baseline_ids`.
-        size: "paper" (as published), "small" (64^3 patches, 6 to 16 M parameters, trainable on a CPU) or "tiny"
-            (tests).
+    "small" has 64^3 patches and 6 to 16 M parameters, and a CPU can train it.
 
     Raises:
         ConfigError: for an unknown baseline or size.

@@ -26,11 +26,7 @@ _BLOCK_NAMES = (
 
 
 def lift_foundation(foundation: Sam2d, network: LiftedSegmenter) -> None:
-    """Copy the image encoder of a 2D foundation into a 3D network made for it.
-
-    Args:
-        foundation: SAM or LiteMedSAM.
-        network: of the same sizes; changed in place.
+    """Copy the image encoder of SAM or LiteMedSAM into a 3D network made for it, which is changed in place.
 
     Raises:
         DamagedWeightsError: when the two do not fit; the message lists what.
@@ -43,15 +39,10 @@ def lift_foundation(foundation: Sam2d, network: LiftedSegmenter) -> None:
 
 
 def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d) -> None:
-    """Copy a SAM image encoder into a lifted network; what SAM does not have stays as it is.
+    """Copy a SAM image encoder into a lifted network, in place; what SAM does not have stays as it is.
 
-    SAM's neck is not used: the 3D methods have their own. Either everything is copied or, after an error,
-    nothing.
-
-    Args:
-        sam_image_encoder_state: state dict of SAM's image encoder, ViT-B, L or H, without the prefix
-            `image_encoder.`.
-        lifted: the network, of the same width, depth and tables; changed in place.
+    The state is that of ViT-B, L or H without the prefix `image_encoder.`. SAM's neck is not used: the 3D
+    methods have their own. Either everything is copied or, after an error, nothing.
 
     Raises:
         DamagedWeightsError: when a tensor is missing, unknown or of another shape; the message lists them.

@@ -156,11 +156,7 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
     def decode_candidates(
         self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
     ) -> tuple[Tensor, Candidates]:
-        """Answer the prompts with several masks: what `decode` returns, and the candidates.
-
-        Raises:
-            ConfigError: when the network has no candidates.
-        """
+        """Answer the prompts with several masks: what `decode` returns, and candidates, else ConfigError."""
         if self.candidates is None:
             raise ConfigError("this network has no candidates; train one with num_candidates above 0")
         joined = self._joined(encoded, prompts, prior)

@@ -144,16 +144,11 @@ class Promise2d(nn.Module):
             return self.sam.encode_image(image)
 
     def decode(self, features: SliceFeatures, *, points: PointSource) -> Promise2dMasks:
-        """Answer points, given or predicted.
+        """Answer points, given or predicted ("auto"), with the mask of `config.mask_token`.
 
-        Args:
-            features: of B images, from `encode_image`.
-            points: "auto" predicts them; prompts of the same images are taken as they are, from a user or
-                drawn from the truth (`prompts_from_truth`). In mode "apm" given points are answered by
-                SAM unchanged, in "promise" by SAM with shifted tokens (the paper's APM_IPS_GT).
-
-        Returns:
-            The mask of `config.mask_token`.
+        Given points are of the same B images, from a user or drawn from the truth (`prompts_from_truth`). In
+        mode "apm" they are answered by SAM unchanged, in "promise" by SAM with shifted tokens (the paper's
+        APM_IPS_GT).
 
         Raises:
             ConfigError: for "auto" in mode "ips", which predicts no points.
@@ -180,12 +175,12 @@ class Promise2d(nn.Module):
 
 
 def prompts_from_truth(truth: Tensor, num_points: int, rng: np.random.Generator) -> Prompts2d:
-    """Draw points for a batch from its masks, as `prompts.simulate2d.sample_points` says.
+    """Draw N points for each image from its mask, as `prompts.simulate2d.sample_points` says, in their order.
 
     Args:
         truth: (B, 1, S, S), above 0 inside, over the network's square input.
         num_points: N.
-        rng: source of the randomness; images are drawn for in their order.
+        rng: source of the randomness.
 
     Returns:
         Points (B, N, 2) and labels (B, N), on the device of the truth.
@@ -200,15 +195,10 @@ def prompts_from_truth(truth: Tensor, num_points: int, rng: np.random.Generator)
 
 
 def binary_mask(logits: Tensor, *, opening_side_pixel: int = 0) -> Tensor:
-    """Threshold at probability one half and, where asked for, remove what a square does not fit into.
+    """Threshold (B, 1, h, w) logits at probability one half; return (B, 1, h, w) bool.
 
-    Args:
-        logits: (B, 1, h, w).
-        opening_side_pixel: odd side of the square of a morphological opening; 0 for none. The image ends at
-            its border as if the mask went on there.
-
-    Returns:
-        (B, 1, h, w) bool.
+    Where an odd side above 0 is given, what a square of that side does not fit into is removed (a morphological
+    opening). The image ends at its border as if the mask went on there.
 
     Raises:
         ConfigError: for an even or negative side.
@@ -258,14 +248,9 @@ def promise2d_preset(
     form: Form = "resnet",
     num_points: int = 16,
 ) -> Promise2dRecipe:
-    """Return a variant of ProMISe-2D on one of the foundations.
+    """Return a variant of ProMISe-2D on one of the foundations of `sam2d_preset`; the published one is "vit_b".
 
-    Args:
-        name: "released", or "clickvol": one sigmoid, and a shift that begins at zero.
-        foundation: see `methods.sam2d.sam2d_preset`. The published one is "vit_b".
-        mode: which parts are added.
-        form: of the auto-prompting module.
-        num_points: N, predicted or drawn from the truth.
+    "clickvol" differs from "released" by one sigmoid and a shift that begins at zero.
 
     Raises:
         ConfigError: for an unknown name or foundation.

@@ -34,15 +34,7 @@ _CLICK_RADII_VOXEL = (2.0, 6.0, 18.0)
 
 
 def promise3d_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
-    """Return a variant of ProMISe-3D.
-
-    Args:
-        preset: one of `PRESETS`.
-        size: see `methods.sizes.network_size`.
-
-    Raises:
-        ConfigError: for an unknown preset or size.
-    """
+    """Return a variant of ProMISe-3D, one of `PRESETS`, in a size of `network_size`; else ConfigError."""
     if preset not in PRESETS:
         raise ConfigError(f"ProMISe-3D has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if preset == "paper":

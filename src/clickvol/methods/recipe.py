@@ -61,14 +61,7 @@ class AlignmentTerm:
 
 @dataclass(frozen=True, kw_only=True)
 class LossRecipe:
-    """The sum that is minimised.
-
-    Attributes:
-        dice_weight: of the soft Dice loss of the foreground.
-        cross_entropy_weight: of the cross-entropy over both classes.
-        boundary: ProMISe-3D's term, or None.
-        alignment: TAGS' term, or None.
-    """
+    """The sum that is minimised: soft Dice of the foreground and cross-entropy, weighted, and the terms."""
 
     dice_weight: float = 0.5
     cross_entropy_weight: float = 0.5

@@ -53,11 +53,7 @@ def baseline_ids() -> tuple[str, ...]:
 
 
 def find_method(method: str) -> "Method":
-    """Return how the networks of a method are described, built and trained.
-
-    Raises:
-        ConfigError: for an unknown method.
-    """
+    """Return how the networks of a method are described, built and trained; ConfigError for an unknown one."""
     page = known_method(method)
     if page.is_baseline:
         from clickvol.methods.baselines import baseline_method
@@ -68,11 +64,7 @@ def find_method(method: str) -> "Method":
 
 
 def find_baseline(method: str) -> "Baseline":
-    """Return what a network without clicks says of itself.
-
-    Raises:
-        ConfigError: for another id than one of `baseline_ids`.
-    """
+    """Return what a network without clicks, of `baseline_ids`, says of itself; else ConfigError."""
     if method not in baseline_ids():
         raise ConfigError(f"there is no baseline {method!r}; choose one of {', '.join(baseline_ids())}")
     baseline: Baseline = import_module(METHODS[method].module).BASELINE
@@ -80,15 +72,9 @@ def find_baseline(method: str) -> "Baseline":
 
 
 def find_recipe(method: str, preset: str, size: str) -> "Recipe":
-    """Return a 3D system to train.
+    """Return a 3D system to train; ConfigError for an unknown method, preset or size.
 
-    Args:
-        method: id of a 3D method.
-        preset: one of the method's presets, see its page.
-        size: see `methods.sizes.network_size`; of a baseline, `methods.baselines.baseline_network`.
-
-    Raises:
-        ConfigError: for an unknown method, preset or size.
+    Presets are listed on the method's page, sizes in `methods.sizes.network_size` and `baseline_network`.
     """
     known = [name for name, page in METHODS.items() if page.dimensions == 3]
     recipe = find_method(method).recipe if method in known else None
@@ -98,31 +84,19 @@ def find_recipe(method: str, preset: str, size: str) -> "Recipe":
 
 
 def known_method(method: str) -> MethodPage:
-    """Return where a method is written down; nothing is imported.
-
-    Raises:
-        ConfigError: for an unknown method.
-    """
+    """Return where a method is written down; nothing is imported. ConfigError for an unknown method."""
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
     return METHODS[method]
 
 
 def valid_method(method: str) -> str:
-    """Return the id of a method as it is: the check of a pydantic field.
-
-    Raises:
-        ValueError: for an unknown one.
-    """
+    """Return the id of a method as it is: the check of a pydantic field."""
     return _one_of(method, tuple(METHODS))
 
 
 def valid_trained_method(method: str) -> str:
-    """Return the id of a method that can be trained as it is: the check of a pydantic field.
-
-    Raises:
-        ValueError: for another one.
-    """
+    """Return the id of a method that can be trained as it is: the check of a pydantic field."""
     return _one_of(method, tuple(name for name, page in METHODS.items() if page.is_trained))
 
 

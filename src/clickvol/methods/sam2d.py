@@ -94,15 +94,9 @@ class Sam2d(nn.Module):
         *,
         mask_token_shift: Tensor | None = None,
     ) -> SamMasks:
-        """Answer the prompts.
+        """Answer the prompts of B images: all masks, (B, num_multimask + 1, 4 s, 4 s).
 
-        Args:
-            features: of B images, from `encode_image`.
-            prompts: of the same images.
-            mask_token_shift: (B, num_multimask + 1, E), added to the mask tokens; None is SAM.
-
-        Returns:
-            All masks, (B, num_multimask + 1, 4 s, 4 s).
+        `mask_token_shift`, (B, num_multimask + 1, E), is added to the mask tokens; None is SAM.
         """
         embedded = self.prompt_encoder(prompts, features.embedding.shape[0])
         masks: SamMasks = self.mask_decoder(
@@ -153,11 +147,7 @@ class SquareFit:
 
 
 def square_fit(image_shape_hw: tuple[int, int], side_pixel: int) -> SquareFit:
-    """Return how an image of (H, W) fills a square: the longer side all of it, the other in proportion.
-
-    Raises:
-        ConfigError: when the image has no pixels.
-    """
+    """Return how an image of (H, W) fills a square: the longer side all of it; ConfigError without pixels."""
     longest = max(image_shape_hw)
     if min(image_shape_hw) < 1:
         raise ConfigError(f"the image has shape {image_shape_hw}, but it needs at least one pixel")
@@ -169,8 +159,8 @@ def prepare_image(image: Tensor, config: Sam2dConfig) -> tuple[Tensor, SquareFit
     """Scale, normalise, resize and pad one image for the network.
 
     Args:
-        image: (H, W) grey or (H, W, 3) red, green, blue; uint8 in 0..255, or floating point in 0..1 (a
-            slice of a scan after its window).
+        image: (H, W) grey or (H, W, 3) red, green, blue; uint8 in 0..255, or floating point in 0..1 (a slice of
+            a scan after its window).
         config: of the network.
 
     Returns:
@@ -204,14 +194,7 @@ def logits_to_image(logits: Tensor, fit: SquareFit) -> Tensor:
 
 
 def sam2d_preset(name: str) -> Sam2dConfig:
-    """Return a configuration by name.
-
-    Args:
-        name: "vit_b", "vit_l", "vit_h" (SAM's sizes), "litemedsam" or "tiny" (tests).
-
-    Raises:
-        ConfigError: for another name.
-    """
+    """Return SAM's "vit_b", "vit_l", "vit_h", or "litemedsam" or "tiny" (tests); else ConfigError."""
     if name in SAM_SIZES:
         width, depth, num_heads, blocks = SAM_SIZES[name]
         return Sam2dConfig(

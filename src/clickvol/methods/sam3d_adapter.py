@@ -19,15 +19,7 @@ PRESETS = ("released", "automatic")
 
 
 def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
-    """Return a variant of 3DSAM-adapter.
-
-    Args:
-        preset: one of `PRESETS`.
-        size: see `methods.sizes.network_size`.
-
-    Raises:
-        ConfigError: for an unknown preset or size.
-    """
+    """Return a variant of 3DSAM-adapter, one of `PRESETS`, in a size of `network_size`; else ConfigError."""
     if preset not in PRESETS:
         raise ConfigError(f"3DSAM-adapter has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     prompted = sam3d_adapter_network(size)
@@ -45,14 +37,7 @@ def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recip
 
 
 def sam3d_adapter_network(size: str) -> LiftedSegmenterConfig:
-    """Return the prompted network: one adapter per block, no image branch, maps enlarged by interpolation.
-
-    Args:
-        size: see `methods.sizes.network_size`.
-
-    Raises:
-        ConfigError: for an unknown size.
-    """
+    """Return the prompted network: one adapter per block, no image branch, maps enlarged by interpolation."""
     parts = network_size(size)
     return LiftedSegmenterConfig(
         patch_shape_dhw=parts.patch_shape_dhw,

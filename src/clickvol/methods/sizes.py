@@ -31,13 +31,7 @@ _SMALL_ENCODER = LiftedVitConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSize:
-    """Widths and counts of the three parts, with every option as released.
-
-    Attributes:
-        patch_shape_dhw: (D, H, W) of a patch.
-        encoder, prompt, decoder: the parts.
-        joined_scales: coarser scales after the click where a method uses them.
-    """
+    """The three parts with every option as released, the patch (D, H, W), and scales after the click."""
 
     patch_shape_dhw: tuple[int, int, int]
     encoder: EncoderConfig
@@ -47,14 +41,10 @@ class NetworkSize:
 
 
 def network_size(name: str) -> NetworkSize:
-    """Return a size by name.
+    """Return a size by name; ConfigError for another.
 
-    Args:
-        name: "vit_b", "vit_l", "vit_h" (SAM's sizes), "litemedsam" (LiteMedSAM's TinyViT, lifted), "small"
-            (the shipped CPU models) or "tiny" (tests).
-
-    Raises:
-        ConfigError: for another name.
+    They are "vit_b", "vit_l", "vit_h" (SAM's), "litemedsam" (LiteMedSAM's TinyViT, lifted), "small" (the
+    shipped CPU models) and "tiny" (tests).
     """
     if name in SAM_SIZES:
         return _sam_size(*SAM_SIZES[name])
@@ -65,12 +55,10 @@ def network_size(name: str) -> NetworkSize:
 
 
 def published_encoder(parts: NetworkSize, second_adapter: SecondAdapter) -> EncoderConfig:
-    """Return the encoder of a size with adapters as published, whatever the foundation.
+    """Return the encoder of a size with adapters as published; "none" is one adapter per block.
 
-    Args:
-        parts: of the size.
-        second_adapter: "none" for one adapter per block. For LiteMedSAM's stages any other gives each stage an
-            adapter before it, too; the doubled residual of the released code is about SAM's blocks alone.
+    For LiteMedSAM's stages any other gives each stage an adapter before it, too; the doubled residual of the
+    released code is about SAM's blocks alone.
     """
     if isinstance(parts.encoder, LiftedVitConfig):
         return replace(parts.encoder, second_adapter=second_adapter)

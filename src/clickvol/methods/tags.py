@@ -29,15 +29,7 @@ _TEST_CLICKS = 3
 
 
 def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
-    """Return a variant of TAGS.
-
-    Args:
-        preset: one of `PRESETS`.
-        size: see `methods.sizes.network_size`.
-
-    Raises:
-        ConfigError: for an unknown preset or size.
-    """
+    """Return a variant of TAGS, one of `PRESETS`, in a size of `network_size`; else ConfigError."""
     if preset not in PRESETS:
         raise ConfigError(f"TAGS has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if preset == "clickvol":
@@ -67,9 +59,7 @@ def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
 def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
     """Return the recipe for another text encoder; unchanged where the recipe uses no text.
 
-    Args:
-        recipe: of TAGS.
-        text_width: values per text embedding; 768 for CLIP ViT-L/14.
+    `text_width` counts the values of a text embedding, 768 for CLIP ViT-L/14.
 
     Raises:
         ConfigError: when the width is not positive, or the network is not one of TAGS.

@@ -40,24 +40,14 @@ class VolumeSegmenter(nn.Module, Generic[EncodedT], metaclass=ABCMeta):
 
     @abstractmethod
     def encode_image(self, patch: Tensor) -> EncodedT:
-        """Do what no click changes, once per patch.
-
-        Args:
-            patch: (B, C, D, H, W); channel 0 is the normalised scan.
-        """
+        """Do what no click changes, once per patch (B, C, D, H, W); channel 0 is the normalised scan."""
 
     @abstractmethod
     def decode(self, encoded: EncodedT, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
-        """Answer the prompts.
+        """Answer clicks, (B, N), which an automatic network ignores: (B, 2, D, H, W) logits, background first.
 
-        Args:
-            encoded: from `encode_image`.
-            prompts: clicks, (B, N); an automatic network does not look at them.
-            prior: (B, 1, D, H, W) in [-1, 1]: 2 p - 1 of an earlier mask's probability p, 0 where
-                nothing is known. None: nothing is known anywhere.
-
-        Returns:
-            (B, 2, D, H, W) logits, background first.
+        `prior` is (B, 1, D, H, W) in [-1, 1]: 2 p - 1 of an earlier mask's probability p, 0 where nothing is
+        known.
         """
 
     def forward(self, patch: Tensor, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:

@@ -27,15 +27,11 @@ class AutoPrompterConfig:
 
     Attributes:
         form: "resnet" (used by the released scripts) or "cross" (cross-attention, also released).
-        num_points: N.
         image_side: side of the square network input in pixels.
         taps: which of the encoder's `SliceFeatures.taps` are read, shallow to deep; SAM's are taken after
             blocks 3, 6, 9 and 12, and the three deepest are used.
-        tap_widths: channels of these.
-        tap_sides: cells per axis of these.
         mixed_width: channels between maps and ResNet ("resnet").
         stage_widths, stage_depths: of the ResNet, ResNet-34 as published ("resnet").
-        query_width, num_heads: of the queries ("cross").
     """
 
     form: Form = "resnet"
@@ -114,14 +110,11 @@ class AutoPrompter(nn.Module):
             )
 
     def forward(self, taps: tuple[Tensor, ...]) -> Prompts2d:
-        """Predict the points.
-
-        Args:
-            taps: all of the encoder's taps, (B, E_i, h_i, w_i) each, shallow to deep.
+        """Predict the points from all of the encoder's taps, (B, E_i, h_i, w_i) each, shallow to deep.
 
         Returns:
-            Points (B, N, 2) in the order (x, y) in [0, image_side] pixels, and labels (B, N): 1 in the
-            first floor(N / 2) slots (in the only one of one), 0 in the others.
+            Points (B, N, 2) in the order (x, y) in [0, image_side] pixels, and labels (B, N): 1 in the first
+            floor(N / 2) slots (in the only one of one), 0 in the others.
         """
         place = torch.sigmoid(self.regressor(tuple(taps[i] for i in self.config.taps)))
         labels = slot_labels(self.config.num_points).to(place.device)

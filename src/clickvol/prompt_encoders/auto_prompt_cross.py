@@ -14,13 +14,8 @@ from clickvol.layers.vit import Mlp
 class PointQueries(nn.Module):
     """Feature maps -> N unbounded pairs: one query per point attends to one map after the other.
 
-    Args:
-        map_widths: channels of the maps, shallow to deep.
-        num_doublings: how often each map is enlarged by 2 before it is attended to, same order.
-        num_points: N.
-        width: of the queries; a map of another width is projected by a 1x1 convolution (ours: the
-            published form has SAM's width throughout).
-        num_heads: of the attention.
+    Each map is enlarged by 2 `num_doublings` times before that. A map of another width than the queries is
+    projected by a 1x1 convolution (ours: the published form has SAM's width throughout).
     """
 
     def __init__(
@@ -49,14 +44,7 @@ class PointQueries(nn.Module):
         self.head = nn.Linear(width, 2)
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Regress the points.
-
-        Args:
-            maps: (B, E_i, h_i, w_i) each, shallow to deep; attended to from deep to shallow.
-
-        Returns:
-            (B, N, 2).
-        """
+        """Regress (B, N, 2) points from maps (B, E_i, h_i, w_i), shallow to deep, the deepest first."""
         queries = self.query.expand(maps[0].shape[0], -1, -1)
         levels = [prepare(m) for prepare, m in zip(self.prepare, maps, strict=True)]
         for layer, level, embed in zip(self.layers, reversed(levels), self.level_embed.flip(0), strict=True):
@@ -92,16 +80,9 @@ class _QueryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, queries: Tensor, query_position: Tensor, cells: Tensor, places: Tensor) -> Tensor:
-        """Update the queries.
+        """Update the queries (B, N, E) with the cells (B, T, E) of a map.
 
-        Args:
-            queries: (B, N, E).
-            query_position: (N, E), added to what asks.
-            cells: (B, T, E) of a map.
-            places: (T, E) codes of their places, added to the keys and not to the values.
-
-        Returns:
-            (B, N, E).
+        `query_position` (N, E) is added to what asks, `places` (T, E) to the keys and not to the values.
         """
         gathered = self.attn(queries + query_position, cells + places, cells)
         queries = self.norm1(queries + gathered)
@@ -109,18 +90,10 @@ class _QueryLayer(nn.Module):
 
 
 def sine_positions(shape_hw: tuple[int, int], width: int, *, like: Tensor) -> Tensor:
-    """Return sines and cosines of the places of a map's cells, first of h, then of w.
+    """Return sines and cosines of the places of a map's cells, first of h, then of w: (h w, E) in [-1, 1].
 
     As released: places count from 1, the k-th frequency is 1 / k for k = 1, 2, ..., and sine and cosine of a
-    frequency stand side by side.
-
-    Args:
-        shape_hw: (h, w) of the map.
-        width: E, a multiple of 4.
-        like: gives device and dtype.
-
-    Returns:
-        (h w, E) in [-1, 1], rows of the map first.
+    frequency stand side by side. E is a multiple of 4.
     """
     frequency = 1 / torch.arange(1, width // 4 + 1, device=like.device, dtype=torch.float32)
     codes = []

@@ -11,15 +11,8 @@ from torch import Tensor, nn
 class PointResNet(nn.Module):
     """Feature maps -> N unbounded pairs: mixing convolutions, ResNet, mean over places, Linear.
 
-    Maps of finer grids are averaged down to the deepest map's grid before they are joined (ours: SAM's ViT
-    has one grid, TinyViT has not).
-
-    Args:
-        map_widths: channels of the maps, shallow to deep.
-        num_points: N.
-        mixed_width: channels after the mixing convolutions.
-        stage_widths: channels of the ResNet's stages; each but the first halves the grid.
-        stage_depths: blocks of the stages.
+    Maps of finer grids are averaged down to the deepest map's grid before they are joined (ours: SAM's ViT has
+    one grid, TinyViT has not).
     """
 
     def __init__(
@@ -52,14 +45,7 @@ class PointResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Regress the points.
-
-        Args:
-            maps: (B, E_i, h_i, w_i) each, shallow to deep.
-
-        Returns:
-            (B, N, 2).
-        """
+        """Regress (B, N, 2) points from maps (B, E_i, h_i, w_i), shallow to deep."""
         grid = (maps[-1].shape[2], maps[-1].shape[3])
         # Deepest first, as released.
         joined = torch.cat([F.adaptive_avg_pool2d(m, grid) for m in reversed(maps)], dim=1)
@@ -87,12 +73,7 @@ def _residual_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> nn.Seq
 class BasicBlock(nn.Module):
     """relu(shortcut(x) + conv(relu(conv(x)))), every convolution followed by a BatchNorm.
 
-    Args:
-        inputs: channels that come in.
-        outputs: channels that leave.
-        stride: step of the first convolution and of the shortcut.
-        projects: make the shortcut a 1x1 convolution with BatchNorm; it has to be one where the shape
-            changes.
+    The shortcut `projects`, by a 1x1 convolution with BatchNorm, where the shape changes.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, projects: bool) -> None:

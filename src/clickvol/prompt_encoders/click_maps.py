@@ -13,15 +13,10 @@ def draw_clicks(
     patch_shape_dhw: tuple[int, int, int],
     radii_voxel: tuple[float, ...],
 ) -> Tensor:
-    """Draw each sign's clicks as Gaussian blobs of several radii.
+    """Draw each sign's clicks, (B, N), as Gaussian blobs of several radii (deviations in patch voxels).
 
-    exp(-distance^2 / (2 radius^2)) to the nearest click of the sign; 0 where there is none.
-
-    Args:
-        prompts: the clicks, (B, N).
-        map_shape_dhw: (d, h, w) of the map to draw on; it covers the whole patch.
-        patch_shape_dhw: (D, H, W) of the patch.
-        radii_voxel: standard deviations in voxels of the patch.
+    exp(-distance^2 / (2 radius^2)) to the nearest click of the sign; 0 where there is none. The map (d, h, w)
+    covers the whole patch (D, H, W).
 
     Returns:
         (B, 2 * len(radii), d, h, w) in [0, 1]: first the clicks inside, then those outside.

@@ -27,10 +27,6 @@ class FeatureSamplingConfig:
     """Sizes of the prompt encoder. The defaults are the published ones.
 
     Attributes:
-        width: channels of the feature map and width of the tokens.
-        depth: number of layers.
-        num_heads: heads of both attentions.
-        mlp_width: hidden width of the MLP.
         num_queries: learned queries of each layer.
         signed: add a learned embedding of the click's sign to its token; False as published.
         positions: "ignored" as published, or "fourier".
@@ -73,16 +69,7 @@ class FeatureSampling(nn.Module):
     def forward(
         self, feature_map: Tensor, prompts: PointPrompts, patch_shape_dhw: tuple[int, int, int]
     ) -> Tensor:
-        """Condition the deepest feature map on the clicks.
-
-        Args:
-            feature_map: (B, E, d, h, w).
-            prompts: the clicks, (B, N).
-            patch_shape_dhw: (D, H, W) of the patch that the map was made from.
-
-        Returns:
-            (B, E, d, h, w).
-        """
+        """Condition the deepest feature map, (B, E, d, h, w), of a patch (D, H, W) on the clicks, (B, N)."""
         points = prompts.points_dhw.to(torch.float32) + 0.5
         place = torch.stack([points[..., axis] / n for axis, n in enumerate(patch_shape_dhw)], dim=-1)
         tokens = sample_features(feature_map, place)
@@ -101,14 +88,9 @@ class FeatureSampling(nn.Module):
 
 
 def sample_features(feature_map: Tensor, place_dhw: Tensor) -> Tensor:
-    """Read a map at places, trilinear, zeros outside.
+    """Read a map (B, E, d, h, w) at places, trilinear, zeros outside: (B, N, E).
 
-    Args:
-        feature_map: (B, E, d, h, w).
-        place_dhw: (B, N, 3) as parts of the patch side, order (d, h, w); [0, 1] is inside.
-
-    Returns:
-        (B, N, E).
+    Places are (B, N, 3) as parts of the patch side, order (d, h, w); [0, 1] is inside.
     """
     # grid_sample wants the fastest axis first, in [-1, 1].
     grid = (2 * place_dhw - 1).flip(-1)[:, :, None, None].to(feature_map.dtype)
@@ -134,16 +116,9 @@ class _QueryLayer(nn.Module):
     def forward(
         self, points: Tensor, image: Tensor, is_real: Tensor, cells: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Update both.
+        """Update click tokens (B, N, E) and image (B, T, E).
 
-        Args:
-            points: (B, N, E) click tokens.
-            image: (B, T, E) cells of the map.
-            is_real: (B, N) bool, False for padding.
-            cells: (1, T, E) codes of the cells' places, or None.
-
-        Returns:
-            The click tokens for the next layer and the image, same shapes.
+        `is_real` (B, N) is False for padding; `cells` (1, T, E) are codes of the cells' places, or None.
         """
         batch, num_queries = points.shape[0], self.global_query.shape[1]
         tokens = torch.cat([self.global_query.expand(batch, -1, -1), points], dim=1)

@@ -24,7 +24,6 @@ class SamPromptConfig:
     """Sizes of the prompt encoder. The defaults are SAM's.
 
     Attributes:
-        width: width of the embeddings; even.
         image_side: side of the network's square input in pixels.
         grid_side: cells of the image embedding per side; an earlier mask has four pixels per cell and axis.
         mask_channels: channels of the mask's second convolution; a multiple of 4.

@@ -66,13 +66,7 @@ def named_method(job: Reproduction, arm: Arm, task: Task) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TrainArguments:
-    """The arguments of `clickvol train`.
-
-    Attributes:
-        path: of the training file.
-        overrides: "section.field=value".
-        config: what both say together.
-    """
+    """The arguments of `clickvol train`: file, overrides ("section.field=value"), and what both say."""
 
     path: Path
     overrides: tuple[str, ...]

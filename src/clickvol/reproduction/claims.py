@@ -56,11 +56,7 @@ def claim_rows(job: Reproduction) -> pd.DataFrame:
 
 
 def write_claims(job: Reproduction) -> Path | None:
-    """Write claims.md and claims.csv; None for a study without claims.
-
-    Raises:
-        OutputError: when they cannot be written.
-    """
+    """Write claims.md and claims.csv; None for a study without claims."""
     if not job.study.claims:
         return None
     rows = claim_rows(job)

@@ -41,11 +41,7 @@ def is_prepared(job: Reproduction, data: DataSet) -> bool:
 
 
 def preparation_plan(job: Reproduction, data: DataSet) -> PreparationPlan:
-    """Return the arguments of `clickvol data prepare`.
-
-    Raises:
-        ConfigError: for values that contradict.
-    """
+    """Return the arguments of `clickvol data prepare`."""
     splits = job.splits.get(data.name)
     if splits is None and data.splits is not None:
         splits = job.file.next_to(data.splits)
@@ -84,12 +80,7 @@ def preparation_command(job: Reproduction, data: DataSet) -> str:
 
 
 def prepare(job: Reproduction, data: DataSet, report: Callable[[str], None]) -> None:
-    """Prepare a data set.
-
-    Raises:
-        ConfigError: when it is missing or cannot be used.
-        OutputError: when it cannot be written.
-    """
+    """Prepare a data set; ConfigError when it is missing or cannot be used."""
     missing = missing_source(job, data)
     if missing is not None:
         raise ConfigError(missing)

@@ -57,11 +57,7 @@ def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
 
 
 def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> None:
-    """Score an arm on a task; goes on where it was.
-
-    Raises:
-        ClickvolError: as `run_evaluation`.
-    """
+    """Score an arm on a task; goes on where it was."""
     method = named_method(job, arm, task)
     if method is None:
         return
@@ -72,12 +68,7 @@ def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> Non
 
 
 def compare(job: Reproduction, task: Task) -> Summary | None:
-    """Write the report of all arms of a task that are scored; None where none is.
-
-    Raises:
-        ConfigError: without matplotlib.
-        OutputError: when a file cannot be written.
-    """
+    """Write the report of all arms of a task that are scored; None where none is."""
     rows = scored_rows(job, task)
     if rows.empty:
         return None

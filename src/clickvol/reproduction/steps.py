@@ -25,15 +25,7 @@ _BYTES_PER_TRAINING = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One part of the work.
-
-    Attributes:
-        title: what is done.
-        command: returns the command that does the same.
-        is_done: tells whether its output is complete.
-        work: does it, or goes on with it.
-        hint: what a user should know before; "" for nothing.
-    """
+    """One part of the work, the command that does the same, whether it is complete, and a hint for before."""
 
     title: str
     command: Callable[[], str]
@@ -43,11 +35,7 @@ class Step:
 
 
 def steps_of(job: Reproduction) -> list[Step]:
-    """Return the steps in their order. nnU-Net without an environment has none.
-
-    Raises:
-        ConfigError: for a training file that cannot be used.
-    """
+    """Return the steps in their order. nnU-Net without an environment has none."""
     return [
         *(_preparation(job, data) for data in job.study.data),
         *(
@@ -77,19 +65,16 @@ def reproduce(
     on_step: Callable[[Step, bool], None] = lambda _step, _is_done: None,
     on_message: OnMessage = lambda _: None,
 ) -> Path:
-    """Do what is not done yet, and write the table.
+    """Do what is not done yet, and write the table, Markdown with its CSV beside it; return its path.
 
     Args:
         job: what to do.
         on_step: called before every step, and told whether it is done already.
         on_message: gets a line now and then within a step.
 
-    Returns:
-        The table, Markdown; its CSV lies beside it.
-
     Raises:
-        ConfigError: when data or the model that a training begins with are missing, or a folder holds
-            something else or is in use.
+        ConfigError: when data or the model that a training begins with are missing, or a folder holds something
+            else or is in use.
         ClickvolError: when a step fails; the same command goes on from there.
     """
     steps = steps_of(job)

@@ -34,10 +34,7 @@ class DataSet(_Section):
     """One data set, as `clickvol data prepare` takes it.
 
     Attributes:
-        name: its column in the table.
         folder: where it is, below the folder with the raw data.
-        layout: of that folder.
-        modality: of its scans.
         source: its citation.
         obtain: where a user gets it, for the message when it is missing.
         tumour_label, spacing, constants, groups, seed, organs: see `PreparationPlan`; groups and splits are
@@ -62,13 +59,7 @@ class DataSet(_Section):
 
 
 class Task(_Section):
-    """Data sets that one model is trained on.
-
-    Attributes:
-        name: of its runs and reports.
-        title: one line.
-        data: each is a column of the table.
-    """
+    """Data sets that one model is trained on; each is a column of the table."""
 
     name: Name
     title: str
@@ -76,14 +67,7 @@ class Task(_Section):
 
 
 class PublishedScore(_Section):
-    """A number to compare with.
-
-    Attributes:
-        data: name of the data set.
-        clicks: after so many; 0 for a method without clicks.
-        dice, nsd: percent.
-        source: where it stands.
-    """
+    """A number to compare with: percent, after so many clicks (0 for a method without), and where it stands."""
 
     data: str
     clicks: int = Field(ge=0)
@@ -93,15 +77,7 @@ class PublishedScore(_Section):
 
 
 class PublishedGain(_Section):
-    """By how much an arm was ahead elsewhere, where only that is known.
-
-    Attributes:
-        data: name of the data set.
-        clicks: after so many.
-        over: names of the arms that it was ahead of.
-        percent: of the Dice of the best of those.
-        source: where it stands.
-    """
+    """By how many percent of the Dice of the best of some arms another one was ahead elsewhere."""
 
     data: str
     clicks: int = Field(ge=0)
@@ -111,15 +87,7 @@ class PublishedGain(_Section):
 
 
 class _Arm(_Section):
-    """A study arm, a row of the table.
-
-    Attributes:
-        name: of its runs.
-        title: in the table.
-        needs: hardware, where somebody has measured it, and who.
-        published: what it reached elsewhere.
-        published_gains: by how much it was ahead elsewhere.
-    """
+    """A study arm, a row of the table; `needs` is the hardware that somebody has measured, and who."""
 
     name: Name
     title: str
@@ -178,14 +146,7 @@ Arm = TrainArm | NnunetArm | MethodArm
 
 
 class Claim(_Section):
-    """One arm is better than another in the mean Dice over patients; named before anything is scored.
-
-    Attributes:
-        name: of its row.
-        title: one line.
-        arm, against: names of the two.
-        clicks: after so many; an arm without clicks counts as it is.
-    """
+    """One arm is better than another in the mean Dice over patients; named before anything is scored."""
 
     name: Name
     title: str
@@ -195,13 +156,9 @@ class Claim(_Section):
 
 
 class ProtocolSection(_Section):
-    """How it is scored.
+    """How it is scored: a preset of `evaluation.protocol`, what is given instead of its numbers, and the part.
 
-    Attributes:
-        name: a preset of `evaluation.protocol`.
-        num_clicks, seeds, nsd_tolerance_mm, procedure: instead of the preset's.
-        split: the part that is scored.
-        organ_mask: what models of TAGS that see an organ mask are shown.
+    `organ_mask` is what models of TAGS that see an organ mask are shown.
     """
 
     name: str = DEFAULT_PROTOCOL
@@ -227,11 +184,8 @@ class Study(_Section):
     """A table to make.
 
     Attributes:
-        name: of the table.
-        title: its heading.
         source: what is reproduced, a citation; "" for a study of one's own.
         notes: printed below the table, one sentence each.
-        protocol: how it is scored.
         reference: name of the arm that the others are tested against.
         folds: of the splits; each arm is trained once per fold and scored on that fold's part.
         seeds: of trainings, instead of the training files'; each arm is trained once per fold and seed.
@@ -294,12 +248,7 @@ class Study(_Section):
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """A study, and where its file lies.
-
-    Attributes:
-        study: what it says.
-        path: of the file; other files that it names are relative to its folder.
-    """
+    """A study, and where its file lies; other files that it names are relative to its folder."""
 
     study: Study
     path: Path
@@ -315,11 +264,7 @@ def study_names() -> tuple[str, ...]:
 
 
 def read_study(name_or_path: str) -> StudyFile:
-    """Read a study of the package by its name, or one's own by its path.
-
-    Raises:
-        ConfigError: when there is none, or it cannot be used; the key is named.
-    """
+    """Read a study of the package by its name, or one's own by its path; ConfigError naming the wrong key."""
     path = shipped_config(Path(name_or_path))
     if name_or_path in study_names():
         path = _STUDIES / f"{name_or_path}.toml"

@@ -30,10 +30,6 @@ def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> pd.DataFr
     A row is one arm on one data set after one number of clicks (none where neither we nor a paper has a
     number). `title` says so where the training was cut short; our scores are 0 to 1, published ones percent.
     NAME_t_p is the p value of the paired t-test against the study's reference, not corrected, as in the papers.
-
-    Args:
-        job: what was done.
-        summaries: by name of the task.
     """
     rows = [
         row
@@ -54,13 +50,7 @@ def table_rows(job: Reproduction, summaries: Mapping[str, Summary]) -> pd.DataFr
 def write_table(job: Reproduction, summaries: Mapping[str, Summary], left_out: Sequence[str]) -> Path:
     """Write table.md and table.csv; the same scores give the same bytes.
 
-    Args:
-        job: what was done.
-        summaries: by name of the task.
-        left_out: one line on everything that was not run, with the command that would.
-
-    Raises:
-        OutputError: when they cannot be written.
+    `left_out` has one line on everything that was not run, with the command that would.
     """
     rows = table_rows(job, summaries)
     job.results.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,11 @@ class Reproduction:
     """A study, its data, and a folder for what comes out.
 
     Attributes:
-        file: the study.
         raw: folder with the data sets as they come.
         folder: gets everything; absolute, since training files name their data.
         only: names of the arms to do; all where empty.
         form: "text" trains arms as the text of their paper says where the study has a file for that.
         steps: end every training after so many steps, for a rehearsal; None for the whole schedule.
-        device: where models are trained and compute.
         venv: nnU-Net's environment; without it nnU-Net is left out.
         splits: files with the cases of each part, by the name of the data set; before the study's own.
         workers: processes that prepare, load and save.

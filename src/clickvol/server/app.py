@@ -98,10 +98,6 @@ _OPEN_BODY = {
 def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
     """Make the server for a model.
 
-    Args:
-        model: that answers clicks.
-        settings: who may ask for what.
-
     Raises:
         RefusedError: when the state folder cannot be written to.
         ConfigError: when the worklist cannot be read, the root path is one of the server's own, or the address
@@ -158,13 +154,7 @@ async def _sweep_for_ever(sessions: Sessions) -> None:
 
 
 class Opened:
-    """The session that a request names.
-
-    Args:
-        session_id: in the path.
-        sessions: of the server.
-        request: whose client may hang up.
-    """
+    """The session that a request names by the id in its path."""
 
     def __init__(self, session_id: str, sessions: All, request: Request) -> None:
         self.sessions = sessions

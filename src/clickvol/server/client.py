@@ -54,12 +54,7 @@ _ERRORS: dict[int, type[ClickvolError]] = {409: CancelledError, 422: ClickError,
 
 
 class RemoteError(ClickvolError):
-    """A server that cannot be reached, or that turned a request down.
-
-    Args:
-        status: HTTP status; 0 where no answer came.
-        message: one line.
-    """
+    """A server that cannot be reached (status 0), or that turned a request down (its HTTP status)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -113,10 +108,10 @@ class RemoteSession:
         self.close()
 
     def set_volume(self, volume: Volume, *, modality: str | None = None) -> None:
-        """Send a scan; a session on an earlier one ends.
+        """Send a scan, as NIfTI without its name; a session on an earlier one ends.
 
         Args:
-            volume: the scan; sent as NIfTI, without its name.
+            volume: the scan.
             modality: "CT", "MR", "PT" or "other" where the file does not say it or says it wrongly.
 
         Raises:
@@ -134,11 +129,7 @@ class RemoteSession:
         self._volume = volume
 
     def open_path(self, path: str, *, series: str | None = None) -> None:
-        """Open a scan that the server has under its root.
-
-        Args:
-            path: relative to the root, or absolute and under it.
-            series: which DICOM series of a folder with several.
+        """Open a scan under the server's root; its path is relative to that, or absolute and under it.
 
         Raises:
             ClickvolError: when the server refuses it or cannot be reached.
@@ -150,12 +141,7 @@ class RemoteSession:
     def click(
         self, point: VoxelPoint | WorldPointRAS, *, positive: bool = True, object_id: int = 1
     ) -> AnswerOut:
-        """Add a click to an object and answer all its clicks.
-
-        Args:
-            point: a voxel of the scan, or a place in the patient.
-            positive: inside the object; False where the object is not.
-            object_id: which object.
+        """Add a click to an object and answer all its clicks; arguments as of `InteractiveSession.click`.
 
         Raises:
             ClickError: when the click cannot be used; the session is unchanged.
@@ -187,48 +173,25 @@ class RemoteSession:
         self._change(ChangedOut, "POST", "reset")
 
     def add_object(self, name: str = "") -> int:
-        """Begin another object; return its id.
-
-        Raises:
-            ClickError: when there are 255 already, or the name is too long.
-        """
+        """Begin another object; return its id. ClickError when there are 255 already, or for a long name."""
         return self._change(AddedOut, "POST", "objects", {"name": name}).object_id
 
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
-        """Make an object unchangeable, or changeable again.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Make an object unchangeable, or changeable again; ClickError when it is not there."""
         self._change(ChangedOut, "PATCH", f"objects/{object_id}", {"frozen": frozen})
 
     def mask(self, object_id: int | None = None) -> Mask:
-        """Return the mask of an object, or the label map of all: (D, H, W) uint8 on the scan's grid.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the mask of an object, or the label map of all: (D, H, W) uint8 on the scan's grid."""
         stored = self._image("mask.nii.gz", object_id)
         grid = stored.grid if self._volume is None else self._volume.grid
         return Mask(stored.array.astype(np.uint8), grid)
 
     def probability(self, object_id: int = 1) -> NDArray[np.float32]:
-        """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1].
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1]."""
         return self._image("probability.nii.gz", object_id).array.astype(np.float32)
 
     def resume(self, log: str) -> None:
-        """Go on with a copy of the interactions of an earlier session on the scan.
-
-        Args:
-            log: one of `resumable`.
-
-        Raises:
-            ClickError: when it does not fit.
-        """
+        """Go on with a copy of an earlier session on the scan, one of `resumable`; ClickError if none fits."""
         self._change(ChangedOut, "POST", "resume", {"log": log})
 
     def close(self) -> None:

@@ -27,12 +27,8 @@ async def export_file(
 ) -> tuple[bytes, str]:
     """Return the content of a file with all objects, and a name for it.
 
-    Args:
-        sessions: of the server.
-        served: the session.
-        file_format: NIfTI and NRRD hold the label map with the ids of the objects; the DICOM formats the
-            objects one by one.
-        deidentify: leave out who the patient is; NIfTI and NRRD never say it.
+    NIfTI and NRRD hold the label map with the ids of the objects and never say who the patient is; the DICOM
+    formats hold the objects one by one.
 
     Raises:
         RefusedError: 409 for a DICOM format where the scan is not DICOM or there is no mask, 507 when the disk

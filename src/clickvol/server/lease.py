@@ -111,13 +111,7 @@ class Change:
 
 
 class Lease:
-    """A client and its session.
-
-    Args:
-        sessions: of the server.
-        served: the session.
-        is_gone: tells whether the client has hung up.
-    """
+    """A client and its session."""
 
     def __init__(self, sessions: Sessions, served: ServedSession, is_gone: IsGone) -> None:
         self.sessions = sessions
@@ -130,11 +124,7 @@ class Lease:
 
     @classmethod
     def claim(cls, sessions: Sessions, is_gone: IsGone, session_id: str | None = None) -> tuple[str, "Lease"]:
-        """Begin a session without a scan; return its id as well.
-
-        Raises:
-            RefusedError: 503 when there are too many.
-        """
+        """Begin a session without a scan; return its id as well. RefusedError 503 when there are too many."""
         session_id, served = sessions.create(session_id)
         lease = cls(sessions, served, is_gone)
         lease.keep(LeaseState())
@@ -148,15 +138,7 @@ class Lease:
         self.state = state
 
     async def set_array(self, array: NDArray[Any], grid: VolumeGrid) -> None:
-        """Take a scan in place of an earlier one.
-
-        Args:
-            array: (D, H, W), any real dtype.
-            grid: where its voxels lie.
-
-        Raises:
-            ClickvolError: when it cannot be used; there is none then.
-        """
+        """Take a scan (D, H, W) of any real dtype in place of an earlier one; if it is unfit there is none."""
         self.keep(LeaseState())
 
         def written(folder: Path) -> ScanRecord:
@@ -166,20 +148,12 @@ class Lease:
         await self.sessions.set_scan(self.served, written, self._is_gone)
 
     async def grid(self) -> VolumeGrid:
-        """Return where the voxels of the scan lie.
-
-        Raises:
-            RefusedError: 409 when there is none.
-        """
+        """Return where the voxels of the scan lie; RefusedError 409 when there is none."""
         grid: VolumeGrid = (await self._run(lambda session, _: session.scan.volume.grid))[0]
         return grid
 
     async def add(self, *group: Shaping, run: bool = True) -> Change:
-        """Add an interaction, and predict.
-
-        Args:
-            group: one after the other.
-            run: False keeps them for the next prediction.
+        """Add prompts one after the other, and predict; without `run` they wait for the next prediction.
 
         Raises:
             ClickError: when one of them cannot be used; nothing has changed then.

@@ -54,13 +54,7 @@ _ROUTING_MISTAKES = {
 
 
 class RefusedError(ClickvolError):
-    """A request that the server turns down.
-
-    Args:
-        status: the HTTP status that says so.
-        message: one line for the user.
-        retry_after_seconds: when to try again, where waiting helps.
-    """
+    """A request that the server turns down with an HTTP status, one line, and when to try again."""
 
     def __init__(self, status: int, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -127,11 +121,7 @@ def answer_errors(app: FastAPI, settings: ServerSettings) -> None:
 
 
 def parse_json(model: type[ModelT], body: bytes | str) -> ModelT:
-    """Return a body that FastAPI does not parse, because it may be a form as well.
-
-    Raises:
-        RefusedError: 422, when it is not what is expected.
-    """
+    """Return a body that FastAPI does not parse, as it may be a form as well; RefusedError 422 if wrong."""
     try:
         known = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -140,11 +130,7 @@ def parse_json(model: type[ModelT], body: bytes | str) -> ModelT:
 
 
 def parse_values(model: type[ModelT], values: object) -> ModelT:
-    """Return values as a model.
-
-    Raises:
-        RefusedError: 422, when they are not what is expected.
-    """
+    """Return values as a model; RefusedError 422 when they are not what is expected."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -31,11 +31,7 @@ MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 
 
 def scan_suffix(name: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> str:
-    """Return the suffix of a file's name, in lower case.
-
-    Raises:
-        RefusedError: 415, when it is none that can be read here.
-    """
+    """Return the suffix of a file's name, in lower case; RefusedError 415 when it is none of those."""
     lower = name.lower()
     for suffix in suffixes:
         if lower.endswith(suffix) and len(lower) > len(suffix):
@@ -45,13 +41,9 @@ def scan_suffix(name: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> str:
 
 
 def find_under_root(root: Path | None, text: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:
-    """Return the scan that a request names.
+    """Return the scan that a request names, relative to the root, or absolute and under it.
 
-    Args:
-        root: folder that may be read; None: none may.
-        text: path relative to the root, or absolute and under it. Links are followed before anything is
-            compared, those inside a DICOM folder too.
-        suffixes: how a file may end.
+    Links are followed before anything is compared, those inside a DICOM folder too.
 
     Raises:
         RefusedError: 403 when it lies elsewhere or there is no root, 404 when there is nothing, 415 when it is
@@ -90,10 +82,6 @@ def _check_folder(base: Path, folder: Path) -> None:
 @contextlib.asynccontextmanager
 async def read_form(request: Request, *, max_files: int = 1) -> AsyncIterator[FormData]:
     """Read a multipart form, for a block; its files go to nameless files on disk as they arrive.
-
-    Args:
-        request: with a body that nobody has read.
-        max_files: more are refused.
 
     Raises:
         RefusedError: 507 when the disk is full.
@@ -137,15 +125,7 @@ async def _with_true_boundary(request: Request) -> Request:
 
 
 def uploaded(form: FormData, *names: str) -> UploadFile:
-    """Return the file of a form.
-
-    Args:
-        form: as read.
-        names: under which the file may come.
-
-    Raises:
-        RefusedError: 422 when there is none.
-    """
+    """Return the file of a form under the first of some names; RefusedError 422 when there is none."""
     for name in names:
         value = form.get(name)
         if isinstance(value, UploadFile):
@@ -160,13 +140,7 @@ def text_field(form: FormData, name: str) -> str | None:
 
 
 def store(file: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:
-    """Write an uploaded file into a private folder, under a name of our own.
-
-    Args:
-        file: only the suffix of its name is kept; the name could be a patient's.
-        folder: of the session.
-        stem: of the new name.
-        suffixes: how it may end.
+    """Write an uploaded file into a private folder, under a name of our own: its own could be a patient's.
 
     Raises:
         RefusedError: 415 for a suffix that cannot be read.

@@ -158,11 +158,7 @@ class ServedSession:
         self.record, self.history, self.state = None, None, None
 
     def write_record(self, record: ScanRecord) -> None:
-        """Keep which scan it is.
-
-        Raises:
-            OutputError: when the disk refuses.
-        """
+        """Keep which scan it is."""
         with atomic_path(self.folder / _RECORD, ".json") as temporary:
             temporary.write_text(record.model_dump_json(), encoding="utf-8")
             temporary.chmod(0o600)
@@ -192,11 +188,7 @@ class ServedSession:
 
 
 def shared_secret(path: Path) -> bytes:
-    """Return the secret of a state folder; whoever comes first makes it.
-
-    Raises:
-        OSError: when it cannot be written or read.
-    """
+    """Return the secret of a state folder; whoever comes first makes it."""
     if not path.exists():
         own = path.with_name(f"{path.name}-{secrets.token_hex(6)}")
         descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

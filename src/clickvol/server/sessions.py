@@ -72,15 +72,7 @@ class _ParkedError(ClickvolError):
 
 
 class Sessions:
-    """All sessions of one model.
-
-    Args:
-        model: that answers all of them.
-        settings: of the server.
-
-    Raises:
-        RefusedError: when the state folder cannot be written to.
-    """
+    """All sessions of one model; RefusedError when the state folder cannot be written to."""
 
     def __init__(self, model: LoadedModel, settings: ServerSettings) -> None:
         self.model = model
@@ -159,11 +151,7 @@ class Sessions:
     async def open_once(
         self, session_id: str, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
     ) -> ServedSession:
-        """Return a session with an id from `derived_id`; it is opened where it is not.
-
-        Raises:
-            ClickvolError: as `open`.
-        """
+        """Return a session with an id from `derived_id`; it is opened where it is not."""
         async with self._openings.setdefault(session_id, anyio.Lock()):
             if (served := self.find(session_id)) is not None:
                 return served
@@ -223,11 +211,7 @@ class Sessions:
         return served
 
     def leased(self, session_id: str) -> ServedSession:
-        """Return a session that may have no scan yet; its lease is not renewed.
-
-        Raises:
-            RefusedError: as `get`.
-        """
+        """Return a session that may have no scan yet; its lease is not renewed. Raises as `get`."""
         self.sweep()
         key = _key_of(session_id)
         served = self._sessions.get(key) or self._adopted(key)
@@ -326,11 +310,7 @@ class Sessions:
         return (await self.run(served, lambda session, _: session.insert(record), is_gone))[1]
 
     async def on_files(self, job: Callable[[IsCancelled], T], is_gone: IsGone | None = None) -> T:
-        """Do something with files, away from the model's thread.
-
-        Raises:
-            ClickvolError: what the job raises; a disk that refuses is 507.
-        """
+        """Do something with files, away from the model's thread; a disk that refuses is a RefusedError 507."""
         try:
             return await self._files.run(job, is_gone=is_gone)
         except OSError as error:
@@ -341,16 +321,7 @@ class Sessions:
             raise
 
     async def written(self, served: ServedSession, name: str, write: Callable[[Path], None]) -> bytes:
-        """Return a file's content; the file itself is gone at once.
-
-        Args:
-            served: in whose folder it is written.
-            name: of the file, whose suffix may choose a format.
-            write: writes it.
-
-        Raises:
-            ClickvolError: what `write` raises.
-        """
+        """Return the content of a file that `write` writes in a session's folder; the file is gone at once."""
 
         def writing(_: IsCancelled) -> bytes:
             with tempfile.TemporaryDirectory(dir=served.folder, prefix="work-") as folder:
@@ -464,11 +435,7 @@ class Sessions:
         self.sweep()
 
     def _adopted(self, key: str) -> ServedSession | None:
-        """Take over a session that lies on disk; None where there is none.
-
-        Raises:
-            RefusedError: 503 when another server holds it.
-        """
+        """Take over a session that lies on disk; None where there is none, 503 where another has it."""
         folder = self._open / key
         if not folder.is_dir() or key.startswith(ENDED_PREFIX):
             return None

@@ -149,11 +149,7 @@ def is_loopback_name(host: str) -> bool:
 
 
 def default_state_folder() -> Path:
-    """Return where sessions are kept if nothing else is said: below the system's folder for user data.
-
-    Raises:
-        ConfigError: when this user has no home folder.
-    """
+    """Return where sessions are kept if nothing else is said: below the system's folder for user data."""
     try:
         return user_data_path("clickvol", appauthor=False) / "sessions"
     except RuntimeError as error:

@@ -282,11 +282,7 @@ class AdviceOut(_Out):
 
     @classmethod
     def of(cls, session: "InteractiveSession", object_id: int) -> "AdviceOut":
-        """Ask a session.
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Ask a session."""
         scene = session.scene
         known = scene.object(object_id)
         at = known.shaped_at

@@ -45,11 +45,7 @@ class Worker:
         return sum(not (job.running() or job.done()) for job in tuple(self._jobs))
 
     async def run(self, job: Callable[[IsCancelled], T], *, is_gone: IsGone | None = None) -> T:
-        """Queue a job and wait for its result without blocking the event loop.
-
-        Args:
-            job: the work.
-            is_gone: tells whether the client has hung up, which cancels the job.
+        """Queue a job and wait for its result without blocking the loop; a client that hangs up cancels it.
 
         Raises:
             RefusedError: 429, when the queue is full.

@@ -35,22 +35,12 @@ _SPARE_BYTES = 64 << 20
 
 
 def cached_original(file_name: str) -> Path:
-    """Return where the published file of that name lies or will lie.
-
-    Raises:
-        ModelNotFoundError: when the name is no plain file name.
-        ConfigError: when no cache folder can be named.
-    """
+    """Return where the published file of a plain name lies or will lie; ModelNotFoundError for another name."""
     return _cache_folder() / "originals" / _plain(file_name)
 
 
 def cached_model_folder(entry_id: str) -> Path:
-    """Return the folder where the card and the safetensors of an entry lie or will lie.
-
-    Raises:
-        ModelNotFoundError: when the id is no plain name.
-        ConfigError: when no cache folder can be named.
-    """
+    """Return the folder of an entry's card and safetensors; ModelNotFoundError when the id is no plain name."""
     return _cache_folder() / "models" / _plain(entry_id)
 
 
@@ -66,10 +56,7 @@ def is_cached(entry: RegistryEntry) -> bool:
 
 
 def is_offline() -> bool:
-    """Return whether the environment forbids the network.
-
-    Everything but nothing, 0, false, no and off forbids it, so that a slip of the pen does not open it.
-    """
+    """Return whether the environment forbids the network: anything but nothing, 0, false, no and off does."""
     return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in (
         "",
         "0",
@@ -80,11 +67,7 @@ def is_offline() -> bool:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Check that so many bytes fit on the disk of a folder, and a little stays free.
-
-    Raises:
-        OutputError: when they do not.
-    """
+    """Check that so many bytes fit on the disk of a folder and a little stays free, else OutputError."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes + _SPARE_BYTES:
         raise OutputError(
@@ -94,11 +77,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 
 def is_intact(path: Path, known: KnownFile) -> bool:
-    """Return whether a file is there and has the length and the hash that it should have.
-
-    Raises:
-        OutputError: when it is there but cannot be read.
-    """
+    """Return whether a file has the right length and hash; OutputError where it cannot be read."""
     try:
         if not path.is_file() or path.stat().st_size != known.bytes:
             return False

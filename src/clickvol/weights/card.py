@@ -38,12 +38,7 @@ class FieldOfViewPlan(BaseModel):
 
 
 class IntensityPlan(BaseModel):
-    """Fixed constants that a published model was trained with, instead of this package's own scale.
-
-    Attributes:
-        clip: bounds in the scan's unit (HU for CT).
-        mean, deviation: what the clipped values are shifted and divided by.
-    """
+    """Constants of a published model instead of this package's own scale: clip bounds in the scan's unit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,8 +67,6 @@ class ModelCard(BaseModel):
     """The JSON beside a weights file.
 
     Attributes:
-        id: name on the command line.
-        title: one line for lists.
         method: id of the method.
         base: where the weights file holds only the difference from another model (`weights/difference.py`),
             which one; None where it holds all.
@@ -83,19 +76,12 @@ class ModelCard(BaseModel):
             soft-tissue window on CT and percentiles on all else (`preprocessing/intensity.py`).
         expected_dice: knots (what its score head says, the mean Dice measured there), rising, between which the
             expected Dice is interpolated; None where there is no score head or nothing was measured.
-        modalities: what it was trained on.
         training_data: one sentence per source, with its licence and citation.
         training_scans, training_patients: what it was trained on, to warn who scores it on that: beginnings of
             the SHA-256 of prepared scans, and of patients' ids; empty where nobody wrote them down.
-        training_command: how to make it again.
-        licence: of the weights.
         scores: measured results, each with the command that made it.
         notes: limits a user should know.
-        num_parameters: values in the network.
-        dtype: number format of the file.
         bytes, sha256: of the weights file, checked before it is parsed.
-        weights_file: name of the weights file beside the card.
-        clickvol_version: version that wrote it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -150,8 +136,8 @@ def find_card(id_or_path: str | Path) -> Path:
     """Return the path of a model's card.
 
     Args:
-        id_or_path: id of a shipped or fetched model; or a card, a weights file beside its card, or a
-            folder holding one card.
+        id_or_path: id of a shipped or fetched model; or a card, a weights file beside its card, or a folder
+            holding one card.
 
     Raises:
         ModelNotFoundError: when there is no such model.
@@ -244,12 +230,7 @@ def find_base(card: ModelCard, card_path: Path) -> Path | None:
 
 
 def read_card(id_or_path: str | Path) -> ModelCard:
-    """Return the card of a model.
-
-    Raises:
-        ModelNotFoundError: when there is no such model.
-        DamagedWeightsError: when the card is not one.
-    """
+    """Return the card of a model; ModelNotFoundError, or DamagedWeightsError when the card is not one."""
     return _parse(find_card(id_or_path))
 
 

@@ -7,10 +7,7 @@ from clickvol.parallel.rows import worker_number
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for a name.
-
-    Args:
-        name: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps".
+    """Return the device for "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         DeviceError: for an unknown name, or a device that is not there.
@@ -34,10 +31,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_of_worker(name: str) -> str:
-    """Return the name of the device for this process: the workers of this machine share its CUDA devices.
+    """Return the name of this process's device: the workers of a machine share its CUDA devices.
 
-    Args:
-        name: as for `choose_device`; "auto" and "cuda" are dealt out, any other is the same for all.
+    "auto" and "cuda" are dealt out, any other name is the same for all.
     """
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name

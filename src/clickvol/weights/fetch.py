@@ -46,13 +46,7 @@ class FetchListeners:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedOriginal:
-    """A published file in the cache, its hash checked.
-
-    Attributes:
-        path: where it lies.
-        sha256: its hash.
-        origin: "cache" when it was there before, else where it came from now.
-    """
+    """A published file in the cache, its hash checked; its origin is "cache" when it was there before."""
 
     path: Path
     sha256: str

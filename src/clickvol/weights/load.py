@@ -22,14 +22,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A 3D network with its weights on a device.
-
-    Attributes:
-        card: where it comes from and what it is for.
-        network: in evaluation mode.
-        device: where it computes.
-        precision: number format of the matrix work; the rest stays float32.
-    """
+    """A 3D network in evaluation mode on a device; the matrix work has the precision, the rest is float32."""
 
     card: ModelCard
     network: VolumeSegmenter[Any]
@@ -59,10 +52,6 @@ def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto
 
 def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCard, NetworkT]:
     """Load a network of a kind on the CPU, in evaluation mode, without gradients.
-
-    Args:
-        id_or_path: as for `load_model`.
-        kind: `VolumeSegmenter` or a class of it, `Sam2d` or `Promise2d`.
 
     Raises:
         ModelNotFoundError: when there is no such model, its weights are missing, or it is of another kind.

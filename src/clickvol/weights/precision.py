@@ -61,10 +61,7 @@ def cpu_speeds() -> CpuSpeeds:
 def measured_once(name: str, what: str, measure: Callable[[], Any]) -> Any:  # noqa: ANN401  # of `measure`
     """Return what was measured on this machine the first time: what a result depends on must not change.
 
-    Args:
-        name: of a folder in the cache; where none can be written it is measured anew.
-        what: is measured; another version of torch measures anew.
-        measure: gives a value that JSON holds.
+    Another version of torch measures anew, and so does a machine whose cache cannot be written.
     """
     key = f"{platform.node()} {platform.machine()} {torch.__version__} {what}"
     try:

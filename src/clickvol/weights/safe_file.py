@@ -41,10 +41,6 @@ def _sha256(path: Path) -> str:
 def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
     """Read a safetensors file as float32 after checking its hash.
 
-    Args:
-        path: the file.
-        sha256: what its hash must be.
-
     Raises:
         ModelNotFoundError: when the file is missing.
         DamagedWeightsError: when the hash differs, or the file is a pickle or not safetensors.

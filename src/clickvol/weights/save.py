@@ -16,10 +16,7 @@ from clickvol.weights.safe_file import write_weights
 def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Path) -> Path:
     """Write `ID.safetensors` and `ID.json`; return the path of the card.
 
-    Args:
-        state: of the network. Tensors may be mapped from another file.
-        draft: the card; what it says of the weights file is filled in here.
-        folder: made where it is missing.
+    What the draft says of the weights file is filled in here. Tensors may be mapped from another file.
 
     Raises:
         OutputError: when the file system refuses; nothing is left then that was not there before.

@@ -15,12 +15,7 @@ _TENSOR = "columns"
 
 
 def write_text_bank(bank: TextBank, path: Path) -> None:
-    """Write a bank.
-
-    Args:
-        bank: the bank.
-        path: the file, by custom with the suffix .safetensors.
-    """
+    """Write a bank; the file has the suffix .safetensors by custom."""
     facts = {
         "format": _FORMAT,
         "object_word": bank.object_word,
@@ -33,10 +28,6 @@ def write_text_bank(bank: TextBank, path: Path) -> None:
 
 def read_text_bank(path: Path, object_word: str) -> TextBank:
     """Read a bank and check that it was made for this object and with the sentences of this version.
-
-    Args:
-        path: a file of `write_text_bank`.
-        object_word: what the texts should call the object.
 
     Raises:
         ModelNotFoundError: when there is no such file.

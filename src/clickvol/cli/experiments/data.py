@@ -198,11 +198,7 @@ def _summary(made: "PreparedSet | PictureSet", folder: Path) -> str:
 
 
 def parse_label(text: str) -> int | Literal["all"]:
-    """Read a value above 0, or "all".
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """Read a value above 0, or "all"; ConfigError for anything else."""
     if text.strip().lower() == "all":
         return "all"
     if not text.isdecimal() or int(text) < 1:
@@ -211,11 +207,7 @@ def parse_label(text: str) -> int | Literal["all"]:
 
 
 def _parse_spacing(text: str) -> tuple[float, float, float] | Literal["native"]:
-    """Read "native", one length for all axes, or three for d, h, w.
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """Read "native", one length for all axes, or three for d, h, w."""
     if text.strip().lower() == "native":
         return "native"
     try:

@@ -141,11 +141,7 @@ def evaluate(
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
-    """Parse "1,3,5,10", with ranges such as "1-10".
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """Parse "1,3,5,10", with ranges such as "1-10"; ConfigError for anything else."""
     from clickvol.errors import ConfigError
 
     numbers: list[int] = []
@@ -159,11 +155,7 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
 
 def parse_tolerances(text: str) -> tuple[float, ...]:
-    """Parse "1,2,5" or "0.5,2" as millimetres.
-
-    Raises:
-        ConfigError: for anything but numbers.
-    """
+    """Parse "1,2,5" or "0.5,2" as millimetres; ConfigError for anything but numbers."""
     from clickvol.errors import ConfigError
 
     try:

@@ -17,12 +17,9 @@ _IPV6_PREFIX = 64
 
 
 class FailedTokens:
-    """Who has to wait before the next token is read.
+    """Who has to wait before the next token is read; the clock counts seconds.
 
     While an address waits, its tokens are not compared at all, so that many guesses at once learn nothing more.
-
-    Args:
-        clock: seconds; for tests.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -32,14 +32,7 @@ def kind_of_client(scope: Scope, headers: Headers) -> str:
 
 
 class Metrics:
-    """The metrics of one server.
-
-    Args:
-        sessions: of the server, asked whenever somebody reads.
-
-    Attributes:
-        failed_tokens: counts wrong tokens.
-    """
+    """The metrics of one server; `failed_tokens` counts wrong tokens."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._registry = CollectorRegistry()

@@ -33,11 +33,7 @@ _SHUTDOWN_SECONDS = 5
 
 
 def check_installed() -> None:
-    """Tell at once when the extra is missing.
-
-    Raises:
-        ConfigError: when it is.
-    """
+    """Tell at once when the extra is missing, as ConfigError."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
@@ -55,12 +51,6 @@ def run_server(
     on_ready: Callable[[str], None],
 ) -> None:
     """Load the model and serve until interrupted.
-
-    Args:
-        settings: where to listen, and who may ask for what.
-        model: id or path; None takes the default model.
-        device: "auto", "cpu", "cuda" or "mps".
-        on_ready: told the address as soon as the server answers there.
 
     Raises:
         ConfigError: when the extra is missing, the model takes no clicks, the port is in use, or the

@@ -117,13 +117,7 @@ def _routed(scope: Scope, root_path: str) -> Scope:
 
 
 class Guard:
-    """Middleware around all routes.
-
-    Args:
-        app: what it protects.
-        settings: of the server.
-        metrics: that count requests.
-    """
+    """Middleware around all routes."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
         self._app = app
@@ -175,11 +169,7 @@ class Guard:
         _log.info(words, request, extra={"request": request})
 
     def _checked(self, scope: Scope, headers: Headers, path: str) -> int:
-        """Return how many bytes the body may have.
-
-        Raises:
-            _Refusal: when the request may not come in.
-        """
+        """Return how many bytes the body may have; raises `_Refusal` when the request may not come in."""
         _check_head(scope, headers)
         method = scope["method"]
         host = headers.getlist("host")
@@ -309,11 +299,7 @@ class _Answer:
 
 
 def _check_head(scope: Scope, headers: Headers) -> None:
-    """Refuse too many headers, and those that leave open where the body ends or what the path is.
-
-    Raises:
-        _Refusal: 400 or 431.
-    """
+    """Refuse too many headers, and those that leave open where the body ends or what the path is (400, 431)."""
     num_bytes = len(scope["path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in headers.raw)
     if len(headers) > _MAX_HEADERS or num_bytes > MAX_HEAD_BYTES:
         raise _Refusal(431, "the request has too many headers, or too long ones; send fewer", is_last=True)

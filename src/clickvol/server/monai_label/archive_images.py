@@ -32,12 +32,7 @@ _STAGING = "fetching"
 
 
 class ArchiveImages:
-    """The archive of a server.
-
-    Args:
-        address: see `DicomWebArchive`; credentials are in the environment.
-        state_folder: of the server; what is being fetched lies there.
-        limits: what a series may add up to.
+    """The archive of a server; credentials are in the environment, see `DicomWebArchive`.
 
     Raises:
         ConfigError: when the address is none.
@@ -54,11 +49,7 @@ class ArchiveImages:
         self._remove_abandoned()
 
     async def list_images(self) -> dict[str, RemoteSeries]:
-        """Return all CT, MR and PET series by their SeriesInstanceUIDs, at most 5000.
-
-        Raises:
-            ArchiveError: when the archive does not answer.
-        """
+        """Return all CT, MR and PET series by their SeriesInstanceUIDs, at most 5000."""
         listed = await self._ask(lambda archive: archive.list_series())
         return {s.summary.uid: s for s in listed if s.summary.modality in SCAN_MODALITIES}
 
@@ -66,7 +57,6 @@ class ArchiveImages:
         """Return the series with a UID; None where there is none, or the text is no UID.
 
         Raises:
-            ArchiveError: when the archive does not answer.
             RefusedError: 409 when it is in several studies.
         """
         if _UID.fullmatch(image) is None or "." not in image:
@@ -84,11 +74,7 @@ class ArchiveImages:
 
     @contextlib.asynccontextmanager
     async def fetched(self, series: RemoteSeries) -> AsyncIterator[Callable[[Path], ScanRecord]]:
-        """Fetch a series for a block; what it lends moves the images into the folder of a session.
-
-        Raises:
-            ArchiveError: as `DicomWebArchive.fetch`; nothing is left then.
-        """
+        """Fetch a series for a block; what it lends moves the images into the folder of a session."""
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self._staging))
         try:
@@ -98,11 +84,7 @@ class ArchiveImages:
             shutil.rmtree(folder, ignore_errors=True)
 
     async def store(self, content: bytes) -> None:
-        """Store a DICOM file.
-
-        Raises:
-            ArchiveError: when the archive does not take it.
-        """
+        """Store a DICOM file."""
 
         def stored(archive: DicomWebArchive) -> None:
             with tempfile.TemporaryDirectory(dir=self._staging.parent) as folder:

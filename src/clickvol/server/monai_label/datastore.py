@@ -37,12 +37,7 @@ class Datastore:
 
     @classmethod
     def of(cls, settings: ServerSettings, limits: ReadLimits) -> "Datastore":
-        """Return the datastore of a server.
-
-        Raises:
-            ConfigError, ArchiveError: when the address of the archive is none, or its packages are missing.
-            OutputError: when the folder for labels cannot be made.
-        """
+        """Return the datastore of a server; ClickvolError when archive or folder cannot be used."""
         address, folder = settings.dicomweb, settings.labels
         return cls(
             None if address is None else ArchiveImages(address, settings.state_folder, limits),

@@ -40,13 +40,9 @@ class ImageList:
 def list_images(root: Path | None) -> ImageList:
     """Return the scans under a folder.
 
-    Args:
-        root: the folder; None: there are none.
-
-    Returns:
-        A file has its path below the root without suffix as its id ("case-07/ct"), a DICOM series its
-        SeriesInstanceUID, which is what OHIF asks for. Links are not followed, and nothing is opened that is
-        no regular file.
+    A file has its path below the root without suffix as its id ("case-07/ct"), a DICOM series its
+    SeriesInstanceUID, which is what OHIF asks for. Links are not followed, and nothing is opened that is no
+    regular file.
     """
     listed = ImageList()
     if root is None:
@@ -77,10 +73,7 @@ def list_images(root: Path | None) -> ImageList:
 def record_of_image(root: Path | None, image_id: str, session_folder: Path) -> ScanRecord:
     """Return which scan a session is to work on.
 
-    Args:
-        root: what may be read.
-        image_id: an id of `list_images`.
-        session_folder: where the parts of a series that lies in several folders are put together, as links.
+    The parts of a series that lies in several folders are put together in the session's folder, as links.
 
     Raises:
         RefusedError: 404 when there is none with this id, 403 when links lead out of the root.
@@ -106,11 +99,7 @@ def record_of_image(root: Path | None, image_id: str, session_folder: Path) -> S
 
 
 def _series_in(files: list[Path]) -> tuple[str, ...]:
-    """Return the UIDs of the series with slices among the files of one folder.
-
-    Raises:
-        ClickvolError: when a file is damaged, or none is an image.
-    """
+    """Return the UIDs of the series with slices among the files of one folder."""
     with tempfile.TemporaryDirectory(prefix="clickvol-") as alone:
         for file in files:
             (Path(alone) / file.name).symlink_to(file)

@@ -166,14 +166,7 @@ def read_scribbles(path: Path, scan: Volume) -> list[Scribble]:
 
 
 class Answers:
-    """The masks of a request.
-
-    Args:
-        sessions: of the server.
-        served: the session on the scan.
-        params: what was asked.
-        answers: of each object, by its name.
-    """
+    """The masks of a request: what was asked in a session, and the answers by the names of their objects."""
 
     def __init__(
         self, sessions: Sessions, served: ServedSession, params: InferParams, answers: dict[str, Segmentation]

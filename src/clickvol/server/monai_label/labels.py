@@ -48,14 +48,7 @@ class SavedLabel:
 
 
 class LabelFolder:
-    """A folder of labels; several servers may share it.
-
-    Args:
-        folder: is made where it is missing.
-
-    Raises:
-        OutputError: when it cannot be made.
-    """
+    """A folder of labels, made where it is missing; several servers may share it."""
 
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
@@ -64,14 +57,7 @@ class LabelFolder:
     def save(
         self, image: str, tag: str, array: NDArray[np.generic], grid: VolumeGrid, info: Mapping[str, Any]
     ) -> SavedLabel:
-        """Write the next version of a label; earlier ones stay.
-
-        Args:
-            image: whose label.
-            tag: which of its labels.
-            array: (D, H, W) values of labels.
-            grid: of the scan.
-            info: what is said of it.
+        """Write the next version of a label, (D, H, W) values; earlier ones stay.
 
         Raises:
             RefusedError: 422 for a name that no folder or file can have.
@@ -97,11 +83,7 @@ class LabelFolder:
         return SavedLabel(place, tag, number, dict(info))
 
     def latest(self, image: str, tag: str) -> SavedLabel:
-        """Return the last version of a label.
-
-        Raises:
-            RefusedError: 404 when there is none, or it was deleted.
-        """
+        """Return the last version of a label; RefusedError 404 when there is none, or it was deleted."""
         label = self.labels(image).get(tag)
         if label is None:
             raise RefusedError(
@@ -136,11 +118,7 @@ class LabelFolder:
         self._write_info(self._folder_of(image) / _IMAGE, info)
 
     def delete(self, image: str, tag: str) -> None:
-        """Let a label be gone for clients; its versions stay in the folder.
-
-        Raises:
-            RefusedError: 404 when there is none.
-        """
+        """Let a label be gone for clients (404 when there is none); its versions stay in the folder."""
         label = self.latest(image, tag)
         place = label.path.with_name(f"{tag}-{label.version + 1:04d}{_SUFFIX}")
         self._write_info(place, {"deleted": True})

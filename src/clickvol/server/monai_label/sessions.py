@@ -38,13 +38,7 @@ _HASH_SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What a client may name.
-
-    Attributes:
-        root: what lies under the root.
-        archive: the series of the archive, by UID.
-        uploads: names of the client's own uploads.
-    """
+    """What a client may name: under the root, in the archive (by UID), and its own uploads (by name)."""
 
     root: ImageList
     archive: dict[str, RemoteSeries]
@@ -62,12 +56,7 @@ class Images:
 
 
 class ImageClient:
-    """Who asks, and the sessions on that client's images.
-
-    Args:
-        request: of the client, who may hang up.
-        sessions: of the server.
-    """
+    """Who asks, and the sessions on that client's images."""
 
     def __init__(self, request: Request, sessions: All) -> None:
         self.sessions = sessions
@@ -77,11 +66,7 @@ class ImageClient:
         self._archive = self.datastore.archive
 
     async def images(self) -> Images:
-        """Return what this client may name: what lies under the root or in the archive, and its own uploads.
-
-        Raises:
-            ArchiveError: when the archive does not answer.
-        """
+        """Return what this client may name: what lies under the root or in the archive, and its own uploads."""
         root = self.sessions.settings.root
         listed = await self.sessions.on_files(lambda _: list_images(root))
         series = {} if self._archive is None else await self._archive.list_images()
@@ -150,20 +135,12 @@ class ImageClient:
         )
 
     async def check_is_known(self, image: str) -> None:
-        """Refuse a name that leads nowhere.
-
-        Raises:
-            RefusedError: 404 for such a one.
-        """
+        """Refuse, with 404, a name that leads nowhere."""
         if image not in (await self.images()).names:
             raise RefusedError(404, "there is no such image here; see /datastore/ for those there are")
 
     async def with_file(self, served: ServedSession, file: UploadFile, read: Callable[[Path], T]) -> T:
-        """Read an uploaded file, which is gone afterwards.
-
-        Raises:
-            ClickvolError: what `read` raises; 415 for a suffix that cannot be read.
-        """
+        """Read an uploaded file, which is gone afterwards; 415 for a suffix that cannot be read."""
         with tempfile.TemporaryDirectory(dir=served.folder, prefix="work-") as folder:
             return await self.sessions.on_files(lambda _: read(store(file, Path(folder), "given")))
 
@@ -198,19 +175,11 @@ class ImageClient:
         return Path(record.scan) if record.series is None else None
 
     def end(self, image: str) -> None:
-        """End the session on an image that this client has uploaded.
-
-        Raises:
-            RefusedError: 404 when there is none.
-        """
+        """End the session on an image that this client has uploaded; RefusedError 404 when there is none."""
         self.sessions.end(self.sessions.get(self._named(image)))
 
     def describe(self, session_id: str) -> dict[str, Any]:
-        """Describe a session and renew its lease.
-
-        Raises:
-            RefusedError: 404 when there is none.
-        """
+        """Describe a session and renew its lease; RefusedError 404 when there is none."""
         served = self.sessions.get(session_id)
         return {
             "name": session_id,

@@ -34,14 +34,10 @@ _FLAGS_NEVER_SENT = 0x0F  # a dictionary, another byte order, instructions, or d
 
 
 def unpack_array(data: bytes, *, max_values: int) -> NDArray[Any]:
-    """Return a packed array.
-
-    Args:
-        data: as it came.
-        max_values: more are refused before they are unpacked.
+    """Return a packed array of at most so many values.
 
     Raises:
-        RefusedError: 413 for too many values, 422 for anything that is no packed array.
+        RefusedError: 413 for more values, before they are unpacked; 422 for anything that is no packed array.
     """
     import blosc2
 

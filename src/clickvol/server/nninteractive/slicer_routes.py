@@ -153,12 +153,8 @@ async def _npy_and_sign(request: Request, sessions: Sessions) -> tuple[NDArray[A
 def read_npy(data: bytes, *, max_bytes: int) -> NDArray[Any]:
     """Return the array of a .npy file, gzipped or not; never an object.
 
-    Args:
-        data: of the file.
-        max_bytes: that it may unpack to.
-
     Raises:
-        RefusedError: 413 when it unpacks to more, 422 when it is no array of numbers.
+        RefusedError: 413 when it unpacks to more than `max_bytes`, 422 when it is no array of numbers.
     """
     try:
         if data.startswith(b"\x1f\x8b"):

@@ -40,13 +40,7 @@ _STARTING_VALUES = ("encoder.adapter_initialisation", "encoder.depth_position_st
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """What an export made.
-
-    Attributes:
-        path: the file.
-        method: whose layout it has.
-        notes: what a user should know, one clause each.
-    """
+    """What an export made: the file, whose layout it has, and what a user should know, one clause each."""
 
     path: Path
     method: str
@@ -84,17 +78,11 @@ def export_checkpoint(id_or_path: str | Path, target: Path, *, method: str | Non
 
 
 def official_content(network: LiftedSegmenter, method: OfficialMethod) -> dict[str, Any]:
-    """Return a network as the content of an official checkpoint.
+    """Return a network as the content of an official checkpoint: tensors contiguous, float32, on the CPU.
 
-    What the published code stores but never uses is drawn as that code would start it, from a fixed seed.
-
-    Args:
-        network: one without options of ours.
-        method: whose layout.
-
-    Returns:
-        `encoder_dict`, `decoder_dict`, `feature_dict` (but for the automatic variant), `epoch` and
-        `best_val_loss`; tensors contiguous, float32, on the CPU.
+    It is `encoder_dict`, `decoder_dict`, `feature_dict` (but for the automatic variant), `epoch` and
+    `best_val_loss`. What the published code stores but never uses is drawn as that code would start it, from a
+    fixed seed.
 
     Raises:
         ConfigError: when the layout cannot hold the network; the message names the options.

@@ -23,11 +23,8 @@ _Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 def read_official_file(path: Path) -> dict[str, Any]:
     """Read a `.pth` or `.pth.tar` file: tensors, numbers, texts, and lists and dictionaries of them.
 
-    Tensors are mapped into memory, not read, where the file allows it (a zip archive, as torch.save has
-    written since version 1.6); so what is never looked at costs nothing.
-
-    Args:
-        path: the file.
+    Tensors are mapped into memory, not read, where the file allows it (a zip archive, as torch.save has written
+    since version 1.6); so what is never looked at costs nothing.
 
     Raises:
         ModelNotFoundError: when there is no such file.

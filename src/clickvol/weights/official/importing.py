@@ -52,12 +52,7 @@ _TITLES: dict[OfficialMethod, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PublishedDataset:
-    """A data set that the authors of both methods trained on, with the constants of their released loaders.
-
-    Attributes:
-        tumours: what was segmented.
-        intensity: clipping bounds, mean and deviation, Hounsfield units.
-    """
+    """A data set that the authors of both methods trained on, with the constants (HU) of their loaders."""
 
     tumours: str
     intensity: IntensityPlan
@@ -80,13 +75,7 @@ def published_datasets() -> dict[str, PublishedDataset]:
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """What an import made.
-
-    Attributes:
-        card_path: the card; the weights lie beside it.
-        card: its content.
-        dropped: what of the file was left out, one clause each.
-    """
+    """What an import made: the card, and what of the file was left out, one clause each."""
 
     card_path: Path
     card: ModelCard

@@ -55,13 +55,7 @@ class OfficialTensor:
 
 @dataclass(frozen=True, slots=True)
 class OfficialLayout:
-    """All tensors of an official checkpoint, in its order.
-
-    Attributes:
-        encoder: `encoder_dict`.
-        prompt: each of the four in `feature_dict`; empty for the automatic variant.
-        decoder: `decoder_dict`.
-    """
+    """All tensors of an official checkpoint, in its order: encoder, each prompt encoder, decoder."""
 
     encoder: tuple[OfficialTensor, ...]
     prompt: tuple[OfficialTensor, ...]
@@ -69,15 +63,7 @@ class OfficialLayout:
 
 
 def official_layout(method: OfficialMethod, config: LiftedSegmenterConfig) -> OfficialLayout:
-    """Return the layout of a published network.
-
-    Args:
-        method: whose names.
-        config: from `official_config`.
-
-    Raises:
-        ConfigError: when the encoder is no lifted SAM.
-    """
+    """Return the layout of a published network; ConfigError when the encoder is no lifted SAM."""
     sizes = sizes_of_network(config)
     with torch.device("meta"):
         state = LiftedSegmenter(config).state_dict()
@@ -158,11 +144,7 @@ def our_state(layout: OfficialLayout, parts: tuple[Mapping[str, Tensor], ...]) -
 
 
 def shift_mask(tokens: int, window: int) -> Tensor:
-    """Return what the official network stores per block with shifted windows.
-
-    Args:
-        tokens: per side, a multiple of the window.
-        window: side of the cubic window; the shift is half of it.
+    """Return what the official network stores per block with windows shifted by half their side.
 
     Returns:
         (windows, window^3, window^3) float32: 0 between tokens that may see each other, else `MASKED`.

@@ -54,11 +54,7 @@ class _Checkpoint:
 
 
 def take_apart(content: Mapping[str, object]) -> _Checkpoint | None:
-    """Return the parts of a ProMISe-2D file; None for any other.
-
-    Args:
-        content: of the file: the names of the network, or a dictionary that has them below one name.
-    """
+    """Return the parts of a ProMISe-2D file, whose network may lie below one name; None for any other file."""
     inner = [value for value in content.values() if isinstance(value, Mapping)]
     for state in (content, *inner):
         mark = next((key for key in state if str(key).endswith(_SAM_MARKS)), None)
@@ -81,7 +77,6 @@ def import_promise2d(parts: _Checkpoint, path: Path, folder: Path, model_id: str
 
     Raises:
         DamagedWeightsError: when a tensor is missing, left over or of another shape.
-        OutputError: when the folder cannot be written.
     """
     config = _config(parts)
     with torch.device("meta"):

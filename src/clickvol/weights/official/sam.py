@@ -62,9 +62,7 @@ def import_foundation(
 
     Raises:
         ConfigError: for another preset.
-        ModelNotFoundError: when there is no such file.
         DamagedWeightsError: when it is no such file, or a tensor is missing, unknown or of another shape.
-        OutputError: when the folder cannot be written.
     """
     content = read_official_file(path) if content is None else content
     config = sam2d_preset(preset)

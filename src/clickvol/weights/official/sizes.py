@@ -26,16 +26,12 @@ class OfficialSizes:
     """What the shapes of a checkpoint tell. The defaults are the published ones.
 
     Attributes:
-        width, depth, num_heads, mlp_width: of the encoder's blocks.
         tokens: per side of the patch.
         position_table_side: of the table of in-plane positions.
         window: side of the attention window in tokens.
-        local_table_window, global_table_window: window that the relative tables of ordinary blocks and of
-            those that are global in SAM were made for.
+        local_table_window, global_table_window: window that the relative tables of ordinary blocks and of those
+            that are global in SAM were made for.
         global_blocks: indices of the latter.
-        feature_width: channels of the feature maps.
-        prompt_depth, prompt_mlp_width, num_queries: of the prompt encoder.
-        decoder_width: channels of the decoder.
         image_width: channels of ProMISe-3D's branch on the image.
     """
 
@@ -58,13 +54,7 @@ class OfficialSizes:
 
 
 def sizes_from_shapes(encoder: Shapes, prompt: Shapes | None, decoder: Shapes) -> OfficialSizes:
-    """Return the sizes of a checkpoint; where a tensor that would tell one is missing, the published one.
-
-    Args:
-        encoder: key -> shape of `encoder_dict`.
-        prompt: of the last of `feature_dict`; None for the automatic variant.
-        decoder: of `decoder_dict`.
-    """
+    """Return the sizes of a checkpoint; where a tensor that would tell one is missing, the published one."""
     default = OfficialSizes()
     prompt = prompt or {}
     width = _side(encoder, "pos_embed", -1, default.width)
@@ -98,11 +88,7 @@ def sizes_from_shapes(encoder: Shapes, prompt: Shapes | None, decoder: Shapes) -
 
 
 def sizes_of_network(config: LiftedSegmenterConfig) -> OfficialSizes:
-    """Return the sizes of a network of ours; its options are not looked at.
-
-    Raises:
-        ConfigError: when the encoder is no lifted SAM.
-    """
+    """Return the sizes of a network of ours; its options are not looked at."""
     encoder, decoder = lifted_sam(config), config.decoder
     prompt = config.prompt or FeatureSamplingConfig()
     return OfficialSizes(
@@ -127,11 +113,7 @@ def sizes_of_network(config: LiftedSegmenterConfig) -> OfficialSizes:
 
 
 def lifted_sam(config: LiftedSegmenterConfig) -> LiftedVitConfig:
-    """Return the encoder of a network.
-
-    Raises:
-        ConfigError: when it is no lifted SAM.
-    """
+    """Return the encoder of a network; ConfigError when it is no lifted SAM."""
     if isinstance(config.encoder, LiftedVitConfig):
         return config.encoder
     kind = config.encoder.kind
@@ -139,13 +121,10 @@ def lifted_sam(config: LiftedSegmenterConfig) -> LiftedVitConfig:
 
 
 def official_config(method: OfficialMethod, sizes: OfficialSizes, *, automatic: bool) -> LiftedSegmenterConfig:
-    """Return the published network in these sizes.
+    """Return the published network in these sizes; ConfigError when they contradict each other.
 
-    The published networks have `tokens` per side whatever the patch. Prompted they enlarge it by 4, so
-    that a token covers 4 voxels; the automatic variant of 3DSAM-adapter enlarges it by 2.
-
-    Raises:
-        ConfigError: when the sizes contradict each other.
+    The published networks have `tokens` per side whatever the patch. Prompted they enlarge it by 4, so that a
+    token covers 4 voxels; the automatic variant of 3DSAM-adapter enlarges it by 2.
     """
     promise = method == "promise3d"
     stride = 8 if automatic else 4
