@@ -48,8 +48,6 @@ class BatchRow:
     """One row of a manifest.
 
     Attributes:
-        number: which row, from 1; the header is not counted.
-        scan, output: as the row says, for lists.
         job: what to do; None where the row cannot be used.
         problem: why it cannot, in one line; None where it can.
         key: changes when the job or the weights of its model do; empty where the row cannot be used.

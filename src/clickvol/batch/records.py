@@ -23,14 +23,9 @@ class RowRecord(BaseModel):
         row: its number in the manifest, from 1.
         key: of the row that this is the outcome of; see `BatchRow`.
         status: whether the mask is written.
-        scan, output: as the manifest says.
         model: id of the model; empty for a row that failed before it was known.
-        modality: as which the scan was treated.
-        voxels, volume_ml: of the object.
-        seconds: duration.
         warnings: what a person should know, one sentence each.
         error: why there is no mask, in one line.
-        clickvol_version: that wrote this.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,11 +80,7 @@ def record_path(folder: Path, row: BatchRow) -> Path:
 
 
 def write_record(folder: Path, row: BatchRow, record: RowRecord) -> None:
-    """Write the outcome of a row, wholly or not at all; the folder `records` is there.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
+    """Write the outcome of a row as `write_text` does; the folder `records` is there."""
     write_text(record_path(folder, row), record.model_dump_json(indent=1) + "\n")
 
 
@@ -108,11 +99,7 @@ def current_record(folder: Path, row: BatchRow) -> RowRecord | None:
 
 
 def write_summary(folder: Path, rows: Sequence[BatchRow]) -> Path:
-    """Write the table of all rows.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
+    """Write the table of all rows; OutputError when it cannot be written."""
     path = folder / SUMMARY_NAME
     with atomic_path(path, ".csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")

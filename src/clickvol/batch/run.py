@@ -41,7 +41,6 @@ class BatchRequest:
         workers: processes on this machine; see `run_rows`.
         scheduler: of a Dask cluster; see `run_rows`.
         model: id or path for rows that name none; None takes the default model.
-        device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
         ConfigError: on construction, for no worker, or several beside a scheduler.
@@ -60,14 +59,7 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOutcome:
-    """What came of a batch.
-
-    Attributes:
-        total: how many rows.
-        earlier: how many had been done before.
-        failed: how many have no mask.
-        summary: the table of all rows.
-    """
+    """What came of a batch: how many rows there are, had been done before and failed, and the table of all."""
 
     total: int
     earlier: int
@@ -75,11 +67,7 @@ class BatchOutcome:
     summary: Path
 
     def raise_if_failed(self) -> None:
-        """Refuse to call a batch done that is not.
-
-        Raises:
-            BatchError: when a row failed.
-        """
+        """Refuse to call a batch done that is not; BatchError when a row failed."""
         if self.failed:
             raise BatchError(
                 f"{self.failed} of {self.total} rows failed; {self.summary} says why, and the same "
@@ -92,9 +80,7 @@ def run_batch(
 ) -> BatchOutcome:
     """Do every row that is not done yet. A row that fails is tried again the next time.
 
-    Args:
-        request: what to do.
-        on_progress: called at the beginning and after every row; hears how many have failed.
+    `on_progress` is called at the beginning and after every row, and hears how many have failed.
 
     Raises:
         ConfigError: for a manifest that is none, a folder that another process is working in, or a scheduler
@@ -139,12 +125,7 @@ def run_batch(
 
 
 def segment_row(row: BatchRow, folder: Path) -> RowRecord:
-    """Segment a row that has a job, and write its mask.
-
-    Args:
-        row: what to do.
-        folder: of the batch; folders for masks are made inside it, and nowhere else.
-    """
+    """Segment a row and write its mask; folders for masks are made inside that of the batch alone."""
     if row.job is None:
         return failed_record(row, row.problem or "the row cannot be used")
     from clickvol.weights.device import device_of_worker

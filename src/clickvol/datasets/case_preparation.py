@@ -94,10 +94,7 @@ class _CaseEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _LabelledScan:
-    """A case as it was read: the scan, its label with all values, and masks (D, H, W), 0 or 1.
-
-    The organ is what comes as a file of its own.
-    """
+    """A case as it was read: scan, label with all values, masks (D, H, W) 0 or 1, the organ's from its file."""
 
     image: Volume
     label: Volume
@@ -229,11 +226,7 @@ def _refuse_several_labels(label: Volume) -> None:
 
 
 def check_one_grid(image: Volume, other: Volume) -> None:
-    """Check that a label or a mask lies on the grid of its scan.
-
-    Raises:
-        ConfigError: when it does not.
-    """
+    """Check that a label or a mask lies on the grid of its scan; ConfigError when it does not."""
     if not other.grid.same_place(image.grid):
         raise ConfigError(
             f"{other.source} is not on the grid of {image.source}: {other.grid.difference_from(image.grid)}; "
@@ -255,11 +248,7 @@ class _Resampled:
 
 
 def _resampled(scan: _LabelledScan, spacing_dhw_mm: Triple | None) -> _Resampled:
-    """Return what is trained on.
-
-    Raises:
-        ConfigError: when nothing is left of the object.
-    """
+    """Return what is trained on; ConfigError when nothing is left of the object."""
     image = scan.image
     grid = image.grid if spacing_dhw_mm is None else resampled_grid(image.grid, spacing_dhw_mm)
 

@@ -73,12 +73,7 @@ def foreground_sample(array: NDArray[np.generic], mask: NDArray[np.uint8], case_
 
 
 def fingerprint(samples: Iterable[NDArray[np.float32]], count: int) -> IntensityConstants:
-    """Return the 0.5 and 99.5 percentile, mean and standard deviation of all samples, as nnU-Net defines them.
-
-    Args:
-        samples: one `foreground_sample` per scan of the training part; at least one.
-        count: how many there are.
-    """
+    """Return what nnU-Net defines: percentiles 0.5 and 99.5, mean and standard deviation of all samples."""
     each = max(1, _MAX_VOXELS // count)
     # Copies, so that of a sample no more than its part stays in memory.
     values = np.concatenate([sample[:each].copy() for sample in samples]).astype(np.float64)

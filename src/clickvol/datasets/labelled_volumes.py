@@ -102,11 +102,7 @@ def _labelled(case: LabelledCase, row: IndexRow, organs: OrganMaskSource | None)
 
 
 def _organ(case: LabelledCase, organs: OrganMaskSource | None) -> NDArray[np.uint8] | None:
-    """Return the organ mask, (D, H, W) 0 or 1, unread; None for the source "none".
-
-    Raises:
-        ConfigError: when the set has none, or a label has nothing but the tumour.
-    """
+    """Return the organ mask, (D, H, W) 0 or 1, unread; None for "none"; ConfigError where there is no other."""
     if organs is None or organs == "none":
         return None
     if organs == "gt":

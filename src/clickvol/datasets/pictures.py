@@ -95,11 +95,7 @@ class PictureCase(StoredCase):
     has_organ: Literal[False] = False
 
     def read(self) -> tuple[Pixels, NDArray[np.bool_]]:
-        """Return the picture, (H, W) or (H, W, 3), and its mask (H, W).
-
-        Raises:
-            ConfigError: when a file is missing or is not the one that was written.
-        """
+        """Return the picture, (H, W) or (H, W, 3), and its mask (H, W); ConfigError as `checked_path`."""
         pixels = read_picture(self.checked_path(self.image))
         return pixels, np.asarray(read_mask_values(self.checked_path(self.label)) > 0)
 
@@ -219,11 +215,7 @@ def is_picture_set(folder: Path) -> bool:
 
 
 def read_data_set(folder: Path) -> PreparedSet | PictureSet:
-    """Read the manifest of prepared scans or pictures.
-
-    Raises:
-        ConfigError: when there is none, or it is damaged or of another version.
-    """
+    """Read the manifest of scans or pictures; ConfigError when there is none, or it is damaged or older."""
     if is_picture_set(folder):
         return read_manifest(folder / PICTURES_NAME, PictureSet)
     return read_prepared_set(folder)

@@ -97,8 +97,6 @@ class StoredCase(_Record):
         folder: of the prepared set; known from where its manifest was read, and not written into it.
         case_id: unique in the set.
         group: what must stay in one part, such as the patient; the id where nothing else was said.
-        source_image, source_label: the files that it was made from.
-        image, label: what is trained on.
     """
 
     folder: Path = Field(default=Path(), exclude=True)
@@ -173,7 +171,6 @@ class LabelledCase(StoredCase):
         has_organ: whether there is an organ mask.
         facts: of scan and object in .b2nd.
         shape_dhw, affine_ras_mm, spacing_dhw_mm: of the two .b2nd files; the rows of a `VolumeGrid`'s matrix.
-        native_shape_dhw, native_spacing_dhw_mm: of the two .nii.gz files.
         tumour_ml: volume of the native mask.
     """
 
@@ -245,22 +242,13 @@ class LabelledCase(StoredCase):
         return replace(self._read(self.native_image), modality=self.modality)
 
     def read_native_organ(self) -> Mask:
-        """Read every labelled voxel, the object too, on the scan's own grid.
-
-        Raises:
-            ConfigError: as `read_native`; also where nothing but the object is labelled.
-            UnreadableVolumeError: as `read_native`.
-        """
+        """Read every labelled voxel, as `read_native`; ConfigError where nothing but the object is labelled."""
         label = self._read(self.native_label)
         organ = organ_of_label(label.array, object_mask(label.array, self.tumour_label))
         return Mask(organ, label.grid)
 
     def read_organ(self) -> Mask:
-        """Read the organ mask that the set was prepared with, on the prepared grid.
-
-        Raises:
-            ConfigError: when there is none, or its file is missing or damaged.
-        """
+        """Read the organ mask, on the prepared grid; ConfigError where the set was prepared without one."""
         if not self.has_organ:
             raise ConfigError(f"{self.case_id} has no organ mask; prepare the set with --organs")
         return Mask(np.asarray(self.open_mask(ORGAN_BIT)[...]), self.grid())
@@ -317,15 +305,7 @@ class CaseSet(_Record, Generic[CaseT]):
         return self
 
     def part(self, name: str, fold: int = 0) -> list[CaseT]:
-        """Return the cases of a part, in the order of `cases`; empty where a fold has none for it.
-
-        Args:
-            name: "train", "val", "test", or "all" for every case.
-            fold: number of the fold, from 0.
-
-        Raises:
-            ConfigError: for another name, or a fold that is not there.
-        """
+        """Return the cases of "train", "val", "test" or "all"; ConfigError for another name or fold."""
         if name == "all":
             return list(self.cases)
         if not 0 <= fold < len(self.splits):
@@ -357,14 +337,7 @@ SetT = TypeVar("SetT", bound=CaseSet[Any])
 
 
 class CaseIndex:
-    """The rows of the index of a set, by case.
-
-    Args:
-        prepared: the manifest.
-
-    Raises:
-        ConfigError: when the file is missing, or not that of the manifest.
-    """
+    """The rows of the index of a set, by case; ConfigError for a missing file, or one of another manifest."""
 
     def __init__(self, prepared: PreparedSet) -> None:
         cases = prepared.cases
@@ -382,11 +355,7 @@ def is_prepared_set(folder: Path) -> bool:
 
 
 def read_prepared_set(folder: Path) -> PreparedSet:
-    """Read the manifest of a prepared data set.
-
-    Raises:
-        ConfigError: when there is none, or it is damaged or of another version.
-    """
+    """Read the manifest of a prepared data set; ConfigError when there is none, or it is damaged or older."""
     if not is_prepared_set(folder):
         if (folder / PICTURES_NAME).is_file():
             raise ConfigError(
@@ -403,11 +372,7 @@ def read_prepared_set(folder: Path) -> PreparedSet:
 
 
 def read_manifest(path: Path, form: type[SetT]) -> SetT:
-    """Read the manifest of a prepared set of one form.
-
-    Raises:
-        ConfigError: when it is damaged or of another version.
-    """
+    """Read the manifest of a prepared set of one form; ConfigError when it is damaged or of another version."""
     try:
         written = form.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

@@ -63,14 +63,7 @@ def make_split(group_of_case: Mapping[str, str], seed: int) -> Split:
 
 
 def draw_split(names: Iterable[str], seed: int, num_val: int, num_test: int) -> Split:
-    """Draw a split with so many names in each part; the rest trains.
-
-    Args:
-        names: of cases or groups, all different.
-        seed: the same names and seed give the same split, in whatever order they come.
-        num_val: number of those that validate.
-        num_test: number of those that test.
-    """
+    """Draw a split with so many names in each part, whatever their order; the rest trains."""
     order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     val, test = order[:num_val], order[num_val : num_val + num_test]
     train = order[num_val + num_test :]
@@ -88,13 +81,7 @@ def _part_sizes(num_groups: int) -> tuple[int, int]:
 
 
 def read_splits(path: Path) -> tuple[Split, ...]:
-    """Read a file in the form of nnU-Net's splits_final.json: a list of folds with "train" and "val".
-
-    A fold may have "test" as well.
-
-    Raises:
-        ConfigError: when the file is missing or of another form.
-    """
+    """Read nnU-Net's splits_final.json, "test" may be in it; ConfigError for a file of another form."""
     try:
         folds = TypeAdapter(tuple[Split, ...]).validate_json(path.read_bytes())
     except OSError as error:
@@ -113,11 +100,7 @@ def read_splits(path: Path) -> tuple[Split, ...]:
 
 
 def read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
-    """Read the group of every case from a CSV file with the columns case and group.
-
-    Raises:
-        ConfigError: when the file is missing, of another form, or says nothing of a case.
-    """
+    """Read the group of every case from a CSV of case and group; ConfigError where one is missing."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -141,16 +124,7 @@ def read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
 
 
 def check_splits(folds: Sequence[Split], group_of_case: Mapping[str, str], source: Path) -> None:
-    """Check that folds name known cases, and keep what trains apart from what is scored.
-
-    Args:
-        folds: as read from `source`.
-        group_of_case: the group of every case of the data set.
-        source: for the messages.
-
-    Raises:
-        ConfigError: for an unknown or doubled case, or one case or group in training and another part.
-    """
+    """Refuse folds that name unknown cases, or a case or group in training and another part (ConfigError)."""
     for number, fold in enumerate(folds):
         for name in PART_NAMES:
             ids = fold.part(name)

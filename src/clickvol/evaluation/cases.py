@@ -26,9 +26,7 @@ class EvaluationData:
     """A data set, or a part of one.
 
     Attributes:
-        name: in the report.
         content_hash: another one means other data.
-        cases: in order.
     """
 
     name: str
@@ -39,17 +37,10 @@ class EvaluationData:
 def open_data(
     words: Sequence[str], *, split: str, fold: int = 0, limit: int | None = None
 ) -> list[EvaluationData]:
-    """Return the data sets that words name.
+    """Return the data sets that words name: folders of `clickvol data prepare`, maybe with NAME= before.
 
-    Args:
-        words: folders of `clickvol data prepare`; with NAME= before one to call it so in the report.
-        split: which part: "train", "val", "test" or "all".
-        fold: of the splits.
-        limit: only so many first cases of each set.
-
-    Raises:
-        ConfigError: for a folder that is not prepared, without the split, without a case, or with a name
-            that another one has.
+    `split` is "train", "val", "test" or "all"; only the first cases up to `limit`. ConfigError for a folder
+    that is not prepared, without the split, without a case, or with a name that another one has.
     """
     sets = [one for word in words for one in _open(word, split, fold, limit)]
     names = [data.name for data in sets]

@@ -42,13 +42,7 @@ Segmenter = Callable[[Volume, Sequence[Click]], NDArray[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class Classical:
-    """A method without weights.
-
-    Attributes:
-        name: in the report.
-        fingerprint: its parameters in words.
-        segment: from a scan and clicks to a mask (D, H, W).
-    """
+    """A method without weights: its name in the report, its parameters in words, and what segments."""
 
     name: str
     fingerprint: str
@@ -58,10 +52,7 @@ class Classical:
 def ball(radius_mm: float = BALL_RADIUS_MM) -> Classical:
     """Return the ball: everything within a radius of a foreground click, whatever the scan shows.
 
-    Background clicks have no effect.
-
-    Raises:
-        ConfigError: for a radius that is not above 0.
+    Background clicks have no effect. ConfigError for a radius that is not above 0.
     """
     if not 0 < radius_mm < np.inf:
         raise ConfigError(f"a ball has a radius above 0 mm, not {radius_mm:g}; give ball:MM, such as ball:50")
@@ -85,10 +76,7 @@ def region_growing() -> Classical:
 def random_walker() -> Classical:
     """Return Grady's random walker in a cube around the clicks, with both kinds of clicks as seeds.
 
-    The border of the cube is background. Needs scikit-image, of the extra `clickvol[evaluate]`.
-
-    Raises:
-        ConfigError: when it is not installed.
+    The border of the cube is background. ConfigError without scikit-image, of the extra `clickvol[evaluate]`.
     """
     try:
         from skimage.segmentation import random_walker as walk
@@ -166,13 +154,7 @@ def _around(places: list[WorldPointRAS]) -> FieldOfView:
 def _seeds(
     field: FieldOfView, beyond: NDArray[np.bool_], clicks: list[tuple[WorldPointRAS, bool]]
 ) -> NDArray[np.int32]:
-    """Return what is known in the cube: 1 object, 2 background, 0 unknown; the first clicks win.
-
-    Args:
-        field: the cube.
-        beyond: where it is not in the scan, which is background.
-        clicks: place, and whether it is inside the object.
-    """
+    """Return what is known in the cube: 1 object, 2 background, 0 unknown; the first clicks win."""
     seeds = np.where(beyond, 2, 0).astype(np.int32)
     seeds[[0, -1]] = seeds[:, [0, -1]] = seeds[:, :, [0, -1]] = 2
     grid = field.grid()

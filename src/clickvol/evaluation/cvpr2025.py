@@ -36,8 +36,6 @@ class ChallengeBox(_Record):
     """A box of one class: first and last slice, and the box on the middle slice; all ends are inside.
 
     Attributes:
-        z_min, z_max: first and last slice.
-        z_mid: slice that the box is drawn on.
         z_mid_x_min, z_mid_x_max: first and last column.
         z_mid_y_min, z_mid_y_max: first and last row.
     """
@@ -69,11 +67,7 @@ class ChallengeBox(_Record):
 
 
 class ChallengeClicks(_Record):
-    """Clicks of one class, (z, y, x) voxels.
-
-    Attributes:
-        fg, bg: inside and beside the object, the earlier ones first.
-    """
+    """Clicks of one class inside and beside the object, (z, y, x) voxels, the earlier ones first."""
 
     fg: tuple[Voxel, ...] = ()
     bg: tuple[Voxel, ...] = ()
@@ -83,8 +77,6 @@ class ChallengePrompts(_Record):
     """What is pointed at, one entry per class, class 1 first.
 
     Attributes:
-        boxes: empty where a scan comes without.
-        clicks: empty where there is none yet.
         clicks_order: "fg" or "bg" for every click; not needed, as answers do not depend on the order.
     """
 
@@ -115,15 +107,7 @@ class ChallengePrompts(_Record):
 
 
 def read_challenge_prompts(path: Path) -> ChallengePrompts:
-    """Read the prompts of a scan from the JSON file beside it.
-
-    Args:
-        path: the .npz of the scan.
-
-    Raises:
-        ConfigError: when there is no such file (prompts inside the .npz are pickled, and never read), or it
-            has another form.
-    """
+    """Read the prompts of a scan's .npz from the JSON file beside it; ConfigError without one."""
     sidecar = path.with_name(path.stem + PROMPTS_SUFFIX)
     if not sidecar.is_file():
         raise ConfigError(
@@ -145,18 +129,10 @@ def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:
 
 
 def answer_challenge(scan_file: Path, answer_file: Path, method: Method) -> list[str]:
-    """Answer the prompts of a scan and write `segs`, as an entry to the challenge does.
+    """Answer the prompts beside a scan's .npz and write `segs` (D, H, W), as an entry to the challenge does.
 
     Classes are answered one by one; where two claim a voxel, the later class has it. A class without an answer
-    stays empty.
-
-    Args:
-        scan_file: .npz with `imgs` and `spacing`, and its prompts beside it.
-        answer_file: .npz to write, with `segs` (D, H, W), uint8, or uint16 for more than 255 classes.
-        method: who answers; one that takes clicks.
-
-    Returns:
-        One line for each class without an answer.
+    stays empty, and has a line in what is returned.
 
     Raises:
         ConfigError, UnreadableVolumeError: when scan or prompts cannot be used.
@@ -182,10 +158,6 @@ def answer_challenge(scan_file: Path, answer_file: Path, method: Method) -> list
 
 
 def write_challenge_answer(segs: NDArray[np.unsignedinteger[Any]], path: Path) -> None:
-    """Write an answer (D, H, W) of class numbers.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
+    """Write an answer (D, H, W) of class numbers; OutputError when the file cannot be written."""
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(temporary, segs=segs)

@@ -35,11 +35,7 @@ class WantedMask:
 
 
 class MissingMaskError(ClickvolError):
-    """A mask that another program is still to make of clicks.
-
-    Args:
-        wanted: which.
-    """
+    """A mask that another program is still to make of clicks."""
 
     def __init__(self, wanted: WantedMask) -> None:
         super().__init__(f"{wanted.folder / wanted.output} is not there yet")
@@ -53,13 +49,7 @@ class MissingMaskError(ClickvolError):
 def wanted_mask(folder: Path, case_id: str, clicks: Sequence[Click]) -> WantedMask:
     """Return which file holds the mask of clicks: CASE_120-88-41.nii.gz, with n before background ones.
 
-    Args:
-        folder: with the masks.
-        case_id: of the scan.
-        clicks: all so far, in voxels; with another click more it is another file.
-
-    Raises:
-        ClickError: for clicks that are not in voxels.
+    With another click more it is another file. ClickError for clicks that are not in voxels.
     """
     names, texts = [], []
     for click in clicks:
@@ -72,14 +62,7 @@ def wanted_mask(folder: Path, case_id: str, clicks: Sequence[Click]) -> WantedMa
 
 
 def write_todo(wanted: Iterable[WantedMask]) -> Path:
-    """Write the list of wanted masks into their folder, each once.
-
-    Args:
-        wanted: at least one, all of one folder.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
+    """Write the list of wanted masks, all of one folder, into it, each once."""
     rows = sorted(set(wanted))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -89,12 +89,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """A mask, and what it took.
-
-    Attributes:
-        mask: (D, H, W) uint8, 0 or 1, on the scan's grid.
-        seconds: from the click to the mask; the first answer includes opening the scan.
-    """
+    """A mask (D, H, W) uint8, 0 or 1, and the seconds from the click; the first ones with opening the scan."""
 
     mask: NDArray[np.uint8]
     seconds: float
@@ -224,11 +219,7 @@ def _carried_through(name: str, model: ImageModel) -> Method:
 
 
 def _told_other_clicks(model: LoadedModel, name: str, told: Told) -> Method:
-    """Return a model that looks into the published window of the clicks and is told others.
-
-    Raises:
-        ConfigError: for a model that takes no clicks.
-    """
+    """Return a model that looks into the published window of the clicks and is told others."""
     if model.card.is_automatic:
         raise ConfigError(f"{model.card.id} takes no clicks, so it can be told no others; name another model")
 
@@ -333,10 +324,8 @@ def masks_of_folder(folder: Path, name: str) -> list[Method]:
 
     Masks are CASE.nii.gz on the grids of the scans, the object where they are not 0; or CASE.dcm, a DICOM
     Segmentation or RT Structure Set, the object being all that it holds; of pictures CASE.png. A scan without
-    one is a failure; one on another grid ends the evaluation (ConfigError). No time is counted.
-
-    Raises:
-        ConfigError: when there is no such folder, or no mask in it.
+    one is a failure; one on another grid ends the evaluation (ConfigError), as does a folder without masks. No
+    time is counted.
     """
     files = [file for suffix in _SUFFIXES for file in sorted(folder.glob(f"*{suffix}"))]
     if not files:
@@ -382,10 +371,8 @@ def _read_on_grid(path: Path, scan: Scan) -> NDArray[np.uint8]:
 def masks_of_clicks(folder: Path, name: str) -> Method:
     """Return masks that another program makes of the simulated user's clicks, a file per list of clicks.
 
-    A mask that is not there yet is a `MissingMaskError`, which leaves the run open. No time is counted.
-
-    Raises:
-        ConfigError: when there is no such folder.
+    A mask that is not there yet is a `MissingMaskError`, which leaves the run open; a missing folder is a
+    ConfigError. No time is counted.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; make it, and the masks that are wanted are listed in it")

@@ -18,12 +18,7 @@ Told = Literal["random", "none"]
 
 
 class OtherClicks(VolumeSegmenter[Any]):
-    """A network that looks where the clicks are and is told something else.
-
-    Args:
-        network: that is asked.
-        told: in the place of each click.
-    """
+    """A network that looks where the clicks are and is told something else in the place of each."""
 
     def __init__(self, network: VolumeSegmenter[Any], told: Told) -> None:
         super().__init__()

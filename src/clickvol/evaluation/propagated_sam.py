@@ -28,11 +28,7 @@ SegmentSlice = Callable[[NDArray[np.float32], ImagePrompts], NDArray[np.bool_]]
 
 
 def segment_by_slices(volume: Volume, clicks: Sequence[Click], model: ImageModel) -> NDArray[np.bool_]:
-    """Return the mask (D, H, W) that a 2D network gives when it is carried through axial slices.
-
-    Raises:
-        ClickError: for a click outside the scan, or none inside the object.
-    """
+    """Return the mask (D, H, W) of a 2D network carried through axial slices; as `carry_through`."""
     modality = recognise_modality(volume, value_sample(volume)).modality
     return carry_through(volume, clicks, modality, partial(_mask_of, model))
 
@@ -44,20 +40,11 @@ def _mask_of(model: ImageModel, image: NDArray[np.float32], prompts: ImagePrompt
 def carry_through(
     volume: Volume, clicks: Sequence[Click], modality: Modality, segment_slice: SegmentSlice
 ) -> NDArray[np.bool_]:
-    """Carry any 2D segmentation through the axial slices of a volume.
+    """Carry any 2D segmentation through the axial slices of a volume: (D, H, W).
 
-    Args:
-        volume: the scan.
-        clicks: at least one inside; a click counts on the slice that is nearest to it, and one outside the
-            object only where a slice has one inside, too.
-        modality: chooses the window of grey values.
-        segment_slice: called once for each slice that is reached.
-
-    Returns:
-        (D, H, W).
-
-    Raises:
-        ClickError: for a click outside the scan, or none inside the object.
+    A click counts on the slice that is nearest to it, and one outside the object only where a slice has one
+    inside, too. The modality chooses the window of grey values; each slice that is reached is segmented once.
+    ClickError for a click outside the scan, or none inside the object.
     """
     check_any_inside(clicks)
     result = np.zeros(volume.grid.shape_dhw, dtype=np.uint8)

@@ -140,11 +140,7 @@ def read_protocol(
     nsd_tolerances_mm: tuple[float, ...] | None = None,
     procedure: Procedure | None = None,
 ) -> Protocol:
-    """Return a preset, with some of its numbers replaced.
-
-    Raises:
-        ConfigError: for an unknown name, or values that contradict.
-    """
+    """Return a preset, with some of its numbers replaced; ConfigError for an unknown one or contradictions."""
     if name not in protocol_names():
         raise ConfigError(f"there is no protocol {name!r}; choose one of {', '.join(protocol_names())}")
     content = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

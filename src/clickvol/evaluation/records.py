@@ -49,10 +49,8 @@ def score_table(rows: Iterable[Row]) -> pd.DataFrame:
     """Return rows as a table whose order does not depend on which case was finished first.
 
     Data sets, models and placements are categories in the order of their first row; cases, seeds and numbers of
-    clicks are sorted by value.
-
-    Raises:
-        ConfigError: without rows, for a row that is there twice, or for rows with different measures.
+    clicks are sorted by value. ConfigError without rows, for a row that is there twice, or for rows with
+    different measures.
     """
     table = pd.DataFrame(list(rows))
     if table.empty:
@@ -90,22 +88,14 @@ def nsd_tolerances_of(table: pd.DataFrame) -> tuple[float, ...]:
 
 
 def write_table(table: pd.DataFrame, folder: Path) -> None:
-    """Write scores.parquet and scores.csv.
-
-    Raises:
-        OutputError: when a file cannot be written.
-    """
+    """Write scores.parquet and scores.csv; OutputError when a file cannot be written."""
     with atomic_path(folder / TABLE_NAME, ".parquet") as temporary:
         table.to_parquet(temporary, index=False)
     write_csv(table, folder / CSV_NAME)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV; what is missing is an empty cell.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
+    """Write a table as CSV; what is missing is an empty cell; OutputError when the file cannot be written."""
     with atomic_path(path, ".csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -28,13 +28,9 @@ SETTINGS_NAME = "settings.json"
 class ResultLog:
     """The files of one evaluation. Only one process may use a folder at a time; see `only_process_in`.
 
-    Args:
-        folder: there already.
-        settings: plain values that decide the results; those of a folder never change.
-        is_complete: tells whether a run's rows, by their numbers of clicks, are all there.
-
-    Raises:
-        ConfigError: when the folder holds an evaluation with other settings, or a damaged one.
+    Settings are plain values that decide the results; those of a folder never change. A run is complete when
+    its rows, by their numbers of clicks, are all there. ConfigError when the folder holds an evaluation with
+    other settings, or a damaged one.
     """
 
     def __init__(
@@ -66,22 +62,14 @@ class ResultLog:
         return [row for rows in self._runs.values() for row in rows]
 
     def append(self, key: RunKey, rows: Sequence[Row], clicks: Iterable[Row]) -> None:
-        """Write a run; it is on disk when this returns.
-
-        Raises:
-            OutputError: when the file system refuses.
-        """
+        """Write a run; it is on disk when this returns; OutputError when the file system refuses."""
         _append(self._audit, _text(clicks))
         _append(self._results, _text(rows))
         self._runs[key] = list(rows)
 
 
 def read_audit(folder: Path) -> list[Row]:
-    """Return the clicks of an evaluation's folder.
-
-    Raises:
-        ConfigError: for a damaged line.
-    """
+    """Return the clicks of an evaluation's folder; ConfigError for a damaged line."""
     return _read_lines(folder / AUDIT_NAME)
 
 

@@ -47,14 +47,10 @@ class EvaluationRequest:
         methods: words, see `evaluation.methods`.
         data: words, see `evaluation.cases`.
         folder: of the report; made where it is missing.
-        protocol: the rules.
-        split: part of the data sets.
-        fold: of their splits.
         limit: only so many first cases of each data set; None for all.
         reference: name of the method that the others are compared with; None for no comparison.
         robustness: also click once at the centre, well inside, near the edge and outside of the object.
         organ_mask: what is shown to methods that see an organ mask.
-        device: where models compute.
         workers: processes on this machine, each with all models; see `run_rows`.
         scheduler: of a Dask cluster; see `run_rows`.
 
@@ -87,13 +83,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, slots=True)
 class CaseJob:
-    """A case and the runs on it; plain values, so that any process can do it.
-
-    Attributes:
-        request: of the evaluation.
-        data_index, case_index: where the case stands in the list of data sets.
-        runs: each with the index of its method.
-    """
+    """A case, by its place in the list of data sets, and its runs, each with the index of its method."""
 
     request: EvaluationRequest
     data_index: int
@@ -107,7 +97,6 @@ class CaseOutcome:
 
     Attributes:
         skipped: why no method was asked about it, one line; None where they were.
-        runs: as they come; a mask that another program is still to make in the place of a run.
     """
 
     skipped: str | None
@@ -116,12 +105,7 @@ class CaseOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SkippedCase:
-    """A case that no method was asked about.
-
-    Attributes:
-        data, case_id: which.
-        reason: one line.
-    """
+    """A case that no method was asked about, and why, in one line."""
 
     data: str
     case_id: str
@@ -133,12 +117,7 @@ class Evaluated:
     """What came of an evaluation; all of it is on disk too.
 
     Attributes:
-        request: what was asked for.
-        methods: who was asked.
-        data: on what.
-        device: where models computed.
         table: one row per method, scan, user and number of clicks, see `evaluation.records`.
-        skipped: cases without an answer by anybody.
         warnings: one sentence each, on models that are scored on what they were trained on.
     """
 
@@ -163,10 +142,6 @@ def run_evaluation(
     request: EvaluationRequest, *, on_progress: OnProgress = lambda _done, _total, _text: None
 ) -> Evaluated:
     """Ask every method about every case, and keep the scores; runs that are on disk are not done again.
-
-    Args:
-        request: who, on what, by which rules, and where the results go.
-        on_progress: called at the beginning and after every run.
 
     Raises:
         ConfigError: for words that name nothing, a folder that holds another evaluation or is in use, a method
@@ -379,12 +354,7 @@ def _by_folder(wanted: Sequence[WantedMask]) -> Iterator[list[WantedMask]]:
 
 
 def evaluate_case(job: CaseJob, settings: str) -> CaseOutcome:
-    """Do a job in any process that sees the files.
-
-    Args:
-        job: what to do.
-        settings: of the evaluation; with others, models and lists of cases are opened anew.
-    """
+    """Do a job in any process that sees the files; other settings open models and cases anew."""
     outcome = _run_job(job, *_opened(job.request, settings))
     return CaseOutcome(outcome.skipped, tuple(outcome.runs))
 

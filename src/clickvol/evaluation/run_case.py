@@ -28,7 +28,6 @@ class Run:
     """One run of an evaluation.
 
     Attributes:
-        key: which method, scan, user and first click.
         placement: of the first click; None for a method that takes none.
         num_clicks: numbers of clicks that are scored, rising; (0,) without clicks.
         mask_file: where the last mask is kept; None for nowhere.
@@ -45,10 +44,6 @@ class EvaluationCase:
     """A case as the examiner has it: the scan that methods see, and the truth that they do not.
 
     Attributes:
-        scan: for methods.
-        truth: for the user and the scorer.
-        group: the patient.
-        modality: of the scan, or "picture".
         scan_with_organ: the same for methods that take an organ mask; None where none is shown.
         oracle: what the audit says of that mask where it comes from the label.
     """
@@ -67,13 +62,7 @@ class EvaluationCase:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What came of a run.
-
-    Attributes:
-        key: which run.
-        rows: of the table, one per number of clicks.
-        clicks: lines of the audit, see `evaluation.result_log`.
-    """
+    """What came of a run: rows of the table, one per number of clicks, and lines of the audit."""
 
     key: RunKey
     rows: tuple[Row, ...]
@@ -85,12 +74,9 @@ class RunState:
     """Where a run is.
 
     Attributes:
-        answer_clicks: the method at the scan.
         mask: (D, H, W), the last answer.
         oracle: what the method was shown of the label apart from the clicks; None for nothing.
-        seconds: of the last answer.
         failure: why the last answer counts as an empty mask; None where it does not.
-        clicks, audits, rows: so far.
     """
 
     answer_clicks: AnswerClicks
@@ -109,12 +95,6 @@ def run_case(method: Method, case: EvaluationCase, run: Run, protocol: Protocol)
     A method that fails, or answers with an empty mask, or too late, has the scores of an empty mask, and the
     user goes on from there. A user who sees nothing wrong stops: later numbers of clicks repeat the scores, at
     no time.
-
-    Args:
-        method: who answers.
-        case: the scan and its truth.
-        run: which run.
-        protocol: the rules.
 
     Raises:
         ConfigError: when the method cannot be asked at all.

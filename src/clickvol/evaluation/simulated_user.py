@@ -40,7 +40,6 @@ class Truth:
 
     Attributes:
         array: (D, H, W) uint8, 0 or 1.
-        tumour: its voxels above 0.
         sha256: of the bytes of `array` in C order.
     """
 
@@ -63,10 +62,6 @@ class PlacedClick:
     """A click, and what its place was chosen from.
 
     Attributes:
-        click: position in voxels.
-        voxel_ijk: the same, as the file is indexed.
-        world_ras_mm: the same in the patient.
-        drawn_from: in words.
         region_voxels: number of voxels that it was drawn from, or that the error has.
     """
 
@@ -108,18 +103,11 @@ class BoxPrompt:
         return Click(VoxelPoint(float(self.middle_d), float((h + i - 1) // 2), float((w + x - 1) // 2)))
 
     def cut(self, mask: NDArray[np.uint8], clicks: Sequence[Click]) -> NDArray[np.uint8]:
-        """Return the mask without what lies beyond the box and its margin.
+        """Return the mask (D, H, W) without what lies beyond the box and its margin.
 
         The margin is a quarter of each side, at least one voxel, but none along d, where the box has the
-        object's whole extent. Foreground clicks beyond widen the bound, each with the same margin, so that
-        a user can correct what the box left out.
-
-        Args:
-            mask: (D, H, W), 0 or 1.
-            clicks: so far, in voxels.
-
-        Raises:
-            ClickError: for clicks that are not in voxels.
+        object's whole extent. Foreground clicks beyond widen the bound, each with the same margin, so that a
+        user can correct what the box left out. ClickError for clicks that are not in voxels.
         """
         start, stop = np.array(self.box.start_dhw), np.array(self.box.stop_dhw)
         margin = np.maximum(np.ceil(_MARGIN_SHARE * (stop - start)).astype(int), 1)
@@ -140,16 +128,7 @@ class BoxPrompt:
 
 
 class SimulatedUser:
-    """One user at one scan. The same arguments and masks give the same clicks.
-
-    Args:
-        truth: of the scan.
-        grid: of the scan.
-        case_id: with the seed, begins the random numbers, whatever the model.
-        seed: which user.
-        placement: of the first click.
-        next_clicks: how the others are placed.
-    """
+    """One user at one scan. The same arguments and masks give the same clicks, whatever the model."""
 
     def __init__(
         self,
@@ -176,11 +155,7 @@ class SimulatedUser:
         return self._box
 
     def first_click(self) -> PlacedClick:
-        """Return the first click, always one on the foreground.
-
-        Raises:
-            ClickError: when it is to lie beside an object that fills the scan.
-        """
+        """Return a click on the foreground; ClickError when it is to lie beside what fills the scan."""
         tumour, spacing = self._truth.tumour, self._grid.spacing_dhw_mm
         if self._placement in ("random", "points"):
             return self._draw(tumour.voxels(tumour.inside), "any voxel of the tumour")
@@ -202,16 +177,11 @@ class SimulatedUser:
         return self._place(voxel, "centre of the largest part of the tumour", largest.num_voxels)
 
     def next_click(self, mask: NDArray[np.uint8]) -> PlacedClick | None:
-        """Return a further click, looking at the present mask.
+        """Return a further click, looking at the present mask (D, H, W), the answer to the clicks so far.
 
-        An earlier click counts as the border of an error: the next one is far from it, and never the same,
-        also where the mask did not move.
-
-        Args:
-            mask: (D, H, W), 0 or 1, the answer to the clicks so far.
-
-        Returns:
-            The click; None where nothing is wrong any more, or every wrong voxel was clicked already.
+        An earlier click counts as the border of an error: the next one is far from it, and never the same, also
+        where the mask did not move. None where nothing is wrong any more, or every wrong voxel was clicked
+        already.
         """
         if self._placement == "points":
             return self._further_point()

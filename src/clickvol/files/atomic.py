@@ -19,19 +19,11 @@ _TEMPORARY_PREFIX = ".clickvol-"
 def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
     """Lend a temporary path beside the target; move it onto the target when the block succeeds.
 
-    The temporary file lies in the same folder, because only within one file system is the move
-    atomic. A reader sees the old file or the complete new one. When the block fails in any way,
-    also by Ctrl-C, the target is untouched and the temporary file removed.
-
-    Args:
-        target: the file to write. A symbolic link is followed, and stays a link.
-        suffix: ".nii.gz" and the like; writers that choose a format by suffix need it at the end.
-
-    Yields:
-        The path to write to.
-
-    Raises:
-        OutputError: when the file system refuses (no space, no permission).
+    The temporary file lies in the same folder, because only within one file system is the move atomic, and ends
+    in the suffix (".nii.gz"), by which writers choose a format. A reader sees the old file or the complete new
+    one. When the block fails in any way, also by Ctrl-C, the target is untouched and the temporary file
+    removed. A symbolic link is followed, and stays a link. OutputError when the file system refuses (no space,
+    no permission).
     """
     final = Path(os.path.realpath(target))
     temporary = final.with_name(f"{_TEMPORARY_PREFIX}{secrets.token_hex(6)}{suffix}")
@@ -51,25 +43,13 @@ def atomic_path(target: Path, suffix: str) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, wholly or not at all; a line ends the same on every system.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
+    """Write a text as UTF-8 as `atomic_path` does; a line ends the same on every system."""
     with atomic_path(path, path.suffix) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def make_folder(folder: Path, advice: str = "choose another folder") -> None:
-    """Make a folder and those above it where they are missing.
-
-    Args:
-        folder: the folder.
-        advice: what a user can do where it cannot be made, for the message.
-
-    Raises:
-        OutputError: when the file system refuses.
-    """
+    """Make a folder and those above it where they are missing; OutputError with the advice."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,11 +58,7 @@ def make_folder(folder: Path, advice: str = "choose another folder") -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; where the file system has no links, or not to there, copy it.
-
-    Raises:
-        OutputError: when it cannot be copied.
-    """
+    """Give a file a second name; where the file system has no links, or not to there, copy it (OutputError)."""
     with contextlib.suppress(OSError):
         target.unlink(missing_ok=True)
         os.link(os.path.realpath(source), target)

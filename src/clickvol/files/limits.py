@@ -31,11 +31,7 @@ class ReadLimits:
             )
 
     def check_voxels(self, num_voxels: int, source: str) -> None:
-        """Refuse a volume that is too large.
-
-        Raises:
-            ScanTooLargeError: above `max_voxels`.
-        """
+        """Refuse a volume that is too large; ScanTooLargeError above `max_voxels`."""
         if num_voxels > self.max_voxels:
             raise ScanTooLargeError(
                 f"{source} holds {num_voxels} voxels, but at most {self.max_voxels} are allowed here; crop or "
@@ -43,11 +39,7 @@ class ReadLimits:
             )
 
     def check_bytes(self, num_bytes: int, source: str) -> None:
-        """Refuse a file that unpacks to too much.
-
-        Raises:
-            ScanTooLargeError: above `max_bytes_unpacked`.
-        """
+        """Refuse a file that unpacks to too much; ScanTooLargeError above `max_bytes_unpacked`."""
         if num_bytes > self.max_bytes_unpacked:
             raise ScanTooLargeError(
                 f"{source} unpacks to {num_bytes} bytes or more, but at most {self.max_bytes_unpacked} are "

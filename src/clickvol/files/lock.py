@@ -16,15 +16,9 @@ _LOCK_NAME = ".lock"
 
 
 def acquire_lock(path: Path, busy: str) -> FileLock:
-    """Hold a lock file until `release()` is called, on any thread.
+    """Hold a lock file until `release()` is called, on any thread; ConfigError where another process does.
 
-    Args:
-        path: the lock file, in a folder that exists.
-        busy: the message where another process holds it.
-
-    Raises:
-        ConfigError: when another process holds it.
-        OutputError: when the file cannot be written, or its file system has no locks.
+    OutputError when the file cannot be written, or its file system has no locks.
     """
     lock = FileLock(path, thread_local=False)
     if not _try(lock):
@@ -33,16 +27,7 @@ def acquire_lock(path: Path, busy: str) -> FileLock:
 
 
 def lock_or_refuse(descriptor: int, busy: str) -> None:
-    """Lock a file that is open for writing, until it is closed.
-
-    Args:
-        descriptor: of the file.
-        busy: the message where another process holds the lock.
-
-    Raises:
-        ConfigError: when another process holds it.
-        OutputError: when its file system has no locks.
-    """
+    """Lock a file that is open for writing, until it is closed; errors as `acquire_lock`."""
     try:
         is_ours = lock_descriptor(descriptor, blocking=False)
     except OSError as error:
@@ -53,15 +38,7 @@ def lock_or_refuse(descriptor: int, busy: str) -> None:
 
 @contextlib.contextmanager
 def wait_for_lock(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Keep other processes out of a block that holds the same lock file; wait while one is in it.
-
-    Args:
-        path: the lock file, in a folder that exists.
-        on_wait: called once when another process holds it.
-
-    Raises:
-        OutputError: as `acquire_lock`.
-    """
+    """Keep other processes out of a block that holds the same lock file; wait, and tell so once."""
     lock = FileLock(path, thread_local=False)
     if not _try(lock):
         on_wait()
@@ -74,12 +51,7 @@ def wait_for_lock(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_process_in(folder: Path) -> Iterator[None]:
-    """Hold a folder for the length of a block; it is made where it is missing.
-
-    Raises:
-        ConfigError: when another process holds it.
-        OutputError: when the folder cannot be made or has no locks.
-    """
+    """Hold a folder, made where it is missing, for the length of a block; errors as `acquire_lock`."""
     make_folder(folder)
     busy = f"another process is working in {folder}; wait for it, or choose another folder"
     lock = acquire_lock(folder / _LOCK_NAME, busy)

@@ -51,9 +51,8 @@ class VoxelBox:
     def corners_dhw(self, reach_voxels: float = 0.0) -> NDArray[np.float64]:
         """Return the eight corners, (8, 3) float64 in voxels: the last one varies fastest along w.
 
-        Args:
-            reach_voxels: how far they lie outside the centres of the outermost voxels; 0.5 gives the corners of
-                the voxels' bodies.
+        They lie `reach_voxels` outside the centres of the outermost voxels; 0.5 gives the corners of the
+        voxels' bodies.
         """
         ends = np.array([self.start_dhw, self.stop_dhw], dtype=np.float64)
         ends += [[-reach_voxels], [reach_voxels - 1]]

@@ -224,11 +224,9 @@ class VolumeGrid:
         return self.bounds_of(self.box, reach_voxels=0.0)
 
     def bounds_of(self, box: VoxelBox, *, reach_voxels: float = 0.5) -> tuple[WorldPointRAS, WorldPointRAS]:
-        """Return the smallest and the largest RAS mm of a box of voxels, axis by axis.
+        """Return the smallest and the largest RAS mm of a box of voxels, which may overhang, axis by axis.
 
-        Args:
-            box: not empty; may overhang.
-            reach_voxels: how far outside the centres of its outermost voxels; 0.5 is up to their faces.
+        `reach_voxels` is how far outside the centres of its outermost voxels; 0.5 is up to their faces.
         """
         corners = self.world_positions(box.corners_dhw(reach_voxels))
         return WorldPointRAS.of(corners.min(axis=0)), WorldPointRAS.of(corners.max(axis=0))
@@ -236,13 +234,7 @@ class VolumeGrid:
     def bounds_in(
         self, other: "VolumeGrid", box: VoxelBox, *, reach_voxels: float = 0.5
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the smallest and the largest (d, h, w), each (3,), of a box, in voxels of another grid.
-
-        Args:
-            other: whose voxels count.
-            box: of this grid, not empty; may overhang.
-            reach_voxels: as in `bounds_of`.
-        """
+        """Return the same as (d, h, w), each (3,), of a box of this grid, in voxels of another grid."""
         to_other = self.voxel_matrix_to(other)
         corners = box.corners_dhw(reach_voxels) @ to_other[:3, :3].T + to_other[:3, 3]
         return corners.min(axis=0), corners.max(axis=0)
@@ -268,9 +260,7 @@ class VolumeGrid:
     ) -> "VolumeGrid":
         """Return a grid around the same middle with other steps from voxel to voxel.
 
-        Args:
-            change: (3, 3), each column a new step along d, h, w in voxels of this grid; not singular.
-            shape_dhw: of the new grid; None for that of this one.
+        Each column of `change` (3, 3) is a new step along d, h, w in voxels of this grid; it is not singular.
         """
         affine = np.array(self.affine_ras_mm)
         affine[:3, :3] = affine[:3, :3] @ change
@@ -279,9 +269,7 @@ class VolumeGrid:
     def transformed_about(self, place: WorldPointRAS, change: NDArray[np.float64]) -> "VolumeGrid":
         """Return the grid rotated, stretched or mirrored about a place of the patient, which stays where it is.
 
-        Args:
-            place: need not lie in the grid.
-            change: (3, 3), maps offsets from the place along x, y, z; not singular.
+        `change` (3, 3) maps offsets from the place along x, y, z; it is not singular.
         """
         affine, centre = np.array(self.affine_ras_mm), place.as_array()
         affine[:3, :3] = change @ affine[:3, :3]
@@ -305,10 +293,7 @@ class VolumeGrid:
         return float(np.linalg.norm(offsets_mm, axis=1).max())
 
     def same_place(self, other: "VolumeGrid") -> bool:
-        """Tell whether both have one shape and no corner is farther apart than `SAME_PLACE_MM`.
-
-        It is what "on the same grid" means everywhere in this package.
-        """
+        """Tell whether both have one shape and no corner is farther apart than `SAME_PLACE_MM`."""
         return self.corner_distance_mm(other) <= SAME_PLACE_MM
 
     def difference_from(self, other: "VolumeGrid") -> str:

@@ -22,11 +22,8 @@ def read_challenge_scan(path: Path) -> Volume:
 
     The values are 0 to 255 whatever the modality, not HU, so that the scan is treated as one without unit
     ("MR"). There is no orientation in the file: slices are taken to grow to superior, rows to posterior,
-    columns to left, as in most axial scans. `spacing` is (x, y, z).
-
-    Raises:
-        UnreadableVolumeError: when the file is damaged, or an array is missing or of another form.
-        BadGeometryError: for a spacing that is not above 0.
+    columns to left, as in most axial scans. `spacing` is (x, y, z). UnreadableVolumeError for a damaged file or
+    arrays of another form, BadGeometryError for a spacing that is not above 0.
     """
     array, spacing = _array(path, "imgs"), _array(path, "spacing")
     if array.ndim != 3 or spacing.shape != (3,) or not np.isfinite(array).all():
@@ -40,11 +37,7 @@ def read_challenge_scan(path: Path) -> Volume:
 
 
 def read_challenge_label(path: Path) -> Volume:
-    """Read `gts` of a file: one value for each class, on the grid of the scan.
-
-    Raises:
-        UnreadableVolumeError, BadGeometryError: as `read_challenge_scan`; also for a file without labels.
-    """
+    """Read `gts`, a value for each class, on the grid of the scan; errors as `read_challenge_scan`."""
     scan, labels = read_challenge_scan(path), _array(path, "gts")
     if labels.shape != scan.grid.shape_dhw:
         raise UnreadableVolumeError(

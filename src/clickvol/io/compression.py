@@ -24,11 +24,7 @@ _MAX_WINDOW_BYTES = 128 * 2**20
 
 
 def compression_of(path: Path) -> Compression:
-    """Return what a file is compressed with.
-
-    Raises:
-        OSError: when it cannot be read.
-    """
+    """Return what a file is compressed with; OSError when it cannot be read."""
     with path.open("rb") as file:
         start = file.read(4)
     return next((kind for magic, kind in _STARTS.items() if start.startswith(magic)), "none")
@@ -53,10 +49,8 @@ def opened_stream(path: Path, compression: Compression) -> Iterator[BufferedIOBa
 def packed_stream(file: IO[bytes], suffix: str, level: int | None = None) -> Iterator[IO[bytes]]:
     """Lend a stream that packs what is written to it, with a checksum; the file stays open.
 
-    Args:
-        file: what is written to.
-        suffix: the last one of its name: .gz and .mgz for gzip, .zst for zstd; anything else is not packed.
-        level: 0 to 9; None for 1. Of gzip 0 packs nothing; zstd goes to its level 19.
+    The suffix is .gz or .mgz for gzip, .zst for zstd; anything else is not packed. The level is 0 to 9, None
+    for 1; of gzip 0 packs nothing, zstd goes to its level 19.
     """
     level = DEFAULT_LEVEL if level is None else level
     if suffix.lower() == ".zst":

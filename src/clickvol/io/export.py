@@ -45,19 +45,12 @@ def export_masks(
     deidentify: bool = False,
     series: str | None = None,
 ) -> None:
-    """Write the objects of a scan to one file; wholly or not at all.
+    """Write the objects of a scan, on its grid, to one file; wholly or not at all.
 
     NIfTI and NRRD hold one label map, object n with the value n; where objects overlap, the smaller one is
-    seen. The DICOM formats hold the objects one by one, with their names.
-
-    Args:
-        masks: on the grid of the scan, at least one.
-        volume: the scan. The DICOM formats read its `source` once more, for the images they refer to.
-        path: where to; an existing file is overwritten.
-        file_format: which format.
-        deidentify: for the DICOM formats: leave out who was scanned; see `clickvol.io.dicom.deidentify`. The
-            others hold nothing of the patient but the mask.
-        series: which DICOM series of the source, where there are several.
+    seen. The DICOM formats hold the objects one by one, with their names, and read the scan's `source` once
+    more, for the images they refer to; `deidentify` leaves out who was scanned
+    (`clickvol.io.dicom.deidentify`), which the others never say.
 
     Raises:
         OutputError: when the path does not allow it, the masks are not on the grid of the scan, or the format
@@ -79,19 +72,7 @@ def export_masks(
 
 
 def check_export(path: str | Path, source: str | Path, file_format: ExportFormat) -> Path:
-    """Tell before any computing whether masks can be written here in this format.
-
-    Args:
-        path: where they are to go.
-        source: the scan; not to be overwritten.
-        file_format: which format.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: when they cannot; what the DICOM formats need of each image is not looked at.
-    """
+    """Tell before any computing whether masks can be written here in this format; OutputError when not."""
     path = check_output_path(path, source, suffixes=SUFFIXES[file_format])
     if file_format in ("nifti", "nrrd"):
         return path
@@ -102,17 +83,7 @@ def check_export(path: str | Path, source: str | Path, file_format: ExportFormat
 
 
 def check_export_grid(volume: Volume, file_format: ExportFormat, *, series: str | None = None) -> None:
-    """Tell before any computing whether a DICOM format can refer to the images of a scan.
-
-    Args:
-        volume: the scan.
-        file_format: a DICOM format; the others refer to nothing.
-        series: which DICOM series of the source, where there are several.
-
-    Raises:
-        OutputError: when it cannot.
-        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source can no longer be read.
-    """
+    """Refuse a scan whose images a DICOM format cannot refer to, before any computing (OutputError)."""
     if file_format in ("nifti", "nrrd"):
         return
     images = read_source_images(volume.source, series=series, grid=volume.grid)
@@ -131,20 +102,10 @@ def export_probability(
     deidentify: bool = False,
     compression_level: int | None = None,
 ) -> None:
-    """Write the probabilities of a scan; as .dcm a DICOM Parametric Map, which refers to its images.
+    """Write probabilities (D, H, W), 0 to 1; as .dcm a Parametric Map, which refers to the scan's images.
 
-    Args:
-        probability: (D, H, W), 0 to 1, on the grid of the scan.
-        volume: the scan.
-        path: where to.
-        model_id: what made them; .dcm alone says it.
-        series: which DICOM series of the source, where there are several.
-        deidentify: a .dcm names neither patient nor scan; other files never do.
-        compression_level: of the other files; see `write_volume`.
-
-    Raises:
-        OutputError: when the path or the scan does not allow it.
-        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source can no longer be read.
+    `model_id`, `series` and `deidentify` are for .dcm alone, the level for all others. Errors as
+    `export_masks`.
     """
     if not _is_dicom(path):
         write_volume(probability, volume.grid, path, compression_level=compression_level)
@@ -163,11 +124,7 @@ def export_probability(
 
 
 def check_probability_path(path: Path, source: str | Path, compression_level: int | None) -> None:
-    """Tell before any computing whether probabilities can be written here.
-
-    Raises:
-        OutputError: when they cannot.
-    """
+    """Tell before any computing whether probabilities can be written here; OutputError when not."""
     if _is_dicom(path):
         check_export(path, source, "dicom-seg")
     else:
@@ -175,12 +132,7 @@ def check_probability_path(path: Path, source: str | Path, compression_level: in
 
 
 def check_probability_grid(path: Path, volume: Volume, *, series: str | None = None) -> None:
-    """Tell before any computing whether a file of this name can hold probabilities on the grid of a scan.
-
-    Raises:
-        OutputError: when it cannot.
-        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when a DICOM source can no longer be read.
-    """
+    """Tell before any computing whether such a file can hold the grid of a scan; OutputError when not."""
     if _is_dicom(path):
         check_export_grid(volume, "dicom-seg", series=series)
     else:

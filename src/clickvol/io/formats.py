@@ -118,16 +118,7 @@ def _read_file(path: Path, suffix: str, volume_index: int | None, limits: ReadLi
 
 
 def write_mask(mask: Mask, path: str | Path, *, compression_level: int | None = None) -> None:
-    """Write a mask, uint8, on exactly the grid of its scan; wholly or not at all.
-
-    Args:
-        mask: the segmentation.
-        path: as for `write_volume`.
-        compression_level: as for `write_volume`.
-
-    Raises:
-        OutputError: when the path or the format does not allow it (see `write_volume`).
-    """
+    """Write a mask, uint8, on exactly the grid of its scan, as `write_volume`."""
     array = mask.array.astype(np.uint8, copy=False)
     write_volume(array, mask.grid, path, compression_level=compression_level)
 
@@ -174,11 +165,7 @@ def write_volume(
 
 
 def check_compression(path: str | Path, level: int | None) -> None:
-    """Tell before any computing whether a file can be compressed by a level.
-
-    Raises:
-        OutputError: for a level that is not 0 to 9, or a format that is never compressed.
-    """
+    """Refuse a level that is not 0 to 9, or one for a format that is never compressed (OutputError)."""
     if level is None:
         return
     if not 0 <= level <= MAX_COMPRESSION_LEVEL:
@@ -189,15 +176,7 @@ def check_compression(path: str | Path, level: int | None) -> None:
 
 
 def write_scan(volume: Volume, path: str | Path) -> None:
-    """Write a scan in its own dtype, or in the next one that its values fit into and files can have.
-
-    Args:
-        volume: the scan.
-        path: as for `write_volume`.
-
-    Raises:
-        OutputError: as for `write_volume`.
-    """
+    """Write a scan as `write_volume`, in its own dtype or the next that holds its values in files."""
     array = volume.array
     if array.dtype.name not in _WRITABLE_DTYPES:
         array = array.astype("int16" if array.dtype.itemsize == 1 else "float64")
@@ -205,15 +184,7 @@ def write_scan(volume: Volume, path: str | Path) -> None:
 
 
 def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
-    """Tell before any computing whether a file of this name can hold an array on a grid.
-
-    Args:
-        path: as for `write_volume`.
-        grid: of the scan.
-
-    Raises:
-        OutputError: for a sheared grid in NRRD or MetaImage, or one that the format would move.
-    """
+    """Refuse a grid that a file of this name cannot hold, or would move (OutputError)."""
     path, suffix = Path(path), _suffix(Path(path), WRITABLE_SUFFIXES)
     if suffix in _ITK_SUFFIXES:
         from clickvol.io.itk.files import check_perpendicular
@@ -235,19 +206,12 @@ def check_output_path(
     *,
     suffixes: tuple[str, ...] = WRITABLE_SUFFIXES,
 ) -> Path:
-    """Tell before any computing whether a mask can be written here.
+    """Refuse a path where no mask can be written (OutputError): suffix, folder, or the scan itself.
 
     Args:
         path: where the mask is to go. An existing file would be overwritten.
         scan_source: the scan that must not be overwritten, however the two paths are spelled.
         suffixes: those of the format, in lower case.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: unknown suffix, folder missing or not writable, a folder instead of a file, or
-            the scan itself.
     """
     path = Path(path)
     try:

@@ -18,12 +18,7 @@ def windows_forbids(name: str) -> bool:
 
 
 def kind_of_path(path: Path) -> Literal["folder", "file", "other", "missing"]:
-    """Return what lies at a path; links are followed.
-
-    Raises:
-        UnreadableVolumeError: for one that cannot be looked at: too long, a loop of links, a null byte, or in a
-            folder that is closed to this user.
-    """
+    """Return what lies at a path; links are followed. UnreadableVolumeError where nobody can look."""
     try:
         if path.is_dir():
             return "folder"

@@ -25,16 +25,12 @@ class LabelledMask:
     """One object of a scan.
 
     Attributes:
-        name: what a user calls it; 1 to 64 characters, no backslash and no line break.
+        name: what a user calls it; 1 to 64 characters, no backslash and no line break, else a ConfigError.
         mask: where it is; may be empty.
-        model_id: the model that made it; "" for none.
-        model_version: which version of the model; "" where it is not known.
+        model_id, model_version: what made it; "" for none, or where it is not known.
         made_by: "model" without a click, "model with clicks", or "person".
         term: what it is.
         colour: red, green and blue, 0 to 255; None for that of its number (`display_colour`).
-
-    Raises:
-        ConfigError: on construction, for a name that no file can hold.
     """
 
     name: str
@@ -61,16 +57,10 @@ def display_colour(number: int) -> tuple[int, int, int]:
 
 
 def label_map(masks: Sequence[LabelledMask]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Paint objects into one array; where they overlap, the smaller one is seen.
-
-    Args:
-        masks: on one grid, (D, H, W); at least one.
+    """Paint 1 to 65535 objects of one grid, else OutputError; where they overlap, the smaller one is seen.
 
     Returns:
         (D, H, W): the number of the object from 1, 0 outside all.
-
-    Raises:
-        OutputError: when there is no object, they have different shapes, or there are more than 65535.
     """
     if not masks or len({m.mask.array.shape for m in masks}) > 1 or len(masks) > 65535:
         raise OutputError(f"{len(masks)} masks make no label map; give 1 to 65535 masks of one scan")

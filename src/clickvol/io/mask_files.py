@@ -20,33 +20,22 @@ MAX_LABELS = 255
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask from a .nii or .nii.gz file, to its end.
+    """Read a mask, 0 and 1, from a 3D NIfTI file to its end: the object is where it is not 0.
 
-    Args:
-        path: a 3D file; the object is where it is not 0.
-
-    Returns:
-        The mask, uint8, 0 and 1.
-
-    Raises:
-        UnreadableVolumeError: when it is missing, truncated, damaged, no NIfTI file, or not 3D.
-        BadGeometryError: when its grid maps no voxel to a place.
+    UnreadableVolumeError when it is missing, damaged, no NIfTI file or not 3D; BadGeometryError for its grid.
     """
     stored = read_stored(path)
     return Mask((stored.array != 0).astype(np.uint8), stored.grid)
 
 
 def read_objects(path: Path, scan: Volume, limits: ReadLimits | None = None) -> list[LabelledMask]:
-    """Read the objects of a file, to go on with them.
+    """Read the objects of a file, at least one, each with a voxel, to go on with them.
 
     Args:
         path: a DICOM Segmentation or RT Structure Set, or a label image on the grid of the scan: of whole
             numbers each is an object, of others all that is above 0 is one.
         scan: that they were drawn on.
         limits: what may be read, for files of strangers.
-
-    Returns:
-        At least one; each holds a voxel.
 
     Raises:
         UnreadableVolumeError: when it cannot be read, does not lie on the grid of the scan, or is empty.
@@ -75,21 +64,11 @@ def read_objects(path: Path, scan: Volume, limits: ReadLimits | None = None) -> 
 
 
 def read_label(path: Path, scan: Volume) -> Volume:
-    """Read the label of a scan: values for its voxels, in any format.
+    """Read the label of a scan: values for its voxels, in any format; errors as `read_volume`.
 
-    Args:
-        path: a file or folder that `read_volume` takes, or a DICOM Segmentation or RT Structure Set. Those are
-            laid on the grid of the scan, with the number of each segment as its value; where segments
-            overlap, the smaller one is seen (the tumour in its organ).
-        scan: that the label belongs to.
-
-    Returns:
-        The label; of a file that is not DICOM on the grid that the file has.
-
-    Raises:
-        UnreadableVolumeError: when it cannot be read, holds a single value, or a DICOM file does not lie on the
-            grid of the scan.
-        BadGeometryError, DicomSeriesError: as `read_volume`.
+    A DICOM Segmentation or RT Structure Set is laid on the grid of the scan, with the number of each segment as
+    its value; where segments overlap, the smaller one is seen (the tumour in its organ). Of any other file the
+    label is on the grid that the file has; one with a single value is refused.
     """
     if is_dicom_mask(path):
         return Volume(read_label_map(path, scan.grid), scan.grid, source=str(path))

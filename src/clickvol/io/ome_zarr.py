@@ -45,13 +45,8 @@ def is_zarr(folder: Path) -> bool:
 def read_ome_zarr(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
     """Read an image of one channel, at its finest resolution.
 
-    Args:
-        path: the folder.
-        volume_index: which time point to take, from 0.
-        limits: what may be read; None for any size.
-
-    Returns:
-        The scan; without an orientation in the metadata its axes are taken to run to the left, back and head.
+    `volume_index` is the time point, from 0. Without an orientation in the metadata its axes are taken to run
+    to the left, back and head.
 
     Raises:
         UnreadableVolumeError: when the package zarr is missing, or the folder is damaged, no OME-Zarr image, of

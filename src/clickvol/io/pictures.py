@@ -65,20 +65,11 @@ class Picture(Volume):
 
 
 def read_picture(path: str | Path) -> Pixels:
-    """Read a PNG, JPEG or TIFF file.
+    """Read a PNG, JPEG or TIFF file: (H, W) uint8, uint16 for deep grey; (H, W, 3) uint8 red, green, blue.
 
-    The picture is turned as the camera's note in the file (EXIF) says, as viewers show it. What is
-    transparent is laid on black.
-
-    Args:
-        path: the file.
-
-    Returns:
-        (H, W) uint8 or, for deep grey, uint16; or (H, W, 3) uint8 red, green, blue.
-
-    Raises:
-        UnreadableVolumeError: when it is missing, no PNG, JPEG or TIFF, damaged, larger than 67 million pixels,
-            has several frames, or values that 16 bits do not hold.
+    The picture is turned as the camera's note in the file (EXIF) says, as viewers show it. What is transparent
+    is laid on black. UnreadableVolumeError when it is missing, of another kind, damaged, larger than 67 million
+    pixels, has several frames, or values that 16 bits do not hold.
     """
     return _read(Path(path), _as_array)
 
@@ -86,8 +77,7 @@ def read_picture(path: str | Path) -> Pixels:
 def read_mask_values(path: str | Path) -> Pixels:
     """Read a picture of a mask as its values (H, W), as `read_picture`; of a palette the colours' numbers.
 
-    Raises:
-        UnreadableVolumeError: as `read_picture`; also for colours, which are no values.
+    UnreadableVolumeError also for colours, which are no values.
     """
 
     def values(image: Image.Image, path: Path) -> Pixels:
@@ -136,30 +126,14 @@ def write_mask_picture(mask: NDArray[np.bool_], path: str | Path) -> None:
 
 
 def write_picture(pixels: Pixels, path: str | Path) -> None:
-    """Write a picture, (H, W) or (H, W, 3), as PNG; wholly or not at all.
-
-    Raises:
-        OutputError: when the path does not allow it.
-    """
+    """Write a picture, (H, W) or (H, W, 3), as PNG, wholly or not at all; errors as `check_picture_output`."""
     path = check_picture_output(path, ())
     with atomic_path(path, ".png") as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def check_picture_output(path: str | Path, inputs: Sequence[Path]) -> Path:
-    """Tell before any computing whether a PNG file can be written here.
-
-    Args:
-        path: where it is to go. An existing file would be overwritten.
-        inputs: files that must not be, however their paths are spelled.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: another suffix than .png, a folder that is missing or not writable, a folder instead of
-            a file, or one of the inputs.
-    """
+    """Refuse a path where no PNG can be written, or one of the inputs, however it is spelled (OutputError)."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"a picture is written as PNG, but {path.name!r} does not end in .png; rename it")

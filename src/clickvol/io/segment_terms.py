@@ -5,14 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SegmentTerm:
-    """A coded meaning.
-
-    Attributes:
-        code: of SNOMED CT.
-        meaning: in English.
-        category_code: of the kind of thing that it is.
-        category: in English.
-    """
+    """A coded meaning of SNOMED CT, in English, and the kind of thing that it is."""
 
     code: str
     meaning: str

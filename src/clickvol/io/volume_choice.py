@@ -6,15 +6,9 @@ from clickvol.errors import UnreadableVolumeError
 
 
 def choose_volume(path: Path, shape_ijkt: tuple[int, int, int, int], index: int | None) -> int:
-    """Return which volume to read of a file with a fourth axis.
+    """Return which volume to read, of a file with three sizes and a number of volumes.
 
-    Args:
-        path: the file, for the messages.
-        shape_ijkt: the size of the three axes of space and the number of volumes.
-        index: what the caller asked for; None where nothing was asked for.
-
-    Raises:
-        UnreadableVolumeError: several volumes and no index, or an index out of range.
+    UnreadableVolumeError for several volumes and no index, or an index out of range.
     """
     num_volumes = shape_ijkt[3]
     if index is None:

@@ -22,18 +22,9 @@ class RepairNote(str):
 def scale_values(array: NDArray[np.generic], slope: float, intercept: float) -> NDArray[np.generic]:
     """Return slope * array + intercept in the smallest dtype that holds it well.
 
-    Args:
-        array: any shape, integer or float, native byte order. It is given away: its memory may be
-            reused for the result.
-        slope: not zero, at most `MAX_RESCALE`.
-        intercept: at most `MAX_RESCALE`.
-
-    Returns:
-        The same dtype where nothing changes; an integer dtype where the slope is 1 and the
-        intercept whole (a CT stays int16); float32 otherwise (float64 stays float64).
-
-    Raises:
-        UnreadableVolumeError: for a larger slope or intercept.
+    The same dtype where nothing changes; an integer dtype where the slope is 1 and the intercept whole (a CT
+    stays int16); float32 otherwise (float64 stays float64). The array, integer or float in native byte order,
+    is given away: its memory may be reused. UnreadableVolumeError for a slope or intercept above `MAX_RESCALE`.
     """
     if not max(abs(slope), abs(intercept)) <= MAX_RESCALE:
         raise UnreadableVolumeError(
@@ -73,17 +64,9 @@ def _shift_integers(array: NDArray[np.generic], shift: int) -> NDArray[np.generi
 
 
 def clean_values(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
-    """Replace voxels that are not finite or mark that there is no value, and refuse scans that hold nothing.
+    """Replace voxels of an array (D, H, W) that are not finite or mark that there is no value, in place.
 
-    Args:
-        array: (D, H, W), given away: it may be changed in place.
-        source: the file or folder, for the messages.
-
-    Returns:
-        The finite array, and one sentence for each repair, a `RepairNote`.
-
-    Raises:
-        UnreadableVolumeError: when no voxel is finite, or all have the same value.
+    A `RepairNote` says each repair. UnreadableVolumeError when no voxel is finite, or all have the same value.
     """
     array, notes = _without_missing(array, source)
     low, high = array.min(), array.max()

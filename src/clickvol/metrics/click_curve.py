@@ -8,16 +8,9 @@ DICE_TO_REACH = 0.8
 
 
 def clicks_to_reach(dice_by_clicks: Mapping[int, float], threshold: float = DICE_TO_REACH) -> int | None:
-    """Return the first number of clicks with at least this Dice.
+    """Return the first number of clicks with at least this Dice, 0 to 1; None where none reached it.
 
     Only numbers of clicks that were scored can be the answer, and a later click may lose it again.
-
-    Args:
-        dice_by_clicks: Dice by number of clicks.
-        threshold: 0 to 1.
-
-    Returns:
-        A number of clicks; None where none of them reached it.
     """
     return min((n for n, value in dice_by_clicks.items() if value >= threshold), default=None)
 
@@ -25,14 +18,9 @@ def clicks_to_reach(dice_by_clicks: Mapping[int, float], threshold: float = DICE
 def click_curve_area(value_by_clicks: Mapping[int, float]) -> float:
     """Return the area under a score over the number of clicks, divided by the range of clicks.
 
-    Trapezoids between the numbers of clicks that were scored, so the result is a mean of the score
-    over the clicks and has its unit.
-
-    Args:
-        value_by_clicks: the score by number of clicks. One number of clicks has no range: its score.
-
-    Raises:
-        ValueError: when there is no score at all.
+    Trapezoids between the numbers of clicks that were scored, so the result is a mean of the score over the
+    clicks and has its unit. One number of clicks has no range: its score. ValueError when there is no score at
+    all.
     """
     if not value_by_clicks:
         raise ValueError("the click curve has no points; score at least one number of clicks")

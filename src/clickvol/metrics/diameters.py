@@ -12,26 +12,16 @@ from clickvol.geometry.grid import VolumeGrid
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diameter:
-    """A distance between two voxels of an object.
-
-    Attributes:
-        mm: between their centres.
-        ends_dhw: (2, 3) the two voxels.
-    """
+    """A distance between the centres of two voxels (2, 3) of an object."""
 
     mm: float
     ends_dhw: NDArray[np.int64]
 
 
 def longest_diameters(mask: NDArray[np.generic], grid: VolumeGrid) -> tuple[Diameter, Diameter] | None:
-    """Return the longest diameter in space, and the longest on any one slice.
+    """Return the longest diameter of an object (D, H, W) in space, and the longest on any one slice.
 
-    Args:
-        mask: (D, H, W); the object is where it is not 0.
-        grid: of the scan.
-
-    Returns:
-        Both, from voxel centre to voxel centre; 0 mm for a single voxel. None for an empty mask.
+    From voxel centre to voxel centre; 0 mm for a single voxel. None for an empty mask.
     """
     best: Diameter | None = None
     outermost = []

@@ -34,19 +34,12 @@ class LesionScores:
 def lesion_scores(
     prediction: NDArray[np.generic], truth: NDArray[np.generic], *, smallest_voxels: int = 1
 ) -> LesionScores:
-    """Compare a mask with the truth lesion by lesion.
+    """Compare a mask (D, H, W) with the truth lesion by lesion.
 
-    A lesion is a component of the truth whose voxels touch by a face, an edge or a corner; a part is one of
-    the prediction. They hit each other where they share at least one voxel.
-
-    Args:
-        prediction: (D, H, W); a voxel belongs to the object where it is not zero.
-        truth: the same shape.
-        smallest_voxels: components of either with fewer voxels are left out. 1 counts all, so that nothing is
-            left out unsaid (chosen).
-
-    Raises:
-        ValueError: when the shapes differ or are not of three axes.
+    A lesion is a component of the truth whose voxels touch by a face, an edge or a corner; a part is one of the
+    prediction. They hit each other where they share at least one voxel. Components with fewer voxels than
+    `smallest_voxels` are left out; 1 counts all, so that nothing is left out unsaid (chosen). ValueError when
+    the shapes differ or are not of three axes.
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
         raise ValueError(

@@ -12,17 +12,9 @@ _BOUNDARY_TOLERANCE = 0.008
 
 
 def dice(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Return the Dice coefficient, 2 |A and B| / (|A| + |B|).
+    """Return the Dice coefficient of two masks of one shape, 2 |A and B| / (|A| + |B|), 0 to 1.
 
-    Args:
-        prediction: any shape; a voxel belongs to the object where it is not zero.
-        truth: the same shape.
-
-    Returns:
-        0 to 1. Two empty masks agree: 1.0. One empty mask against a non-empty one: 0.0.
-
-    Raises:
-        ValueError: when the shapes differ.
+    Two empty masks agree: 1.0. One empty mask against a non-empty one: 0.0. ValueError when the shapes differ.
     """
     common, total = _common_and_total(prediction, truth)
     return 2 * common / total if total else 1.0
@@ -35,28 +27,18 @@ def iou(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
 
 
 def pixel_error(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Return the part of the pixels in which two masks differ: the mean absolute error (MAE) of masks.
-
-    Raises:
-        ValueError: when the shapes differ.
-    """
+    """Return the part of the pixels in which two masks of one shape differ: the mean absolute error (MAE)."""
     common, total = _common_and_total(prediction, truth)
     return (total - 2 * common) / truth.size
 
 
 def boundary_f(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Return the F measure of the boundaries of two masks (Perazzi et al., DAVIS, CVPR 2016).
+    """Return the F measure of the boundaries of two masks (H, W) (Perazzi et al., DAVIS, CVPR 2016), 0 to 1.
 
     2 P R / (P + R): P is the part of the boundary of the mask that is within a tolerance of the true one, R the
     part of the true one within it of the mask's. The tolerance is .008 of the picture's diagonal, rounded up;
-    boundaries are the object's pixels with a side to the outside, not where the picture ends.
-
-    Args:
-        prediction: (H, W), the object where it is not zero.
-        truth: the same shape.
-
-    Returns:
-        0 to 1: 1 where neither has a boundary, 0 where one of them has none.
+    boundaries are the object's pixels with a side to the outside, not where the picture ends. 1 where neither
+    has a boundary, 0 where one of them has none.
     """
     edges = [(mask != 0) & ~ndimage.binary_erosion(mask != 0, border_value=1) for mask in (prediction, truth)]
     counts = [int(edge.sum()) for edge in edges]
@@ -69,12 +51,7 @@ def boundary_f(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> f
 
 
 def volume_ml(mask: NDArray[np.generic], spacing_dhw_mm: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return the volume of a mask in millilitres, for a grid whose axes are at right angles.
-
-    Args:
-        mask: (D, H, W); a voxel belongs to the object where it is not zero.
-        spacing_dhw_mm: three sizes of a voxel.
-    """
+    """Return the volume of a mask (D, H, W) in millilitres, for a grid whose axes are at right angles."""
     return np.count_nonzero(mask) * math.prod(map(float, spacing_dhw_mm)) / 1000.0
 
 

@@ -130,20 +130,9 @@ def score_masks(
     spacing_dhw_mm: Sequence[float] | NDArray[np.float64],
     nsd_tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM,
 ) -> dict[str, float | None]:
-    """Compare a mask with the truth.
+    """Compare a mask with the truth: all of `mask_measures` by name, and `truth_ml` and `mask_ml`.
 
-    Args:
-        prediction: (D, H, W); a voxel belongs to the object where it is not zero.
-        truth: the same shape.
-        spacing_dhw_mm: three sizes of a voxel, each above 0.
-        nsd_tolerances_mm: of the normalised surface Dice.
-
-    Returns:
-        All of `mask_measures` by name, and both volumes, `truth_ml` and `mask_ml`.
-
-    Raises:
-        ValueError: when the shapes differ or are not of three axes, or the spacing is not three numbers
-            above 0.
+    Both are (D, H, W), the object where they are not zero. ValueError as `MaskPair`.
     """
     pair = MaskPair(prediction != 0, truth != 0, spacing_dhw_mm)
     scores = {measure.name: measure.compute(pair) for measure in mask_measures(nsd_tolerances_mm)}

@@ -34,11 +34,7 @@ class SurfaceDistances:
     def nsd(self, tolerance_mm: float) -> float:
         """Return the normalised surface Dice: the share of both surfaces within the tolerance of the other.
 
-        Args:
-            tolerance_mm: the largest distance that counts as agreement.
-
-        Returns:
-            0 to 1. Two empty masks: 1.0. One empty mask: 0.0.
+        Two empty masks: 1.0. One empty mask: 0.0.
         """
         if self.from_prediction_mm is None or self.from_truth_mm is None:
             return 0.0 if self.prediction_areas_mm2.size or self.truth_areas_mm2.size else 1.0
@@ -47,16 +43,10 @@ class SurfaceDistances:
         return float(near / (self.prediction_areas_mm2.sum() + self.truth_areas_mm2.sum()))
 
     def hausdorff_mm(self, percent: float = 95.0) -> float | None:
-        """Return the robust Hausdorff distance.
+        """Return the robust Hausdorff distance: 95 gives HD95, 100 the plain one; None for an empty mask.
 
         Per surface, the smallest distance within which at least this share of its area lies; of the
         two surfaces, the larger. Definitions that count elements instead of area differ.
-
-        Args:
-            percent: above 0, at most 100; 95 gives HD95, 100 the Hausdorff distance.
-
-        Returns:
-            Millimetres; None where one of the masks is empty, or both are.
         """
         if self.from_prediction_mm is None or self.from_truth_mm is None:
             return None
@@ -66,11 +56,7 @@ class SurfaceDistances:
         )
 
     def average_mm(self) -> float | None:
-        """Return the average symmetric surface distance: the mean over the area of both surfaces.
-
-        Returns:
-            Millimetres; None where one of the masks is empty, or both are.
-        """
+        """Return the mean distance over the area of both surfaces (ASSD); None where one mask is empty."""
         if self.from_prediction_mm is None or self.from_truth_mm is None:
             return None
         weighted = self.from_prediction_mm @ self.prediction_areas_mm2
@@ -83,21 +69,10 @@ def surface_distances(
     truth: NDArray[np.generic],
     spacing_dhw_mm: Sequence[float] | NDArray[np.float64],
 ) -> SurfaceDistances:
-    """Measure how far the surfaces of two masks are from each other.
+    """Measure how far the surfaces of two masks (D, H, W) are from each other.
 
-    Each mask is cropped to what is in it, so the time depends on the object and not on the scan.
-
-    Args:
-        prediction: (D, H, W); a voxel belongs to the object where it is not zero.
-        truth: the same shape.
-        spacing_dhw_mm: three sizes of a voxel, each above 0.
-
-    Returns:
-        The distances, for any number of scores.
-
-    Raises:
-        ValueError: when the shapes differ or are not of three axes, or the spacing is not three
-            numbers above 0.
+    Each mask is cropped to what is in it, so the time depends on the object and not on the scan. ValueError
+    when the shapes differ or are not of three axes, or the spacing is not three numbers above 0.
     """
     if prediction.shape != truth.shape or prediction.ndim != 3:
         raise ValueError(

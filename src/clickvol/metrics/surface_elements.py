@@ -29,14 +29,11 @@ _MOST_TRIANGLES = 4
 
 
 def neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return which of the eight voxels around each corner are inside.
+    """Return which of the eight voxels around each corner of a mask (D, H, W) are inside.
 
-    Args:
-        mask: (D, H, W); outside of the array is outside of the object.
-
-    Returns:
-        (D + 1, H + 1, W + 1): the corner before voxel (d, h, w) on all axes has index (d, h, w). Bit
-        4a + 2b + c stands for voxel (d - 1 + a, h - 1 + b, w - 1 + c). 0 and 255 are no surface.
+    (D + 1, H + 1, W + 1): the corner before voxel (d, h, w) on all axes has index (d, h, w). Bit 4a + 2b + c
+    stands for voxel (d - 1 + a, h - 1 + b, w - 1 + c); outside of the array is outside of the object. 0 and 255
+    are no surface.
     """
     depth, height, width = (n + 1 for n in mask.shape)
     padded = np.pad(mask, 1).astype(np.uint8)
@@ -47,14 +44,7 @@ def neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def element_areas_mm2(spacing_dhw_mm: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Return the area of the surface in each code of `neighbour_codes`.
-
-    Args:
-        spacing_dhw_mm: size of a voxel.
-
-    Returns:
-        (256,) in mm²; 0 for the codes 0 and 255.
-    """
+    """Return the area of the surface in each code of `neighbour_codes`, (256,) in mm²; 0 for 0 and 255."""
     d, h, w = spacing_dhw_mm
     # A cross product grows on each axis with the spacings of the other two.
     normals = _unit_normals() * np.array([h * w, d * w, d * h])
@@ -79,11 +69,9 @@ def _unit_normals() -> NDArray[np.float64]:
 def closed_triangles(code: int) -> NDArray[np.int64]:
     """Return the surface in a code of `neighbour_codes` as it fits those of its neighbours, whatever they are.
 
-    On a face that has two equal corners across, those inside are cut off one by one.
-
-    Returns:
-        (N, 3, 3): the corners of its triangles in half voxels from the first of the eight voxels; seen from
-        outside they go counterclockwise where the axes are right-handed.
+    On a face that has two equal corners across, those inside are cut off one by one. (N, 3, 3): the corners of
+    its triangles in half voxels from the first of the eight voxels; seen from outside they go counterclockwise
+    where the axes are right-handed.
     """
     triangles = [t for loop in _cut_loops(_inside(code)) for t in _largest_triangulation(loop)]
     return np.array(triangles, dtype=np.int64).reshape(-1, 3, 3)

@@ -39,11 +39,9 @@ _LOCAL_SETTINGS = {
 def start_workers(count: int) -> Iterator[Client]:
     """Start workers on this machine for the length of a block; one that dies is replaced.
 
-    They listen on 127.0.0.1 alone and speak TLS with a key of this process, so that no other user of the
-    machine can send them work. They end with this process, however it ends.
-
-    Args:
-        count: of processes, each with one thread for rows and its part of the cores for the network.
+    Each has one thread for rows and its part of the cores for the network. They listen on 127.0.0.1 alone and
+    speak TLS with a key of this process, so that no other user of the machine can send them work. They end with
+    this process, however it ends.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
@@ -69,13 +67,9 @@ def start_workers(count: int) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def connect_to(scheduler: str) -> Iterator[Client]:
-    """Use the workers of a scheduler for the length of a block.
+    """Use the workers of a scheduler, named by its address (tcp://10.0.0.5:8786) or the file that it wrote.
 
-    Args:
-        scheduler: its address, such as tcp://10.0.0.5:8786, or the file that it wrote.
-
-    Raises:
-        ConfigError: when it cannot be reached.
+    ConfigError when it cannot be reached.
     """
     place = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     with _quiet():

@@ -26,11 +26,7 @@ OnProgress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:
-    """A row without a result.
-
-    Attributes:
-        reason: why, in one line.
-    """
+    """A row without a result, and why, in one line."""
 
     reason: str
 
@@ -77,11 +73,7 @@ def run_rows(
 
 
 def check_workers(workers: int, scheduler: str | None) -> None:
-    """Refuse what `run_rows` cannot do.
-
-    Raises:
-        ConfigError: for no worker, or several beside a scheduler.
-    """
+    """Refuse what `run_rows` cannot do; ConfigError for no worker, or several beside a scheduler."""
     if workers < 1:
         raise ConfigError(f"{workers} workers do nothing; give at least 1")
     if scheduler is not None and workers > 1:

@@ -20,13 +20,7 @@ Triple = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class FieldOfView:
-    """A cube of the patient.
-
-    Attributes:
-        centre: its middle, RAS mm.
-        voxel_mm: side of the patch's voxels.
-        shape_dhw: number of patch voxels per axis.
-    """
+    """A cube of the patient: its middle, the side of the patch's voxels, and how many there are per axis."""
 
     centre: WorldPointRAS
     voxel_mm: float
@@ -55,23 +49,13 @@ def extract(
     outside_value: float,
     displacement_voxel: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Sample a volume on the grid of a patch.
+    """Sample a volume (D, H, W), any real dtype, on the grid of a patch of any orientation, float32.
 
-    Where patch voxels are coarser than the volume's, the volume is averaged over blocks first, so that
-    nothing aliases; then it is read by linear interpolation. A place counts as inside the volume up to
-    half a voxel (of the coarser of the two) past the outermost voxel centres, where it takes the
-    outermost value; so a single slice fills the patch planes next to it.
-
-    Args:
-        array: (D, H, W), any real dtype.
-        grid: where its voxels lie.
-        patch_grid: where to sample; any orientation.
-        outside_value: value outside the volume.
-        displacement_voxel: (3, *patch shape), added to the sampling places in patch voxels (training
-            augmentation), or None.
-
-    Returns:
-        (D', H', W') float32 of the patch grid's shape.
+    Where patch voxels are coarser than the volume's, the volume is averaged over blocks first, so that nothing
+    aliases; then it is read by linear interpolation. A place counts as inside the volume up to half a voxel (of
+    the coarser of the two) past the outermost voxel centres, where it takes the outermost value; so a single
+    slice fills the patch planes next to it. `displacement_voxel` (3, *patch shape) is added to the sampling
+    places, in patch voxels (training augmentation).
     """
     array, to_volume = _run_with_patch(array, patch_grid.voxel_matrix_to(grid))
     places = _places(to_volume, patch_grid.shape_dhw, displacement_voxel)
@@ -119,16 +103,9 @@ def paste_box(
 def paste(
     patch: NDArray[np.float32], patch_grid: VolumeGrid, grid: VolumeGrid, box: VoxelBox
 ) -> NDArray[np.float32]:
-    """Read a patch at the voxel centres of a box of the volume, linear; 0 outside the patch.
+    """Read a patch at the voxel centres of a box of the volume, linear, float32; 0 outside the patch.
 
-    Args:
-        patch: (D', H', W') values on the patch grid.
-        patch_grid: its grid.
-        grid: grid of the volume.
-        box: the part of the volume that is asked for; must not overhang.
-
-    Returns:
-        (box shape) float32.
+    The box must not overhang.
     """
     to_patch = grid.voxel_matrix_to(patch_grid)
     matrix = to_patch[:3, :3]
@@ -181,15 +158,7 @@ def _paste_separable(
 def _run_with_patch(
     array: NDArray[np.generic], to_volume: NDArray[np.float64]
 ) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    """Flip volume axes that run against the patch, so that a flipped copy of a scan has the same blocks.
-
-    Args:
-        array: (D, H, W).
-        to_volume: (4, 4), from patch voxels to voxels of the array.
-
-    Returns:
-        A view of the array, and the matrix to its voxels.
-    """
+    """Flip volume axes that run against the patch, so that a flipped copy of a scan has the same blocks."""
     matrix = to_volume.copy()
     for axis in range(3):
         row = matrix[axis]

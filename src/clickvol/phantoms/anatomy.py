@@ -122,13 +122,10 @@ def draw_anatomy(
     view_xyz_mm: tuple[float, float, float],
     tumour_diameter_mm: float | None = None,
 ) -> Anatomy:
-    """Draw a patient whose tumour lies in the view.
+    """Draw a patient whose tumour's centre lies in the view, of a size along the patient's axes.
 
-    Args:
-        rng: source of the randomness.
-        view_xyz_mm: size of the scan along the patient's axes; the tumour's centre stays inside.
-        tumour_diameter_mm: about the longest extent of the tumour; drawn from 20 to 150 (small
-            ones more often, and at most .7 of the view's width) when not given.
+    The tumour is about `tumour_diameter_mm` long; drawn from 20 to 150 (small ones more often, and at most .7
+    of the view's width) when not given.
     """
     if tumour_diameter_mm is None:
         largest = float(np.clip(0.7 * min(view_xyz_mm[:2]), 21.0, 150.0))

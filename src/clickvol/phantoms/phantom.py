@@ -54,8 +54,8 @@ def make_phantom(
 ) -> Phantom:
     """Make a scan of a patient drawn from a seed; the same seed gives the same scan.
 
-    The anatomy does not depend on the modality: the CT and the MR of one seed and one grid show
-    the same patient.
+    The anatomy does not depend on the modality: the CT and the MR of one seed and one grid show the same
+    patient.
 
     Args:
         seed: of the anatomy and of the noise.
@@ -98,17 +98,9 @@ def render_phantom(
     modality: PhantomModality,
     rng: np.random.Generator,
 ) -> Phantom:
-    """Scan a synthetic patient; two grids see the same patient, with noise of their own.
+    """Scan a synthetic patient with its zero at `centre_ras_mm`; two grids see the same one, other noise.
 
-    Args:
-        anatomy: the patient.
-        grid: the voxels of the scan.
-        centre_ras_mm: (3,), where the zero of the anatomy lies.
-        modality: "CT" or "MR".
-        rng: of the noise and of the choice of the click.
-
-    Raises:
-        ConfigError: when no voxel lies in the tumour.
+    ConfigError when no voxel lies in the tumour.
     """
     image = np.empty(grid.shape_dhw, dtype=np.int16)
     truth = np.empty(grid.shape_dhw, dtype=np.uint8)

@@ -35,14 +35,7 @@ class SmoothField:
         stretch_xyz: tuple[float, float, float] = (1.0, 1.0, 1.0),
         num_waves: int = 20,
     ) -> "SmoothField":
-        """Draw a field.
-
-        Args:
-            rng: source of the randomness.
-            wavelengths_mm: shortest and longest wavelength.
-            stretch_xyz: how many times longer the features are along x, y and z.
-            num_waves: plane waves in the sum.
-        """
+        """Draw a field between two wavelengths; its features are stretched along x, y and z."""
         directions = rng.normal(size=(num_waves, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         shortest, longest = np.log(wavelengths_mm).tolist()
@@ -51,16 +44,7 @@ class SmoothField:
         return cls(vectors, rng.uniform(0, 2 * np.pi, size=num_waves))
 
     def sample(self, grid: VolumeGrid, origin_ras_mm: NDArray[np.float64], rows: slice) -> _Array32:
-        """Return the field on some slices of a grid.
-
-        Args:
-            grid: where to look.
-            origin_ras_mm: (3,), the place in the patient that is the field's own zero.
-            rows: which indices along the first array axis; with start and stop.
-
-        Returns:
-            (rows, H, W) float32.
-        """
+        """Return the field on slices of a grid, (rows, H, W) float32; its zero lies at `origin_ras_mm`."""
         steps = grid.gradients_per_voxel(self.wave_vectors_rad_per_mm)
         first_ras_mm = grid.to_world(VoxelPoint(0, 0, 0)).as_array()
         start = self.wave_vectors_rad_per_mm @ (first_ras_mm - origin_ras_mm)

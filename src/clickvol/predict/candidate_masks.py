@@ -21,14 +21,10 @@ def with_candidates(
     inside: Sequence[WorldPointRAS],
     card: ModelCard,
 ) -> Segmentation:
-    """Add the candidates and the expected Dice to a segmentation; it is unchanged where there are none.
+    """Add the candidates of a field of view and the expected Dice to a segmentation, whose mask is the first.
 
-    Args:
-        segmentation: its mask is the first candidate.
-        several: from the score head; the first belongs to that mask.
-        field: their field of view.
-        inside: places in the object, which choose the connected parts.
-        card: of the model; its knots calibrate what the head says.
+    It is unchanged where there are none. Places inside the object choose the connected parts; knots of the
+    model's card calibrate what the score head says.
     """
     if not several or not segmentation.mask.num_voxels:
         return segmentation

@@ -24,12 +24,7 @@ _FEW_VOXELS = 20
 
 
 def clicks_in_air(scan: NormalisedScan, inside: Sequence[WorldPointRAS]) -> list[WorldPointRAS]:
-    """Return the places with nothing but air within 8 mm.
-
-    Args:
-        scan: as the model sees it.
-        inside: places in the object.
-    """
+    """Return the places inside the object with nothing but air within 8 mm."""
     limit = _AIR_HU
     if scan.modality != "CT":
         scale = scan.scale
@@ -58,9 +53,7 @@ _SIDES = (("left", "right"), ("back", "front"), ("foot", "head"))  # towards neg
 def warnings_at_border(box: VoxelBox | None, grid: VolumeGrid) -> tuple[str, ...]:
     """Say in one sentence where an object reaches the end of the scan, and may go on.
 
-    Args:
-        box: around its mask; None for an empty one.
-        grid: of the scan; of axes with fewer than three voxels nothing is said.
+    `box` is around its mask, None for an empty one; of axes with fewer than three voxels nothing is said.
     """
     sides = []
     for axis, length in enumerate(grid.shape_dhw):

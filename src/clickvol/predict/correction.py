@@ -20,20 +20,11 @@ _LEAST_REACH_MM = 5.0
 def corrected_near_clicks(
     given: NDArray[np.bool_], result: ScanProbability, clicks: Sequence[WorldClick], grid: VolumeGrid
 ) -> ScanProbability:
-    """Lay an answer over a given mask, only where a click corrects it.
+    """Lay an answer over a given mask (D, H, W), only where a click corrects it; the rest stays 0 or 1.
 
     The clicks are taken one after the other. One that agrees with the mask so far changes nothing. One that
     contradicts it changes the mask within a ball around it, whose radius is twice the click's distance from the
     mask's border, and at least 5 mm.
-
-    Args:
-        given: (D, H, W).
-        result: what the network says of the mask and the clicks.
-        clicks: all of them.
-        grid: of the scan.
-
-    Returns:
-        The probability of the corrected mask: the given one's is 0 or 1.
     """
     own = bounding_box(given)
     box = result.box if own is None else result.box.union(own)

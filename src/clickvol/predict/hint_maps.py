@@ -24,15 +24,9 @@ _STROKE_RADIUS = 1.2
 
 
 def draw_hints(prompts: Sequence[Prompt], field: FieldOfView, grid: VolumeGrid) -> Array32:
-    """Draw prompts on a patch.
+    """Draw checked prompts on a patch; clicks and given masks are not drawn.
 
-    Args:
-        prompts: checked; clicks and given masks are not drawn.
-        field: where.
-        grid: of the scan.
-
-    Returns:
-        (NUM_HINTS, D, H, W) in [-1, 1], see `HintChannel`; where two prompts of a kind meet, the later counts.
+    (NUM_HINTS, D, H, W) in [-1, 1], see `HintChannel`; where two prompts of a kind meet, the later counts.
     """
     maps = np.zeros((NUM_HINTS, *field.shape_dhw), dtype=np.float32)
     for prompt in prompts:
@@ -64,17 +58,9 @@ def _tube(line: Line, field: FieldOfView, grid: VolumeGrid) -> Array32:
 def region_on(
     prompt: Box | Lasso, patch_grid: VolumeGrid, grid: VolumeGrid
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell where a box or lasso says something, and what is inside it.
+    """Tell where a box or lasso says something, and what is inside it: two masks of the patch grid's shape.
 
     A region on one slice says nothing of others, but for those up to one patch voxel from it.
-
-    Args:
-        prompt: checked.
-        patch_grid: whose voxels ask.
-        grid: of the scan.
-
-    Returns:
-        Two masks of the patch grid's shape; the second holds where the first does.
     """
     box = prompt.voxel_box(grid) if isinstance(prompt, Box) else _box_of(prompt)
     to_scan = patch_grid.voxel_matrix_to(grid)

@@ -26,13 +26,7 @@ _SINGLE_MASK = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageModel:
-    """A 2D network with its weights on a device.
-
-    Attributes:
-        card: where it comes from and what it is for.
-        network: in evaluation mode.
-        device: where it computes.
-    """
+    """A 2D network with its weights on a device, in evaluation mode, and its card."""
 
     card: ModelCard
     network: Sam2d | Promise2d
@@ -74,23 +68,14 @@ class ImageSegmentation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """An image that a model has seen: the costly part, done once for any number of prompts.
-
-    Attributes:
-        features: of a batch of one.
-        fit: how the image lies in the network's input.
-    """
+    """An image that a model has seen, a batch of one, and how it lies in the network's input."""
 
     features: SliceFeatures
     fit: SquareFit
 
 
 def load_image_model(id_or_path: str, *, device: str = "auto") -> ImageModel:
-    """Load a model for 2D images by id or path.
-
-    Args:
-        id_or_path: as for `weights.load.load_network`.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+    """Load a model for 2D images by id or path, on "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         ModelNotFoundError: when there is no such model, its weights are missing, or it is one for volumes.
@@ -128,11 +113,7 @@ def segment_image(
 
 
 def encode_image(image: NDArray[np.generic], model: ImageModel) -> EncodedImage:
-    """Do what prompts have no part in.
-
-    Raises:
-        ConfigError: for an image of another form than `segment_image` takes.
-    """
+    """Do what prompts have no part in; ConfigError for an image of another form than `segment_image` takes."""
     with torch.inference_mode():
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.device)
         prepared, fit = prepare_image(pixels, model.sam.config)
@@ -146,14 +127,10 @@ def answer_prompts(
     *,
     opening_side_pixel: int = 0,
 ) -> ImageSegmentation:
-    """Answer prompts on an image that is encoded, as `segment_image`.
+    """Answer prompts on an image that the same model has encoded, as `segment_image`.
 
-    Args:
-        encoded: by the same model.
-        prompts: as there.
-        model: as there.
-        opening_side_pixel: side of the opening of the network's own mask (`methods.promise2d.binary_mask`); 0
-            for none.
+    `opening_side_pixel` is the side of the opening of the network's own mask (`methods.promise2d.binary_mask`);
+    0 for none.
     """
     fit = encoded.fit
     _check(prompts, fit.image_shape_hw, model)

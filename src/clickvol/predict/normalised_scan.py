@@ -27,9 +27,7 @@ class NormalisedScan:
     """A scan, and what turns its values into those that a network takes.
 
     Attributes:
-        volume: the scan.
         modality: as which it is treated.
-        scale: its intensity scale.
         organ_mask: 0 and 1 on a grid of its own; None where there is none.
         num_channels: 1, or 2 for a network that sees an organ mask; without a mask it sees the scan twice.
         warnings: what a person should know, one sentence each.
@@ -51,17 +49,11 @@ class NormalisedScan:
         modality: Modality | None = None,
         organ_mask: Mask | Volume | None = None,
     ) -> "NormalisedScan":
-        """Prepare a scan for a model, from a sample of its values.
+        """Prepare a scan for a model, from a sample of its values; the card's intensity constants count.
 
-        Args:
-            volume: the scan.
-            model: its card's intensity constants count, where it has some.
-            modality: what the user says the scan is; None leaves it to the file and the values.
-            organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
-                are organ.
-
-        Raises:
-            ConfigError: when an organ mask is given to a model that takes none, or lies nowhere in the scan.
+        `modality` is what the user says the scan is; None leaves it to the file and the values. An organ mask,
+        for a model that takes one (TAGS), may lie on any grid over the scan; values above 0 are organ.
+        ConfigError when it is given to another model, or lies nowhere in the scan.
         """
         mask, warnings = _checked_organ_mask(organ_mask, volume.grid, model)
         sample = value_sample(volume)

@@ -52,13 +52,7 @@ class EncodedView:
 
 
 class PatchPredictor:
-    """Predicts on fields of view of one scan, and keeps the encoded ones that were used last.
-
-    Args:
-        scan: as the model sees it.
-        model: the model.
-        max_bytes: memory for encoded fields of view. The one at hand is kept in any case.
-    """
+    """Predicts on fields of view of one scan, and keeps the encoded ones that were used last."""
 
     def __init__(self, scan: NormalisedScan, model: LoadedModel, *, max_bytes: int) -> None:
         self.scan = scan
@@ -75,16 +69,11 @@ class PatchPredictor:
         *,
         prior: Array32 | None = None,
     ) -> Array32:
-        """Return the probability of the object on a patch.
+        """Return the probability of the object on a patch: (D, H, W) float32 in [0, 1].
 
-        Args:
-            field_of_view: where.
-            prompts: all; clicks outside the patch are left out.
-            stopwatch: gets the time of "encode" and "decode".
-            prior: (D, H, W) probability on this patch from an earlier view, or None.
-
-        Returns:
-            (D, H, W) float32 in [0, 1]; 0 outside the scan and where the prompts exclude the object.
+        It is 0 outside the scan and where the prompts exclude the object; clicks outside the patch are left
+        out. The prior (D, H, W) is the probability on this patch from an earlier view, or None. The stopwatch
+        gets the time of "encode" and "decode".
         """
         with stopwatch.stage("encode"):
             view = self._encode(field_of_view)
@@ -100,13 +89,7 @@ class PatchPredictor:
     def candidates(
         self, field_of_view: FieldOfView, prompts: PlacedPrompts, stopwatch: Stopwatch
     ) -> tuple[PatchCandidate, ...]:
-        """Return several answers on a patch, the one of `probability` first; none where the network has one.
-
-        Args:
-            field_of_view: where.
-            prompts: as for `probability`.
-            stopwatch: gets the time of "encode" and "decode".
-        """
+        """Return several answers on a patch, the one of `probability` first; none where the network has one."""
         network = self.model.network
         if not isinstance(network, LiftedSegmenter) or network.candidates is None:
             return ()

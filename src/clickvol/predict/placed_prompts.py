@@ -34,12 +34,7 @@ _MAX_SCRIBBLE_CLICKS = 4
 
 @dataclass(frozen=True, slots=True)
 class WorldClick:
-    """A checked click.
-
-    Attributes:
-        place: in the patient.
-        foreground: inside the object, or on what does not belong to it.
-    """
+    """A checked click: its place in the patient, and whether it is inside the object."""
 
     place: WorldPointRAS
     foreground: bool
@@ -47,13 +42,7 @@ class WorldClick:
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """How a prompt was used.
-
-    Attributes:
-        kind: "click", "line", "box", "scribble", "lasso" or "mask".
-        foreground: on the object, or on what does not belong to it.
-        used_as: in words.
-    """
+    """How a prompt ("click", "line", "box", "scribble", "lasso" or "mask") was used, in words."""
 
     kind: str
     foreground: bool
@@ -110,16 +99,10 @@ class PlacedPrompts:
         knows_hints: bool,
         excluded: NDArray[np.bool_] | None = None,
     ) -> "PlacedPrompts":
-        """Check prompts, and turn them into what a network takes.
+        """Check prompts, at least one on the object, and turn them into what a network takes.
 
-        Args:
-            prompts: at least one on the object.
-            grid: of the scan.
-            knows_hints: whether the network was trained with maps of prompts.
-            excluded: (D, H, W), voxels of other objects; None for none.
-
-        Raises:
-            ClickError: when a prompt is not finite, empty or outside the scan, or none is on the object.
+        `knows_hints` tells whether it was trained with maps of prompts; `excluded` are voxels of other objects
+        (D, H, W). ClickError when a prompt is not finite, empty or outside the scan, or none is on the object.
         """
         for prompt in prompts:
             if isinstance(prompt, Click):
@@ -171,14 +154,7 @@ class PlacedPrompts:
 
 
 def _clicks_of(prompt: Prompt, grid: VolumeGrid, *, is_clicked: bool, is_alone: bool) -> list[WorldClick]:
-    """Return the clicks that a prompt is or stands for.
-
-    Args:
-        prompt: checked.
-        grid: of the scan.
-        is_clicked: whether there is a click inside the object: then regions need none.
-        is_alone: whether it is the only prompt: then a given mask needs none.
-    """
+    """Return the clicks that a checked prompt is or stands for; regions need none beside one."""
     sign = prompt.foreground
     match prompt:
         case Click():

@@ -71,14 +71,9 @@ def predict_published(
     voxel_mm: float,
     stopwatch: Stopwatch,
 ) -> ScanProbability:
-    """Return the probability of the object in one window.
+    """Return the probability of the object in one window, from at least one click, whatever their signs.
 
-    Args:
-        scan: as the model sees it.
-        model: one that takes clicks.
-        clicks: at least one; the published networks treat both signs alike.
-        voxel_mm: side of the voxels that the scan is resampled to; 1 mm in all four papers.
-        stopwatch: gets the time of "encode" and "decode".
+    `voxel_mm` is the side of the voxels that the scan is resampled to; 1 mm in all four papers.
     """
     grid = ResampledGrid.of(scan.volume.grid, voxel_mm)
     places = np.array([grid.voxel_of(click) for click in clicks])
@@ -133,11 +128,7 @@ def _window_of(scan: NormalisedScan, grid: ResampledGrid, window: VoxelBox, insi
 
 
 def _to_native(probability: Array32, inside: VoxelBox, grid: ResampledGrid) -> tuple[VoxelBox, Array32]:
-    """Bring the probability of a box of new voxels, 0 around it, to the scan's voxels.
-
-    Returns:
-        The box of voxels that read from it, and their probability.
-    """
+    """Return which of the scan's voxels read from a box of new voxels, and their probability."""
     starts, stops, read = [], [], []
     for axis in range(3):
         length, new_length = grid.native.shape_dhw[axis], grid.shape_dhw[axis]
@@ -156,15 +147,7 @@ def _to_native(probability: Array32, inside: VoxelBox, grid: ResampledGrid) -> t
 
 
 def _read(array: NDArray[np.generic], places_dhw: Sequence[NDArray[np.float64]]) -> Array32:
-    """Read between voxels, linearly, on places along each axis; beyond the outermost centres their value.
-
-    Args:
-        array: (D, H, W).
-        places_dhw: rising, one array for each axis.
-
-    Returns:
-        float32, as many along each axis as there are places.
-    """
+    """Read (D, H, W) linearly on rising places along each axis; beyond the outermost centres their value."""
     lows, highs, weights = [], [], []
     for places, length in zip(places_dhw, array.shape, strict=True):
         places = np.clip(places, 0, length - 1)

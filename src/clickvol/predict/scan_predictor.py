@@ -53,8 +53,6 @@ class ScanPredictor:
     A segmentation depends on the scan, the model and the arguments of `predict` alone, not on earlier calls.
 
     Args:
-        volume: the scan.
-        model: the model.
         modality: "CT" or "MR" where the file does not say it or says it wrongly.
         organ_mask: for a model that takes one (TAGS), on any grid that lies over the scan; values above 0
             are organ.
@@ -179,9 +177,6 @@ def segment(
             are organ. Without it such a model sees the scan in its place, and the result has a warning.
         procedure: "published" for the papers' one window around the clicks; an automatic model is slid over the
             scan in any case.
-
-    Returns:
-        The mask on the scan's grid, probabilities, and how they came about.
 
     Raises:
         ClickError: for a click that is not finite or outside the scan, or without any click inside.

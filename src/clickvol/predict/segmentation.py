@@ -40,7 +40,6 @@ class FieldOfViewReport:
     """One view that the model had of the patient.
 
     Attributes:
-        voxel_mm: side of its voxels.
         centre_ras_mm: its middle.
         extent_dhw_mm: its side lengths along superior, anterior and right.
         reason: why it was needed, in words.
@@ -65,7 +64,6 @@ class ScanProbability:
     Attributes:
         box: part of the scan that was computed; the probability is 0 elsewhere.
         probability: (box shape) float32 in [0, 1].
-        views: every view, in order.
         warnings: what a person should know, one sentence each.
         keeps_all_parts: the mask is all that is above the threshold, not only what is clicked.
         judged_field: the view that the whole object was seen in, for a score head; None for none.
@@ -81,12 +79,7 @@ class ScanProbability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CandidateMask:
-    """One of several masks for the same prompts.
-
-    Attributes:
-        mask: on the grid of the scan.
-        predicted_dice: of the mask with what is meant, in [0, 1]; calibrated where the model's card says how.
-    """
+    """One of several masks on the grid of the scan; its Dice in [0, 1] is calibrated by the card."""
 
     mask: Mask
     predicted_dice: float
@@ -98,13 +91,10 @@ class Segmentation:
 
     Attributes:
         mask: on the grid of the scan.
-        prompts: that it answers.
         modality: as which the scan was treated.
         model_id: which model.
         procedure: how the clicks became a mask.
-        fields_of_view: every view, in order.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
-        prompts_used: how each prompt was used.
         warnings: what a person should know, one sentence each.
         probability_box: part of the scan that probabilities were computed for.
         probability_in_box: (box shape) float32 in [0, 1]; 0 everywhere else.
@@ -150,15 +140,7 @@ class Segmentation:
 
 
 def most_uncertain(probability: Array32, spacing_dhw_mm: NDArray[np.float64]) -> tuple[int, ...] | None:
-    """Return the voxel around which a probability says least: where to click next.
-
-    Args:
-        probability: (D, H, W) in [0, 1].
-        spacing_dhw_mm: of its voxels.
-
-    Returns:
-        (d, h, w); None where nothing is uncertain.
-    """
+    """Return the voxel (d, h, w) around which a probability (D, H, W) says least; None for nowhere."""
     doubt = 1 - np.abs(2 * probability - 1)
     # A place counts with what lies around it: a thin border is always in doubt, a blob is an error.
     size = np.maximum(1, 2 * np.floor(_DOUBT_MM / spacing_dhw_mm / 2).astype(int) + 1)
@@ -169,15 +151,9 @@ def most_uncertain(probability: Array32, spacing_dhw_mm: NDArray[np.float64]) ->
 
 
 def keep_clicked(mask: NDArray[np.bool_], clicks_dhw: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
-    """Keep the connected parts (26 neighbours) that hold a click; the nearest one where none does.
+    """Keep the connected parts (26 neighbours) of a mask (D, H, W) that hold a click, else the nearest.
 
-    Args:
-        mask: (D, H, W).
-        clicks_dhw: (3,) each, clicks inside the object, in voxels of the mask; may lie outside the array.
-            Without any, everything is kept.
-
-    Returns:
-        (D, H, W).
+    Clicks (3,) are in voxels of the mask, and may lie outside the array; without any, everything is kept.
     """
     if not clicks_dhw:
         return mask

@@ -61,12 +61,9 @@ class _Request:
 
     Attributes:
         mask: file for the mask; the suffix chooses the format.
-        preview: PNG file for the picture; None for no file.
-        series: which DICOM series of the folder.
         volume_index: which volume of a 4D file, from 0.
         modality: what the scan is, where the file does not say it or says it wrongly.
         model: id or path; None takes the default model.
-        device: "auto", "cpu", "cuda" or "mps".
     """
 
     mask: Path
@@ -83,10 +80,8 @@ class SegmentationRequest(_Request):
     """A scan to segment, and where the results go; `mask` and so on as in `_Request`.
 
     Attributes:
-        scan: a file, or a folder with DICOM files.
         clicks: an automatic model needs none; to others at least one of all prompts is on the object.
         lines_and_boxes: further prompts.
-        drawings: files with scribbles, lassos and a mask to correct.
         organ_mask: file with the organ above 0, for a model that takes one; None for none.
         probability: file for the probabilities, float32; None for no file. As .dcm a DICOM Parametric Map.
         compression_level: of all files that are compressed, from 0 (none) to 9 (small); None for 1.
@@ -94,7 +89,6 @@ class SegmentationRequest(_Request):
             the images of a DICOM scan.
         deidentify: a .dcm mask names neither patient nor scan; other formats never do.
         gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
-        procedure: how the clicks become a mask.
         resample_gaps: bring a DICOM series whose slices change their distance to one spacing.
         candidates: write the other masks that the model offers, too, see `candidate_path`.
 
@@ -154,7 +148,6 @@ class ImageRequest(_Request):
         truth: mask to draw points from and to compare with: of the form and grid of the image.
         num_points: how many are drawn; 16 as in ProMISe-2D's released scripts.
         seed: of the drawing.
-        slice_index: which slice of a scan, from 0.
         axis: what the slice lies across, see `preprocessing.slices2d.slice_view`.
 
     Raises:
@@ -197,12 +190,8 @@ class ImageRequest(_Request):
 class SegmentationResult:
     """What a request gave; the files are written.
 
-    Attributes:
-        request: what was asked for.
-        volume: the scan.
-        segmentation: mask, probabilities and how they came about.
-        warnings: what a person should know, one sentence each.
-        seconds: duration of "read", "load_model", "first_click", "write" and "total".
+    `seconds` are the duration of "read", "load_model", "first_click", "write" and "total"; warnings are what a
+    person should know, one sentence each.
     """
 
     request: SegmentationRequest
@@ -214,17 +203,7 @@ class SegmentationResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageResult:
-    """What a request gave; the files are written.
-
-    Attributes:
-        request: what was asked for.
-        model_id: of the model.
-        segmentation: mask, probabilities and the prompts answered.
-        slice_of_scan: where the image was cut; None for a picture.
-        truth_dice: overlap with the truth in the image, where there is one.
-        warnings: what a person should know, one sentence each.
-        seconds: as in `SegmentationResult`.
-    """
+    """What a request gave, as `SegmentationResult`; where the image was cut is None for a picture."""
 
     request: ImageRequest
     model_id: str

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceOfScan:
-    """Where an image was cut.
-
-    Attributes:
-        volume: the scan.
-        view: the slice in it.
-        modality: as which the scan was treated.
-    """
+    """Where an image was cut, and as which modality its scan was treated."""
 
     volume: Volume
     view: SliceView

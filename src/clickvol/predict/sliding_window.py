@@ -31,14 +31,7 @@ _SLAB_PLANES = 16
 def slide_over_scan(
     scan: NormalisedScan, model: LoadedModel, voxel_mm: float, stopwatch: Stopwatch
 ) -> ScanProbability:
-    """Return what an automatic network was trained for, in the whole scan.
-
-    Args:
-        scan: as the model sees it.
-        model: whose network takes no clicks.
-        voxel_mm: side of the voxels that it was trained with.
-        stopwatch: gets the time of "prepare", "encode", "decode" and "paste".
-    """
+    """Return what an automatic network was trained for, with voxels of this side, in the whole scan."""
     grid = scan.volume.grid
     whole = _around_scan(grid, voxel_mm, model.network.config.patch_shape_dhw)
     with stopwatch.stage("prepare"):
@@ -68,17 +61,7 @@ def _around_scan(grid: VolumeGrid, voxel_mm: float, window: tuple[int, int, int]
 def _slide(
     image: Array32, model: LoadedModel, whole: FieldOfView, stopwatch: Stopwatch
 ) -> tuple[Array32, tuple[FieldOfViewReport, ...]]:
-    """Run the network window by window.
-
-    Args:
-        image: (C, D, H, W).
-        model: the model.
-        whole: field of view of the image.
-        stopwatch: gets the time of "encode" and "decode".
-
-    Returns:
-        (D, H, W) float32 probability of the object, and every window in order.
-    """
+    """Run the network window by window over an image (C, D, H, W); return (D, H, W) and the windows."""
     # Not at the top: it takes as long to import as torch, and only automatic models need it.
     from monai.inferers import sliding_window_inference
 

@@ -69,13 +69,7 @@ class PatchProbability(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One field of view, and the object in it.
-
-    Attributes:
-        field_of_view: where.
-        probability: (D, H, W) on its patch.
-        reason: why it was needed.
-    """
+    """One field of view, the probability (D, H, W) on its patch, and why it was needed."""
 
     field_of_view: FieldOfView
     probability: Array32

@@ -35,14 +35,9 @@ def organ_of_values(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def organ_of_label(label: NDArray[np.generic], tumour: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the organ as a label has it: every voxel with a label, those of the tumour too.
+    """Return the organ as a label (D, H, W) has it: every voxel with a label, those of the tumour (0 or 1) too.
 
-    Args:
-        label: (D, H, W), 0 where nothing is labelled, organ and tumour above.
-        tumour: (D, H, W), 0 or 1.
-
-    Raises:
-        ConfigError: when nothing but the tumour is labelled: such a mask would be the answer itself.
+    ConfigError when nothing but the tumour is labelled: such a mask would be the answer itself.
     """
     organ = organ_of_values(label) | tumour
     if np.array_equal(organ, tumour):
@@ -51,26 +46,16 @@ def organ_of_label(label: NDArray[np.generic], tumour: NDArray[np.uint8]) -> NDA
 
 
 def stand_in_organ(tumour: NDArray[np.uint8], spacing_dhw_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return what stands for an organ in a phantom, which has none: 20 mm around the tumour.
-
-    Args:
-        tumour: (D, H, W), 0 or 1, at least one voxel.
-        spacing_dhw_mm: (3,).
-    """
+    """Return what stands for an organ in a phantom: 20 mm around the tumour (D, H, W), not empty."""
     away_mm = ndimage.distance_transform_edt(tumour == 0, sampling=spacing_dhw_mm)
     return np.asarray(away_mm <= _STAND_IN_MARGIN_MM, dtype=np.uint8)
 
 
 def with_organ_channel(scan: _Array32, organ: _Array32 | None) -> _Array32:
-    """Put the channels of a patch together.
+    """Put the channels of a patch together: (2, D, H, W) float32.
 
-    Args:
-        scan: (D, H, W), normalised.
-        organ: (D, H, W), a mask after interpolation, 0 to 1; above 0.5 is organ. None puts the scan there,
-            as the released test code does without a mask.
-
-    Returns:
-        (2, D, H, W) float32.
+    The scan is normalised; above 0.5 the organ mask, after interpolation, is organ. None puts the scan there,
+    as the released test code does without a mask.
     """
     second = scan if organ is None else (organ > 0.5).astype(np.float32)
     return np.stack([scan, second])

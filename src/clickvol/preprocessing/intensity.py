@@ -72,12 +72,7 @@ Scale = IntensityScale | KnottedScale
 
 @dataclass(frozen=True, slots=True)
 class RecognisedModality:
-    """What a scan's values look like.
-
-    Attributes:
-        modality: "CT", "MR", "PT" or "other": the one it is treated as.
-        warning: one sentence where it looks like neither, else "".
-    """
+    """As what a scan is treated, and a warning where it looks like nothing that is known, else ""."""
 
     modality: Modality
     warning: str
@@ -94,15 +89,11 @@ def value_sample(volume: Volume) -> NDArray[np.float32]:
 def recognise_modality(
     volume: Volume, sample: NDArray[np.float32], *, knows_pet: bool = False
 ) -> RecognisedModality:
-    """Tell CT, MR and PET apart by the file's own word or by the values.
+    """Tell CT, MR and PET apart by the file's own word or by the values of `value_sample`.
 
     CT has values far below zero (air -1000, fat -100 HU); MR has practically none. Small positive numbers are
-    standard uptake values, or MR scaled to 0..1, whose largest is 1.
-
-    Args:
-        volume: the scan.
-        sample: values from `value_sample`.
-        knows_pet: whether the model does; to others PET looks like no scan they know, and is treated as MR.
+    standard uptake values, or MR scaled to 0..1, whose largest is 1. To a model that does not know PET it looks
+    like no scan that it knows, and is treated as MR.
     """
     if volume.modality in ("CT", "MR", "other"):
         return RecognisedModality(volume.modality, "")
@@ -134,14 +125,10 @@ _UNLIKE = (
 
 
 def intensity_scale(modality: Modality, sample: NDArray[np.float32]) -> IntensityScale:
-    """Return the scale for a scan.
+    """Return the scale for a scan, from its `value_sample`.
 
-    CT: the fixed soft-tissue window. MR has no unit: from the 0.5th percentile of all voxels to the
+    CT: the fixed soft-tissue window. Anything else has no unit: from the 0.5th percentile of all voxels to the
     99.5th of those above the mean (in T1 that is fat), so that air in the picture does not matter.
-
-    Args:
-        modality: "CT", or anything else for MR.
-        sample: values from `value_sample`.
     """
     if modality == "CT":
         return IntensityScale.of_window(*CT_WINDOW_HU)
@@ -161,15 +148,11 @@ _PET_NORMALISED = (-_NORMALISED_END, 0.0, _NORMALISED_END, _NORMALISED_END + 1)
 
 
 def wide_intensity_scale(modality: Modality, sample: NDArray[np.float32]) -> KnottedScale:
-    """Return the scale of the models that know CT from air to metal, MR and PET.
+    """Return the scale of the models that know CT from air to metal, MR and PET, from a `value_sample`.
 
     CT: the soft-tissue window goes to -1.6..1.6 as in `intensity_scale`, and -1000 and 1500 HU to -2.6 and 2.6.
     PET: standard uptake values. All else as MR: its window goes to -1.6..1.6, as much again above it to 2.6.
     All choices of ours.
-
-    Args:
-        modality: "CT", "PT", or anything else for MR.
-        sample: values from `value_sample`.
     """
     far = _NORMALISED_END + 1
     if modality == "CT":

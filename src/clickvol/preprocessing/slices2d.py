@@ -47,11 +47,7 @@ class SliceView:
     column_flipped: bool
 
     def cut(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return the slice of an array (D, H, W) as (H', W'); no copy.
-
-        Raises:
-            ConfigError: for an array of another shape.
-        """
+        """Return the slice of an array (D, H, W) as (H', W'), no copy; ConfigError for other shapes."""
         if array.shape != self.shape_dhw:
             raise ConfigError(
                 f"the array has shape {array.shape}, but the slice lies in one of {self.shape_dhw}"
@@ -84,21 +80,14 @@ class SliceView:
 
 
 def slice_view(grid: VolumeGrid, axis: SliceAxis, index: int) -> SliceView:
-    """Find a slice and lay it down as an image.
+    """Choose a slice and lay it down as an image.
 
-    "axial", "coronal" and "sagittal" are the slices of the scan that are nearest to the patient's planes,
-    hung as radiologists do: the patient's right (axial, coronal) or front (sagittal) on the left of the
-    image, and the front (axial) or the head (coronal, sagittal) at its top. "i", "j" and "k" are the slices
-    across an axis of the file, as stored: of the two other axes the earlier letter counts the columns and the
-    later one the rows, so pixels are voxel indices.
-
-    Args:
-        grid: of the scan.
-        axis: what the slice lies across.
-        index: its place along that axis of the file, from 0, as viewers count voxels.
-
-    Raises:
-        ConfigError: for another axis, or a slice that the scan does not have.
+    "axial", "coronal" and "sagittal" are the slices of the scan that are nearest to the patient's planes, hung
+    as radiologists do: the patient's right (axial, coronal) or front (sagittal) on the left of the image, and
+    the front (axial) or the head (coronal, sagittal) at its top. "i", "j" and "k" are the slices across an axis
+    of the file, as stored: of the two other axes the earlier letter counts the columns and the later one the
+    rows, so pixels are voxel indices. The index is along that axis of the file, from 0, as viewers count
+    voxels. ConfigError for another axis, or a slice that the scan does not have.
     """
     if axis in _PLANES:
         axes = PatientAxes.of(grid)
@@ -143,15 +132,10 @@ def unit_pixels(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def unit_values(values: NDArray[np.generic], modality: Modality | None) -> NDArray[np.float32]:
-    """Window values to 0..1.
+    """Window values (H, W) to 0..1 float32; 0 everywhere where all are equal and no window is fixed.
 
-    Args:
-        values: (H, W), a slice of a scan or a picture of deep grey.
-        modality: "CT" takes the soft-tissue window; anything else, and None (a picture), the percentiles
-            0.5 and 99.5 of these values.
-
-    Returns:
-        (H, W) float32; 0 everywhere where all values are equal and no window is fixed.
+    "CT" takes the soft-tissue window; anything else, and None (a picture), the percentiles 0.5 and 99.5 of
+    these values.
     """
     real = values.astype(np.float32)
     low, high = CT_WINDOW_HU if modality == "CT" else np.percentile(real, _WINDOW_PERCENTILES)

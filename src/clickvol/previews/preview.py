@@ -59,12 +59,10 @@ def draw_preview(
 ) -> Image.Image:
     """Draw the axial, coronal and sagittal plane through the first foreground click.
 
-    Without clicks, through the middle of the first line or box, else of the mask, else of the scan.
-
-    Axial: anterior up; coronal and sagittal: superior up. The patient's right is on the left of
-    the picture, and in the sagittal plane anterior is on the left. One millimetre is the same
-    length in all directions and panels. For an oblique scan the planes are those of the scan that
-    are nearest to the patient's.
+    Without clicks, through the middle of the first line or box, else of the mask, else of the scan. Axial:
+    anterior up; coronal and sagittal: superior up. The patient's right is on the left of the picture, and in
+    the sagittal plane anterior is on the left. One millimetre is the same length in all directions and panels.
+    For an oblique scan the planes are those of the scan that are nearest to the patient's.
 
     Args:
         volume: the scan.
@@ -76,9 +74,6 @@ def draw_preview(
         caption: one line above the planes.
         truth: (D, H, W), non-zero where the object should be; drawn as a second outline.
         through: where the planes meet, instead of the first foreground click.
-
-    Returns:
-        An RGB picture.
 
     Raises:
         ClickError: when a click is not in the scan.

@@ -17,15 +17,10 @@ _FOOT_PIXELS = 26
 def draw_image_preview(
     image: NDArray[np.generic], mask: NDArray[np.bool_], prompts: ImagePrompts
 ) -> Image.Image:
-    """Draw the outline of a mask, the clicks and the box on an image.
+    """Draw the outline of a mask (H, W), the clicks and the box on an image; a line below says what it is for.
 
-    Args:
-        image: (H, W) or (H, W, 3); uint8, or floating point in 0..1.
-        mask: (H, W).
-        prompts: in pixels of the image; crosses in the object are green, beside it red and turned.
-
-    Returns:
-        An RGB picture, each pixel of the image a square of whole pixels; a line below says what it is for.
+    The image is (H, W) or (H, W, 3), uint8 or floating point in 0..1; each of its pixels is a square of whole
+    pixels. Crosses in the object are green, beside it red and turned.
     """
     scale = max(1, _WANTED_SIDE_PIXELS // max(mask.shape))
     levels = image if image.dtype == np.uint8 else np.rint(image.astype(np.float32) * 255)

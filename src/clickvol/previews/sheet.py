@@ -56,10 +56,8 @@ class PanelPicture:
     def mark(self, kind: MarkKind, corners: Sequence[tuple[float, float]], *, foreground: bool) -> None:
         """Draw a prompt: a cross with an open middle, so that the clicked voxel stays visible; a line; a box.
 
-        Args:
-            kind: which of them.
-            corners: the click; the ends; or two opposite corners; columns and rows in pixels of the panel.
-            foreground: on the object, or (a cross is turned by 45 degrees) on what does not belong to it.
+        The corners are the click, the ends, or two opposite corners, columns and rows in pixels of the panel. A
+        cross on what does not belong to the object is turned by 45 degrees.
         """
         self._image = self._image or self._paint()
         draw = ImageDraw.Draw(self._image)
@@ -75,13 +73,7 @@ class PanelPicture:
                 draw.line([(float(p[0]), float(p[1])) for p in stroke], fill=colour, width=thick)
 
     def finish(self, name: str, letters: str, side_mm: float) -> Image.Image:
-        """Reduce to the final size and write on it.
-
-        Args:
-            name: of the plane.
-            letters: directions of the patient at the left, right, top and bottom.
-            side_mm: length of a side, for the scale bar.
-        """
+        """Reduce to the final size; write the name, the patient's directions and a scale bar on it."""
         image = (self._image or self._paint()).resize((PANEL_PIXELS,) * 2, Image.Resampling.BOX)
         draw = ImageDraw.Draw(image)
         middle, far = PANEL_PIXELS // 2, PANEL_PIXELS - 10
@@ -121,13 +113,7 @@ def _cross(centre: NDArray[np.float64], longer: float, *, turned: bool) -> list[
 
 
 def compose_sheet(panels: Sequence[Image.Image], caption: str, *, with_truth: bool = False) -> Image.Image:
-    """Put the panels side by side under a caption; says that this is for research use only.
-
-    Args:
-        panels: finished, of one size.
-        caption: one line.
-        with_truth: the legend explains the outline of the truth too.
-    """
+    """Put finished panels side by side under a caption of one line; says that this is for research use only."""
     step = PANEL_PIXELS + _GAP_PIXELS
     width = _GAP_PIXELS + step * len(panels)
     sheet = Image.new("RGB", (width, _TOP_PIXELS + PANEL_PIXELS + _BOTTOM_PIXELS), _SHEET)

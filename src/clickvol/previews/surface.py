@@ -19,17 +19,12 @@ _HEADER = b"clickvol surface SPACE=RAS UNIT=mm"
 
 
 def surface_of(mask: Mask, *, is_smooth: bool = True) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the closed surface of a mask, by marching cubes.
+    """Return the closed surface of a mask, by marching cubes; OutputError when it is empty.
 
-    Args:
-        mask: of an object.
-        is_smooth: take the steps of the voxels away; the volume stays within some per cent.
+    Smooth, the steps of the voxels are taken away; the volume stays within some per cent.
 
     Returns:
         Corners (N, 3) in RAS mm, and triangles (M, 3) of their numbers, counterclockwise seen from outside.
-
-    Raises:
-        OutputError: when the mask is empty.
     """
     box = bounding_box(mask.array)
     if box is None:
@@ -49,11 +44,7 @@ def surface_of(mask: Mask, *, is_smooth: bool = True) -> tuple[NDArray[np.float6
 
 
 def write_stl(mask: Mask, path: Path) -> None:
-    """Write the surface of a mask as binary STL in RAS mm, which its header says.
-
-    Raises:
-        OutputError: when the mask is empty, or the file cannot be written.
-    """
+    """Write the surface of a mask as binary STL in RAS mm, which its header says; errors as `surface_of`."""
     corners, triangles = surface_of(mask)
     record = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
     facets = np.zeros(len(triangles), dtype=record)

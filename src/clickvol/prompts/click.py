@@ -13,12 +13,7 @@ Space = Literal["ijk", "ras", "lps"]
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """One click of the user.
-
-    Attributes:
-        position: a voxel position of the scan, or a place in the patient.
-        foreground: True inside the object, False where the object is not.
-    """
+    """One click of the user, in voxels or in the patient; in the foreground it is inside the object."""
 
     position: VoxelPoint | WorldPointRAS
     foreground: bool = True
@@ -33,12 +28,8 @@ class Click:
     ) -> "Click":
         """Make a click from three numbers.
 
-        Args:
-            coordinates: (i, j, k) voxel indices of the file as stored (fastest axis first), or
-                (x, y, z) in millimetres.
-            space: "ijk", "ras" (mm as NIfTI and 3D Slicer show them) or "lps" (mm as DICOM and ITK
-                have them).
-            foreground: False for a click outside the object.
+        "ijk" are voxel indices of the file as stored (fastest axis first), "ras" millimetres as NIfTI and 3D
+        Slicer show them, "lps" as DICOM and ITK have them.
         """
         if space == "ijk":
             return cls(VoxelPoint.from_ijk(*coordinates), foreground)
@@ -47,11 +38,7 @@ class Click:
         return cls(WorldPointRAS.from_lps(*coordinates), foreground)
 
     def world(self, grid: VolumeGrid) -> WorldPointRAS:
-        """Return where the click lies in the patient.
-
-        Raises:
-            ClickError: when a coordinate is not finite, or the click is outside the scan.
-        """
+        """Return where the click lies in the patient; ClickError when it is not finite or outside the scan."""
         if not self.position.is_finite():
             numbers = ", ".join(f"{v:g}" for v in self.position.as_array())
             raise ClickError(f"click ({numbers}) is not finite; give three finite numbers")
@@ -65,11 +52,7 @@ class Click:
 
 
 def check_any_inside(clicks: Iterable[Click]) -> None:
-    """Check that clicks say where the object is.
-
-    Raises:
-        ClickError: when there is none inside the object.
-    """
+    """Check that clicks say where the object is; ClickError when there is none inside the object."""
     if not any(click.foreground for click in clicks):
         raise ClickError(
             "there is no click inside the object; give at least one (background clicks alone do not say where "

@@ -14,54 +14,33 @@ _SIGNS = {":+": True, ":-": False}
 
 
 def parse_click(text: str, *, space: Space) -> Click:
-    """Parse `I,J,K`, with `:-` behind it for a background click (`:+` is the default).
+    """Parse `I,J,K`, with `:-` behind it for a background click (`:+` is the default), as in "-12.5,30,4:-".
 
-    Args:
-        text: such as "120,88,41", "-12.5,30,4:-".
-        space: what the three numbers are; see `Click.at`.
-
-    Raises:
-        ClickError: when the text is not three finite numbers.
+    ClickError when the text is not three finite numbers.
     """
     (first, second, third), foreground = _signed_numbers(text, 3, "120,88,41 (120,88,41:- on the background)")
     return Click.at((first, second, third), space=space, foreground=foreground)
 
 
 def parse_clicks(texts: list[str], *, space: Space) -> tuple[Click, ...]:
-    """Parse all clicks on one object; an automatic model needs none.
-
-    Raises:
-        ClickError: when one cannot be read.
-    """
+    """Parse all clicks on one object; an automatic model needs none; ClickError when one cannot be read."""
     return tuple(parse_click(text, space=space) for text in texts)
 
 
 def parse_line(text: str, *, space: Space) -> Line:
-    """Parse both ends of the longest diameter, `I,J,K:I,J,K`.
-
-    Raises:
-        ClickError: when the text is not two places.
-    """
+    """Parse both ends of the longest diameter, `I,J,K:I,J,K`; ClickError when the text is not two places."""
     return Line(*_two_places("line", text, space))
 
 
 def parse_box(text: str, *, space: Space) -> Box:
-    """Parse two opposite corners of a box, `I,J,K:I,J,K`, with `:-` behind it for what does not belong.
-
-    Raises:
-        ClickError: when the text is not two places.
-    """
+    """Parse two opposite corners of a box, `I,J,K:I,J,K`, with `:-` for what does not belong (ClickError)."""
     stripped = text.strip()
     foreground = _SIGNS.get(stripped[-2:], True)
     return Box(*_two_places("box", stripped.removesuffix(":-").removesuffix(":+"), space), foreground)
 
 
 def parse_drawing(kind: Literal["scribble", "lasso", "mask"], text: str, *, space: Space) -> DrawingFile:
-    """Parse the name of a file with a drawing, with `:-` behind it for what does not belong to the object.
-
-    Raises:
-        ClickError: for a mask on the background.
-    """
+    """Parse a file's name, with `:-` for what does not belong; ClickError for a mask of that."""
     foreground = _SIGNS.get(text[-2:], True)
     if kind == "mask" and not foreground:
         raise ClickError("a mask to correct is the object; give what it is not as a lasso or a click")
@@ -84,14 +63,10 @@ def parse_drawings(
 
 
 def parse_image_prompts(clicks: list[str], box: str | None) -> ImagePrompts:
-    """Parse what points at the object in a 2D image.
+    """Parse what points at the object in a 2D image; ClickError when one cannot be read.
 
-    Args:
-        clicks: `COLUMN,ROW` each, with `:-` behind it for a background click, such as "120,88".
-        box: first column and row, last column and row, such as "100,70,140,110"; None for none.
-
-    Raises:
-        ClickError: when one cannot be read.
+    Clicks are `COLUMN,ROW`, with `:-` behind it on the background, such as "120,88"; a box has first column and
+    row, last column and row, such as "100,70,140,110".
     """
     parsed = [_signed_numbers(text, 2, "120,88 (120,88:- on the background)") for text in clicks]
     points = tuple(ImageClick(column, row, foreground) for (column, row), foreground in parsed)

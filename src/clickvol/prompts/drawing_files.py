@@ -35,14 +35,7 @@ _STROKES = TypeAdapter(_Strokes)
 
 @dataclass(frozen=True, slots=True)
 class DrawingFile:
-    """A file with what was drawn.
-
-    Attributes:
-        kind: what it means.
-        path: of the file.
-        foreground: on the object, or on what does not belong to it.
-        space: of points that do not say it themselves.
-    """
+    """A file with what was drawn, on the object or beside it; points may say their own space."""
 
     kind: Literal["scribble", "lasso", "mask"]
     path: Path
@@ -52,9 +45,7 @@ class DrawingFile:
     def read(self, scan: Volume) -> list[Scribble | Lasso | GivenMask]:
         """Read what was drawn: a prompt for each stroke.
 
-        Raises:
-            ClickError: when it cannot be used on the scan.
-            UnreadableVolumeError, BadGeometryError: when an image cannot be read.
+        ClickError when it cannot be used on the scan; UnreadableVolumeError, BadGeometryError for an image.
         """
         if self.path.suffix.lower() == ".json":
             if self.kind == "mask":

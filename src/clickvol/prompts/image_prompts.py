@@ -15,12 +15,7 @@ from clickvol.shapes import FOREGROUND_LABEL
 
 @dataclass(frozen=True, slots=True)
 class ImageClick:
-    """A point on an image.
-
-    Attributes:
-        column, row: in pixels, centres at integers, from 0.
-        foreground: in the object or outside it.
-    """
+    """A point on an image, in pixels, centres at integers, from 0; in the object or outside it."""
 
     column: float
     row: float
@@ -29,23 +24,14 @@ class ImageClick:
 
 @dataclass(frozen=True, slots=True)
 class ImagePrompts:
-    """What is pointed at.
-
-    Attributes:
-        clicks: any number.
-        box_xyxy_pixel: column and row of the first and of the last pixel, or None.
-    """
+    """What is pointed at: clicks, and a box by column and row of its first and of its last pixel, or None."""
 
     clicks: tuple[ImageClick, ...] = ()
     box_xyxy_pixel: tuple[float, float, float, float] | None = None
 
 
 def check_prompts(prompts: ImagePrompts, shape_hw: tuple[int, int]) -> None:
-    """Check that something is pointed at, and that all of it lies in an image of (H, W).
-
-    Raises:
-        ClickError: when not; the message has the valid range.
-    """
+    """Refuse prompts that point at nothing, or at something outside an image of (H, W) (ClickError)."""
     last_row, last_column = shape_hw[0] - 1, shape_hw[1] - 1
     valid = f"columns are 0 to {last_column} and rows 0 to {last_row}"
     if not prompts.clicks and prompts.box_xyxy_pixel is None:
@@ -70,11 +56,7 @@ def prompts_on_picture(clicks: Sequence[Click], grid: VolumeGrid) -> ImagePrompt
 
 
 def prompts_of_truth(truth: NDArray[np.bool_], num_points: int, rng: np.random.Generator) -> ImagePrompts:
-    """Draw points from a known mask (H, W), as `prompts.simulate2d.sample_points` says; for evaluation only.
-
-    Raises:
-        ClickError: for a mask without pixels, or fewer than one point.
-    """
+    """Draw points from a known mask (H, W), as `simulate2d.sample_points` says; for evaluation only."""
     points, labels = sample_points(truth, num_points, rng)
     clicks = tuple(
         ImageClick(float(x), float(y), foreground=bool(label == FOREGROUND_LABEL))

@@ -12,16 +12,11 @@ _MAX_PLACES = 400  # enough for a stroke across a slice
 
 
 def outline_of(prompt: Prompt, grid: VolumeGrid) -> list[WorldPointRAS]:
-    """Return the places by which a prompt is drawn.
+    """Return the places by which a checked prompt is drawn.
 
-    Args:
-        prompt: checked.
-        grid: of the scan.
-
-    Returns:
-        Of a click its place; of a line both ends; of a box two opposite corners, at the outer faces of its
-        voxels; of a scribble its voxels, of a lasso those at the border of its area, 400 at most; of a given
-        mask none.
+    Of a click its place; of a line both ends; of a box two opposite corners, at the outer faces of its
+    voxels; of a scribble its voxels, of a lasso those at the border of its area, 400 at most; of a given
+    mask none.
     """
     match prompt:
         case Click():

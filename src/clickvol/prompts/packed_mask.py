@@ -91,11 +91,7 @@ class PackedMask:
         return digest.hexdigest()
 
     def innermost(self) -> VoxelPoint:
-        """Return the voxel of the object that is farthest from its border, the first of several.
-
-        Raises:
-            ValueError: for an empty mask.
-        """
+        """Return the voxel farthest from the border, the first of several; ValueError for an empty mask."""
         if self.box is None:
             raise ValueError("an empty mask has no innermost voxel")
         depth = ndimage.distance_transform_cdt(np.pad(self.in_box(), 1), metric="chessboard")

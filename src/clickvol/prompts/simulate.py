@@ -87,17 +87,11 @@ def components(region: Region) -> list[Region]:
 def deepest_voxel(
     region: Region, spacing_dhw_mm: NDArray[np.float64], earlier: Iterable[Voxel] = ()
 ) -> Voxel | None:
-    """Return the voxel that is farthest, in mm, from everything outside and from earlier clicks.
+    """Return the voxel of a connected part that is farthest, in mm, from outside and from earlier clicks.
 
-    Args:
-        region: one connected part.
-        spacing_dhw_mm: (3,).
-        earlier: voxels of clicks; those count as outside, so that they are never returned again, and what is
-            near them is not deep.
-
-    Returns:
-        Of equally deep voxels the one nearest to their mean, and of those the first in the array; None where
-        every voxel was clicked.
+    Those count as outside, so that they are never returned again, and what is near them is not deep. Of equally
+    deep voxels it is the one nearest to their mean, and of those the first in the array; None where every voxel
+    was clicked.
     """
     free = region.inside.copy()
     shape = np.array(free.shape)
@@ -153,13 +147,7 @@ def outside_voxels(region: Region, spacing_dhw_mm: NDArray[np.float64], shape_dh
 
 @dataclass(frozen=True, slots=True)
 class ErrorClick:
-    """A click into what a mask got wrong.
-
-    Attributes:
-        voxel_dhw: its place.
-        foreground: True in what the mask missed, False in what it has too much.
-        region_voxels: number of voxels of that connected error.
-    """
+    """A click into what a mask missed (foreground) or has too much, and the voxels of that error."""
 
     voxel_dhw: Voxel
     foreground: bool
@@ -175,17 +163,9 @@ def largest_error_click(
     """Return the error click of evaluation: the deepest voxel, in mm, of the largest connected error.
 
     An earlier click counts as the border of an error: the next one is far from it, and never the same, also
-    where the mask did not move. Where all voxels of the largest error were clicked, the next largest follows.
-
-    Args:
-        predicted: (D, H, W).
-        truth: (D, H, W).
-        spacing_dhw_mm: (3,).
-        earlier: voxels of the clicks so far.
-
-    Returns:
-        The click, of equally large errors in the missed one; None where nothing is wrong, or every wrong voxel
-        was clicked already.
+    where the mask did not move. Where all voxels of the largest error were clicked, the next largest follows;
+    of equally large errors the missed one. None where nothing is wrong, or every wrong voxel was clicked
+    already.
     """
     earlier = tuple(earlier)
     for foreground, part in _errors(predicted, truth):

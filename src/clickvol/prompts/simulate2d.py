@@ -18,17 +18,12 @@ def num_positive_points(num_points: int) -> int:
 def sample_points(
     mask: NDArray[np.bool_], num_points: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draw points in the object and outside it, uniformly and with replacement, in random order.
+    """Draw N points in the object and outside it, uniformly and with replacement, in random order.
 
     The first `num_positive_points` are drawn in the object, the rest outside it; then they are shuffled.
     Where the object is empty all points are drawn outside it, and where it fills the image all are drawn in
     it (the released code fails on empty masks; the second rule is its mirror image). A label therefore
     always tells what lies under its point.
-
-    Args:
-        mask: (H, W), True in the object.
-        num_points: N, at least 1.
-        rng: source of the randomness.
 
     Returns:
         (N, 2) pixel centres in the order (x, y), integers as float, x in [0, W), y in [0, H); and (N,)

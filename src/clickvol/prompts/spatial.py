@@ -25,24 +25,14 @@ Position = VoxelPoint | WorldPointRAS
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The longest diameter of the object, as a radiologist measures it.
-
-    Attributes:
-        first: one end, a voxel position of the scan or a place in the patient.
-        second: the other end.
-        foreground: True; a line outside an object means nothing.
-    """
+    """The longest diameter of the object, as a radiologist measures it; one outside an object means nothing."""
 
     first: Position
     second: Position
     foreground: bool = field(default=True, init=False)
 
     def ends(self, grid: VolumeGrid) -> tuple[WorldPointRAS, WorldPointRAS]:
-        """Return both ends in the patient.
-
-        Raises:
-            ClickError: when an end is not finite or outside the scan, or the line is shorter than .1 mm.
-        """
+        """Return both ends in the patient; ClickError for one like a click's, or a line shorter than .1 mm."""
         first, second = Click(self.first).world(grid), Click(self.second).world(grid)
         if np.linalg.norm(first.as_array() - second.as_array()) < 0.1:
             raise ClickError("the line has no length; give both ends of the longest diameter")
@@ -55,13 +45,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box along the axes of the scan; flat, on one slice, where both corners lie on it.
-
-    Attributes:
-        first: one corner, a voxel position of the scan or a place in the patient; its voxel is in the box.
-        second: the opposite corner.
-        foreground: around the object; False where the object is not.
-    """
+    """A box along the axes of the scan, by the voxels of two opposite corners; may be flat."""
 
     first: Position
     second: Position
@@ -75,8 +59,7 @@ class Box:
     def voxel_box(self, grid: VolumeGrid) -> VoxelBox:
         """Return the voxels of the box, those that overhang the scan left out.
 
-        Raises:
-            ClickError: when a corner is not finite, the box lies outside the scan, or holds a single voxel.
+        ClickError when a corner is not finite, the box lies outside the scan, or holds a single voxel.
         """
         box = self._whole(grid).clip(grid.shape_dhw)
         if box.is_empty:
@@ -112,22 +95,13 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """Voxels that were drawn.
-
-    Attributes:
-        voxels: of the scan.
-        foreground: what they say holds of the object; False: of what is not the object.
-    """
+    """Voxels of the scan that were drawn, on the object or on what is not the object."""
 
     voxels: PackedMask
     foreground: bool = True
 
     def check(self, grid: VolumeGrid) -> None:
-        """Refuse a drawing without a voxel, or one of another grid.
-
-        Raises:
-            ClickError: for either.
-        """
+        """Refuse a drawing without a voxel, or one of another grid; ClickError for either."""
         name = type(self).__name__.lower()
         box = self.voxels.box
         if box is None:
@@ -145,11 +119,7 @@ class Scribble(_Drawing):
 
     @classmethod
     def along(cls, points: Sequence[Position], grid: VolumeGrid, *, foreground: bool = True) -> "Scribble":
-        """Draw straight strokes from point to point.
-
-        Raises:
-            ClickError: when there are fewer than two points, or one is not finite or outside the scan.
-        """
+        """Draw straight strokes from point to point; ClickError for fewer than two, or one outside the scan."""
         if len(points) < 2:
             raise ClickError(f"a scribble has two points or more, not {len(points)}; give a --click for one")
         voxels = _voxels_of(points, grid)
@@ -168,16 +138,10 @@ class Lasso(_Drawing):
 
     @classmethod
     def around(cls, points: Sequence[Position], grid: VolumeGrid, *, foreground: bool = True) -> "Lasso":
-        """Fill a closed curve.
+        """Fill a closed curve by its corners on one slice of the scan, along any of its axes.
 
-        Args:
-            points: its corners on one slice of the scan, along any of its axes.
-            grid: of the scan.
-            foreground: False around what does not belong to the object.
-
-        Raises:
-            ClickError: when there are fewer than three points, one is not finite or outside the scan, they
-                lie on no slice, or no voxel is inside.
+        ClickError when there are fewer than three points, one is not finite or outside the scan, they lie on no
+        slice, or no voxel is inside.
         """
         if len(points) < 3:
             raise ClickError(f"a lasso has three points or more, not {len(points)}; draw a closed curve")
@@ -214,11 +178,7 @@ class _Signed(Protocol):
 
 
 def check_any_prompt_inside(prompts: Sequence[_Signed]) -> None:
-    """Check that prompts say where the object is.
-
-    Raises:
-        ClickError: when none is on the object.
-    """
+    """Check that prompts say where the object is; ClickError when none is on the object."""
     if not any(prompt.foreground for prompt in prompts):
         raise ClickError(
             "there is no click inside the object; give at least one (background clicks alone do not say where "
@@ -232,12 +192,7 @@ def _voxels_of(points: Sequence[Position], grid: VolumeGrid) -> NDArray[np.float
 
 
 def _inside_polygon(corners: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell which voxel centres of a plane lie in a polygon, by the even-odd rule.
-
-    Args:
-        corners: (N, 2).
-        shape: of the plane.
-    """
+    """Tell which voxel centres of a plane lie in a polygon of corners (N, 2), by the even-odd rule."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     inside = np.zeros(shape, dtype=bool)
     for (a_row, a_column), (b_row, b_column) in zip(corners, np.roll(corners, -1, axis=0), strict=True):

@@ -43,19 +43,7 @@ _Axes = Any  # of matplotlib, which has no types here
 
 
 def write_figures(table: pd.DataFrame, summary: Summary, folder: Path) -> dict[str, Path]:
-    """Draw the figures of a report.
-
-    Args:
-        table: of the evaluation.
-        summary: of this table.
-        folder: where the files are put; must exist.
-
-    Returns:
-        The PNG files by caption.
-
-    Raises:
-        OutputError: when a file cannot be written.
-    """
+    """Draw the figures of a report into a folder; return the PNG files by caption."""
     placement = main_placement(table)
     scores, cases = (
         one[(one["num_clicks"] == 0) | (one["placement"] == placement)]
@@ -271,11 +259,6 @@ def choose_cases(table: pd.DataFrame, *, model: str, data: str) -> dict[str, pd.
     Among the rows of its first user, with the protocol's first click and the largest number of clicks.
     Of equal scores the first by case name; the median of an even number is the lower one.
 
-    Args:
-        table: of the evaluation.
-        model: whose.
-        data: on which data set.
-
     Returns:
         Rows as "worst", "median" and "best", in this order; fewer where there are fewer than three cases (two:
         worst and best, one: the median), none without rows.
@@ -297,22 +280,11 @@ def case_picture(
     title: str,
     clicks: Sequence[Click] = (),
 ) -> None:
-    """Write a picture of three planes through the tumour, with the outlines of truth and prediction.
+    """Write a PNG of three planes through the tumour, with the outlines of truth and prediction, (D, H, W).
 
     The planes are those in which the truth has its largest area, so they do not depend on what a model or a
-    user did; without a truth, those in which the prediction has.
-
-    Args:
-        volume: the scan.
-        truth: (D, H, W), non-zero in the tumour.
-        prediction: (D, H, W), non-zero where a model says it is.
-        path: a PNG file; replaced.
-        title: one line, such as model, case and Dice.
-        clicks: shown where they are within 5 mm of a plane.
-
-    Raises:
-        ClickError: when a click is not in the scan.
-        OutputError: when the file cannot be written.
+    user did; without a truth, those in which the prediction has. Clicks are shown where they are within 5 mm of
+    a plane; ClickError for one that is not in the scan.
     """
     picture = draw_preview(
         volume,
@@ -333,18 +305,7 @@ def drawn_picture(
     path: Path,
     clicks: Sequence[Click] = (),
 ) -> None:
-    """Write a picture twice, with the outline and the clicks of a prediction, and with that of the truth.
-
-    Args:
-        volume: the picture.
-        truth: (H, W).
-        prediction: (H, W).
-        path: a PNG file; replaced.
-        clicks: in the picture.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
+    """Write a picture twice, with the clicks and the outline (H, W) of a prediction, and with the truth."""
     prompts = prompts_on_picture(clicks, volume.grid)
     pixels = unit_pixels(volume.pixels)
     sides = [draw_image_preview(pixels, prediction, prompts), draw_image_preview(pixels, truth, ImagePrompts())]

@@ -91,9 +91,6 @@ def write_report(
         pictures: files of cases by caption, in the folder or below.
         resamples: of the bootstrap.
 
-    Returns:
-        What stands in the tables.
-
     Raises:
         ConfigError: for an unknown reference or tolerance, see `summarise`.
         OutputError: when a file cannot be written.
@@ -152,10 +149,8 @@ def _picture(caption: str, path: Path, folder: Path) -> str:
 def report_evaluation(evaluated: Evaluated) -> Summary:
     """Write the report into the folder of the evaluation.
 
-    Raises:
-        ConfigError: when nothing was evaluated, or without matplotlib.
-        OutputError: when a file cannot be written.
-        UnreadableVolumeError: when a scan can no longer be read for its picture.
+    ConfigError when nothing was evaluated, or without matplotlib; UnreadableVolumeError when a scan can no
+    longer be read for its picture.
     """
     request = evaluated.request
     notes = [f"WARNING: {warning}." for warning in evaluated.warnings]
@@ -196,11 +191,9 @@ def command_of(request: EvaluationRequest) -> str:
 
 
 def command_line(*words_and_options: str | Mapping[str, object]) -> str:
-    """Return a command of `clickvol` as a shell takes it.
+    """Return a command of `clickvol`, words and options with their values, as a shell takes it.
 
-    Args:
-        words_and_options: words, and options with their values. A tuple repeats its option, True is a flag, and
-            None and False leave it out.
+    A tuple repeats its option, True is a flag, and None and False leave it out.
     """
     words = ["clickvol"]
     for part in words_and_options:

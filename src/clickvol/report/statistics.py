@@ -29,7 +29,6 @@ class PairedTests:
     """Whether the mean of differences is zero.
 
     Attributes:
-        pairs: number of differences.
         t_p: two-tailed paired t-test. None for fewer than two pairs, or where all differences are the same
             and not zero (nothing to estimate a spread from).
         wilcoxon_p: two-tailed Wilcoxon signed-rank test, differences of zero left out. None for fewer than
@@ -48,20 +47,12 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean, by the percentile bootstrap over groups.
+    """Return the 95 % interval of the mean of (n,) values, by the percentile bootstrap over groups.
 
-    Whole groups are drawn, with replacement and as many as there are; the mean is that of all their
-    values. Scans of one patient, and clicks of several users on one scan, so never count as independent. Up
-    to 8 groups every possible draw is counted with its chance: the interval is exact, and no seed matters.
-
-    Args:
-        values: (n,).
-        groups: (n,) names of what each value belongs to, a patient.
-        resamples: how often, with more groups.
-        seed: the same seed gives the same interval.
-
-    Returns:
-        2.5 and 97.5 percentile; None with fewer than two groups.
+    Whole groups, patients, are drawn, with replacement and as many as there are; the mean is that of all their
+    values. Scans of one patient, and clicks of several users on one scan, so never count as independent. Up to
+    8 groups every possible draw is counted with its chance: the interval is exact, and no seed matters. None
+    for fewer than two groups.
     """
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -92,12 +83,9 @@ def _all_draws(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def paired_tests(differences: Sequence[float] | NDArray[np.float64]) -> PairedTests:
-    """Test whether paired differences are zero in the mean.
+    """Test whether (n,) paired differences, one per independent unit, a patient, are zero in the mean.
 
     Differences that are all zero show no difference: p is 1.
-
-    Args:
-        differences: (n,), one per independent unit, a patient.
     """
     rounded = np.round(np.asarray(differences, dtype=np.float64), _DECIMALS)
     pairs = len(rounded)
@@ -115,13 +103,7 @@ def paired_tests(differences: Sequence[float] | NDArray[np.float64]) -> PairedTe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomEffectsMean:
-    """A mean whose values have something in common in several ways.
-
-    Attributes:
-        mean: estimate.
-        error: its standard error, above 0.
-        degrees: of freedom, Satterthwaite's.
-    """
+    """A mean whose values have several things in common; its standard error; Satterthwaite's degrees."""
 
     mean: float
     error: float
@@ -145,14 +127,8 @@ def random_effects_mean(
     """Estimate a mean with a random effect for each level of each factor, by restricted maximum likelihood.
 
     value = mean + effect of its patient + effect of its training + rest: so a difference that one training made
-    by luck for all its patients is not taken for one that the next training would make, too.
-
-    Args:
-        values: (n,).
-        factors: (n,) each, what a value belongs to: its patient, its training.
-
-    Returns:
-        None for fewer than three values, or values without any spread.
+    by luck for all its patients is not taken for one that the next training would make, too. Factors (n,) say
+    what a value belongs to. None for fewer than three values, or values without any spread.
     """
     y = np.asarray(values, dtype=np.float64)
     spread = float(y.var()) if len(y) else 0.0
@@ -209,13 +185,10 @@ def _derivatives(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p values corrected for being several, by Holm's step-down method.
+    """Return p values of one family corrected by Holm's step-down method; None, where there was no test, stays.
 
     The k-th smallest of m (k from 0) is multiplied by m - k; none becomes smaller than one before it,
     and none larger than 1 (S. Holm, A simple sequentially rejective multiple test procedure, 1979).
-
-    Args:
-        p_values: of one family; None where there was no test, which then does not count.
     """
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)

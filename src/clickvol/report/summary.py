@@ -56,11 +56,7 @@ class Summary:
     comparisons: pd.DataFrame
 
     def write_json(self, path: Path) -> None:
-        """Write all of it; null where there is no number.
-
-        Raises:
-            OutputError: when the file cannot be written.
-        """
+        """Write all of it; null where there is no number; OutputError when the file cannot be written."""
         content = {
             "reference": self.reference,
             "nsd_tolerance_mm": self.nsd_tolerance_mm,
@@ -82,17 +78,10 @@ def summarise(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Summary:
-    """Make the tables of a report.
+    """Make the tables of a report of `evaluation.records.score_table`.
 
-    Args:
-        table: of the evaluation, as `evaluation.records.score_table` returns it.
-        reference: the model to compare with, in Dice and surface Dice, for pictures in Dice and IoU.
-        nsd_tolerance_mm: of the surface Dice to compare.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-
-    Raises:
-        ConfigError: for a reference that is no model, or a tolerance that is not recorded.
+    The reference is compared with in Dice and this surface Dice, for pictures in Dice and IoU. ConfigError for
+    a reference that is no model, or a tolerance that is not recorded.
     """
     models = table["model"].cat.categories
     if reference is not None and reference not in models:

@@ -34,12 +34,7 @@ _LATEX_ESCAPES = str.maketrans(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Words in rows.
-
-    Attributes:
-        caption: one line.
-        cells: strings; the first column holds names.
-    """
+    """Words in rows under a caption of one line; the first column holds names."""
 
     caption: str
     cells: pd.DataFrame
@@ -102,13 +97,7 @@ def with_interval(digits: int, mean: float, low: float, high: float) -> str:
 
 
 def report_tables(table: pd.DataFrame, summary: Summary, cases: pd.DataFrame) -> list[Table]:
-    """Return the tables of a report in their order: scores, first clicks, click curves, comparisons, scans.
-
-    Args:
-        table: of the evaluation.
-        summary: of this table.
-        cases: `summary.case_means` of this table.
-    """
+    """Return the tables of a report in their order: scores, first clicks, click curves, comparisons, scans."""
     measures = measures_of(table)
     placements = [main_placement(table), NO_CLICK]
     return [

@@ -21,14 +21,10 @@ _Corner = tuple[int, int]
 
 
 def mask_contours(mask: NDArray[np.generic]) -> list[NDArray[np.float64]]:
-    """Return the polygons around a mask.
+    """Return a polygon (N, 2) of (h, w) for each part of a mask (H, W) whose voxels share sides.
 
-    Args:
-        mask: (H, W), the object where it is not 0.
-
-    Returns:
-        One polygon (N, 2) of (h, w) for each part of the object whose voxels share sides, in the order of
-        their first voxel; not closed by a repeated point, clockwise as the array is printed.
+    They come in the order of their first voxel, not closed by a repeated point, clockwise as the array is
+    printed.
     """
     inside = np.asarray(mask) != 0
     padded = np.pad(inside, 1)
@@ -46,16 +42,10 @@ def mask_contours(mask: NDArray[np.generic]) -> list[NDArray[np.float64]]:
 
 
 def contours_mask(polygons: Iterable[NDArray[np.floating]], shape_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return which voxel centres lie inside an odd number of times.
+    """Return which voxel centres (H, W) lie inside polygons (N, 2) of (h, w) an odd number of times.
 
-    A centre on an edge counts as inside where the object lies to its right or below.
-
-    Args:
-        polygons: (N, 2) of (h, w) each, closed or not; may reach beyond the slice.
-        shape_hw: size of the slice.
-
-    Returns:
-        (H, W).
+    Polygons are closed or not, and may reach beyond the slice. A centre on an edge counts as inside where the
+    object lies to its right or below.
     """
     num_h, num_w = shape_hw
     crossings = np.zeros((num_h, num_w + 1), dtype=np.int64)
@@ -85,13 +75,9 @@ def _count_crossings(polygon: NDArray[np.float64], crossings: NDArray[np.int64])
 def _loops(padded: NDArray[np.bool_]) -> list[list[_Corner]]:
     """Follow the borders of an object with the object on the right, one voxel side after the other.
 
-    Args:
-        padded: (H + 2, W + 2), False at its edge; voxel (h, w) of the slice is [h + 1, w + 1].
-
-    Returns:
-        Loops of corners, each beginning at its first corner from the top, then from the left, and in the order
-        of these: the outline of a part comes before its holes, and a hole before those below it. Where two
-        voxels touch at a corner only, a loop stays with its voxel.
+    The mask (H + 2, W + 2) is False at its edge. Each loop begins at its first corner from the top, then from
+    the left, and they are in the order of these: the outline of a part comes before its holes, and a hole
+    before those below it. Where two voxels touch at a corner only, a loop stays with its voxel.
     """
     following: dict[_Corner, list[_Corner]] = {}
     signed = padded.astype(np.int8)

@@ -54,14 +54,7 @@ _REMOVED = (
 
 
 def deidentified_sources(images: SourceImages) -> SourceImages:
-    """Return the images of a scan under other identifiers, of nobody.
-
-    Args:
-        images: of the scan.
-
-    Returns:
-        The same slices at the same places. The header holds nothing but what describes the pixels.
-    """
+    """Return the slices of a scan under other identifiers, with a header that describes pixels alone."""
     from pydicom.dataset import Dataset
 
     header = Dataset()
@@ -80,11 +73,7 @@ def without_names(masks: Sequence[LabelledMask]) -> list[LabelledMask]:
 
 
 def mark_deidentified(dataset: "Dataset") -> None:
-    """Take the dates of writing out of a file made of `deidentified_sources`, and state the method.
-
-    Args:
-        dataset: the file; changed in place.
-    """
+    """Take the dates of writing out of a file made of `deidentified_sources`, and state the method."""
     from pydicom.dataset import Dataset
 
     for keyword in _REMOVED:

@@ -31,8 +31,7 @@ def write_dicom_masks(
         source: folder or .zip of the scan.
         path: where to; an existing file is overwritten.
         series: which series of the source, where there are several.
-        deidentify: leave out who was scanned, when and where, and rename what the file refers to; read
-            `clickvol.io.dicom.deidentify` for what that means.
+        deidentify: leave out who was scanned, when and where; see `clickvol.io.dicom.deidentify`.
 
     Raises:
         OutputError: when there is no mask, the source is not a DICOM series, a mask does not lie on its slices,

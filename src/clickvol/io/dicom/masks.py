@@ -62,7 +62,7 @@ def is_dicom_mask(path: Path) -> bool:
 def read_mask_file(
     path: str | Path, grid: VolumeGrid | None = None, *, segment: str | int | None = None
 ) -> list[LabelledMask]:
-    """Read the masks of a DICOM Segmentation or RT Structure Set.
+    """Read the masks of a DICOM Segmentation or RT Structure Set, in the order of the file; they may be empty.
 
     Segmentations are laid by the positions of their own planes, in whatever order these come; fractional
     ones count from one half. Contours of one slice are combined by odd and even (XOR), so that a contour
@@ -72,9 +72,6 @@ def read_mask_file(
         path: the file.
         grid: of the scan that it was drawn on; None for the smallest grid through the planes of a Segmentation.
         segment: only the one of this number or name; None for all.
-
-    Returns:
-        The masks in the order of the file, which may be empty.
 
     Raises:
         UnreadableVolumeError: when the file is damaged, is neither of the two, has no such segment, does not
@@ -86,17 +83,9 @@ def read_mask_file(
 
 
 def read_label_map(path: Path, grid: VolumeGrid) -> NDArray[np.generic]:
-    """Read all masks of a file as one array; where they overlap, the smaller one is seen.
+    """Read all masks of a file as one array (D, H, W) of segment or ROI numbers, 0 outside all.
 
-    Args:
-        path: the file.
-        grid: of the scan that it was drawn on.
-
-    Returns:
-        (D, H, W): the segment or ROI number, 0 outside all.
-
-    Raises:
-        UnreadableVolumeError: as `read_mask_file`; also where the file has nothing in it.
+    Where they overlap, the smaller one is seen. Errors as `read_mask_file`; also where the file is empty.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -32,21 +32,9 @@ def write_parametric_map(
     series: str | None = None,
     deidentify: bool = False,
 ) -> None:
-    """Write probabilities as a DICOM file that refers to the images of their scan; wholly or not at all.
+    """Write probabilities (D, H, W) float32, 0 to 1, as a DICOM file that refers to the images of their scan.
 
-    Args:
-        probability: (D, H, W) float32, 0 to 1.
-        grid: of the scan.
-        source: folder or .zip of the scan.
-        path: where to; an existing file is overwritten.
-        model_id: what made them.
-        series: which series of the source, where there are several.
-        deidentify: leave out who was scanned, when and where; see `clickvol.io.dicom.deidentify`.
-
-    Raises:
-        OutputError: when highdicom is not installed, the source is no DICOM series or cannot carry such a file,
-            or the file cannot be written.
-        UnreadableVolumeError, DicomSeriesError, BadGeometryError: when the source cannot be read.
+    Wholly or not at all; as `write_dicom_masks`. OutputError also when highdicom is not installed.
     """
     images = read_source_images(source, series=series, grid=grid)
     images.check_grid(grid)

@@ -50,20 +50,10 @@ def place_plane(
     array: NDArray[np.uint8],
     source: str,
 ) -> None:
-    """Set the voxels of a mask that a frame marks.
+    """Set the voxels of a mask (D, H, W) that a frame (H, W), any True, marks.
 
     The frame may run along any axes of the grid, in any direction, and cover a part of it; its pixels must
-    be voxels.
-
-    Args:
-        inside: (H, W), any True.
-        plane: where it lies.
-        grid: of the mask.
-        array: (D, H, W), changed in place.
-        source: the file, for messages.
-
-    Raises:
-        UnreadableVolumeError: when a marked pixel is not a voxel of the grid.
+    be voxels, else an UnreadableVolumeError.
     """
     steps = grid.voxel_steps(plane.steps_lps_mm * _LPS_TO_RAS)
     (first,) = grid.voxel_positions(plane.position_lps_mm[np.newaxis] * _LPS_TO_RAS)
@@ -85,15 +75,9 @@ def place_plane(
 
 
 def grid_of_planes(planes: Sequence[Plane], shape_hw: tuple[int, int], source: str) -> VolumeGrid:
-    """Return the smallest grid with d along (row x column) that has a slice at each plane.
+    """Return the smallest grid with d along (row x column) that has a slice at each plane, in whatever order.
 
-    Args:
-        planes: at least one, in any order, several may lie at one place; gaps are filled.
-        shape_hw: their rows and columns.
-        source: the file, for messages.
-
-    Raises:
-        UnreadableVolumeError: for planes of several directions.
+    Several may lie at one place, and gaps are filled. UnreadableVolumeError for planes of several directions.
     """
     first = planes[0]
     if any(not np.allclose(p.orientation_lps, first.orientation_lps, atol=1e-3) for p in planes):
@@ -119,18 +103,9 @@ def grid_of_planes(planes: Sequence[Plane], shape_hw: tuple[int, int], source: s
 def slice_positions(
     points_lps_mm: NDArray[np.float64], grid: VolumeGrid, source: str
 ) -> tuple[int, NDArray[np.float64]]:
-    """Return which slice a contour lies in, and where.
+    """Return the index along d of the slice that a contour (N, 3) lies in, and its (h, w) in voxels, (N, 2).
 
-    Args:
-        points_lps_mm: (N, 3), finite.
-        grid: of the scan.
-        source: the file, for messages.
-
-    Returns:
-        The index along d, and (N, 2) positions (h, w) in voxels.
-
-    Raises:
-        UnreadableVolumeError: when it does not lie in one slice of the grid.
+    UnreadableVolumeError when it does not lie in one slice of the grid.
     """
     voxels = grid.voxel_positions(points_lps_mm * _LPS_TO_RAS)
     index = int(np.rint(np.median(voxels[:, 0])))

@@ -47,11 +47,7 @@ def write_dicom_seg(
     series: str | None = None,
     deidentify: bool = False,
 ) -> None:
-    """Write masks as a DICOM Segmentation; see `write_dicom_masks`.
-
-    Raises:
-        OutputError: also when highdicom is not installed, or the series cannot carry one.
-    """
+    """Write masks as a DICOM Segmentation, as `write_dicom_masks`; OutputError also without highdicom."""
     write_dicom_masks(dicom_seg, masks, source, path, series=series, deidentify=deidentify)
 
 
@@ -141,11 +137,7 @@ def source_headers(images: SourceImages) -> tuple[list["Dataset"], list[int]]:
 
 
 def check_one_file(images: SourceImages) -> None:
-    """Refuse what a DICOM segmentation cannot refer to.
-
-    Raises:
-        OutputError: for the frames of several files.
-    """
+    """Refuse what a DICOM segmentation cannot refer to; OutputError for the frames of several files."""
     if len({s.sop_instance_uid for s in images.slices if s.frame is not None}) > 1:
         raise OutputError(
             "the scan has several multi-frame files, and a DICOM segmentation can refer to one; write it as "

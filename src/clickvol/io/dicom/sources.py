@@ -112,26 +112,14 @@ class SourceImages:
         return "" if value is None else str(value)
 
     def corner_lps_mm(self, index: int, positions_hw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where positions of a slice lie.
-
-        Args:
-            index: of the slice, along d.
-            positions_hw: (N, 2), in voxels; integers are centres.
-
-        Returns:
-            (N, 3) LPS mm, in the plane of that very image.
-        """
+        """Return where positions (N, 2) in voxels of a slice lie: (N, 3), in the plane of that very image."""
         steps_mm = positions_hw * self.spacing_hw_mm
         # h grows along a column, w along a row.
         axes = np.stack([self.orientation_lps[3:], self.orientation_lps[:3]])
         return np.asarray(self.slices[index].position_lps_mm + steps_mm @ axes)
 
     def check_grid(self, grid: VolumeGrid) -> None:
-        """Check that a mask lies on the voxels of these images.
-
-        Raises:
-            OutputError: when it does not.
-        """
+        """Check that a mask lies on the voxels of these images; OutputError when it does not."""
         if not grid.same_place(self.grid):
             raise OutputError(
                 f"the mask does not lie on the slices of its DICOM series: "
@@ -140,14 +128,7 @@ class SourceImages:
 
 
 def check_is_series(path: str | Path) -> Path:
-    """Return the path of a scan if it may hold DICOM images; they are not looked at.
-
-    Args:
-        path: of the scan; "" for one that came from nowhere.
-
-    Raises:
-        OutputError: for anything but a folder or a .zip.
-    """
+    """Return the path of a scan if it may hold DICOM images, a folder or a .zip; OutputError for others."""
     if str(path) and (Path(path).is_dir() or Path(path).suffix.lower() == ".zip"):
         return Path(path)
     raise OutputError(
@@ -161,11 +142,8 @@ def read_source_images(
 ) -> SourceImages:
     """Read which images a scan was made of, without their pixels.
 
-    Args:
-        path: folder or .zip of the scan, as it was given to `read_volume`.
-        series: SeriesInstanceUID or SeriesNumber, where there are several.
-        grid: of the scan. One that was read from the series knows its images, and nothing is read again; of
-            several series without a choice, the one on it is taken.
+    A grid that was read from the series knows its images, and nothing is read again; of several series without
+    a choice, the one on it is taken.
 
     Raises:
         OutputError: when there is no such series, or nothing says what study it belongs to.

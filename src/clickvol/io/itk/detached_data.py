@@ -20,16 +20,10 @@ _META_LOCAL = re.compile(rb"(?:^|\n)[ \t]*ElementDataFile[ \t]*[=:][ \t]*LOCAL[ 
 
 
 def refuse_voxels_elsewhere(path: Path) -> None:
-    """Refuse a header whose voxels are not behind it in the same file.
+    """Refuse a .nrrd, .nhdr, .mha or .mhd whose voxels are not behind its header (UnreadableVolumeError).
 
     What cannot be told for sure is refused as well: a header longer than 64 KiB, or one that names its voxels
     in an unusual place.
-
-    Args:
-        path: a .nrrd, .nhdr, .mha or .mhd file.
-
-    Raises:
-        UnreadableVolumeError: when the voxels are, or may be, in another file.
     """
     with path.open("rb") as file:
         start = file.read(_MAX_HEADER_BYTES)

@@ -54,21 +54,10 @@ class _Header:
 
 
 def read_itk(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
-    """Read a .nrrd, .nhdr, .mha or .mhd file.
+    """Read a .nrrd, .nhdr, .mha or .mhd file; the array (D, H, W) in the stored dtype.
 
-    Args:
-        path: the file; .nhdr and .mhd name a second file with the voxels.
-        volume_index: which 3D volume of a 4D file to take, from 0.
-        limits: what may be read, from this file alone; None for any size and place.
-
-    Returns:
-        The scan; the array (D, H, W) in the stored dtype.
-
-    Raises:
-        ScanTooLargeError: more than the limits allow.
-        UnreadableVolumeError: missing, truncated, not an image, not one grey channel, 4D without a
-            choice of volume, or without any content.
-        BadGeometryError: a spacing or directions that cannot be used.
+    .nhdr and .mhd name a second file with the voxels, which is not read where there are limits. Errors as
+    `read_nifti`.
     """
     if limits is not None:
         refuse_voxels_elsewhere(path)
@@ -121,16 +110,9 @@ def _read(readable: Path, path: Path, volume_index: int | None, limits: ReadLimi
 def write_itk(
     array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
 ) -> None:
-    """Write an array as .nrrd, .nhdr, .mha or .mhd: always one file, header and voxels.
+    """Write an array (D, H, W) as .nrrd, .nhdr, .mha or .mhd: always one file, header and voxels.
 
-    Args:
-        array: (D, H, W), of a dtype ITK knows.
-        grid: its grid; must have perpendicular axes.
-        path: an existing file is overwritten.
-        compression_level: from 0 (none) to 9 (small); None for 1.
-
-    Raises:
-        OutputError: when the grid is sheared, or ITK cannot write.
+    OutputError when the grid is sheared, or ITK cannot write.
     """
     import SimpleITK as sitk
 
@@ -155,11 +137,7 @@ def write_itk(
 
 
 def check_perpendicular(grid: VolumeGrid, path: Path) -> None:
-    """Refuse a grid that NRRD and MetaImage are not expected to hold.
-
-    Raises:
-        OutputError: when its axes are not perpendicular.
-    """
+    """Refuse a sheared grid, which NRRD and MetaImage are not expected to hold (OutputError)."""
     axes = grid.affine_ijk_lps_mm[:3, :3]
     direction = axes / np.linalg.norm(axes, axis=0)
     if np.abs(direction.T @ direction - np.eye(3)).max() > _MAX_SHEAR:

@@ -42,10 +42,7 @@ def with_kinds(path: Path) -> Iterator[Path]:
     """Lend a file that ITK can read: the path itself, or a copy of a NRRD that says which axis holds volumes.
 
     Fields of four axes that do not say so (`kinds`) are valid; ITK takes them for damaged. The axis is the one
-    without a direction.
-
-    Raises:
-        UnreadableVolumeError: for a NRRD whose encoding ITK does not have.
+    without a direction. UnreadableVolumeError for a NRRD whose encoding ITK does not have.
     """
     try:
         fields = text_fields(path)

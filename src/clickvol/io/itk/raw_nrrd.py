@@ -12,12 +12,7 @@ _TYPES = {
 
 
 def raw_nrrd(array: NDArray[np.generic], grid: VolumeGrid) -> bytes:
-    """Return a label map as the bytes of a NRRD file (format 4 of Teem's definition), in LPS as ITK writes it.
-
-    Args:
-        array: (D, H, W) uint8, uint16, int16, int32, float32 or float64.
-        grid: where its voxels lie; may be sheared.
-    """
+    """Return an array (D, H, W) as a NRRD file (format 4 of Teem's definition), in LPS as ITK writes it."""
     affine = grid.affine_ijk_lps_mm[:3]
     d, h, w = array.shape
     header = (

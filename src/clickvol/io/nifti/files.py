@@ -42,16 +42,10 @@ _SEARCHED_SLICES = 16
 
 
 def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
-    """Read a .nii, .nii.gz or .nii.zst file, or a pair of .hdr and .img.
+    """Read a .nii, .nii.gz or .nii.zst file, or a pair of .hdr and .img by either; first bytes say the packing.
 
-    Args:
-        path: the file, or either of the two. Whether it is compressed is seen from its first bytes.
-        volume_index: which 3D volume of a 4D file to take, from 0.
-        limits: what may be read; None for any size.
-
-    Returns:
-        The scan; the array (D, H, W) in the stored dtype where the header asks for no scaling. That of a large
-        file which is not compressed is read when it is used, part by part, unless values have to be replaced.
+    The array (D, H, W) is in the stored dtype where the header asks for no scaling. That of a large file which
+    is not compressed is read when it is used, part by part, unless values have to be replaced.
 
     Raises:
         ScanTooLargeError: more than the limits allow.
@@ -67,12 +61,7 @@ def read_nifti(path: Path, *, volume_index: int | None = None, limits: ReadLimit
 
 
 def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None) -> Volume:
-    """Read a file as `read_nifti` does, but take the values as they are, also where all are the same.
-
-    Raises:
-        UnreadableVolumeError: as `read_nifti`, but not for what the values are.
-        BadGeometryError: a spacing or an orientation that cannot be used.
-    """
+    """Read a file as `read_nifti` does, but take the values as they are, also where all are the same."""
     try:
         headers, voxels = nifti_files(path)
         with opened_stream(headers, compression_of(headers)) as stream:
@@ -118,11 +107,8 @@ def read_stored(path: Path, *, volume_index: int | None = None, limits: ReadLimi
 def nifti_files(path: Path) -> tuple[Path, Path]:
     """Return the files with header and voxels: the path itself twice, or the two of a pair by either of them.
 
-    The other file of a pair may be compressed or not, and its name in capitals.
-
-    Raises:
-        UnreadableVolumeError: when it is not there.
-        OSError: when the folder cannot be read.
+    The other file of a pair may be compressed or not, and its name in capitals; UnreadableVolumeError without
+    it.
     """
     name = path.name.lower()
     suffix = next((s for s in (".hdr", ".hdr.gz", ".img", ".img.gz") if name.endswith(s)), None)
@@ -142,11 +128,7 @@ def nifti_files(path: Path) -> tuple[Path, Path]:
 
 
 def is_nifti_pair(path: Path) -> bool:
-    """Tell whether a pair of .hdr and .img, by either of the two, is NIfTI and not Analyze.
-
-    Raises:
-        UnreadableVolumeError: when one of the two is not there.
-    """
+    """Tell whether a pair of .hdr and .img, by either, is NIfTI; UnreadableVolumeError for one alone."""
     try:
         headers, _ = nifti_files(path)
         with opened_stream(headers, compression_of(headers)) as stream:
@@ -159,17 +141,10 @@ def is_nifti_pair(path: Path) -> bool:
 def write_nifti(
     array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
 ) -> None:
-    """Write an array as NIfTI; compressed when the path ends with .gz or .zst.
+    """Write an array (D, H, W) of a NIfTI dtype; compressed when the path ends with .gz or .zst.
 
-    Args:
-        array: (D, H, W) of a NIfTI dtype; written with slope 1 and intercept 0.
-        grid: its grid. The header geometry of one that was read from NIfTI is repeated; any other gets sform
-            and qform with code 1 (scanner), and only the sform where it is sheared.
-        path: an existing file is overwritten.
-        compression_level: from 0 (fast) to 9 (small); None for 1.
-
-    Raises:
-        OutputError: when NIfTI cannot hold this array or grid.
+    The header geometry of a grid that was read from NIfTI is repeated; any other gets sform and qform with code
+    1 (scanner), and only the sform where it is sheared. OutputError when NIfTI cannot hold this array or grid.
     """
     header = make_header(array, grid)
     prefix = header.binaryblock + b"\0" * (int(header["vox_offset"]) - len(header.binaryblock))

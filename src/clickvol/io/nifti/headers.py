@@ -76,19 +76,10 @@ class VoxelLayout:
 def parse_header(
     stream: BufferedIOBase, path: Path, *, is_pair: bool = False
 ) -> tuple["Nifti1Header", list[str]]:
-    """Read the header at the start of a file.
+    """Read the header at the start of an uncompressed file; `is_pair` where the voxels are in another one.
 
-    Args:
-        stream: the uncompressed file, at its start.
-        path: for the messages.
-        is_pair: whether the voxels are in another file.
-
-    Returns:
-        The nibabel header, with fields that mean nothing put right, and a sentence for each field
-        that was ignored.
-
-    Raises:
-        UnreadableVolumeError: when this is not the header of a NIfTI file with voxels.
+    Fields that mean nothing are put right, with a sentence for each that was ignored. UnreadableVolumeError
+    when this is not the header of a NIfTI file with voxels.
     """
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
@@ -128,11 +119,7 @@ def parse_header(
 
 
 def voxel_layout(header: "Nifti1Header", path: Path, volume_index: int | None) -> VoxelLayout:
-    """Return where the voxels of the chosen volume lie.
-
-    Raises:
-        UnreadableVolumeError: for anything but real grey 2D, 3D, or 4D with a choice.
-    """
+    """Return where the voxels of the chosen volume lie; UnreadableVolumeError for what is not real grey."""
     try:
         dtype = np.dtype(header.get_data_dtype())
     except KeyError as error:
@@ -189,11 +176,7 @@ def _shape(header: "Nifti1Header", path: Path) -> tuple[tuple[int, int, int], in
 
 
 def read_scaling(header: "Nifti1Header", path: Path) -> tuple[float, float]:
-    """Return (slope, intercept) of the stored values; (1, 0) for none.
-
-    Raises:
-        UnreadableVolumeError: for an intercept that is not finite.
-    """
+    """Return (slope, intercept) of the stored values; UnreadableVolumeError for an intercept like NaN."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     # The standard: slope 0 means no scaling. nibabel reads a slope that is no number the same way.
     if slope == 0 or not np.isfinite(slope):
@@ -208,10 +191,8 @@ def read_scaling(header: "Nifti1Header", path: Path) -> tuple[float, float]:
 def read_geometry(header: "Nifti1Header", path: Path) -> tuple[NDArray[np.float64], NiftiGeometry, list[str]]:
     """Return the affine of (i, j, k) in RAS mm, the header geometry to repeat, and notes.
 
-    The sform counts before the qform, as in nibabel; without both, nibabel's fallback does.
-
-    Raises:
-        BadGeometryError: for a spacing or an orientation that cannot be used.
+    The sform counts before the qform, as in nibabel; without both, nibabel's fallback does. BadGeometryError
+    for a spacing or an orientation that cannot be used.
     """
     zooms = tuple(float(v) for v in header["pixdim"][1:4])
     if not all(np.isfinite(v) and v > 0 for v in zooms):
@@ -287,15 +268,9 @@ def _quaternion(header: "Nifti1Header") -> tuple[float, float, float]:
 
 
 def make_header(array: NDArray[np.generic], grid: VolumeGrid) -> "Nifti1Header":
-    """Return the header to write before an array, slope 1 and intercept 0.
+    """Return the header to write before an array (D, H, W), as `write_nifti` says, slope 1 and intercept 0.
 
-    Args:
-        array: (D, H, W) of a NIfTI dtype.
-        grid: its grid. The header geometry that `read_geometry` kept of it is repeated; any other grid gets
-            sform and qform with code 1, and only the sform where it is sheared.
-
-    Raises:
-        OutputError: when the kept header geometry is that of another grid.
+    OutputError when the kept header geometry is that of another grid.
     """
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header

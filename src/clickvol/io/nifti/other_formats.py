@@ -27,21 +27,9 @@ _ANALYZE_NOTE = (
 def read_with_nibabel(
     path: Path, *, volume_index: int | None = None, limits: ReadLimits | None = None
 ) -> Volume:
-    """Read an Analyze pair (either of its two files) or a .mgz file.
+    """Read an Analyze pair (either of its two files) or a .mgz file; the array (D, H, W) is scaled.
 
-    Args:
-        path: the file.
-        volume_index: which 3D volume of a 4D file to take, from 0.
-        limits: what may be read; None for any size.
-
-    Returns:
-        The scan; the array (D, H, W), scaled.
-
-    Raises:
-        UnreadableVolumeError: missing, truncated, damaged, another format, 4D without a choice, or without
-            content.
-        ScanTooLargeError: more than the limits allow.
-        BadGeometryError: a spacing or an orientation that cannot be used.
+    UnreadableVolumeError, ScanTooLargeError and BadGeometryError as `read_nifti`.
     """
     import nibabel
     from nibabel.imageglobals import LoggingOutputSuppressor
@@ -78,16 +66,9 @@ def read_with_nibabel(
 def write_mgz(
     array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
 ) -> None:
-    """Write an array as .mgz.
+    """Write an array (D, H, W) as .mgz; the grid may be sheared, uint16 becomes int32.
 
-    Args:
-        array: (D, H, W) uint8, int16, uint16 (as int32), int32 or float32.
-        grid: its grid; may be sheared.
-        path: an existing file is overwritten.
-        compression_level: from 0 (none) to 9 (small); None for 1.
-
-    Raises:
-        OutputError: for float64, which the format does not have, or a grid that single precision would move.
+    OutputError for float64, which the format does not have, or a grid that single precision would move.
     """
     import nibabel
 
@@ -101,11 +82,7 @@ def write_mgz(
 
 
 def check_mgz_grid(grid: VolumeGrid, path: Path) -> None:
-    """Refuse a grid that single precision would move.
-
-    Raises:
-        OutputError: when a corner would move by more than 0.01 mm.
-    """
+    """Refuse a grid that single precision would move by more than 0.01 mm (OutputError)."""
     import nibabel
 
     shape_ijk = grid.shape_dhw[::-1]

@@ -31,14 +31,9 @@ _MAX_NAME_LENGTH = 100
 def opened_dicom(path: Path, limits: ReadLimits | None = None) -> Iterator[Path]:
     """Lend the folder that holds the DICOM files: the path itself, or what a zip unpacks to.
 
-    Args:
-        path: a folder or a .zip file.
-        limits: how much a zip may unpack to; None for as much as the disk holds.
-
-    Yields:
-        The folder. That of a zip is temporary, and is removed in the end, whatever happens. It holds each file
-        under the last part of its name, in the order of the names; of those that are not DICOM the beginning,
-        so that a search passes over the same as in a folder.
+    That of a zip is temporary, and is removed in the end, whatever happens. It holds each file under the last
+    part of its name, in the order of the names; of those that are not DICOM the beginning, so that a search
+    passes over the same as in a folder.
 
     Raises:
         UnreadableVolumeError: for a file that is no zip, is damaged, encrypted or has too many entries, or

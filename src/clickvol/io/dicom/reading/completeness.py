@@ -12,12 +12,7 @@ _OF_ONE_SERIES = {"PatientID": "patients", "Modality": "modalities"}
 def checked_series(files: Sequence[ImageFile], source: str) -> tuple[list[ImageFile], tuple[str, ...]]:
     """Return the files that make the scan of a series, and a sentence for each thing a user should know.
 
-    Args:
-        files: of one series, at least one. Localizers among other images are left out.
-        source: the series, for messages.
-
-    Raises:
-        DicomSeriesError: when they are of several patients or modalities.
+    Localizers among other images are left out. DicomSeriesError for several patients or modalities.
     """
     localizers = [file for file in files if _is_localizer(file)]
     if len(localizers) == len(files):

@@ -38,11 +38,8 @@ _MACROS = {
 def frame_attributes(file: ImageFile) -> list[Mapping[str, Any]] | None:
     """Return the attributes that hold for each frame, by keyword: its own, else the shared, else the file's.
 
-    Returns:
-        One mapping for each frame; None for a file of one frame without functional groups.
-
-    Raises:
-        DicomSeriesError: when the file has several frames and does not say where each lies, or is damaged.
+    None for a file of one frame without functional groups; DicomSeriesError when the file has several frames
+    and does not say where each lies, or is damaged.
     """
     name = file.path.name
     try:

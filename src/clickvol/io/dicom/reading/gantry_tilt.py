@@ -36,14 +36,8 @@ def tilt_degrees(grid: VolumeGrid) -> float:
 def rectangular_grid(grid: VolumeGrid, source: str) -> VolumeGrid:
     """Return the smallest grid with d along the normal of the slices that holds every slice whole.
 
-    Its slices lie in the planes of the given ones; slice 0 keeps its voxel positions.
-
-    Args:
-        grid: with h and w perpendicular, as the pixels of a slice are.
-        source: the series, for the message.
-
-    Raises:
-        DicomSeriesError: for a tilt that no gantry has.
+    Its slices lie in the planes of the given ones; slice 0 keeps its voxel positions. DicomSeriesError for a
+    tilt that no gantry has.
     """
     degrees = tilt_degrees(grid)
     if degrees > _MAX_TILT_DEGREES:
@@ -58,19 +52,10 @@ def rectangular_grid(grid: VolumeGrid, source: str) -> VolumeGrid:
 def resample_tilted(
     array: NDArray[np.generic], grid: VolumeGrid, source: str
 ) -> tuple[NDArray[np.generic], VolumeGrid]:
-    """Shift every slice back in its plane, by linear interpolation.
+    """Shift every slice of a finite array (D, H, W) back in its plane, by linear interpolation.
 
-    Args:
-        array: (D, H, W), finite.
-        grid: its sheared grid.
-        source: the series, for the message.
-
-    Returns:
-        The array (D, H', W') in the same dtype, integers rounded to the nearest, with the smallest value of the
-        scan where no slice reaches; and its rectangular grid.
-
-    Raises:
-        DicomSeriesError: for a tilt that no gantry has.
+    The result (D, H', W') has the same dtype, integers rounded to the nearest, with the smallest value of the
+    scan where no slice reaches; and the `rectangular_grid`.
     """
     target = rectangular_grid(grid, source)
     shift_hw = _shift_hw(grid)

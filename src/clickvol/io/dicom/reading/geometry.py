@@ -51,11 +51,9 @@ class Stack:
 
 
 def stack_slices(slices: Sequence[DicomSlice], *, resample_gaps: bool = False) -> Stack:
-    """Sort slices along their normal and lay a regular grid through them.
+    """Sort slices, in any order, along their normal and lay a regular grid through them.
 
-    Args:
-        slices: at least one, in any order.
-        resample_gaps: where the distance of the slices changes, lay a grid at the smallest of them.
+    With `resample_gaps`, where their distance changes, the grid has the smallest that is usual.
 
     Raises:
         DicomSeriesError: mixed sizes, spacings or orientations, two slices at one place, or slices that are

@@ -148,15 +148,10 @@ class ImageSearch:
 
 
 def find_images(folder: Path, *, source: str | None = None, limits: ReadLimits | None = None) -> ImageSearch:
-    """Return the DICOM files with pixels in a folder and below it.
+    """Return the DICOM files with pixels in a folder and below it, through links to folders, too.
 
     Files that are not DICOM, directories of media (DICOMDIR), and objects that are no scan (SEG, RTSTRUCT, SR,
     PR and the like) are passed over.
-
-    Args:
-        folder: where to search; links to folders are followed.
-        source: what messages call the folder; None for its path.
-        limits: what a deflated file may unpack to; None for any size.
 
     Raises:
         DicomSeriesError: for a damaged DICOM file, or a place that cannot be read.
@@ -172,12 +167,7 @@ def find_images(folder: Path, *, source: str | None = None, limits: ReadLimits |
 
 
 def _image_file(path: Path, source: str, limits: ReadLimits | None) -> ImageFile | None:
-    """Return the file if it is a DICOM image.
-
-    Raises:
-        DicomSeriesError: for a damaged DICOM file; passing over it could shorten the scan.
-        ScanTooLargeError: for a deflated file that could unpack to more than the limit.
-    """
+    """Return the file if it is a DICOM image; passing over a damaged one could shorten the scan."""
     try:
         if limits is not None:
             _check_deflated(path, source, limits)
@@ -210,13 +200,7 @@ def _damaged(path: Path, source: str) -> DicomSeriesError:
 def read_tags(path: Path, keywords: tuple[str, ...], *, last_group: int = 0x7FDF) -> dict[str, Any]:
     """Return attributes of a file by keyword; one that is missing, empty or breaks its type is left out.
 
-    Args:
-        path: a DICOM file, with or without preamble.
-        keywords: which, outside of all sequences, and of the file meta information.
-        last_group: nothing behind this group is read.
-
-    Raises:
-        Exception: whatever pydicom raises where the file cannot be parsed.
+    Nothing behind the last group is read. What pydicom raises where it cannot parse the file passes through.
     """
     from pydicom.filereader import read_partial
 

@@ -58,11 +58,7 @@ class Mosaic:
 
 
 def read_mosaic(file: ImageFile) -> Mosaic | None:
-    """Return how a file holds its slices; None for a file of one slice.
-
-    Raises:
-        DicomSeriesError: for a mosaic that does not say how many slices it has and where they lie.
-    """
+    """Return how a file holds its slices, None for one; DicomSeriesError where a mosaic does not say."""
     image_type = file.header.get("ImageType") or ()
     if "MOSAIC" not in (
         str(part).upper() for part in ([image_type] if isinstance(image_type, str) else image_type)

@@ -67,13 +67,9 @@ class _NoDecoderError(Exception):
 def read_stored_pixels(path: Path, header: Mapping[str, Any] | None = None) -> NDArray[np.generic]:
     """Return the stored values of a file, (frames, H, W), before any rescaling; integers for a scan.
 
-    Args:
-        path: the file.
-        header: what was read of it before; where its pixels are plain it is not parsed again.
-
-    Raises:
-        DicomSeriesError: when the pixels are truncated, are not of the size that the header says, or cannot be
-            decompressed; where a decoder is missing, with the command that installs it.
+    With the header that was read before, plain pixels are not parsed again. DicomSeriesError when they are
+    truncated, are not of the size that the header says, or cannot be decompressed; where a decoder is missing,
+    with the command that installs it.
     """
     import pydicom
 
@@ -154,11 +150,7 @@ def dataset_is_compressed(dataset: "Dataset") -> bool:
 
 
 def _open_ended(path: Path) -> "Dataset":
-    """Read a file whose compressed pixels nothing closes at its end, which pydicom passes over.
-
-    Raises:
-        ValueError: when the last fragment ends after the file, or there are no pixels.
-    """
+    """Read a file whose compressed pixels nothing closes at its end, which pydicom passes over."""
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_partial
 
@@ -181,12 +173,7 @@ def _open_ended(path: Path) -> "Dataset":
 
 
 def decoded_pixels(dataset: "Dataset") -> NDArray[np.generic]:
-    """Return the stored values of a data set, (H, W) or (frames, H, W); the data set is changed.
-
-    Raises:
-        DicomSeriesError: for bits that cannot be.
-        Exception: whatever a decoder raises.
-    """
+    """Return the stored values of a data set, which is changed, (H, W) or (frames, H, W)."""
     import pydicom
     from pydicom.pixels import get_decoder
 
@@ -230,11 +217,7 @@ def _right_justified(dataset: "Dataset") -> NDArray[np.generic]:
 
 
 def _check_codestreams(dataset: "Dataset") -> None:
-    """Refuse frames of another size than the header says, before a decoder makes room for them.
-
-    Raises:
-        ValueError: when a frame says another number of rows or columns.
-    """
+    """Refuse frames of another size than the header says (ValueError), before a decoder makes room for them."""
     from pydicom.encaps import generate_frames
 
     expected = (int(dataset.Rows), int(dataset.Columns))
@@ -246,14 +229,10 @@ def _check_codestreams(dataset: "Dataset") -> None:
 
 
 def codestream_shape(frame: bytes) -> tuple[int, int] | None:
-    """Return the (rows, columns) that a compressed frame says of itself.
+    """Return the (rows, columns) that a compressed frame says of itself; None for anything else.
 
-    Args:
-        frame: JPEG (ITU-T T.81, B.2.2), JPEG-LS (T.87, C.2.2) or JPEG 2000 (T.800, A.5.1) data; from the start
-            of its codestream, or with the boxes of a JP2 file before it.
-
-    Returns:
-        None for anything else, such as run-length data.
+    JPEG (ITU-T T.81, B.2.2), JPEG-LS (T.87, C.2.2) or JPEG 2000 (T.800, A.5.1) from the start of its
+    codestream, or with the boxes of a JP2 file before it.
     """
     jpeg2000 = frame.find(_JPEG2000_START) if frame.startswith(_JP2_START) else 0
     if jpeg2000 >= 0 and frame.startswith(_JPEG2000_START, jpeg2000) and len(frame) >= jpeg2000 + 24:

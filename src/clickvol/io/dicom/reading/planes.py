@@ -13,8 +13,7 @@ from clickvol.io.voxel_values import scale_values
 def read_planes(stack: Stack) -> NDArray[np.generic]:
     """Return the rescaled pixels of a stack, (D, H, W); planes between two slices by linear interpolation.
 
-    Raises:
-        DicomSeriesError: for pixels that are missing, damaged or not of the size that their header says.
+    DicomSeriesError for pixels that are missing, damaged or not of the size that their header says.
     """
     array = _read_array(stack.slices)
     if stack.sources is None:

@@ -55,13 +55,8 @@ def is_named_as_slice(name: str) -> bool:
 def dicom_candidates(folder: Path, source: str) -> Candidates:
     """Return what may be DICOM in a folder and below it, through links to other folders, too.
 
-    Args:
-        folder: where to search.
-        source: what messages call it.
-
-    Raises:
-        DicomSeriesError: for a folder or a file that cannot be read, a link that leads nowhere, or an empty
-            file, where that could be a slice.
+    DicomSeriesError for a folder or a file that cannot be read, a link that leads nowhere, or an empty file,
+    where that could be a slice.
     """
     by_kind: dict[_Kind, list[Path]] = {"image": [], "archive": [], "other": [], "no file": [], "ignored": []}
     for path in _files_below(folder, source):

@@ -33,9 +33,7 @@ class SeriesSummary:
     """What one series of a folder is, to choose it by.
 
     Attributes:
-        uid: SeriesInstanceUID.
         number: SeriesNumber, or None where there is none.
-        description: SeriesDescription, may be empty.
         modality: as the file says, such as "CT", "MR" or "PT".
         num_slices: files, or frames of multi-frame files.
     """
@@ -52,15 +50,7 @@ class SeriesSummary:
 
 
 def list_series(path: str | Path, *, limits: ReadLimits | None = None) -> list[SeriesSummary]:
-    """Return the series of images in a folder or a zip, by number.
-
-    Args:
-        path: a folder or a .zip file, searched wholly.
-        limits: what a zip may unpack to; None for any size.
-
-    Raises:
-        UnreadableVolumeError: when there is no DICOM image, or the zip cannot be unpacked.
-    """
+    """Return the series of images in a folder or a zip, by number; UnreadableVolumeError without any."""
     path = Path(path)
     if kind_of_path(path) != "folder" and path.suffix.lower() != ".zip":
         raise UnreadableVolumeError(
@@ -80,25 +70,9 @@ def read_dicom(
     resample_gaps: bool = False,
     limits: ReadLimits | None = None,
 ) -> Volume:
-    """Read a series of classic slices or an enhanced multi-frame object.
+    """Read a series of classic slices or an enhanced multi-frame object; arguments and errors as `read_volume`.
 
-    Args:
-        path: a folder or a .zip file, searched wholly.
-        series: as for `read_volume`, and so are all others.
-        volume_index: see there.
-        gantry_tilt: see there.
-        resample_gaps: see there.
-        limits: see there.
-
-    Returns:
-        The scan, rescaled (Hounsfield units for CT). d grows along (row x column direction).
-
-    Raises:
-        UnreadableVolumeError: no DICOM image, one without content, or a zip that cannot be unpacked.
-        ScanTooLargeError: more than the limits allow.
-        DicomSeriesError: several series and no choice, not one regular stack of slices, or a tilt that is
-            refused.
-        BadGeometryError: spacing or orientation that cannot be used.
+    The scan is rescaled (Hounsfield units for CT). d grows along (row x column direction).
     """
     source = str(path)
     with opened_dicom(path, limits) as folder:
@@ -136,11 +110,7 @@ def _modality(files: Sequence[ImageFile]) -> Modality:
 
 
 def _allowed_tilt(grid: VolumeGrid, gantry_tilt: GantryTilt, source: str) -> float:
-    """Return the tilt in degrees, 0 for none.
-
-    Raises:
-        DicomSeriesError: for a tilt where it is to be refused.
-    """
+    """Return the tilt in degrees, 0 for none; DicomSeriesError for a tilt where it is to be refused."""
     tilt = tilt_degrees(grid)
     if tilt and gantry_tilt == "refuse":
         raise DicomSeriesError(

@@ -94,9 +94,8 @@ class DicomSlice:
 def slices_of(file: ImageFile) -> list[DicomSlice]:
     """Return the slices of one file.
 
-    Raises:
-        DicomSeriesError: a colour image, a tag missing that places the pixels, a multi-frame object without
-            functional groups, one that is split into several files, or a mosaic that cannot be split.
+    DicomSeriesError for a colour image, a tag missing that places the pixels, a multi-frame object without
+    functional groups, one that is split into several files, or a mosaic that cannot be split.
     """
     header = file.header
     samples = whole_number(header.get("SamplesPerPixel", 1))

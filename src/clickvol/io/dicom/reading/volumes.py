@@ -33,15 +33,9 @@ class SeriesVolume:
 
 
 def choose_series_volume(slices: Sequence[DicomSlice], index: int | None, source: str) -> Sequence[DicomSlice]:
-    """Return the slices of one volume.
+    """Return the slices of one of the volumes of a series, from 0.
 
-    Args:
-        slices: of a series, at least one.
-        index: which volume, from 0; None where nothing was asked for.
-        source: the series, for messages.
-
-    Raises:
-        DicomSeriesError: several volumes and no index, an index out of range, or an incomplete volume.
+    DicomSeriesError for several volumes and no index, an index out of range, or an incomplete volume.
     """
     volumes = split_volumes(slices)
     if len(volumes) == 1:
@@ -78,13 +72,8 @@ def split_volumes(slices: Sequence[DicomSlice]) -> list[SeriesVolume]:
     """Return the volumes of a series, ordered by what tells them apart.
 
     Slices lie in different volumes where they lie at one place. What tells them apart is the mark, or the two
-    marks, that make the fewest volumes; without any it is their order in the series.
-
-    Args:
-        slices: at least one.
-
-    Returns:
-        One volume where no two slices lie at one place, or those that do are copies.
+    marks, that make the fewest volumes; without any it is their order in the series. It is one volume where no
+    two slices lie at one place, or those that do are copies.
     """
     whole = [SeriesVolume(tuple(slices), "all slices")]
     if any(not np.allclose(s.orientation_lps, slices[0].orientation_lps, atol=1e-3) for s in slices):

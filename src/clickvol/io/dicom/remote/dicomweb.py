@@ -57,10 +57,8 @@ def is_dicomweb(text: str) -> bool:
 class DicomWebArchive:
     """An archive.
 
-    Args:
-        address: dicomweb://HOST[:PORT]/PATH, which is https; dicomweb+http:// for one without TLS; https:// and
-            http:// as they are.
-        environment: where user, password or token are looked up.
+    The address is dicomweb://HOST[:PORT]/PATH, which is https; dicomweb+http:// for one without TLS; https://
+    and http:// as they are. User, password or token are looked up in the environment.
 
     Raises:
         ConfigError: for an address that is none, or with a password in it, and for half a pair of user and
@@ -89,14 +87,9 @@ class DicomWebArchive:
     def find_series(self, series: str | None, study: str | None) -> RemoteSeries:
         """Return one series of the archive.
 
-        Args:
-            series: SeriesInstanceUID, or with a study SeriesNumber. None takes the only CT, MR or PET of the
-                study.
-            study: StudyInstanceUID; None searches all studies for the UID of the series.
-
-        Raises:
-            ConfigError: when nothing says which.
-            ArchiveError: when there is none or there are several, or the archive does not answer.
+        By its SeriesInstanceUID, in all studies, or with a study by its SeriesNumber; None takes the only CT,
+        MR or PET of the study. ConfigError when nothing says which; ArchiveError when there is none or there
+        are several.
         """
         if study is None and (series is None or "." not in series):
             raise ConfigError(
@@ -128,15 +121,7 @@ class DicomWebArchive:
         raise ArchiveError(f"{where} has several {what}: {known}; give one with --series UID")
 
     def list_series(self, study: str | None = None, **filters: str) -> list[RemoteSeries]:
-        """Return the series of a study or of the whole archive, at most 5000.
-
-        Args:
-            study: StudyInstanceUID, or None.
-            filters: attributes and their values, as SeriesInstanceUID or Modality.
-
-        Raises:
-            ArchiveError: when the archive does not answer as DICOMweb does.
-        """
+        """Return the series of a study or of the whole archive, at most 5000; filters as Modality="CT"."""
 
         def search(offset: int) -> list[dict[str, Any]]:
             records: list[dict[str, Any]] = self._client.search_for_series(
@@ -165,12 +150,7 @@ class DicomWebArchive:
             return frozenset(_value(record, "00080018") for record in _all_pages(search, ("00080018",)))
 
     def fetch(self, series: RemoteSeries, folder: Path, *, limits: ReadLimits | None = None) -> None:
-        """Write the images of a series to a folder, as the archive has them.
-
-        Args:
-            series: of this archive.
-            folder: an empty one; where the fetch fails it is empty again.
-            limits: what the files may add up to; None for any size.
+        """Write the images of a series to a folder, empty before and after a failure, as the archive has them.
 
         Raises:
             ArchiveError: when the archive does not answer, sends less or more than it lists, or the series
@@ -232,14 +212,7 @@ class DicomWebArchive:
         response.iter_content = watched
 
     def store(self, paths: Sequence[Path]) -> list[str]:
-        """Store DICOM files.
-
-        Returns:
-            The address of each: .../studies/UID/series/UID/instances/UID.
-
-        Raises:
-            ArchiveError: when one is not stored.
-        """
+        """Store DICOM files; return the address of each, .../studies/UID/series/UID/instances/UID."""
         import pydicom
 
         images = [pydicom.dcmread(path) for path in paths]

@@ -28,11 +28,7 @@ class DicomNode:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return a node from AET@HOST:PORT.
-
-        Raises:
-            ConfigError: when it is not of that form.
-        """
+        """Return a node from AET@HOST:PORT; ConfigError when it is not of that form."""
         match = _NODE.fullmatch(text.strip())
         if match is None or not 0 < int(match["port"]) < 1 << 16 or not match["title"].strip():
             raise ConfigError(
@@ -45,14 +41,9 @@ class DicomNode:
 
 
 def send_files(paths: Sequence[Path], node: DicomNode) -> None:
-    """Send DICOM files, as they are stored.
+    """Send DICOM files as they are stored, unencrypted, to a node that knows us as CLICKVOL.
 
-    Args:
-        paths: of the files.
-        node: takes them; knows us as CLICKVOL. The connection is not encrypted.
-
-    Raises:
-        ArchiveError: when it cannot be reached, or does not take them.
+    ArchiveError when it cannot be reached, or does not take them.
     """
     if importlib.util.find_spec("pynetdicom") is None:
         raise ArchiveError(MISSING_EXTRA)
