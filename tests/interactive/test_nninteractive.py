@@ -233,7 +233,7 @@ def test_what_cannot_be_done_is_said(phantom, model, session):
         nnInteractiveInferenceSession(model).undo()
     with pytest.raises(ConfigError, match="one channel"):
         session.set_image(np.zeros((4, 4, 4)))
-    with pytest.raises(ConfigError, match="spacing_mm"):
+    with pytest.raises(ConfigError, match="none of them 0"):
         session.set_image(np.zeros((1, 4, 4, 4)), spacing_mm=(1, 0, 1))
     with pytest.raises(ConfigError, match="target buffer"):
         session.set_target_buffer(np.zeros((2, 2, 2)))

@@ -28,6 +28,20 @@ Ranges = list[list[int]]
 _THEIR_OPTIONS = {"use_torch_compile", "verbose", "torch_n_threads", "do_autozoom", "use_pinned_memory"}
 
 
+def voxel_lengths_mm(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lengths of voxels along three axes, without signs.
+
+    napari gives an axis of a NIfTI file that runs against the world's a negative scale.
+
+    Raises:
+        ConfigError: when they are not three lengths other than 0.
+    """
+    if len(spacing_mm) != 3 or not all(np.isfinite(s) and s for s in spacing_mm):
+        raise ConfigError(f"the spacing is {tuple(spacing_mm)}; give three lengths in mm, none of them 0")
+    x, y, z = (abs(float(s)) for s in spacing_mm)
+    return x, y, z
+
+
 class nnInteractiveInferenceSession:  # the name that scripts import
     """One scan and one object at a time; axes are those of the array that is given.
 
@@ -80,7 +94,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         Args:
             image: (1, X, Y, Z), any real dtype, CT in Hounsfield units; as nnU-Net's readers give it,
                 whose axes run to superior, posterior and left.
-            image_properties: its "spacing" is that of the last three axes, in their order.
+            image_properties: its "spacing" is that of the last three axes, in their order; signs do not count.
             spacing_mm: the same; 1 mm where neither is given.
             modality: "CT" or "MR"; recognised when not given.
 
@@ -92,11 +106,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
             raise ConfigError(f"the image has shape {image.shape}; one channel is expected, (1, X, Y, Z)")
         if spacing_mm is None:
             spacing_mm = tuple((image_properties or {}).get("spacing", (1.0, 1.0, 1.0)))
-        if len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
-            raise ConfigError(f"spacing_mm is {tuple(spacing_mm)}; give three lengths above 0")
-        x, y, z = spacing_mm
         # As nnU-Net's readers have it: axes z, y, x of a file in LPS.
-        grid = VolumeGrid.axial(image.shape[1:], (x, y, z))
+        grid = VolumeGrid.axial(image.shape[1:], voxel_lengths_mm(spacing_mm))
         self._model = self._model or load_model(device=self._device)
         volume = Volume(image[0], grid, modality or "unknown")
         self._scan = ScanPredictor(volume, self._model, modality=modality)

@@ -199,6 +199,19 @@ def test_a_lease_lives_through_the_end_of_its_process(make_client, scan):
     assert again.post("/undo", json={}, headers=headers).headers["x-meta"].startswith('{"ran_prediction":false')
 
 
+def test_signs_of_a_spacing_do_not_count_and_none_may_be_zero(serve, scan, expected):
+    array, inside = scan
+    point = (*map(int, (inside.d, inside.h, inside.w)), True)
+    with serve() as address:
+        session, target = connected(address, array)
+        session.set_image(array[None], {"spacing": [-s for s in SPACING]})  # as napari has it
+        session.set_target_buffer(target)
+        session.add_point_interaction(point[:3], True)
+        assert np.array_equal(target, expected(point))
+        with pytest.raises(httpx.HTTPStatusError, match="422"):
+            session.set_image(array[None], {"spacing": [1.0, 0.0, 1.0]})
+
+
 def test_a_wrong_token_and_no_image_are_said(make_client):
     client = make_client(token="0123456789abcdef")
     refused = client.post("/claim")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clickvol.errors import ClickError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.interactive.nninteractive import voxel_lengths_mm
 from clickvol.interactive.viewer_prompts import box_prompt, drawn_prompt, point_prompt
 from clickvol.prompts.packed_mask import EMPTY
 from clickvol.server.dependencies import All
@@ -182,9 +183,7 @@ async def set_image(request: Request, lease: Held) -> dict[str, list[int]]:
     image = await _array_of(request, lease)
     if image.ndim != 4 or image.shape[0] != 1:
         raise RefusedError(422, f"the image has shape {image.shape}; one channel is expected, (1, X, Y, Z)")
-    spacing_mm = given.image_properties.spacing or (1.0, 1.0, 1.0)
-    if not all(np.isfinite(s) and s > 0 for s in spacing_mm):
-        raise RefusedError(422, f"the spacing is {spacing_mm}; three lengths above 0 are expected")
+    spacing_mm = voxel_lengths_mm(given.image_properties.spacing or (1.0, 1.0, 1.0))
     await lease.set_array(image[0], VolumeGrid.axial(image.shape[1:], spacing_mm))
     return {"original_image_shape": list(image.shape)}
 
