@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 VIEWER_TOOLS := $(VENV)/.viewer-tools
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: setup demo test lint types fmt wheel ci
+.PHONY: setup demo test lint types fmt wheel docs ci
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED) $(VIEWER_TOOLS)
@@ -33,6 +33,10 @@ fmt: setup
 # dist/clickvol-VERSION-py3-none-any.whl and the sdist, equal byte for byte whoever makes them.
 wheel: setup
 	.ci/wheel
+
+# The site of docs/, made offline: open build/site/index.html.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 ci:
 	.ci/run

@@ -139,8 +139,7 @@ class InteractiveSession:
             ClickError: when the click is not finite or outside the scan, when there is none inside the object
                 yet, or when the object is frozen or not there.
             CancelledError: when `cancelled` said so.
-            OutputError: when the record cannot be written.
-            The session is unchanged after each of them.
+            OutputError: when the record cannot be written. The session is unchanged after each of these.
         """
         click = ClickInteraction.at(point, positive=positive, object_id=object_id)
         return self.add(click.model_copy(update={"overlap": overlap}), cancelled=cancelled)
@@ -156,8 +155,7 @@ class InteractiveSession:
         Raises:
             ClickError: when it cannot be used on this scan, or the object is frozen or not there.
             CancelledError: when `cancelled` said so.
-            OutputError: when the record cannot be written.
-            The session is unchanged after each of them.
+            OutputError: when the record cannot be written. The session is unchanged after each of these.
         """
         masks = self._opened()
         check_on_grid(interaction, masks.scan.volume.grid)
