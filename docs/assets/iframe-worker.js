@@ -7,16 +7,18 @@ if (location.protocol === "file:") {
       frame.hidden = true;
       document.body.append(frame);
       const inside = frame.contentWindow;
-      this.early = [];
       inside.postMessage = (data) => {
         const event = new MessageEvent("message", { data });
         this.dispatchEvent(event);
         this.onmessage?.(event);
       };
-      inside.importScripts = (...addresses) =>
-        addresses.reduce((before, one) => before.then(() => load(inside.document, one)), Promise.resolve());
       this.inside = inside;
-      this.ready = load(inside.document, address);
+      const script = inside.document.createElement("script");
+      script.src = new URL(address, location.href);
+      this.ready = new Promise((done) => {
+        script.onload = done;
+      });
+      inside.document.body.append(script);
     }
     postMessage(data) {
       this.ready.then(() => this.inside.dispatchEvent(new MessageEvent("message", { data })));
@@ -25,14 +27,4 @@ if (location.protocol === "file:") {
       this.inside.frameElement.remove();
     }
   };
-}
-
-function load(page, address) {
-  return new Promise((done, failed) => {
-    const script = page.createElement("script");
-    script.src = new URL(address, location.href);
-    script.onload = done;
-    script.onerror = failed;
-    page.body.append(script);
-  });
 }
