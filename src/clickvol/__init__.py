@@ -9,6 +9,10 @@ The whole public interface:
     write_mask(segmentation.mask, "mask.nii.gz")                # on exactly the grid of the scan
     segmentation.mask.volume_ml, segmentation.fields_of_view, segmentation.probability()
 
+Without files: `Volume.from_nibabel(image)`, `.from_sitk(image)`, `.from_monai(tensor)`, `.from_numpy(array,
+axes="ijk", affine_ras_mm=...)`, and back `.to_nibabel()`, `.to_sitk()`, `.to_numpy(axes=...)`; `Mask` likewise.
+`segment`, `set_volume` and `dice` also take such an image as it is.
+
 What else can be pointed with, in the place of a click or with it: `Line` (a diameter), `Box`, `Scribble`,
 `Lasso`, `GivenMask` (to correct).
 Many clicks on one scan, several objects, undo and redo: `session = InteractiveSession(load_model())`, then

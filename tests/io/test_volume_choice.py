@@ -22,7 +22,7 @@ def test_4d_names_shape_axis_and_flag():
         choose_volume(PATH, (6, 5, 4, 3), None)
     assert str(caught.value) == (
         "dwi.nii.gz is 4D with shape (6, 5, 4, 3): its fourth axis holds 3 volumes, but one 3D "
-        "scan is expected; pick one with --volume N (N from 0 to 2)"
+        "scan is expected; pick one with --volume N or volume_index=N (N from 0 to 2)"
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clickvol import Click, segment
+from clickvol import Click, InteractiveSession, segment
 from clickvol.errors import ConfigError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
@@ -100,6 +100,17 @@ def test_tokens_in_text_space_are_not_kept(scan, model):
     kept = [view.encoded for view in opened._patches._views.values()]
     assert kept
     assert all(encoded.aligned == () for encoded in kept)
+
+
+def test_images_of_other_programs_are_the_same_scan_and_organ(scan, organ, model):
+    ours = segment(scan, [CLICK], model, modality="CT", organ_mask=organ)
+    theirs = segment(scan.to_nibabel(), [CLICK], model, modality="CT", organ_mask=organ.to_sitk())
+    assert np.array_equal(theirs.mask.array, ours.mask.array)
+    assert np.array_equal(theirs.probability_in_box, ours.probability_in_box)
+    session = InteractiveSession(model)
+    session.set_volume(scan.to_sitk(), modality="CT", organ_mask=organ.to_nibabel())
+    session.click(VoxelPoint(10, 15, 18))
+    assert np.array_equal(session.mask().array, ours.mask.array)
 
 
 def test_a_model_without_the_channel_takes_no_mask(scan, organ):

@@ -100,10 +100,13 @@ class VolumeGrid:
 
     @classmethod
     def from_ijk_lps(
-        cls, shape_ijk: tuple[int, int, int], affine_ijk_lps_mm: NDArray[np.floating]
+        cls,
+        shape_ijk: tuple[int, int, int],
+        affine_ijk_lps_mm: NDArray[np.floating],
+        file_facts: object | None = None,
     ) -> "VolumeGrid":
         """Take the convention of ITK and DICOM: shape and (4, 4) affine of (i, j, k), in LPS mm."""
-        return cls.from_ijk(shape_ijk, _SWAP_LPS @ affine_ijk_lps_mm)
+        return cls.from_ijk(shape_ijk, _SWAP_LPS @ affine_ijk_lps_mm, file_facts)
 
     @classmethod
     def axial(cls, shape_dhw: tuple[int, int, int], spacing_dhw_mm: tuple[float, float, float]) -> "VolumeGrid":

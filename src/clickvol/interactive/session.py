@@ -39,6 +39,7 @@ from clickvol.interactive.record import (
     read_record,
 )
 from clickvol.interactive.scene import Scene, SceneMasks, SessionObject
+from clickvol.io.in_memory import MaskLike, VolumeLike, as_mask
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.predict.scan_predictor import FEATURE_MEMORY_MB, ScanPredictor, never
 from clickvol.predict.segmentation import Segmentation
@@ -91,21 +92,23 @@ class InteractiveSession:
 
     def set_volume(
         self,
-        volume: Volume,
+        volume: VolumeLike,
         *,
         modality: Modality | None = None,
-        organ_mask: Mask | Volume | None = None,
+        organ_mask: MaskLike | None = None,
     ) -> None:
         """Begin with a scan; what was clicked on an earlier one is forgotten here and kept in its record.
 
         Args:
-            volume: the scan, from `read_volume`.
+            volume: the scan, from `read_volume`; or an image of nibabel or SimpleITK, or a MetaTensor of MONAI.
             modality: "CT" or "MR" where the file does not say it or says it wrongly.
             organ_mask: for a model that takes one (TAGS); values above 0 are organ.
 
         Raises:
             ConfigError: when the model takes no clicks, or the organ mask cannot be used.
         """
+        if organ_mask is not None and not isinstance(organ_mask, Volume):
+            organ_mask = as_mask(organ_mask)
         scan = ScanPredictor(
             volume,
             self._model,

@@ -189,7 +189,7 @@ def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
     if suffix in _ITK_SUFFIXES:
         from clickvol.io.itk.files import check_perpendicular
 
-        check_perpendicular(grid, path)
+        check_perpendicular(grid, path.name)
     elif suffix == _MGZ_SUFFIX:
         from clickvol.io.nifti.other_formats import check_mgz_grid
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from clickvol.errors import UnreadableVolumeError
 
 
-def choose_volume(path: Path, shape_ijkt: tuple[int, int, int, int], index: int | None) -> int:
+def choose_volume(path: Path | str, shape_ijkt: tuple[int, int, int, int], index: int | None) -> int:
     """Return which volume to read, of a file with three sizes and a number of volumes.
 
     UnreadableVolumeError for several volumes and no index, or an index out of range.
@@ -16,7 +16,8 @@ def choose_volume(path: Path, shape_ijkt: tuple[int, int, int, int], index: int 
             return 0
         raise UnreadableVolumeError(
             f"{path} is 4D with shape {shape_ijkt}: its fourth axis holds {num_volumes} volumes, "
-            f"but one 3D scan is expected; pick one with --volume N (N from 0 to {num_volumes - 1})"
+            "but one 3D scan is expected; pick one with --volume N or volume_index=N "
+            f"(N from 0 to {num_volumes - 1})"
         )
     if not 0 <= index < num_volumes:
         valid = "only 0 is valid" if num_volumes == 1 else f"valid are 0 to {num_volumes - 1}"

@@ -1,4 +1,4 @@
-"""What is done to voxel values on reading: scaling without waste, and the refusal of empty scans."""
+"""What is done to voxel values on reading: dtypes, scaling without waste, and the refusal of empty scans."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,21 @@ def _shift_integers(array: NDArray[np.generic], shift: int) -> NDArray[np.generi
     shifted = array.astype(wider or np.float64)
     np.add(shifted, shift, out=shifted)
     return shifted
+
+
+def grey_voxels(values: NDArray[np.generic], source: str) -> NDArray[np.generic]:
+    """Return real voxels in native byte order and a dtype that the readers give; truth values become 0 and 1.
+
+    Raises:
+        UnreadableVolumeError: for complex numbers, colours, texts and objects.
+    """
+    if values.dtype.kind not in "iufb":
+        raise UnreadableVolumeError(f"{source} holds {values.dtype} voxels; real numbers are expected")
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):
+        return values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def clean_values(array: NDArray[np.generic], source: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:

@@ -7,16 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from clickvol.io.in_memory import MaskLike, arrays_of
+
 # Part of the diagonal that two boundaries may be apart; of the DAVIS benchmark.
 _BOUNDARY_TOLERANCE = 0.008
 
 
-def dice(prediction: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Return the Dice coefficient of two masks of one shape, 2 |A and B| / (|A| + |B|), 0 to 1.
+def dice(prediction: NDArray[np.generic] | MaskLike, truth: NDArray[np.generic] | MaskLike) -> float:
+    """Return the Dice coefficient of two masks, 2 |A and B| / (|A| + |B|), 0 to 1.
 
-    Two empty masks agree: 1.0. One empty mask against a non-empty one: 0.0. ValueError when the shapes differ.
+    Both are arrays of one shape, objects where they are not zero, or both have a place: a `Mask`, an image of
+    nibabel or SimpleITK, a MetaTensor. Two empty masks agree: 1.0. One empty mask against a non-empty one: 0.0.
+    ValueError when the shapes differ, BadGeometryError when the grids do or only one mask has a place.
     """
-    common, total = _common_and_total(prediction, truth)
+    common, total = _common_and_total(*arrays_of(prediction, truth))
     return 2 * common / total if total else 1.0
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from clickvol.errors import ConfigError
 from clickvol.geometry.box import bounding_box
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.in_memory import MaskLike, VolumeLike, as_mask, as_volume
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.patches.field_of_view import extract
 from clickvol.predict.segmentation import Array32
@@ -43,11 +44,11 @@ class NormalisedScan:
     @classmethod
     def of(
         cls,
-        volume: Volume,
+        volume: VolumeLike,
         model: LoadedModel,
         *,
         modality: Modality | None = None,
-        organ_mask: Mask | Volume | None = None,
+        organ_mask: MaskLike | None = None,
     ) -> "NormalisedScan":
         """Prepare a scan for a model, from a sample of its values; the card's intensity constants count.
 
@@ -55,6 +56,7 @@ class NormalisedScan:
         for a model that takes one (TAGS), may lie on any grid over the scan; values above 0 are organ.
         ConfigError when it is given to another model, or lies nowhere in the scan.
         """
+        volume = as_volume(volume)
         mask, warnings = _checked_organ_mask(organ_mask, volume.grid, model)
         sample = value_sample(volume)
         told = Volume(volume.array, volume.grid, modality) if modality else volume
@@ -91,7 +93,7 @@ def _scale_of(model: LoadedModel, modality: Modality, sample: Array32) -> Scale:
 
 
 def _checked_organ_mask(
-    organ_mask: Mask | Volume | None, grid: VolumeGrid, model: LoadedModel
+    organ_mask: MaskLike | None, grid: VolumeGrid, model: LoadedModel
 ) -> tuple[Mask | None, list[str]]:
     """Return the mask as 0 and 1, and warnings, one sentence each."""
     takes_mask = model.network.config.num_channels > 1
@@ -106,7 +108,8 @@ def _checked_organ_mask(
             f"the model {model.card.id} takes no organ mask; leave the mask out, or use a model of the "
             "method tags"
         )
-    mask = Mask(organ_of_values(organ_mask.array), organ_mask.grid)
+    placed = organ_mask if isinstance(organ_mask, Volume) else as_mask(organ_mask)
+    mask = Mask(organ_of_values(placed.array), placed.grid)
     box = bounding_box(mask.array > 0)
     if box is None:
         return mask, ["the organ mask is empty; nothing in it is above 0"]

@@ -10,6 +10,7 @@ from clickvol.errors import CancelledError, ClickError, ConfigError, DamagedWeig
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.in_memory import MaskLike, VolumeLike
 from clickvol.io.volume import Mask, Modality, Volume
 from clickvol.methods.lifted_segmenter import LiftedSegmenterConfig
 from clickvol.patches.field_of_view import FieldOfView
@@ -67,11 +68,11 @@ class ScanPredictor:
 
     def __init__(
         self,
-        volume: Volume,
+        volume: VolumeLike,
         model: LoadedModel,
         *,
         modality: Modality | None = None,
-        organ_mask: Mask | Volume | None = None,
+        organ_mask: MaskLike | None = None,
         feature_memory_mb: float = FEATURE_MEMORY_MB,
         procedure: Procedure = "clickvol",
     ) -> None:
@@ -156,18 +157,18 @@ class ScanPredictor:
 
 
 def segment(
-    volume: Volume,
+    volume: VolumeLike,
     prompts: Sequence[Prompt],
     model: LoadedModel | None = None,
     *,
     modality: Modality | None = None,
-    organ_mask: Mask | Volume | None = None,
+    organ_mask: MaskLike | None = None,
     procedure: Procedure = "clickvol",
 ) -> Segmentation:
     """Segment the object that was pointed at; with an automatic model, whatever it was trained for.
 
     Args:
-        volume: the scan, from `read_volume`.
+        volume: the scan, from `read_volume`; or an image of nibabel or SimpleITK, or a MetaTensor of MONAI.
         prompts: clicks, lines, boxes, scribbles, lassos and given masks, at least one on the object; others,
             on it or on the background, refine the mask. None are needed for an automatic model; clicks
             inside choose the connected parts of its mask that are kept, and it takes no other prompts.

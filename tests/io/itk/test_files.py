@@ -4,7 +4,7 @@ import SimpleITK as sitk
 
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.io.itk.files import read_itk, write_itk
+from clickvol.io.itk.files import ItkGeometry, read_itk, write_itk
 
 
 def image_of(array, spacing=(1.0, 2.0, 3.0), origin=(10.0, 20.0, 30.0)):
@@ -32,7 +32,9 @@ def test_known_voxel_lies_at_known_millimetres(tmp_path, scan_array, suffix):
     # LPS (10 + 1*5, 20 + 2*2, 30 + 3*1); RAS has x and y negated.
     point = volume.grid.to_world(VoxelPoint.from_ijk(5, 2, 1))
     assert (point.x, point.y, point.z) == (-15.0, -24.0, 33.0)
-    assert (volume.grid.file_facts, volume.modality, volume.notes) == (None, "unknown", ())
+    assert (volume.modality, volume.notes) == ("unknown", ())
+    # As ITK has it, for whoever writes it again.
+    assert volume.grid.file_facts == ItkGeometry((1.0, 2.0, 3.0), tuple(np.eye(3).ravel()), (10.0, 20.0, 30.0))
 
 
 @pytest.mark.parametrize("out", [".nrrd", ".mha"])

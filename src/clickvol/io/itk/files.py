@@ -1,4 +1,4 @@
-"""NRRD and MetaImage files through SimpleITK. ITK's LPS millimetres become RAS here."""
+"""NRRD and MetaImage files, and images in memory, through SimpleITK. ITK's LPS millimetres become RAS here."""
 
 import math
 import re
@@ -18,10 +18,10 @@ from clickvol.io.itk.detached_data import refuse_voxels_elsewhere
 from clickvol.io.itk.headers import text_fields, with_kinds
 from clickvol.io.volume import Volume
 from clickvol.io.volume_choice import choose_volume
-from clickvol.io.voxel_values import clean_values
+from clickvol.io.voxel_values import clean_values, grey_voxels
 
 if TYPE_CHECKING:
-    from SimpleITK import ImageFileReader
+    from SimpleITK import Image, ImageFileReader
 
 # Direction cosines are often stored with four decimals; more than that is a shear.
 _MAX_SHEAR = 1e-3
@@ -34,6 +34,15 @@ _IMAGE_IO = {
 }
 # Told to write these, ITK would put the voxels into a second file, and two files are not written at once.
 _WRITTEN_AS = {".nhdr": ".nrrd", ".mhd": ".mha"}
+
+
+@dataclass(frozen=True, slots=True)
+class ItkGeometry:
+    """A grid as ITK has it, directions row by row, kept so that what is written has it to the bit."""
+
+    spacing_ijk_mm: tuple[float, ...]
+    direction_lps: tuple[float, ...]
+    origin_lps_mm: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ def _read(readable: Path, path: Path, volume_index: int | None, limits: ReadLimi
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable_header(path, error) from error
-    header = _header(reader, readable)
+    header = _header(reader, int(reader.GetNumberOfComponents()), text_fields(readable))
     index = _check_axes(header, path, volume_index)
     # Before the voxels are read: ITK makes a negative spacing positive without a word.
     _check_geometry(header, path)
@@ -107,6 +116,52 @@ def _read(readable: Path, path: Path, volume_index: int | None, limits: ReadLimi
     return Volume(array=array, grid=grid, source=str(path), notes=(*_notes(header, path), *notes))
 
 
+def volume_of_itk(image: "Image", *, volume_index: int | None = None) -> Volume:
+    """Return an image of SimpleITK with its values as they are, in memory of its own.
+
+    Args:
+        image: 2D, 3D, or 4D with a choice; one grey channel.
+        volume_index: which 3D volume of a 4D image to take, from 0.
+
+    Raises:
+        UnreadableVolumeError: not one grey channel, or 4D without a choice of volume.
+        BadGeometryError: a spacing or directions that cannot be used.
+    """
+    import SimpleITK as sitk
+
+    source = "the SimpleITK image"
+    header = _header(image, image.GetNumberOfComponentsPerPixel(), {})
+    index = _check_axes(header, source, volume_index)
+    _check_geometry(header, source)
+    array = sitk.GetArrayFromImage(image[..., index] if len(header.size_ijk) == 4 else image)
+    return Volume(grey_voxels(array if array.ndim == 3 else array[np.newaxis], source), _grid(header))
+
+
+def itk_image(array: NDArray[np.generic], grid: VolumeGrid, name: str) -> "Image":
+    """Return a copy of an array (D, H, W) as an image of SimpleITK.
+
+    Raises:
+        OutputError: for a sheared grid; the message says that `name` cannot hold it.
+    """
+    import SimpleITK as sitk
+
+    check_perpendicular(grid, name)
+    if isinstance(grid.file_facts, ItkGeometry):
+        place = grid.file_facts
+    else:
+        affine_lps = grid.affine_ijk_lps_mm
+        spacing = np.linalg.norm(affine_lps[:3, :3], axis=0)
+        direction = affine_lps[:3, :3] / spacing
+        place = ItkGeometry(
+            tuple(spacing.tolist()), tuple(direction.ravel().tolist()), tuple(affine_lps[:3, 3].tolist())
+        )
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(place.spacing_ijk_mm)
+    image.SetDirection(place.direction_lps)
+    image.SetOrigin(place.origin_lps_mm)
+    return image
+
+
 def write_itk(
     array: NDArray[np.generic], grid: VolumeGrid, path: Path, *, compression_level: int | None = None
 ) -> None:
@@ -116,14 +171,7 @@ def write_itk(
     """
     import SimpleITK as sitk
 
-    check_perpendicular(grid, path)
-    affine_lps = grid.affine_ijk_lps_mm
-    spacing = np.linalg.norm(affine_lps[:3, :3], axis=0)
-    direction = affine_lps[:3, :3] / spacing
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection(direction.ravel().tolist())
-    image.SetOrigin(affine_lps[:3, 3].tolist())
+    image = itk_image(array, grid, path.name)
     level = DEFAULT_LEVEL if compression_level is None else compression_level
     written = path.with_suffix(_WRITTEN_AS.get(path.suffix.lower(), path.suffix))
     try:
@@ -136,15 +184,14 @@ def write_itk(
         ) from error
 
 
-def check_perpendicular(grid: VolumeGrid, path: Path) -> None:
-    """Refuse a sheared grid, which NRRD and MetaImage are not expected to hold (OutputError)."""
+def check_perpendicular(grid: VolumeGrid, name: str) -> None:
+    """Refuse a sheared grid, which ITK does not hold (OutputError: `name` cannot be written)."""
     axes = grid.affine_ijk_lps_mm[:3, :3]
     direction = axes / np.linalg.norm(axes, axis=0)
     if np.abs(direction.T @ direction - np.eye(3)).max() > _MAX_SHEAR:
         raise OutputError(
-            f"cannot write {path.name}: the grid of the scan is sheared (its axes are not "
-            "perpendicular), which programs that read NRRD and MetaImage do not expect; write "
-            ".nii.gz instead"
+            f"cannot write {name}: the grid of the scan is sheared (its axes are not perpendicular), which "
+            "SimpleITK and programs that read NRRD and MetaImage do not expect; write .nii.gz instead"
         )
 
 
@@ -163,19 +210,19 @@ def _unreadable_header(path: Path, error: RuntimeError) -> Exception:
     return UnreadableVolumeError(msg)
 
 
-def _header(reader: "ImageFileReader", path: Path) -> _Header:
+def _header(reader: "ImageFileReader | Image", num_components: int, fields: dict[str, str]) -> _Header:
     num_axes = len(reader.GetSize())
     return _Header(
         size_ijk=tuple(reader.GetSize()),
         spacing_ijk_mm=np.array(reader.GetSpacing()),
         direction_lps=np.array(reader.GetDirection()).reshape(num_axes, num_axes),
         origin_lps_mm=np.array(reader.GetOrigin()),
-        num_components=int(reader.GetNumberOfComponents()),
-        fields=text_fields(path),
+        num_components=num_components,
+        fields=fields,
     )
 
 
-def _check_axes(header: _Header, path: Path, volume_index: int | None) -> int:
+def _check_axes(header: _Header, path: Path | str, volume_index: int | None) -> int:
     """Return the index of the volume to read."""
     size, num_axes = header.size_ijk, len(header.size_ijk)
     if 0 in size:
@@ -197,7 +244,7 @@ def _check_axes(header: _Header, path: Path, volume_index: int | None) -> int:
     return choose_volume(path, (i, j, k, num_volumes), volume_index)
 
 
-def _check_geometry(header: _Header, path: Path) -> None:
+def _check_geometry(header: _Header, path: Path | str) -> None:
     # ITK drops a NRRD spacing that is no number, so the text is asked as well.
     stated = header.fields.get("spacings", "").split()[: len(header.size_ijk)]
     unknown = header.num_components == 1 and any(_is_nan(value) for value in stated)
@@ -235,7 +282,8 @@ def _grid(header: _Header) -> VolumeGrid:
     affine_lps = np.eye(4)
     affine_lps[:3, :3] = direction * spacing
     affine_lps[:3, 3] = origin
-    return VolumeGrid.from_ijk_lps((size[0], size[1], size[2]), affine_lps)
+    facts = ItkGeometry(tuple(spacing.tolist()), tuple(direction.ravel().tolist()), tuple(origin.tolist()))
+    return VolumeGrid.from_ijk_lps((size[0], size[1], size[2]), affine_lps, facts)
 
 
 def _notes(header: _Header, path: Path) -> list[str]:

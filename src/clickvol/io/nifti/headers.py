@@ -17,7 +17,7 @@ from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume_choice import choose_volume
 
 if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti1 import Nifti1Header, Nifti1Image
 
 _HEADER_BYTES = {1: 348, 2: 540}
 _MIN_DATA_OFFSET = {b"n+1": 352, b"n+2": 544, b"ni1": 0, b"ni2": 0}
@@ -102,6 +102,11 @@ def parse_header(
             "or check that the download is complete"
         )
 
+    return header, repair_fields(header)
+
+
+def repair_fields(header: "Nifti1Header") -> list[str]:
+    """Put fields right that mean nothing, in place, and return a sentence for each that was ignored."""
     notes = []
     for form in ("sform_code", "qform_code"):
         code = int(header[form])
@@ -115,7 +120,7 @@ def parse_header(
     header["pixdim"][0] = -1.0 if header["pixdim"][0] == -1.0 else 1.0
     for axis in range(max(int(header["dim"][0]), 0) + 1, 4):
         header["pixdim"][axis] = 1.0
-    return header, notes
+    return notes
 
 
 def voxel_layout(header: "Nifti1Header", path: Path, volume_index: int | None) -> VoxelLayout:
@@ -188,7 +193,9 @@ def read_scaling(header: "Nifti1Header", path: Path) -> tuple[float, float]:
     return slope, intercept
 
 
-def read_geometry(header: "Nifti1Header", path: Path) -> tuple[NDArray[np.float64], NiftiGeometry, list[str]]:
+def read_geometry(
+    header: "Nifti1Header", path: Path | str
+) -> tuple[NDArray[np.float64], NiftiGeometry, list[str]]:
     """Return the affine of (i, j, k) in RAS mm, the header geometry to repeat, and notes.
 
     The sform counts before the qform, as in nibabel; without both, nibabel's fallback does. BadGeometryError
@@ -265,6 +272,20 @@ def _qform(header: "Nifti1Header") -> NDArray[np.float64] | None:
 def _quaternion(header: "Nifti1Header") -> tuple[float, float, float]:
     b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
     return (b, c, d)
+
+
+def nibabel_image(array: NDArray[np.generic], grid: VolumeGrid) -> "Nifti1Image":
+    """Return a copy of an array (D, H, W) as an image of nibabel (NIfTI-2 where `make_header` needs it).
+
+    Raises:
+        OutputError: as `make_header`.
+    """
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti2 import Nifti2Header, Nifti2Image
+
+    header = make_header(array, grid)
+    kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    return kind(array.copy().T, grid.affine_ijk_ras_mm, header)
 
 
 def make_header(array: NDArray[np.generic], grid: VolumeGrid) -> "Nifti1Header":
