@@ -3,6 +3,8 @@
 Every message is one line: what is wrong, what was expected, what to do.
 """
 
+from importlib.util import find_spec
+
 
 class ClickvolError(Exception):
     """The base of every error that a user can cause and correct. The command line exits with 2."""
@@ -70,3 +72,14 @@ class DeviceError(ClickvolError):
 
 class ExternalProgramError(ClickvolError):
     """A program of somebody else's that cannot be started, or that failed."""
+
+
+def require(*modules: str, extra: str, purpose: str, error: type[ClickvolError] = ConfigError) -> None:
+    """Check that the modules which an extra brings are there, and name the command that brings them.
+
+    Raises:
+        error: when one is missing.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise error(f'{purpose} needs {" and ".join(missing)}; run: pip install "clickvol[{extra}]"')

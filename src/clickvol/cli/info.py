@@ -20,7 +20,9 @@ def info(
         return
     for name, fact in facts.items():
         if isinstance(fact, dict):
-            text = ", ".join(f"{key} {value}" for key, value in fact.items())
+            # What is missing has a line of its own, to be copied.
+            between = ("\n" + " " * 18, ": ") if name == "extras" else (", ", " ")
+            text = between[0].join(f"{key}{between[1]}{value}" for key, value in fact.items())
         else:
             text = ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
         typer.echo(f"{name.replace('_', ' '):<18}{text or 'none'}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import ConfigError
+from clickvol.errors import ConfigError, require
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
@@ -78,10 +78,8 @@ def random_walker() -> Classical:
 
     The border of the cube is background. ConfigError without scikit-image, of the extra `clickvol[evaluate]`.
     """
-    try:
-        from skimage.segmentation import random_walker as walk
-    except ImportError as error:
-        raise ConfigError("the random walker needs scikit-image; pip install 'clickvol[evaluate]'") from error
+    require("skimage", extra="evaluate", purpose="the random walker")
+    from skimage.segmentation import random_walker as walk
 
     def segment(volume: Volume, clicks: Sequence[Click]) -> NDArray[np.bool_]:
         return _walk(walk, volume, clicks)

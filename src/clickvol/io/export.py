@@ -1,6 +1,5 @@
 """All objects of a scan to one file, in any of the formats that people take masks away in."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import OutputError
 from clickvol.io.dicom.rtstruct import write_rtstruct
-from clickvol.io.dicom.seg import MISSING_EXTRA, check_one_file, write_dicom_seg
+from clickvol.io.dicom.seg import check_one_file, require_highdicom, write_dicom_seg
 from clickvol.io.dicom.sources import check_is_series, read_source_images
 from clickvol.io.formats import (
     WRITABLE_SUFFIXES,
@@ -76,8 +75,8 @@ def check_export(path: str | Path, source: str | Path, file_format: ExportFormat
     path = check_output_path(path, source, suffixes=SUFFIXES[file_format])
     if file_format in ("nifti", "nrrd"):
         return path
-    if file_format == "dicom-seg" and importlib.util.find_spec("highdicom") is None:
-        raise OutputError(MISSING_EXTRA)
+    if file_format == "dicom-seg":
+        require_highdicom()
     check_is_series(source)
     return path
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import BadGeometryError, ScanTooLargeError, UnreadableVolumeError
+from clickvol.errors import BadGeometryError, ScanTooLargeError, UnreadableVolumeError, require
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Volume
@@ -54,12 +54,9 @@ def read_ome_zarr(path: Path, *, volume_index: int | None = None, limits: ReadLi
         BadGeometryError: a spacing or an orientation that cannot be used.
         ScanTooLargeError: more than the limits allow.
     """
-    try:
-        import zarr
-    except ImportError as error:
-        raise UnreadableVolumeError(
-            f'{path} is a Zarr store, and the package zarr is not installed; run: pip install "clickvol[zarr]"'
-        ) from error
+    require("zarr", extra="zarr", purpose=f"{path}, a Zarr store,", error=UnreadableVolumeError)
+    import zarr
+
     try:
         attributes = dict(zarr.open_group(path, mode="r").attrs)
         image = attributes.get("ome", attributes)["multiscales"][0]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from clickvol.errors import CancelledError, ClickError, ClickvolError, ConfigError, OutputError
+from clickvol.errors import CancelledError, ClickError, ClickvolError, ConfigError, OutputError, require
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.io.formats import write_scan
 from clickvol.io.nifti.files import read_stored
@@ -39,10 +39,8 @@ from clickvol.server.wire import (
     StateOut,
 )
 
-try:
-    import httpx
-except ModuleNotFoundError as error:
-    raise ConfigError('the client needs a package that is missing; pip install "clickvol[serve]"') from error
+require("httpx", extra="serve", purpose="the client of a server")
+import httpx  # noqa: E402
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -60,7 +60,7 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
         raise ConfigError(
-            "a text encoder needs the package transformers; install it, or use a text bank file made elsewhere"
+            'a text encoder needs transformers; run: pip install "transformers>=5", or use a finished text bank'
         ) from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -12,7 +12,7 @@ from clickvol.files.atomic import atomic_path
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified
 from clickvol.io.dicom.reading.headers import shown_text
-from clickvol.io.dicom.seg import MISSING_EXTRA, name_frames, source_headers
+from clickvol.io.dicom.seg import name_frames, require_highdicom, source_headers
 from clickvol.io.dicom.sources import SourceImages, read_source_images
 from clickvol.io.dicom.uids import new_uid
 from clickvol.io.mask_headers import DISCLAIMER, MANUFACTURER, series_number
@@ -48,11 +48,9 @@ def write_parametric_map(
 
 
 def _parametric_map(probability: NDArray[np.float32], images: SourceImages, model_id: str) -> "ParametricMap":
-    try:
-        from highdicom.content import VOILUTTransformation
-        from highdicom.pm import ParametricMap, RealWorldValueMapping
-    except ImportError as error:
-        raise OutputError(MISSING_EXTRA) from error
+    require_highdicom()
+    from highdicom.content import VOILUTTransformation
+    from highdicom.pm import ParametricMap, RealWorldValueMapping
     from pydicom.sr.codedict import codes
 
     headers, order = source_headers(images)

@@ -6,13 +6,14 @@ slices: it checks the originals more strictly than scanners and archives write t
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import OutputError
+from clickvol.errors import OutputError, require
 from clickvol.io.dicom.mask_writing import write_dicom_masks
 from clickvol.io.dicom.reading.headers import shown_text
 from clickvol.io.dicom.sources import SourceImages
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.dataset import Dataset
 
-MISSING_EXTRA = (
-    'DICOM segmentations need the package highdicom, which is not installed; run: pip install "clickvol[dicom]"'
+require_highdicom = partial(
+    require, "highdicom", extra="dicom", purpose="writing DICOM masks and probabilities", error=OutputError
 )
 
 
@@ -53,10 +54,9 @@ def write_dicom_seg(
 
 def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentation":
     """Return masks, at least one, as a DICOM Segmentation that refers to the images of their scan."""
-    try:
-        import highdicom.seg
-    except ImportError as error:
-        raise OutputError(MISSING_EXTRA) from error
+    require_highdicom()
+    import highdicom.seg
+
     pixels = _pixels(masks)
     headers, order = source_headers(images)
     with warnings.catch_warnings():

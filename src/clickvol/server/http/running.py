@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clickvol.errors import ConfigError
+from clickvol.errors import ConfigError, require
 from clickvol.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-INSTALL_HINT = 'the server needs packages that are not installed; pip install "clickvol[serve]"'
 
 _BACKLOG = 128
 
@@ -34,13 +33,7 @@ _SHUTDOWN_SECONDS = 5
 
 def check_installed() -> None:
     """Tell at once when the extra is missing, as ConfigError."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(INSTALL_HINT) from error
+    require("fastapi", "prometheus_client", "python_multipart", "uvicorn", extra="serve", purpose="the server")
 
 
 def run_server(

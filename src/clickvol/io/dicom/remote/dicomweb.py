@@ -6,7 +6,6 @@ never by the address, which shells and logs keep.
 """
 
 import contextlib
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from clickvol.errors import ArchiveError, ConfigError, OutputError
+from clickvol.errors import ArchiveError, ConfigError, OutputError, require
 from clickvol.files.limits import ReadLimits
 from clickvol.io.dicom.reading.series import SeriesSummary
 
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 USER_VARIABLE = "CLICKVOL_DICOMWEB_USER"
 PASSWORD_VARIABLE = "CLICKVOL_DICOMWEB_PASSWORD"
 TOKEN_VARIABLE = "CLICKVOL_DICOMWEB_TOKEN"
-
-MISSING_EXTRA = (
-    "archives are spoken to by the packages dicomweb-client and pynetdicom, which are not installed; run: "
-    'pip install "clickvol[archive]"'
-)
 
 SCAN_MODALITIES = ("CT", "MR", "PT")
 
@@ -69,8 +63,7 @@ class DicomWebArchive:
     def __init__(self, address: str, environment: Mapping[str, str] = os.environ) -> None:
         parts = _checked_address(address)
         self.address = f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
-        if importlib.util.find_spec("dicomweb_client") is None:
-            raise ArchiveError(MISSING_EXTRA)
+        require("dicomweb_client", extra="archive", purpose="a DICOMweb archive", error=ArchiveError)
         from dicomweb_client.api import DICOMwebClient
 
         self._client = DICOMwebClient(

@@ -1,14 +1,12 @@
 """DICOM files to an archive that takes them by C-STORE."""
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from clickvol.errors import ArchiveError, ConfigError
-from clickvol.io.dicom.remote.dicomweb import MISSING_EXTRA
+from clickvol.errors import ArchiveError, ConfigError, require
 
 OWN_TITLE = "CLICKVOL"
 
@@ -45,8 +43,7 @@ def send_files(paths: Sequence[Path], node: DicomNode) -> None:
 
     ArchiveError when it cannot be reached, or does not take them.
     """
-    if importlib.util.find_spec("pynetdicom") is None:
-        raise ArchiveError(MISSING_EXTRA)
+    require("pynetdicom", extra="archive", purpose="sending to an archive", error=ArchiveError)
     import pydicom
     from pynetdicom import AE
 
