@@ -4,7 +4,6 @@ Those clients know one object, keep a mask of their own and are told what has ch
 ordinary session; beside the session's record a small file says what the session does not know.
 """
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clickvol.files.atomic import atomic_path
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import Shaping, check_on_grid
@@ -24,7 +22,7 @@ from clickvol.interactive.viewer_prompts import drawn_prompt
 from clickvol.io.formats import write_volume
 from clickvol.prompts.packed_mask import EMPTY, PackedMask
 from clickvol.server.refusal import RefusedError
-from clickvol.server.served_session import ScanRecord, ServedSession
+from clickvol.server.served_session import ScanRecord, ServedSession, write_private
 from clickvol.server.sessions import Sessions
 from clickvol.server.worker import IsCancelled, IsGone
 
@@ -34,51 +32,26 @@ _SCAN_NAME = "scan.nrrd"
 Waiting = Annotated[Shaping, Field(discriminator="kind")]
 
 
-class _Shown(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    start_dhw: tuple[int, int, int]
-    stop_dhw: tuple[int, int, int]
-    bits: str
-    num_voxels: int
-
-
 class LeaseState(BaseModel):
     """What is kept of a client beside its session.
 
     Attributes:
         buffer_dtype: of the client's mask; None before it has said so.
-        shown: the mask that the client has; None for an empty one.
+        shown: the mask that the client has.
         waiting: interactions for the next prediction, in the groups in which they came.
         steps: how many interactions of the session each prediction added; undo takes back the last.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
     buffer_dtype: str | None = None
-    shown: _Shown | None = None
+    shown: PackedMask = EMPTY
     waiting: tuple[tuple[Waiting, ...], ...] = Field(default=(), max_length=1000)
     steps: tuple[int, ...] = ()
 
-    @property
-    def shown_mask(self) -> PackedMask:
-        """The mask that the client has."""
-        if self.shown is None:
-            return EMPTY
-        box = VoxelBox.of(self.shown.start_dhw, self.shown.stop_dhw)
-        return PackedMask(box, base64.b64decode(self.shown.bits), self.shown.num_voxels)
-
-    def showing(self, mask: PackedMask) -> "LeaseState":
-        """Return the state with another mask at the client."""
-        shown = None
-        if mask.box is not None:
-            shown = _Shown(
-                start_dhw=mask.box.start_dhw,
-                stop_dhw=mask.box.stop_dhw,
-                bits=base64.b64encode(mask.bits).decode(),
-                num_voxels=mask.num_voxels,
-            )
-        return self.model_copy(update={"shown": shown})
+    def but(self, **changes: object) -> "LeaseState":
+        """Return the state with other values."""
+        return self.model_copy(update=changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +105,7 @@ class Lease:
 
     def keep(self, state: LeaseState) -> None:
         """Write the state to disk."""
-        with atomic_path(self.served.lease_path, ".json") as temporary:
-            temporary.write_text(state.model_dump_json(), encoding="utf-8")
-            temporary.chmod(0o600)
+        write_private(self.served.lease_path, state)
         self.state = state
 
     async def set_array(self, array: NDArray[Any], grid: VolumeGrid) -> None:
@@ -163,7 +134,7 @@ class Lease:
             check_on_grid(interaction, grid)
         waiting = (*self.state.waiting, group)
         if not run:
-            self.keep(self.state.model_copy(update={"waiting": waiting}))
+            self.keep(self.state.but(waiting=waiting))
             return Change(ran=False)
         return await self.predict(waiting)
 
@@ -177,15 +148,15 @@ class Lease:
             lambda session, is_cancelled: self._added(session, pending, is_cancelled)
         )
         if mask is None:
-            self.keep(self.state.model_copy(update={"waiting": waiting}))
+            self.keep(self.state.but(waiting=waiting))
             return Change(ran=True)
         steps = (*self.state.steps, count) if count else self.state.steps
-        return self._shown(mask, self.state.model_copy(update={"waiting": (), "steps": steps}))
+        return self._shown(mask, self.state.but(waiting=(), steps=steps))
 
     async def undo(self) -> Change:
         """Take back the last interaction."""
         if self.state.waiting:
-            self.keep(self.state.model_copy(update={"waiting": self.state.waiting[:-1]}))
+            self.keep(self.state.but(waiting=self.state.waiting[:-1]))
             return Change(ran=True)
         if not self.state.steps:
             return Change(ran=False)
@@ -197,13 +168,13 @@ class Lease:
             return PackedMask.of(session.mask(1).array)
 
         mask, _ = await self._run(back)
-        return self._shown(mask, self.state.model_copy(update={"steps": self.state.steps[:-1]}))
+        return self._shown(mask, self.state.but(steps=self.state.steps[:-1]))
 
     async def reset(self, *, shown: PackedMask = EMPTY) -> None:
         """Begin with another object; the client shows a mask of its own, or none."""
         if self.served.record is not None:
             await self._run(lambda session, _: session.reset() if session.history.index else None)
-        self.keep(LeaseState(buffer_dtype=self.state.buffer_dtype).showing(shown))
+        self.keep(LeaseState(buffer_dtype=self.state.buffer_dtype, shown=shown))
 
     async def begin_with(self, mask: NDArray[np.generic], *, run: bool) -> Change:
         """Begin with a mask that the client shows; an empty one begins another object."""
@@ -237,8 +208,8 @@ class Lease:
         return await self.sessions.run(self.served, action, self._is_gone)
 
     def _shown(self, mask: PackedMask, state: LeaseState) -> Change:
-        change = Change.between(self.state.shown_mask, mask)
-        self.keep(state.showing(mask))
+        change = Change.between(self.state.shown, mask)
+        self.keep(state.but(shown=mask))
         return change
 
 

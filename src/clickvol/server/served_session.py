@@ -159,9 +159,7 @@ class ServedSession:
 
     def write_record(self, record: ScanRecord) -> None:
         """Keep which scan it is."""
-        with atomic_path(self.folder / _RECORD, ".json") as temporary:
-            temporary.write_text(record.model_dump_json(), encoding="utf-8")
-            temporary.chmod(0o600)
+        write_private(self.folder / _RECORD, record)
         self.record = record
 
     def add(self, session: InteractiveSession, interaction: Shaping, is_cancelled: IsCancelled) -> Answer:
@@ -185,6 +183,13 @@ class ServedSession:
         if self.session is not None:
             self.session.close()
         self.session = None
+
+
+def write_private(path: Path, content: BaseModel) -> None:
+    """Write a JSON file for this user alone; OutputError when the disk refuses."""
+    with atomic_path(path, ".json") as temporary:
+        temporary.write_text(content.model_dump_json(), encoding="utf-8")
+        temporary.chmod(0o600)
 
 
 def shared_secret(path: Path) -> bytes:

@@ -23,7 +23,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,19 +128,23 @@ class Sessions:
         self._sessions.clear()
 
     async def open(
-        self, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
+        self,
+        record_of: Callable[[Path], ScanRecord],
+        is_gone: IsGone | None = None,
+        session_id: str | None = None,
     ) -> tuple[str, ServedSession]:
         """Begin a session on a scan; return its id as well.
 
         Args:
             record_of: says which scan, given the folder of the session, where it may put an uploaded one.
             is_gone: whether the client has hung up.
+            session_id: where it is not drawn.
 
         Raises:
             ClickvolError: when the scan cannot be read, is too large, or there are too many sessions. Nothing
                 is left then.
         """
-        session_id, served = self.create()
+        session_id, served = self.create(session_id)
         try:
             await self.set_scan(served, record_of, is_gone)
         except BaseException:
@@ -148,20 +152,18 @@ class Sessions:
             raise
         return session_id, served
 
+    @contextlib.asynccontextmanager
+    async def only_opening(self, session_id: str) -> AsyncIterator[None]:
+        """Let one request at a time look for a session with an id from `derived_id`, and open it."""
+        async with self._openings.setdefault(session_id, anyio.Lock()):
+            yield
+
     async def open_once(
         self, session_id: str, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
     ) -> ServedSession:
         """Return a session with an id from `derived_id`; it is opened where it is not."""
-        async with self._openings.setdefault(session_id, anyio.Lock()):
-            if (served := self.find(session_id)) is not None:
-                return served
-            _, served = self.create(session_id)
-            try:
-                await self.set_scan(served, record_of, is_gone)
-            except BaseException:
-                self.end(served)
-                raise
-            return served
+        async with self.only_opening(session_id):
+            return self.find(session_id) or (await self.open(record_of, is_gone, session_id))[1]
 
     async def set_scan(
         self, served: ServedSession, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -44,7 +43,6 @@ class ArchiveImages:
         self._staging = state_folder / _STAGING
         self._limits = limits
         self._threads = anyio.CapacityLimiter(_NUM_THREADS)
-        self._openings: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         DicomWebArchive(address)
         self._remove_abandoned()
 
@@ -67,10 +65,6 @@ class ArchiveImages:
         if len(matching) > 1:
             raise RefusedError(409, "the archive has this series in several studies; tell its owner")
         return matching[0] if matching else None
-
-    def opening(self, session_id: str) -> anyio.Lock:
-        """Return what requests for one session wait for, so that a series is fetched once."""
-        return self._openings.setdefault(session_id, anyio.Lock())
 
     @contextlib.asynccontextmanager
     async def fetched(self, series: RemoteSeries) -> AsyncIterator[Callable[[Path], ScanRecord]]:

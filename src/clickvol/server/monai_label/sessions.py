@@ -45,14 +45,14 @@ class Images:
     uploads: frozenset[str]
 
     @property
-    def names(self) -> list[str]:
-        """All of them, sorted."""
-        return sorted({*self.root.images, *self.archive, *self.uploads})
-
-    @property
     def shared_names(self) -> list[str]:
         """Those that every client may name, sorted."""
         return sorted({*self.root.images, *self.archive})
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, sorted."""
+        return sorted({*self.shared_names, *self.uploads})
 
 
 class ImageClient:
@@ -67,8 +67,7 @@ class ImageClient:
 
     async def images(self) -> Images:
         """Return what this client may name: what lies under the root or in the archive, and its own uploads."""
-        root = self.sessions.settings.root
-        listed = await self.sessions.on_files(lambda _: list_images(root))
+        listed = await self._under_root()
         series = {} if self._archive is None else await self._archive.list_images()
         names = self.datastore.uploads.get(self.client, set())
         uploads = frozenset(name for name in names if self.sessions.find(self._named(name)) is not None)
@@ -93,9 +92,8 @@ class ImageClient:
             RefusedError: 409 when the name is that of another scan, under the root, in the archive or of this
                 client.
         """
-        root = self.sessions.settings.root
-        listed = await self.sessions.on_files(lambda _: list_images(root))
-        if image in listed.images or (self._archive is not None and await self._archive.find(image)):
+        listed = await self._under_root()
+        if image in listed.images or await self._in_archive(image) is not None:
             raise RefusedError(409, "a scan of this server has this name already; upload it under another one")
         served = await self.sessions.open_once(self._named(image), _uploaded_record(file), self.is_gone)
         sha256 = await self.sessions.on_files(lambda _: _sha256_of(file))
@@ -114,15 +112,17 @@ class ImageClient:
         named = self.sessions.find(self._named(image))
         if named is not None:
             return named
-        if self._archive is not None and (series := await self._archive.find(image)) is not None:
+        if self._archive is not None and (series := await self._in_archive(image)) is not None:
             return await self._session_of(self._archive, series)
-        root = self.sessions.settings.root
-
-        def record_of(folder: Path) -> ScanRecord:
-            return record_of_image(root, image, folder)
-
         session_id = self.sessions.derived_id("root", self.client, image)
+        record_of = partial(record_of_image, self.sessions.settings.root, image)
         return await self.sessions.open_once(session_id, record_of, self.is_gone)
+
+    async def _under_root(self) -> ImageList:
+        return await self.sessions.on_files(lambda _: list_images(self.sessions.settings.root))
+
+    async def _in_archive(self, image: str) -> RemoteSeries | None:
+        return None if self._archive is None else await self._archive.find(image)
 
     async def labels(self, images: Sequence[str]) -> dict[str, dict[str, SavedLabel]]:
         """Return the last version of each label of each of some images, by tag."""
@@ -154,20 +154,18 @@ class ImageClient:
     async def _session_of(self, archive: ArchiveImages, series: RemoteSeries) -> ServedSession:
         """Return this client's session on a series, which is fetched once, and again when it has changed."""
         session_id = self.sessions.derived_id("archive", self.client, series.summary.uid)
-        async with archive.opening(session_id):
+        async with self.sessions.only_opening(session_id):
             served = self.sessions.find(session_id)
             if served is not None and served.record is not None:
                 if served.record.upload_sha256 == fingerprint_of(series):
                     return served
                 self.sessions.end(served)
             async with archive.fetched(series) as record_of:
-                return await self.sessions.open_once(session_id, record_of, self.is_gone)
+                return (await self.sessions.open(record_of, self.is_gone, session_id))[1]
 
     async def file_of(self, image: str) -> Path | None:
         """Return the file of an image under the root; None where it is a series or an upload."""
-        if self.sessions.find(self._named(image)) is not None:
-            return None
-        if self._archive is not None and await self._archive.find(image) is not None:
+        if self.sessions.find(self._named(image)) is not None or await self._in_archive(image) is not None:
             return None
         root = self.sessions.settings.root
         with tempfile.TemporaryDirectory() as folder:
@@ -192,9 +190,8 @@ class ImageClient:
         return self.sessions.derived_id("name", self.client, image)
 
     async def _check_same_scan(self, served: ServedSession, file: UploadFile) -> None:
-        theirs = await self.with_file(
-            served, file, lambda path: scan_hash(read_volume(path, limits=self.sessions.limits))
-        )
+        limits = self.sessions.limits
+        theirs = await self.with_file(served, file, lambda path: scan_hash(read_volume(path, limits=limits)))
         ours, _ = await self.sessions.run(served, lambda session, _: session.scan.volume)
         if theirs != await self.sessions.on_files(lambda _: scan_hash(ours)):
             raise RefusedError(
@@ -221,7 +218,4 @@ def _uploaded_record(file: UploadFile) -> Callable[[Path], ScanRecord]:
 
 def _sha256_of(file: UploadFile) -> str:
     file.file.seek(0)
-    digest = hashlib.sha256()
-    while chunk := file.file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(file.file, "sha256").hexdigest()  # type: ignore[arg-type]  # a file of starlette's

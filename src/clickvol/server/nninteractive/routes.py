@@ -198,7 +198,7 @@ async def set_target_buffer(given: BufferIn, lease: Held) -> dict[str, Any]:
             422,
             f"a mask of {given.dtype} with shape {given.shape} does not fit; {shape} of integers is expected",
         )
-    lease.keep(lease.state.showing(EMPTY).model_copy(update={"buffer_dtype": dtype}))
+    lease.keep(lease.state.but(shown=EMPTY, buffer_dtype=dtype))
     return {}
 
 
