@@ -19,6 +19,7 @@ from clickvol.image_encoders.lifted_vit3d import ImageFeatures, channels_of, mak
 from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
 from clickvol.image_encoders.tiny_vit import IMAGE_CHANNELS, TinyVit, TinyVitConfig, TinyVitStages
 from clickvol.layers.adapters import Adapter3d, AdapterInitialisation
+from clickvol.layers.state import state_faults
 
 # Normalised patches end at -1.6 and 1.6, the middle of their window being 0 (see preprocessing.intensity).
 # On CT that is -160..240 HU, the very window that LiteMedSAM was trained on as 0..1.
@@ -259,15 +260,10 @@ class LiftedTinyVit3d(nn.Module):
         """
         with torch.device("meta"):
             expected = TinyVit(self.config.slice_encoder).state_dict()
-        wrong = sorted(
-            name
-            for name in expected.keys() | state.keys()
-            if name not in expected or name not in state or expected[name].shape != state[name].shape
-        )
-        if wrong:
+        if faults := state_faults(state, expected):
             raise DamagedWeightsError(
-                f"{len(wrong)} tensors of the 2D encoder are missing, left over or of another shape "
-                f"({', '.join(wrong[:5])}): give a file that fits its configuration"
+                f"these weights are not the 2D encoder of this configuration; give a file that fits: "
+                f"{'; '.join(faults)}"
             )
         own = self.slice_encoder.state_dict()
         self.slice_encoder.load_state_dict({name: state[name] for name in own}, strict=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError
 from clickvol.image_encoders.lifted_vit3d import LiftedVit3d
+from clickvol.layers.state import state_faults
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.sam2d import Sam2d
 
@@ -49,14 +50,8 @@ def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d)
     """
     names = _our_names(lifted.config.depth)
     own = dict(lifted.named_parameters())
-    faults = [f"{name} is missing" for name in names if name not in sam_image_encoder_state]
-    for name, tensor in sam_image_encoder_state.items():
-        if name in names:
-            wanted = own[names[name]].shape
-            if tensor.shape != wanted:
-                faults.append(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(wanted)}")
-        elif not name.startswith(_NECK):
-            faults.append(f"{name} is unknown")
+    given = {name: tensor for name, tensor in sam_image_encoder_state.items() if not name.startswith(_NECK)}
+    faults = state_faults(given, {name: own[ours] for name, ours in names.items()})
     if faults:
         raise DamagedWeightsError(
             "these weights are not a SAM image encoder of this network's size; take the file of the "

@@ -57,13 +57,7 @@ def is_cached(entry: RegistryEntry) -> bool:
 
 def is_offline() -> bool:
     """Return whether the environment forbids the network: anything but nothing, 0, false, no and off does."""
-    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in (
-        "",
-        "0",
-        "false",
-        "no",
-        "off",
-    )
+    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -81,8 +75,7 @@ def is_intact(path: Path, known: KnownFile) -> bool:
     try:
         if not path.is_file() or path.stat().st_size != known.bytes:
             return False
-        with path.open("rb") as stream:
-            return sha256_of(stream) == known.sha256
+        return sha256_of_file(path) == known.sha256
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror}; make it readable or remove it") from error
 
@@ -90,6 +83,12 @@ def is_intact(path: Path, known: KnownFile) -> bool:
 def sha256_of(stream: BufferedReader) -> str:
     """Return the hash of what is left in a stream, in hexadecimal."""
     return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the hash of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return sha256_of(stream)
 
 
 def _cache_folder() -> Path:

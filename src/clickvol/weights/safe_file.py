@@ -1,6 +1,5 @@
 """Writing and reading weights without ever running what is in the file."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
 from clickvol.files.atomic import atomic_path
+from clickvol.weights.cache import sha256_of_file
 
 # First bytes of a zip archive (torch.save) and of a bare pickle: formats that can carry code.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -25,17 +25,12 @@ def write_weights(state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype
         save_file(tensors, temporary)
         # The library makes its file readable by its owner only; a model is for whoever may read the folder.
         temporary.chmod(usual_mode)
-        return _sha256(temporary), temporary.stat().st_size
+        return sha256_of_file(temporary), temporary.stat().st_size
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a tensor as it is written; whole numbers (counters of a BatchNorm) stay what they are."""
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
@@ -56,7 +51,7 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
             f"{path} is a pickle, which can run code when it is read; only safetensors are loaded; "
             "convert it where you trust it"
         )
-    actual = _sha256(path)
+    actual = sha256_of_file(path)
     if actual != sha256:
         raise DamagedWeightsError(
             f"the weights {path} are damaged: sha256 is {actual[:12]}..., the card says "

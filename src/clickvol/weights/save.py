@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from clickvol.errors import OutputError
 from clickvol.files.atomic import make_folder, write_text
+from clickvol.version import __version__
 from clickvol.weights.card import ModelCard
 from clickvol.weights.safe_file import write_weights
 
@@ -40,6 +42,19 @@ def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Pa
             ) from error
         raise
     return card_path
+
+
+def save_imported(
+    state: Mapping[str, Tensor],
+    network: nn.Module,
+    folder: Path,
+    /,
+    **facts: Any,  # noqa: ANN401
+) -> Path:
+    """Write what was made by others as a model; `facts` are those of its card."""
+    draft: dict[str, Any] = {"dtype": "float32", "bytes": 0, "sha256": "", "weights_file": ""}
+    draft["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    return save_float32_model(state, ModelCard(**draft, **facts, clickvol_version=__version__), folder)
 
 
 def _make_folder(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from clickvol import load_model
 from clickvol.errors import ClickvolError, ConfigError, DamagedWeightsError, OutputError
-from clickvol.weights.official.importing import import_checkpoint, published_datasets
+from clickvol.weights.official.importing import DATASETS, import_checkpoint
 from reference import seeded_official as so
 
 
@@ -56,7 +56,7 @@ def test_the_card_of_promise3d(promise, save, tmp_path):
         "finest_voxel_mm": 1.0,
         "coarsest_voxel_mm": 1.0,
     }
-    assert card.intensity == published_datasets()["colon"].intensity
+    assert card.intensity == DATASETS["colon"][1]
     assert card.intensity.clip == (-57, 175)
     assert card.licence == "weights of the authors; they give no licence; ask them before use"
     assert card.notes[0].startswith("imported from best.pth.tar, sha256 ")

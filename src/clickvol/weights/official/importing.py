@@ -5,7 +5,7 @@ is filled.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,14 +16,12 @@ from torch import Tensor
 
 from clickvol.errors import ConfigError, DamagedWeightsError
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
-from clickvol.version import __version__
-from clickvol.weights.cache import sha256_of
+from clickvol.weights.cache import sha256_of_file
 from clickvol.weights.card import FieldOfViewPlan, IntensityPlan, ModelCard, read_card
 from clickvol.weights.load import network_content
 from clickvol.weights.official.file import read_official_file
 from clickvol.weights.official.layout import (
     NUM_PROMPT_ENCODERS,
-    OfficialLayout,
     misfits,
     official_layout,
     our_state,
@@ -38,7 +36,7 @@ from clickvol.weights.official.sizes import (
     sizes_from_shapes,
 )
 from clickvol.weights.registry import PLAIN_NAME
-from clickvol.weights.save import save_float32_model
+from clickvol.weights.save import save_imported
 
 _OPTIMISERS = ("encoder_opt", "feature_opt", "decoder_opt")
 _PARTS = ("encoder_dict", "decoder_dict", "feature_dict")
@@ -50,27 +48,16 @@ _TITLES: dict[OfficialMethod, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedDataset:
-    """A data set that the authors of both methods trained on, with the constants (HU) of their loaders."""
-
-    tumours: str
-    intensity: IntensityPlan
-
-
-def published_datasets() -> dict[str, PublishedDataset]:
-    """Return the data sets of the published checkpoints by the name that their authors use."""
-    # Constants of the released loaders, the same in ProMISe-3D and 3DSAM-adapter.
-    rows = (
-        ("colon", "colon tumours on CT", (-57.0, 175.0), 65.175035, 32.651197),
-        ("pancreas", "pancreas tumours on CT", (-39.0, 204.0), 68.45214, 63.422806),
-        ("lits", "liver tumours on CT", (-48.0, 163.0), 60.057533, 40.198017),
-        ("kits", "kidney tumours on CT", (-54.0, 247.0), 59.53867, 55.457336),
+# What the authors of both trained on, with the constants (HU) of their released loaders, the same in both.
+DATASETS: dict[str, tuple[str, IntensityPlan]] = {
+    name: (f"{organ} tumours on CT", IntensityPlan(clip=clip, mean=mean, deviation=deviation))
+    for name, organ, clip, mean, deviation in (
+        ("colon", "colon", (-57.0, 175.0), 65.175035, 32.651197),
+        ("pancreas", "pancreas", (-39.0, 204.0), 68.45214, 63.422806),
+        ("lits", "liver", (-48.0, 163.0), 60.057533, 40.198017),
+        ("kits", "kidney", (-54.0, 247.0), 59.53867, 55.457336),
     )
-    return {
-        name: PublishedDataset(tumours, IntensityPlan(clip=clip, mean=mean, deviation=deviation))
-        for name, tumours, clip, mean, deviation in rows
-    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +118,10 @@ def import_checkpoint(
     official: OfficialMethod = "promise3d" if recognised == "promise3d" else "sam3d_adapter"
     state, network = _our_network(content, path, official)
     dropped = _dropped(content, network.config)
-    draft = _draft_card(official, network, content, path, dropped, dataset=dataset)
+    facts = _facts(official, network.config, content, path, dropped, dataset=dataset)
     if model_id is not None:
-        draft = draft.model_copy(update={"id": model_id})
-    card_path = save_float32_model(state, draft, folder)
+        facts["id"] = model_id
+    card_path = save_imported(state, network, folder, **facts)
     return ImportedModel(card_path, read_card(card_path), dropped)
 
 
@@ -142,9 +129,8 @@ def _check_words(method: str | None, dataset: str | None, model_id: str | None) 
     methods = (*get_args(OfficialMethod), "promise2d", "sam2d")
     if method is not None and method not in methods:
         raise ConfigError(f"there is no import for the method {method!r}; choose one of {', '.join(methods)}")
-    datasets = published_datasets()
-    if dataset is not None and dataset not in datasets:
-        raise ConfigError(f"there is no data set {dataset!r}; choose one of {', '.join(datasets)}")
+    if dataset is not None and dataset not in DATASETS:
+        raise ConfigError(f"there is no data set {dataset!r}; choose one of {', '.join(DATASETS)}")
     if model_id is not None and re.fullmatch(PLAIN_NAME, model_id) is None:
         raise ConfigError(f"{model_id!r} cannot be an id: letters, digits, dots, dashes and underscores can")
 
@@ -198,7 +184,10 @@ def _our_network(
         raise DamagedWeightsError(
             f"{path} has sizes that make no {_TITLES[method]} ({error}); get the file again"
         ) from error
-    faults += _misfits(layout, encoder, prompts or [], decoder)
+    faults += misfits("encoder_dict", encoder, layout.encoder)
+    for index, prompt in enumerate(prompts or []):
+        faults += misfits(f"feature_dict.{index}", prompt, layout.prompt)
+    faults += misfits("decoder_dict", decoder, layout.decoder)
     if faults:
         raise DamagedWeightsError(
             f"{path} is not a checkpoint of {_TITLES[method]}; nothing was written; {len(faults)} faults: "
@@ -215,18 +204,6 @@ def _are_prompt_encoders(prompts: object) -> bool:
         and len(prompts) == NUM_PROMPT_ENCODERS
         and all(isinstance(prompt, Mapping) for prompt in prompts)
     )
-
-
-def _misfits(
-    layout: OfficialLayout,
-    encoder: Mapping[str, object],
-    prompts: Sequence[Mapping[str, object]],
-    decoder: Mapping[str, object],
-) -> list[str]:
-    faults = misfits("encoder_dict", encoder, layout.encoder)
-    for index, prompt in enumerate(prompts):
-        faults += misfits(f"feature_dict.{index}", prompt, layout.prompt)
-    return faults + misfits("decoder_dict", decoder, layout.decoder)
 
 
 def _tensors(part: Mapping[str, object]) -> dict[str, Tensor]:
@@ -251,60 +228,43 @@ def _dropped(content: Mapping[str, object], config: LiftedSegmenterConfig) -> tu
     return tuple(lines)
 
 
-def _draft_card(
+def _facts(
     method: OfficialMethod,
-    network: LiftedSegmenter,
+    config: LiftedSegmenterConfig,
     content: Mapping[str, object],
     path: Path,
     dropped: tuple[str, ...],
     *,
     dataset: str | None,
-) -> ModelCard:
-    """Return the card but for what only the written file tells."""
-    config = network.config
-    automatic = config.prompt is None
-    known = None if dataset is None else published_datasets()[dataset]
-    with path.open("rb") as stream:
-        sha256 = sha256_of(stream)
-    words = [method.replace("_", "-"), "official", *(["automatic"] if automatic else [])]
-    variant = ", automatic" if automatic else ""
-    about = f": {known.tumours}" if known else ""
-    # Published: everything is resampled to voxels of 1 mm. The automatic variant is slid over the scan.
-    plan = FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=1.0)
-    return ModelCard(
-        id="-".join([*words, *([dataset] if dataset else [])]),
-        title=f"{_TITLES[method]}{variant}, weights of its authors{about}",
-        method=method,
-        network=network_content(method, config),
-        fields_of_view=plan,
-        intensity=known.intensity if known else None,
-        modalities=["CT"],
-        training_data=[
-            f"{known.tumours}, the data set that its authors call {dataset}, as whoever imported it says"
-            if known
-            else "not said in the file: CT of colon, pancreas, liver or kidney tumours"
-        ],
-        training_command=f"by its authors; imported with clickvol models import --method {method}",
-        licence="weights of the authors; they give no licence; ask them before use",
-        notes=_notes(content, path, sha256, dropped, is_scaled=known is not None),
-        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        dtype="float32",
-        bytes=0,
-        sha256="",
-        weights_file="",
-        clickvol_version=__version__,
-    )
+) -> dict[str, Any]:
+    """Return what the card says, but for the number of parameters and the written file."""
+    tumours, intensity = ("", None) if dataset is None else DATASETS[dataset]
+    data = "not said in the file: CT of colon, pancreas, liver or kidney tumours"
+    if dataset is not None:
+        data = f"{tumours}, the data set that its authors call {dataset}, as whoever imported it says"
+    automatic = ["automatic"] if config.prompt is None else []
+    words = [method.replace("_", "-"), "official", *automatic, *filter(None, [dataset])]
+    title = "".join(f", {word}" for word in automatic) + ", weights of its authors"
+    return {
+        "id": "-".join(words),
+        "title": f"{_TITLES[method]}{title}{f': {tumours}' if tumours else ''}",
+        "method": method,
+        "network": network_content(method, config),
+        # Published: everything is resampled to voxels of 1 mm. The automatic variant is slid over the scan.
+        "fields_of_view": FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=1.0),
+        "intensity": intensity,
+        "modalities": ["CT"],
+        "training_data": [data],
+        "training_command": f"by its authors; imported with clickvol models import --method {method}",
+        "licence": "weights of the authors; they give no licence; ask them before use",
+        "notes": _notes(content, path, dropped, is_scaled=intensity is not None),
+    }
 
 
 def _notes(
-    content: Mapping[str, object],
-    path: Path,
-    sha256: str,
-    dropped: tuple[str, ...],
-    *,
-    is_scaled: bool,
+    content: Mapping[str, object], path: Path, dropped: tuple[str, ...], *, is_scaled: bool
 ) -> list[str]:
-    notes = [f"imported from {path.name}, sha256 {sha256}"]
+    notes = [f"imported from {path.name}, sha256 {sha256_of_file(path)}"]
     told = [
         f"{name} {float(value):.6g}"
         for name in ("epoch", "best_val_loss")

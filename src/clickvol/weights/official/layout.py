@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clickvol.image_encoders.lifted_vit3d import LiftedVitConfig
+from clickvol.layers.state import state_faults
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.sam3d_adapter import METHOD_ID as SAM3D_ADAPTER
 from clickvol.prompt_encoders.feature_sampling import FeatureSamplingConfig
@@ -115,16 +116,8 @@ def with_current_names(method: OfficialMethod, decoder: Mapping[str, object]) ->
 
 def misfits(part: str, content: Mapping[str, object], expected: tuple[OfficialTensor, ...]) -> list[str]:
     """Return what is wrong with a part of a checkpoint, one clause each: empty when all is as expected."""
-    wanted = {tensor.key: tensor.shape for tensor in expected}
-    faults = [f"{part}.{key} is missing" for key in wanted if key not in content]
-    for key, value in content.items():
-        if key not in wanted:
-            faults.append(f"{part}.{key} is unknown")
-        elif not isinstance(value, Tensor) or not value.is_floating_point():
-            faults.append(f"{part}.{key} is no tensor of floating-point numbers")
-        elif tuple(value.shape) != wanted[key]:
-            faults.append(f"{part}.{key} has shape {tuple(value.shape)}, expected {wanted[key]}")
-    return faults
+    wanted = {tensor.key: torch.empty(tensor.shape, device="meta") for tensor in expected}
+    return state_faults(content, wanted, f"{part}.")
 
 
 def our_state(layout: OfficialLayout, parts: tuple[Mapping[str, Tensor], ...]) -> dict[str, Tensor]:

@@ -15,12 +15,10 @@ from torch import Tensor
 from clickvol.errors import DamagedWeightsError
 from clickvol.methods.promise2d import METHOD_ID, Mode, Promise2d, Promise2dConfig, promise2d_network
 from clickvol.methods.sam2d import Sam2d, sam2d_preset
-from clickvol.version import __version__
-from clickvol.weights.cache import sha256_of
-from clickvol.weights.card import ModelCard
+from clickvol.weights.cache import sha256_of_file
 from clickvol.weights.load import network_content
 from clickvol.weights.official.sam import recognise_preset
-from clickvol.weights.save import save_float32_model
+from clickvol.weights.save import save_imported
 
 # By which SAM's part of a file is told, whatever stands before its names.
 _SAM_MARKS = ("image_encoder.pos_embed", "image_encoder.patch_embed.seq.0.c.weight")
@@ -88,14 +86,15 @@ def import_promise2d(parts: _Checkpoint, path: Path, folder: Path, model_id: str
             f"{path} is not a checkpoint of ProMISe-2D whose layers can be told; nothing was written; "
             f"{len(faults)} faults: {'; '.join(faults)}"
         )
-    with path.open("rb") as stream:
-        sha256 = sha256_of(stream)
     notes = [
-        f"imported from {path.name}, sha256 {sha256}",
+        f"imported from {path.name}, sha256 {sha256_of_file(path)}",
         "its added layers were told by shape and order: compare a mask with one of the authors' program first",
         *(f"left out: {name}, which nothing uses" for name in dropped),
     ]
-    draft = ModelCard(
+    return save_imported(
+        state,
+        network,
+        folder,
         id=model_id or f"promise2d-official-{config.mode}",
         title=f"ProMISe-2D ({config.mode}), weights of its authors",
         method=METHOD_ID,
@@ -105,14 +104,7 @@ def import_promise2d(parts: _Checkpoint, path: Path, folder: Path, model_id: str
         training_command="by its authors; imported with clickvol models import",
         licence="weights of the authors; ask them before use",
         notes=notes,
-        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        dtype="float32",
-        bytes=0,
-        sha256="",
-        weights_file="",
-        clickvol_version=__version__,
     )
-    return save_float32_model(state, draft, folder)
 
 
 def _names_of_sam(preset: str) -> dict[str, Tensor]:

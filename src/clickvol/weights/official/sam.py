@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from clickvol.errors import DamagedWeightsError
+from clickvol.layers.state import state_faults
 from clickvol.methods.registry import find_method
-from clickvol.methods.sam2d import Sam2dConfig, sam2d_preset
-from clickvol.version import __version__
-from clickvol.weights.cache import sha256_of
-from clickvol.weights.card import ModelCard
+from clickvol.methods.sam2d import sam2d_preset
+from clickvol.weights.cache import sha256_of_file
 from clickvol.weights.load import network_content
 from clickvol.weights.official.file import read_official_file
 from clickvol.weights.registry import PackageSource, RegistryEntry, UrlSource, list_entries
-from clickvol.weights.save import save_float32_model
+from clickvol.weights.save import save_imported
 
 _METHOD = "sam2d"
 
@@ -68,68 +67,37 @@ def import_foundation(
     config = sam2d_preset(preset)
     with torch.device("meta"):
         network = find_method(_METHOD).build(config)
-    _require_fit(content, network.state_dict(), path, preset)
-    with path.open("rb") as stream:
-        sha256 = sha256_of(stream)
-    draft = _draft_card(preset, config, path, sha256)
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    changes: dict[str, object] = {"num_parameters": num_parameters}
-    if model_id is not None:
-        changes["id"] = model_id
-    return save_float32_model(content, draft.model_copy(update=changes), folder)
-
-
-def _require_fit(
-    content: Mapping[str, object], expected: Mapping[str, Tensor], path: Path, preset: str
-) -> None:
-    faults = [f"{key} is missing" for key in expected if key not in content]
-    for key, value in content.items():
-        if key not in expected:
-            faults.append(f"{key} is unknown")
-        elif not isinstance(value, Tensor):
-            faults.append(f"{key} is no tensor")
-        elif value.shape != expected[key].shape:
-            wanted = tuple(expected[key].shape)
-            faults.append(f"{key} has shape {tuple(value.shape)}, expected {wanted}")
-        elif value.is_floating_point() != expected[key].is_floating_point():
-            faults.append(f"{key} has values of type {value.dtype}, expected {expected[key].dtype}")
-    if faults:
+    if faults := state_faults(content, network.state_dict()):
         raise DamagedWeightsError(
             f"{path} is not the file of a SAM of the size {preset}; nothing was written; "
             f"{len(faults)} faults: {'; '.join(faults)}"
         )
+    facts = _facts(preset, path, sha256_of_file(path))
+    if model_id is not None:
+        facts["id"] = model_id
+    return save_imported(
+        content, network, folder, method=_METHOD, network=network_content(_METHOD, config), **facts
+    )
 
 
-def _draft_card(preset: str, config: Sam2dConfig, path: Path, sha256: str) -> ModelCard:
-    """Return the card but for what only the written file tells; its facts are the registry's."""
+def _facts(preset: str, path: Path, sha256: str) -> dict[str, Any]:
+    """Return what a card says of a file: the registry's words where it is the published one."""
     entry = _entry_of(preset)
     original = entry.source.original if isinstance(entry.source, UrlSource | PackageSource) else None
     is_published = original is not None and sha256 == original.sha256
+    unknown = "not known: the file is not the one that its publisher hands out"
     notes = [f"imported from {path.name}, sha256 {sha256}", f"input: {entry.expects}"]
-    if is_published:
-        licence = entry.licence
-        sources = [f"see {entry.paper.citation}, {entry.paper.url}"]
-    else:
-        licence = "not known: the file is not the one that its publisher hands out"
-        sources = ["not known: the file is not the one that its publisher hands out"]
-        notes.append(f"names and shapes are those of {entry.id}, the values are not")
-    return ModelCard(
-        id=entry.id,
-        title=entry.title if is_published else f"weights in the layout of {entry.id}",
-        method=_METHOD,
-        network=network_content(_METHOD, config),
-        modalities=["2D images"],
-        training_data=sources,
-        training_command="made by others; imported with clickvol models import",
-        licence=licence,
-        notes=notes,
-        num_parameters=0,
-        dtype="float32",
-        bytes=0,
-        sha256="",
-        weights_file="",
-        clickvol_version=__version__,
-    )
+    notes += [] if is_published else [f"names and shapes are those of {entry.id}, the values are not"]
+    source = f"see {entry.paper.citation}, {entry.paper.url}"
+    return {
+        "id": entry.id,
+        "title": entry.title if is_published else f"weights in the layout of {entry.id}",
+        "modalities": ["2D images"],
+        "training_data": [source if is_published else unknown],
+        "training_command": "made by others; imported with clickvol models import",
+        "licence": entry.licence if is_published else unknown,
+        "notes": notes,
+    }
 
 
 def _entry_of(preset: str) -> RegistryEntry:
