@@ -39,6 +39,7 @@ class _Frozen(BaseModel):
 class _OnObject(_Frozen):
     """Where its mask meets other objects it yields, or takes their voxels; never those of frozen ones."""
 
+    object_id: int
     overlap: Overlap = "yield"
 
 
@@ -46,7 +47,6 @@ class ClickInteraction(_OnObject):
     """A click on an object: voxels (i, j, k) of the file as stored, or RAS millimetres."""
 
     kind: Literal["click"] = "click"
-    object_id: int
     space: Literal["ijk", "ras"]
     position: Triple
     positive: bool
@@ -67,7 +67,6 @@ class LineInteraction(_OnObject):
     """The longest diameter of an object, by its two ends."""
 
     kind: Literal["line"] = "line"
-    object_id: int
     space: Literal["ijk", "ras"]
     first: Triple
     second: Triple
@@ -82,7 +81,6 @@ class BoxInteraction(_OnObject):
     """A box around an object, or around what does not belong to it, by two corners; both are in it."""
 
     kind: Literal["box"] = "box"
-    object_id: int
     space: Literal["ijk", "ras"]
     first: Triple
     second: Triple
@@ -105,11 +103,8 @@ class DrawnVoxels(_Frozen):
     def of(cls, mask: PackedMask) -> "DrawnVoxels":
         """Describe a mask."""
         box = VoxelBox.of((0, 0, 0), (0, 0, 0)) if mask.box is None else mask.box
-        return cls(
-            start_dhw=box.start_dhw,
-            shape_dhw=box.shape_dhw,
-            bits=base64.b64encode(mask.bits).decode(),
-        )
+        bits = base64.b64encode(mask.bits).decode()
+        return cls(start_dhw=box.start_dhw, shape_dhw=box.shape_dhw, bits=bits)
 
     @model_validator(mode="after")
     def _holds_its_voxels(self) -> "DrawnVoxels":
@@ -137,11 +132,18 @@ class DrawnVoxels(_Frozen):
         return inner.shift(box.start_dhw)
 
 
+DrawnKind = Literal["scribble", "lasso", "given_mask"]
+_DRAWINGS: dict[DrawnKind, type[Scribble | Lasso | GivenMask]] = {
+    "scribble": Scribble,
+    "lasso": Lasso,
+    "given_mask": GivenMask,
+}
+
+
 class DrawnInteraction(_OnObject):
     """A scribble, the area of a lasso, or a mask to correct."""
 
-    kind: Literal["scribble", "lasso", "given_mask"]
-    object_id: int
+    kind: DrawnKind
     voxels: DrawnVoxels
     positive: bool = True
 
@@ -154,16 +156,13 @@ class DrawnInteraction(_OnObject):
     @property
     def prompt(self) -> Scribble | Lasso | GivenMask:
         """The drawing alone."""
-        kinds: dict[str, type[Scribble | Lasso | GivenMask]]
-        kinds = {"scribble": Scribble, "lasso": Lasso, "given_mask": GivenMask}
-        return kinds[self.kind](self.voxels.mask, self.positive)
+        return _DRAWINGS[self.kind](self.voxels.mask, self.positive)
 
 
 class BrushEdit(_OnObject):
     """Voxels painted into an object's mask, or out of it; no network is asked, and later answers keep them."""
 
     kind: Literal["brush"] = "brush"
-    object_id: int
     voxels: DrawnVoxels
     added: bool
 
@@ -177,7 +176,6 @@ class ChooseCandidate(_OnObject):
     """One of the masks that the last answer offered, instead of the first; later prompts correct it."""
 
     kind: Literal["choose_candidate"] = "choose_candidate"
-    object_id: int
     number: int = Field(ge=0)
 
 
@@ -185,7 +183,6 @@ class MaskOperation(_OnObject):
     """An object's mask changed as a whole (`mask_operations.py`); later answers are changed in the same way."""
 
     kind: Literal["mask_operation"] = "mask_operation"
-    object_id: int
     operation: Operation
     mm: float = Field(default=0.0, ge=0, le=50)
 
@@ -207,7 +204,6 @@ class EditPrompt(_OnObject):
     """
 
     kind: Literal["edit_prompt"] = "edit_prompt"
-    object_id: int
     place: int = Field(ge=0, description="of the prompt among the interactions since the last reset, from 0")
     by: Annotated[PromptInteraction, Field(discriminator="kind")] | None = None
 
@@ -240,9 +236,8 @@ def interaction_of(prompt: Prompt, *, object_id: int = 1) -> PromptInteraction:
             sign = prompt.foreground
             return BoxInteraction(object_id=object_id, space=space, first=first, second=second, positive=sign)
         case Scribble() | Lasso() | GivenMask():
-            kinds: dict[type, Literal["scribble", "lasso", "given_mask"]]
-            kinds = {Scribble: "scribble", Lasso: "lasso", GivenMask: "given_mask"}
-            voxels, kind = DrawnVoxels.of(prompt.voxels), kinds[type(prompt)]
+            kind = next(name for name, drawing in _DRAWINGS.items() if isinstance(prompt, drawing))
+            voxels = DrawnVoxels.of(prompt.voxels)
             return DrawnInteraction(object_id=object_id, kind=kind, voxels=voxels, positive=prompt.foreground)
 
 

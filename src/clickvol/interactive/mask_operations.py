@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.ndimage import distance_transform_edt as edt
 
 from clickvol.errors import ClickError
 from clickvol.geometry.box import VoxelBox
@@ -54,12 +55,10 @@ def operated(mask: PackedMask, operation: Operation, mm: float, grid: VolumeGrid
         case "smooth":
             result = _smooth(inside, mm, spacing_mm)
         case "grow":
-            result = inside | (ndimage.distance_transform_edt(~inside, sampling=spacing_mm) <= mm)
+            result = inside | (edt(~inside, sampling=spacing_mm) <= mm)
         case "shrink":
             # Where all of the box is object, nothing is near: there is no outside.
-            result = (
-                inside if inside.all() else ndimage.distance_transform_edt(inside, sampling=spacing_mm) > mm
-            )
+            result = inside if inside.all() else edt(inside, sampling=spacing_mm) > mm
         case "fill_between":
             result = _between(inside, spacing_mm)
     changed = PackedMask.of(result)
@@ -114,5 +113,4 @@ def _signed_distance(plane: NDArray[np.bool_], spacing_mm: NDArray[np.float64]) 
     """Return mm from the border of an area, positive in it; where all of a plane is area, its size."""
     if plane.all():
         return np.full(plane.shape, float(np.linalg.norm(spacing_mm * plane.shape)))
-    edt = ndimage.distance_transform_edt
     return np.asarray(edt(plane, sampling=spacing_mm) - edt(~plane, sampling=spacing_mm))

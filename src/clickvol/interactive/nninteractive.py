@@ -294,9 +294,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
 
     def _write_target(self) -> None:
         if self._target is not None:
-            mask = np.zeros(self._opened().volume.grid.shape_dhw, dtype=np.uint8)
-            if self._predictions:
-                self._predictions[-1][1].paint(mask, 1)
+            mask = self._shown.full(self._opened().volume.grid.shape_dhw).astype(np.uint8)
             if isinstance(self._target, np.ndarray):
                 self._target[...] = mask
             else:

@@ -6,7 +6,7 @@ undo and redo find it there and a session that is opened again computes what is 
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,34 +41,13 @@ MAX_OBJECTS = 255
 
 
 @dataclass(frozen=True, slots=True)
-class SceneObject:
-    """An object after some interactions.
-
-    Attributes:
-        name: given by the user; may be empty.
-        term: code of what it is, of `io.segment_terms.TERMS`; "" for none.
-        colour: "#rrggbb"; "" for the one of its number.
-        is_deleted: it is there no more; its number is given to no other one.
-        prompts: on it, in order.
-        prompted_at: their places in the list.
-        frozen: it cannot change, and the others leave it alone.
-        answered_at: place in the list of its last prompt or of what edited one; None without prompts.
-        chosen_at: place of the candidate that its later prompts correct; None where none was chosen.
-        edited_at: places of the brush edits and operations that stand.
-        shaped_at: place in the list of what gave it its mask: a prompt, an edit, a choice or a freezing.
-    """
-
+class _Object:
     name: str = ""
     term: str = ""
     colour: str = ""
-    is_deleted: bool = False
+    frozen: bool = False
     prompts: tuple[Prompt, ...] = ()
     prompted_at: tuple[int, ...] = ()
-    frozen: bool = False
-    answered_at: int | None = None
-    chosen_at: int | None = None
-    edited_at: tuple[int, ...] = ()
-    shaped_at: int | None = None
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -77,21 +56,38 @@ class SceneObject:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionObject:
-    """One object of a session, as others see it: see `SceneObject`, and the voxels and ml of its mask.
+class SceneObject(_Object):
+    """An object after some interactions.
 
-    Its id, from 1, is its value in the label map. `prompted_at` counts from the last reset: by it a prompt is
-    edited.
+    Attributes:
+        name: given by the user; may be empty.
+        term: code of what it is, of `io.segment_terms.TERMS`; "" for none.
+        colour: "#rrggbb"; "" for the one of its number.
+        frozen: it cannot change, and the others leave it alone.
+        prompts: on it, in order.
+        prompted_at: their places in the list.
+        is_deleted: it is there no more; its number is given to no other one.
+        answered_at: place in the list of its last prompt or of what edited one; None without prompts.
+        chosen_at: place of the candidate that its later prompts correct; None where none was chosen.
+        edited_at: places of the brush edits and operations that stand.
+        shaped_at: place in the list of what gave it its mask: a prompt, an edit, a choice or a freezing.
+    """
+
+    is_deleted: bool = False
+    answered_at: int | None = None
+    chosen_at: int | None = None
+    edited_at: tuple[int, ...] = ()
+    shaped_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionObject(_Object):
+    """An object as others see it: with its value in the label map, from 1, and the voxels and ml of its mask.
+
+    `prompted_at` counts from the last reset: by it a prompt is edited.
     """
 
     id: int
-    name: str
-    term: str
-    colour: str
-    clicks: tuple[Click, ...]
-    prompts: tuple[Prompt, ...]
-    prompted_at: tuple[int, ...]
-    frozen: bool
     num_voxels: int
     volume_ml: float
 
@@ -125,10 +121,13 @@ class Scene:
 
     def asked_at(self, place: int) -> SceneObject:
         """Return the object that the interaction of a place acts on, with what counts for its mask there."""
+        return _object(_objects_after(self.interactions[: place + 1]), self._giving_a_mask(place).object_id)
+
+    def _giving_a_mask(self, place: int) -> Shaping | FreezeObject:
         interaction = self.interactions[place]
         if not isinstance(interaction, Shaping | FreezeObject):
             raise ValueError(f"no mask comes from {interaction.kind}; give the place of one on an object")
-        return _object(_objects_after(self.interactions[: place + 1]), interaction.object_id)
+        return interaction
 
     def sources(self, place: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the places in the list whose masks go into the mask of a place.
@@ -141,9 +140,7 @@ class Scene:
             And of the objects whose voxels it leaves alone: all others for what yields, the frozen ones for
             what takes, those that lie on it for a freezing.
         """
-        interaction = self.interactions[place]
-        if not isinstance(interaction, Shaping | FreezeObject):
-            raise ValueError(f"no mask comes from {interaction.kind}; give the place of one on an object")
+        interaction = self._giving_a_mask(place)
         objects = _objects_after(self.interactions[:place])
         known = objects[interaction.object_id - 1]
         at = known.shaped_at
@@ -313,15 +310,14 @@ class SceneMasks:
             frozen = [mask for mask in self._packed(scene, scene.frozen_sources(place)) if mask.num_voxels]
             exclude_mask = None
             if others:
-                canvas = np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.uint8)
-                for mask in others:
-                    mask.paint(canvas, 1)
-                exclude_mask = canvas.view(np.bool_)
-            prompts = scene.asked_at(place).prompts
+                exclude_mask = others[0].full(self.scan.volume.grid.shape_dhw)
+                for mask in others[1:]:
+                    mask.paint(exclude_mask, 1)
+            asked = scene.asked_at(place)
+            prompts = asked.prompts
             # A chosen candidate stands for all that was said before it.
             chosen = [GivenMask(mask) for mask in self._packed(scene, own) if mask.num_voxels]
             if chosen:
-                asked = scene.asked_at(place)
                 since = zip(asked.prompts, asked.prompted_at, strict=True)
                 prompts = (*chosen, *(prompt for prompt, at in since if at > own[0]))
             background_clicks = [Click(mask.innermost(), foreground=False) for mask in frozen]
@@ -332,11 +328,6 @@ class SceneMasks:
             edited = self._edited(scene, place, PackedMask.of(answer.mask.array))
             self._masks[digest] = edited.without(others)
         return self._last[1]
-
-    def answer_shown(self, scene: Scene, object_id: int) -> Segmentation | None:
-        """Return the answer that an object's mask came from; None where no prompt was given."""
-        place = scene.object(object_id).answered_at
-        return None if place is None else self.answer(scene, place)
 
     def packed(self, scene: Scene, object_id: int) -> PackedMask:
         """Return what the last interaction on an object gave; others may lie on it since."""
@@ -367,23 +358,22 @@ class SceneMasks:
 
     def objects(self, scene: Scene) -> tuple[SessionObject, ...]:
         """Describe all objects."""
-        described = []
         begun_at = max((n + 1 for n, i in enumerate(scene.interactions) if isinstance(i, Reset)), default=0)
+        described = []
         for number in scene.object_ids:
-            known = scene.object(number)
-            count = self.shown(scene, number).num_voxels
+            known, count = scene.object(number), self.shown(scene, number).num_voxels
+            said = {field.name: getattr(known, field.name) for field in fields(_Object)}
+            said["prompted_at"] = tuple(place - begun_at for place in known.prompted_at)
             ml = count * self.scan.volume.grid.voxel_volume_mm3 / 1000
-            places = tuple(place - begun_at for place in known.prompted_at)
-            said = known.name, known.term, known.colour, known.clicks, known.prompts
-            described.append(SessionObject(number, *said, places, known.frozen, count, ml))
+            described.append(SessionObject(**said, id=number, num_voxels=count, volume_ml=ml))
         return tuple(described)
 
     def probability(self, scene: Scene, object_id: int) -> NDArray[np.float32]:
         """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1]."""
-        answer = self.answer_shown(scene, object_id)
-        if answer is None:
+        place = scene.object(object_id).answered_at
+        if place is None:
             return np.zeros(self.scan.volume.grid.shape_dhw, dtype=np.float32)
-        return answer.probability()
+        return self.answer(scene, place).probability()
 
     def _packed(self, scene: Scene, places: Sequence[int]) -> list[PackedMask]:
         """Return the masks of places in a list, after those that they depend on, the earliest first."""

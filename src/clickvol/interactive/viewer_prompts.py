@@ -1,7 +1,6 @@
 """What other viewers draw, as interactions of a session. Voxels are (d, h, w) of the array that was sent."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +12,10 @@ from clickvol.interactive.interactions import (
     BoxInteraction,
     ClickInteraction,
     DrawnInteraction,
+    DrawnKind,
     DrawnVoxels,
-    interaction_of,
 )
 from clickvol.prompts.packed_mask import PackedMask
-from clickvol.prompts.spatial import Box
 
 
 def point_prompt(place_dhw: Sequence[float], *, positive: bool) -> ClickInteraction:
@@ -32,14 +30,11 @@ def box_prompt(low_dhw: ArrayLike, high_dhw: ArrayLike, *, positive: bool) -> Bo
     low, high = VoxelPoint.of(low_dhw), VoxelPoint.of(high_dhw)
     if np.array_equal(np.rint(low.as_array()), np.rint(high.as_array())):
         return ClickInteraction.at(low, positive=positive)
-    interaction = interaction_of(Box(low, high, positive))
-    if not isinstance(interaction, BoxInteraction):
-        raise TypeError(f"a box became a {interaction.kind}")
-    return interaction
+    return BoxInteraction(object_id=1, space="ijk", first=low.to_ijk(), second=high.to_ijk(), positive=positive)
 
 
 def drawn_prompt(
-    kind: Literal["scribble", "lasso", "given_mask"],
+    kind: DrawnKind,
     drawn: NDArray[np.generic],
     start_dhw: Sequence[int] = (0, 0, 0),
     *,

@@ -192,22 +192,12 @@ class StateOut(_Out):
     def of(cls, session: "InteractiveSession") -> "StateOut":
         """Describe a session."""
         grid = session.scan.volume.grid
+        names = ("id", "name", "term", "colour", "frozen", "volume_ml", "num_voxels")
         objects = []
         for known in session.objects:
             clicks, marks = prompts_out(known, grid)
-            objects.append(
-                ObjectOut(
-                    id=known.id,
-                    name=known.name,
-                    term=known.term,
-                    colour=known.colour,
-                    frozen=known.frozen,
-                    volume_ml=known.volume_ml,
-                    num_voxels=known.num_voxels,
-                    clicks=clicks,
-                    marks=marks,
-                )
-            )
+            said = {name: getattr(known, name) for name in names}
+            objects.append(ObjectOut(**said, clicks=clicks, marks=marks))
         history = session.history
         return cls(tag=history.tag, objects=objects, can_undo=history.can_undo, can_redo=history.can_redo)
 
@@ -221,14 +211,8 @@ def prompts_out(known: "SessionObject", grid: VolumeGrid) -> tuple[list[ClickOut
             case Click():
                 clicks.append(ClickOut(ras_mm=points[0], positive=prompt.foreground, place=place))
             case Line() | Box() | Scribble() | Lasso():
-                marks.append(
-                    MarkOut(
-                        kind=_MARK_KINDS[type(prompt)],
-                        points_ras_mm=points,
-                        positive=prompt.foreground,
-                        place=place,
-                    )
-                )
+                kind, positive = _MARK_KINDS[type(prompt)], prompt.foreground
+                marks.append(MarkOut(kind=kind, points_ras_mm=points, positive=positive, place=place))
     return clicks, marks
 
 

@@ -20,12 +20,8 @@ _VERSION = 1
 _ZSTD = 1
 _MAX_NDIM = 4
 _MAX_CHUNK_BYTES = 1 << 30
-_DTYPES = frozenset(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)) | {
-    "bool",
-    "float16",
-    "float32",
-    "float64",
-}
+_DTYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_DTYPES |= {"bool", "float16", "float32", "float64"}
 
 # The header of a Blosc2 chunk: sizes at 4 and 12, six filters from 16, its own flags at 31.
 _CHUNK_HEADER_BYTES = 32

@@ -87,28 +87,24 @@ class BufferIn(_In):
     dtype: str = Field(max_length=32)
 
 
-def _leased(request: Request, sessions: Sessions, *, renew: bool) -> Lease:
+async def _watched(request: Request, sessions: All) -> Lease:
     try:
         served = sessions.leased(request.headers.get(_LEASE_HEADER, ""))
     except RefusedError as error:
         if error.status != 404:
             raise
         raise RefusedError(410, _LEASE_ENDED) from error
-    if renew:
-        served.touch()
     return Lease(sessions, served, request.is_disconnected)
 
 
 async def _held(request: Request, sessions: All) -> Lease:
-    return _leased(request, sessions, renew=True)
-
-
-async def _looked_at(request: Request, sessions: All) -> Lease:
-    return _leased(request, sessions, renew=False)
+    lease = await _watched(request, sessions)
+    lease.served.touch()
+    return lease
 
 
 Held = Annotated[Lease, Depends(_held)]
-Watched = Annotated[Lease, Depends(_looked_at)]
+Watched = Annotated[Lease, Depends(_watched)]
 
 router = APIRouter(tags=["nnInteractive"], responses=REFUSALS)
 
@@ -130,13 +126,7 @@ async def capabilities(lease: Held) -> dict[str, Any]:
     """Say which interactions there are."""
     card = lease.sessions.model.card
     return {
-        "supported_interactions": {
-            "points": True,
-            "bbox2d": True,
-            "bbox3d": True,
-            "scribble": True,
-            "lasso": True,
-        },
+        "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
         "channel_mapping": {"points": [0, 1]},
         "num_interaction_channels": 2,
         "supports_initial_label": True,
@@ -170,10 +160,8 @@ async def heartbeat(lease: Watched) -> dict[str, float]:
 @router.get("/lease_status")
 async def lease_status(lease: Watched) -> dict[str, float]:
     """Say how long the lease lasts; it is not renewed."""
-    return {
-        "remaining_seconds": _remaining(lease),
-        "idle_timeout_seconds": lease.sessions.settings.lease_seconds,
-    }
+    seconds = lease.sessions.settings.lease_seconds
+    return {"remaining_seconds": _remaining(lease), "idle_timeout_seconds": seconds}
 
 
 @router.post("/set_image")
