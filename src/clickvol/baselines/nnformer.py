@@ -194,9 +194,6 @@ BASELINE = Baseline(
             (64, 64, 64),
             NnFormerConfig(embedding_stride_dhw=(2, 2, 2), width=48, num_heads=(3, 6, 12, 24)),
         ),
-        "tiny": (
-            (32, 32, 32),
-            NnFormerConfig(embedding_stride_dhw=(2, 2, 2), width=8, num_heads=(1, 2, 2, 4)),
-        ),
+        "tiny": ((32, 32, 32), NnFormerConfig(embedding_stride_dhw=(2, 2, 2), width=8, num_heads=(1, 2, 2, 4))),
     },
 )

@@ -307,10 +307,7 @@ def _raw_predictions(run: NnunetRun) -> Path:
 
 
 def _run(
-    run: NnunetRun,
-    name: str,
-    words: tuple[str, ...],
-    on_line: Callable[[str], None] = lambda _line: None,
+    run: NnunetRun, name: str, words: tuple[str, ...], on_line: Callable[[str], None] = lambda _line: None
 ) -> None:
     program = LoggedProgram(name=name, words=words, variables=run.variables, log=run.log, advice=_ADVICE)
     run_logged(program, on_line)

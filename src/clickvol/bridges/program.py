@@ -88,12 +88,7 @@ def ask_program(words: Sequence[str], advice: str) -> str:
     """
     try:
         done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=_environment({}),
-            check=False,
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment({}), check=False
         )
     except OSError as error:
         raise ExternalProgramError(f"cannot start {words[0]}: {error.strerror}; {advice}") from error

@@ -51,12 +51,7 @@ def batch(
     from clickvol.cli.progress import show_progress
 
     request = BatchRequest(
-        manifest=manifest,
-        folder=output,
-        workers=workers,
-        scheduler=scheduler,
-        model=model,
-        device=device,
+        manifest=manifest, folder=output, workers=workers, scheduler=scheduler, model=model, device=device
     )
     with show_progress("segmenting", quiet=quiet) as advance:
         outcome = run_batch(request, on_progress=advance)

@@ -7,10 +7,7 @@ import typer
 from clickvol.cli.options import AsJson
 
 
-def info(
-    *,
-    as_json: AsJson = False,
-) -> None:
+def info(*, as_json: AsJson = False) -> None:
     """Show versions, devices, threads, instruction sets and models; for bug reports."""
     from clickvol.weights.installation import describe_installation
 

@@ -32,8 +32,7 @@ PreviewPath = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and the JSON).")]
 Workers = Annotated[
-    int,
-    typer.Option("--workers", metavar="N", min=1, help="Processes on this machine; each loads its model."),
+    int, typer.Option("--workers", metavar="N", min=1, help="Processes on this machine; each loads its model.")
 ]
 Scheduler = Annotated[
     str | None,

@@ -11,8 +11,7 @@ _LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="The .jsonl file t
 _ScanPath = Annotated[
     Path,
     typer.Argument(
-        metavar="SCAN",
-        help="The scan that was clicked, in any format; a record holds its hash, not its name.",
+        metavar="SCAN", help="The scan that was clicked, in any format; a record holds its hash, not its name."
     ),
 ]
 _MaskPath = Annotated[
@@ -25,8 +24,7 @@ _OrganMaskPath = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The organ mask, where there was one.")
 ]
 _ModelName = Annotated[
-    str | None,
-    typer.Option(metavar="ID|PATH", help="Which model; the one of the record when not given."),
+    str | None, typer.Option(metavar="ID|PATH", help="Which model; the one of the record when not given.")
 ]
 
 

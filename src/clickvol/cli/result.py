@@ -84,11 +84,7 @@ def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "seconds": _plain(result.seconds),
         "seconds_of_first_click": _plain(segmentation.seconds),
-        "versions": {
-            "clickvol": __version__,
-            "torch": version("torch"),
-            "python": platform.python_version(),
-        },
+        "versions": {"clickvol": __version__, "torch": version("torch"), "python": platform.python_version()},
     }
 
 

@@ -99,8 +99,7 @@ _SpaceName = Annotated[
 _OrganMaskPath = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
-        help="Mask of the organ, above 0 is organ; for models of the method tags only.",
+        metavar="FILE", help="Mask of the organ, above 0 is organ; for models of the method tags only."
     ),
 ]
 _ProbabilityPath = Annotated[
@@ -153,8 +152,7 @@ _Procedure = Annotated[
 _ResampleGaps = Annotated[
     bool,
     typer.Option(
-        "--resample-gaps",
-        help="Bring a DICOM series whose slices change their distance to one spacing.",
+        "--resample-gaps", help="Bring a DICOM series whose slices change their distance to one spacing."
     ),
 ]
 

@@ -10,8 +10,7 @@ from clickvol.cli.options import AsJson, DeviceName, ModalityName, PreviewPath, 
 _ImagePath = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE",
-        help="A PNG, JPEG or TIFF picture; or, with --slice, a scan (file or DICOM folder).",
+        metavar="FILE", help="A PNG, JPEG or TIFF picture; or, with --slice, a scan (file or DICOM folder)."
     ),
 ]
 _Output = Annotated[
@@ -55,14 +54,12 @@ _PointsName = Annotated[
     ),
 ]
 _TruthPath = Annotated[
-    Path | None,
-    typer.Option(metavar="MASK", help="The known mask: to compare with, and for --points gt."),
+    Path | None, typer.Option(metavar="MASK", help="The known mask: to compare with, and for --points gt.")
 ]
 _NumPoints = Annotated[int, typer.Option(metavar="N", min=1, help="How many points are drawn from the truth.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Of drawing points from the truth.")]
 _SliceIndex = Annotated[
-    int | None,
-    typer.Option("--slice", metavar="K", help="Which slice of a scan: its voxel index, from 0."),
+    int | None, typer.Option("--slice", metavar="K", help="Which slice of a scan: its voxel index, from 0.")
 ]
 _AxisName = Annotated[
     Literal["axial", "coronal", "sagittal", "i", "j", "k"],

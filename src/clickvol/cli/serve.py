@@ -15,8 +15,7 @@ from clickvol.errors import ConfigError
 TOKEN_VARIABLE = "CLICKVOL_TOKEN"
 
 _Root = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Scans under it may be opened by path; else uploads only."),
+    Path | None, typer.Option(metavar="DIR", help="Scans under it may be opened by path; else uploads only.")
 ]
 _DicomWeb = Annotated[
     str | None,
@@ -37,12 +36,10 @@ _TokenFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help=f"Holds the token; or set {TOKEN_VARIABLE}.")
 ]
 _HostNames = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Further name of this server in browsers; repeatable."),
+    list[str] | None, typer.Option(metavar="NAME", help="Further name of this server in browsers; repeatable.")
 ]
 _Origins = Annotated[
-    list[str] | None,
-    typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable."),
+    list[str] | None, typer.Option(metavar="URL", help="Other web page that may call, as OHIF; repeatable.")
 ]
 _RootPath = Annotated[str, typer.Option(metavar="PATH", help="Below which a proxy has it, as /clickvol.")]
 _Proxies = Annotated[
@@ -58,8 +55,7 @@ _VoxelCount = Annotated[int, typer.Option(min=1, metavar="N", help="Largest scan
 _SessionCount = Annotated[int, typer.Option(min=1, metavar="N", help="In memory; further ones wait on disk.")]
 _Lease = Annotated[int, typer.Option(min=1, metavar="N", help="A session unused so long ends.")]
 _Memory = Annotated[
-    int,
-    typer.Option(min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk."),
+    int, typer.Option(min=1, metavar="MIB", help="Of all sessions; beyond it the least used waits on disk.")
 ]
 _StateFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where sessions are kept, to survive a restart.")
@@ -140,11 +136,7 @@ def serve(
 
 
 def _of_archive(address: str | None, labels: Path | None, *, store: bool) -> dict[str, Any]:
-    return {
-        "dicomweb": address,
-        "labels": None if labels is None else labels.absolute(),
-        "store_labels": store,
-    }
+    return {"dicomweb": address, "labels": None if labels is None else labels.absolute(), "store_labels": store}
 
 
 def _say_where(address: str, token: str | None) -> None:

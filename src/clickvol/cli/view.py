@@ -25,8 +25,7 @@ _ScanPath = Annotated[
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")]
 _NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address and open nothing.")]
 _StateFolder = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where clicks are kept; a folder of this user by default."),
+    Path | None, typer.Option(metavar="DIR", help="Where clicks are kept; a folder of this user by default.")
 ]
 _Output = Annotated[
     Path | None,

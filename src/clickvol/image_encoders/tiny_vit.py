@@ -128,10 +128,7 @@ def _make_block(config: TinyVitConfig, stage: int, width: int) -> nn.Module:
     if stage == 0:
         return InvertedBottleneck(width, _MBCONV_EXPANSION * width)
     return TinyVitBlock(
-        width,
-        config.num_heads[stage],
-        window=config.windows[stage],
-        hidden=int(width * config.mlp_ratio),
+        width, config.num_heads[stage], window=config.windows[stage], hidden=int(width * config.mlp_ratio)
     )
 
 

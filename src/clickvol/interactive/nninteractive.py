@@ -57,13 +57,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
 
     preferred_scribble_thickness = (2, 2, 2)
 
-    def __init__(
-        self,
-        model: LoadedModel | None = None,
-        *,
-        device: object = "auto",
-        **theirs: object,
-    ) -> None:
+    def __init__(self, model: LoadedModel | None = None, *, device: object = "auto", **theirs: object) -> None:
         unknown = sorted(theirs.keys() - _THEIR_OPTIONS)
         if unknown:
             raise ConfigError(f"there is no option {unknown[0]}; they are {', '.join(sorted(_THEIR_OPTIONS))}")

@@ -176,11 +176,7 @@ class SessionRecord:
 
 
 def header_of(
-    volume: Volume,
-    model: LoadedModel,
-    *,
-    modality: Modality | None,
-    organ_mask: Mask | Volume | None,
+    volume: Volume, model: LoadedModel, *, modality: Modality | None, organ_mask: Mask | Volume | None
 ) -> RecordHeader:
     """Say of a session what decides its masks."""
     import torch

@@ -91,11 +91,7 @@ class InteractiveSession:
         self._history = History()
 
     def set_volume(
-        self,
-        volume: VolumeLike,
-        *,
-        modality: Modality | None = None,
-        organ_mask: MaskLike | None = None,
+        self, volume: VolumeLike, *, modality: Modality | None = None, organ_mask: MaskLike | None = None
     ) -> None:
         """Begin with a scan; what was clicked on an earlier one is forgotten here and kept in its record.
 

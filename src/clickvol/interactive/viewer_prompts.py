@@ -34,11 +34,7 @@ def box_prompt(low_dhw: ArrayLike, high_dhw: ArrayLike, *, positive: bool) -> Bo
 
 
 def drawn_prompt(
-    kind: DrawnKind,
-    drawn: NDArray[np.generic],
-    start_dhw: Sequence[int] = (0, 0, 0),
-    *,
-    positive: bool = True,
+    kind: DrawnKind, drawn: NDArray[np.generic], start_dhw: Sequence[int] = (0, 0, 0), *, positive: bool = True
 ) -> DrawnInteraction:
     """Return a drawing, (D, H, W), drawn where it is above 0; ClickError when nothing is.
 

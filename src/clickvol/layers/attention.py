@@ -23,11 +23,7 @@ class TokenAttention(nn.Module):
         """
         q, k, v = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection, x in (
-                (self.q_proj, query),
-                (self.k_proj, key),
-                (self.v_proj, value),
-            )
+            for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
         mask = None if key_is_real is None else key_is_real[:, None, None, :]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

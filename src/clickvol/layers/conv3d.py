@@ -23,10 +23,7 @@ class DoubleConv(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(
-            conv3(inputs, outputs, stride),
-            InstanceNormReLU(),
-            conv3(outputs, outputs),
-            InstanceNormReLU(),
+            conv3(inputs, outputs, stride), InstanceNormReLU(), conv3(outputs, outputs), InstanceNormReLU()
         )
 
     def forward(self, x: Tensor) -> Tensor:

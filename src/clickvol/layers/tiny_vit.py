@@ -22,23 +22,11 @@ class ConvNorm2d(nn.Module):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        *,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
+        self, channels_in: int, channels_out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
         self.c = nn.Conv2d(
-            channels_in,
-            channels_out,
-            kernel,
-            stride=stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
+            channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm2d(channels_out)
 

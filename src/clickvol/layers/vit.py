@@ -135,12 +135,7 @@ class AttentionResidual(Residual):
             yield places, partial(self._update, weights, places, window, codes)
 
     def _update(
-        self,
-        weights: dict[str, Tensor],
-        places: Places,
-        window: Triple,
-        codes: Tensor | None,
-        selected: Tensor,
+        self, weights: dict[str, Tensor], places: Places, window: Triple, codes: Tensor | None, selected: Tensor
     ) -> Tensor:
         # What is padded is padded after the norm.
         windows = places.blank(self.norm(selected)).view(-1, *window, selected.shape[-1])
@@ -199,10 +194,7 @@ class LiftedBlock(nn.Module):
 
         def adapter() -> Adapter3d:
             return Adapter3d(
-                width,
-                width // 2,
-                initialisation=adapter_initialisation,
-                final_relu=adapter_final_relu,
+                width, width // 2, initialisation=adapter_initialisation, final_relu=adapter_final_relu
             )
 
         self.adapter = adapter()

@@ -20,18 +20,10 @@ from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_tiny_vit import LiftedTinyVit3d, LiftedTinyVitConfig
 from clickvol.image_encoders.lifted_vit3d import LiftedVit3d, LiftedVitConfig
 from clickvol.mask_decoders.candidates import CandidateHead, Candidates
-from clickvol.mask_decoders.multi_level import (
-    MultiLevelDecoder,
-    MultiLevelDecoderConfig,
-    PreparedImage,
-)
+from clickvol.mask_decoders.multi_level import MultiLevelDecoder, MultiLevelDecoderConfig, PreparedImage
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.prompt_encoders.click_maps import draw_clicks
-from clickvol.prompt_encoders.feature_sampling import (
-    FeatureSampling,
-    FeatureSamplingConfig,
-    PointPrompts,
-)
+from clickvol.prompt_encoders.feature_sampling import FeatureSampling, FeatureSamplingConfig, PointPrompts
 
 EncoderConfig = Annotated[LiftedVitConfig | LiftedTinyVitConfig, Field(discriminator="kind")]
 

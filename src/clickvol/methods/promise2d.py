@@ -17,11 +17,7 @@ from clickvol.errors import ConfigError
 from clickvol.image_encoders.sam_vit2d import SamVit2dConfig
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.image_encoders.tiny_vit import TinyVitConfig
-from clickvol.mask_decoders.pattern_shift import (
-    LastLayer,
-    PatternEmbedding,
-    PatternEmbeddingConfig,
-)
+from clickvol.mask_decoders.pattern_shift import LastLayer, PatternEmbedding, PatternEmbeddingConfig
 from clickvol.methods.recipe import Method
 from clickvol.methods.sam2d import Sam2d, Sam2dConfig, sam2d_preset
 from clickvol.prompt_encoders.auto_prompt import AutoPrompter, AutoPrompterConfig, Form

@@ -120,18 +120,13 @@ def _clickvol(size: str) -> Recipe:
         encoder=encoder,
         prompt=replace(parts.prompt, signed=True, positions="fourier"),
         decoder=replace(
-            parts.decoder,
-            num_prompt_maps=2 * len(_CLICK_RADII_VOXEL) + 1,
-            joined_scales=parts.joined_scales,
+            parts.decoder, num_prompt_maps=2 * len(_CLICK_RADII_VOXEL) + 1, joined_scales=parts.joined_scales
         ),
         click_radii_voxel=_CLICK_RADII_VOXEL,
         mask_prompt=True,
     )
     return Recipe(
-        method=METHOD_ID,
-        preset="clickvol",
-        network=network,
-        loss=LossRecipe(boundary=BoundaryTerm()),
+        method=METHOD_ID, preset="clickvol", network=network, loss=LossRecipe(boundary=BoundaryTerm())
     )
 
 

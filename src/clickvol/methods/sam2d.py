@@ -15,11 +15,7 @@ from clickvol.errors import ConfigError
 from clickvol.image_encoders.sam_vit2d import SAM_SIZES, SamVit2d, SamVit2dConfig
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.image_encoders.tiny_vit import TinyVit, TinyVitConfig
-from clickvol.mask_decoders.sam_mask_decoder import (
-    SamMaskDecoder,
-    SamMaskDecoderConfig,
-    SamMasks,
-)
+from clickvol.mask_decoders.sam_mask_decoder import SamMaskDecoder, SamMaskDecoderConfig, SamMasks
 from clickvol.methods.recipe import Method
 from clickvol.prompt_encoders.sam_prompts import Prompts2d, SamPromptConfig, SamPrompts
 
@@ -88,11 +84,7 @@ class Sam2d(nn.Module):
         return features
 
     def decode(
-        self,
-        features: SliceFeatures,
-        prompts: Prompts2d,
-        *,
-        mask_token_shift: Tensor | None = None,
+        self, features: SliceFeatures, prompts: Prompts2d, *, mask_token_shift: Tensor | None = None
     ) -> SamMasks:
         """Answer the prompts of B images: all masks, (B, num_multimask + 1, 4 s, 4 s).
 

@@ -25,11 +25,7 @@ def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recip
     prompted = sam3d_adapter_network(size)
     # Released training: Dice and cross-entropy, 10 clicks inside and 20 anywhere.
     recipe = Recipe(
-        method=METHOD_ID,
-        preset=preset,
-        network=prompted,
-        loss=LossRecipe(),
-        training_clicks=TrainingClicks(),
+        method=METHOD_ID, preset=preset, network=prompted, loss=LossRecipe(), training_clicks=TrainingClicks()
     )
     if preset == "released":
         return recipe
@@ -61,11 +57,7 @@ def _automatic(size: str) -> LiftedSegmenterConfig:
         stride = 2 * decoder.decoder_stride
         decoder = replace(decoder, token_stride=encoder.token_stride, decoder_stride=stride)
     return replace(
-        prompted,
-        patch_shape_dhw=(2 * d, 2 * h, 2 * w),
-        encoder=encoder,
-        prompt=None,
-        decoder=decoder,
+        prompted, patch_shape_dhw=(2 * d, 2 * h, 2 * w), encoder=encoder, prompt=None, decoder=decoder
     )
 
 

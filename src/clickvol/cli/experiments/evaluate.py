@@ -21,14 +21,10 @@ _Models = Annotated[
 ]
 _Data = Annotated[
     list[str],
-    typer.Option(
-        metavar="[NAME=]DIR",
-        help="Labelled scans, a folder of clickvol data prepare. Repeatable.",
-    ),
+    typer.Option(metavar="[NAME=]DIR", help="Labelled scans, a folder of clickvol data prepare. Repeatable."),
 ]
 _Output = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="REPORT", help="Folder of the report; resumed if begun."),
+    Path, typer.Option("--output", "-o", metavar="REPORT", help="Folder of the report; resumed if begun.")
 ]
 _Split = Annotated[
     str, typer.Option(help="Part of a prepared set: train, val, test or all; others have all only.")
@@ -42,14 +38,10 @@ _ProtocolName = Annotated[
     ),
 ]
 _Clicks = Annotated[
-    str | None,
-    typer.Option(metavar="1,3,5,10", help="Score after these numbers of clicks; 1-10 for all."),
+    str | None, typer.Option(metavar="1,3,5,10", help="Score after these numbers of clicks; 1-10 for all.")
 ]
 _Seeds = Annotated[int | None, typer.Option(metavar="N", min=1, help="Simulated users per scan.")]
-_Tolerance = Annotated[
-    float | None,
-    typer.Option(metavar="MM", help="Tolerance of the NSD that is compared."),
-]
+_Tolerance = Annotated[float | None, typer.Option(metavar="MM", help="Tolerance of the NSD that is compared.")]
 _Tolerances = Annotated[
     str | None,
     typer.Option("--nsd-tolerances", metavar="1,2,5", help="Tolerances at which the NSD is recorded, in mm."),
@@ -65,14 +57,11 @@ _Procedure = Annotated[
 ]
 _Reference = Annotated[str | None, typer.Option(metavar="NAME", help="Compare the others with this model.")]
 _Robustness = Annotated[
-    bool,
-    typer.Option("--robustness", help="Also click at the centre, inside, near the edge, outside."),
+    bool, typer.Option("--robustness", help="Also click at the centre, inside, near the edge, outside.")
 ]
 _OrganMask = Annotated[
     Literal["none", "file", "gt"],
-    typer.Option(
-        help="For models of the method tags; file: as prepared; gt: of the label, an oracle.",
-    ),
+    typer.Option(help="For models of the method tags; file: as prepared; gt: of the label, an oracle."),
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases of each set.")]
 _Device = Annotated[str, typer.Option(help="Where models compute: auto, cpu, cuda or mps.")]

@@ -38,11 +38,7 @@ def set_up(
 
     with show_stages(quiet=False) as on_stage:
         made = make_environment(
-            venv,
-            python=python,
-            pip_arguments=pip_arguments or [],
-            offline=is_offline(),
-            on_stage=on_stage,
+            venv, python=python, pip_arguments=pip_arguments or [], offline=is_offline(), on_stage=on_stage
         )
     gpu = "with a GPU" if made.has_cuda else "no GPU"
     typer.echo(f"{venv}: nnunetv2 {made.nnunet_version}, torch {made.torch_version}, {gpu}")
@@ -55,8 +51,7 @@ _EPOCHS = typer.Option(metavar="N", help="Length of the training.")
 _ITERATIONS = typer.Option(metavar="N", help="Training steps in one epoch.")
 _FOLD = typer.Option(metavar="N", help="Of the prepared data.")
 _MEMORY = typer.Option(
-    metavar="GB",
-    help="GPU memory that patch and batch are planned for; nnU-Net's own if not given.",
+    metavar="GB", help="GPU memory that patch and batch are planned for; nnU-Net's own if not given."
 )
 _MIRRORING = typer.Option(
     "--mirroring/--no-mirroring",
@@ -86,12 +81,7 @@ def run(
     The masks come to OUTPUT/predictions, which `clickvol evaluate predictions:OUTPUT/predictions` scores.
     """
     from clickvol.bridges.nnunet_environment import check_environment
-    from clickvol.bridges.nnunet_run import (
-        NnunetRun,
-        NnunetSettings,
-        choose_nnunet_device,
-        run_nnunet,
-    )
+    from clickvol.bridges.nnunet_run import NnunetRun, NnunetSettings, choose_nnunet_device, run_nnunet
     from clickvol.cli.progress import show_stages
     from clickvol.datasets.prepared import read_prepared_set
 

@@ -30,8 +30,7 @@ _Form = Annotated[
     ),
 ]
 _Steps = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="A rehearsal: end every training after N steps."),
+    int | None, typer.Option(metavar="N", min=1, help="A rehearsal: end every training after N steps.")
 ]
 _Device = Annotated[str, typer.Option(help="Where models are trained: auto, cpu, cuda or mps.")]
 _Venv = Annotated[Path | None, typer.Option(metavar="DIR", help="nnU-Net's environment; else it is not run.")]

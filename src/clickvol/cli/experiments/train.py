@@ -15,12 +15,10 @@ def train(
     *,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; `clickvol configs` has some.")],
     overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=VALUE", help="Change one value; repeatable."),
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change one value; repeatable.")
     ] = None,
     resume: Annotated[
-        bool,
-        typer.Option("--resume/--fresh", help="Go on from the last checkpoint, or start anew."),
+        bool, typer.Option("--resume/--fresh", help="Go on from the last checkpoint, or start anew.")
     ] = True,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after this step.")] = None,
 ) -> None:

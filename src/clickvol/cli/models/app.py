@@ -25,10 +25,7 @@ models.command("export")(export_model)
 
 
 @models.command("list")
-def list_models(
-    *,
-    as_json: AsJson = False,
-) -> None:
+def list_models(*, as_json: AsJson = False) -> None:
     """List the models that ship in the package, and the weights that can be fetched."""
     from clickvol.weights.card import DEFAULT_MODEL_ID, list_cards
     from clickvol.weights.registry import list_entries

@@ -48,10 +48,7 @@ def fetch_model(
     else:
         with _show_fetching(entry) as listeners:
             original = fetch_original(
-                entry,
-                from_file=from_file,
-                offline=offline or is_offline(),
-                listeners=listeners,
+                entry, from_file=from_file, offline=offline or is_offline(), listeners=listeners
             )
             model = _make_model(entry, original, listeners)
         facts = {

@@ -26,8 +26,7 @@ def import_model(
     ],
     folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where card and weights go.")],
     method: Annotated[
-        str | None,
-        typer.Option(metavar="METHOD", help=f"{_METHODS}; told by the file when left out."),
+        str | None, typer.Option(metavar="METHOD", help=f"{_METHODS}; told by the file when left out.")
     ] = None,
     dataset: Annotated[
         str | None,
@@ -74,10 +73,7 @@ def _show_import(imported: "ImportedModel", *, as_json: bool) -> None:
     for line in imported.dropped:
         typer.echo(f"left out    {line}")
     if card.method not in ("sam2d", "promise2d") and card.intensity is None:
-        typer.echo(
-            "note: scans will get this package's own scale; --dataset gives the published one",
-            err=True,
-        )
+        typer.echo("note: scans will get this package's own scale; --dataset gives the published one", err=True)
 
 
 def export_model(

@@ -37,11 +37,7 @@ def check_installed() -> None:
 
 
 def run_server(
-    settings: ServerSettings,
-    *,
-    model: str | None,
-    device: str,
-    on_ready: Callable[[str], None],
+    settings: ServerSettings, *, model: str | None, device: str, on_ready: Callable[[str], None]
 ) -> None:
     """Load the model and serve until interrupted.
 

@@ -25,11 +25,7 @@ from clickvol.weights.official.layout import (
     shift_mask,
     to_hwd,
 )
-from clickvol.weights.official.sizes import (
-    OfficialMethod,
-    official_config,
-    sizes_of_network,
-)
+from clickvol.weights.official.sizes import OfficialMethod, official_config, sizes_of_network
 
 # Any number will do, as what is drawn with it is never used; the same model gives the same file.
 _SEED = 0

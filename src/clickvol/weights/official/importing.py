@@ -29,12 +29,7 @@ from clickvol.weights.official.layout import (
 )
 from clickvol.weights.official.promise2d import import_promise2d, take_apart
 from clickvol.weights.official.sam import import_foundation, is_foundation, recognise_preset
-from clickvol.weights.official.sizes import (
-    OfficialMethod,
-    Shape,
-    official_config,
-    sizes_from_shapes,
-)
+from clickvol.weights.official.sizes import OfficialMethod, Shape, official_config, sizes_from_shapes
 from clickvol.weights.registry import PLAIN_NAME
 from clickvol.weights.save import save_imported
 
@@ -42,10 +37,7 @@ _OPTIMISERS = ("encoder_opt", "feature_opt", "decoder_opt")
 _PARTS = ("encoder_dict", "decoder_dict", "feature_dict")
 _KNOWN_ENTRIES = {*_PARTS, *_OPTIMISERS, "epoch", "best_val_loss"}
 
-_TITLES: dict[OfficialMethod, str] = {
-    "promise3d": "ProMISe-3D",
-    "sam3d_adapter": "3DSAM-adapter",
-}
+_TITLES: dict[OfficialMethod, str] = {"promise3d": "ProMISe-3D", "sam3d_adapter": "3DSAM-adapter"}
 
 
 # What the authors of both trained on, with the constants (HU) of their released loaders, the same in both.

@@ -17,12 +17,7 @@ from clickvol.layers.state import state_faults
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.sam3d_adapter import METHOD_ID as SAM3D_ADAPTER
 from clickvol.prompt_encoders.feature_sampling import FeatureSamplingConfig
-from clickvol.weights.official.sizes import (
-    OfficialMethod,
-    Shape,
-    lifted_sam,
-    sizes_of_network,
-)
+from clickvol.weights.official.sizes import OfficialMethod, Shape, lifted_sam, sizes_of_network
 
 NUM_PROMPT_ENCODERS = 4
 """Prompt encoders in an official checkpoint, one per feature map; only the last is ever called."""
