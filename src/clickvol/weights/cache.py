@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-from io import BufferedReader
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -74,15 +73,10 @@ def is_intact(path: Path, known: KnownFile) -> bool:
         raise OutputError(f"cannot read {path}: {error.strerror}; make it readable or remove it") from error
 
 
-def sha256_of(stream: BufferedReader) -> str:
-    """Return the hash of what is left in a stream, in hexadecimal."""
-    return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def sha256_of_file(path: Path) -> str:
     """Return the hash of a file, in hexadecimal."""
     with path.open("rb") as stream:
-        return sha256_of(stream)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _cache_folder() -> Path:

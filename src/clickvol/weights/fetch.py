@@ -21,7 +21,6 @@ from clickvol.weights.cache import (
     cached_original,
     is_intact,
     require_space,
-    sha256_of,
 )
 from clickvol.weights.download import download_file, download_wheel
 from clickvol.weights.registry import KnownFile, PackageSource, RegistryEntry, UrlSource
@@ -148,11 +147,7 @@ def _install_file(path: Path, source: UrlSource | PackageSource, target: Path) -
         try:
             stream = stack.enter_context(path.open("rb"))
             size = os.fstat(stream.fileno()).st_size
-            if isinstance(source, PackageSource) and size == source.wheel.bytes:
-                is_wheel = sha256_of(stream) == source.wheel.sha256
-                stream.seek(0)
-            else:
-                is_wheel = False
+            is_wheel = isinstance(source, PackageSource) and is_intact(path, source.wheel)
         except OSError as error:
             raise ModelNotFoundError(
                 f"cannot read {path}: {error.strerror}; give the file that you brought"
