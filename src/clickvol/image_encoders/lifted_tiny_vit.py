@@ -262,8 +262,8 @@ class LiftedTinyVit3d(nn.Module):
             expected = TinyVit(self.config.slice_encoder).state_dict()
         if faults := state_faults(state, expected):
             raise DamagedWeightsError(
-                f"these weights are not the 2D encoder of this configuration; give a file that fits: "
-                f"{'; '.join(faults)}"
+                f"{len(faults)} tensors of the 2D encoder are missing, left over or of another shape "
+                f"({'; '.join(faults[:5])}): give a file that fits its configuration"
             )
         own = self.slice_encoder.state_dict()
         self.slice_encoder.load_state_dict({name: state[name] for name in own}, strict=True)
