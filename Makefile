@@ -23,8 +23,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The package, and a program of a user of it from outside, by two judges.
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file= --cache-dir .mypy_cache/user --strict --follow-imports=silent tests/user_types/user_program.py
+	@[ ! -d node_modules/pyright ] || node_modules/.bin/pyright -p tests/user_types --pythonpath $(BIN)/python
 
 fmt: setup
 	$(BIN)/ruff check --fix .

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import clickvol
+from reference.public_signatures import SNAPSHOT, digest, public_signatures
 
 PUBLIC_NAMES = [
     "BoundaryTerm",
@@ -70,6 +71,37 @@ def test_another_name_is_not_there(name):
 
 def test_the_types_are_shipped():
     assert (Path(clickvol.__file__).parent / "py.typed").is_file()
+
+
+def test_signatures_change_only_with_the_snapshot_and_the_changelog():
+    kept = SNAPSHOT.read_text("utf-8")
+    advice = (
+        "in tests/, write them down by `python -m reference.public_signatures`, and tell users in CHANGELOG.md"
+    )
+    assert public_signatures() == kept, f"what users import has other signatures: {advice}"
+    newest = (ROOT / "CHANGELOG.md").read_text("utf-8").split("\n## [")[1]
+    named = f"public signatures {digest(kept)}"
+    assert named in newest, f"the newest section of CHANGELOG.md must say what changed for users, and: {named}"
+
+
+def test_the_snapshot_sees_what_a_user_would_meet():
+    lines = public_signatures().splitlines()
+    assert {
+        "def load_model(id_or_path: str | Path=DEFAULT_MODEL_ID, *, device: str='auto') -> LoadedModel",
+        "Click.foreground: bool = True",
+        "def InteractiveSession.undo(self) -> bool",
+        "property Mask.volume_ml -> float",
+        "def Mask.to_sitk(self) -> 'SimpleITK.Image'",  # of a class that it shares
+        "nnInteractiveInferenceSession.preferred_scribble_thickness = (2, 2, 2)",
+        "class ClickError(ClickvolError)",
+    } <= set(lines)
+    assert [line for line in lines if "._" in line and "__init__" not in line] == []
+
+
+def test_the_program_that_type_checkers_judge_uses_every_public_name():
+    program = (ROOT / "tests" / "user_types" / "user_program.py").read_text("utf-8")
+    imported = program.split("from clickvol import (")[1].split(")")[0]
+    assert [name.strip() for name in imported.split(",") if name.strip()] == PUBLIC_NAMES
 
 
 def test_every_error_is_a_clickvol_error():
