@@ -1,15 +1,18 @@
 """The files in deploy/: as far as they can be checked where neither systemd nor a container runs."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from clickvol.cli import serve as command
+from clickvol.version import __version__
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -75,3 +78,17 @@ def test_the_container_serves_with_options_that_there_are_and_copies_what_there_
 def test_the_shell_of_the_container_is_whole():
     (run,) = [line.removeprefix("RUN ") for line in joined("Containerfile") if line.startswith("RUN")]
     assert subprocess.run(["sh", "-n", "-c", run], check=False).returncode == 0
+
+
+def test_the_recipe_for_conda_needs_what_the_wheel_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["serve"], *(n for n in extras["dicom"] if "highdicom" in n)]
+    names = {"torch": "pytorch", "blosc2": "python-blosc2", "prometheus-client": "prometheus_client"}
+    bounds = dict(re.fullmatch(r"([\w-]+)(>=.+)", need).groups() for need in reversed(wanted))
+    text = (DEPLOY / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    written = re.findall(r"^    - ([\w-]+) (>=[\d.]+)$", text.partition("  run:\n")[2], flags=re.MULTILINE)
+    assert dict(written) == {names.get(name, name.lower()): bound for name, bound in bounds.items()}
+    assert f'version: "{__version__}"' in text
+    assert f'python_min: "{project["requires-python"].removeprefix(">=")}"' in text
+    assert "- clickvol = " + project["scripts"]["clickvol"] in text
