@@ -7,6 +7,7 @@ import test from "node:test";
 import { outlineOn, readDrawn } from "../../src/clickvol/viewer/comparing/outline.js";
 import { fileName } from "../../src/clickvol/viewer/files/saving.js";
 import { stepOf } from "../../src/clickvol/viewer/keyboard.js";
+import { halfOf, scaleOf, thinned, toTexture, windowNumbers, withGreys } from "../../src/clickvol/viewer/picture/grey-texture.js";
 import { inflate, readMasks } from "../../src/clickvol/viewer/picture/mask-worker.js";
 import { volumeText } from "../../src/clickvol/viewer/objects/panel.js";
 import { distanceMm } from "../../src/clickvol/viewer/measuring/rulers.js";
@@ -31,6 +32,40 @@ test("zoom is bounded for a notch, and the way back undoes it", () => {
   assert.equal(zoomFactor({ deltaY: -100, deltaMode: 0 }), Math.exp(0.22));
   const there = zoomFactor({ deltaY: 7, deltaMode: 0 });
   assert.ok(Math.abs(there * zoomFactor({ deltaY: -7, deltaMode: 0 }) - 1) < 1e-12);
+});
+
+test("grey values are sent as halves, exact to 2048 and rounded above, and scaled where they are too large", () => {
+  const cases = [[0, 0], [1, 0x3c00], [-2, 0xc000], [2047, 0x67ff], [-1024, 0xe400], [2049.9, 0x6801], [65504, 0x7bff], [1e9, 0x7bff],
+    [2 ** -24, 1], [2 ** -14, 0x0400], [0.1, 0x2e66], [NaN, 0]];
+  for (const [number, bits] of cases) assert.equal(halfOf(number), bits, String(number));
+  assert.equal(scaleOf(new Int16Array([-32768])), 1);
+  assert.equal(scaleOf(new Uint16Array([65535])), 0.5);
+  assert.equal(scaleOf(new Float32Array([-0.001, 100000])), 0.5);
+  assert.equal(scaleOf(new Float32Array([20])), 2048);
+  assert.equal(scaleOf(new Float32Array([0])), 1);
+});
+
+test("a window is a factor and a summand: 0 at its low end, 1 at its high one", () => {
+  const [factor, summand, inverted, opacity] = windowNumbers({ slope: 2, inter: -1000 }, { low: -160, high: 240 }, true, 0.5);
+  assert.deepEqual([(-160 + 1000) / 2, (240 + 1000) / 2].map((texel) => texel * factor + summand), [0, 1]);
+  assert.deepEqual([inverted, opacity], [1, 0.5]);
+});
+
+test("the 3D view gets every second voxel along the longest axes, until there are few enough", () => {
+  const img = Int16Array.from({ length: 4 * 3 * 2 }, (_, n) => n);
+  assert.deepEqual(thinned(img, [3, 4, 3, 2, 1], 24), { img, dims: [3, 4, 3, 2, 1] });
+  assert.deepEqual(thinned(img, [3, 4, 3, 2, 1], 8), { img: Int16Array.from([0, 2, 8, 10, 12, 14, 20, 22]), dims: [3, 2, 2, 2, 1] });
+});
+
+test("a place on the scan is looked up where the file has it, though its axes are turned and swapped", () => {
+  // Right to left is the file's second axis, backwards; the third one runs from head to foot.
+  const columns = toTexture({ permRAS: [-2, 1, -3] }, (place) => place);
+  const at = (place) => [0, 1, 2].map((row) => place.reduce((sum, each, n) => sum + each * columns[4 * n + row], columns[12 + row]));
+  assert.deepEqual(at([0.25, 0.5, 0.125]), [0.5, 0.75, 0.875]);
+});
+
+test("a shader that is not the known one is told, not drawn with", () => {
+  assert.throws(() => withGreys("void main() {}"), /another shader/);
 });
 
 test("presets give their window, and automatic ones the percentiles of what is not background", () => {

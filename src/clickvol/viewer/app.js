@@ -234,19 +234,18 @@ function writeScene(state, before) {
 let windowFrame = 0;
 store.subscribe((state, before) => {
   write(state, before);
-  if (state.window !== before.window && state.opened === before.opened) {
+  if ((state.window !== before.window || state.inverted !== before.inverted) && state.opened === before.opened) {
     // A drag sends more changes than a card can show.
     cancelAnimationFrame(windowFrame);
     windowFrame = requestAnimationFrame(() => {
-      const { window: range } = store.get();
-      if (range) scene.setWindow(range);
+      const { window: range, inverted } = store.get();
+      if (range) scene.setWindow(range, inverted);
     });
   }
   if (state.opacity !== before.opacity || state.outline !== before.outline || state.masksHidden !== before.masksHidden) {
     scene.setMaskStyle(state.masksHidden ? 0 : state.opacity, state.outline && !state.masksHidden);
   }
   writeScene(state, before);
-  if (state.inverted !== before.inverted && state.opened === before.opened) scene.setGreys(state.inverted);
 });
 scene.onMove = (place) => store.set({ place });
 scene.onDraw = drawOver;

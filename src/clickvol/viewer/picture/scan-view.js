@@ -1,17 +1,25 @@
 // NiiVue, changed where an annotator waits for it: a plane is drawn alone, the 3D view when nothing else is to do,
-// slices fill their tile, and of a mask the changed box alone goes to the graphics card.
+// slices fill their tile, planes window grey values themselves, and of a mask the changed box alone goes to the graphics card.
 
 import { cmapper, Niivue, NVImage, SLICE_TYPE } from "../vendor/niivue.js";
 import { ownColour } from "../state.js";
+import { sendGreys, thinned, toTexture, windowNumbers, withGreys } from "./grey-texture.js";
 
 const GAP_PIXELS = 2;
+const INVERTED = "inverted gray"; // of NiiVue's tables of colours, for the 3D view; it has none of its own
 const MAX_LABELS = 255; // one byte per voxel
 const IDLE_MS = 250; // after the last change; then the 3D view is drawn
 // NiiVue's units of textures.
 const SCAN_TEXTURE = 0;
 const OVERLAY_TEXTURE = 2;
 const DRAW_TEXTURE = 7;
-const SPARE_TEXTURE = 15; // none of NiiVue's
+// None of NiiVue's, but of its tool to grow a drawing, which the viewer does not use.
+const GREY_TEXTURES = [13, 14];
+const SPARE_TEXTURE = 15;
+// Voxels of the scan that the 3D view samples: what a card, and what a processor, goes through in a moment.
+const CARD_VOXELS = 1 << 24;
+const SOFTWARE_VOXELS = 1 << 21;
+const FEW_VOXELS = 1 << 9; // until the 3D view is drawn
 
 /** Tell whether pictures are computed by the processor: then the surface in 3D is not smoothed, which takes seconds. */
 function isSoftware(gl) {
@@ -43,9 +51,17 @@ export function placesOf(layout, { clientWidth, clientHeight }) {
   return [[0, 0], [1 - size[0], 0], [0, 1 - size[1]], [1 - size[0], 1 - size[1]]].map((corner) => [...corner, ...size]);
 }
 
+// The window is the viewer's; NiiVue would look at every voxel for one.
+NVImage.prototype.calMinMax = function () {
+  const { cal_min: low, cal_max: high } = this.hdr;
+  Object.assign(this, { cal_min: low, cal_max: high, robust_min: low, robust_max: high, global_min: low, global_max: high });
+  return [low, high, low, high];
+};
+
 export class ScanView extends Niivue {
   afterDraw = () => {};
   masksOnly = false; // in 3D
+  isInverted = false;
   /** @type {number[] | null} */
   only = null; // the slice types that are drawn now; null for all planes
   tile = null; // the tile of the slice that is drawn now, [left, top, width, height]
@@ -53,6 +69,11 @@ export class ScanView extends Niivue {
   planesTimer = 0;
   renderKey = ""; // what the 3D view showed when it was drawn
   blurDims = null; // of the mask that is to be smoothed before the 3D view is drawn
+  /** @type {number[] | null} */
+  thinDims = null; // of what the 3D view gets of the scan
+  isRenderThin = false; // whether the 3D view has few voxels still, or another window
+  /** @type {any[]} */
+  greys = []; // of the scan and of the one laid over it: {image, texture, slope, inter}
 
   /** Attach to a canvas whose picture stays, so that a part of it can be drawn alone. */
   async attachTo(canvas) {
@@ -60,7 +81,59 @@ export class ScanView extends Niivue {
     if (!gl) throw new Error("this browser shows no 3D graphics (WebGL 2); use a present Firefox, Chrome, Edge or Safari");
     await this.attachToCanvas(canvas, false);
     this.isSoftware = isSoftware(gl);
+    this.addColormap(INVERTED, { R: [255, 0], G: [255, 0], B: [255, 0], A: [64, 128], I: [0, 255] });
     if (this.isSoftware) this.opts.smoothDrawing = 0;
+    const shaders = gl.getAttachedShaders(this.sliceMMShader.program) ?? [];
+    const sources = shaders.map((shader) => gl.getShaderSource(shader) ?? "");
+    this.setCustomSliceShader(withGreys(sources.find((source) => source.includes("out vec4 color"))));
+  }
+
+  /** Bring an image to the card: the planes get its grey values, the 3D view a part of the scan's when it is drawn. */
+  refreshLayers(image, layer) {
+    if (this.greys[layer]?.image !== image) this.sendGreys(image, layer);
+    if (layer > 0) return;
+    this.isRenderThin = true;
+    this.refreshRender(FEW_VOXELS);
+  }
+
+  sendGreys(image, layer) {
+    this.gl.deleteTexture(this.greys[layer]?.texture ?? null);
+    const sent = sendGreys(this.gl, GREY_TEXTURES[layer], image);
+    const partIn = (place) => (layer ? image.convertMM2Frac(this.frac2mm(place, 0, true), true) : place);
+    this.greys[layer] = { image, ...sent, matrix: toTexture(image, partIn) };
+  }
+
+  /** Give the 3D view so many voxels of the scan, in the present window. */
+  refreshRender(maxVoxels) {
+    const [image] = this.volumes;
+    const { img, dims } = thinned(image.img, image.hdr.dims, maxVoxels);
+    const hdr = Object.assign(Object.create(image.hdr), { dims });
+    const dimsRAS = [dims[0], ...image.permRAS.slice(0, 3).map((axis) => dims[Math.abs(axis)])];
+    const full = image.dimsRAS;
+    this.thinDims = dims;
+    super.refreshLayers(Object.create(image, { img: { value: img }, hdr: { value: hdr }, dimsRAS: { value: dimsRAS } }), 0);
+    this.back.dims = full;
+  }
+
+  // After every change NiiVue computes gradients, for a lighting that the viewer does not use; without slices it does none of that.
+  rgbaTex(texture, unit, dims, isInit = false) {
+    const isGradient = dims === this.thinDims;
+    if (isGradient) dims[3] = 0;
+    return super.rgbaTex(texture, unit, isGradient ? [2, 2, 2, 2] : dims, isInit);
+  }
+
+  /** Tell the shader of the planes which grey values to show, and how. */
+  useWindows() {
+    const { gl, customSliceShader: shader } = this;
+    shader.use(gl);
+    for (const [layer, [sampler, matrix, numbers]] of [["greys", "toGreys", "greyWindow"], ["otherGreys", "toOther", "otherWindow"]].entries()) {
+      const { image, texture, matrix: columns, ...values } = this.greys[Math.min(layer, this.volumes.length - 1)];
+      gl.uniform1i(shader.uniforms[sampler], GREY_TEXTURES[layer]);
+      this.bind(GREY_TEXTURES[layer], texture);
+      gl.uniformMatrix4fv(shader.uniforms[matrix], false, columns);
+      const window = { low: image.cal_min, high: image.cal_max };
+      gl.uniform4fv(shader.uniforms[numbers], windowNumbers(values, window, this.isInverted, image.opacity));
+    }
   }
 
   /** Draw the planes; the 3D view follows when nothing more happens. */
@@ -104,6 +177,8 @@ export class ScanView extends Niivue {
     const key = this.keyOfRender();
     if (key === null || key === this.renderKey) return;
     this.idleTimer = setTimeout(() => {
+      if (this.isRenderThin) this.refreshRender(this.isSoftware ? SOFTWARE_VOXELS : CARD_VOXELS);
+      this.isRenderThin = false;
       if (this.blurDims && this.opts.smoothDrawing > 0) super.blurDrawingGL(this.blurDims);
       this.blurDims = null;
       this.idleTimer = 0;
@@ -158,6 +233,7 @@ export class ScanView extends Niivue {
 
   draw2DMain(tile, ...words) {
     this.tile = tile;
+    this.useWindows();
     try {
       return super.draw2DMain(tile, ...words);
     } finally {
@@ -252,8 +328,6 @@ export class ScanView extends Niivue {
     const { low, high } = rangeFor(image);
     Object.assign(image, { cal_min: low, cal_max: high });
     this.addVolume(image);
-    this.spoilRender();
-    this.drawScene();
   }
 
   /** Take the scan off that was laid over. */
@@ -261,8 +335,6 @@ export class ScanView extends Niivue {
     const laidOver = this.volumes.slice(1);
     if (!laidOver.length) return;
     for (const volume of laidOver) this.removeVolume(volume);
-    this.spoilRender();
-    this.drawScene();
   }
 
   /** Set how the scan that is laid over looks. */
@@ -270,7 +342,15 @@ export class ScanView extends Niivue {
     const image = this.volumes[1];
     if (!image) return;
     Object.assign(image, { cal_min: low, cal_max: high, _opacity: opacity });
-    this.refreshLayers(image, 1);
+    this.drawScene();
+  }
+
+  /** Set the window of the scan, and whether dark is bright. */
+  setWindow({ low, high }, isInverted) {
+    const [image] = this.volumes;
+    Object.assign(image, { cal_min: low, cal_max: high, _colormap: isInverted ? INVERTED : "gray" }); // its setter sets the window anew
+    this.isInverted = isInverted;
+    this.isRenderThin = true;
     this.spoilRender();
     this.drawScene();
   }
@@ -285,7 +365,8 @@ export class ScanView extends Niivue {
   /** Set the colours of the labels: "#rrggbb" by their numbers, from 1; "" for the own one. */
   setColours(colours) {
     this.drawLut = cmapper.makeDrawLut(labelColours(colours));
-    if (this.volumes.length) this.updateGLVolume();
+    this.refreshColormaps();
     this.spoilRender();
+    this.drawScene();
   }
 }

@@ -7,7 +7,6 @@ import { DRAG_MODE, NVImage, SLICE_TYPE } from "../vendor/niivue.js";
 import { placesOf, ScanView } from "./scan-view.js";
 import { boxAround, Grid } from "../tools/voxels.js";
 
-const INVERTED = "inverted gray"; // of NiiVue's tables of colours; it has none of its own
 const VIEW_DEGREES = [200, 12]; // 3D from the front, a little from the side and from above
 
 export const PLANES = [
@@ -77,7 +76,6 @@ export class Scene {
 
   async attach() {
     await this.view.attachTo(this.canvas);
-    this.view.addColormap(INVERTED, { R: [255, 0], G: [255, 0], B: [255, 0], A: [64, 128], I: [0, 255] });
     this.view.setColours({});
     new ResizeObserver(() => this.arrange()).observe(this.stage);
     this.arrange();
@@ -110,7 +108,8 @@ export class Scene {
     this.grid = new Grid(Array.from(image.hdr.dims).slice(1, 4), image.hdr.affine);
     if (this.image) {
       this.view.closeDrawing();
-      this.view.volumes.slice().forEach((volume) => this.view.removeVolume(volume));
+      this.view.volumes.toReversed().forEach((volume) => this.view.removeVolume(volume));
+      this.view.isInverted = false;
     }
     this.view.scene.crosshairPos = [0.5, 0.5, 0.5];
     this.view.scene.pan2Dxyzmm = [0, 0, 0, 1];
@@ -287,19 +286,9 @@ export class Scene {
     return mask;
   }
 
-  setWindow({ low, high }) {
-    if (!this.image) return;
-    Object.assign(this.image, { cal_min: low, cal_max: high });
-    this.view.refreshLayers(this.image, 0);
-    this.view.spoilRender();
-    this.view.drawScene();
-  }
-
-  /** Show dark as bright, as PET is read, or not. */
-  setGreys(isInverted) {
-    if (!this.image) return;
-    this.image._colormap = isInverted ? INVERTED : "gray"; // its setter would set the window anew
-    this.setWindow({ low: this.image.cal_min, high: this.image.cal_max });
+  /** Show grey values from low to high, and dark as bright, as PET is read, or not. */
+  setWindow(range, isInverted) {
+    if (this.image) this.view.setWindow(range, isInverted);
   }
 
   /** Set how masks look in the planes: fill from 0 to 1, and whether they have a contour. */
