@@ -52,3 +52,15 @@ def test_columns_times_one_hot_is_the_sum_of_three_terms():
     q = query[1, 0, 1, 0, 3]
     expected = q @ tables[0][1 + 1] + q @ tables[1][-2 + 2] + q @ tables[2][2 + 3]
     assert bias[1, 0, 1 * 12 + 0 * 4 + 3, 0 * 12 + 2 * 4 + 1].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_one_hot_places_of_two_axes_are_row_then_column():
+    codes = place_one_hot((2, 3), like=torch.zeros(1))
+    assert codes.tolist() == [
+        [1, 0, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [1, 0, 0, 0, 1],
+        [0, 1, 1, 0, 0],
+        [0, 1, 0, 1, 0],
+        [0, 1, 0, 0, 1],
+    ]

@@ -6,7 +6,6 @@ from clickvol.layers.vit2d import (
     VitBlock2d,
     cut_squares,
     join_squares,
-    place_one_hot_2d,
 )
 from reference.compare import deviation, noise, randomise
 from reference.plain_attention2d import plain_block2d, plain_grid_attention
@@ -23,18 +22,6 @@ def test_extra_columns_are_a_bias_tensor():
     grids = noise(2, 5, 5, 12)
     expected = torch.stack([plain_grid_attention(attention, grid) for grid in grids])
     assert deviation(attention(grids), expected) < 1e-5
-
-
-def test_one_hot_places_are_row_then_column():
-    codes = place_one_hot_2d(2, 3, like=torch.zeros(1))
-    assert codes.tolist() == [
-        [1, 0, 1, 0, 0],
-        [1, 0, 0, 1, 0],
-        [1, 0, 0, 0, 1],
-        [0, 1, 1, 0, 0],
-        [0, 1, 0, 1, 0],
-        [0, 1, 0, 0, 1],
-    ]
 
 
 def test_squares_by_hand():

@@ -31,24 +31,25 @@ def offset_rows(table: Tensor, window: int) -> Tensor:
     return resample_table(table, window)[offset]
 
 
-def place_one_hot(window: tuple[int, int, int], *, like: Tensor) -> Tensor:
-    """Return the code of each place in a window: (places, window_d + window_h + window_w) of 0 and 1."""
+def place_one_hot(window: tuple[int, ...], *, like: Tensor) -> Tensor:
+    """Return the code of each place in a window of n axes: (places, sum of the window's sides) of 0 and 1."""
     axes = torch.meshgrid(*[torch.arange(n, device=like.device) for n in window], indexing="ij")
     codes = [F.one_hot(axis.reshape(-1), n).to(like.dtype) for axis, n in zip(axes, window, strict=True)]
     return torch.cat(codes, dim=1)
 
 
-def query_columns(query: Tensor, rows_dhw: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return the logits of each query against each offset along the three axes.
+def query_columns(query: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
+    """Return the logits of each query against each offset along the axes, two or three.
 
     Args:
-        query: (G, heads, d, h, w, E_head), unscaled (the published networks do not scale it here).
-        rows_dhw: per axis (window, window, E_head) from `offset_rows`.
+        query: (G, heads, [d,] h, w, E_head), unscaled (the published networks do not scale it here).
+        rows: per axis (window, window, E_head) from `offset_rows`.
 
     Returns:
-        (G, heads, d, h, w, window_d + window_h + window_w).
+        (G, heads, [d,] h, w, [window_d +] window_h + window_w).
     """
-    along_d = torch.einsum("gndhwe,dke->gndhwk", query, rows_dhw[0])
-    along_h = torch.einsum("gndhwe,hke->gndhwk", query, rows_dhw[1])
-    along_w = torch.einsum("gndhwe,wke->gndhwk", query, rows_dhw[2])
-    return torch.cat([along_d, along_h, along_w], dim=-1)
+    axes = "dhw"[-len(rows) :]
+    along = [
+        torch.einsum(f"gn{axes}e,{axis}ke->gn{axes}k", query, r) for axis, r in zip(axes, rows, strict=True)
+    ]
+    return torch.cat(along, dim=-1)

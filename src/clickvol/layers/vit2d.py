@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickvol.layers.relative_position import offset_rows
+from clickvol.layers.relative_position import offset_rows, place_one_hot, query_columns
 from clickvol.layers.vit import Mlp
 
 
@@ -36,30 +36,16 @@ class GridAttention2d(nn.Module):
         qkv = self.qkv(grid).view(g, h * w, 3, self.num_heads, self.head_width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         on_grid = query.reshape(g, self.num_heads, h, w, self.head_width)
-        relative = self._query_columns(on_grid).flatten(2, 3)
-        place = place_one_hot_2d(h, w, like=key).expand(g, self.num_heads, -1, -1)
+        tables = ((self.rel_pos_h, h), (self.rel_pos_w, w))
+        rows = tuple(offset_rows(table, side).to(query.dtype) for table, side in tables)
+        relative = query_columns(on_grid, rows).flatten(2, 3)
+        place = place_one_hot((h, w), like=key).expand(g, self.num_heads, -1, -1)
         long_query = torch.cat([query * self.head_width**-0.5, relative], dim=-1)
         long_key = torch.cat([key, place], dim=-1)
         padded_value = F.pad(value, (0, h + w))
         mixed = F.scaled_dot_product_attention(long_query, long_key, padded_value, scale=1.0)
         mixed = mixed[..., : self.head_width].transpose(1, 2).reshape(g, h, w, e)
         return torch.as_tensor(self.proj(mixed))
-
-    def _query_columns(self, query: Tensor) -> Tensor:
-        """(G, heads, h, w, E_head) -> (G, heads, h, w, h + w): logits against each row and column."""
-        h, w = (int(n) for n in query.shape[2:4])
-        rows_h = offset_rows(self.rel_pos_h, h).to(query.dtype)
-        rows_w = offset_rows(self.rel_pos_w, w).to(query.dtype)
-        along_h = torch.einsum("gnhwe,hke->gnhwk", query, rows_h)
-        along_w = torch.einsum("gnhwe,wke->gnhwk", query, rows_w)
-        return torch.cat([along_h, along_w], dim=-1)
-
-
-def place_one_hot_2d(h: int, w: int, *, like: Tensor) -> Tensor:
-    """Return the code of each place in a grid: (h * w, h + w) of 0 and 1, row first."""
-    row = torch.eye(h, device=like.device, dtype=like.dtype).repeat_interleave(w, dim=0)
-    column = torch.eye(w, device=like.device, dtype=like.dtype).repeat(h, 1)
-    return torch.cat([row, column], dim=1)
 
 
 class VitBlock2d(nn.Module):

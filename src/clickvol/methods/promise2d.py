@@ -251,15 +251,13 @@ def promise2d_preset(
     Raises:
         ConfigError: for an unknown name or foundation.
     """
-    if name == "released":
-        network = promise2d_network(foundation, mode, form=form, last_layer="default", num_points=num_points)
-        training = Promise2dTraining(num_sampled_points=num_points)
-        return Promise2dRecipe(preset=name, network=network, training=training)
-    if name == "clickvol":
-        network = promise2d_network(foundation, mode, form=form, last_layer="zero", num_points=num_points)
-        training = Promise2dTraining(num_sampled_points=num_points, sigmoid="once")
-        return Promise2dRecipe(preset=name, network=network, training=training)
-    raise ConfigError(f"ProMISe-2D has no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    if name not in PRESETS:
+        raise ConfigError(f"ProMISe-2D has no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    last_layer: LastLayer = "default" if name == "released" else "zero"
+    network = promise2d_network(foundation, mode, form=form, last_layer=last_layer, num_points=num_points)
+    sigmoid: Literal["once", "twice"] = "twice" if name == "released" else "once"
+    training = Promise2dTraining(num_sampled_points=num_points, sigmoid=sigmoid)
+    return Promise2dRecipe(preset=name, network=network, training=training)
 
 
 def promise2d_network(

@@ -171,13 +171,7 @@ class ProtocolSection(_Section):
 
     def protocol(self) -> Protocol:
         """Return the rules; ConfigError for an unknown preset or values that contradict."""
-        return read_protocol(
-            self.name,
-            num_clicks=self.num_clicks,
-            seeds=self.seeds,
-            nsd_tolerance_mm=self.nsd_tolerance_mm,
-            procedure=self.procedure,
-        )
+        return read_protocol(**self.model_dump(exclude={"split", "organ_mask"}))
 
 
 class Study(_Section):

@@ -38,7 +38,7 @@ from clickvol.server.monai_label.routes import router as monai_label
 from clickvol.server.nninteractive.routes import router as nninteractive
 from clickvol.server.nninteractive.slicer_routes import router as slicer_nninteractive
 from clickvol.server.refusal import REFUSALS, answer_errors, parse_json, parse_values
-from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
+from clickvol.server.scans import body_schema, find_under_root, is_form, read_form, store, text_field, uploaded
 from clickvol.server.served_session import ScanRecord, ServedSession
 from clickvol.server.sessions import Action, Sessions, T
 from clickvol.server.settings import ServerSettings
@@ -71,28 +71,15 @@ from clickvol.version import __version__
 from clickvol.weights.load import LoadedModel
 
 _GZIP = "application/gzip"
-_MULTIPART = "multipart/form-data"
 
 _SWEEP_SECONDS = 60.0
 
-_FORM_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "scan": {"type": "string", "format": "binary"},
-        "series": {"type": "string"},
-        "modality": {"type": "string", "enum": list(get_args(SaidModality))},
-    },
-    "required": ["scan"],
-}
-_OPEN_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": OpenPathIn.model_json_schema()},
-            _MULTIPART: {"schema": _FORM_SCHEMA},
-        },
-    }
-}
+_OPEN_BODY = body_schema(
+    "scan",
+    OpenPathIn,
+    series={"type": "string"},
+    modality={"type": "string", "enum": list(get_args(SaidModality))},
+)
 
 
 def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
@@ -180,7 +167,7 @@ _results = APIRouter(prefix="/api/sessions/{session_id}", tags=["results"], resp
 @_opening.post("", status_code=201, openapi_extra=_OPEN_BODY)
 async def open_session(request: Request, sessions: All) -> OpenedOut:
     """Open a scan: by path under the allowed root, or as an upload."""
-    if request.headers.get("content-type", "").lower().startswith(_MULTIPART):
+    if is_form(request):
         async with read_form(request) as form:
             file = uploaded(form, "scan")
             texts = {name: text_field(form, name) for name in ("series", "modality")}

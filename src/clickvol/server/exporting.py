@@ -1,6 +1,7 @@
 """All objects of a session as one file to keep."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.export import export_masks
@@ -39,20 +40,29 @@ async def export_file(
     if file_format in ("nifti", "nrrd"):
         label_map, _ = await sessions.run(served, lambda session, _: session.mask())
         return await sessions.written(served, name, lambda place: write_mask(label_map, place)), name
+    card = sessions.model.card
+    masks, _ = await sessions.run(served, lambda session, _: _labelled(session, card))
+    return await dicom_file(sessions, served, masks, name, file_format, deidentify=deidentify), name
+
+
+async def dicom_file(
+    sessions: Sessions,
+    served: ServedSession,
+    masks: Sequence[LabelledMask],
+    name: str,
+    file_format: ExportFormat = "dicom-seg",
+    *,
+    deidentify: bool = False,
+) -> bytes:
+    """Return a DICOM file with masks on a session's scan; RefusedError 409 where that is no DICOM."""
     if not served.is_dicom:
         raise RefusedError(
-            409, "this scan is not DICOM, so there are no images to refer to; save as NIfTI or NRRD"
+            409, "this scan is not DICOM, so there are no images to refer to; take NIfTI or NRRD"
         )
-    card = sessions.model.card
-    (masks, volume), _ = await sessions.run(
-        served, lambda session, _: (_labelled(session, card), session.scan.volume)
-    )
+    volume, _ = await sessions.run(served, lambda session, _: session.scan.volume)
     series = None if served.record is None else served.record.series
-
-    def write(place: Path) -> None:
-        export_masks(masks, volume, place, file_format=file_format, deidentify=deidentify, series=series)
-
-    return await sessions.written(served, name, write), name
+    write = partial(export_masks, masks, volume, file_format=file_format, deidentify=deidentify, series=series)
+    return await sessions.written(served, name, write)
 
 
 def _labelled(session: InteractiveSession, card: ModelCard) -> list[LabelledMask]:

@@ -6,7 +6,9 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.types import Message
@@ -16,6 +18,21 @@ from clickvol.server.refusal import RefusedError, storage_refusal
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
 """Files that hold a whole scan. Headers whose voxels lie in another file (.nhdr, .mhd) are refused: they
 could name any file of this machine."""
+
+
+def body_schema(field: str, named: type[BaseModel] | None = None, **texts: dict[str, object]) -> dict[str, Any]:
+    """Return for the OpenAPI document: a form with a file and texts, or JSON that names one under the root."""
+    form = {"type": "object", "properties": {field: {"type": "string", "format": "binary"}, **texts}}
+    content: dict[str, object] = {"multipart/form-data": {"schema": form | {"required": [field]}}}
+    if named is not None:
+        content["application/json"] = {"schema": named.model_json_schema()}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def is_form(request: Request) -> bool:
+    """Tell whether the body of a request is a multipart form."""
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
 
 _OUTSIDE = "this path is not under the folder that the server was given; give one of a scan in it"
 

@@ -5,6 +5,7 @@ pip (`bridges/nnunet_environment.py`), and `server/client.py` connects to the se
 is ours: what came before is hashed with the rest before anything reads the file. Torch-free.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -140,13 +141,11 @@ class _PartFile:
         self._path = path
         self._digest = hashlib.sha256()
         self.size = 0
-        try:
+        with self._on_disk():
             # Unbuffered: what was received is in the file, however this process ends.
             self._stream = path.open("r+b" if path.exists() else "x+b", buffering=0)
             while block := self._stream.read(BLOCK_BYTES):
                 self._count(block)
-        except OSError as error:
-            raise self._refused(error) from error
 
     def __enter__(self) -> "_PartFile":
         return self
@@ -159,31 +158,25 @@ class _PartFile:
     @property
     def sha256(self) -> str:
         """Write everything to the disk and return the hash of it."""
-        try:
+        with self._on_disk():
             os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise self._refused(error) from error
         return self._digest.hexdigest()
 
     def append(self, block: bytes) -> None:
         """Write a block behind what is there."""
         rest = memoryview(block)
-        try:
+        with self._on_disk():
             while rest:
                 # A disk that fills up takes less than it is given, before it refuses.
                 written = self._stream.write(rest)
                 self._count(rest[:written])
                 rest = rest[written:]
-        except OSError as error:
-            raise self._refused(error) from error
 
     def restart(self) -> None:
         """Throw away what is there."""
-        try:
+        with self._on_disk():
             self._stream.seek(0)
             self._stream.truncate()
-        except OSError as error:
-            raise self._refused(error) from error
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -191,9 +184,15 @@ class _PartFile:
         self._digest.update(block)
         self.size += len(block)
 
-    def _refused(self, error: OSError) -> OutputError:
-        reason = error.strerror or "the file system refused"
-        return OutputError(f"cannot write {self._path}: {reason}; make room or make its folder writable")
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or "the file system refused"
+            raise OutputError(
+                f"cannot write {self._path}: {reason}; make room or make its folder writable"
+            ) from error
 
 
 def _fill(

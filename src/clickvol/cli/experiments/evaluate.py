@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from clickvol.cli.options import Quiet, Scheduler, Workers
+from clickvol.errors import ConfigError
 
 _Models = Annotated[
     list[str],
@@ -131,8 +132,6 @@ def evaluate(
 
 def parse_numbers(text: str) -> tuple[int, ...]:
     """Parse "1,3,5,10", with ranges such as "1-10"; ConfigError for anything else."""
-    from clickvol.errors import ConfigError
-
     numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
@@ -145,8 +144,6 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
 def parse_tolerances(text: str) -> tuple[float, ...]:
     """Parse "1,2,5" or "0.5,2" as millimetres; ConfigError for anything but numbers."""
-    from clickvol.errors import ConfigError
-
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:

@@ -1,13 +1,15 @@
 """`clickvol reproduce`: a published table again, from raw data to our numbers beside the paper's."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clickvol.errors import ConfigError
+
 if TYPE_CHECKING:
     from clickvol.reproduction.steps import Step
-    from clickvol.reproduction.workspace import Form, Reproduction
+    from clickvol.reproduction.workspace import Reproduction
 
 _Study = Annotated[
     str,
@@ -24,7 +26,7 @@ _Only = Annotated[
     list[str] | None, typer.Option(metavar="ARM", help="Do this arm of the study only; repeatable.")
 ]
 _Form = Annotated[
-    str,
+    Literal["released", "text"],
     typer.Option(
         "--as", metavar="released|text", help="Train as the released code or the paper's text has it."
     ),
@@ -68,7 +70,7 @@ def reproduce(
         raw=data,
         folder=output.absolute(),
         only=tuple(only or ()),
-        form=_form(form),
+        form=form,
         steps=steps,
         device=device,
         venv=venv,
@@ -108,17 +110,7 @@ def _show_plan(job: "Reproduction") -> None:
     typer.echo(f"then: {job.results / 'table.md'}")
 
 
-def _form(text: str) -> "Form":
-    from clickvol.errors import ConfigError
-
-    if text not in ("released", "text"):
-        raise ConfigError(f"--as takes released or text, not {text!r}")
-    return "text" if text == "text" else "released"
-
-
 def _split_file(text: str) -> tuple[str, Path]:
-    from clickvol.errors import ConfigError
-
     name, separator, file = text.partition("=")
     if not (name and separator and file):
         raise ConfigError(f"--splits takes DATA=FILE, such as colon=splits.json, not {text!r}")

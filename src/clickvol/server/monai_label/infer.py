@@ -11,7 +11,6 @@ from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from clickvol.geometry.coordinates import VoxelPoint
-from clickvol.io.export import export_masks
 from clickvol.io.formats import read_volume, write_volume
 from clickvol.io.itk.raw_nrrd import raw_nrrd
 from clickvol.io.labelled_mask import LabelledMask, label_map
@@ -20,6 +19,7 @@ from clickvol.predict.segmentation import Segmentation
 from clickvol.prompts.click import Click
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.prompts.spatial import Box, Prompt, Scribble
+from clickvol.server.exporting import dicom_file
 from clickvol.server.refusal import RefusedError
 from clickvol.server.served_session import ServedSession
 from clickvol.server.sessions import Sessions
@@ -193,7 +193,11 @@ class Answers:
         if output == "json":
             return Response(json.dumps({"params": self._facts()}), media_type="application/json")
         name = "result.dcm" if output == "dicom_seg" else f"result{self._extension}"
-        content = await (self._dicom_seg() if output == "dicom_seg" else self._file(name))
+        content = await (
+            dicom_file(self._sessions, self._served, self._masks, name)
+            if output == "dicom_seg"
+            else self._file(name)
+        )
         if output == "all":
             return _multipart(self._facts(), content, name)
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -225,19 +229,6 @@ class Answers:
         if name.endswith(".nrrd") and not self._params.result_compress:
             return await self._sessions.on_files(lambda _: raw_nrrd(array, grid))
         return await self._sessions.written(self._served, name, lambda place: write_volume(array, grid, place))
-
-    async def _dicom_seg(self) -> bytes:
-        if not self._served.is_dicom:
-            raise RefusedError(
-                409, "this scan is not DICOM, so that a DICOM segmentation has nothing to refer to"
-            )
-        volume, _ = await self._sessions.run(self._served, lambda session, _: session.scan.volume)
-        series = None if self._served.record is None else self._served.record.series
-
-        def write(place: Path) -> None:
-            export_masks(self._masks, volume, place, file_format="dicom-seg", series=series)
-
-        return await self._sessions.written(self._served, "result.dcm", write)
 
 
 def _multipart(params: dict[str, Any], content: bytes, name: str) -> Response:

@@ -9,13 +9,13 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
-from clickvol.io.export import export_masks
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.mask_files import read_label
 from clickvol.io.volume import Mask, Volume
+from clickvol.server.exporting import dicom_file
 from clickvol.server.http.failed_tokens import FailedTokens
 from clickvol.server.monai_label.infer import LabelInfo
 from clickvol.server.monai_label.labels import FINAL, LabelFolder
@@ -28,7 +28,7 @@ _MAX_VALUE = 65535
 
 Client = Annotated[ImageClient, Depends()]
 Name = Annotated[str, Query(min_length=1, max_length=256)]
-Tag = Annotated[str, Query(max_length=32)]
+Tag = Annotated[str, Query(max_length=32), AfterValidator(lambda tag: tag or FINAL)]
 
 router = APIRouter(tags=["MONAI Label"], responses=REFUSALS)
 
@@ -108,15 +108,11 @@ async def save_label(request: Request, image: Name, client: Client, tag: Tag = F
             array = await client.with_file(served, file, lambda path: _label_of(path, volume))
     info = {"image": image, "label_info": [one.model_dump(exclude_none=True) for one in params.label_info]}
     name = client.label_name(image)
-    await client.sessions.on_files(lambda _: folder.save(name, tag or FINAL, array, volume.grid, info))
+    await client.sessions.on_files(lambda _: folder.save(name, tag, array, volume.grid, info))
     archive = client.datastore.archive
     if settings.store_labels and archive is not None and await archive.find(image) is not None:
         masks = _masks_of(array, volume, params.label_info)
-
-        def write(place: Path) -> None:
-            export_masks(masks, volume, place, file_format="dicom-seg", series=image)
-
-        await archive.store(await client.sessions.written(served, "label.dcm", write))
+        await archive.store(await dicom_file(client.sessions, served, masks, "label.dcm"))
     return {"image": image, "label": image}
 
 
@@ -124,7 +120,7 @@ async def save_label(request: Request, image: Name, client: Client, tag: Tag = F
 async def download_label(label: Name, client: Client, tag: Tag = FINAL) -> FileResponse:
     """Return the last version of a label, as NIfTI."""
     folder, name = _folder(client), client.label_name(label)
-    saved = await client.sessions.on_files(lambda _: folder.latest(name, tag or FINAL))
+    saved = await client.sessions.on_files(lambda _: folder.latest(name, tag))
     return FileResponse(saved.path, media_type="application/gzip", filename=f"{label}.nii.gz")
 
 
@@ -132,7 +128,7 @@ async def download_label(label: Name, client: Client, tag: Tag = FINAL) -> FileR
 async def delete_label(id: Name, client: Client, tag: Tag = FINAL) -> dict[str, str]:  # noqa: A002
     """Let a label be gone for clients; its versions stay in the folder."""
     folder, name = _folder(client), client.label_name(id)
-    await client.sessions.on_files(lambda _: folder.delete(name, tag or FINAL))
+    await client.sessions.on_files(lambda _: folder.delete(name, tag))
     return {}
 
 
@@ -140,7 +136,7 @@ async def delete_label(id: Name, client: Client, tag: Tag = FINAL) -> dict[str, 
 async def label_info(label: Name, client: Client, tag: Tag = FINAL) -> dict[str, Any]:
     """Return what was said of a label."""
     folder, name = _folder(client), client.label_name(label)
-    return (await client.sessions.on_files(lambda _: folder.latest(name, tag or FINAL))).info
+    return (await client.sessions.on_files(lambda _: folder.latest(name, tag))).info
 
 
 @router.put("/datastore/label/info")
@@ -148,7 +144,7 @@ async def change_label_info(request: Request, label: Name, client: Client, tag: 
     """Say something else of a label."""
     folder, name = _folder(client), client.label_name(label)
     info = await _info_of(request)
-    saved = await client.sessions.on_files(lambda _: folder.latest(name, tag or FINAL))
+    saved = await client.sessions.on_files(lambda _: folder.latest(name, tag))
     await client.sessions.on_files(lambda _: folder.say(saved, info))
     return {}
 

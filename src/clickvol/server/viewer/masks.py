@@ -21,7 +21,16 @@ from clickvol.previews.surface import write_stl
 from clickvol.prompts.packed_mask import EMPTY, PackedMask
 from clickvol.server.dependencies import All
 from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
-from clickvol.server.scans import MASK_SUFFIXES, find_under_root, read_form, store, text_field, uploaded
+from clickvol.server.scans import (
+    MASK_SUFFIXES,
+    body_schema,
+    find_under_root,
+    is_form,
+    read_form,
+    store,
+    text_field,
+    uploaded,
+)
 from clickvol.server.served_session import ServedSession
 from clickvol.server.sessions import Sessions
 from clickvol.server.wire import (
@@ -39,21 +48,7 @@ from clickvol.server.wire import (
 )
 from clickvol.server.worker import IsCancelled
 
-_MULTIPART = "multipart/form-data"
-_FORM = {
-    "type": "object",
-    "properties": {"mask": {"type": "string", "format": "binary"}, "segment": {"type": "string"}},
-    "required": ["mask"],
-}
-_MASK_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": MaskPathIn.model_json_schema()},
-            _MULTIPART: {"schema": _FORM},
-        },
-    }
-}
+_MASK_BODY = body_schema("mask", MaskPathIn, segment={"type": "string"})
 _REFERENCE = "reference.json"
 
 router = APIRouter(prefix="/api", tags=["masks"], responses=REFUSALS)
@@ -81,7 +76,7 @@ async def _objects_given(
             raise RefusedError(422, f"the file has no object {segment!r}; it has {listed}")
         return chosen
 
-    if request.headers.get("content-type", "").lower().startswith(_MULTIPART):
+    if is_form(request):
         async with read_form(request) as form:
             file, segment = uploaded(form, "mask"), text_field(form, "segment")
 

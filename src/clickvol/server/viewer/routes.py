@@ -24,28 +24,14 @@ from clickvol.io.volume import Volume
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.server.dependencies import All
 from clickvol.server.refusal import REFUSALS, parse_json
-from clickvol.server.scans import find_under_root, read_form, store, text_field, uploaded
+from clickvol.server.scans import body_schema, find_under_root, is_form, read_form, store, text_field, uploaded
 from clickvol.server.wire import AdviceOut, AnswerOut, ClickedOut, ObjectId, OpenPathIn, ScanOut, SeriesOut
 
 _BINARY = "application/octet-stream"
 _CHUNK_VOXELS = 1 << 21
 _THUMBNAIL_PIXELS = 96
-_FORM = {
-    "type": "object",
-    "properties": {"scan": {"type": "string", "format": "binary"}},
-    "required": ["scan"],
-}
-_UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
-_OVERLAY_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": OpenPathIn.model_json_schema()},
-            "multipart/form-data": {"schema": _FORM},
-        },
-    }
-}
-
+_UPLOAD_BODY = body_schema("scan")
+_OVERLAY_BODY = body_schema("scan", OpenPathIn)
 
 ShapingIn = Annotated[Shaping, Body(discriminator="kind")]
 
@@ -68,7 +54,7 @@ async def overlay(session_id: str, sessions: All, request: Request) -> Response:
     what it is.
     """
     served = sessions.get(session_id)
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if is_form(request):
         async with read_form(request) as form:
             file, series = uploaded(form, "scan"), text_field(form, "series")
 
