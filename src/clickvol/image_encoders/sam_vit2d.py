@@ -30,9 +30,6 @@ class SamVit2dConfig:
     Attributes:
         image_side: side of the square image in pixels; a multiple of patch_side. SAM has 1024; the tables are
             made for it, so it is the only side that a network takes.
-        mlp_ratio: hidden width of the MLP over the token width.
-        window: side of the attention windows in tokens.
-        global_blocks: indices of the blocks that attend over the whole image.
         taps: indices of the blocks whose output is returned beside the embedding, shallow to deep.
         feature_width: channels of the embedding, after the neck.
     """

@@ -40,8 +40,6 @@ class TinyVitConfig:
             encoder has, and its running means fit the features of real slices better.
         merging_strides: step between one stage and the next; the step to the width 320 keeps the grid in
             MobileSAM.
-        mlp_ratio: hidden width of the MLP over the token width.
-        feature_width: channels of the embedding that leaves the neck; 256 in SAM.
     """
 
     kind: Literal["tiny_vit"] = "tiny_vit"

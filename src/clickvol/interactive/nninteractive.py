@@ -154,12 +154,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         include_interaction: bool,  # noqa: FBT001
         run_prediction: bool = True,  # noqa: FBT001, FBT002
     ) -> Ranges | None:
-        """Draw a box; returns as `add_point_interaction`.
-
-        Args:
-            bbox_coords: [[x1, x2], [y1, y2], [z1, z2]], half-open voxel indices.
-            include_interaction: around the object; False where it is not.
-            run_prediction: False keeps the box for the next prediction.
+        """Draw a box [[x1, x2], [y1, y2], [z1, z2]], half-open; otherwise as `add_point_interaction`.
 
         Raises:
             ClickError: for a box that is empty or outside the image.
@@ -176,13 +171,10 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         run_prediction: bool = True,  # noqa: FBT001, FBT002
         interaction_bbox: Sequence[Sequence[int]] | None = None,
     ) -> Ranges | None:
-        """Draw strokes; returns as `add_point_interaction`.
+        """Draw strokes; otherwise as `add_point_interaction`.
 
-        Args:
-            scribble_image: (X, Y, Z), or of the shape of `interaction_bbox`; drawn where it is above 0.
-            include_interaction: inside the object; False where it is not.
-            run_prediction: False keeps it for the next prediction.
-            interaction_bbox: where a drawing lies that is smaller than the image: half-open ranges.
+        The image is (X, Y, Z), or smaller and then of the shape of `interaction_bbox`, half-open ranges that
+        say where it lies; drawn where it is above 0.
 
         Raises:
             ClickError: for an empty drawing or one that does not fit.

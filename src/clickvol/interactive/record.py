@@ -107,11 +107,9 @@ class ReadRecord:
 
 
 class SessionRecord:
-    """Appends to a record that no other process writes to.
+    """Appends to a record that no other process writes to; it is begun where it is missing.
 
-    Args:
-        path: of the record; begun where it is missing.
-        keep_bytes: length of an earlier record that is gone on with; what follows is cut off.
+    Of an earlier record `keep_bytes` stay; what follows is cut off.
 
     Raises:
         ConfigError: when another process writes to it.

@@ -18,8 +18,6 @@ class Replay:
     """What a record came to.
 
     Attributes:
-        scene: at its end.
-        masks: of the scene.
         num_answers: masks whose hash the record holds.
         differing: numbers of the clicks, from 1, whose mask has another hash now.
         conditions: what is different here, such as "device cpu, here cuda"; empty where nothing is.

@@ -130,15 +130,11 @@ class Scene:
         return interaction
 
     def sources(self, place: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the places in the list whose masks go into the mask of a place.
+        """Return the places in the list whose masks go into that of a place with an interaction on an object.
 
-        Args:
-            place: in the list, of an interaction on an object.
-
-        Returns:
-            Of the object's own: for a prompt or its edit a chosen candidate, for the others the mask before.
-            And of the objects whose voxels it leaves alone: all others for what yields, the frozen ones for
-            what takes, those that lie on it for a freezing.
+        Of the object's own: for a prompt or its edit a chosen candidate, for the others the mask before. And of
+        the objects whose voxels it leaves alone: all others for what yields, the frozen ones for what takes,
+        those that lie on it for a freezing.
         """
         interaction = self._giving_a_mask(place)
         objects = _objects_after(self.interactions[:place])

@@ -199,13 +199,13 @@ class InteractiveSession:
     def describe_object(
         self, object_id: int, *, name: str | None = None, term: str | None = None, colour: str | None = None
     ) -> None:
-        """Say what an object is called, which SNOMED term it is, and how it is shown.
+        """Say what an object is called, which SNOMED term it is, and how it is shown; "" is none, None as is.
 
         Args:
             object_id: which object.
-            name: up to 64 characters; "" for none; None leaves it.
-            term: a code of `clickvol.io.segment_terms.TERMS`; "" for none; None leaves it.
-            colour: "#rrggbb"; "" for that of its number; None leaves it.
+            name: up to 64 characters.
+            term: a code of `clickvol.io.segment_terms.TERMS`.
+            colour: "#rrggbb".
 
         Raises:
             ClickError: when the object is not there.
@@ -230,10 +230,7 @@ class InteractiveSession:
             self._apply(FreezeObject(object_id=object_id, frozen=frozen))
 
     def mask(self, object_id: int | None = None) -> Mask:
-        """Return the mask of an object, or of all.
-
-        Args:
-            object_id: which object; None for the label map.
+        """Return the mask of an object, or (None) the label map of all.
 
         Returns:
             (D, H, W) uint8 on the scan's grid: 0 and 1; in the label map each object's id. No voxel is in two

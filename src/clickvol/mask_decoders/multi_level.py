@@ -33,7 +33,6 @@ class MultiLevelDecoderConfig:
     Attributes:
         width: channels of each level after its two convolutions, and of the joined map.
         image_width: channels of the branch on the image; 0 without one.
-        token_stride: patch voxels per cell of the maps.
         decoder_stride: patch voxels per voxel that the decoder works on; the maps are enlarged by token_stride
             / decoder_stride before they are joined, the logits by decoder_stride at the end.
         level_enlargement: "transposed" convolutions (ProMISe-3D) or "trilinear" interpolation (3DSAM-adapter).

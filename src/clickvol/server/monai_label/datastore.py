@@ -22,8 +22,6 @@ class Datastore:
     """What a server keeps beside sessions, for the event loop's thread alone.
 
     Attributes:
-        archive: whose series clients may name; None for none.
-        labels: where labels are saved; None: they are refused.
         failed: who has given wrong passwords for the token.
         uploads: the names that each client has given to its uploads, until the server ends.
         offered: to whom each image was offered as the next sample, and when.

@@ -72,7 +72,6 @@ class InferParams(BaseModel):
 
     Attributes:
         foreground, background: clicks, (i, j, k) of the stored image.
-        label: name of the object.
         label_info: names of the objects of a DICOM segmentation.
         roi: a box around the object: i, i, j, j, k, k, first and last voxel.
         result_extension: format of the result; None for that of the image.

@@ -52,12 +52,8 @@ def import_foundation(
 ) -> Path:
     """Turn a SAM's file into a model of this package; return the path of the card.
 
-    Args:
-        path: `sam_vit_b_01ec64.pth` or one of its sisters, or `lite_medsam.pth`.
-        preset: "vit_b", "vit_l", "vit_h" or "litemedsam".
-        folder: where card and weights go.
-        content: of the file, where it has been read.
-        model_id: of the new model; that of the registry when not given.
+    Its id is that of the registry when not given. Presets are "vit_b", "vit_l", "vit_h" and "litemedsam". Where
+    the file has been read, its content is taken.
 
     Raises:
         ConfigError: for another preset.

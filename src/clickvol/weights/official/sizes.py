@@ -26,9 +26,7 @@ class OfficialSizes:
     """What the shapes of a checkpoint tell. The defaults are the published ones.
 
     Attributes:
-        tokens: per side of the patch.
         position_table_side: of the table of in-plane positions.
-        window: side of the attention window in tokens.
         local_table_window, global_table_window: window that the relative tables of ordinary blocks and of those
             that are global in SAM were made for.
         global_blocks: indices of the latter.
