@@ -123,6 +123,12 @@ class Lease:
         grid: VolumeGrid = (await self._run(lambda session, _: session.scan.volume.grid))[0]
         return grid
 
+    async def require_shape(self, array: NDArray[Any], what: str) -> None:
+        """Refuse, with 422, an array of another shape than the image."""
+        shape = (await self.grid()).shape_dhw
+        if array.shape != shape:
+            raise RefusedError(422, f"the {what} has shape {array.shape}; the image has {shape}")
+
     async def add(self, *group: Shaping, run: bool = True) -> Change:
         """Add prompts one after the other, and predict; without `run` they wait for the next prediction.
 

@@ -94,7 +94,9 @@ class Sessions:
             self._secret = shared_secret(settings.state_folder / "secret")
         except OSError as error:
             raise storage_refusal(error) from error
-        self._open_earlier()
+        for ended in self._open.glob(f"{ENDED_PREFIX}*"):
+            shutil.rmtree(ended, ignore_errors=True)
+        self.take_orphans(quiet_seconds=float("-inf"))
         self._remove_old_logs()
 
     @property
@@ -238,12 +240,15 @@ class Sessions:
             if not served.num_pending and served.used_at < oldest:
                 self.end(served)
 
-    def take_orphans(self) -> None:
-        """Take over what servers that have died left in the state folder, so that it ends in time."""
-        newest = time.time() - _ORPHAN_SECONDS
+    def take_orphans(self, *, quiet_seconds: float = _ORPHAN_SECONDS) -> None:
+        """Take over what servers that have died left in the state folder, so that it ends in time.
+
+        A session that was used in the last `quiet_seconds` may be another server's.
+        """
+        newest = time.time() - quiet_seconds
         for folder in sorted(self._open.iterdir()):
             with contextlib.suppress(OSError, RefusedError):
-                if folder.name not in self._sessions and folder.stat().st_mtime < newest:
+                if folder.name not in self._sessions and folder.stat().st_mtime <= newest:
                     self._adopted(folder.name)
         self.sweep()
 
@@ -422,15 +427,6 @@ class Sessions:
             if served is not current:
                 total, num_live = total - served.num_bytes, num_live - 1
                 served.park()
-
-    def _open_earlier(self) -> None:
-        """Take over what an earlier process left, unless another one holds it."""
-        for folder in sorted(self._open.iterdir()):
-            with contextlib.suppress(RefusedError):
-                self._adopted(folder.name)
-            if folder.name.startswith(ENDED_PREFIX):
-                shutil.rmtree(folder, ignore_errors=True)
-        self.sweep()
 
     def _adopted(self, key: str) -> ServedSession | None:
         """Take over a session that lies on disk; None where there is none, 503 where another has it."""

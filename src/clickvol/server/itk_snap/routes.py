@@ -153,9 +153,7 @@ async def _drawn(
 ) -> dict[str, str]:
     async with read_form(request, max_files=2) as form:
         _, drawn = await _image_of(form, lease)
-    shape = (await lease.grid()).shape_dhw
-    if drawn.shape != shape:
-        raise RefusedError(422, f"the drawing has shape {drawn.shape}; the image has {shape}")
+    await lease.require_shape(drawn, "drawing")
     return await _answer(lease, drawn_prompt(kind, drawn, positive=positive))
 
 
@@ -170,9 +168,9 @@ async def _image_of(form: FormData, lease: Lease) -> tuple[ImageIn, NDArray[np.f
 
     def read(_: object) -> NDArray[np.float32]:
         file.file.seek(0)
-        opened, num_bytes = zlib.decompressobj(wbits=31), 4 * num_voxels
+        num_bytes = 4 * num_voxels
         try:
-            data = opened.decompress(file.file.read(), num_bytes + 1)
+            data = zlib.decompressobj(wbits=31).decompress(file.file.read(), num_bytes + 1)
         except zlib.error as error:
             raise RefusedError(422, "the voxels are no gzip; send float32 in gzip") from error
         if len(data) != num_bytes:

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -164,23 +165,23 @@ def read_scribbles(path: Path, scan: Volume) -> list[Scribble]:
     return [Scribble(PackedMask.of(area), is_inside) for area, is_inside in signed if area.any()]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """The masks of a request: what was asked in a session, and the answers by the names of their objects."""
 
-    def __init__(
-        self, sessions: Sessions, served: ServedSession, params: InferParams, answers: dict[str, Segmentation]
-    ) -> None:
-        self._sessions, self._served, self._params = sessions, served, params
-        self._answers = answers
-        card = sessions.model.card
-        self._masks = [
-            LabelledMask(name=name, mask=answer.mask, model_id=card.id, model_version=card.weights_version)
-            for name, answer in zip(self._names(), answers.values(), strict=True)
-        ]
+    sessions: Sessions
+    served: ServedSession
+    params: InferParams
+    answers: dict[str, Segmentation]
 
-    def _names(self) -> list[str]:
-        given = [info.name for info in self._params.label_info]
-        return given if len(given) == len(self._answers) else list(self._answers)
+    @property
+    def _masks(self) -> list[LabelledMask]:
+        card, given = self.sessions.model.card, [info.name for info in self.params.label_info]
+        names = given if len(given) == len(self.answers) else list(self.answers)
+        return [
+            LabelledMask(name=name, mask=answer.mask, model_id=card.id, model_version=card.weights_version)
+            for name, answer in zip(names, self.answers.values(), strict=True)
+        ]
 
     async def response(self, output: Output) -> Response:
         """Return them in the form that a client has asked for.
@@ -193,7 +194,7 @@ class Answers:
             return Response(json.dumps({"params": self._facts()}), media_type="application/json")
         name = "result.dcm" if output == "dicom_seg" else f"result{self._extension}"
         content = await (
-            dicom_file(self._sessions, self._served, self._masks, name)
+            dicom_file(self.sessions, self.served, self._masks, name)
             if output == "dicom_seg"
             else self._file(name)
         )
@@ -204,30 +205,31 @@ class Answers:
 
     @property
     def _extension(self) -> str:
-        if self._params.result_extension is not None:
-            return self._params.result_extension
-        name = self._served.scan_path.name.lower()
+        if self.params.result_extension is not None:
+            return self.params.result_extension
+        name = self.served.scan_path.name.lower()
         return next((s for s in (".nii", ".nrrd", ".mha") if name.endswith(s)), ".nii.gz")
 
     def _facts(self) -> dict[str, Any]:
         centroids = {}
-        for value, (name, answer) in enumerate(self._answers.items(), start=1):
+        for value, (name, answer) in enumerate(self.answers.items(), start=1):
             if answer.mask.num_voxels:
                 d, h, w = (float(axis.mean()) for axis in np.nonzero(answer.mask.array))
                 centroids[name] = [value, w, h, d]
-        seconds = sum(sum(answer.seconds.values()) for answer in self._answers.values())
+        seconds = sum(sum(answer.seconds.values()) for answer in self.answers.values())
         return {
-            "label_names": {name: value for value, name in enumerate(self._answers, start=1)},
+            "label_names": {name: value for value, name in enumerate(self.answers, start=1)},
             "centroids": centroids,
             "latencies": {"total": round(seconds, 3)},
         }
 
     async def _file(self, name: str) -> bytes:
-        grid = self._masks[0].mask.grid
-        array = label_map(self._masks).astype(self._params.result_dtype)
-        if name.endswith(".nrrd") and not self._params.result_compress:
-            return await self._sessions.on_files(lambda _: raw_nrrd(array, grid))
-        return await self._sessions.written(self._served, name, lambda place: write_volume(array, grid, place))
+        masks = self._masks
+        grid = masks[0].mask.grid
+        array = label_map(masks).astype(self.params.result_dtype)
+        if name.endswith(".nrrd") and not self.params.result_compress:
+            return await self.sessions.on_files(lambda _: raw_nrrd(array, grid))
+        return await self.sessions.written(self.served, name, lambda place: write_volume(array, grid, place))
 
 
 def _multipart(params: dict[str, Any], content: bytes, name: str) -> Response:

@@ -178,7 +178,7 @@ async def infer(
     for name, prompts in params.objects(scribbles).items():
         ask = partial(_answer, prompts)
         answers[name], _ = await sessions.run(served, ask, request.is_disconnected)
-    return await Answers(sessions, served, params, answers).response(output)
+    return await Answers(sessions=sessions, served=served, params=params, answers=answers).response(output)
 
 
 def _answer(prompts: list[Prompt], session: InteractiveSession, is_cancelled: IsCancelled) -> Segmentation:

@@ -249,11 +249,8 @@ async def add_initial_seg(request: Request, lease: Held) -> Response:
     """Begin with the mask that the client shows; what follows corrects it."""
     given = parse_json(_PromptIn, request.headers.get(_META_HEADER, "{}"))
     mask = await _array_of(request, lease)
-    shape = (await lease.grid()).shape_dhw
-    if mask.shape != shape:
-        raise RefusedError(422, f"the mask has shape {mask.shape}; the image has {shape}")
-    change = await lease.begin_with(mask, run=given.run_prediction)
-    return await _answer(lease, change)
+    await lease.require_shape(mask, "mask")
+    return await _answer(lease, await lease.begin_with(mask, run=given.run_prediction))
 
 
 @router.post("/undo", response_class=Response)

@@ -52,7 +52,7 @@ router = APIRouter(tags=["SlicerNNInteractive"], responses=REFUSALS)
 async def upload_image(request: Request) -> dict[str, str]:
     """Take the image of this client in place of an earlier one."""
     sessions: Sessions = request.app.state.sessions
-    array = await _npy_of(request, sessions)
+    array, _ = await _npy_and_sign(request, sessions)
     try:
         lease = _lease_of(request, sessions)
     except RefusedError:
@@ -66,7 +66,7 @@ async def upload_image(request: Request) -> dict[str, str]:
 async def upload_segment(request: Request) -> JSONResponse:
     """Begin another object, from the mask that the client shows, which may be empty."""
     sessions: Sessions = request.app.state.sessions
-    mask = await _npy_of(request, sessions)
+    mask, _ = await _npy_and_sign(request, sessions)
     try:
         lease = _lease_of(request, sessions)
         shape = (await lease.grid()).shape_dhw
@@ -128,10 +128,6 @@ async def _answer(request: Request, sessions: Sessions, prompt: Shaping) -> Resp
 def _error(message: str) -> JSONResponse:
     """Return an error as the client reads it: with status 200."""
     return JSONResponse({"status": "error", "message": message})
-
-
-async def _npy_of(request: Request, sessions: Sessions) -> NDArray[Any]:
-    return (await _npy_and_sign(request, sessions))[0]
 
 
 async def _npy_and_sign(request: Request, sessions: Sessions) -> tuple[NDArray[Any], bool]:
