@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
 
 corners = st.tuples(*[st.integers(-8, 8)] * 3)
-settings_here = settings(derandomize=True, max_examples=80, deadline=None)
 
 
 def test_shape_and_slices_are_half_open():
@@ -104,7 +103,6 @@ def test_bounding_box_of_nothing_is_none():
     assert bounding_box(np.zeros((2, 3, 4), dtype=bool)) is None
 
 
-@settings_here
 @given(start=corners, stop=corners, shape=st.tuples(*[st.integers(1, 6)] * 3))
 def test_clipping_is_what_indexing_by_comparison_gives(start, stop, shape):
     inside = np.ones(shape, dtype=bool)
@@ -116,7 +114,6 @@ def test_clipping_is_what_indexing_by_comparison_gives(start, stop, shape):
     assert np.array_equal(by_slice, inside)
 
 
-@settings_here
 @given(start=corners, stop=corners, other_start=corners, other_stop=corners)
 def test_a_voxel_is_in_the_intersection_when_it_is_in_both(start, stop, other_start, other_stop):
     voxels = np.indices((17, 17, 17)).reshape(3, -1).T - 8
@@ -128,7 +125,6 @@ def test_a_voxel_is_in_the_intersection_when_it_is_in_both(start, stop, other_st
     assert np.array_equal(inside(one.intersect(other)), inside(one) & inside(other))
 
 
-@settings_here
 @given(voxels=st.lists(st.tuples(*[st.integers(0, 5)] * 3), min_size=1, max_size=6))
 def test_bounding_box_is_the_smallest(voxels):
     mask = np.zeros((6, 6, 6), dtype=bool)

@@ -1,7 +1,7 @@
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clickvol.errors import BadGeometryError
@@ -11,7 +11,6 @@ from clickvol.geometry.grid import SAME_PLACE_MM, VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView
 from reference.grids import any_grid, make_grid
 
-settings_here = settings(derandomize=True, max_examples=100, deadline=None)
 places = st.tuples(*[st.floats(-60, 60)] * 3)
 
 # An axial CT as files have it: i to the left, j to posterior, k to superior.
@@ -230,14 +229,12 @@ def test_a_grid_without_voxels_is_refused(shape):
         VolumeGrid(shape, np.eye(4))
 
 
-@settings_here
 @given(grid=any_grid(), place=places)
 def test_voxel_to_world_and_back(grid, place):
     there = grid.to_world(VoxelPoint(*place))
     assert grid.to_voxel(there).as_array() == pytest.approx(place, abs=1e-8)
 
 
-@settings_here
 @given(grid=any_grid(), place=places)
 def test_millimetres_are_what_nibabel_makes_of_ijk(grid, place):
     point = VoxelPoint(*place)
@@ -245,7 +242,6 @@ def test_millimetres_are_what_nibabel_makes_of_ijk(grid, place):
     assert grid.to_world(point).as_array() == pytest.approx(theirs, abs=1e-9)
 
 
-@settings_here
 @given(grid=any_grid(), place=places, voxel_mm=st.floats(0.5, 6))
 def test_world_to_voxel_to_patch_to_voxel_to_world(grid, place, voxel_mm):
     start = WorldPointRAS(*place)
@@ -257,7 +253,6 @@ def test_world_to_voxel_to_patch_to_voxel_to_world(grid, place, voxel_mm):
     assert grid.to_world(grid.to_voxel(back)).as_array() == pytest.approx(place, abs=1e-7)
 
 
-@settings_here
 @given(grid=any_grid())
 def test_spacing_and_volume_follow_the_affine(grid):
     step = grid.to_world(VoxelPoint(1, 0, 0)).as_array() - grid.to_world(VoxelPoint(0, 0, 0)).as_array()
@@ -265,7 +260,6 @@ def test_spacing_and_volume_follow_the_affine(grid):
     assert grid.voxel_volume_mm3 == pytest.approx(np.prod(grid.spacing_dhw_mm))
 
 
-@settings_here
 @given(grid=any_grid())
 def test_the_extent_holds_all_eight_corners_and_touches_six_planes(grid):
     low, high = (p.as_array() for p in grid.extent_ras_mm())
@@ -281,7 +275,6 @@ def test_the_extent_holds_all_eight_corners_and_touches_six_planes(grid):
     assert corners.max(axis=0) == pytest.approx(high, abs=1e-9)
 
 
-@settings_here
 @given(grid=any_grid(), places=st.lists(places, min_size=1, max_size=5))
 def test_many_positions_go_the_way_of_one(grid, places):
     world = [grid.to_world(VoxelPoint(*place)).as_array() for place in places]
@@ -292,14 +285,12 @@ def test_many_positions_go_the_way_of_one(grid, places):
     assert grid.voxel_steps(grid.world_steps(steps)) == pytest.approx(steps, abs=1e-7)
 
 
-@settings_here
 @given(grid=any_grid(), other=any_grid(), place=places)
 def test_the_matrix_to_another_grid_goes_by_way_of_the_patient(grid, other, place):
     there = other.to_voxel(grid.to_world(VoxelPoint(*place))).as_array()
     assert (grid.voxel_matrix_to(other) @ [*place, 1])[:3] == pytest.approx(there, abs=1e-6)
 
 
-@settings_here
 @given(grid=any_grid(), place=places)
 def test_offsets_are_those_of_single_voxels(grid, place):
     box = VoxelBox((1, -2, 0), (3, 0, 1))
@@ -310,7 +301,6 @@ def test_offsets_are_those_of_single_voxels(grid, place):
         assert np.array([x[voxel], y[voxel], z[voxel]]) == pytest.approx(world, abs=1e-9)
 
 
-@settings_here
 @given(grid=any_grid(), place=places)
 def test_a_gradient_per_voxel_is_the_change_from_voxel_to_voxel(grid, place):
     values = grid.world_positions(np.vstack([np.zeros((1, 3)), np.eye(3)])) @ place

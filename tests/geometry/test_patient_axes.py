@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.geometry.patient_axes import PatientAxes
@@ -29,7 +29,6 @@ def test_an_oblique_grid_has_the_nearest_axes(degrees):
     assert axes.array_axis == (2, 0, 1)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
 @given(grid=any_grid(oblique=False))
 def test_each_axis_of_the_view_grows_along_its_axis_of_the_patient(grid):
     axes = PatientAxes.of(grid)

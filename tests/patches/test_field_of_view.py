@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -9,8 +9,6 @@ from clickvol.geometry.coordinates import PatchPoint, VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView, extract, paste, paste_box
 from reference.grids import any_grid, make_grid
-
-settings_here = settings(derandomize=True, max_examples=40, deadline=None)
 
 
 def _whole(grid):
@@ -81,7 +79,6 @@ def test_a_quarter_of_the_way_weighs_three_to_one():
     assert extract(array, grid, at, outside_value=-9).item() == pytest.approx(25.0, abs=1e-4)
 
 
-@settings_here
 @given(grid=any_grid(), slope=st.tuples(*[st.floats(-2, 2)] * 3))
 def test_a_linear_ramp_is_reproduced_where_the_grid_is_not_coarser(grid, slope):
     shape = tuple(max(n, 6) for n in grid.shape_dhw)
@@ -185,7 +182,6 @@ def test_a_displacement_moves_the_sampling_places_in_patch_voxels():
     assert np.argwhere(patch > 0.5).tolist() == [[2, 3, 3]]
 
 
-@settings_here
 @given(
     base=any_grid(oblique=False),
     order=st.permutations([0, 1, 2]),
@@ -216,7 +212,6 @@ def test_flipped_and_permuted_copies_of_a_volume_give_the_same_patch(base, order
     assert np.abs(one - other).max() < 2e-3
 
 
-@settings_here
 @given(grid=any_grid(), voxel_mm=st.floats(1, 5))
 def test_any_grid_over_one_smooth_patient_gives_the_same_patch(grid, voxel_mm):
     # Every grid covers the same 60 mm around the origin with voxels of its own.
@@ -266,7 +261,6 @@ def test_paste_is_zero_outside_the_patch():
         assert np.array_equal(pasted, np.zeros((4, 4, 4)))
 
 
-@settings_here
 @given(base=any_grid(oblique=False), patch_voxel_mm=st.floats(0.7, 5), seed=st.integers(0, 999))
 def test_the_separable_path_is_what_affine_transform_gives(base, patch_voxel_mm, seed):
     shape = tuple(min(n, 20) for n in base.shape_dhw)
@@ -286,7 +280,6 @@ def test_the_separable_path_is_what_affine_transform_gives(base, patch_voxel_mm,
     assert np.abs(pasted - expected)[edge > 1e-6].max(initial=0) < 1e-4
 
 
-@settings_here
 @given(grid=any_grid())
 def test_paste_brings_a_smooth_patch_back(grid):
     grid = VolumeGrid((9, 9, 9), grid.affine_ras_mm)
@@ -305,7 +298,6 @@ def test_paste_brings_a_smooth_patch_back(grid):
     assert np.abs(pasted - scene(_world_of_voxels(grid))).max() < 5e-3
 
 
-@settings_here
 @given(grid=any_grid(), seed=st.integers(0, 999))
 def test_extract_undoes_paste_up_to_smoothing(grid, seed):
     """A linear ramp goes through patch and volume without any change."""
@@ -348,7 +340,6 @@ def test_a_mask_beside_the_volume_has_no_box():
     assert paste_box(np.ones((4, 4, 4), np.float32), away, grid, 0.5) is None
 
 
-@settings_here
 @given(
     grid=any_grid(),
     patch_voxel_mm=st.floats(0.7, 8),

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clickvol.errors import ClickError
@@ -51,7 +51,6 @@ def test_millimetres_outside_are_told_the_extent():
     )
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(grid=any_grid(), shares=st.tuples(*[st.floats(0, 1)] * 3))
 def test_the_voxel_of_a_click_and_its_millimetres_agree(grid, shares):
     voxel = VoxelPoint(*(s * (n - 1) for s, n in zip(shares, grid.shape_dhw, strict=True)))

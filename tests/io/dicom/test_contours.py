@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path as Outline
@@ -89,7 +89,6 @@ def test_every_convention_sees_the_same_mask(mask):
     np.testing.assert_array_equal(np.any(wound, axis=0).reshape(mask.shape), mask)
 
 
-@settings(max_examples=300, deadline=None)
 @given(masks)
 def test_any_mask_comes_back_with_its_area(mask):
     polygons = mask_contours(mask)
@@ -104,7 +103,6 @@ def test_any_mask_comes_back_with_its_area(mask):
         assert ((steps == 0).sum(axis=1) == 1).all()  # along one axis, never staying
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     arrays(np.float64, st.tuples(st.integers(3, 8), st.just(2)), elements=st.floats(-3, 13)),
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.seg import SegmentDescription
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydicom.encaps import encapsulate
@@ -63,7 +63,6 @@ def oblique(tmp_path_factory):
     return read_source_images(folder)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(array=arrays(np.uint8, (3, 5, 6), elements=st.integers(0, 1)))
 def test_any_mask_comes_back(oblique, tmp_path_factory, array):
     path = tmp_path_factory.mktemp("any") / "mask.dcm"

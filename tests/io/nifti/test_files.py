@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -134,7 +134,6 @@ ANGLES = st.floats(-3.1, 3.1)
 SPACINGS = st.floats(0.2, 8.0)
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
 @given(st.tuples(ANGLES, ANGLES, ANGLES), st.tuples(SPACINGS, SPACINGS, SPACINGS), st.booleans())
 def test_qform_only_scan_keeps_its_affine_to_the_bit(angles, spacing, flip):
     affine = np.eye(4)
