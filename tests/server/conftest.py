@@ -38,9 +38,9 @@ def make_client(tmp_path, root, tiny_model):
     """Make a client of a server with some settings; the state folder is the same for all of a test."""
     clients = []
 
-    def make(**changes):
+    def make(proposer=None, **changes):
         words = {"state_folder": tmp_path / "state", "root": root, **changes}
-        app = create_app(tiny_model, ServerSettings(**words))
+        app = create_app(tiny_model, ServerSettings(**words), proposer=proposer)
         client = TestClient(app, base_url=ADDRESS)
         clients.append(client.__enter__())
         return client

@@ -21,6 +21,10 @@ ModalityOfAll = Annotated[
 ModelName = Annotated[
     str | None, typer.Option(metavar="ID|PATH", help="Which model; see `clickvol models list`.")
 ]
+ProposerName = Annotated[
+    str | None,
+    typer.Option("--propose", metavar="ID|PATH", help="An automatic model, which proposes a first mask."),
+]
 DeviceName = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 PreviewPath = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from clickvol.cli.options import DeviceName, ModelName
+from clickvol.cli.options import DeviceName, ModelName, ProposerName
 from clickvol.errors import ConfigError
 
 TOKEN_VARIABLE = "CLICKVOL_TOKEN"
@@ -91,6 +91,7 @@ def serve(
     tls_cert: _Certificate = None,
     tls_key: _Key = None,
     model: ModelName = None,
+    propose: ProposerName = None,
     device: DeviceName = "auto",
     max_upload_mb: _UploadSize = 2048,
     max_voxels: _VoxelCount = 1 << 29,
@@ -106,12 +107,11 @@ def serve(
     from clickvol.server.settings import ServerSettings, default_state_folder, is_loopback_name
 
     check_installed()
-    places = _worklist_places(worklist, worklist_output)
     is_made = (token := _token(token_file)) is None and not is_loopback_name(host)
     settings = ServerSettings(
         state_folder=(state_folder or default_state_folder()).absolute(),
         root=None if root is None else root.resolve(),
-        **places,
+        **_worklist_places(worklist, worklist_output),
         **_of_archive(dicomweb, labels, store=store_labels),
         host=host,
         port=port,
@@ -132,7 +132,7 @@ def serve(
         log_to_stderr(as_json=log_format == "json")
     tell = partial(_say_where, token=settings.token if is_made else None)
     with contextlib.suppress(KeyboardInterrupt):  # the way that a server ends
-        run_server(settings, model=model, device=device, on_ready=tell)
+        run_server(settings, model=model, device=device, on_ready=tell, propose=propose)
 
 
 def _of_archive(address: str | None, labels: Path | None, *, store: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clickvol.cli.options import DeviceName, ModelName, SeriesName
+from clickvol.cli.options import DeviceName, ModelName, ProposerName, SeriesName
 from clickvol.errors import ConfigError, UnreadableVolumeError
 
 _HOST = "127.0.0.1"
@@ -43,6 +43,7 @@ def view(
     no_browser: _NoBrowser = False,
     series: SeriesName = None,
     model: ModelName = None,
+    propose: ProposerName = None,
     device: DeviceName = "auto",
     state_folder: _StateFolder = None,
 ) -> None:
@@ -86,7 +87,7 @@ def view(
 
     typer.echo("starting ...", err=True)
     try:
-        run_server(settings, model=model, device=device, on_ready=tell)
+        run_server(settings, model=model, device=device, on_ready=tell, propose=propose)
     except KeyboardInterrupt:  # the way that a user ends it
         typer.echo("closed; opening the scan again offers the clicks", err=True)
 

@@ -82,8 +82,8 @@ _OPEN_BODY = body_schema(
 )
 
 
-def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
-    """Make the server for a model.
+def create_app(model: LoadedModel, settings: ServerSettings, *, proposer: LoadedModel | None = None) -> FastAPI:
+    """Make the server for a model, and an automatic one that proposes a mask of a scan, where there is one.
 
     Raises:
         RefusedError: when the state folder cannot be written to.
@@ -117,6 +117,7 @@ def create_app(model: LoadedModel, settings: ServerSettings) -> FastAPI:
     )
     metrics = Metrics(sessions)
     app.state.sessions, app.state.worklist, app.state.metrics = sessions, worklist, metrics
+    app.state.proposer = proposer
     app.state.datastore = Datastore.of(settings, sessions.limits)
     for router in _routers():
         app.include_router(router)

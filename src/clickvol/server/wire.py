@@ -128,6 +128,15 @@ class MeasuredOut(_Out):
     longest_on_slice: DiameterOut | None
 
 
+class ProposalOut(_Out):
+    """A first mask of an automatic model; no voxels where it sees nothing."""
+
+    model_id: str
+    voxels: DrawnVoxels | None = None
+    place_ras_mm: Triple | None = None
+    warnings: list[str] = []
+
+
 class ComparisonOut(_Out):
     """How far the masks are from a reference: of all objects together.
 
@@ -391,6 +400,7 @@ class ModelOut(_Out):
     notes: list[str]
     sha256: str
     use: str = RESEARCH_USE
+    proposer: str | None = None
 
 
 class StartOut(_Out):

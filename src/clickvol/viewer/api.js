@@ -143,6 +143,7 @@ export function makeApi(token, tellOffline = () => {}) {
     async surface(id, objectId) {
       return (await call("GET", `sessions/${id}/objects/${objectId}/surface.stl`)).blob();
     },
+    proposal: (id) => asJson("GET", `sessions/${id}/proposal`),
     addMasks: (id, source) => asJson("POST", `sessions/${id}/masks`, bodyOf(source, "mask")),
     compare: (id, source) => asJson("PUT", `sessions/${id}/reference`, bodyOf(source, "mask")),
     comparison: (id) => asJson("GET", `sessions/${id}/comparison`),

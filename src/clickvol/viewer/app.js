@@ -11,6 +11,7 @@ import { makeOpening } from "./files/opening.js";
 import { makeRulers } from "./measuring/rulers.js";
 import { makeDescribing } from "./objects/describing.js";
 import { makePanel } from "./objects/panel.js";
+import { makeProposing } from "./objects/proposing.js";
 import { byId } from "./page.js";
 import { listenToPointer } from "./pointer.js";
 import { makeSaving } from "./files/saving.js";
@@ -39,10 +40,11 @@ export const store = makeStore();
 export const scene = new Scene(byId("canvas"));
 const notify = makeNotices(byId("notices"));
 const api = makeApi(fragment.get("token"), (offline) => store.set({ offline }));
-const opening = makeOpening({ api, store, scene, notify, session: () => session });
+const opening = makeOpening({ api, store, scene, notify, session: () => session, propose: (opened) => proposing.propose(opened) });
 const session = makeSession({ api, store, scene, notify, reopen: opening.reopen });
-const openSaving = makeSaving({ api, store, notify });
-const worklist = makeWorklist({ api, store, notify, opening });
+const proposing = makeProposing({ api, store, scene, notify, session });
+const openSaving = makeSaving({ api, store, notify, isUndecided: proposing.isUndecided });
+const worklist = makeWorklist({ api, store, notify, opening, isUndecided: proposing.isUndecided });
 
 let pointedPlane = PLANES[0]; // the one that arrow keys work in
 
@@ -83,6 +85,7 @@ function play(direction) {
 
 const acts = {
   ...session,
+  ...proposing,
   select,
   describe,
   describeSelected: () => describe(store.get().selected),
@@ -204,6 +207,7 @@ function write(state, before) {
   writeTiles(state);
   writeToolPanel(state);
   writeOverlay(state, before);
+  proposing.writeProposal(state);
   comparison.write(state, before);
   if (!before || ["session", "pending", "advice", "chosenMark"].some((name) => state[name] !== before[name])) markers.draw(state);
 }

@@ -37,6 +37,8 @@ function makeKeys(acts, letterOf) {
     { keys: [",", "."], says: "brush smaller, larger; also Alt + wheel", fits: (e) => ",.".includes(e.key), act: (e) => acts.brushSize(e.key === "." ? 1 : -1) },
     { keys: ["Tab", "Shift Tab"], says: "next or previous of the masks that the model offers", onCanvas: true, fits: (e) => e.key === "Tab" && e.target.id === "canvas" && acts.isOffered(), act: (e) => acts.nextCandidate(e.shiftKey ? -1 : 1) },
     { keys: ["G"], says: "go to where a click would say most", fits: key("g"), act: acts.goToNextClick },
+    { keys: ["Y"], says: "accept the proposal", fits: key("y"), act: acts.acceptProposal },
+    { keys: ["Q"], says: "reject the proposal", fits: key("q"), act: acts.rejectProposal },
     { keys: ["Delete"], says: "remove the mark that was pressed", fits: (e) => e.key === "Delete" || e.key === "Backspace", act: acts.removeMark },
     { keys: ["Escape"], says: "leave what is being drawn; keep the mask, so that Tab moves on again", fits: (e) => e.key === "Escape", act: acts.escape },
     { keys: ["Space"], says: "hide the masks, or show them again", fits: (e) => e.key === " " && !e.target.matches?.("button, [role=switch]"), act: acts.hideMasks },

@@ -39,6 +39,7 @@ export function initialState() {
     tool: "point", // of gestures.js; "navigate": no click segments
     brush: { radiusMm: 6, isBall: false, limit: /** @type {Range | null} */ (null) }, // limit: of the values that are painted
     advice: /** @type {Advice | null} */ (null),
+    proposal: /** @type {{tag: string | null} | null} */ (null), // of an automatic model; tag: of the session that shows it
     chosenMark: /** @type {ChosenMark | null} */ (null), // the prompt that was pressed
     overlap: "yield", // what a click does where it meets other objects; or "take"
     masksHidden: false,

@@ -8,13 +8,17 @@ import numpy as np
 import pydicom
 import pytest
 
+from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import DrawnVoxels
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.formats import read_volume, write_volume
 from clickvol.io.segment_terms import TERMS
+from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
+from clickvol.predict.scan_predictor import segment
 from clickvol.prompts.packed_mask import PackedMask
 from reference.dicom_series import write_series
+from reference.random_models import random_model
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
@@ -212,3 +216,30 @@ def test_an_overlay_is_another_scan_with_its_own_geometry(opened, root):
         sent = opened.client.post(f"{opened.url}/overlay", files={"scan": ("pet.nii.gz", file)})
     assert sent.content == reply.content
     assert opened.client.post(f"{opened.url}/overlay", json={"path": "nothing.nii.gz"}).status_code == 404
+
+
+def test_an_automatic_model_proposes_a_mask_which_is_an_object_once_it_is_given(make_client, open_on, root):
+    proposer = random_model(sam3d_adapter_recipe("automatic", "tiny"), seed=1)
+    opened = open_on(make_client(proposer=proposer))
+    assert opened.client.get("/api/model").json()["proposer"] == proposer.card.id
+    wanted = segment(read_volume(root / "scan.nii.gz"), (), proposer).mask
+    assert 0 < wanted.array.sum() < wanted.array.size
+    given = opened.get("proposal").json()
+    assert given["model_id"] == proposer.card.id
+    np.testing.assert_array_equal(
+        DrawnVoxels.model_validate(given["voxels"]).mask.full(wanted.array.shape), wanted.array
+    )
+    voxel = wanted.grid.to_voxel(WorldPointRAS(*given["place_ras_mm"])).as_array().round().astype(int)
+    assert wanted.array[tuple(voxel)]
+    assert objects(opened)[1]["num_voxels"] == 0
+    reply = opened.post("interactions", kind="given_mask", object_id=1, voxels=given["voxels"])
+    assert reply.status_code == 200, reply.text
+    np.testing.assert_array_equal(label_map(opened), wanted.array)
+    opened.post("undo")
+    assert label_map(opened).sum() == 0
+
+
+def test_a_server_without_an_automatic_model_proposes_nothing(opened):
+    assert opened.client.get("/api/model").json()["proposer"] is None
+    reply = opened.get("proposal")
+    assert (reply.status_code, "--propose" in reply.json()["error"]) == (404, True)

@@ -55,9 +55,11 @@ async def health(sessions: All) -> HealthOut:
 
 
 @router.get("/api/model")
-async def model_card(sessions: All) -> ModelOut:
-    """Describe the model."""
-    return ModelOut.model_validate(sessions.model.card, from_attributes=True)
+async def model_card(sessions: All, request: Request) -> ModelOut:
+    """Describe the model, and name the one that proposes a first mask."""
+    described = ModelOut.model_validate(sessions.model.card, from_attributes=True)
+    proposer = request.app.state.proposer
+    return described.model_copy(update={"proposer": proposer and proposer.card.id})
 
 
 @router.get("/api/start")

@@ -37,13 +37,18 @@ def check_installed() -> None:
 
 
 def run_server(
-    settings: ServerSettings, *, model: str | None, device: str, on_ready: Callable[[str], None]
+    settings: ServerSettings,
+    *,
+    model: str | None,
+    device: str,
+    on_ready: Callable[[str], None],
+    propose: str | None = None,
 ) -> None:
-    """Load the model and serve until interrupted.
+    """Load the model, and the automatic one that proposes a first mask, and serve until interrupted.
 
     Raises:
-        ConfigError: when the extra is missing, the model takes no clicks, the port is in use, or the
-            certificate cannot be used.
+        ConfigError: when the extra is missing, the model takes no clicks or the other one does, the port is in
+            use, or the certificate cannot be used.
         ClickvolError: when the model cannot be loaded, or the state folder not written to.
     """
     check_installed()
@@ -55,8 +60,11 @@ def run_server(
     loaded = load_model(model or DEFAULT_MODEL_ID, device=device)
     if loaded.network.config.is_automatic:
         raise ConfigError(f"{loaded.card.id} is automatic and takes no clicks; serve another model")
+    proposer = None if propose is None else load_model(propose, device=device)
+    if proposer is not None and not proposer.network.config.is_automatic:
+        raise ConfigError(f"{proposer.card.id} takes clicks; --propose asks for an automatic model")
     os.umask(0o077)  # scans and logs are for this user alone
-    _listen(_config_of(create_app(loaded, settings), settings), settings, on_ready)
+    _listen(_config_of(create_app(loaded, settings, proposer=proposer), settings), settings, on_ready)
 
 
 def _config_of(app: "FastAPI", settings: ServerSettings) -> "uvicorn.Config":

@@ -47,6 +47,9 @@ _WITHOUT_DANGER = ("same-origin", "none")
 
 # Room for any JSON that a route takes, and for a list of clicks.
 _MAX_SMALL_BODY_BYTES = 1 << 18
+# Their drawings grow with the scan: a bit per voxel, in base64.
+_DRAWING_ENDS = ("/interactions", "/mask")
+_VOXELS_PER_BYTE = 6
 _FILE_TYPES = ("multipart/form-data", "application/octet-stream")
 
 MAX_HEAD_BYTES = 1 << 14
@@ -185,6 +188,8 @@ class Guard:
             self._check_token(scope, headers)
         is_file = headers.get("content-type", "").lower().startswith(_FILE_TYPES)
         limit = self._settings.max_upload_bytes if is_file else _MAX_SMALL_BODY_BYTES
+        if not is_file and path.startswith("/api/sessions/") and path.endswith(_DRAWING_ENDS):
+            limit += min(self._settings.max_voxels // _VOXELS_PER_BYTE, self._settings.max_upload_bytes)
         length = headers.get("content-length", "0")
         # A number of a thousand digits is larger than any limit; it need not be read.
         if len(length) > 15 or int(length) > limit:

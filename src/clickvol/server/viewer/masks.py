@@ -17,6 +17,7 @@ from clickvol.io.labelled_mask import LabelledMask
 from clickvol.io.mask_files import read_objects
 from clickvol.io.segment_terms import TERMS
 from clickvol.metrics.diameters import Diameter, longest_diameters
+from clickvol.predict.scan_predictor import segment
 from clickvol.previews.surface import write_stl
 from clickvol.prompts.packed_mask import EMPTY, PackedMask
 from clickvol.server.dependencies import All
@@ -43,10 +44,12 @@ from clickvol.server.wire import (
     MaskPathIn,
     MeasuredOut,
     ObjectId,
+    ProposalOut,
     TermOut,
     Triple,
 )
 from clickvol.server.worker import IsCancelled
+from clickvol.weights.load import LoadedModel
 
 _MASK_BODY = body_schema("mask", MaskPathIn, segment={"type": "string"})
 _REFERENCE = "reference.json"
@@ -187,6 +190,39 @@ async def surface(session_id: str, object_id: ObjectId, sessions: All, request: 
     return Response(content, media_type="model/stl", headers=headers)
 
 
+@router.get(_ONE + "/proposal")
+async def proposal(session_id: str, sessions: All, request: Request) -> ProposalOut:
+    """Return what an automatic model makes of the scan; it is no object until it is added as a given mask.
+
+    It is computed beside the clicks, which need not wait for it.
+    """
+    proposer: LoadedModel | None = request.app.state.proposer
+    if proposer is None:
+        raise RefusedError(404, "this server proposes nothing; start it with --propose MODEL")
+    served = sessions.get(session_id)
+    scan, _ = await sessions.run(served, lambda session, _: session.scan, request.is_disconnected)
+    volume, modality = scan.volume, None if served.record is None else served.record.modality
+
+    def proposed(_: IsCancelled) -> ProposalOut:
+        made = segment(volume, (), proposer, modality=modality)
+        mask = PackedMask.of(made.mask.array)
+        if not mask.num_voxels:
+            return ProposalOut(model_id=proposer.card.id, warnings=list(made.warnings))
+        return ProposalOut(
+            model_id=proposer.card.id,
+            voxels=DrawnVoxels.of(mask),
+            place_ras_mm=_place_in(_largest_part(mask), volume.grid),
+            warnings=list(made.warnings),
+        )
+
+    return await sessions.on_files(proposed, request.is_disconnected)
+
+
+def _place_in(mask: PackedMask, grid: VolumeGrid) -> Triple:
+    place = grid.to_world(mask.innermost())
+    return place.x, place.y, place.z
+
+
 @router.put(_ONE + "/reference", openapi_extra=_MASK_BODY)
 async def put_reference(session_id: str, sessions: All, request: Request) -> ComparisonOut:
     """Keep a mask to compare with, as long as the session; it is no object and is saved nowhere."""
@@ -236,7 +272,6 @@ def _compared(session: InteractiveSession, kept: PackedMask) -> ComparisonOut:
     shown = _union(list(session.shown_masks.values()))
     missing, surplus = kept.without([shown]), shown.without([kept])
     largest = max((_largest_part(missing), _largest_part(surplus)), key=lambda part: part.num_voxels)
-    place = grid.to_world(largest.innermost()) if largest.num_voxels else None
     common = kept.num_voxels - missing.num_voxels
     return ComparisonOut(
         dice=2 * common / (kept.num_voxels + shown.num_voxels),
@@ -244,7 +279,7 @@ def _compared(session: InteractiveSession, kept: PackedMask) -> ComparisonOut:
         reference_ml=kept.num_voxels * ml,
         missing_ml=missing.num_voxels * ml,
         surplus_ml=surplus.num_voxels * ml,
-        differs_at_ras_mm=None if place is None else (place.x, place.y, place.z),
+        differs_at_ras_mm=_place_in(largest, grid) if largest.num_voxels else None,
         largest_difference_ml=largest.num_voxels * ml,
     )
 

@@ -107,9 +107,10 @@ function listenToDrops(act) {
 /**
  * Return {open, openPath, offerEarlier, askForToken, showStart, reopen}.
  *
- * @param {Record<string, any>} parts `api`, `store`, `scene`, `notify`, and `session()`, which takes over an opened scan.
+ * @param {Record<string, any>} parts `api`, `store`, `scene`, `notify`, `session()`, which takes over an opened scan, and
+ *   `propose`, which then may ask for a first mask.
  */
-export function makeOpening({ api, store, scene, notify, session }) {
+export function makeOpening({ api, store, scene, notify, session, propose }) {
   let source = /** @type {any} */ (null); // {name, open}: how to open the present scan once more
 
   function wait(text) {
@@ -138,6 +139,7 @@ export function makeOpening({ api, store, scene, notify, session }) {
       wait("");
       byId("canvas").focus();
       await offerToResume(opened, resumeAtOnce);
+      propose(opened);
     } catch (error) {
       if (next.choose && / series, but one is expected/.test(error.message)) {
         wait(t("Reading the series"));

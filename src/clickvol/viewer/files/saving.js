@@ -22,7 +22,7 @@ export function fileName(scanName, format) {
 }
 
 /** Return a function that opens the dialog. */
-export function makeSaving({ api, store, notify }) {
+export function makeSaving({ api, store, notify, isUndecided }) {
   const dialog = byId("save-dialog");
   const deidentify = byId("deidentify");
 
@@ -60,7 +60,7 @@ export function makeSaving({ api, store, notify }) {
 
   return function open() {
     const { opened, session } = store.get();
-    if (!opened || dialog.open) return;
+    if (!opened || dialog.open || isUndecided()) return;
     if (!session.objects.some((object) => object.num_voxels)) {
       notify("info", t("there is nothing to save yet; click inside a tumour first"));
       return;

@@ -32,7 +32,7 @@ function watchPictures(api) {
 }
 
 /** Return {show, openNext, saveAndNext}. */
-export function makeWorklist({ api, store, notify, opening }) {
+export function makeWorklist({ api, store, notify, opening, isUndecided }) {
   const annotator = annotatorName();
   const opened = new Map(); // by session: {id, name, since}
   const buttons = new Map(); // by case
@@ -145,6 +145,7 @@ export function makeWorklist({ api, store, notify, opening }) {
     // Clicks that wait in line belong to the case.
     while (store.get().working || store.get().waiting) await pause(50);
     if (current() !== now) return;
+    if (!isSkipped && isUndecided()) return;
     const { opened: scan, session } = store.get();
     if (!isSkipped && !session.objects.some((object) => object.num_voxels)) {
       notify("info", t("there is nothing to save yet; click inside a tumour, or skip the case"));
