@@ -126,6 +126,13 @@ def test_deepedit_has_a_list_for_each_label(infer, volume, tiny_model, inside, t
     assert np.array_equal(single, expected(volume, [at(inside), at(outside, inside=False)], tiny_model))
 
 
+def test_a_place_is_not_inside_and_outside(client, inside):
+    # What OHIF sends when Run is pressed with "background" chosen.
+    params = (None, json.dumps({"foreground": [inside], "background": [inside]}))
+    reply = client.post("/infer/random?image=scan", files={"params": params})
+    assert (reply.status_code, "choose the label, then run" in reply.json()["error"]) == (422, True)
+
+
 def test_a_dicom_segmentation(infer, root, tmp_path):
     folder = write_series(root / "series", shape_dhw=(12, 24, 20))
     uid = str(pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID)

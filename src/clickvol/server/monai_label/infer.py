@@ -137,6 +137,9 @@ def _points_by_label(extra: dict[str, Any]) -> dict[str, list[Triple]]:
 
 
 def _clicks(inside: Sequence[Triple], outside: Sequence[Triple]) -> list[Prompt]:
+    # OHIF sends the background's clicks as both where "background" is chosen at the time of Run.
+    if both := sorted(set(inside) & set(outside)):
+        raise RefusedError(422, f"{both[0]} is foreground and background; choose the label, then run")
     signed = [(inside, True), (outside, False)]
     return [Click.at(place, foreground=is_inside) for places, is_inside in signed for place in places]
 
