@@ -228,10 +228,8 @@ class LiftedVit3d(nn.Module):
             One map per tap, (B, feature_width, D / stride, H / stride, W / stride).
         """
         stride = self.config.token_stride
-        if patch.shape[1] != self.config.num_channels:
-            raise ConfigError(
-                f"the patch has {patch.shape[1]} channels, but this network takes {self.config.num_channels}"
-            )
+        if (count := patch.shape[1]) != (expected := self.config.num_channels):
+            raise ConfigError(f"the patch has {count} channels, but this network takes {expected}")
         if any(n % stride for n in patch.shape[2:]):
             raise ConfigError(
                 f"the patch has shape (D, H, W) {tuple(patch.shape[2:])}, but every side must be a "

@@ -48,7 +48,9 @@ def network_size(name: str) -> NetworkSize:
     """
     if name in SAM_SIZES:
         return _sam_size(*SAM_SIZES[name])
-    sizes = {"litemedsam": _litemedsam_size, "small": _small_size, "tiny": _tiny_size}
+    if name == "litemedsam":  # a smaller patch pays for its encoder
+        return replace(_small_size(), patch_shape_dhw=(48, 48, 48), encoder=LiftedTinyVitConfig())
+    sizes = {"litemedsam": _small_size, "small": _small_size, "tiny": _tiny_size}
     if name not in sizes:
         raise ConfigError(f"there is no size {name!r}; choose one of {', '.join((*SAM_SIZES, *sizes))}")
     return sizes[name]()
@@ -79,11 +81,6 @@ def _sam_size(width: int, depth: int, num_heads: int, taps: tuple[int, ...]) -> 
         decoder=MultiLevelDecoderConfig(),
         joined_scales=(),
     )
-
-
-def _litemedsam_size() -> NetworkSize:
-    """Return the small size with LiteMedSAM's TinyViT as the encoder; a smaller patch pays for it."""
-    return replace(_small_size(), patch_shape_dhw=(48, 48, 48), encoder=LiftedTinyVitConfig())
 
 
 def _small_size() -> NetworkSize:

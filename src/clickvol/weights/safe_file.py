@@ -18,7 +18,7 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 
 def write_weights(state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype) -> tuple[str, int]:
     """Write a state dict as safetensors in the given number format; return (sha256, bytes)."""
-    tensors = {name: _stored(tensor.detach(), dtype) for name, tensor in state.items()}
+    tensors = {name: _in_format(tensor.detach(), dtype).contiguous() for name, tensor in state.items()}
     with atomic_path(path, path.suffix) as temporary:
         temporary.touch()
         usual_mode = temporary.stat().st_mode
@@ -28,9 +28,9 @@ def write_weights(state: Mapping[str, Tensor], path: Path, *, dtype: torch.dtype
         return sha256_of_file(temporary), temporary.stat().st_size
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a tensor as it is written; whole numbers (counters of a BatchNorm) stay what they are."""
-    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+def _in_format(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a number format; whole numbers (counters of a BatchNorm) stay what they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
@@ -59,12 +59,8 @@ def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
         )
     try:
         # The file is mapped, not copied, so that a large model does not lie in memory twice.
-        return {name: _computed(tensor) for name, tensor in load_file(path).items()}
+        return {name: _in_format(tensor, torch.float32) for name, tensor in load_file(path).items()}
     except (SafetensorError, ValueError, KeyError) as error:
         raise DamagedWeightsError(
             f"{path} is not a safetensors file ({error}); only safetensors are loaded"
         ) from error
-
-
-def _computed(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor

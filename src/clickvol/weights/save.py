@@ -26,7 +26,8 @@ def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Pa
     weights = folder / f"{draft.id}.safetensors"
     card_path = weights.with_suffix(".json")
     is_new = not weights.exists()
-    made = _make_folder(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
     try:
         sha256, size = write_weights(state, weights, dtype=torch.float32)
         facts = {"dtype": "float32", "bytes": size, "sha256": sha256, "weights_file": weights.name}
@@ -35,7 +36,9 @@ def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Pa
     except BaseException as error:
         if is_new:
             weights.unlink(missing_ok=True)
-        _remove_empty(made)
+        for path in missing:  # deepest first
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
         if isinstance(error, SafetensorError):  # what its writer makes of a full disk
             raise OutputError(
                 f"cannot write {weights}: {error}; make room or choose another place for the output"
@@ -55,16 +58,3 @@ def save_imported(
     draft: dict[str, Any] = {"dtype": "float32", "bytes": 0, "sha256": "", "weights_file": ""}
     draft["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
     return save_float32_model(state, ModelCard(**draft, **facts, clickvol_version=__version__), folder)
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return the ones that were not there, deepest first."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    make_folder(folder)
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()

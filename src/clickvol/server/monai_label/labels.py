@@ -64,12 +64,13 @@ class LabelFolder:
             OutputError: when the disk refuses; nothing is left then.
         """
         folder = self._folder_of(image)
-        _check_tag(tag)
+        if _TAG.fullmatch(tag) is None:
+            raise RefusedError(422, f"{tag[:40]!r} is no tag; give letters, digits and _, as {FINAL!r}")
         make_folder(folder)
         new = folder / f".new-{secrets.token_hex(8)}{_SUFFIX}"
         try:
             write_volume(array, grid, new)
-            number = self._last_number(folder, tag) + 1
+            number = 1 + max((n for known, n in self._versions(folder) if known == tag), default=0)
             while True:
                 place = folder / f"{tag}-{number:04d}{_SUFFIX}"
                 try:
@@ -136,20 +137,12 @@ class LabelFolder:
         said = {"saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **info}
         write_text(place.with_name(place.name.removesuffix(_SUFFIX) + ".json"), json.dumps(said, indent=2))
 
-    def _last_number(self, folder: Path, tag: str) -> int:
-        return max((number for known, number in self._versions(folder) if known == tag), default=0)
-
     @staticmethod
     def _versions(folder: Path) -> list[tuple[str, int]]:
         if not folder.is_dir():
             return []
         matches = (_VERSION.fullmatch(place.name) for place in folder.iterdir())
         return [(match["tag"], int(match["number"])) for match in matches if match]
-
-
-def _check_tag(tag: str) -> None:
-    if _TAG.fullmatch(tag) is None:
-        raise RefusedError(422, f"{tag[:40]!r} is no tag of a label; give letters, digits and _, as {FINAL!r}")
 
 
 def _read_info(place: Path) -> dict[str, Any]:

@@ -129,7 +129,8 @@ async def upload_image(
     """Take an image, which is kept as long as this client clicks in it; nothing is written under the root."""
     async with read_form(request) as form:
         file = uploaded(form, "file", "files")
-        image = image or _stem(file.filename or "")
+        name = (file.filename or "").replace("\\", "/").rpartition("/")[2]
+        image = image or name[: -len(scan_suffix(name))]
         await client.open_named(file, image)
     return {"image": image}
 
@@ -192,10 +193,3 @@ async def _scribbles(client: ImageClient, served: ServedSession, form: FormData)
     file = uploaded(form, "label")
     volume, _ = await client.sessions.run(served, lambda session, _: session.scan.volume)
     return await client.with_file(served, file, lambda path: read_scribbles(path, volume))
-
-
-def _stem(name: str) -> str:
-    """Return the name of a file without folders and suffix, as the id of an image."""
-    name = name.replace("\\", "/").rpartition("/")[2]
-    suffix = scan_suffix(name)
-    return name[: -len(suffix)]

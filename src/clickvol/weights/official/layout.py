@@ -75,7 +75,8 @@ def official_layout(method: OfficialMethod, config: LiftedSegmenterConfig) -> Of
                 shape = (3, sizes.feature_width // 2)
             elif TOKEN_TO_IMAGE in key:
                 # Of the same widths as the attention the other way round, which is used.
-                shape = shapes[_unprefixed(key.replace(TOKEN_TO_IMAGE, "image_to_query"))]
+                other = key.replace(TOKEN_TO_IMAGE, "image_to_query")
+                shape = shapes[other.replace("transformer.", "prompt_encoder.", 1)]
             else:
                 shape = (windows, places, places)
             listed.append(OfficialTensor(key, ours, shape))
@@ -222,8 +223,3 @@ def _attention(official: str, ours: str) -> _Names:
 
 def _prefixed(prefix: str, names: _Names) -> _Names:
     return [(key, None if ours is None else f"{prefix}.{ours}") for key, ours in names]
-
-
-def _unprefixed(key: str) -> str:
-    """Return our name of a prompt encoder's tensor that has the official path."""
-    return key.replace("transformer.", "prompt_encoder.", 1)

@@ -63,7 +63,8 @@ def take_apart(content: Mapping[str, object]) -> _Checkpoint | None:
         preset = recognise_preset(tensors)
         if preset is None:
             return None
-        known = _names_of_sam(preset)
+        with torch.device("meta"):
+            known = Sam2d(sam2d_preset(preset)).state_dict()
         sam = {name: value for name, value in tensors.items() if name in known}
         added = {name: value for name, value in tensors.items() if name not in known}
         return _Checkpoint(preset, sam, added) if _modes(preset, added) else None
@@ -105,11 +106,6 @@ def import_promise2d(parts: _Checkpoint, path: Path, folder: Path, model_id: str
         licence="weights of the authors; ask them before use",
         notes=notes,
     )
-
-
-def _names_of_sam(preset: str) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        return dict(Sam2d(sam2d_preset(preset)).state_dict())
 
 
 def _modes(preset: str, added: Mapping[str, Tensor]) -> list[str]:
