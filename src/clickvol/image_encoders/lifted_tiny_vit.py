@@ -270,7 +270,6 @@ class LiftedTinyVit3d(nn.Module):
 
 
 def _adapters(config: LiftedTinyVitConfig) -> nn.ModuleList:
-    """Return one adapter per stage."""
     return nn.ModuleList(
         [
             Adapter3d(

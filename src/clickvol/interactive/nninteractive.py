@@ -228,7 +228,6 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         self._write_target()
 
     def _predict(self) -> Ranges | None:
-        """Predict with all that waits; returns as `add_point_interaction`."""
         scan, before = self._opened(), self._shown
         known = self._predictions[-1][0] if self._predictions else []
         prompts = [*known, *sorted(self._waiting, key=lambda prompt: not prompt.foreground)]

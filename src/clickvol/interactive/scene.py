@@ -204,7 +204,6 @@ def _changeable(objects: Sequence[SceneObject], object_id: int) -> SceneObject:
 def _shaped(
     known: SceneObject, interaction: PromptInteraction | EditInteraction | ChooseCandidate, place: int
 ) -> SceneObject:
-    """Return an object after an interaction that changes its mask."""
     match interaction:
         case BrushEdit() | MaskOperation():
             return replace(known, edited_at=(*known.edited_at, place), shaped_at=place)
@@ -405,7 +404,6 @@ class SceneMasks:
         self._masks[scene.digests[place]] = mask.without(others)
 
     def _candidate(self, scene: Scene, place: int, number: int) -> PackedMask:
-        """Return a mask that the last answer before a place offered."""
         answered_at = scene.asked_at(place).answered_at
         if answered_at is None:
             raise ClickError("there is no answer to choose a candidate of; click inside the object first")

@@ -67,7 +67,6 @@ def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d)
 
 
 def _our_names(depth: int) -> dict[str, str]:
-    """Return SAM's name -> ours of every tensor that is copied."""
     names = {"pos_embed": "pos_embed"}
     for kind in ("weight", "bias"):
         names[f"patch_embed.proj.{kind}"] = f"embedding.patch_embed.{kind}"

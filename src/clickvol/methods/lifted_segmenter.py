@@ -156,7 +156,6 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         return logits, self.candidates(joined, logits, self.config.decoder.decoder_stride)
 
     def _joined(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None) -> Tensor:
-        """Return the decoder's map after the prompts."""
         if self.prompt_encoder is None:
             return self.mask_decoder.join_maps(encoded.prepared, encoded.deepest_map, None)
         prompted = self.prompt_encoder(encoded.deepest_map, prompts, encoded.patch_shape_dhw)

@@ -301,7 +301,6 @@ def promise2d_network(
 
 
 def _tap_sizes(encoder: SamVit2dConfig | TinyVitConfig) -> tuple[tuple[int, int], ...]:
-    """Return width and side of each of the encoder's taps, shallow to deep."""
     if isinstance(encoder, SamVit2dConfig):
         return ((encoder.width, encoder.grid_side),) * len(encoder.taps)
     sides = (-(-encoder.image_side // stride) for stride in encoder.stage_strides)

@@ -201,7 +201,6 @@ def sam2d_preset(name: str) -> Sam2dConfig:
 
 
 def _grid_side(config: SamVit2dConfig | TinyVitConfig) -> int:
-    """Return the cells of an encoder's embedding per side."""
     if isinstance(config, SamVit2dConfig):
         return config.grid_side
     return -(-config.image_side // config.stage_strides[-1])

@@ -70,8 +70,6 @@ class Doubling(nn.Sequential):
 
 
 class _QueryLayer(nn.Module):
-    """Cross-attention and MLP, each added and then normalised."""
-
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.attn = TokenAttention(width, width, num_heads)

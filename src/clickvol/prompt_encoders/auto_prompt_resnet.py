@@ -55,7 +55,6 @@ class PointResNet(nn.Module):
 
 
 def _residual_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> nn.Sequential:
-    """Return the stages of a ResNet as one sequence of blocks."""
     blocks: list[nn.Module] = []
     inputs = widths[0]
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
@@ -95,6 +94,5 @@ class BasicBlock(nn.Module):
 
 
 def _conv3_norm(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """Return a 3x3 convolution without bias and its BatchNorm."""
     conv = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
     return conv, nn.BatchNorm2d(outputs)

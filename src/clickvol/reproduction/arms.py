@@ -263,7 +263,6 @@ class NnunetTraining:
 
 
 def _folders(task: Task) -> str:
-    """Return the data of a task as a TOML value."""
     tables = [
         f"{{path={json.dumps(data.name)}, modality={json.dumps(data.modality)}, "
         f"source={json.dumps(data.source)}}}"
@@ -286,7 +285,6 @@ def _reached(folder: Path) -> tuple[str, int] | None:
 
 
 def _num_steps(config: TrainConfig) -> int:
-    """Return the step that a training ends with."""
     optimiser = config.optimiser
     num_cases = config.data.phantoms + sum(_num_cases(config, folder) for folder in config.data.folders)
     per_step = optimiser.batch_size * optimiser.accumulate * _num_processes(config.run.folder)
@@ -294,7 +292,6 @@ def _num_steps(config: TrainConfig) -> int:
 
 
 def _num_cases(config: TrainConfig, folder: FolderSection) -> int:
-    """Return how many scans of a prepared set are trained on."""
     excluded = config.data.validation_patients
     return sum(
         not case.belongs_to(excluded)

@@ -100,7 +100,6 @@ def _tests(job: Reproduction, ours: dict[str, Any], summary: Summary | None) -> 
 
 
 def _scores_of(job: Reproduction, arm: Arm, data: DataSet, summary: Summary) -> pd.DataFrame:
-    """Return our scores of an arm, as it is and with its masks kept under the clicks."""
     scores = summary.scores
     placements = (job.study.protocol.protocol().first_click, NO_CLICK)
     models = (arm.name, arm.name + CLICK_SUFFIX)

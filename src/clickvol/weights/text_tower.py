@@ -55,7 +55,6 @@ def local_text_encoder(folder: Path | None = None) -> tuple[TextEncoder, str]:
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:
-    """Return tokenizer and network of a folder, the network being of a class of `transformers`."""
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:

@@ -148,7 +148,6 @@ def _report(
 
 
 def _refuse_strangers(kind: str, for_scans: Mapping[str, object], for_pictures: Mapping[str, object]) -> None:
-    """Refuse options of the other kind of data."""
     strange, what = (for_scans, "scans") if kind == "pictures" else (for_pictures, "pictures")
     given = next((option for option, value in strange.items() if value not in (None, "", False)), None)
     if given is not None:

@@ -162,7 +162,6 @@ class Guard:
             self._note(scope, headers, answer.status, perf_counter() - started_at)
 
     def _note(self, scope: Scope, headers: Headers, status: int, seconds: float) -> None:
-        """Write what is known of a request into log and metrics."""
         client, route = kind_of_client(scope, headers), getattr(scope.get("route"), "path", "-")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.count(client, method, route, status, seconds)

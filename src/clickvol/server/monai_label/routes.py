@@ -187,7 +187,6 @@ def _answer(prompts: list[Prompt], session: InteractiveSession, is_cancelled: Is
 
 
 async def _scribbles(client: ImageClient, served: ServedSession, form: FormData) -> list[Scribble]:
-    """Return what a client has drawn into a label, where it sends one."""
     if not isinstance(form.get("label"), UploadFile):
         return []
     file = uploaded(form, "label")

@@ -131,7 +131,6 @@ def _error(message: str) -> JSONResponse:
 
 
 async def _npy_and_sign(request: Request, sessions: Sessions) -> tuple[NDArray[Any], bool]:
-    """Return the array of a form, and whether it is inside."""
     max_bytes = sessions.settings.max_voxels * 8 + _MAX_NPY_HEADER_BYTES
     async with read_form(request) as form:
         file, sign = uploaded(form, "file"), text_field(form, "positive_click")

@@ -128,7 +128,6 @@ def _require_published(config: LiftedSegmenterConfig, method: OfficialMethod) ->
 
 
 def _differences(actual: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted names of the values that differ."""
     names = []
     for name in dict.fromkeys([*actual, *expected]):
         one, other = actual.get(name), expected.get(name)

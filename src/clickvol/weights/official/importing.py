@@ -128,7 +128,6 @@ def _check_words(method: str | None, dataset: str | None, model_id: str | None) 
 
 
 def _recognise(content: Mapping[str, object], path: Path) -> str:
-    """Return the method that the names in a file are of."""
     if is_foundation(content):
         return "sam2d"
     encoder, decoder = content.get("encoder_dict"), content.get("decoder_dict")
@@ -207,7 +206,6 @@ def _shapes(part: Mapping[str, object]) -> dict[str, Shape]:
 
 
 def _dropped(content: Mapping[str, object], config: LiftedSegmenterConfig) -> tuple[str, ...]:
-    """Return what of a file is left out, one clause each."""
     lines = ["the shift masks, which follow from the sizes"]
     if config.prompt is not None:
         lines.append(
