@@ -121,14 +121,11 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         """The array that masks are written into; None before `set_target_buffer`."""
         return self._target
 
-    def set_do_autozoom(self, do_autozoom: bool) -> None:  # noqa: FBT001
+    def set_do_autozoom(self, do_autozoom: bool) -> None:
         """Do nothing: fields of view always follow the object."""
 
     def add_point_interaction(
-        self,
-        coordinates: Sequence[float],
-        include_interaction: bool,  # noqa: FBT001
-        run_prediction: bool = True,  # noqa: FBT001, FBT002
+        self, coordinates: Sequence[float], include_interaction: bool, run_prediction: bool = True
     ) -> Ranges | None:
         """Click.
 
@@ -149,10 +146,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         return self._add(point_prompt(coordinates, positive=include_interaction), run_prediction)
 
     def add_bbox_interaction(
-        self,
-        bbox_coords: Sequence[Sequence[int]],
-        include_interaction: bool,  # noqa: FBT001
-        run_prediction: bool = True,  # noqa: FBT001, FBT002
+        self, bbox_coords: Sequence[Sequence[int]], include_interaction: bool, run_prediction: bool = True
     ) -> Ranges | None:
         """Draw a box [[x1, x2], [y1, y2], [z1, z2]], half-open; otherwise as `add_point_interaction`.
 
@@ -167,8 +161,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     def add_scribble_interaction(
         self,
         scribble_image: NDArray[np.generic],
-        include_interaction: bool,  # noqa: FBT001
-        run_prediction: bool = True,  # noqa: FBT001, FBT002
+        include_interaction: bool,
+        run_prediction: bool = True,
         interaction_bbox: Sequence[Sequence[int]] | None = None,
     ) -> Ranges | None:
         """Draw strokes; otherwise as `add_point_interaction`.
@@ -184,8 +178,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     def add_lasso_interaction(
         self,
         lasso_image: NDArray[np.generic],
-        include_interaction: bool,  # noqa: FBT001
-        run_prediction: bool = True,  # noqa: FBT001, FBT002
+        include_interaction: bool,
+        run_prediction: bool = True,
         interaction_bbox: Sequence[Sequence[int]] | None = None,
     ) -> Ranges | None:
         """Draw around something; arguments, result and errors as of `add_scribble_interaction`."""
@@ -194,7 +188,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     def add_initial_seg_interaction(
         self,
         initial_seg: NDArray[np.generic],
-        run_prediction: bool = False,  # noqa: ARG002, FBT001, FBT002
+        run_prediction: bool = False,  # noqa: ARG002
     ) -> Ranges | None:
         """Forget all interactions and begin with a mask (X, Y, Z), which what follows corrects.
 
@@ -237,7 +231,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
             self._waiting = []
         return self._changed_since(before)
 
-    def _add(self, interaction: PromptInteraction, run_now: bool) -> Ranges | None:  # noqa: FBT001
+    def _add(self, interaction: PromptInteraction, run_now: bool) -> Ranges | None:
         check_on_grid(interaction, self._opened().volume.grid)
         waiting = self._waiting
         self._waiting = [*waiting, interaction.prompt]
@@ -252,8 +246,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         kind: Literal["scribble", "lasso"],
         image: NDArray[np.generic],
         box: Sequence[Sequence[int]] | None,
-        include: bool,  # noqa: FBT001
-        run_now: bool,  # noqa: FBT001
+        include: bool,
+        run_now: bool,
     ) -> Ranges | None:
         shape = self._opened().volume.grid.shape_dhw
         start = [0, 0, 0] if box is None else [int(first) for first, _ in box]

@@ -87,21 +87,13 @@ class _Depthwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 # torch's, takes any attribute
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv3d(x, weight, bias, padding=1, groups=len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,  # noqa: ANN401 # torch's, takes any attribute
-        grad_result: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_result: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         channels, depth = len(weight), x.shape[2]
         grad_x = F.conv3d(grad_result, weight.flip(2, 3, 4), padding=1, groups=channels)

@@ -103,13 +103,7 @@ class _Again(torch.autograd.Function):
     """Autograd's side of `Residual.add_again`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 # torch's, takes any attribute
-        tokens: Tensor,
-        residual: Residual,
-        part_tokens: int,
-        *parameters: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, residual: Residual, part_tokens: int, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(tokens, *parameters)
         ctx.residual, ctx.part_tokens = residual, part_tokens
         ctx.cast_to = autocast_dtype(tokens.device)
@@ -119,10 +113,7 @@ class _Again(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,  # noqa: ANN401 # torch's, takes any attribute
-        grad_result: Tensor,
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_result: Tensor) -> tuple[Tensor | None, ...]:
         tokens, *parameters = ctx.saved_tensors
         rows, grad_rows = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, grad_result))
         gradients = [grad_rows * ctx.residual.factor, *(torch.zeros_like(p) for p in parameters)]
