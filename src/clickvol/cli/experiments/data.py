@@ -116,13 +116,9 @@ def prepare(
             plan2d = PicturePlan(sources=folders, object_value=value, crop_dark=crop_dark, **shared)
             made = prepare_pictures(plan2d, report)
         else:
-            if len(sources) > 1:
-                raise ConfigError(
-                    f"{len(sources)} folders are given; one data set of scans is prepared at a time"
-                )
             plan = PreparationPlan(
                 kind=kind,
-                source=sources[0],
+                source=_only_source(sources),
                 tumour_label=value,
                 modality=modality,
                 spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
@@ -152,6 +148,12 @@ def _refuse_strangers(kind: str, for_scans: Mapping[str, object], for_pictures: 
     given = next((option for option, value in strange.items() if value not in (None, "", False)), None)
     if given is not None:
         raise ConfigError(f"{given} is for {what}; leave it out, or choose another layout than {kind}")
+
+
+def _only_source(sources: Sequence[Path]) -> Path:
+    if len(sources) > 1:
+        raise ConfigError(f"{len(sources)} folders are given; one data set of scans is prepared at a time")
+    return sources[0]
 
 
 def _picture_folders(sources: Sequence[Path], names: Sequence[str]) -> "tuple[PictureFolders, ...]":
