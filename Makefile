@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 VIEWER_TOOLS := $(VENV)/.viewer-tools
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: setup demo test coverage lint types fmt wheel docs ci
+.PHONY: setup demo test coverage lint types fmt wheel sbom docs ci
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED) $(VIEWER_TOOLS)
@@ -40,6 +40,10 @@ fmt: setup
 # dist/clickvol-VERSION-py3-none-any.whl and the sdist, equal byte for byte whoever makes them.
 wheel: setup
 	.ci/wheel
+
+# What an installation with every extra consists of, and by which licences: dist/clickvol.cdx.json, dist/licences.json.
+sbom: setup
+	$(BIN)/python .ci/sbom
 
 # The site of docs/, made offline: open build/site/index.html.
 docs: setup

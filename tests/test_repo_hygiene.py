@@ -105,7 +105,7 @@ def test_every_module_is_tested_by_its_partner_or_through_what_uses_it():
     assert "clickvol.cli.app" not in used
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "types", "fmt", "wheel", "ci"])
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "types", "fmt", "wheel", "sbom", "ci"])
 def test_the_makefile_has_its_targets_with_short_recipes(target):
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     (start,) = [n for n, line in enumerate(lines) if line.startswith(f"{target}:")]
