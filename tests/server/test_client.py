@@ -8,12 +8,20 @@ import pytest
 
 from clickvol.errors import ClickError, ConfigError, OutputError
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.interactive.interactions import BrushEdit, EditPrompt, MaskOperation, interaction_of
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.volume import Volume
+from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
+from clickvol.predict.scan_predictor import segment
+from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
+from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Scribble
 from clickvol.server.app import create_app
 from clickvol.server.client import RemoteError, RemoteSession
 from clickvol.server.settings import ServerSettings
+from clickvol.server.wire import AdviceOut
 from reference.live_server import served
+from reference.random_models import random_model
 
 TOKEN = "a-token-of-24-characters"
 
@@ -53,6 +61,66 @@ def test_it_answers_as_a_session_of_this_process(address, tiny_model, phantom):
         assert (remote.can_undo, remote.can_redo) == (local.can_undo, local.can_redo)
         remote.reset()
         assert not remote.mask().array.any()
+
+
+def test_every_interaction_and_what_an_object_is_go_through(address, tiny_model, phantom):
+    inside, grid = phantom.inside, phantom.volume.grid
+    end = VoxelPoint(inside.d, inside.h + 4, inside.w)
+    drawn = np.zeros(grid.shape_dhw, dtype=np.uint8)
+    drawn[3:6, 10:20, 10:16] = 1
+    voxels = PackedMask.of(drawn)
+    prompts = (
+        Click(inside),
+        Line(inside, end),
+        Box(VoxelPoint(2, 5, 5), end),
+        Scribble(voxels),
+        Lasso(voxels, foreground=False),
+    )
+    interactions = (
+        *(interaction_of(prompt) for prompt in prompts),
+        EditPrompt(object_id=1, place=2),
+        BrushEdit.of(drawn, added=True),
+        MaskOperation(object_id=1, operation="grow", mm=3),
+        interaction_of(GivenMask(voxels), object_id=2),
+    )
+    local = InteractiveSession(tiny_model)
+    local.set_volume(phantom.volume)
+    with RemoteSession(address, token=TOKEN) as remote:
+        remote.set_volume(phantom.volume)
+        for session in (local, remote):
+            session.add_object()
+        for interaction in interactions:
+            ours, theirs = local.add(interaction), remote.add(interaction)
+            assert (ours.object_id, ours.num_voxels, list(ours.warnings)) == (
+                theirs.object_id,
+                theirs.num_voxels,
+                theirs.warnings,
+            )
+            assert np.array_equal(local.mask().array, remote.mask().array)
+        assert [mark.kind for mark in remote.objects[0].marks] == ["box", "scribble", "lasso"]
+        remote.describe_object(2, name="node", colour="#00ff00")
+        assert (remote.objects[1].name, remote.objects[1].colour) == ("node", "#00ff00")
+        with pytest.raises(ClickError, match="no term"):
+            remote.describe_object(2, term="nothing")
+        remote.undo()
+        remote.delete_object(2)
+        assert [each.id for each in remote.objects] == [1]
+        assert remote.advice(1) == AdviceOut()  # the mask was edited since
+        remote.reset()
+        remote.click(inside)
+        assert remote.advice().next_click_ras_mm is not None
+        with pytest.raises(RemoteError, match="proposes nothing"):
+            remote.proposal()
+
+
+def test_a_proposal_comes_as_a_mask_to_give(tmp_path, root, tiny_model, phantom):
+    proposer = random_model(sam3d_adapter_recipe("automatic", "tiny"), seed=1)
+    settings = ServerSettings(state_folder=tmp_path / "proposing", root=root)
+    with served(create_app(tiny_model, settings, proposer=proposer)) as where, RemoteSession(where) as remote:
+        remote.set_volume(phantom.volume)
+        proposed = remote.proposal()
+        assert remote.add(interaction_of(proposed)).num_voxels == proposed.voxels.num_voxels > 0
+        assert np.array_equal(remote.mask().array, segment(phantom.volume, (), proposer).mask.array)
 
 
 def test_scans_in_other_number_formats_arrive(address, phantom):

@@ -9,7 +9,8 @@ import { fileName } from "../../src/clickvol/viewer/files/saving.js";
 import { stepOf } from "../../src/clickvol/viewer/keyboard.js";
 import { halfOf, scaleOf, thinned, toTexture, windowNumbers, withGreys } from "../../src/clickvol/viewer/picture/grey-texture.js";
 import { inflate, readMasks } from "../../src/clickvol/viewer/picture/mask-worker.js";
-import { volumeText } from "../../src/clickvol/viewer/objects/panel.js";
+import { withoutOptions } from "../../src/clickvol/viewer/notices.js";
+import { promptsText, volumeText } from "../../src/clickvol/viewer/objects/panel.js";
 import { distanceMm } from "../../src/clickvol/viewer/measuring/rulers.js";
 import { withName } from "../../src/clickvol/viewer/objects/describing.js";
 import { makeWheel, zoomFactor } from "../../src/clickvol/viewer/pointer.js";
@@ -62,6 +63,21 @@ test("a place on the scan is looked up where the file has it, though its axes ar
   const columns = toTexture({ permRAS: [-2, 1, -3] }, (place) => place);
   const at = (place) => [0, 1, 2].map((row) => place.reduce((sum, each, n) => sum + each * columns[4 * n + row], columns[12 + row]));
   assert.deepEqual(at([0.25, 0.5, 0.125]), [0.5, 0.75, 0.875]);
+});
+
+test("a message loses its hint at options of the command line, and no other brackets", () => {
+  assert.equal(withoutOptions("no PET model (--model promise3d-lesions was trained on PET, too); take care"), "no PET model; take care");
+  assert.equal(withoutOptions("taken for CT (the file does not say; --modality CT says it)"), "taken for CT");
+  assert.equal(withoutOptions("voxel (1, 2, 3) is air"), "voxel (1, 2, 3) is air");
+});
+
+test("an object says what it was made from", () => {
+  const object = { clicks: [], marks: [], frozen: false, num_voxels: 0 };
+  assert.equal(promptsText(object), "0 clicks");
+  assert.equal(promptsText({ ...object, clicks: [1], frozen: true }), "1 click, frozen");
+  assert.equal(promptsText({ ...object, marks: [1] }), "1 prompt");
+  assert.equal(promptsText({ ...object, clicks: [1], marks: [1] }), "2 prompts");
+  assert.equal(promptsText({ ...object, num_voxels: 5 }), "given or painted");
 });
 
 test("a shader that is not the known one is told, not drawn with", () => {

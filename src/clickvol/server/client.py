@@ -23,11 +23,14 @@ from pydantic import BaseModel, ValidationError
 
 from clickvol.errors import CancelledError, ClickError, ClickvolError, ConfigError, OutputError, require
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.interactive.interactions import Shaping
 from clickvol.io.formats import write_scan
 from clickvol.io.nifti.files import read_stored
 from clickvol.io.volume import Mask, Volume
+from clickvol.prompts.spatial import GivenMask
 from clickvol.server.wire import (
     AddedOut,
+    AdviceOut,
     AnswerOut,
     ChangedOut,
     ClickedOut,
@@ -35,6 +38,7 @@ from clickvol.server.wire import (
     ErrorOut,
     ObjectOut,
     OpenedOut,
+    ProposalOut,
     ResumableOut,
     StateOut,
 )
@@ -151,6 +155,23 @@ class RemoteSession:
         clicked = self._change(ClickedOut, "POST", "clicks", given.model_dump())
         return clicked.answer
 
+    def add(self, interaction: Shaping) -> AnswerOut:
+        """Add any interaction on an object, as `InteractiveSession.add` takes it; errors as of `click`."""
+        return self._change(ClickedOut, "POST", "interactions", interaction.model_dump(mode="json")).answer
+
+    def advice(self, object_id: int = 1) -> AdviceOut:
+        """Return the Dice to expect of the last answer on an object, other masks, and where to click next."""
+        return _parsed(AdviceOut, self._ask("GET", f"objects/{object_id}/advice"))
+
+    def proposal(self) -> GivenMask | None:
+        """Return what the server's automatic model proposes, for `add(interaction_of(...))`; None for nothing.
+
+        Raises:
+            RemoteError: 404 when the server has no such model.
+        """
+        voxels = _parsed(ProposalOut, self._ask("GET", "proposal")).voxels
+        return None if voxels is None else GivenMask(voxels.mask)
+
     def undo(self) -> bool:
         """Go back by one step; False where there is none."""
         is_possible = self.can_undo
@@ -174,6 +195,17 @@ class RemoteSession:
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
         """Make an object unchangeable, or changeable again; ClickError when it is not there."""
         self._change(ChangedOut, "PATCH", f"objects/{object_id}", {"frozen": frozen})
+
+    def describe_object(
+        self, object_id: int, *, name: str | None = None, term: str | None = None, colour: str | None = None
+    ) -> None:
+        """Name an object; what is None stays, and "" is none. ClickError for an unknown object or term."""
+        given = {"name": name, "term": term, "colour": colour}
+        self._change(ChangedOut, "PATCH", f"objects/{object_id}", given)
+
+    def delete_object(self, object_id: int) -> None:
+        """Take an object away; the others keep their ids. ClickError when it is not there, or frozen."""
+        self._change(ChangedOut, "DELETE", f"objects/{object_id}")
 
     def mask(self, object_id: int | None = None) -> Mask:
         """Return the mask of an object, or the label map of all: (D, H, W) uint8 on the scan's grid."""

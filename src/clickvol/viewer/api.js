@@ -55,11 +55,17 @@ function makeDecoder() {
     });
 }
 
-/** Return the body of a request that brings a file, or names a path. */
+/**
+ * Return the body of a request that brings a file, or names a path.
+ *
+ * @param {{file?: File, path?: string, series?: string}} source
+ * @param {string} field of the form.
+ */
 function bodyOf({ file, path, series }, field) {
   if (!file) return { json: series ? { path, series } : { path } };
   const form = new FormData();
   form.append(field, file, file.name);
+  if (series) form.append("series", series);
   return { form };
 }
 
@@ -114,21 +120,12 @@ export function makeApi(token, tellOffline = () => {}) {
     finishCase: (id, given) => asJson("POST", `worklist/${id}/done`, { json: given }),
     start: () => asJson("GET", "start"),
     model: () => asJson("GET", "model"),
-    openPath: (path, series) => asJson("POST", "sessions", { json: { path, series } }),
-    openFile(file, series) {
-      const form = new FormData();
-      form.append("scan", file, file.name);
-      if (series) form.append("series", series);
-      return asJson("POST", "sessions", { form });
-    },
+    openPath: (path, series) => asJson("POST", "sessions", bodyOf({ path, series }, "scan")),
+    openFile: (file, series) => asJson("POST", "sessions", bodyOf({ file, series }, "scan")),
     scan: (id) => asBytes("GET", `sessions/${id}/scan.nii`),
     masks: async (id, known) => decode(await asBytes("GET", `sessions/${id}/masks?known=${known}`)),
-    seriesOf(file) {
-      const form = new FormData();
-      form.append("scan", file, file.name);
-      return asJson("POST", "series", { form });
-    },
-    series: (path) => asJson("GET", `series?path=${encodeURIComponent(path)}`),
+    seriesOf: ({ file, path }) =>
+      file ? asJson("POST", "series", bodyOf({ file }, "scan")) : asJson("GET", `series?path=${encodeURIComponent(path)}`),
     interact: (id, interaction) => asJson("POST", `sessions/${id}/interactions`, { json: interaction }),
     advice: (id, objectId) => asJson("GET", `sessions/${id}/objects/${objectId}/advice`),
     undo: (id) => asJson("POST", `sessions/${id}/undo`),

@@ -2,6 +2,9 @@
 
 import { t } from "./strings/strings.js";
 
+/** Leave out what a message says of options of the command line, which the page does not have. */
+export const withoutOptions = (text) => text.replace(/\s*\([^()]*--[a-z][^()]*\)/g, "");
+
 const SECONDS = { error: 12, info: 6 };
 
 /** Return a function that shows a notice: (kind, text, action?) with action {name, run}. */
@@ -16,7 +19,8 @@ export function makeNotices(place) {
     notice.className = `notice ${kind}`;
     notice.setAttribute("role", kind === "error" ? "alert" : "status");
     const words = document.createElement("p");
-    words.textContent = text.charAt(0).toUpperCase() + text.slice(1);
+    const shown = withoutOptions(text);
+    words.textContent = shown.charAt(0).toUpperCase() + shown.slice(1);
     notice.append(words);
 
     const remove = () => notice.remove();

@@ -1,6 +1,6 @@
 // Another scan of the patient over this one, such as PET over CT: with its own window, where both say they are.
 
-import { askForSource, SCAN_FILES } from "../files/choosing.js";
+import { askForSeries, askForSource, isOfSeveralSeries, SCAN_FILES } from "../files/choosing.js";
 import { byId } from "../page.js";
 import { numberText, t } from "../strings/strings.js";
 import { windowOf } from "../picture/windows.js";
@@ -10,7 +10,19 @@ const numberOf = (input) => Number(input.value.trim().replace(",", "."));
 
 /** Make the overlay; return a function that writes a state. */
 export function makeOverlay({ api, store, scene, notify }) {
-  const [opacity, low, high] = [byId("overlay-opacity"), byId("overlay-low"), byId("overlay-high")];
+  const [opacity, low, high, modalities] = ["opacity", "low", "high", "modality"].map((name) => byId(`overlay-${name}`));
+
+  const rangeOf = (modality, image) => (modality === "PT" ? SUV_RANGE : windowOf({}, image));
+
+  async function fetchScan(id, source) {
+    try {
+      return await api.overlay(id, source);
+    } catch (error) {
+      if (source.series || !isOfSeveralSeries(error)) throw error;
+      const series = await askForSeries(await api.seriesOf(source));
+      return series ? fetchScan(id, { ...source, series }) : null;
+    }
+  }
 
   async function ask() {
     const about = t("Another scan of the patient, such as PET over CT: a file, a zip of a DICOM series, or a folder below the served one.");
@@ -19,10 +31,11 @@ export function makeOverlay({ api, store, scene, notify }) {
     store.set({ working: t("Reading the scan") });
     try {
       const { opened } = store.get();
-      const { bytes, modality } = await api.overlay(opened.session_id, source);
-      if (opened !== store.get().opened) return;
+      const fetched = await fetchScan(opened.session_id, source);
+      if (!fetched || opened !== store.get().opened) return;
+      const { bytes, modality } = fetched;
       let range = SUV_RANGE;
-      await scene.view.layOver(bytes, (image) => (range = modality === "PT" ? SUV_RANGE : windowOf({}, image)));
+      await scene.view.layOver(bytes, (image) => (range = rangeOf(modality, image)));
       store.set({ overlay: { name: source.name, modality, opacity: 0.5, range } });
     } catch (error) {
       notify("error", error.message ?? String(error));
@@ -40,6 +53,7 @@ export function makeOverlay({ api, store, scene, notify }) {
   byId("take-off").addEventListener("click", () => store.set({ overlay: null }));
   opacity.addEventListener("input", () => change({ opacity: Number(opacity.value) / 100 }));
   for (const input of [low, high]) input.addEventListener("change", setRange);
+  modalities.addEventListener("change", () => change({ modality: modalities.value, range: rangeOf(modalities.value, scene.view.volumes[1]) }));
 
   return function write({ opened, overlay }, before) {
     byId("lay-over").disabled = !opened;
@@ -49,7 +63,8 @@ export function makeOverlay({ api, store, scene, notify }) {
       if (before?.opened === opened) scene.view.takeOff(); // a new scan has taken it off already
       return;
     }
-    byId("overlay-name").textContent = `${overlay.name}, ${overlay.modality}`;
+    byId("overlay-name").textContent = overlay.name;
+    modalities.value = overlay.modality;
     opacity.value = String(Math.round(100 * overlay.opacity));
     byId("overlay-value").textContent = `${opacity.value} %`;
     low.value = numberText(overlay.range.low, 1);

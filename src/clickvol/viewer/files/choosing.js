@@ -1,6 +1,7 @@
 // Which file, or which path below the served folder: asked in one dialog for masks, references and scans to lay over.
 
 import { byId, make } from "../page.js";
+import { t } from "../strings/strings.js";
 
 /**
  * Ask for a file or a path.
@@ -40,6 +41,49 @@ export function askForSource(title, about, accept) {
     );
   });
 }
+
+/** Return a button that shows a series: its picture, description, modality, slices and size. */
+function seriesButton(series, choose) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "one-series";
+  const words = document.createElement("span");
+  const size = series.shape_ijk ? series.shape_ijk.join(" × ") : t("{count} slices", { count: series.num_slices });
+  const name = document.createElement("strong");
+  name.textContent = series.description ||
+    (series.number === null ? t("Series without number") : t("Series {number}", { number: series.number }));
+  const about = document.createElement("small");
+  about.textContent = series.problem ??
+    t("{modality}, series {number}, {size}", { modality: series.modality, number: series.number ?? "–", size });
+  words.append(name, about);
+  const picture = document.createElement("img");
+  picture.alt = "";
+  if (series.picture) picture.src = series.picture;
+  button.append(picture, words);
+  button.disabled = series.problem !== null;
+  button.addEventListener("click", choose);
+  return button;
+}
+
+/** Ask which series of a folder or zip is meant; resolves to its UID, or null for none. */
+export function askForSeries(listed) {
+  const dialog = byId("series-dialog");
+  return new Promise((resolve) => {
+    let uid = null;
+    const buttons = listed.map((series) =>
+      seriesButton(series, () => {
+        uid = series.uid;
+        dialog.close();
+      }),
+    );
+    byId("series").replaceChildren(...buttons);
+    dialog.addEventListener("close", () => resolve(uid), { once: true });
+    dialog.showModal();
+  });
+}
+
+/** Tell whether a folder or zip was refused because it holds several series. */
+export const isOfSeveralSeries = (error) => / series, but one is expected/.test(error.message);
 
 export const MASK_FILES = ".nii,.gz,.nrrd,.mha,.dcm";
 export const SCAN_FILES = ".nii,.gz,.nrrd,.mha,.zip";

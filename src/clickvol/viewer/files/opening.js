@@ -1,6 +1,7 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
 import { byId } from "../page.js";
+import { askForSeries, isOfSeveralSeries } from "./choosing.js";
 import { presetsFor, windowOf } from "../picture/windows.js";
 import { initialState } from "../state.js";
 import { language, t } from "../strings/strings.js";
@@ -37,46 +38,6 @@ function askToResume(logs) {
       () => resolve(dialog.returnValue === "resume" ? dialog.querySelector("input:checked").value : null),
       { once: true },
     );
-  });
-}
-
-/** Return a button that shows a series: its picture, description, modality, slices and size. */
-function seriesButton(series, choose) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "one-series";
-  const words = document.createElement("span");
-  const size = series.shape_ijk ? series.shape_ijk.join(" × ") : t("{count} slices", { count: series.num_slices });
-  const name = document.createElement("strong");
-  name.textContent = series.description ||
-    (series.number === null ? t("Series without number") : t("Series {number}", { number: series.number }));
-  const about = document.createElement("small");
-  about.textContent = series.problem ??
-    t("{modality}, series {number}, {size}", { modality: series.modality, number: series.number ?? "–", size });
-  words.append(name, about);
-  const picture = document.createElement("img");
-  picture.alt = "";
-  if (series.picture) picture.src = series.picture;
-  button.append(picture, words);
-  button.disabled = series.problem !== null;
-  button.addEventListener("click", choose);
-  return button;
-}
-
-/** Ask which series of a folder or zip is meant; resolves to its UID, or null for none. */
-function askForSeries(listed) {
-  const dialog = byId("series-dialog");
-  return new Promise((resolve) => {
-    let uid = null;
-    const buttons = listed.map((series) =>
-      seriesButton(series, () => {
-        uid = series.uid;
-        dialog.close();
-      }),
-    );
-    byId("series").replaceChildren(...buttons);
-    dialog.addEventListener("close", () => resolve(uid), { once: true });
-    dialog.showModal();
   });
 }
 
@@ -141,7 +102,7 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
       await offerToResume(opened, resumeAtOnce);
       propose(opened);
     } catch (error) {
-      if (next.choose && / series, but one is expected/.test(error.message)) {
+      if (next.choose && isOfSeveralSeries(error)) {
         wait(t("Reading the series"));
         const uid = await next.choose().then(askForSeries).catch((problem) => notify("error", problem.message));
         if (uid) return await open(next.with(uid), { resumeAtOnce });
@@ -174,7 +135,7 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
     name: path.split(/[\\/]/).at(-1),
     says: t("Reading the scan"),
     open: () => api.openPath(path, series),
-    choose: () => api.series(path),
+    choose: () => api.seriesOf({ path }),
     with: (uid) => byPath(path, uid),
   });
   const openPath = (path, series) => open(byPath(path, series));
@@ -183,7 +144,7 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
     name: file.name,
     says: t("Sending {name} ({size})", { name: file.name, size: megabytes(file.size) }),
     open: () => api.openFile(file, series),
-    choose: () => api.seriesOf(file),
+    choose: () => api.seriesOf({ file }),
     with: (uid) => byFile(file, uid),
   });
   const openFile = (file) => open(byFile(file));

@@ -22,10 +22,14 @@ function icon(name) {
   return svg;
 }
 
-function clicksText({ clicks, frozen }) {
-  const values = { count: clicks.length };
-  if (frozen) return clicks.length === 1 ? t("{count} click, frozen", values) : t("{count} clicks, frozen", values);
-  return clicks.length === 1 ? t("{count} click", values) : t("{count} clicks", values);
+const CLICKS = ["{count} click", "{count} clicks", "{count} click, frozen", "{count} clicks, frozen"];
+const PROMPTS = ["{count} prompt", "{count} prompts", "{count} prompt, frozen", "{count} prompts, frozen"];
+
+/** Return what an object was made from: "3 clicks", or "2 prompts" where something was drawn. */
+export function promptsText({ clicks, marks, frozen, num_voxels }) {
+  const count = clicks.length + marks.length;
+  if (!count && num_voxels) return frozen ? t("given or painted, frozen") : t("given or painted");
+  return t((marks.length ? PROMPTS : CLICKS)[(frozen ? 2 : 0) + (count === 1 ? 0 : 1)], { count });
 }
 
 /** Return the volume of an object in ml with three digits that mean something; a dash for none. */
@@ -58,7 +62,7 @@ function objectRow(object, { selected, hidden }, commands) {
     part("chip", ""),
     part("object-name", name),
     part("object-volume", volumeText(object)),
-    part("object-clicks", clicksText(object)),
+    part("object-clicks", promptsText(object)),
   );
   pick.dataset.object = object.id;
   pick.setAttribute("aria-pressed", String(isSelected));
@@ -97,10 +101,10 @@ function statusText({ opened, working, waiting, session, offline, tool }) {
   if (!opened) return "";
   if (offline) return t("The server does not answer");
   if (working) return waiting ? t("{work}… {count} waiting", { work: working, count: waiting }) : t("{work}…", { work: working });
-  const clicks = session.objects.reduce((sum, object) => sum + object.clicks.length, 0);
+  const isBegun = session.objects.some(({ clicks, num_voxels }) => clicks.length || num_voxels);
   if (tool === "ruler") return t("Drag to measure; a click takes the rulers away");
   if (tool === "navigate") return t("Looking: no click segments (P: point)");
-  return clicks ? t("Ready") : t("Click inside the tumour");
+  return isBegun ? t("Ready") : t("Click inside the tumour");
 }
 
 /** Return a function that writes a state into the panel; `commands` are told what was pressed. */
