@@ -34,6 +34,7 @@ REASONS = (
     "needs hours",
     "needs minutes",
     "needs several GPUs",
+    "needs the data sets",
     "needs ten minutes",
     "makes an environment of its own",
 )

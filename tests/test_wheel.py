@@ -23,7 +23,7 @@ DATA = {
     "clickvol/reproduction/published": {".toml"},
     "clickvol/reproduction/studies": {".toml"},
     "clickvol/weights": {".toml"},
-    "clickvol/weights/shipped": {".json", ".safetensors"},
+    "clickvol/weights/shipped": {".json", ".safetensors", ".md"},
     "clickvol/viewer/vendor": {".js", ".md"},
 }
 CONFIGS, VIEWER = {".toml", ".json"}, {".js", ".css", ".html", ".svg"}

@@ -20,6 +20,10 @@ PAGES_OF_FILES = {
     "ARCHITECTURE.md": "project/architecture.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
+    **{
+        f"src/clickvol/weights/shipped/{name}.md": f"explanation/{name}.md"
+        for name in ("promise3d-small", "promise3d-lesions", "data-sheet")
+    },
 }
 GENERATED = {
     "reference/commands.md": commands_page,

@@ -1,7 +1,10 @@
 import json
+import runpy
+from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 from PIL import Image
 
 from clickvol.metrics.overlap import dice
@@ -70,6 +73,45 @@ def test_models_show_of_an_unknown_model(run):
     code, out, err = run("models", "show", "nonsense")
     assert (code, out) == (2, "")
     assert err.startswith("error: there is no model 'nonsense'")
+
+
+@pytest.mark.parametrize("model", [card.id for card in list_cards()])
+def test_a_shipped_model_has_a_page_with_limits_figures_failures_and_cost(run, model):
+    page = run("models", "card", model).out
+    assert page.startswith(f"# Model card: {model}\n")
+    for part in (
+        "Not for",
+        "has not been cross-validated",
+        "## Where it fails",
+        "## What it cost",
+        "Energy and carbon",
+    ):
+        assert part in page
+    assert "10.7937/K9/TCIA.2015.7GO2GSKS" in run("models", "card", model, "--data").out
+
+
+def test_a_model_without_a_page_says_where_its_facts_are(run, tiny_model):
+    code, out, err = run("models", "card", tiny_model)
+    assert (code, out) == (2, "")
+    assert "models show" in err
+
+
+def test_the_pages_are_up_to_date_and_a_stale_one_would_be_seen():
+    folder = Path(__file__).parents[2] / "benchmarks"
+    script = runpy.run_path(str(folder / "model_card.py"))
+    for card in list_cards():
+        path = script["SHIPPED"] / f"{card.id}.md"
+        page = path.read_text(encoding="utf-8")
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        assert script["filled"](page, content) == page, "python benchmarks/model_card.py brings it up to date"
+        assert script["filled"](page, content | {"licence": "none"}) != page
+
+
+def test_the_scores_by_modality_are_those_of_the_study():
+    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "model_card.py"))
+    assert (
+        "| CT | 6 | 0.69 [0.59, 0.77] | 0.76" in script["scores"]()
+    )  # .689 [.588, .771] in docs/explanation/results.md
 
 
 def test_info_as_json_and_as_text_name_the_same_facts(run):

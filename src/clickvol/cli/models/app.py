@@ -63,6 +63,25 @@ def _other(entry: "RegistryEntry") -> dict[str, Any]:
     }
 
 
+@models.command("card")
+def show_model_card(
+    *,
+    model: Annotated[str, typer.Argument(metavar="ID", help="Id of a model in this package.")],
+    data: Annotated[
+        bool, typer.Option("--data", help="What it was trained on, instead: the data sheet.")
+    ] = False,
+) -> None:
+    """Show what a model is for and not for, how good it is, where it fails, and what it cost (Markdown)."""
+    from clickvol.errors import ModelNotFoundError
+    from clickvol.weights.card import find_card
+
+    path = find_card(model).with_suffix(".md")
+    page = path.with_name("data-sheet.md") if data else path
+    if not page.is_file():
+        raise ModelNotFoundError(f"{model} has no page; clickvol models show {model} says what is known of it")
+    typer.echo(page.read_text(encoding="utf-8"))
+
+
 @models.command("show")
 def show_model(
     *,
