@@ -53,11 +53,8 @@ class WindowAttention3d(nn.Module):
         places = d * h * w
         qkv = self.qkv(windows).view(g, places, 3, self.num_heads, self.head_width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        rows = (
-            offset_rows(self.rel_pos_d, d).to(query.dtype),
-            offset_rows(self.rel_pos_h, h).to(query.dtype),
-            offset_rows(self.rel_pos_w, w).to(query.dtype),
-        )
+        tables = ((self.rel_pos_d, d), (self.rel_pos_h, h), (self.rel_pos_w, w))
+        rows = tuple(offset_rows(table, side).to(query.dtype) for table, side in tables)
         grid_query = query.view(g, self.num_heads, d, h, w, self.head_width)
         relative = self.relative_scale.to(query.dtype) * query_columns(grid_query, rows)
         one_hot = place_one_hot((d, h, w), like=key)

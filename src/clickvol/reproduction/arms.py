@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -202,13 +202,8 @@ class NnunetTraining:
     @property
     def _settings(self) -> NnunetSettings:
         arm, steps = self.arm, self.job.steps
-        return NnunetSettings(
-            configuration=arm.configuration,
-            epochs=arm.epochs if steps is None else 1,
-            iterations_per_epoch=arm.iterations_per_epoch if steps is None else steps,
-            memory_gb=arm.memory_gb,
-            mirroring=arm.mirroring,
-        )
+        asked = arm.model_dump(include={field.name for field in fields(NnunetSettings)})
+        return NnunetSettings(**asked | ({} if steps is None else {"epochs": 1, "iterations_per_epoch": steps}))
 
     @property
     def _folder(self) -> Path:

@@ -66,24 +66,24 @@ class Task(_Section):
     data: tuple[DataSet, ...] = Field(min_length=1)
 
 
-class PublishedScore(_Section):
+class _Published(_Section):
+    data: str
+    clicks: int = Field(ge=0)
+    source: str
+
+
+class PublishedScore(_Published):
     """A number to compare with: percent, after so many clicks (0 for a method without), and where it stands."""
 
-    data: str
-    clicks: int = Field(ge=0)
     dice: float = Field(ge=0, le=100)
     nsd: float = Field(ge=0, le=100)
-    source: str
 
 
-class PublishedGain(_Section):
+class PublishedGain(_Published):
     """By how many percent of the Dice of the best of some arms another one was ahead elsewhere."""
 
-    data: str
-    clicks: int = Field(ge=0)
     over: tuple[Name, ...] = Field(min_length=1)
     percent: float
-    source: str
 
 
 class _Arm(_Section):
@@ -221,7 +221,7 @@ class Study(_Section):
             if isinstance(arm, MethodArm) and arm.of_arm is not None:
                 named.append((arm.name, arm.of_arm, trained))
             named += [(arm.name, over, arms) for gain in arm.published_gains for over in gain.over]
-            numbers: tuple[PublishedScore | PublishedGain, ...] = (*arm.published, *arm.published_gains)
+            numbers: tuple[_Published, ...] = (*arm.published, *arm.published_gains)
             named += [(arm.name, score.data, data) for score in numbers]
         for what, name, known in named:
             if name not in known:
