@@ -81,11 +81,7 @@ def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _
 
 
 def ask_program(words: Sequence[str], advice: str) -> str:
-    """Return what a short program prints; `advice` ends the error's line and says what to do.
-
-    Raises:
-        ExternalProgramError: when it cannot be started or does not exit with 0.
-    """
+    """Return what a short program prints; `advice` ends the line of the ExternalProgramError when it fails."""
     try:
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment({}), check=False

@@ -47,10 +47,7 @@ class Ends:
         return {"scan": self.scan, "mask": self.mask, "series": self.series}
 
     def run(self, request: "SegmentationRequest", *, as_json: bool, quiet: bool) -> None:
-        """Fetch the scan, segment it, store or send the mask, and print what came of it.
-
-        A mask that no archive takes stays where it was asked for.
-        """
+        """Fetch the scan, segment it, deliver the mask, and print what came of it; a mask asked for stays."""
         from clickvol.cli.progress import show_stages
         from clickvol.cli.result import print_result
         from clickvol.predict.segmentation_request import run_request
@@ -91,12 +88,7 @@ class Ends:
 def ends_of(
     scan: str, output: Path | None, *, series: str | None, study: str | None, store: bool, send_to: str | None
 ) -> Iterator[Ends]:
-    """Lend the two ends for a block; what was fetched is gone after it, also after Ctrl-C or a kill.
-
-    Raises:
-        ConfigError: when they contradict each other.
-        ArchiveError: when the packages for archives are missing.
-    """
+    """Lend the two ends for a block; what was fetched is gone after it, also after Ctrl-C or a kill."""
     archive = DicomWebArchive(scan) if is_dicomweb(scan) else None
     node = None if send_to is None else DicomNode.parse(send_to)
     if archive is None and (store or study is not None):

@@ -111,11 +111,7 @@ class TextBank:
 
 
 def bank_sentences(object_word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the sentences about a healthy object (8 x 34 = 272) and about one with a tumour (6 x 34 = 204).
-
-    Raises:
-        ConfigError: when there is no word for the object, such as "kidney".
-    """
+    """Return 8 x 34 = 272 sentences about a healthy object, and 6 x 34 = 204 about one with a tumour."""
     word = object_word.strip()
     if not word:
         raise ConfigError(

@@ -148,11 +148,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
     def add_bbox_interaction(
         self, bbox_coords: Sequence[Sequence[int]], include_interaction: bool, run_prediction: bool = True
     ) -> Ranges | None:
-        """Draw a box [[x1, x2], [y1, y2], [z1, z2]], half-open; otherwise as `add_point_interaction`.
-
-        Raises:
-            ClickError: for a box that is empty or outside the image.
-        """
+        """Draw a box [[x1, x2], [y1, y2], [z1, z2]], half-open; ClickError when empty. Else as a point."""
         if len(bbox_coords) != 3 or any(len(ends) != 2 or ends[0] >= ends[1] for ends in bbox_coords):
             raise ClickError(f"the box {bbox_coords} is empty; give [[x1, x2], [y1, y2], [z1, z2]], half-open")
         low, high = np.array(bbox_coords).T

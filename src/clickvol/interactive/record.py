@@ -133,11 +133,7 @@ class SessionRecord:
 
     @classmethod
     def begin(cls, folder: Path, header: RecordHeader) -> "SessionRecord":
-        """Begin the record of a new session in a folder.
-
-        Raises:
-            OutputError: when the file system refuses; nothing is left then.
-        """
+        """Begin the record of a new session in a folder; OutputError when that fails, and nothing is left."""
         begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         name = f"{header.scan_sha256[:16]}-{begun}-{secrets.token_hex(4)}{RECORD_SUFFIX}"
         record = cls(folder / name)
@@ -150,11 +146,7 @@ class SessionRecord:
         return record
 
     def append(self, *lines: RecordHeader | Interaction | Move | Outcome) -> None:
-        """Write lines, all or none; they are on disk when this returns.
-
-        Raises:
-            OutputError: when the file system refuses; the record is as before then.
-        """
+        """Write lines, all or none; they are on disk when this returns. OutputError when the disk refuses."""
         before = os.fstat(self._descriptor).st_size
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         texts = [json.dumps({"time": time, **line.model_dump(exclude_none=True)}) + "\n" for line in lines]

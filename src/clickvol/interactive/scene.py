@@ -102,12 +102,7 @@ class Scene:
 
     @classmethod
     def after(cls, interactions: Sequence[Interaction]) -> "Scene":
-        """Follow a list of interactions.
-
-        Raises:
-            ClickError: when they do not fit together: an object that is not there or frozen, no click inside
-                it, too many objects.
-        """
+        """Follow a list of interactions; ClickError when they do not fit together: no such object, frozen."""
         return cls(tuple(interactions), _objects_after(interactions), digests_of(interactions))
 
     def object(self, object_id: int) -> SceneObject:

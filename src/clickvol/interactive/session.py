@@ -213,11 +213,7 @@ class InteractiveSession:
         self._apply(DescribeObject(object_id=object_id, name=name, term=term, colour=colour))
 
     def delete_object(self, object_id: int) -> None:
-        """Take an object away; undo brings it back, and the others keep their numbers.
-
-        Raises:
-            ClickError: when the object is not there, or frozen.
-        """
+        """Take an object away; undo brings it back. ClickError when it is frozen or not there."""
         self._apply(DeleteObject(object_id=object_id))
 
     def freeze_object(self, object_id: int, *, frozen: bool = True) -> None:
@@ -248,11 +244,7 @@ class InteractiveSession:
         return {number: masks.shown(scene, number) for number in scene.object_ids}
 
     def probability(self, object_id: int = 1) -> NDArray[np.float32]:
-        """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1].
-
-        Raises:
-            ClickError: when the object is not there.
-        """
+        """Return the probability of an object in every voxel: (D, H, W) float32 in [0, 1]."""
         return self._opened().probability(self.scene, object_id)
 
     def resume(self, log: Path) -> None:

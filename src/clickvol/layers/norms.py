@@ -6,10 +6,7 @@ from torch import Tensor, nn
 
 
 class ChannelLayerNorm(nn.Module):
-    """LayerNorm over the channel axis of (B, C, *places), as in the neck of SAM's image encoder.
-
-    Biased variance, eps 1e-6, learned scale and shift per channel.
-    """
+    """LayerNorm over the channels of (B, C, *places), as in SAM's neck: biased, eps 1e-6, scale and shift."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()

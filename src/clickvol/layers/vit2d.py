@@ -76,10 +76,7 @@ class VitBlock2d(nn.Module):
 
 
 def cut_squares(tokens: Tensor, side: int) -> Tensor:
-    """Cut grids into square windows: (B, h, w, E) -> (B * windows, side, side, E), row by row.
-
-    A grid is first padded at its far ends with zeros to a multiple of the side.
-    """
+    """Cut grids, zero-padded at their ends, into squares: (B, h, w, E) -> (B * windows, side, side, E)."""
     b, h, w, e = tokens.shape
     rows, columns = -(-h // side), -(-w // side)
     padded = F.pad(tokens, (0, 0, 0, columns * side - w, 0, rows * side - h))

@@ -217,10 +217,7 @@ class _WeightGroups:
 
 
 def on_decoder_grid(patch: Tensor, decoder_stride: int) -> Tensor:
-    """Shrink a patch, trilinear with align_corners false: (B, C, D, H, W) -> (B, C, D/s, H/s, W/s).
-
-    At a stride of 2 this is the mean of each 2x2x2 voxels.
-    """
+    """Shrink a patch, trilinear (at stride 2 the mean of 2x2x2): (B, C, D, H, W) -> (B, C, D/s, H/s, W/s)."""
     return F.interpolate(patch, scale_factor=1 / decoder_stride, mode="trilinear", align_corners=False)
 
 

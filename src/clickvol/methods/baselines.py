@@ -84,11 +84,7 @@ def baseline_method(kind: str) -> Method:
 
 
 def baseline_recipe(kind: str, preset: str = "automatic", size: str = "paper") -> Recipe:
-    """Return the recipe of a baseline, a preset and a size.
-
-    Dice and cross-entropy alike, as nnU-Net and all papers here train; the same for all, so that only the
-    networks differ.
-    """
+    """Return a recipe: Dice and cross-entropy alike, as nnU-Net and all papers here; only networks differ."""
     if preset not in PRESETS:
         raise ConfigError(f"{kind} has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     return Recipe(
@@ -102,12 +98,9 @@ def baseline_recipe(kind: str, preset: str = "automatic", size: str = "paper") -
 
 
 def baseline_network(kind: str, size: str) -> BaselineConfig[BodyConfig]:
-    """Return a network of `baseline_ids` by size: "paper" (as published), "small" or "tiny" (tests).
+    """Return a network of `baseline_ids`: "paper" (as published), "small" or "tiny" (tests); else ConfigError.
 
     "small" has 64^3 patches and 6 to 16 M parameters, and a CPU can train it.
-
-    Raises:
-        ConfigError: for an unknown baseline or size.
     """
     sizes = find_baseline(kind).sizes
     if size not in sizes:

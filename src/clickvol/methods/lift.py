@@ -27,11 +27,7 @@ _BLOCK_NAMES = (
 
 
 def lift_foundation(foundation: Sam2d, network: LiftedSegmenter) -> None:
-    """Copy the image encoder of SAM or LiteMedSAM into a 3D network made for it, which is changed in place.
-
-    Raises:
-        DamagedWeightsError: when the two do not fit; the message lists what.
-    """
+    """Copy SAM's or LiteMedSAM's image encoder into a 3D network, in place; DamagedWeightsError if unfit."""
     state = foundation.image_encoder.state_dict()
     if isinstance(network.image_encoder, LiftedVit3d):
         lift_sam(state, network.image_encoder)

@@ -244,12 +244,9 @@ def promise2d_preset(
     form: Form = "resnet",
     num_points: int = 16,
 ) -> Promise2dRecipe:
-    """Return a variant of ProMISe-2D on one of the foundations of `sam2d_preset`; the published one is "vit_b".
+    """Return a variant of ProMISe-2D on a foundation of `sam2d_preset`, published "vit_b"; else ConfigError.
 
     "clickvol" differs from "released" by one sigmoid and a shift that begins at zero.
-
-    Raises:
-        ConfigError: for an unknown name or foundation.
     """
     if name not in PRESETS:
         raise ConfigError(f"ProMISe-2D has no preset {name!r}; choose one of {', '.join(PRESETS)}")

@@ -59,10 +59,8 @@ def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
 def with_text_width(recipe: Recipe, text_width: int) -> Recipe:
     """Return the recipe for another text encoder; unchanged where the recipe uses no text.
 
-    `text_width` counts the values of a text embedding, 768 for CLIP ViT-L/14.
-
-    Raises:
-        ConfigError: when the width is not positive, or the network is not one of TAGS.
+    `text_width` counts the values of a text embedding, 768 for CLIP ViT-L/14. ConfigError when it is not
+    positive, or the network is not one of TAGS.
     """
     network = recipe.network
     if not isinstance(network, LiftedSegmenterConfig):

@@ -55,10 +55,7 @@ class PointQueries(nn.Module):
 
 
 class Doubling(nn.Sequential):
-    """2x2 transposed convolution, 3x3 convolution without padding, BatchNorm, ReLU.
-
-    (B, E, h, w) -> (B, E, 2 h - 2, 2 w - 2).
-    """
+    """2x2 transposed and 3x3 convolution, BatchNorm, ReLU: (B, E, h, w) -> (B, E, 2 h - 2, 2 w - 2)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(

@@ -128,11 +128,7 @@ class RemoteSession:
         self._volume = volume
 
     def open_path(self, path: str, *, series: str | None = None) -> None:
-        """Open a scan under the server's root; its path is relative to that, or absolute and under it.
-
-        Raises:
-            ClickvolError: when the server refuses it or cannot be reached.
-        """
+        """Open a scan under the server's root, by a path that is relative to it, or absolute and under it."""
         self._end()
         self._open(json={"path": path} | ({} if series is None else {"series": series}))
         self._volume = None

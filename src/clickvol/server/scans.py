@@ -97,12 +97,7 @@ def _check_folder(base: Path, folder: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def read_form(request: Request, *, max_files: int = 1) -> AsyncIterator[FormData]:
-    """Read a multipart form, for a block; its files go to nameless files on disk as they arrive.
-
-    Raises:
-        RefusedError: 507 when the disk is full.
-        HTTPException: when it is no form, or too long.
-    """
+    """Lend a multipart form, whose files go to nameless files on disk; RefusedError 507 when that is full."""
     request = await _with_true_boundary(request)
     try:
         form = await request.form(max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
@@ -156,12 +151,7 @@ def text_field(form: FormData, name: str) -> str | None:
 
 
 def store(file: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:
-    """Write an uploaded file into a private folder, under a name of our own: its own could be a patient's.
-
-    Raises:
-        RefusedError: 415 for a suffix that cannot be read.
-        OSError: when the disk refuses; nothing is left then.
-    """
+    """Write an uploaded file under a name of our own, as its own could be a patient's; 415 for its suffix."""
     place = folder / f"{stem}{scan_suffix(file.filename or '', suffixes)}"
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

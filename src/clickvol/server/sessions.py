@@ -166,11 +166,7 @@ class Sessions:
     async def set_scan(
         self, served: ServedSession, record_of: Callable[[Path], ScanRecord], is_gone: IsGone | None = None
     ) -> None:
-        """Give a session its scan; what was clicked on an earlier one stays on disk as an earlier record.
-
-        Raises:
-            ClickvolError: when the scan cannot be read, or is too large; the session has none then.
-        """
+        """Give a session its scan, or none when it cannot be read; clicks on an earlier one stay on disk."""
         with served.pending():
             if served.record is not None:
                 await self._models.run(lambda _: served.park())
@@ -199,11 +195,7 @@ class Sessions:
             return None
 
     def get(self, session_id: str) -> ServedSession:
-        """Return a session with a scan and renew its lease.
-
-        Raises:
-            RefusedError: 404 when there is none, or its lease is over; 503 when another server holds it.
-        """
+        """Return a session with a scan and renew its lease; 404 when there is none, 503 when it is held."""
         served = self.leased(session_id)
         if served.record is None:
             raise RefusedError(404, SESSION_ENDED)
@@ -298,12 +290,7 @@ class Sessions:
                     raise
 
     async def resume(self, served: ServedSession, log_id: str, is_gone: IsGone) -> StateOut:
-        """Go on with a copy of the interactions of an earlier session on the same scan.
-
-        Raises:
-            RefusedError: 404 when there is no such record of this scan.
-            ClickvolError: when it is of another model.
-        """
+        """Go on with a copy of an earlier session on the same scan; RefusedError 404 when there is none."""
         volume, _ = await self.run(served, lambda session, _: session.scan.volume)
         # Looked up by its name among those there are, never made into a path.
         records = await self._earlier_records(served, volume)
@@ -349,11 +336,7 @@ class Sessions:
         return [record for record in records if record.path.parent.name != served.key]
 
     def create(self, session_id: str | None = None) -> tuple[str, ServedSession]:
-        """Begin a session without a scan; return its id as well.
-
-        Raises:
-            RefusedError: 503 when there are too many, 507 when the disk refuses.
-        """
+        """Begin a session without a scan; return its id, too. 503 when there are too many, 507 for the disk."""
         self.sweep()
         if len(self._sessions) >= self.settings.max_leases:
             raise RefusedError(

@@ -7,11 +7,7 @@ from clickvol.parallel.rows import worker_number
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps".
-
-    Raises:
-        DeviceError: for an unknown name, or a device that is not there.
-    """
+    """Return "auto" (CUDA, MPS, CPU), "cpu", "cuda", "cuda:N" or "mps"; DeviceError when it is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -31,10 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_of_worker(name: str) -> str:
-    """Return the name of this process's device: the workers of a machine share its CUDA devices.
-
-    "auto" and "cuda" are dealt out, any other name is the same for all.
-    """
+    """Return the name of this process's device: workers share the CUDA devices that "auto" and "cuda" mean."""
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name
     return f"cuda:{worker_number() % torch.cuda.device_count()}"

@@ -108,9 +108,8 @@ def network_config(method: str, content: dict[str, Any]) -> object:
     """Return the configuration that a card holds as plain values, of the method's own type.
 
     Raises:
-        ConfigError: for an unknown method, an option that this version does not know, or values that
-            contradict.
-        ValidationError: for values of a wrong type.
+        ConfigError: for an unknown method or option, or values that contradict; ValidationError for other
+            types.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(find_method(method).config_type)
     config: object = adapter.validate_python(content)

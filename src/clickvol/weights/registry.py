@@ -126,11 +126,7 @@ def find_entry(entry_id: str) -> RegistryEntry:
 
 
 def read_registry(path: Path) -> tuple[RegistryEntry, ...]:
-    """Read a TOML file with one `[[entry]]` per set of weights.
-
-    Raises:
-        DamagedWeightsError: when the file is missing, is not TOML, or an entry is not complete and valid.
-    """
+    """Read a TOML file with one `[[entry]]` per set of weights; DamagedWeightsError when it is none."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return _Registry.model_validate(content).entry

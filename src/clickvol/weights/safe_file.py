@@ -34,12 +34,7 @@ def _in_format(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def read_weights(path: Path, *, sha256: str) -> dict[str, Tensor]:
-    """Read a safetensors file as float32 after checking its hash.
-
-    Raises:
-        ModelNotFoundError: when the file is missing.
-        DamagedWeightsError: when the hash differs, or the file is a pickle or not safetensors.
-    """
+    """Read a safetensors file as float32 after checking its hash; DamagedWeightsError for any other."""
     if not path.is_file():
         raise ModelNotFoundError(
             f"the weights {path} are missing, but their card is there; copy them beside it"

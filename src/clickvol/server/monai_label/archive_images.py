@@ -52,11 +52,7 @@ class ArchiveImages:
         return {s.summary.uid: s for s in listed if s.summary.modality in SCAN_MODALITIES}
 
     async def find(self, image: str) -> RemoteSeries | None:
-        """Return the series with a UID; None where there is none, or the text is no UID.
-
-        Raises:
-            RefusedError: 409 when it is in several studies.
-        """
+        """Return the series with a UID; None where there is none, 409 where several studies have it."""
         if _UID.fullmatch(image) is None or "." not in image:
             return None
 

@@ -71,12 +71,9 @@ def list_images(root: Path | None) -> ImageList:
 
 
 def record_of_image(root: Path | None, image_id: str, session_folder: Path) -> ScanRecord:
-    """Return which scan a session is to work on.
+    """Return which scan a session is to work on; 404 without one of this id, 403 for links out of the root.
 
     The parts of a series that lies in several folders are put together in the session's folder, as links.
-
-    Raises:
-        RefusedError: 404 when there is none with this id, 403 when links lead out of the root.
     """
     listed = list_images(root)
     places = listed.images.get(image_id)

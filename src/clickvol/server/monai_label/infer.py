@@ -187,12 +187,7 @@ class Answers:
         ]
 
     async def response(self, output: Output) -> Response:
-        """Return them in the form that a client has asked for.
-
-        Raises:
-            RefusedError: 409 for a DICOM segmentation of what is no DICOM series.
-            OutputError: when the format cannot hold them.
-        """
+        """Return them in the form that a client has asked for; RefusedError 409 as of `dicom_file`."""
         if output == "json":
             return Response(json.dumps({"params": self._facts()}), media_type="application/json")
         name = "result.dcm" if output == "dicom_seg" else f"result{self._extension}"

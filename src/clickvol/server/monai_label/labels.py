@@ -57,12 +57,7 @@ class LabelFolder:
     def save(
         self, image: str, tag: str, array: NDArray[np.generic], grid: VolumeGrid, info: Mapping[str, Any]
     ) -> SavedLabel:
-        """Write the next version of a label, (D, H, W) values; earlier ones stay.
-
-        Raises:
-            RefusedError: 422 for a name that no folder or file can have.
-            OutputError: when the disk refuses; nothing is left then.
-        """
+        """Write the next version of a label, (D, H, W) values; 422 for a name that no folder can have."""
         folder = self._folder_of(image)
         if _TAG.fullmatch(tag) is None:
             raise RefusedError(422, f"{tag[:40]!r} is no tag; give letters, digits and _, as {FINAL!r}")

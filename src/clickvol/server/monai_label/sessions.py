@@ -86,12 +86,7 @@ class ImageClient:
         return await self.sessions.open_once(session_id, _uploaded_record(file), self.is_gone)
 
     async def open_named(self, file: UploadFile, image: str) -> ServedSession:
-        """Return this client's session on an upload with a name.
-
-        Raises:
-            RefusedError: 409 when the name is that of another scan, under the root, in the archive or of this
-                client.
-        """
+        """Return this client's session on an upload with a name; 409 when it is that of another scan."""
         listed = await self._under_root()
         if image in listed.images or await self._in_archive(image) is not None:
             raise RefusedError(409, "a scan of this server has this name already; upload it under another one")
@@ -103,12 +98,7 @@ class ImageClient:
         return served
 
     async def session_on(self, image: str) -> ServedSession:
-        """Return this client's session on an image that it has uploaded, or of the archive or under the root.
-
-        Raises:
-            RefusedError: 404 when there is no such image.
-            ArchiveError: when the archive does not answer, or the series is not whole there.
-        """
+        """Return this client's session on an image that it uploaded, or of archive or root; 404 without."""
         named = self.sessions.find(self._named(image))
         if named is not None:
             return named

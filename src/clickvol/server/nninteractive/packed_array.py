@@ -30,11 +30,7 @@ _FLAGS_NEVER_SENT = 0x0F  # a dictionary, another byte order, instructions, or d
 
 
 def unpack_array(data: bytes, *, max_values: int) -> NDArray[Any]:
-    """Return a packed array of at most so many values.
-
-    Raises:
-        RefusedError: 413 for more values, before they are unpacked; 422 for anything that is no packed array.
-    """
+    """Return a packed array; RefusedError 413 for more values, before they are unpacked, 422 otherwise."""
     import blosc2
 
     try:

@@ -146,11 +146,7 @@ async def _npy_and_sign(request: Request, sessions: Sessions) -> tuple[NDArray[A
 
 
 def read_npy(data: bytes, *, max_bytes: int) -> NDArray[Any]:
-    """Return the array of a .npy file, gzipped or not; never an object.
-
-    Raises:
-        RefusedError: 413 when it unpacks to more than `max_bytes`, 422 when it is no array of numbers.
-    """
+    """Return the array of a .npy file, gzipped or not, never an object; 413 when it is larger, else 422."""
     try:
         if data.startswith(b"\x1f\x8b"):
             opened = zlib.decompressobj(wbits=31)

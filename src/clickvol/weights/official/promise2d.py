@@ -72,11 +72,7 @@ def take_apart(content: Mapping[str, object]) -> _Checkpoint | None:
 
 
 def import_promise2d(parts: _Checkpoint, path: Path, folder: Path, model_id: str | None = None) -> Path:
-    """Turn a file that was taken apart into a model of this package; return the path of the card.
-
-    Raises:
-        DamagedWeightsError: when a tensor is missing, left over or of another shape.
-    """
+    """Turn a file that was taken apart into a model; return its card. DamagedWeightsError if unfit."""
     config = _config(parts)
     with torch.device("meta"):
         network = Promise2d(config)
