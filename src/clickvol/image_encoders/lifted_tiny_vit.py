@@ -250,13 +250,10 @@ class LiftedTinyVit3d(nn.Module):
         return tuple(name for name, _ in self.named_parameters() if name.startswith("slice_encoder."))
 
     def load_slice_encoder(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the weights of a 2D TinyViT; adapters and necks stay as they are.
+        """Take over a 2D TinyViT, adapters and necks stay as they are; DamagedWeightsError if it is another.
 
         The state is that of the whole 2D encoder, as LiteMedSAM's file names it without `image_encoder.`. SAM's
         2D neck (`neck.*`) must be there and is left out.
-
-        Raises:
-            DamagedWeightsError: when a name is missing, left over, or has another shape.
         """
         with torch.device("meta"):
             expected = TinyVit(self.config.slice_encoder).state_dict()

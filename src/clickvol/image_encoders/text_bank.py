@@ -132,12 +132,9 @@ def sentences_sha256(object_word: str) -> str:
 
 
 def make_text_bank(encode: TextEncoder, object_word: str, text_encoder: str) -> TextBank:
-    """Ask a text encoder for every sentence and average each class.
+    """Ask a text encoder for every sentence and average each class; ConfigError for other than finite vectors.
 
     Each embedding is brought to length 1, the class is averaged, and the mean is brought to length 1.
-
-    Raises:
-        ConfigError: when there is no word, or the encoder gives other than one finite vector per sentence.
     """
     columns = [_mean_direction(encode, sentences) for sentences in bank_sentences(object_word)]
     return TextBank(

@@ -161,13 +161,10 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         run_prediction: bool = True,
         interaction_bbox: Sequence[Sequence[int]] | None = None,
     ) -> Ranges | None:
-        """Draw strokes; otherwise as `add_point_interaction`.
+        """Draw strokes; ClickError when empty or they do not fit. Otherwise as `add_point_interaction`.
 
         The image is (X, Y, Z), or smaller and then of the shape of `interaction_bbox`, half-open ranges that
         say where it lies; drawn where it is above 0.
-
-        Raises:
-            ClickError: for an empty drawing or one that does not fit.
         """
         return self._draw("scribble", scribble_image, interaction_bbox, include_interaction, run_prediction)
 

@@ -25,15 +25,9 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, image: Tensor, image_positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Update both. The tokens at the entrance serve as their own positions.
+        """Update tokens (B, T, E) and image cells (B, S, E), whose places have codes (1 or B, S, E).
 
-        Args:
-            tokens: (B, T, E).
-            image: (B, S, E), cells of the image embedding.
-            image_positions: (1, S, E) or (B, S, E), codes of the cells' places.
-
-        Returns:
-            The tokens (B, T, E) and the image (B, S, E).
+        The tokens at the entrance serve as their own positions.
         """
         positions = tokens
         for layer in self.layers:

@@ -205,10 +205,7 @@ class MultiLevelDecoder(nn.Module):
 class _WeightGroups:
     """Kernels (width, channels, 3, 3, 3) over the joined channels that are not of a level.
 
-    Attributes:
-        image_branch: the branch on the image; for one that is added to the levels, over their sum.
-        image: the image.
-        prompts: the drawn prompts.
+    `image_branch` is over the branch on the image; for one that is added to the levels, over their sum.
     """
 
     image_branch: Tensor

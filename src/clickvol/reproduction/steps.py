@@ -67,15 +67,9 @@ def reproduce(
 ) -> Path:
     """Do what is not done yet, and write the table, Markdown with its CSV beside it; return its path.
 
-    Args:
-        job: what to do.
-        on_step: called before every step, and told whether it is done already.
-        on_message: gets a line now and then within a step.
-
-    Raises:
-        ConfigError: when data or the model that a training begins with are missing, or a folder holds something
-            else or is in use.
-        ClickvolError: when a step fails; the same command goes on from there.
+    `on_step` is called before every step, and told whether it is done already; `on_message` gets a line now and
+    then. ConfigError when data or the model that a training begins with are missing, or a folder holds
+    something else or is in use; where a step fails, the same command goes on from there.
     """
     steps = steps_of(job)
     _check_sources(job)

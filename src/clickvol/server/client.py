@@ -109,12 +109,8 @@ class RemoteSession:
     def set_volume(self, volume: Volume, *, modality: str | None = None) -> None:
         """Send a scan, as NIfTI without its name; a session on an earlier one ends.
 
-        Args:
-            volume: the scan.
-            modality: "CT", "MR", "PT" or "other" where the file does not say it or says it wrongly.
-
-        Raises:
-            ClickvolError: when the server refuses it or cannot be reached.
+        The modality, "CT", "MR", "PT" or "other", is given where the file does not say it or says it wrongly.
+        ClickvolError when the server refuses the scan or cannot be reached.
         """
         self._end()
         given = modality or (None if volume.modality == "unknown" else volume.modality)

@@ -60,11 +60,8 @@ def scan_suffix(name: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> str:
 def find_under_root(root: Path | None, text: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:
     """Return the scan that a request names, relative to the root, or absolute and under it.
 
-    Links are followed before anything is compared, those inside a DICOM folder too.
-
-    Raises:
-        RefusedError: 403 when it lies elsewhere or there is no root, 404 when there is nothing, 415 when it is
-            no scan.
+    Links are followed before anything is compared, those inside a DICOM folder too. RefusedError 403 when it
+    lies elsewhere or there is no root, 404 when there is nothing, 415 when it is no scan.
     """
     if root is None:
         raise RefusedError(403, "this server opens no files by path; upload the scan, or start it with --root")

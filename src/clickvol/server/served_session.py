@@ -158,13 +158,10 @@ class ServedSession:
         self.record = record
 
     def add(self, session: InteractiveSession, interaction: Shaping, is_cancelled: IsCancelled) -> Answer:
-        """Add an interaction, in the model's thread.
+        """Add an interaction, in the model's thread; one that cannot be used leaves the session unchanged.
 
         One that was being computed when another process died is in the record already; the client, or a proxy
         before it, sends it again, and then it is the same one.
-
-        Raises:
-            ClickvolError: when it cannot be used; the session is unchanged then.
         """
         unanswered, self.unanswered = self.unanswered, None
         object_id = interaction.object_id

@@ -136,11 +136,8 @@ class Sessions:
     ) -> tuple[str, ServedSession]:
         """Begin a session on a scan; return its id, drawn where none is given, as well.
 
-        `record_of` says which scan, given the folder of the session, where it may put an uploaded one.
-
-        Raises:
-            ClickvolError: when the scan cannot be read, is too large, or there are too many sessions. Nothing
-                is left then.
+        `record_of` says which scan, given the folder of the session, where it may put an uploaded one. Nothing
+        is left where the scan cannot be read, is too large, or there are too many sessions.
         """
         session_id, served = self.create(session_id)
         try:

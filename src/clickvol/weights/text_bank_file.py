@@ -27,13 +27,7 @@ def write_text_bank(bank: TextBank, path: Path) -> None:
 
 
 def read_text_bank(path: Path, object_word: str) -> TextBank:
-    """Read a bank and check that it was made for this object and with the sentences of this version.
-
-    Raises:
-        ModelNotFoundError: when there is no such file.
-        DamagedWeightsError: when it is no text bank, or one from other sentences.
-        ConfigError: when it is a bank of another object.
-    """
+    """Read a bank; ConfigError when it is of another object, DamagedWeightsError when of other sentences."""
     if not path.is_file():
         raise ModelNotFoundError(
             f"the text bank {path} does not exist; make it with `clickvol models text-bank`"

@@ -24,11 +24,8 @@ def local_text_encoder(folder: Path | None = None) -> tuple[TextEncoder, str]:
     """Return a text encoder, and what it is: CLIP's text tower, or a stand-in for it.
 
     A stand-in is a sentence encoder: the mean over the tokens of its last layer, as all-MiniLM-L6-v2 is used.
-    Its folder is as `transformers` keeps a model; None looks for CLIP's in the cache.
-
-    Raises:
-        WeightsUnavailableError: when the files are not there or not complete.
-        ConfigError: when `transformers` is not installed.
+    Its folder is as `transformers` keeps a model, else WeightsUnavailableError; None looks for CLIP's in the
+    cache. ConfigError when `transformers` is not installed.
     """
     if folder is None:
         folder = cached_model_folder(CLIP_TEXT_ID)

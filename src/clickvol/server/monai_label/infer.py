@@ -94,13 +94,10 @@ class InferParams(BaseModel):
     result_compress: bool = True
 
     def objects(self, scribbles: Sequence[Scribble] = ()) -> dict[str, list[Prompt]]:
-        """Return what is said of each object, by its name.
+        """Return what is said of each object, by its name; 422 for another server's form or too many labels.
 
-        DeepEdit's form has a list of clicks for each label, and one for the background; clicks on one label
-        are then outside the others.
-
-        Raises:
-            RefusedError: 422 for the form of another server's, and for too many labels.
+        DeepEdit's form has a list of clicks for each label, and one for the background; clicks on one label are
+        then outside the others.
         """
         extra = self.model_extra or {}
         if foreign := [name for name in _OF_OHIF_AI if extra.get(name)]:

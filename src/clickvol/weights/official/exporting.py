@@ -74,14 +74,11 @@ def export_checkpoint(id_or_path: str | Path, target: Path, *, method: str | Non
 
 
 def official_content(network: LiftedSegmenter, method: OfficialMethod) -> dict[str, Any]:
-    """Return a network as the content of an official checkpoint: tensors contiguous, float32, on the CPU.
+    """Return a network as an official checkpoint, float32; ConfigError naming the options it cannot hold.
 
     It is `encoder_dict`, `decoder_dict`, `feature_dict` (but for the automatic variant), `epoch` and
     `best_val_loss`. What the published code stores but never uses is drawn as that code would start it, from a
     fixed seed.
-
-    Raises:
-        ConfigError: when the layout cannot hold the network; the message names the options.
     """
     config = network.config
     _require_published(config, method)

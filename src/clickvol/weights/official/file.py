@@ -24,11 +24,8 @@ def read_official_file(path: Path) -> dict[str, Any]:
     """Read a `.pth` or `.pth.tar` file: tensors, numbers, texts, and lists and dictionaries of them.
 
     Tensors are mapped into memory, not read, where the file allows it (a zip archive, as torch.save has written
-    since version 1.6); so what is never looked at costs nothing.
-
-    Raises:
-        ModelNotFoundError: when there is no such file.
-        DamagedWeightsError: when it is cut off, holds anything that could run code, or is no such file.
+    since version 1.6); so what is never looked at costs nothing. DamagedWeightsError when it is cut off, or
+    holds anything that could run code.
     """
     if not path.is_file():
         raise ModelNotFoundError(f"there is no file {path}; give the checkpoint that you have")

@@ -52,12 +52,8 @@ def import_foundation(
 ) -> Path:
     """Turn a SAM's file into a model of this package; return the path of the card.
 
-    Its id is that of the registry when not given. Presets are "vit_b", "vit_l", "vit_h" and "litemedsam". Where
-    the file has been read, its content is taken.
-
-    Raises:
-        ConfigError: for another preset.
-        DamagedWeightsError: when it is no such file, or a tensor is missing, unknown or of another shape.
+    Its id is that of the registry when not given. Presets are "vit_b", "vit_l", "vit_h" and "litemedsam", else
+    ConfigError. Where the file has been read, its content is taken. DamagedWeightsError when it does not fit.
     """
     content = read_official_file(path) if content is None else content
     config = sam2d_preset(preset)
