@@ -59,13 +59,10 @@ class DynUnetPlan:
 
 
 def plan_dynunet(patch_shape_dhw: Triple, spacing_mm: tuple[float, float, float]) -> DynUnetPlan:
-    """Plan the levels as nnU-Net does.
+    """Plan the levels as nnU-Net does; ConfigError for a patch that cannot be halved twice.
 
-    An axis is halved while at least four cells remain, and while its cells are at most twice as large as
-    the smallest; along axes whose cells are larger than that the kernel is 1.
-
-    Raises:
-        ConfigError: for a patch that cannot be halved twice.
+    An axis is halved while at least four cells remain, and while its cells are at most twice as large as the
+    smallest; along axes whose cells are larger than that the kernel is 1.
     """
     side, spacing = np.array(patch_shape_dhw), np.array(spacing_mm, dtype=float)
     strides, kernels = [(1, 1, 1)], []

@@ -88,14 +88,9 @@ def make_environment(
     """Make a virtual environment with nnU-Net, or finish one; an environment that is right stays.
 
     torch is held at the version that runs this package, because pip would otherwise replace it by the newest
-    that torchvision, which nnU-Net's dependencies ask for, goes with.
-
-    Args:
-        folder: missing, empty, or an environment made for this.
-        python: the interpreter to make it with; the one that runs this package where not given.
-        pip_arguments: of `pip install`. A requirement such as "torch==2.8.0" takes the place of ours.
-        offline: pip may not reach an index, only what `--find-links` among its arguments names.
-        on_stage: gets the name of each stage when it begins.
+    that torchvision, which nnU-Net's dependencies ask for, goes with. A requirement among the arguments of pip,
+    such as "torch==2.8.0", takes the place of ours. Offline, pip reaches only what `--find-links` among them
+    names.
 
     Raises:
         ConfigError: when the folder holds something else or is our environment, or there is no such

@@ -49,9 +49,6 @@ def install_trainer(package: Path) -> None:
     which `length_variables` hands over; the iterations that watch the validation part (of nnU-Net 50 to 250, so
     a fifth); how often a checkpoint is kept, because nnU-Net's 50 epochs may be longer than a short training;
     and the prediction of the validation scans at the end, which nothing here needs, is left out.
-
-    Raises:
-        OutputError: when it cannot be written.
     """
     path = package / "training" / "nnUNetTrainer" / f"{TRAINER_NAME}.py"
     if path.is_file() and path.read_text(encoding="utf-8") == _SOURCE:

@@ -46,11 +46,9 @@ class LoggedProgram:
 def run_logged(program: LoggedProgram, on_line: Callable[[str], None] = lambda _line: None) -> None:
     """Run a program to its end; an interruption ends it and everything that it started.
 
-    Each line goes to `on_line` soon after it was printed.
-
-    Raises:
-        ExternalProgramError: when it cannot be started or does not exit with 0, with its last line and the
-            place of its log; or while an earlier program still writes to the log.
+    Each line goes to `on_line` soon after it was printed. ExternalProgramError when it cannot be started or
+    does not exit with 0, with its last line and the place of its log; or while an earlier program still writes
+    to it.
     """
     with program.log.open("ab") as log:
         _lock(log, program)

@@ -22,13 +22,10 @@ def without_autocast(device: torch.device) -> AbstractContextManager[None]:
 
 
 def cast_linears(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights and biases of the linear layers in a module as autocast would cast them.
+    """Return the weights and biases of the linear layers in a module as autocast would cast them, by name.
 
-    Autocast casts a frozen weight at every use. Work that is done in many steps casts first and hands
-    the result to each step, through `torch.func.functional_call`.
-
-    Returns:
-        Tensors by the name of the parameter that they stand for.
+    Autocast casts a frozen weight at every use. Work that is done in many steps casts first and hands the
+    result to each step, through `torch.func.functional_call`.
     """
     linears = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
     return {

@@ -39,10 +39,7 @@ def lift_sam(sam_image_encoder_state: Mapping[str, Tensor], lifted: LiftedVit3d)
     """Copy a SAM image encoder into a lifted network, in place; what SAM does not have stays as it is.
 
     The state is that of ViT-B, L or H without the prefix `image_encoder.`. SAM's neck is not used: the 3D
-    methods have their own. Either everything is copied or, after an error, nothing.
-
-    Raises:
-        DamagedWeightsError: when a tensor is missing, unknown or of another shape; the message lists them.
+    methods have their own. Either everything is copied or nothing: DamagedWeightsError lists what does not fit.
     """
     names = _our_names(lifted.config.depth)
     own = dict(lifted.named_parameters())

@@ -140,14 +140,11 @@ class Promise2d(nn.Module):
             return self.sam.encode_image(image)
 
     def decode(self, features: SliceFeatures, *, points: PointSource) -> Promise2dMasks:
-        """Answer points, given or predicted ("auto"), with the mask of `config.mask_token`.
+        """Answer points, given or predicted ("auto"; ConfigError in mode "ips"), with mask `config.mask_token`.
 
         Given points are of the same B images, from a user or drawn from the truth (`prompts_from_truth`). In
         mode "apm" they are answered by SAM unchanged, in "promise" by SAM with shifted tokens (the paper's
         APM_IPS_GT).
-
-        Raises:
-            ConfigError: for "auto" in mode "ips", which predicts no points.
         """
         prompts = self._predicted_prompts(features) if isinstance(points, str) else points
         shift = None
@@ -171,15 +168,9 @@ class Promise2d(nn.Module):
 
 
 def prompts_from_truth(truth: Tensor, num_points: int, rng: np.random.Generator) -> Prompts2d:
-    """Draw N points for each image from its mask, as `prompts.simulate2d.sample_points` says, in their order.
+    """Draw N points and labels, (B, N, 2) and (B, N), from masks (B, 1, S, S) of the network's square input.
 
-    Args:
-        truth: (B, 1, S, S), above 0 inside, over the network's square input.
-        num_points: N.
-        rng: source of the randomness.
-
-    Returns:
-        Points (B, N, 2) and labels (B, N), on the device of the truth.
+    Above 0 is inside; images are drawn for in their order, as `prompts.simulate2d.sample_points` says.
     """
     drawn = [sample_points(mask, num_points, rng) for mask in (truth[:, 0] > 0).cpu().numpy()]
     points = np.stack([points for points, _ in drawn]).astype(np.float32)
@@ -193,11 +184,8 @@ def prompts_from_truth(truth: Tensor, num_points: int, rng: np.random.Generator)
 def binary_mask(logits: Tensor, *, opening_side_pixel: int = 0) -> Tensor:
     """Threshold (B, 1, h, w) logits at probability one half; return (B, 1, h, w) bool.
 
-    Where an odd side above 0 is given, what a square of that side does not fit into is removed (a morphological
-    opening). The image ends at its border as if the mask went on there.
-
-    Raises:
-        ConfigError: for an even or negative side.
+    Where an odd side above 0 is given, else ConfigError, what a square of that side does not fit into is
+    removed (a morphological opening). The image ends at its border as if the mask went on there.
     """
     mask = logits > 0
     if opening_side_pixel == 0:

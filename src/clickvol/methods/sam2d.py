@@ -148,18 +148,13 @@ def square_fit(image_shape_hw: tuple[int, int], side_pixel: int) -> SquareFit:
 
 
 def prepare_image(image: Tensor, config: Sam2dConfig) -> tuple[Tensor, SquareFit]:
-    """Scale, normalise, resize and pad one image for the network.
+    """Scale, normalise, resize and pad one image for the network; ConfigError for another shape or values.
 
-    Args:
-        image: (H, W) grey or (H, W, 3) red, green, blue; uint8 in 0..255, or floating point in 0..1 (a slice of
-            a scan after its window).
-        config: of the network.
+    It is (H, W) grey or (H, W, 3) red, green, blue; uint8 in 0..255, or floating point in 0..1 (a slice of a
+    scan after its window).
 
     Returns:
         (3, S, S) float32, zero at right or bottom where the image does not reach, and how it lies there.
-
-    Raises:
-        ConfigError: when shape, type or values are not as described.
     """
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ConfigError(f"the image has shape {tuple(image.shape)}, but (H, W) or (H, W, 3) is expected")
