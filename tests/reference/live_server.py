@@ -3,12 +3,12 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import uvicorn
+
+from reference.forked_program import ForkedProgram
 
 
 @contextlib.contextmanager
@@ -39,13 +39,7 @@ class ServerProcess:
     def __init__(self, *words):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment.pop("CLICKVOL_TOKEN", None)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "clickvol", "serve", "--port", "0", *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        self._process = ForkedProgram(["serve", "--port", "0", *words], env=environment)
         self.first_line = self._process.stdout.readline().strip()
         if not self.first_line:
             raise RuntimeError(self._process.communicate()[1])

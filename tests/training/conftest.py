@@ -6,31 +6,7 @@ import pytest
 import torch
 
 from clickvol.training import loop
-
-CONFIG = """
-[model]
-id = "t"
-title = "a tiny one"
-size = "tiny"
-
-[data]
-phantoms = 2
-
-[sampling]
-corrected_click_share = 0.5
-
-[optimiser]
-steps = 8
-batch_size = 2
-warmup_steps = 2
-
-[run]
-folder = "{folder}"
-seed = 3
-threads = 1
-precision = "float32"
-checkpoint_every = 3
-"""
+from reference.launched_runs import TINY_RUN
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +27,7 @@ def write_config(tmp_path):
 
     def write(name: str) -> tuple[Path, Path]:
         path, folder = tmp_path / f"{name}.toml", tmp_path / name
-        path.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+        path.write_text(TINY_RUN.format(folder=folder), encoding="utf-8")
         return path, folder
 
     return write

@@ -87,25 +87,22 @@ def test_a_folder_that_another_run_works_in_is_refused(write_config):
         train_from_config(path, [])
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_memory_that_runs_out_says_what_to_lower(write_config, monkeypatch):
+    path, folder = write_config("run")
+    train_from_config(path, [], max_steps=2)
+    for error in (
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-    ],
-)
-def test_memory_that_runs_out_says_what_to_lower(write_config, monkeypatch, error):
-    path, folder = write_config("run")
+    ):
 
-    def fail(*_):
-        raise error
+        def fail(*_, error=error):
+            raise error
 
-    train_from_config(path, [], max_steps=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "fit", fail)
-        with pytest.raises(TrainingError, match=r"a lower optimiser\.batch_size .*recompute_blocks"):
-            train_from_config(path, [])
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "fit", fail)
+            with pytest.raises(TrainingError, match=r"a lower optimiser\.batch_size .*recompute_blocks"):
+                train_from_config(path, [])
     # What the error advises works, and the samples are those of the larger batch.
     train_from_config(path, ["optimiser.batch_size=1", "optimiser.accumulate=2"], max_steps=4)
     kept = torch.load(folder / "checkpoint.pt", weights_only=True)

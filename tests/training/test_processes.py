@@ -6,7 +6,8 @@ import torch
 from clickvol.errors import ConfigError
 from clickvol.training.processes import Processes, join_processes
 from clickvol.training.run import train_from_config
-from reference.launched_runs import FIRST_STEP, gradients, launch, relative_difference
+from reference.launched_runs import FIRST_STEP, TINY_RUN, forked_pair, gradients, launch, relative_difference
+from reference.wrong_averaging import keep_own, share_sums
 
 # A click into the error may fall elsewhere by the rounding of a single voxel. Seed 3 draws a sample whose
 # gradient makes 7e-4 of rounding, also between two rounds and one batch of one process; seed 5 makes 6e-7. In
@@ -14,12 +15,14 @@ from reference.launched_runs import FIRST_STEP, gradients, launch, relative_diff
 OVERRIDES = [*FIRST_STEP, "sampling.corrected_click_share=0.0", "run.seed=5"]
 
 
-@pytest.fixture
-def doubled_batch(write_config):
+@pytest.fixture(scope="module")
+def doubled_batch(tmp_path_factory):
     """The gradient of one process with twice the batch."""
-    path, folder = write_config("one")
+    folder = tmp_path_factory.mktemp("one")
+    path = folder / "one.toml"
+    path.write_text(TINY_RUN.format(folder=folder / "run"), encoding="utf-8")
     train_from_config(path, [*OVERRIDES, "optimiser.batch_size=2"])
-    return gradients(folder)
+    return gradients(folder / "run")
 
 
 @pytest.mark.slow
@@ -33,27 +36,27 @@ def test_two_processes_are_one_with_the_doubled_batch(write_config, doubled_batc
 @pytest.mark.slow
 def test_two_processes_with_rounds_share_their_gradients_once_a_step(write_config):
     path, folder = write_config("rounds")
-    done = launch(2, path, "optimiser.steps=2", "optimiser.batch_size=1", "optimiser.accumulate=2")
-    assert done.returncode == 0, done.stderr
+    codes, told = forked_pair(path, "optimiser.steps=2", "optimiser.batch_size=1", "optimiser.accumulate=2")
+    assert codes == [0, 0], told
     kept = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert (kept["step"], kept["samples"]) == (2, 8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("averaging", ["sum", "own"])
-def test_a_wrong_averaging_is_far_from_the_doubled_batch(write_config, doubled_batch, averaging):
+@pytest.mark.parametrize("fault", [share_sums, keep_own])
+def test_a_wrong_averaging_is_far_from_the_doubled_batch(write_config, doubled_batch, fault):
     path, folder = write_config("two")
-    done = launch(2, path, *OVERRIDES, "optimiser.batch_size=1", averaging=averaging)
-    assert done.returncode == 0, done.stderr
+    codes, told = forked_pair(path, *OVERRIDES, "optimiser.batch_size=1", prepare=fault)
+    assert codes == [0, 0], told
     assert relative_difference(gradients(folder), doubled_batch) > 0.1
 
 
 @pytest.mark.slow
 def test_a_mistake_is_told_by_every_process_and_nothing_is_left(write_config):
     path, folder = write_config("two")
-    done = launch(2, path, "optimiser.novelty=1")
-    assert done.returncode != 0
-    assert "optimiser.novelty is not known" in done.stderr
+    codes, told = forked_pair(path, "optimiser.novelty=1")
+    assert codes == [2, 2]
+    assert all("optimiser.novelty is not known" in each for each in told)
     assert not folder.exists()
 
 

@@ -18,7 +18,7 @@ from clickvol.training.run import train_from_config
 from clickvol.training.start import task_of, training_cases
 from clickvol.training.tasks.step2d import SliceStep
 from clickvol.weights.card import read_card
-from reference.launched_runs import FIRST_STEP, gradients, launch, relative_difference
+from reference.launched_runs import FIRST_STEP, forked_pair, gradients, relative_difference
 from reference.picture_folders import write_pictures
 from reference.tiny_models2d import write_model2d
 
@@ -122,8 +122,8 @@ def test_accumulated_batches_are_one_large_batch(write):
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(write):
     path, folder = write("two")
-    done = launch(2, path, *FIRST_STEP, "optimiser.batch_size=1")
-    assert done.returncode == 0, done.stderr
+    codes, told = forked_pair(path, *FIRST_STEP, "optimiser.batch_size=1")
+    assert codes == [0, 0], told
     one_path, one_folder = write("one")
     train_from_config(one_path, FIRST_STEP)
     assert relative_difference(gradients(folder), gradients(one_folder)) < 1e-4
