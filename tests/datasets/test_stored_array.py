@@ -1,5 +1,6 @@
 import resource
 
+import blosc2
 import numpy as np
 import pytest
 
@@ -70,6 +71,24 @@ def test_bits_are_masks(tmp_path):
     mask = StoredArray.whole(tmp_path / "a.b2nd", "a", values.shape, np.uint8, bits=2)
     assert mask.dtype == np.uint8
     assert np.asarray(mask).tolist() == [[[0, 0, 1, 1, 0, 1]]]
+
+
+def test_numbers_are_read_as_what_they_mean_and_a_changed_meaning_is_noticed(tmp_path):
+    numbers, meanings = (
+        np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 5,
+        np.array([-9, 0, 4, 7, 300], np.int16),
+    )
+    write_stored(numbers, tmp_path / "a.b2nd", meanings)
+    stored = StoredArray.whole(tmp_path / "a.b2nd", "a", (2, 3, 4), np.int16)
+    assert stored.dtype == np.int16
+    assert np.array_equal(stored[1:, ::-1], meanings[numbers[1:, ::-1]])
+    with pytest.raises(ConfigError, match="is damaged"):
+        np.asarray(StoredArray.whole(tmp_path / "a.b2nd", "a", (2, 3, 4), np.float64)[...])
+    file = blosc2.open(str(tmp_path / "a.b2nd"), mode="a")
+    file.schunk.vlmeta["meanings"] = np.array([-9, 0, 4, 7, 301], "<i2").tobytes()
+    del file
+    with pytest.raises(ConfigError, match="is damaged"):
+        np.asarray(stored)
 
 
 def test_a_patch_is_cut_from_the_file_as_from_memory(array, stored):

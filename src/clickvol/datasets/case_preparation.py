@@ -27,7 +27,7 @@ from clickvol.datasets.prepared import (
     file_state,
     object_mask,
 )
-from clickvol.datasets.resampling import cache_values, resample, resample_mask, resampled_grid
+from clickvol.datasets.resampling import cache_values, level_numbers, resample, resample_mask, resampled_grid
 from clickvol.datasets.sources import CaseFiles
 from clickvol.datasets.stored_array import STORED_SUFFIX, write_stored
 from clickvol.errors import BadGeometryError, ConfigError, UnreadableVolumeError
@@ -39,7 +39,7 @@ from clickvol.io.mask_files import read_label
 from clickvol.io.volume import Volume
 from clickvol.io.voxel_values import RepairNote
 from clickvol.preprocessing.channels import organ_of_values
-from clickvol.preprocessing.intensity import recognise_modality, value_sample
+from clickvol.preprocessing.intensity import recognise_modality, value_sample, wide_intensity_scale
 
 # Outside these a header is more likely wrong (metres, micrometres) than right: clinical scans have 0.2 to
 # 10 mm. Not stated by any of the papers; chosen with room on both sides.
@@ -131,7 +131,8 @@ def prepare_case(
     written = _write_files(source.case_id, folder, kept, scan, linkable=options.volume_index is None)
     native = scan.image.grid
     said = scan.image.modality
-    modality = said if said == "PT" else recognise_modality(scan.image, value_sample(scan.image)).modality
+    sample = value_sample(scan.image)
+    modality = said if said == "PT" else recognise_modality(scan.image, sample).modality
     case = LabelledCase(
         folder=folder.parent,
         case_id=source.case_id,
@@ -151,8 +152,10 @@ def prepare_case(
         native_spacing_dhw_mm=native.spacing_dhw_mm.tolist(),
         tumour_ml=int(scan.mask.sum(dtype=np.int64)) * native.voxel_volume_mm3 / 1000,
     )
+    steps = wide_intensity_scale(case.modality, sample)
     for block, level in levels_along_patient(kept.values, kept.grid).items():
-        write_stored(cache_values(level, kept.values), case.level_path(block))
+        numbers, values = level_numbers(level, kept.values, steps)
+        write_stored(numbers, case.level_path(block), values)
     # Last: a case without it is not finished.
     content = _CaseEntry(key=key, case=case).model_dump_json(indent=1)
     write_text(_entry_path(folder, source.case_id), content + "\n")

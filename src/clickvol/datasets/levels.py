@@ -5,6 +5,8 @@ voxels are averaged as `patches.field_of_view.extract` does for coarser patches,
 training sees what prediction sees.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,8 +44,9 @@ def level_blocks(spacing_dhw_mm: tuple[float, float, float]) -> tuple[Triple, ..
 
 
 def levels_along_patient(array: NDArray[np.generic], grid: VolumeGrid) -> dict[Triple, NDArray[np.generic]]:
-    """Return the `coarser_levels` of a scan (D, H, W) of any axes."""
-    return coarser_levels(along_patient(array, grid), spacing_along_patient(grid))
+    """Return the levels of a scan (D, H, W) of any axes that files hold."""
+    spacing = spacing_along_patient(grid)
+    return coarser_levels(along_patient(array, grid), spacing, kept_blocks(spacing))
 
 
 def spacing_along_patient(grid: VolumeGrid) -> tuple[float, float, float]:
@@ -57,12 +60,28 @@ def coarser_blocks(spacing_dhw_mm: tuple[float, float, float]) -> tuple[Triple, 
     return tuple(block for block in dict.fromkeys(level_blocks(spacing_dhw_mm)) if block != (1, 1, 1))
 
 
-def coarser_levels(
-    array: NDArray[np.generic], spacing_dhw_mm: tuple[float, float, float]
-) -> dict[Triple, NDArray[np.generic]]:
-    """Return the levels of an array along the patient that differ from it, by block; integers stay such."""
-    levels: dict[Triple, NDArray[np.generic]] = {}
+def kept_blocks(spacing_dhw_mm: tuple[float, float, float]) -> tuple[Triple, ...]:
+    """Return the blocks of the levels that files hold: `coarser_blocks` but for those that `half_of` makes."""
+    kept: list[Triple] = []
     for block in coarser_blocks(spacing_dhw_mm):
+        if half_of(block, kept) is None:
+            kept.append(block)
+    return tuple(kept)
+
+
+def half_of(block: Triple, kept: Iterable[Triple]) -> Triple | None:
+    """Return which of some blocks is this one, or half of it wherever they differ; None for none."""
+    return next((one for one in kept if all(b in (k, 2 * k) for b, k in zip(block, one, strict=True))), None)
+
+
+def coarser_levels(
+    array: NDArray[np.generic],
+    spacing_dhw_mm: tuple[float, float, float],
+    blocks: Iterable[Triple] | None = None,
+) -> dict[Triple, NDArray[np.generic]]:
+    """Return the levels of an array along the patient, all that differ from it or these; integers stay such."""
+    levels: dict[Triple, NDArray[np.generic]] = {}
+    for block in coarser_blocks(spacing_dhw_mm) if blocks is None else blocks:
         step = block[0] * max(1, _SLAB_VOXELS // block[0])
         slabs = [
             block_mean(np.asarray(array[first : first + step]), np.array(block))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clickvol.datasets.case_index import IndexRow, ObjectFacts, index_row, open_index
 from clickvol.datasets.fingerprint import IntensityConstants
-from clickvol.datasets.levels import along_patient, coarser_blocks, spacing_along_patient
+from clickvol.datasets.levels import along_patient, kept_blocks, spacing_along_patient
 from clickvol.datasets.splits import PART_NAMES, Split
 from clickvol.datasets.stored_array import STORED_SUFFIX, StoredArray
 from clickvol.errors import ConfigError
@@ -211,11 +211,11 @@ class LabelledCase(StoredCase):
         return self.folder / CASES_NAME / f"{self.case_id}.image_{d}x{h}x{w}{STORED_SUFFIX}"
 
     def open_levels(self) -> dict[tuple[int, int, int], NDArray[np.generic]]:
-        """Return the coarser levels of the scan by their blocks, along the patient's axes; nothing is read."""
+        """Return the levels of `kept_blocks` by their blocks, along the patient's axes; nothing is read."""
         grid = self.grid()
         shape = np.array(along_patient(np.broadcast_to(np.uint8(0), self.shape_dhw), grid).shape)
         levels: dict[tuple[int, int, int], NDArray[np.generic]] = {}
-        for block in coarser_blocks(spacing_along_patient(grid)):
+        for block in kept_blocks(spacing_along_patient(grid)):
             d, h, w = (-(-shape // block)).tolist()
             whole = StoredArray.whole(self.level_path(block), self.case_id, (d, h, w), self.image_dtype)
             levels[block] = cast("NDArray[np.generic]", whole)

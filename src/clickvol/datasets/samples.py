@@ -30,7 +30,7 @@ class LabelledVolume:
         index: voxels of object and scan that are known without reading it.
         object_runs_dhw: per axis, the slices that show the object.
         longest_side_mm: of the object's bounding box along the patient's axes.
-        coarser: by their blocks, the levels of the scan that `levels.coarser_levels` makes; unread.
+        coarser: by their blocks, the levels of `levels.kept_blocks`, along the patient; unread.
         organ: (D, H, W) uint8, 0 or 1, for networks that see an organ mask; None where there is none.
     """
 

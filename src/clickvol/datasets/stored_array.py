@@ -24,11 +24,16 @@ STORED_SUFFIX = ".b2nd"
 # docs/data.md has the measurement.
 PIECE_VOXELS = 32
 
-_CHECKSUMS = "crc32"
+_CHECKSUMS, _MEANINGS = "crc32", "meanings"
 
 
-def write_stored(array: NDArray[np.generic], path: Path) -> None:
+def write_stored(array: NDArray[np.generic], path: Path, meanings: NDArray[np.generic] | None = None) -> None:
     """Write an array (D, H, W) of int16, float32 or uint8, wholly or not at all; equal arrays give equal bytes.
+
+    Args:
+        array: values, or the numbers (uint8) of values.
+        path: of the file.
+        meanings: (n,), the value of each number; None where the array holds values.
 
     Raises:
         OutputError: when the file cannot be written.
@@ -54,6 +59,9 @@ def write_stored(array: NDArray[np.generic], path: Path) -> None:
     )
     schunk = stored.schunk
     sums = [zlib.crc32(schunk.get_chunk(number)) for number in range(schunk.nchunks)]
+    if meanings is not None:
+        schunk.vlmeta[_MEANINGS] = meanings.astype(meanings.dtype.newbyteorder("<")).tobytes()
+        sums.append(zlib.crc32(schunk.vlmeta[_MEANINGS]))
     schunk.vlmeta[_CHECKSUMS] = np.array(sums, dtype="<u4").tobytes()
     # Written by us and not by blosc2, which does not say when a disk is full.
     with atomic_path(path, STORED_SUFFIX) as temporary:
@@ -71,7 +79,7 @@ class StoredArray:
         path: of the file that `write_stored` wrote.
         owner: what the file belongs to, for messages.
         whole_shape: (D, H, W) of the array in the file.
-        stored_dtype: of the array in the file.
+        stored_dtype: of the values in the file, or that its numbers mean.
         bits: 0 for the values as they are, else 1 where a value has one of these bits, and 0 elsewhere (uint8).
         box: the part.
         reversed_axes: axes of the file along which the part runs backwards.
@@ -173,10 +181,14 @@ class StoredArray:
             return np.zeros(self.box.shape_dhw, self.stored_dtype)
         try:
             stored = blosc2.open(str(self.path), mode="r", dparams={"nthreads": 1})
-            is_this = stored.shape == self.whole_shape and stored.dtype == self.stored_dtype
-            if is_this:
-                _check_pieces(stored, self.box)
-                return np.asarray(stored[self.box.slices])
+            words = stored.schunk.vlmeta.getall()
+            is_numbered = _MEANINGS in words and stored.dtype == np.uint8
+            if stored.shape == self.whole_shape and (is_numbered or stored.dtype == self.stored_dtype):
+                _check_pieces(stored, self.box, words)
+                values = np.asarray(stored[self.box.slices])
+                if not is_numbered:
+                    return values
+                return np.frombuffer(words[_MEANINGS], self.stored_dtype.newbyteorder("<")).take(values)
         except FileNotFoundError as error:
             raise ConfigError(self._message("is missing")) from error
         except Exception as error:  # blosc2 has no class of its own for what a damaged file may cause
@@ -194,13 +206,15 @@ class StoredArray:
         )
 
 
-def _check_pieces(stored: Any, box: VoxelBox) -> None:  # noqa: ANN401  # blosc2 has no types
-    """Compare the checksums of the pieces under a box.
+def _check_pieces(stored: Any, box: VoxelBox, words: dict[str, bytes]) -> None:  # noqa: ANN401  # blosc2 has no types
+    """Compare the checksums of the pieces under a box, and of what numbers mean.
 
     Raises:
         ValueError: where one is not that of the piece as written.
     """
-    sums = np.frombuffer(stored.schunk.vlmeta[_CHECKSUMS], dtype="<u4")
+    sums = np.frombuffer(words[_CHECKSUMS], dtype="<u4")
+    if _MEANINGS in words and zlib.crc32(words[_MEANINGS]) != sums[-1]:
+        raise ValueError("the meanings are not as they were written")
     pieces = [-(-side // piece) for side, piece in zip(stored.shape, stored.chunks, strict=True)]
     touched = [
         range(start // piece, -(-stop // piece))

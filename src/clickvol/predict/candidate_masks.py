@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.io.volume import Mask
 from clickvol.patches.field_of_view import FieldOfView, paste, paste_box
 from clickvol.predict.patch_predictor import PatchCandidate
-from clickvol.predict.segmentation import THRESHOLD, CandidateMask, Segmentation, keep_clicked
+from clickvol.predict.segmentation import THRESHOLD, Array32, CandidateMask, Segmentation, keep_clicked
 from clickvol.weights.card import ModelCard
 
 
@@ -51,3 +52,15 @@ def expected_dice(predicted_dice: float, card: ModelCard) -> float:
         return predicted_dice
     said, measured = zip(*card.expected_dice, strict=True)
     return float(np.interp(predicted_dice, said, measured))
+
+
+def soft_dice(probability: Array32, kept: NDArray[np.bool_]) -> float:
+    """Return the Dice that a probability expects of its own mask, were every voxel drawn by it; 0 for no mask.
+
+    Args:
+        probability: (D, H, W) in [0, 1].
+        kept: (D, H, W), the mask; other parts above the threshold are taken for objects that nobody means.
+    """
+    own = np.where((probability > THRESHOLD) & ~kept, 0, probability)
+    total = float(own.sum(dtype=np.float64)) + float(kept.sum())
+    return 2 * float(own[kept].sum(dtype=np.float64)) / total if kept.any() else 0.0

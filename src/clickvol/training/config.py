@@ -74,8 +74,8 @@ class DataSection(_Section):
             published ones or those of their fingerprint.
         phantoms: number of synthetic scans, half CT and half MR; made once per run.
         phantom_share: part of the samples that come from phantoms.
-        voxels_in_memory: a training set of at most so many voxels is held on the device (a byte each, and a
-            third for coarser levels); of a larger one, every sample is read from the disk.
+        voxels_in_memory: a training set of at most so many voxels stays on the device once it was read (a byte
+            each, and a third for coarser levels); of a larger one, every sample is read from the disk.
     """
 
     root: Path = Path()

@@ -1,6 +1,11 @@
-"""Training on more scans than memory holds: of each sample, the voxels that it shows are read from the disk."""
+"""Training on a prepared set, which is read when a sample needs it: nothing is at the start.
 
-from collections.abc import Sequence
+Of a set that fits into memory whole levels are read, each once, and stay on the device at 8 bit; of a larger
+one each sample reads the voxels that it shows.
+"""
+
+import mmap
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +18,8 @@ from torch import Tensor
 from clickvol.datasets.device.noise import MOST_NORMAL
 from clickvol.datasets.device.sample_plan import SamplePlan
 from clickvol.datasets.device.scan_store import ObjectTable, PlannedVoxels, ScanTable, voxels_per_mm
-from clickvol.datasets.device.stored_scan import BODY_VALUE
-from clickvol.datasets.levels import along_patient, level_blocks, patient_matrix
+from clickvol.datasets.device.stored_scan import BODY_VALUE, to_steps
+from clickvol.datasets.levels import along_patient, half_of, level_blocks, patient_matrix
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.patches.field_of_view import Triple, block_mean
@@ -43,52 +48,121 @@ class _Box:
         return tuple(slice(first, stop) for first, stop in ends)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Levels:
+    """Memory for levels, one after the other, each filled when it is first needed.
+
+    On a CPU, processes forked from the one that made it share it; two that fill one level write the same.
+
+    Attributes:
+        starts: (s, l) rising; equal for levels that do not differ.
+        values: (n,) uint8.
+        is_filled: (s * l,), by the first place of a start.
+    """
+
+    starts: NDArray[np.int64]
+    values: Tensor
+    is_filled: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, starts: NDArray[np.int64], num_voxels: int, device: torch.device) -> "_Levels":
+        """Make room; the system gives the memory when it is filled."""
+        flags = np.frombuffer(mmap.mmap(-1, starts.size), dtype=np.uint8)
+        if device.type != "cpu":
+            return cls(starts, torch.empty(num_voxels, dtype=torch.uint8, device=device), flags)
+        return cls(starts, torch.frombuffer(mmap.mmap(-1, num_voxels), dtype=torch.uint8), flags)
+
+    def fill(self, needed: NDArray[np.int64], read: Callable[[int], NDArray[np.uint8]]) -> None:
+        """Read the levels at these starts that are not there: `read` takes scan * l + level."""
+        missing = [place for place in sorted({*_places(self.starts, needed)}) if not self.is_filled[place]]
+        if not missing:
+            return
+        with ThreadPoolExecutor(_READERS) as pool:
+            for place, level in zip(missing, pool.map(read, missing), strict=True):
+                flat = torch.from_numpy(level.reshape(-1))
+                self.values.narrow(0, int(self.starts.flat[place]), len(flat)).copy_(flat)
+                self.is_filled[place] = 1
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ScanFiles(ScanTable):
-    """Labelled scans that stay where they are; values are the scans' own, so starts are numbers of levels.
+    """Labelled scans that stay where they are; starts are places in `_Levels`, whether there are any or not.
 
     Attributes:
         cases: the scans, one object each.
+        images, masks, organs: at 8 bit, of a set that memory holds; the last for a network that sees organs.
+            None where each sample reads its voxels, in the scan's own unit.
     """
 
     cases: tuple[LabelledVolume, ...]
+    images: _Levels | None
+    masks: _Levels | None
+    organs: _Levels | None
 
     @classmethod
-    def of(cls, cases: Sequence[LabelledVolume], groups: Sequence[str], device: torch.device) -> "ScanFiles":
+    def of(
+        cls,
+        cases: Sequence[LabelledVolume],
+        groups: Sequence[str],
+        device: torch.device,
+        *,
+        stays: bool = False,
+    ) -> "ScanFiles":
         """Take scans without reading one.
 
         Args:
             cases: the scans.
             groups: of each.
             device: where patches are made.
+            stays: whether what was read stays on the device, at 8 bit.
         """
         names = tuple(sorted(set(groups)))
         matrices = [patient_matrix(case.volume.grid) for case in cases]
         spacing = np.array([np.linalg.norm(matrix, axis=0) for matrix in matrices])
         blocks = np.array([level_blocks((d, h, w)) for d, h, w in spacing.tolist()])
         shape = np.array([along_patient(case.label, case.volume.grid).shape for case in cases])
+        low, high = _object_boxes(cases)
+        first = low[:, None] // blocks
+        level_shape = -(-shape[:, None] // blocks)
+        # An empty voxel on every side.
+        mask_shape = high[:, None] // blocks - first + 3
+        is_new = np.ones(blocks.shape[:2], dtype=bool)
+        is_new[:, 1:] = (blocks[:, 1:] != blocks[:, :-1]).any(axis=2)
+        level_start, num_voxels = _one_after_the_other(level_shape, is_new)
+        mask_start, num_inside = _one_after_the_other(mask_shape, is_new)
+        has_organ = np.array([case.organ is not None for case in cases])
+        images = masks = organs = None
+        if stays:
+            images = _Levels.empty(level_start, num_voxels, device)
+            masks = _Levels.empty(mask_start, num_inside, device)
+            organs = _Levels.empty(level_start, num_voxels, device) if has_organ.any() else None
         scales = [case.scale for case in cases]
         step = 1 / np.array([scale.deviation for scale in scales])
         value_low = -np.array([scale.mean for scale in scales]) * step
-        numbers = np.arange(blocks.shape[0] * blocks.shape[1]).reshape(blocks.shape[:2])
-        low, high = _object_boxes(cases)
-        first = low[:, None] // blocks
+        stored_low, stored_high = (np.array([getattr(one, end) for one in scales]) for end in ("low", "high"))
+        outside = np.array([case.outside_value for case in cases]) * step + value_low
+        if stays:
+            value_low, step = value_low + stored_low * step, (stored_high - stored_low) * step / 255
+            stored_low, stored_high = np.zeros(len(cases)), np.full(len(cases), 255.0)
         return cls(
             device=device,
             cases=tuple(cases),
+            images=images,
+            masks=masks,
+            organs=organs,
             groups=names,
-            has_organ=np.array([case.organ is not None for case in cases]),
+            has_organ=has_organ,
             voxels_per_mm=np.stack([voxels_per_mm(matrix) for matrix in matrices]),
             spacing_dhw_mm=spacing,
             shape_dhw=shape,
-            level_start=numbers,
-            level_shape_dhw=-(-shape[:, None] // blocks),
+            level_start=level_start,
+            level_shape_dhw=level_shape,
             level_block_dhw=blocks,
-            stored_low=np.array([scale.low for scale in scales]),
-            stored_high=np.array([scale.high for scale in scales]),
+            stored_low=stored_low,
+            stored_high=stored_high,
             value_low=value_low,
             value_step=step,
-            outside=np.array([case.outside_value for case in cases]) * step + value_low,
+            outside=outside,
             objects=ObjectTable(
                 group=np.array([names.index(group) for group in groups]),
                 scan=np.arange(len(cases)),
@@ -99,9 +173,8 @@ class ScanFiles(ScanTable):
                 low_dhw=low,
                 high_dhw=high,
                 patient=np.arange(len(cases)),
-                mask_start=numbers,
-                # An empty voxel on every side.
-                mask_shape_dhw=high[:, None] // blocks - first + 3,
+                mask_start=mask_start,
+                mask_shape_dhw=mask_shape,
                 mask_low_dhw=first - 1,
             ),
         )
@@ -134,14 +207,25 @@ class ScanFiles(ScanTable):
 
     def read(self, plan: SamplePlan, patch_shape_dhw: Triple, *, with_organs: bool) -> PlannedVoxels:
         """See `ScanTable`."""
+        if self.images is not None and self.masks is not None:
+            self.images.fill(plan.image_start, self._steps)
+            self.masks.fill(plan.label_start, self._mask)
+            if with_organs and self.organs is not None:
+                self.organs.fill(plan.image_start, self._organ)
+            organs = self.organs.values if with_organs and self.organs is not None else None
+            return PlannedVoxels(plan, self.images.values, self.masks.values, organs)
         reach = (np.array(patch_shape_dhw) - 1) / 2 + (MOST_NORMAL * plan.elastic)[:, None]
         images = _shown(plan.image_matrix, plan.image_origin, reach, plan.image_shape)
         masks = _shown(plan.label_matrix, plan.label_origin, reach, plan.label_shape)
+        image_at, mask_at = (
+            _places(self.level_start, plan.image_start),
+            _places(self.objects.mask_start, plan.label_start),
+        )
 
         def parts(row: int) -> tuple[NDArray[Any], ...]:
-            image = self._image(int(plan.image_start[row]), images[row])
-            mask = self._mask(int(plan.label_start[row]), masks[row])
-            organ = self._organ(int(plan.image_start[row]), images[row]) if with_organs else mask[:0]
+            image = self._image(image_at[row], images[row])
+            mask = self._mask(mask_at[row], masks[row])
+            organ = self._organ(image_at[row], images[row]) if with_organs else mask[:0]
             return image, mask, organ
 
         rows = range(len(images))
@@ -168,30 +252,42 @@ class ScanFiles(ScanTable):
     def _on_device(self, parts: list[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts])).to(self.device)
 
-    def _image(self, number: int, box: _Box) -> NDArray[Any]:
-        """Read a part of a level."""
-        scan, level = divmod(number, self.level_start.shape[1])
-        d, h, w = self.level_block_dhw[scan, level].tolist()
-        case = self.cases[scan]
-        if (d, h, w) == (1, 1, 1):
-            array = along_patient(case.volume.array, case.volume.grid)
-        else:
-            array = case.coarser[d, h, w]
-        return np.asarray(array[box.voxels(np.ones(3, dtype=np.int64))])
+    def _steps(self, place: int) -> NDArray[np.uint8]:
+        """Return a level at 8 bit: its scan's clipped values in 256 steps."""
+        scan, level = divmod(place, self.level_start.shape[1])
+        scale = self.cases[scan].scale
+        whole = _Box(np.zeros(3, dtype=np.int64), self.level_shape_dhw[scan, level])
+        low, high = scale.normalise(np.array([scale.low, scale.high], dtype=np.float32)).tolist()
+        return to_steps(scale.normalise(self._image(place, whole).astype(np.float32)), (low, high))
 
-    def _organ(self, number: int, box: _Box) -> NDArray[np.uint8]:
-        """Return a part of a level of the organ mask, 0 to 255; of a scan without one nothing is in it."""
-        scan, level = divmod(number, self.level_start.shape[1])
+    def _image(self, place: int, box: _Box) -> NDArray[Any]:
+        """Read a part of a level; one that no file holds is made of one with half the block."""
+        scan, level = divmod(place, self.level_start.shape[1])
+        d, h, w = self.level_block_dhw[scan, level].tolist()
+        case, ratio = self.cases[scan], np.ones(3, dtype=np.int64)
+        array = along_patient(case.volume.array, case.volume.grid)
+        if (d, h, w) != (1, 1, 1):
+            held = half_of((d, h, w), case.coarser)
+            array = case.coarser[held or (d, h, w)]
+            ratio = self.level_block_dhw[scan, level] // (held or (d, h, w))
+        values = np.asarray(array[box.voxels(ratio)])
+        return values if (ratio == 1).all() else block_mean(values, ratio)
+
+    def _organ(self, place: int, box: _Box | None = None) -> NDArray[np.uint8]:
+        """Return a part of a level of the organ mask, or all of it, 0 to 255; 0 of a scan without one."""
+        scan, level = divmod(place, self.level_start.shape[1])
         organ = self.cases[scan].organ
+        box = box or _Box(np.zeros(3, dtype=np.int64), self.level_shape_dhw[scan, level])
         if organ is None:
             return np.zeros(box.shape, dtype=np.uint8)
         return _share(organ, self.cases[scan], self.level_block_dhw[scan, level], box)
 
-    def _mask(self, number: int, box: _Box) -> NDArray[np.uint8]:
-        """Return a part of an object's box in a level, 0 to 255, with the empty voxels around it."""
-        scan, level = divmod(number, self.level_start.shape[1])
-        result = np.zeros(box.shape, dtype=np.uint8)
+    def _mask(self, place: int, box: _Box | None = None) -> NDArray[np.uint8]:
+        """Return a part of an object's box in a level, or all of it, 0 to 255, with empty voxels around it."""
+        scan, level = divmod(place, self.level_start.shape[1])
         full = self.objects.mask_shape_dhw[scan, level]
+        box = box or _Box(np.zeros(3, dtype=np.int64), full)
+        result = np.zeros(box.shape, dtype=np.uint8)
         start, stop = np.maximum(box.start, 1), np.minimum(box.stop, full - 1)
         if (start < stop).all():
             first = self.objects.mask_low_dhw[scan, level]
@@ -200,6 +296,18 @@ class ScanFiles(ScanTable):
             inside = _Box(start + first, stop + first)
             result[inner] = _share(case.label, case, self.level_block_dhw[scan, level], inside)
         return result
+
+
+def _one_after_the_other(shapes: NDArray[np.int64], is_new: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """Return where arrays of these shapes (s, l, 3) begin, an old one where its like does; and the end."""
+    sizes = shapes.prod(axis=2)
+    ends = np.cumsum(sizes * is_new).reshape(sizes.shape)
+    return ends - sizes, int(ends[-1, -1])
+
+
+def _places(starts: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[int]:
+    """Return scan * l + level of the first array that begins at each of these starts."""
+    return np.searchsorted(starts.ravel(), wanted).tolist()
 
 
 def _share(

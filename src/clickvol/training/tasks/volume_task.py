@@ -120,13 +120,14 @@ class VolumeTask(Task[PatchBatch]):
         packed = [case for case in cases if isinstance(case, StoredScan)]
         groups = [str(case.volume.modality) for case in volumes] + [_PHANTOMS] * len(phantoms)
         volumes += phantoms
-        num_voxels = sum(math.prod(case.volume.grid.shape_dhw) for case in volumes)
-        if packed or num_voxels <= self._config.data.voxels_in_memory:
+        if packed:
             named = enumerate(zip(volumes, groups, strict=True))
             packed += [StoredScan.of(case, f"{n:06d}", group) for n, (case, group) in named]
             store: ScanTable = ScanStore.of(packed, device)
         else:
-            store = ScanFiles.of(volumes, groups, device)
+            num_voxels = sum(math.prod(case.volume.grid.shape_dhw) for case in volumes)
+            stays = num_voxels <= self._config.data.voxels_in_memory
+            store = ScanFiles.of(volumes, groups, device, stays=stays)
         return self._patches(store, sampling, _group_shares(sampling, store.groups, share))
 
     def plain_batches(

@@ -1,0 +1,117 @@
+"""Whether the expected Dice is what is measured: reliability on held-out patients, and knots for the card.
+
+    python benchmarks/calibration.py collect promise3d-small promise3d-lesions --data DATA -o runs/said.csv
+    python benchmarks/calibration.py report runs/said.csv --picture docs/images/calibration.png
+
+`collect` clicks in the held-out patients of every set (`training_pack.is_held_out`; of the head-and-neck scans
+every second one): once, at random, with two seeds, and with the first also up to three times, where the largest
+error is. A line per mask: what the score head said, what the probability itself says (`soft_dice`), and the
+Dice that was measured. It goes on where it was stopped.
+
+`report` deals the patients of every set into two halves by turns. An isotonic curve through those of the first,
+all sets alike, becomes knots for the card (`expected_dice`); figures are those of the second half, with 95 %
+intervals from a bootstrap over patients.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from training_pack import MODALITIES, POORLY_CALIBRATED, is_held_out, patient_of
+
+from clickvol import Click, dice, load_model, read_volume
+from clickvol.evaluation.simulated_user import SimulatedUser, Truth
+from clickvol.predict.candidate_masks import soft_dice
+from clickvol.predict.scan_predictor import ScanPredictor
+
+GROUPS = ("LungNodule_CT", "HeadNeckOrgans_CT", "Sarcoma_CT", "Sarcoma_MR", "Sarcoma_PET")
+EVERY = {"HeadNeckOrgans_CT": 2}
+MAX_CLICKS = 3
+COLUMNS = ("model", "group", "patient", "case", "object", "seed", "clicks", "head", "soft", "dice")
+
+
+def cases(data: Path, group: str) -> list[Path]:
+    """Return the held-out scans of a set that are clicked."""
+    paths = sorted((data / group / "imagesTr").glob("*.nii.gz"))
+    names = [path.name.removesuffix(".nii.gz") for path in paths]
+    kept = [
+        path
+        for path, name in zip(paths, names, strict=True)
+        if is_held_out(group, patient_of(group, name))
+        and name.removeprefix("lidc_idri_") not in POORLY_CALIBRATED
+    ]
+    return kept[:: EVERY.get(group, 1)]
+
+
+def masks_of(predictor: ScanPredictor, truth: Truth, name: str, seed: int) -> Iterator[tuple]:
+    """Yield number of clicks, what head and probability say, and the Dice."""
+    grid = predictor.volume.grid
+    user = SimulatedUser(truth, grid, case_id=name, seed=seed, placement="random", next_clicks="error")
+    mask, clicks = np.zeros(grid.shape_dhw, dtype=np.uint8), list[Click]()
+    for number in range(1, (MAX_CLICKS if seed == 0 else 1) + 1):
+        placed = user.first_click() if number == 1 else user.next_click(mask)
+        if placed is None:
+            return
+        clicks.append(placed.click)
+        answer = predictor.predict(clicks)
+        mask = answer.mask.array
+        soft = soft_dice(answer.probability_in_box, mask[answer.probability_box.slices] > 0)
+        head = answer.candidates[0].predicted_dice if answer.candidates else float("nan")
+        yield number, f"{head:.4f}", f"{soft:.4f}", f"{dice(mask, truth.array):.4f}"
+
+
+def collect(models: list[str], data: Path, output: Path) -> None:
+    """Click, and write the lines that are not there yet."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = set()
+    if output.is_file():
+        with output.open() as file:
+            done = {(row["model"], row["case"]) for row in csv.DictReader(file)}
+    loaded = {name: load_model(name) for name in models}
+    # The head's own words, whatever the card makes of them.
+    loaded = {
+        name: type(m)(m.card.model_copy(update={"expected_dice": None}), m.network, m.device, m.precision)
+        for name, m in loaded.items()
+    }
+    for group in GROUPS:
+        for path in cases(data, group):
+            case = f"{group}/{path.name.removesuffix('.nii.gz')}"
+            stored = np.asarray(nibabel.load(path.parents[1] / "labelsTr" / path.name).dataobj).transpose(
+                2, 1, 0
+            )
+            for name, model in loaded.items():
+                if (name, case) in done:
+                    continue
+                predictor, rows = ScanPredictor(read_volume(path), model, modality=MODALITIES[group]), []
+                for value in np.unique(stored[stored > 0]).tolist():
+                    truth = Truth.of(stored == value)
+                    for seed in range(2):
+                        for said in masks_of(predictor, truth, f"{case}/{value}", seed):
+                            patient = patient_of(group, case.split("/")[1])
+                            rows.append((name, group, patient, case, value, seed, *said))
+                with output.open("a", newline="") as file:
+                    writer = csv.writer(file)
+                    if not file.tell():
+                        writer.writerow(COLUMNS)
+                    writer.writerows(rows)
+
+
+def main() -> None:
+    """Collect or report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    first = commands.add_parser("collect")
+    first.add_argument("models", nargs="+")
+    first.add_argument("--data", type=Path, required=True)
+    first.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    collect(options.models, options.data, options.output)
+
+
+if __name__ == "__main__":
+    main()
