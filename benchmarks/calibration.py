@@ -1,7 +1,7 @@
 """Whether the expected Dice is what is measured: reliability on held-out patients, and knots for the card.
 
     python benchmarks/calibration.py collect promise3d-small promise3d-lesions --data DATA -o runs/said.csv
-    python benchmarks/calibration.py report runs/said.csv --picture docs/images/calibration.png
+    python benchmarks/calibration.py report runs/said.csv --picture docs/explanation/calibration.png
 
 `collect` clicks in the held-out patients of every set (`training_pack.is_held_out`; of the head-and-neck scans
 every second one): once, at random, with two seeds, and with the first also up to three times, where the largest
