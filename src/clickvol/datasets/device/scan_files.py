@@ -307,7 +307,7 @@ def _one_after_the_other(shapes: NDArray[np.int64], is_new: NDArray[np.bool_]) -
 
 def _places(starts: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[int]:
     """Return scan * l + level of the first array that begins at each of these starts."""
-    return np.searchsorted(starts.ravel(), wanted).tolist()
+    return [int(place) for place in np.searchsorted(starts.ravel(), wanted)]
 
 
 def _share(
