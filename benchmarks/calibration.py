@@ -20,17 +20,22 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import torch
+from scipy import stats
 from training_pack import MODALITIES, POORLY_CALIBRATED, is_held_out, patient_of
 
 from clickvol import Click, dice, load_model, read_volume
 from clickvol.evaluation.simulated_user import SimulatedUser, Truth
 from clickvol.predict.candidate_masks import soft_dice
 from clickvol.predict.scan_predictor import ScanPredictor
+from clickvol.report.figures import reliability_picture
+from clickvol.report.statistics import calibration_error, rising_knots
 
-GROUPS = ("LungNodule_CT", "HeadNeckOrgans_CT", "Sarcoma_CT", "Sarcoma_MR", "Sarcoma_PET")
+GROUPS = ("Sarcoma_CT", "Sarcoma_MR", "Sarcoma_PET", "HeadNeckOrgans_CT", "LungNodule_CT")
 EVERY = {"HeadNeckOrgans_CT": 2}
 MAX_CLICKS = 3
+RESAMPLES = 2000
 COLUMNS = ("model", "group", "patient", "case", "object", "seed", "clicks", "head", "soft", "dice")
 
 
@@ -100,6 +105,67 @@ def collect(models: list[str], data: Path, output: Path) -> None:
                     writer.writerows(rows)
 
 
+def halves(rows: pd.DataFrame) -> pd.Series:
+    """Return which masks are of the first half: of each set the patients by turns, whatever the model."""
+    first = set()
+    for group, own in rows.groupby("group"):
+        first |= {(group, patient) for patient in sorted(own["patient"].unique())[::2]}
+    return pd.Series([key in first for key in zip(rows["group"], rows["patient"], strict=True)], rows.index)
+
+
+def figures_of(said: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Return calibration error, mean absolute error and Spearman's rank correlation."""
+    is_flat = np.ptp(said) == 0 or np.ptp(measured) == 0
+    rank = np.nan if is_flat else stats.spearmanr(said, measured).statistic
+    return np.array([calibration_error(said, measured), np.abs(said - measured).mean(), rank])
+
+
+def with_intervals(rows: pd.DataFrame, column: str) -> str:
+    """Return the figures, each with its 95 % interval from a bootstrap over patients."""
+    said, measured = rows[column].to_numpy(), rows["dice"].to_numpy()
+    names, member = np.unique(rows["group"] + "/" + rows["patient"], return_inverse=True)
+    own = [np.flatnonzero(member == number) for number in range(len(names))]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(RESAMPLES if len(names) > 1 else 0):
+        chosen = np.concatenate([own[number] for number in rng.integers(len(names), size=len(names))])
+        drawn.append(figures_of(said[chosen], measured[chosen]))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0) if drawn else (np.full(3, np.nan),) * 2
+    cells = [
+        f"{v:.2f} ({a:.2f} to {b:.2f})" for v, a, b in zip(figures_of(said, measured), low, high, strict=True)
+    ]
+    return " | ".join(cells)
+
+
+def report(table: Path, picture: Path) -> None:
+    """Fit on one half, print knots and the figures of the other, and draw."""
+    rows = pd.read_csv(table, dtype={"patient": str})
+    is_first, panels = halves(rows), {}
+    print("| model, set | masks (patients) | mean Dice | expected | calibration error | mean error | rank |")
+    print("|---|---|---|---|---|---|---|")
+    for model, own in rows.groupby("model"):
+        fit, other = own[is_first[own.index]], own[~is_first[own.index]].copy()
+        source = "soft" if own["head"].isna().all() else "head"
+        knots = rising_knots(fit[source].to_numpy(), fit["dice"].to_numpy())
+        other["calibrated"] = np.interp(other[source], *zip(*knots, strict=True))
+        for column in (source, "calibrated"):
+            for name, part in (("all", other), *other.groupby("group")):
+                patients = (part["group"] + part["patient"]).nunique()
+                print(
+                    f"| {model}, {name}, {column} | {len(part)} ({patients}) | {part['dice'].mean():.2f} | "
+                    f"{part[column].mean():.2f} | {with_intervals(part, column)} |",
+                    flush=True,
+                )
+        print(f"knots of {model}: {[(round(x, 3), round(y, 3)) for x, y in knots]}")
+        panels[str(model)] = {
+            {"soft": "probability", "head": "score head", "calibrated": "calibrated"}[column]: (
+                other[column].to_numpy(),
+                other["dice"].to_numpy(),
+            )
+            for column in (source, "calibrated")
+        }
+    reliability_picture(panels, picture)
+
+
 def main() -> None:
     """Collect or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,8 +174,14 @@ def main() -> None:
     first.add_argument("models", nargs="+")
     first.add_argument("--data", type=Path, required=True)
     first.add_argument("-o", "--output", type=Path, required=True)
+    second = commands.add_parser("report")
+    second.add_argument("table", type=Path)
+    second.add_argument("--picture", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.command == "report":
+        report(options.table, options.picture)
+        return
     collect(options.models, options.data, options.output)
 
 

@@ -1,5 +1,7 @@
 """Several masks for one click: offered, chosen in a session, corrected, replayed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from clickvol.errors import ClickError
 from clickvol.interactive.interactions import ChooseCandidate
 from clickvol.interactive.replay import replay_record
 from clickvol.phantoms.phantom import make_phantom
-from clickvol.predict.candidate_masks import expected_dice
+from clickvol.predict.candidate_masks import expected_dice, soft_dice
 from clickvol.weights.card import read_card
 
 
@@ -30,9 +32,8 @@ def test_the_first_candidate_is_the_mask_and_the_others_differ(model, phantom):
     assert len({candidate.mask.array.tobytes() for candidate in result.candidates}) > 1
 
 
-def test_a_model_without_a_score_head_offers_and_expects_nothing(phantom):
-    result = segment(phantom.volume, [Click(phantom.inside)])
-    assert (result.candidates, result.expected_dice) == ((), None)
+def test_a_model_without_a_score_head_offers_nothing(phantom):
+    assert segment(phantom.volume, [Click(phantom.inside)]).candidates == ()
 
 
 def test_a_choice_is_kept_corrected_and_replayed(model, phantom, tmp_path):
@@ -55,6 +56,27 @@ def test_a_choice_is_kept_corrected_and_replayed(model, phantom, tmp_path):
     replay = replay_record(path, phantom.volume, model)
     assert replay.differing == ()
     np.testing.assert_array_equal(replay.mask(1).array, corrected)
+
+
+def test_a_model_without_a_score_head_expects_what_its_probability_says_calibrated(model, phantom):
+    plain = load_model("promise3d-small")
+    known = dataclasses.replace(
+        plain, card=plain.card.model_copy(update={"expected_dice": [(0.0, 0.5), (1.0, 0.9)]})
+    )
+    unknown = dataclasses.replace(plain, card=plain.card.model_copy(update={"expected_dice": None}))
+    with_it, without = (segment(phantom.volume, [Click(phantom.inside)], one) for one in (known, unknown))
+    np.testing.assert_array_equal(with_it.mask.array, without.mask.array)
+    said = soft_dice(without.probability_in_box, without.mask.array[without.probability_box.slices] > 0)
+    assert (without.expected_dice, with_it.expected_dice) == (None, pytest.approx(0.5 + 0.4 * said))
+
+
+def test_a_probability_expects_less_of_its_mask_where_it_is_in_doubt():
+    probability = np.array([[[1.0, 0.8, 0.6, 0.2, 0.0, 0.0, 0.9]]], np.float32)
+    kept = np.array([[[True, True, True, False, False, False, False]]])
+    # 2.4 of what is expected to be 2.6 is in the mask of 3; the last voxel is another object's.
+    assert soft_dice(probability, kept) == pytest.approx(2 * 2.4 / (2.6 + 3))
+    assert soft_dice(probability, kept & False) == 0
+    assert soft_dice(kept.astype(np.float32), kept) == 1
 
 
 def test_what_the_head_says_is_calibrated_by_the_card():

@@ -18,10 +18,10 @@ def _given():
     return mask
 
 
-def _corrected(answer, *clicks):
+def _corrected(answer, *clicks, sure=0.9):
     probability = np.zeros((1, 1, 40), np.float32)
     for part in answer:
-        probability[..., part] = 0.9
+        probability[..., part] = sure
     result = corrected_near_clicks(
         _given(),
         ScanProbability(VoxelBox.whole((1, 1, 40)), probability, ()),
@@ -38,8 +38,10 @@ def test_a_click_that_agrees_changes_nothing():
 
 
 def test_a_click_outside_the_mask_adds_what_the_network_says_near_it():
-    # 3 mm from the border: a reach of 6 mm, to 28.
-    assert _corrected([slice(18, 40)], (22, True)) == list(range(5, 29))
+    # 3 mm from the border: a reach of 6 mm, of which an answer of 0.9 has 5.4: to 27.
+    assert _corrected([slice(18, 40)], (22, True)) == list(range(5, 28))
+    # And one of 0.6 has 3.6: to 25.
+    assert _corrected([slice(18, 40)], (22, True), sure=0.6) == list(range(5, 26))
 
 
 def test_a_click_on_the_background_takes_away_what_the_network_denies_near_it():

@@ -109,9 +109,9 @@ def test_a_given_mask_changes_near_a_click_that_contradicts_it_and_nowhere_else(
     answer[0, 19, 19] = True
     agrees = corrected(given, answer, ((5, 5, 3), True), ((5, 15, 3), False))
     np.testing.assert_array_equal(agrees, given)
-    # The click lies 4 mm from the mask: 8 mm around it count.
+    # The click lies 4 mm from the mask: less than 8 mm around it count.
     expected = given.copy()
-    expected[5, 5, 1:18] = answer[5, 5, 1:18]
+    expected[5, 5, 2:17] = answer[5, 5, 2:17]
     np.testing.assert_array_equal(corrected(given, answer, ((5, 5, 9), True)), expected)
 
 

@@ -24,11 +24,15 @@ def with_candidates(
 ) -> Segmentation:
     """Add the candidates of a field of view and the expected Dice to a segmentation, whose mask is the first.
 
-    It is unchanged where there are none. Places inside the object choose the connected parts; knots of the
-    model's card calibrate what the score head says.
+    Places inside the object choose the connected parts; knots of the model's card calibrate what the score head
+    says. Without a head there are no candidates, and what the probability itself says is calibrated.
     """
-    if not several or not segmentation.mask.num_voxels:
+    if not segmentation.mask.num_voxels or (not several and card.expected_dice is None):
         return segmentation
+    if not several:
+        kept = segmentation.mask.array[segmentation.probability_box.slices] > 0
+        said = soft_dice(segmentation.probability_in_box, kept)
+        return replace(segmentation, expected_dice=expected_dice(said, card))
     grid = segmentation.mask.grid
     masks = [segmentation.mask]
     for candidate in several[1:]:
@@ -38,16 +42,16 @@ def with_candidates(
         pasted = paste(candidate.probability, field.grid(), grid, box) > THRESHOLD
         array[box.slices] = keep_clicked(pasted, places)
         masks.append(Mask(array, grid))
-    said = [expected_dice(candidate.predicted_dice, card) for candidate in several]
+    expected = [expected_dice(candidate.predicted_dice, card) for candidate in several]
     return replace(
         segmentation,
-        candidates=tuple(CandidateMask(m, dice) for m, dice in zip(masks, said, strict=True)),
-        expected_dice=None if card.expected_dice is None else said[0],
+        candidates=tuple(CandidateMask(m, dice) for m, dice in zip(masks, expected, strict=True)),
+        expected_dice=None if card.expected_dice is None else expected[0],
     )
 
 
 def expected_dice(predicted_dice: float, card: ModelCard) -> float:
-    """Return the Dice measured where the score head said this; what it said where nothing was measured."""
+    """Return the Dice measured where a model said this; what it said where nothing was measured."""
     if card.expected_dice is None:
         return predicted_dice
     said, measured = zip(*card.expected_dice, strict=True)

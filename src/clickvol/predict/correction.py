@@ -24,7 +24,8 @@ def corrected_near_clicks(
 
     The clicks are taken one after the other. One that agrees with the mask so far changes nothing. One that
     contradicts it changes the mask within a ball around it, whose radius is twice the click's distance from the
-    mask's border, and at least 5 mm.
+    mask's border, and at least 5 mm: where the answer is on the click's side, and surer of it (0.5 to 1) than
+    the voxel is far (0 to 1, the radius).
     """
     own = bounding_box(given)
     box = result.box if own is None else result.box.union(own)
@@ -46,10 +47,10 @@ def corrected_near_clicks(
             ((axis - place) * step) ** 2
             for axis, place, step in zip(np.ogrid[tuple(map(slice, box.shape_dhw))], at, spacing, strict=True)
         )
-        near = squared <= reach_mm**2
         # Only towards what the click says: one inside adds, one outside removes.
-        towards = (answer > THRESHOLD) == click.foreground
-        corrected[near & towards] = answer[near & towards]
+        sure = answer if click.foreground else 1 - answer
+        changed = sure > np.maximum(THRESHOLD, np.sqrt(squared) / reach_mm)
+        corrected[changed] = answer[changed]
         corrected[at] = float(click.foreground)
     return replace(result, box=box, probability=corrected, keeps_all_parts=True)
 

@@ -67,8 +67,8 @@ class ModelCard(BaseModel):
         fields_of_view: voxel sizes for inference; None for 2D networks.
         intensity: constants of a published model; "wide" for CT from air to metal, MR and PET; None for the
             soft-tissue window on CT and percentiles on all else (`preprocessing/intensity.py`).
-        expected_dice: knots (what its score head says, the mean Dice measured there), rising, between which the
-            expected Dice is interpolated; None where there is no score head or nothing was measured.
+        expected_dice: knots (what its score head says, or its probability where there is none, the mean Dice
+            measured there), rising, interpolated between; None where nothing was measured.
         training_data: one sentence per source, with its licence and citation.
         training_scans, training_patients: what it was trained on, to warn who scores it on that: beginnings of
             the SHA-256 of prepared scans, and of patients' ids; empty where nobody wrote them down.
