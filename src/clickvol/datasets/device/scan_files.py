@@ -136,14 +136,6 @@ class ScanFiles(ScanTable):
             images = _Levels.empty(level_start, num_voxels, device)
             masks = _Levels.empty(mask_start, num_inside, device)
             organs = _Levels.empty(level_start, num_voxels, device) if has_organ.any() else None
-        scales = [case.scale for case in cases]
-        step = 1 / np.array([scale.deviation for scale in scales])
-        value_low = -np.array([scale.mean for scale in scales]) * step
-        stored_low, stored_high = (np.array([getattr(one, end) for one in scales]) for end in ("low", "high"))
-        outside = np.array([case.outside_value for case in cases]) * step + value_low
-        if stays:
-            value_low, step = value_low + stored_low * step, (stored_high - stored_low) * step / 255
-            stored_low, stored_high = np.zeros(len(cases)), np.full(len(cases), 255.0)
         return cls(
             device=device,
             cases=tuple(cases),
@@ -158,11 +150,6 @@ class ScanFiles(ScanTable):
             level_start=level_start,
             level_shape_dhw=level_shape,
             level_block_dhw=blocks,
-            stored_low=stored_low,
-            stored_high=stored_high,
-            value_low=value_low,
-            value_step=step,
-            outside=outside,
             objects=ObjectTable(
                 group=np.array([names.index(group) for group in groups]),
                 scan=np.arange(len(cases)),
@@ -177,6 +164,7 @@ class ScanFiles(ScanTable):
                 mask_shape_dhw=mask_shape,
                 mask_low_dhw=first - 1,
             ),
+            **_values_of(cases, stays=stays),
         )
 
     def object_voxels(self, objects: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -296,6 +284,19 @@ class ScanFiles(ScanTable):
             inside = _Box(start + first, stop + first)
             result[inner] = _share(case.label, case, self.level_block_dhw[scan, level], inside)
         return result
+
+
+def _values_of(cases: Sequence[LabelledVolume], *, stays: bool) -> dict[str, NDArray[np.float64]]:
+    """Return the fields of `ScanTable` that tell what stored values mean: the scans' own, or 256 steps."""
+    scales = [case.scale for case in cases]
+    step = 1 / np.array([scale.deviation for scale in scales])
+    zero = -np.array([scale.mean for scale in scales]) * step
+    low, high = (np.array([getattr(scale, end) for scale in scales]) for end in ("low", "high"))
+    outside = np.array([case.outside_value for case in cases]) * step + zero
+    if stays:
+        zero, step = zero + low * step, (high - low) * step / 255
+        low, high = np.zeros(len(cases)), np.full(len(cases), 255.0)
+    return {"stored_low": low, "stored_high": high, "value_low": zero, "value_step": step, "outside": outside}
 
 
 def _one_after_the_other(shapes: NDArray[np.int64], is_new: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
