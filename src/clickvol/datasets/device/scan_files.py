@@ -150,20 +150,7 @@ class ScanFiles(ScanTable):
             level_start=level_start,
             level_shape_dhw=level_shape,
             level_block_dhw=blocks,
-            objects=ObjectTable(
-                group=np.array([names.index(group) for group in groups]),
-                scan=np.arange(len(cases)),
-                number=np.ones(len(cases), dtype=np.int64),
-                # Between the outermost voxel centres, and a voxel more.
-                longest_mm=np.array([case.longest_side_mm for case in cases])
-                + np.abs(matrices).sum(axis=2).mean(axis=1),
-                low_dhw=low,
-                high_dhw=high,
-                patient=np.arange(len(cases)),
-                mask_start=mask_start,
-                mask_shape_dhw=mask_shape,
-                mask_low_dhw=first - 1,
-            ),
+            objects=_objects_of(cases, np.searchsorted(names, groups), mask_start, mask_shape, first - 1),
             **_values_of(cases, stays=stays),
         )
 
@@ -284,6 +271,32 @@ class ScanFiles(ScanTable):
             inside = _Box(start + first, stop + first)
             result[inner] = _share(case.label, case, self.level_block_dhw[scan, level], inside)
         return result
+
+
+def _objects_of(
+    cases: Sequence[LabelledVolume],
+    groups: NDArray[np.int64],
+    mask_start: NDArray[np.int64],
+    mask_shape: NDArray[np.int64],
+    mask_low: NDArray[np.int64],
+) -> ObjectTable:
+    """Return the objects, one of each scan: groups (s,) and masks as in `ObjectTable`."""
+    low, high = _object_boxes(cases)
+    # Between the outermost voxel centres, and a voxel more.
+    voxel_mm = [np.abs(patient_matrix(case.volume.grid)).sum(axis=1).mean() for case in cases]
+    numbers = np.arange(len(cases))
+    return ObjectTable(
+        group=groups,
+        scan=numbers,
+        number=np.ones(len(cases), dtype=np.int64),
+        longest_mm=np.array([case.longest_side_mm for case in cases]) + voxel_mm,
+        low_dhw=low,
+        high_dhw=high,
+        patient=numbers,
+        mask_start=mask_start,
+        mask_shape_dhw=mask_shape,
+        mask_low_dhw=mask_low,
+    )
 
 
 def _values_of(cases: Sequence[LabelledVolume], *, stays: bool) -> dict[str, NDArray[np.float64]]:
