@@ -1,5 +1,6 @@
 """What MkDocs runs while it builds the site: pages made from the code, and links that lead on from a page."""
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -41,7 +42,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     for page, make in GENERATED.items():
         files.append(File.generated(config, page, content=make()))
+    for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=_notebook_page(path)))
     return files
+
+
+def _notebook_page(path: Path) -> str:
+    """Return the cells of a notebook, which is stored without outputs, as a page."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
+    return "\n\n".join([*parts, f"The notebook: `docs/notebooks/{path.name}`."]) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
@@ -57,6 +68,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return match.group(0)
         in_repository = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         uri = PAGES_OF_FILES.get(in_repository, in_repository.removeprefix("docs/"))
+        uri = uri.replace(".ipynb", ".md")
         file = files.get_file_from_path(uri)
         if file is None:
             return text if not in_repository.startswith("docs/") else match.group(0)

@@ -12,7 +12,7 @@ from clickvol.phantoms.phantom import make_phantom
 from reference.data_sets import write_msd
 from reference.dicom_series import write_as_series
 from reference.document_blocks import PAGES, blocks_of
-from reference.evaluation_sets import write_phantoms
+from reference.evaluation_sets import write_phantoms, write_raw
 from reference.live_server import served
 from reference.picture_folders import write_pictures
 
@@ -127,6 +127,31 @@ def _training(folder, names, replaced, stack):
     names.update(loss=torch.zeros(()), logits=torch.randn(1, 2, 8, 8, 8), label=torch.ones(1, 1, 8, 8, 8))
 
 
+def _demo(folder, names, replaced, stack):
+    _write_scans(folder, "demo/scan.nii.gz")  # where `clickvol demo` puts a larger one
+    replaced["clickvol demo --out demo"] = "clickvol info"
+
+
+def _fifty(folder, names, replaced, stack):
+    _write_scans(folder, "scans/001.nii.gz", "scans/002.nii.gz")
+    (manifest,) = [
+        block.code for block in blocks_of(_text("docs/tutorials/fifty-masks.md")) if block.language == "csv"
+    ]
+    (folder / "list.csv").write_text(manifest)
+
+
+def _train(folder, names, replaced, stack):
+    write_phantoms(folder / "raw", count=3, write=write_raw)
+    for part in ("images", "labels"):
+        (folder / "MY_SCANS" / part).mkdir(parents=True)
+        for number, path in enumerate(sorted((folder / "raw" / f"{part}Tr").iterdir())):
+            path.rename(folder / "MY_SCANS" / part / f"a{number}.nii.gz")
+    (config,) = [
+        block.code for block in blocks_of(_text("docs/tutorials/train.md")) if block.language == "toml"
+    ]
+    (folder / "mine.toml").write_text(config)
+
+
 _PAGES = {
     "README.md": _readme,
     "docs/how-to/batch.md": _batch,
@@ -138,6 +163,9 @@ _PAGES = {
     "docs/how-to/server.md": _server,
     "docs/how-to/training.md": _training,
     "docs/how-to/viewers.md": _interactive,
+    "docs/tutorials/fifty-masks.md": _fifty,
+    "docs/tutorials/first-click.md": _demo,
+    "docs/tutorials/train.md": _train,
 }
 
 
