@@ -1,8 +1,5 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -12,6 +9,7 @@ from PIL import Image
 from clickvol.cli.experiments.evaluate import parse_numbers, parse_tolerances
 from clickvol.errors import ConfigError
 from reference.evaluation_sets import write_phantoms
+from reference.forked_program import ForkedProgram
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +66,15 @@ def test_a_killed_evaluation_goes_on_to_the_same_files(run, phantoms, tmp_path, 
         "--clicks", "1,2", "--seeds", 2, "--device", "cpu",
     ]  # fmt: skip
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    with subprocess.Popen(
-        [sys.executable, "-m", "clickvol", *map(str, words), "-o", str(killed)],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        results = killed / "results.jsonl"
-        deadline = time.monotonic() + 120
-        while not (results.is_file() and results.read_bytes().count(b"\n") >= 6):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    program = ForkedProgram([*words, "-o", killed])
+    results = killed / "results.jsonl"
+    deadline = time.monotonic() + 120
+    while not (results.is_file() and results.read_bytes().count(b"\n") >= 6):
+        assert program.poll() is None, program.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    program.send_signal(signal.SIGKILL)
+    program.communicate()
     done = len(lines(results))
     assert 6 <= done < 16
     with results.open("ab") as file:  # what a kill in the middle of a write leaves
