@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from clickvol import Click, dice, load_model, read_volume, segment
@@ -46,7 +47,10 @@ def main() -> None:
             f"{mask.volume_ml:.1f} ml, reference {truth_ml:.1f} ml"
         )
         picture = draw_preview(scan, mask.array, [click], modality=modality, caption=caption, truth=truth)
-        picture.convert("RGB").quantize(96).save(options.output / f"{group}_{case_id}.png", optimize=True)
+        palette = Image.Quantize.MAXCOVERAGE  # keeps the few coloured pixels
+        picture.convert("RGB").quantize(256, palette).save(
+            options.output / f"{group}_{case_id}.png", optimize=True
+        )
         print(caption)
 
 
