@@ -106,7 +106,7 @@ def test_a_name_a_term_and_a_colour_are_given_and_an_object_is_deleted(viewer, i
     with viewer.page.expect_download() as download:
         viewer.page.click("#save-surface")
     assert download.value.suggested_filename == "Tumour 1.stl"
-    viewer.page.click("#object-dialog [value=keep]")
+    viewer.page.press("#object-name", "Enter")
     viewer.page.locator(".object-name", has_text="Metastasis").wait_for()
     viewer.idle()
     assert viewer.objects()[0]["term"] == "14799000"

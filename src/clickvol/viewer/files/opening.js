@@ -116,7 +116,10 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
   async function show(opened, name, fetched) {
     const bytes = fetched ?? (await api.scan(opened.session_id));
     const { scan } = opened;
-    const [preset] = presetsFor(scan.modality);
+    const { opened: earlier, preset: kept } = store.get();
+    const presets = presetsFor(scan.modality);
+    // Who reads lungs goes on reading lungs.
+    const preset = (earlier?.scan.modality === scan.modality && presets.find(({ id }) => id === kept)) || presets[0];
     let range = { low: 0, high: 1 };
     await scene.showScan(bytes, (image) => (range = windowOf(preset, image)));
     const { opacity, outline, model, layout, masksOnly } = store.get();
