@@ -40,6 +40,7 @@ async def export_file(
     if file_format in ("nifti", "nrrd"):
         label_map, _ = await sessions.run(served, lambda session, _: session.mask())
         return await sessions.written(served, name, lambda place: write_mask(label_map, place)), name
+    _require_dicom(served)
     card = sessions.model.card
     masks, _ = await sessions.run(served, lambda session, _: _labelled(session, card))
     return await dicom_file(sessions, served, masks, name, file_format, deidentify=deidentify), name
@@ -55,14 +56,18 @@ async def dicom_file(
     deidentify: bool = False,
 ) -> bytes:
     """Return a DICOM file with masks on a session's scan; RefusedError 409 where that is no DICOM."""
-    if not served.is_dicom:
-        raise RefusedError(
-            409, "this scan is not DICOM, so there are no images to refer to; take NIfTI or NRRD"
-        )
+    _require_dicom(served)
     volume, _ = await sessions.run(served, lambda session, _: session.scan.volume)
     series = None if served.record is None else served.record.series
     write = partial(export_masks, masks, volume, file_format=file_format, deidentify=deidentify, series=series)
     return await sessions.written(served, name, write)
+
+
+def _require_dicom(served: ServedSession) -> None:
+    if not served.is_dicom:
+        raise RefusedError(
+            409, "this scan is not DICOM, so there are no images to refer to; take NIfTI or NRRD"
+        )
 
 
 def _labelled(session: InteractiveSession, card: ModelCard) -> list[LabelledMask]:
