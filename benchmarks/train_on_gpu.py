@@ -26,7 +26,7 @@ from clickvol.datasets.device.stored_scan import read_pack
 from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
-from clickvol.prompts.hints import NUM_HINTS
+from clickvol.prompts.spatial import NUM_HINTS
 from clickvol.training.tasks.patch_step import PatchStep
 
 SHIPPED = Path(clickvol.__file__).parent / "weights" / "shipped"

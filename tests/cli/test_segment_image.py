@@ -188,7 +188,7 @@ def test_the_truth_of_a_slice_is_cut_as_the_scan(run, scan, write_scan, ct_array
         (("--points", "gt"), "give it with --truth"),
         (("--click", "3,3", "--truth", "small.png"), "has 3 columns and 2 rows"),
         (("--click", "3,3", "-o", "m.nii.gz"), "the mask of a picture is a .png file"),
-        (("--click", "3,3", "-o", "in.png"), "in.png is an input"),
+        (("--click", "3,3", "-o", "in.png"), "in.png is the scan itself or an input"),
         (("--click", "3,3", "--preview", "m.png"), "named for two outputs"),
         (("--click", "3,3", "--model", "promise3d-small"), "cannot do this"),
         (("--click", "3,3", "--model", "nothing"), "there is no model 'nothing'"),

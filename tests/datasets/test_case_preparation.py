@@ -164,8 +164,8 @@ SAME = (AFFINE_IJK, AFFINE_IJK)
     ("image", "label", "affines", "reason"),
     [
         (_nan(), label_ijk(), SAME, "holds voxels that are no numbers: 2 voxels"),
-        (image_ijk(), label_ijk()[:-1], SAME, "is not on the grid"),
-        (image_ijk(), label_ijk(), (AFFINE_IJK, _shifted()), "is not on the grid"),
+        (image_ijk(), label_ijk()[:-1], SAME, "does not lie on the grid"),
+        (image_ijk(), label_ijk(), (AFFINE_IJK, _shifted()), "does not lie on the grid"),
         (
             image_ijk(),
             np.zeros(SHAPE_IJK, np.uint8),

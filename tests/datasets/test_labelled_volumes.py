@@ -206,7 +206,7 @@ def test_an_organ_file_that_is_missing_or_elsewhere_rejects_its_case(organ_files
     (folder / "p_1.nii.gz").unlink()
     rejected = {case.case_id: case.reason for case in read_prepared_set(prepare(organs=FILES)).rejected}
     assert set(rejected) == {"p_1", "p_3"}
-    assert re.search(r"organs/p_3\.nii\.gz is not on the grid of", rejected["p_3"])
+    assert re.search(r"organs/p_3\.nii\.gz does not lie on the grid of", rejected["p_3"])
     assert "the organ mask cannot be used" in rejected["p_1"]
 
 

@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(tmp_path):
 def test_nothing_left_is_one_line(tmp_path):
     images, masks = write_pictures(tmp_path / "raw", NAMES[:1])
     (images / "p0.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match="no picture can be used; 1 were rejected, the first, p0: "):
+    with pytest.raises(ConfigError, match="no case can be used; 1 were rejected, the first, p0: "):
         prepared(tmp_path, (images, masks))
     assert not (tmp_path / "set" / PICTURES_NAME).exists()
 

@@ -393,7 +393,7 @@ def test_a_set_without_a_usable_case_is_refused(tmp_path):
     source = write_msd(tmp_path / "src", ["a", "b"])
     for case in "ab":
         write_nifti(label_ijk(0), source / "labelsTr" / f"{case}.nii.gz")
-    with pytest.raises(ConfigError, match=r"no case of .* can be used; 2 were rejected, the first, a"):
+    with pytest.raises(ConfigError, match=r"no case can be used; 2 were rejected, the first, a"):
         prepare_data_set(_plan(source, tmp_path / "dst"))
     assert not (tmp_path / "dst" / "prepared.json").exists()
 

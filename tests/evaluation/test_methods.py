@@ -298,7 +298,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path, mask, change):
         mask = mask[:-1]
         shape = mask.shape
     write_volume(mask, VolumeGrid(shape, affine), tmp_path / "case.nii.gz")
-    with pytest.raises(ConfigError, match="not on the grid of its scan"):
+    with pytest.raises(ConfigError, match="does not lie on the grid of the scan"):
         prediction_of(tmp_path, scan_of())
 
 

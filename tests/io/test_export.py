@@ -121,7 +121,7 @@ def test_a_mask_of_another_grid_is_refused(tmp_path, volume):
     affine = volume.grid.affine_ras_mm.copy()
     affine[0, 3] += 5
     moved = Mask(np.ones(volume.array.shape, np.uint8), VolumeGrid(volume.array.shape, affine))
-    with pytest.raises(OutputError, match="'a' is not on the grid"):
+    with pytest.raises(OutputError, match="'a' does not lie on the grid"):
         export_masks([LabelledMask(name="a", mask=moved)], volume, tmp_path / "m.nii.gz",
                      file_format="nifti")  # fmt: skip
 

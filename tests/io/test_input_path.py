@@ -5,7 +5,7 @@ import pytest
 from clickvol.cli.app import main
 from clickvol.errors import ClickvolError, OutputError, UnreadableVolumeError
 from clickvol.io.dicom.masks import read_mask_file
-from clickvol.io.dicom.reading.archive import _last_part
+from clickvol.io.dicom.reading.search import _last_part
 from clickvol.io.dicom.reading.series import list_series
 from clickvol.io.formats import _suffix, check_output_path, read_volume
 from clickvol.io.input_path import kind_of_path, windows_forbids

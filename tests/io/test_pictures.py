@@ -129,7 +129,7 @@ def test_outputs_that_cannot_be_are_told_before(tmp_path):
     (tmp_path / "folder.png").mkdir()
     for path, words in (
         (tmp_path / "m.jpg", "does not end in .png"),
-        (tmp_path / "link.png", "is an input"),
+        (tmp_path / "link.png", "or an input"),
         (tmp_path / "folder.png", "is a folder"),
         (tmp_path / "none" / "m.png", "does not exist"),
         (tmp_path / ("x" * 400 + ".png"), "cannot be the name|does not exist|cannot write"),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from clickvol.errors import UnreadableVolumeError
-from clickvol.io.volume_choice import choose_volume
+from clickvol.io.volume import choose_volume
 
 PATH = Path("dwi.nii.gz")
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from clickvol.metrics.surface_elements import element_areas_mm2, neighbour_codes
+from clickvol.metrics.surface import element_areas_mm2, neighbour_codes
 
 
 def test_one_voxel_gives_one_code_per_corner():

@@ -7,9 +7,8 @@ from scipy import ndimage
 
 from clickvol.errors import BadGeometryError, ConfigError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.phantoms.anatomy import draw_anatomy
+from clickvol.phantoms.anatomy import SmoothField, draw_anatomy
 from clickvol.phantoms.phantom import make_phantom, render_phantom
-from clickvol.phantoms.smooth_fields import SmoothField
 
 SMALL = {"shape_dhw": (40, 48, 52), "spacing_dhw_mm": (4.0, 4.0, 4.0)}
 

@@ -9,9 +9,8 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.hint_maps import draw_hints
-from clickvol.prompts.hints import HintChannel
 from clickvol.prompts.packed_mask import PackedMask
-from clickvol.prompts.spatial import Box, Lasso, Line, Scribble
+from clickvol.prompts.spatial import Box, HintChannel, Lasso, Line, Scribble
 
 SHAPE = (12, 16, 20)
 # The patch lies voxel on voxel on the scan.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clickvol.errors import ClickError
-from clickvol.prompts.simulate2d import num_positive_points, sample_points
+from clickvol.prompts.simulate import num_positive_points, sample_points
 
 
 def _mask(shape=(6, 9), rows=slice(1, 3), columns=slice(4, 8)):

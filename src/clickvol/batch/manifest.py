@@ -45,12 +45,9 @@ class _Cells(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRow:
-    """One row of a manifest.
+    """One row of a manifest, from 1: a job, or one line on why it cannot be used.
 
-    Attributes:
-        job: what to do; None where the row cannot be used.
-        problem: why it cannot, in one line; None where it can.
-        key: changes when the job or the weights of its model do; empty where the row cannot be used.
+    The key changes when the job or the weights of its model do; it is empty where the row cannot be used.
     """
 
     number: int

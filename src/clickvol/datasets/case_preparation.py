@@ -61,7 +61,6 @@ class CaseOptions:
         tumour_label: value of the object in the label; None for every value above 0.
         refuse_several_labels: whether a label with several values above 0 is refused.
         spacing_dhw_mm: voxels of the .b2nd files; None for those of the scan.
-        volume_index: which volume of a 4D image.
         organs: see `PreparationPlan`.
     """
 
@@ -79,12 +78,7 @@ class CaseOptions:
 
 
 class _CaseEntry(BaseModel):
-    """What is written when all files of a case are.
-
-    Attributes:
-        key: of source files and options, see `_key`.
-        case: what was made.
-    """
+    """What is written when all files of a case are; `key` is of source files and options, see `_key`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -105,7 +99,7 @@ class _LabelledScan:
 def prepare_case(
     source: CaseFiles, folder: Path, options: CaseOptions, *, reuse: bool
 ) -> LabelledCase | RejectedCase:
-    """Make the files of a case, unless they are there; equal options and unchanged files give equal bytes.
+    """Make the files of a case; equal options and unchanged files give equal bytes; OutputError if not.
 
     Args:
         source: its files.
@@ -115,9 +109,6 @@ def prepare_case(
 
     Returns:
         The case, its modality as its values look; or why it cannot be used.
-
-    Raises:
-        OutputError: when the files cannot be written.
     """
     key = _key(source, options)
     finished = _finished(source, folder, key) if reuse else None
@@ -169,11 +160,7 @@ def read_foreground_sample(folder: Path, case_id: str) -> NDArray[np.float32]:
 
 
 def read_case_files(source: CaseFiles, options: CaseOptions) -> _LabelledScan:
-    """Read and check the files of a case.
-
-    Raises:
-        UnreadableVolumeError, BadGeometryError, ConfigError: for what cannot be used.
-    """
+    """Read and check a case; UnreadableVolumeError, BadGeometryError, ConfigError for what cannot be used."""
     if source.image.suffix == ".npz":
         image, label = read_challenge_scan(source.image), read_challenge_label(source.label)
     else:
@@ -182,7 +169,7 @@ def read_case_files(source: CaseFiles, options: CaseOptions) -> _LabelledScan:
             label = read_label(source.label, image)
         except UnreadableVolumeError as error:
             raise UnreadableVolumeError(f"the label cannot be used: {error}") from error
-    check_one_grid(image, label)
+    label.grid.check_same_place(image.grid, label.source, ConfigError)
     for note in image.notes:
         if isinstance(note, RepairNote):
             raise ConfigError(f"{source.image} holds voxels that are no numbers: {note}")
@@ -211,7 +198,7 @@ def _read_organ(source: CaseFiles, options: CaseOptions, image: Volume) -> NDArr
         organ = read_label(path, image)
     except UnreadableVolumeError as error:
         raise UnreadableVolumeError(f"the organ mask cannot be used: {error}") from error
-    check_one_grid(image, organ)
+    organ.grid.check_same_place(image.grid, organ.source, ConfigError)
     return organ_of_values(organ.array)
 
 
@@ -228,21 +215,9 @@ def _refuse_several_labels(label: Volume) -> None:
         )
 
 
-def check_one_grid(image: Volume, other: Volume) -> None:
-    """Check that a label or a mask lies on the grid of its scan; ConfigError when it does not."""
-    if not other.grid.same_place(image.grid):
-        raise ConfigError(
-            f"{other.source} is not on the grid of {image.source}: {other.grid.difference_from(image.grid)}; "
-            "resample it to that grid"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Resampled:
-    """What is trained on: the grid, the scan's values as they are kept, the object and all masks, (D, H, W).
-
-    The masks are bits of `bits`.
-    """
+    """What is trained on, (D, H, W): the scan's values as they are kept, the object, and all masks as bits."""
 
     grid: VolumeGrid
     values: NDArray[np.int16] | NDArray[np.float32]

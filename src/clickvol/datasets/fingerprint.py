@@ -24,14 +24,7 @@ _PERCENTILES = (0.5, 99.5)
 
 
 class IntensityConstants(BaseModel):
-    """How values of one modality are clipped and normalised.
-
-    Attributes:
-        low, high: bounds that values are clipped to, in the scans' unit.
-        mean: value that goes to 0 after clipping.
-        deviation: difference that goes to 1.
-        source: "fingerprint" of the training part, or the name of published constants.
-    """
+    """How values of one modality are clipped and normalised; `source` is "fingerprint" or a published name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,15 +51,9 @@ class IntensityConstants(BaseModel):
 
 
 def foreground_sample(array: NDArray[np.generic], mask: NDArray[np.uint8], case_id: str) -> NDArray[np.float32]:
-    """Draw `SAMPLE_VOXELS` values inside an object, with replacement, so that all scans weigh alike.
+    """Draw `SAMPLE_VOXELS` float32 values inside an object, with replacement, so that all scans weigh alike.
 
-    Args:
-        array: (D, H, W), the scan.
-        mask: (D, H, W), 0 and 1, with at least one voxel.
-        case_id: seeds the draw.
-
-    Returns:
-        (SAMPLE_VOXELS,) float32.
+    Scan and mask are (D, H, W); the mask is 0 and 1 and not empty. The id seeds the draw.
     """
     rng = np.random.default_rng([_SEED, zlib.crc32(case_id.encode())])
     return rng.choice(array[mask > 0], SAMPLE_VOXELS).astype(np.float32)

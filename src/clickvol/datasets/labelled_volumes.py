@@ -44,8 +44,7 @@ def read_labelled_volumes(
         tumour_label: that they must have been prepared with; None for any.
         excluded_patients: never returned: cases whose id ends with "_" and one of these.
         organs: where organ masks come from; None for networks that see none.
-        scale: "scan" for the package's own intensity scale, by modality or by scan; "set" for the
-            constants of the set.
+        scale: "scan" for the package's own intensity scale, "set" for the constants of the set.
 
     Raises:
         ConfigError: when the folder is not prepared, contradicts an argument, or nothing is left.

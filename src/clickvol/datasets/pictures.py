@@ -4,8 +4,6 @@ The folder that is written holds `pictures.json` (the manifest), `splits.json`, 
 picture. It may hold several data sets, each with its name. Nothing outside is needed to use it.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.datasets.preparation import copies_together
+from clickvol.datasets.preparation import content_hash, copies_together, opened_set, prepare_all, write_set
 from clickvol.datasets.prepared import (
-    CASES_NAME,
     MANIFEST_NAME,
     PICTURES_NAME,
-    SPLITS_NAME,
     CaseFile,
     CaseSet,
     PreparedSet,
@@ -32,7 +28,7 @@ from clickvol.datasets.prepared import (
     read_manifest,
     read_prepared_set,
 )
-from clickvol.datasets.sources import pair
+from clickvol.datasets.sources import CaseFiles, pair
 from clickvol.datasets.splits import (
     PART_NAMES,
     Split,
@@ -40,11 +36,8 @@ from clickvol.datasets.splits import (
     make_split,
     read_groups,
     read_splits,
-    splits_json,
 )
-from clickvol.errors import ConfigError, OutputError, UnreadableVolumeError
-from clickvol.files.atomic import remove_abandoned, write_text
-from clickvol.files.lock import only_process_in
+from clickvol.errors import ConfigError, UnreadableVolumeError
 from clickvol.io.pictures import (
     Picture,
     Pixels,
@@ -54,7 +47,7 @@ from clickvol.io.pictures import (
     write_mask_picture,
     write_picture,
 )
-from clickvol.parallel.rows import RowFailure, check_workers, run_rows
+from clickvol.parallel.rows import check_workers
 from clickvol.version import __version__
 
 # What masks are called beside their pictures: x.jpg and x_mask.png.
@@ -78,12 +71,8 @@ class PictureCase(StoredCase):
     """One picture with its mask.
 
     Attributes:
-        data_set: which of the data sets in the folder it is of.
         image: .png, as it came but for transparency and the camera's turns.
         label: .png, 255 in the object and 0 outside it.
-        shape_hw: of both.
-        object_pixels: number of the object's.
-        modality: what tells it from scans.
         tumour_label, has_organ: none: the label has been read, and nothing else is labelled.
     """
 
@@ -127,15 +116,11 @@ class PicturePlan:
     """What to prepare and how.
 
     Attributes:
-        sources: the data sets, one or several.
-        destination: folder of the prepared set.
         object_value: value of the object in the masks; "all" for every value above 0; None where every mask
             has one value, or soft edges.
         groups: CSV with the columns case and group; None for every picture by itself.
         splits: file in nnU-Net's form; None to draw a split, for each data set.
-        seed: of the split.
         crop_dark: cut dark borders off, as the released ProMISe-2D does.
-        workers: processes on this machine.
         force: replace a prepared set of other names.
     """
 
@@ -159,16 +144,6 @@ class PicturePlan:
             raise ConfigError(f"{self.destination} holds the pictures themselves; choose another folder")
 
 
-@dataclass(frozen=True, slots=True)
-class _PictureFiles:
-    """The files of a picture, not opened yet."""
-
-    case_id: str
-    data_set: str
-    image: Path
-    mask: Path
-
-
 Report = Callable[[int, int, PictureCase | RejectedCase], None]
 """Called with the number of pictures that are done, the number of all, and the last one."""
 
@@ -176,36 +151,23 @@ Report = Callable[[int, int, PictureCase | RejectedCase], None]
 def prepare_pictures(plan: PicturePlan, report: Report = lambda *_: None) -> PictureSet:
     """Prepare data sets of pictures; what cannot be used is named, and the rest goes on.
 
-    Raises:
-        ConfigError: for folders, files or settings that cannot be used, or when no picture can.
-        OutputError: when the destination cannot be written.
+    ConfigError for folders, files or settings that cannot be used, or when no picture can; OutputError when the
+    destination cannot be written.
     """
-    files, rejected = _listed(plan.sources)
+    files, rejected, set_of = _listed(plan.sources)
     folds = None if plan.splits is None else read_splits(plan.splits)
     ids = [file.case_id for file in files]
     group_of = {i: i for i in ids} if plan.groups is None else read_groups(plan.groups, ids)
     if folds is not None and plan.splits is not None:
         check_splits(folds, {case.case_id: case.case_id for case in rejected} | group_of, plan.splits)
-    folder = plan.destination / CASES_NAME
-    with only_process_in(plan.destination):
+    with opened_set(plan.destination) as folder:
         _refuse_other_set(plan)
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to {plan.destination}: {error.strerror}; choose another"
-            ) from error
-        remove_abandoned(plan.destination)
-        remove_abandoned(folder)
         (plan.destination / PICTURES_NAME).unlink(missing_ok=True)
-        for number, case in enumerate(rejected, start=1):
-            report(number, len(rejected) + len(files), case)
-        cases = _prepared(plan, files, rejected, folder, report)
-        cases = [case.model_copy(update={"group": group_of[case.case_id]}) for case in cases]
-        manifest = _manifest(plan, cases, rejected, folds)
-        write_text(plan.destination / SPLITS_NAME, splits_json(manifest.splits))
-        # The manifest last: from then on the set is one.
-        write_text(plan.destination / PICTURES_NAME, manifest.model_dump_json(indent=1) + "\n")
+        work = partial(_prepare_picture, folder=folder, plan=plan)
+        made, rejected = prepare_all(work, files, rejected, report, plan.workers)
+        known = [(c, {"group": group_of[c.case_id], "data_set": set_of[c.case_id]}) for c in made]
+        manifest = _manifest(plan, [case.model_copy(update=said) for case, said in known], rejected, folds)
+        write_set(manifest, plan.destination / PICTURES_NAME)
     return manifest
 
 
@@ -224,7 +186,7 @@ def read_data_set(folder: Path) -> PreparedSet | PictureSet:
 def read_pictures(
     folder: Path, part: str, fold: int, *, only: Sequence[str] = (), excluded: tuple[str, ...] = ()
 ) -> list[PictureCase]:
-    """Return the pictures of a part of a prepared set.
+    """Return the pictures of a part of a prepared set; ConfigError where nothing is left.
 
     Args:
         folder: of `clickvol data prepare pictures`.
@@ -232,9 +194,6 @@ def read_pictures(
         fold: which split.
         only: data sets of the folder; all of them where none is named.
         excluded: cases whose id ends with "_" and one of these are left out.
-
-    Raises:
-        ConfigError: when the folder holds none, or nothing is left.
     """
     known = read_data_set(folder)
     if not isinstance(known, PictureSet):
@@ -264,9 +223,13 @@ def _refuse_other_set(plan: PicturePlan) -> None:
         raise ConfigError(f"{there} holds other prepared pictures; choose another folder, or --force")
 
 
-def _listed(sources: Sequence[PictureFolders]) -> tuple[list[_PictureFiles], list[RejectedCase]]:
-    """Pair pictures and masks by their names."""
-    files, rejected = [], []
+def _listed(
+    sources: Sequence[PictureFolders],
+) -> tuple[list[CaseFiles], list[RejectedCase], dict[str, str]]:
+    """Pair pictures and masks by their names; the last are the data sets of the pairs by id."""
+    files: list[CaseFiles] = []
+    rejected: list[RejectedCase] = []
+    set_of: dict[str, str] = {}
     for source in sources:
         prefix = f"{source.name}-" if len(sources) > 1 else ""
         images = {f"{prefix}{stem}": paths for stem, paths in _by_stem(source.images).items()}
@@ -276,11 +239,12 @@ def _listed(sources: Sequence[PictureFolders]) -> tuple[list[_PictureFiles], lis
             plain = stem if f"{prefix}{stem}" in images else stem[: len(stem) - len(ending)]
             masks.setdefault(f"{prefix}{plain}", []).extend(paths)
         cases, alone = pair(images, masks)
-        files += [_PictureFiles(case.case_id, source.name, case.image, case.label) for case in cases]
-        rejected += alone
+        files += cases
+        rejected += [RejectedCase(case_id=case, reason=why) for case, why in alone.items()]
+        set_of |= {case.case_id: source.name for case in cases}
     if not files and not rejected:
         raise ConfigError(f"{sources[0].images} and {sources[0].masks} hold no PNG, JPEG or TIFF pictures")
-    return files, rejected
+    return files, rejected, set_of
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
@@ -293,47 +257,21 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     return by_stem
 
 
-def _prepared(
-    plan: PicturePlan,
-    files: Sequence[_PictureFiles],
-    rejected: list[RejectedCase],
-    folder: Path,
-    report: Report,
-) -> list[PictureCase]:
-    """Return the pictures that can be used, in the order of their files; add the others to `rejected`."""
-    total, done = len(rejected) + len(files), len(rejected)
-    made: dict[str, PictureCase] = {}
-
-    def keep(file: _PictureFiles, outcome: PictureCase | RejectedCase | RowFailure) -> None:
-        nonlocal done
-        if isinstance(outcome, RowFailure):
-            outcome = RejectedCase(case_id=file.case_id, reason=outcome.reason)
-        if isinstance(outcome, RejectedCase):
-            rejected.append(outcome)
-        else:
-            made[file.case_id] = outcome
-        done += 1
-        report(done, total, outcome)
-
-    run_rows(partial(_prepare_picture, folder=folder, plan=plan), files, keep, workers=plan.workers)
-    return [made[file.case_id] for file in files if file.case_id in made]
-
-
-def _prepare_picture(file: _PictureFiles, folder: Path, plan: PicturePlan) -> PictureCase | RejectedCase:
+def _prepare_picture(file: CaseFiles, folder: Path, plan: PicturePlan) -> PictureCase | RejectedCase:
     """Check a picture and its mask and keep both; or say why they cannot be used."""
     try:
-        pixels, values = read_picture(file.image), read_mask_values(file.mask)
+        pixels, values = read_picture(file.image), read_mask_values(file.label)
         if values.shape != pixels.shape[:2]:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (values.shape, pixels.shape)]
-            raise ConfigError(f"{file.mask} has {sizes[0]} pixels, its picture {sizes[1]}; they must agree")
-        mask = object_of(values, plan.object_value, file.mask)
+            raise ConfigError(f"{file.label} has {sizes[0]} pixels, its picture {sizes[1]}; they must agree")
+        mask = object_of(values, plan.object_value, file.label)
     except (UnreadableVolumeError, ConfigError) as error:
         return RejectedCase(case_id=file.case_id, reason=" ".join(str(error).split()))
     if plan.crop_dark:
         lit = _light_part(pixels)
         pixels, mask = pixels[lit], mask[lit]
         if not mask.any():
-            return RejectedCase(case_id=file.case_id, reason=f"{file.mask} has its object in the dark border")
+            return RejectedCase(case_id=file.case_id, reason=f"{file.label} has its object in the dark border")
     image, label = (folder / f"{file.case_id}.{kind}.png" for kind in ("image", "label"))
     write_picture(pixels.copy(), image)
     write_mask_picture(mask, label)
@@ -341,9 +279,9 @@ def _prepare_picture(file: _PictureFiles, folder: Path, plan: PicturePlan) -> Pi
         folder=folder.parent,
         case_id=file.case_id,
         group=file.case_id,
-        data_set=file.data_set,
+        data_set="",
         source_image=SourceFile(path=file.image.resolve(), bytes=file_state(file.image)[0]),
-        source_label=SourceFile(path=file.mask.resolve(), bytes=file_state(file.mask)[0]),
+        source_label=SourceFile(path=file.label.resolve(), bytes=file_state(file.label)[0]),
         image=CaseFile(name=image.name, sha256=file_sha256(image)),
         label=CaseFile(name=label.name, sha256=file_sha256(label)),
         shape_hw=mask.shape,
@@ -352,16 +290,10 @@ def _prepare_picture(file: _PictureFiles, folder: Path, plan: PicturePlan) -> Pi
 
 
 def object_of(values: Pixels, wanted: int | Literal["all"] | None, source: Path) -> NDArray[np.bool_]:
-    """Return where the object is in the values of a mask.
+    """Return where the object is in the values (H, W) of a mask; ConfigError for none, or where none is said.
 
-    Args:
-        values: (H, W), whole numbers.
-        wanted: value of the object; "all" for every one above 0; None for the only one, or where the mask is
-            more than half white when it has soft edges or was packed as JPEG.
-        source: the file of the mask.
-
-    Raises:
-        ConfigError: when there is no object, or several values and none is said.
+    `wanted` is its value, or "all" for every one above 0; None for the only one, or where the mask is more than
+    half white when it has soft edges or was packed as JPEG.
     """
     levels = np.unique(values[values > 0]).astype(np.int64)
     held = ", ".join(f"{value}" for value in levels[:9]) + (", ..." if len(levels) > 9 else "") or "only 0"
@@ -408,11 +340,6 @@ def _manifest(
     rejected: Sequence[RejectedCase],
     folds: tuple[Split, ...] | None,
 ) -> PictureSet:
-    if not cases:
-        first = rejected[0]
-        raise ConfigError(
-            f"no picture can be used; {len(rejected)} were rejected, the first, {first.case_id}: {first.reason}"
-        )
     together, copies = copies_together(cases)
     if folds is None:
         splits: tuple[Split, ...] = (_drawn_split(together, plan.seed),)
@@ -422,7 +349,7 @@ def _manifest(
         check_splits(splits, group_of, plan.splits or plan.destination)
     seen_of_case = {"case_id", "group", "data_set", "image", "label"}
     facts = [case.model_dump(mode="json", include=seen_of_case) for case in together]
-    seen = json.dumps([facts, [fold.model_dump(mode="json") for fold in splits]], sort_keys=True)
+    seen = [facts, [fold.model_dump(mode="json") for fold in splits]]
     return PictureSet(
         name="+".join(source.name for source in plan.sources),
         kind="pictures",
@@ -432,7 +359,7 @@ def _manifest(
         rejected=tuple(rejected),
         notes=tuple(copies),
         clickvol_version=__version__,
-        content_hash=hashlib.sha256(seen.encode()).hexdigest(),
+        content_hash=content_hash(seen),
     )
 
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from clickvol.datasets.case_index import write_index
 from clickvol.datasets.case_preparation import (
@@ -24,6 +25,7 @@ from clickvol.datasets.prepared import (
     MANIFEST_NAME,
     SPLITS_NAME,
     CaseModality,
+    CaseSet,
     CaseT,
     LabelledCase,
     PreparedSet,
@@ -43,8 +45,8 @@ from clickvol.datasets.splits import (
     read_splits,
     splits_json,
 )
-from clickvol.errors import ClickvolError, ConfigError, OutputError
-from clickvol.files.atomic import remove_abandoned, write_text
+from clickvol.errors import ClickvolError, ConfigError
+from clickvol.files.atomic import make_folder, remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.parallel.rows import RowFailure, check_workers, run_rows
 from clickvol.version import __version__
@@ -59,8 +61,6 @@ class PreparationPlan:
     """What to prepare and how.
 
     Attributes:
-        kind: layout of the source.
-        source: folder of the data set.
         destination: folder of the prepared set; may hold an earlier, unfinished run.
         tumour_label: value of the object; "all" for every value above 0; None for the published or known one,
             else every value above 0 ("folder" then refuses labels with several).
@@ -70,10 +70,6 @@ class PreparationPlan:
         groups: CSV with the columns case and group; None for every case by itself.
         splits: file in nnU-Net's form; None for the published split where the whole data set is there (of LiTS
             and KiTS with the published numbers of cases), else one that is drawn.
-        seed: of what is drawn.
-        workers: processes on this machine; see `run_rows`.
-        scheduler: of a Dask cluster; see `run_rows`.
-        volume_index: which volume of 4D images.
         organs: the organ mask of a case, relative to the folder of its scan, with {case_id} for its id, as in
             "../organs/{case_id}.nii.gz"; "" for none.
         force: make finished cases again, and replace a prepared set of another source.
@@ -140,40 +136,76 @@ class _Inputs:
 
 
 def prepare_data_set(plan: PreparationPlan, report: Report = lambda *_: None) -> PreparedSet:
-    """Prepare a data set; a run that was stopped goes on where it was.
+    """Prepare a data set; a run that was stopped goes on where it was. Returns the manifest as written.
 
-    Args:
-        plan: what to prepare and how.
-        report: see `Report`.
-
-    Returns:
-        The manifest, as written to the destination.
-
-    Raises:
-        ConfigError: for a source, a file or a setting that cannot be used, or when no case can.
-        OutputError: when the destination cannot be written.
+    ConfigError for a source, file or setting that cannot be used, or when no case can; OutputError when the
+    destination cannot be written.
     """
     inputs = _read_inputs(plan)
-    with only_process_in(plan.destination):
+    with opened_set(plan.destination) as cases_folder:
         _refuse_other_set(plan, inputs.listing)
-        cases_folder = plan.destination / CASES_NAME
-        try:
-            cases_folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to {plan.destination}: {error.strerror}; choose another folder"
-            ) from error
-        remove_abandoned(plan.destination)
-        remove_abandoned(cases_folder)
-        outcomes = _prepare_all(plan, inputs.listing, cases_folder, inputs.options, report)
-        manifest = _manifest(plan, inputs, outcomes)
-        # The manifest last: from then on the set is one.
+        work = partial(prepare_case, folder=cases_folder, options=inputs.options, reuse=not plan.force)
+        listed = (inputs.listing.cases, inputs.listing.rejected)
+        manifest = _manifest(plan, inputs, *prepare_all(work, *listed, report, plan.workers, plan.scheduler))
         (plan.destination / MANIFEST_NAME).unlink(missing_ok=True)
         rows = [row_path(cases_folder, case.case_id) for case in manifest.cases]
         write_index(rows, (case.image.sha256 for case in manifest.cases), plan.destination)
-        write_text(plan.destination / SPLITS_NAME, splits_json(manifest.splits))
-        write_text(plan.destination / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+        write_set(manifest, plan.destination / MANIFEST_NAME)
     return manifest
+
+
+@contextmanager
+def opened_set(destination: Path) -> Iterator[Path]:
+    """Hold the folder of a set for the length of a block, without what killed writers left; lend `cases/`."""
+    with only_process_in(destination):
+        cases = destination / CASES_NAME
+        make_folder(cases)
+        for folder in (destination, cases):
+            remove_abandoned(folder)
+        yield cases
+
+
+def prepare_all(
+    work: Callable[[CaseFiles], CaseT | RejectedCase],
+    files: Sequence[CaseFiles],
+    rejected: Sequence[RejectedCase],
+    report: Callable[[int, int, Any], None],
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> tuple[list[CaseT], list[RejectedCase]]:
+    """Do every case; return those that can be used, in order, and the others; ConfigError for none."""
+    total = len(rejected) + len(files)
+    for number, lacking in enumerate(rejected, start=1):
+        report(number, total, lacking)
+    outcomes: dict[str, CaseT | RejectedCase] = {}
+
+    def keep(case: CaseFiles, outcome: CaseT | RejectedCase | RowFailure) -> None:
+        if isinstance(outcome, RowFailure):
+            outcome = RejectedCase(case_id=case.case_id, reason=outcome.reason)
+        outcomes[case.case_id] = outcome
+        report(len(rejected) + len(outcomes), total, outcome)
+
+    run_rows(work, files, keep, workers=workers, scheduler=scheduler)
+    ordered = [*rejected, *(outcomes[case.case_id] for case in files)]
+    made = [case for case in ordered if not isinstance(case, RejectedCase)]
+    refused = [case for case in ordered if isinstance(case, RejectedCase)]
+    if not made:
+        first = refused[0]
+        raise ConfigError(
+            f"no case can be used; {len(refused)} were rejected, the first, {first.case_id}: {first.reason}"
+        )
+    return made, refused
+
+
+def write_set(manifest: CaseSet[Any], path: Path) -> None:
+    """Write the splits and then the manifest of a set: from then on the set is one."""
+    write_text(path.with_name(SPLITS_NAME), splits_json(manifest.splits))
+    write_text(path, manifest.model_dump_json(indent=1) + "\n")
+
+
+def content_hash(facts: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Return the SHA-256 of what a model sees of a set."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _read_inputs(plan: PreparationPlan) -> _Inputs:
@@ -248,46 +280,17 @@ def _refuse_other_set(plan: PreparationPlan, listing: Listing) -> None:
         )
 
 
-def _prepare_all(
-    plan: PreparationPlan,
-    listing: Listing,
-    folder: Path,
-    options: CaseOptions,
-    report: Report,
-) -> list[Outcome]:
-    """Return what became of every case, those that lack a file first, else in the order of the listing."""
-    total = len(listing.rejected) + len(listing.cases)
-    for number, rejected in enumerate(listing.rejected, start=1):
-        report(number, total, rejected)
-    work = partial(prepare_case, folder=folder, options=options, reuse=not plan.force)
-    outcomes: dict[str, Outcome] = {}
-
-    def keep(case: CaseFiles, outcome: Outcome | RowFailure) -> None:
-        if isinstance(outcome, RowFailure):
-            outcome = RejectedCase(case_id=case.case_id, reason=outcome.reason)
-        outcomes[case.case_id] = outcome
-        report(len(listing.rejected) + len(outcomes), total, outcome)
-
-    run_rows(work, listing.cases, keep, workers=plan.workers, scheduler=plan.scheduler)
-    return [*listing.rejected, *(outcomes[case.case_id] for case in listing.cases)]
-
-
-def _manifest(plan: PreparationPlan, inputs: _Inputs, outcomes: Sequence[Outcome]) -> PreparedSet:
+def _manifest(
+    plan: PreparationPlan, inputs: _Inputs, made: Sequence[LabelledCase], rejected: Sequence[RejectedCase]
+) -> PreparedSet:
     listing = inputs.listing
     modality = plan.modality or ("CT" if inputs.published is not None else listing.modality)
     cases = [
         case.model_copy(
             update={"group": inputs.group_of_case[case.case_id], "modality": modality or case.modality}
         )
-        for case in outcomes
-        if isinstance(case, LabelledCase)
+        for case in made
     ]
-    rejected = [case for case in outcomes if isinstance(case, RejectedCase)]
-    if not cases:
-        raise ConfigError(
-            f"no case of {plan.source} can be used; {len(rejected)} were rejected, the first, "
-            f"{rejected[0].case_id}, because {rejected[0].reason}"
-        )
     cases, copies = copies_together(cases)
     folds = _folds(plan, inputs, cases, copies)
     intensity = _intensity(plan, inputs.published, cases, folds[0])
@@ -304,7 +307,7 @@ def _manifest(plan: PreparationPlan, inputs: _Inputs, outcomes: Sequence[Outcome
         rejected=tuple(rejected),
         notes=(*copies, *_notes(plan, inputs, cases, folds)),
         clickvol_version=__version__,
-        content_hash=_content_hash(cases, folds, intensity, target),
+        content_hash=_hash(cases, folds, intensity, target),
     )
 
 
@@ -394,7 +397,7 @@ def _notes(
     return notes
 
 
-def _content_hash(
+def _hash(
     cases: Sequence[LabelledCase],
     folds: Sequence[Split],
     intensity: dict[CaseModality, IntensityConstants],
@@ -402,7 +405,7 @@ def _content_hash(
 ) -> str:
     """Return the SHA-256 of what a model sees of the set: arrays, grids, splits and constants."""
     seen = {"group", "modality", "tumour_label", "shape_dhw", "affine_ras_mm"}
-    facts = {
+    facts: dict[str, Any] = {
         "cases": [
             case.model_dump(mode="json", include=seen)
             | {"id": case.case_id, "image_sha256": case.image.sha256, "label_sha256": case.label.sha256}
@@ -412,4 +415,4 @@ def _content_hash(
         "intensity": {name: known.model_dump() for name, known in sorted(intensity.items())},
         "target_spacing_dhw_mm": target,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return content_hash(facts)

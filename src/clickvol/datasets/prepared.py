@@ -55,36 +55,21 @@ class _Record(BaseModel):
 
 
 class RejectedCase(_Record):
-    """A case that cannot be used.
-
-    Attributes:
-        case_id: of the case.
-        reason: one line.
-    """
+    """A case that cannot be used; the reason is one line."""
 
     case_id: str
     reason: str
 
 
 class SourceFile(_Record):
-    """A file of the data set as it came, to know where a case is from; not needed to use it.
-
-    Attributes:
-        path: absolute, on the machine that prepared it; a folder for a DICOM series.
-        bytes: its size, that of all files for a folder.
-    """
+    """A file, or a DICOM series' folder, as it came (absolute path, bytes), to know where a case is from."""
 
     path: Path
     bytes: int
 
 
 class CaseFile(_Record):
-    """A file of a prepared case.
-
-    Attributes:
-        name: in `cases/` of the prepared set.
-        sha256: of its content.
-    """
+    """A file of a prepared case: its name in `cases/` and the SHA-256 of its content."""
 
     name: str = Field(pattern=r"^[^/\\]+$")
     sha256: str
@@ -95,7 +80,6 @@ class StoredCase(_Record):
 
     Attributes:
         folder: of the prepared set; known from where its manifest was read, and not written into it.
-        case_id: unique in the set.
         group: what must stay in one part, such as the patient; the id where nothing else was said.
     """
 
@@ -116,11 +100,7 @@ class StoredCase(_Record):
         return self.folder / CASES_NAME / file.name
 
     def checked_path(self, file: CaseFile) -> Path:
-        """Return where a file of the case lies, once it is what was written.
-
-        Raises:
-            ConfigError: when it is missing or is not.
-        """
+        """Return where a file of the case lies; ConfigError where it is missing or is not what was written."""
         path = self.path_of(file)
         try:
             same = file_sha256(path) == file.sha256
@@ -160,16 +140,12 @@ class LabelledCase(StoredCase):
     """One labelled scan: what is trained on and what is evaluated.
 
     Attributes:
-        modality: what the scan is treated as.
         volume_index: which volume of a 4D image it is; None for 3D.
         tumour_label: value of the object in the native label; None for every value above 0.
         image: .b2nd of the scan, (D, H, W).
         label: .b2nd of the masks, (D, H, W) uint8, see `LabelBit`.
         native_image, native_label: .nii.gz of scan and label as they came; the label has all of its values.
-        image_dtype: of the scan in .b2nd.
         has_labelled: whether more than the object is labelled.
-        has_organ: whether there is an organ mask.
-        facts: of scan and object in .b2nd.
         shape_dhw, affine_ras_mm, spacing_dhw_mm: of the two .b2nd files; the rows of a `VolumeGrid`'s matrix.
         tumour_ml: volume of the native mask.
     """
@@ -230,9 +206,8 @@ class LabelledCase(StoredCase):
     def read_native(self) -> tuple[Volume, NDArray[np.uint8]]:
         """Read the scan and its mask (D, H, W) uint8, 0 or 1, on the scan's own grid.
 
-        Raises:
-            ConfigError: when a file is missing or is not the one that was written.
-            UnreadableVolumeError: when it cannot be read.
+        ConfigError when a file is missing or is not the one that was written; UnreadableVolumeError when it
+        cannot be read.
         """
         image, label = self.read_native_image(), self._read(self.native_label)
         return image, object_mask(label.array, self.tumour_label)
@@ -269,12 +244,9 @@ class CaseSet(_Record, Generic[CaseT]):
     """The manifest of a prepared data set.
 
     Attributes:
-        version: of this form.
-        name: of the data set.
         kind: layout that it came in.
         seed: of the splits, where they were drawn.
         splits: the folds.
-        cases: every usable case, also those that no fold names.
         rejected: the others.
         notes: what a user should know, one sentence each.
         clickvol_version: what wrote it.

@@ -20,15 +20,8 @@ class PublishedConstants(BaseModel):
     """What is known about a published data set.
 
     Attributes:
-        title: one line for lists.
-        organ: what the tumour grows in.
-        modality: of its scans.
-        msd_folder: its folder in the Medical Segmentation Decathlon; "" where it is not one of it.
-        tumour_label: value of the tumour in its labels.
-        spacing_dhw_mm: voxels that scans are resampled to.
         clip_low_hu, clip_high_hu: bounds that values are clipped to, Hounsfield units.
         mean_hu, deviation_hu: what clipped values are normalised with.
-        train_cases, validation_cases, test_cases: how many scans the published split has.
         slice_wise_augmentation: whether training turns and zooms scans slice by slice.
     """
 
@@ -56,14 +49,7 @@ def published_names() -> tuple[str, ...]:
 
 
 def read_published(name: str) -> PublishedConstants:
-    """Return the constants of a data set.
-
-    Args:
-        name: "colon", "kits", "lits" or "pancreas".
-
-    Raises:
-        ConfigError: when there are none of this name.
-    """
+    """Return the constants of "colon", "kits", "lits" or "pancreas"; ConfigError for another name."""
     if name not in published_names():
         raise ConfigError(
             f"there are no published constants {name!r}; known are {', '.join(published_names())}"
@@ -73,25 +59,15 @@ def read_published(name: str) -> PublishedConstants:
 
 
 def official_split(name: str) -> Split | None:
-    """Return the cases of the published split, fold 0 of five; None where only their numbers are known.
-
-    Args:
-        name: of the data set; its lists lie beside the constants.
-    """
+    """Return the cases of the published split, fold 0 of five; None where only their numbers are known."""
     path = _FOLDER / f"{name}-splits.json"
     return read_splits(path)[0] if path.is_file() else None
 
 
 def published_split(name: str, group_of_case: Mapping[str, str], seed: int) -> Split | None:
-    """Return the published split of a data set, or one with its numbers of cases.
+    """Return the published split of a data set; of numbers of cases alone, one drawn with the seed.
 
-    Args:
-        name: of the data set.
-        group_of_case: the group of every case there is.
-        seed: of what is drawn where only the numbers are known.
-
-    Returns:
-        None where the data set is not whole, or groups go across the parts.
+    None where the data set is not whole, or groups go across the parts.
     """
     official = official_split(name)
     if official is not None and {*official.train, *official.val, *official.test} <= set(group_of_case):

@@ -35,16 +35,7 @@ def resampled_grid(grid: VolumeGrid, spacing_dhw_mm: tuple[float, float, float])
 
 
 def resample(array: NDArray[np.generic], grid: VolumeGrid, new_grid: VolumeGrid) -> NDArray[np.float32]:
-    """Sample a volume on a grid of `resampled_grid`: averaged where that is coarser, then linear.
-
-    Args:
-        array: (D, H, W), any real dtype.
-        grid: its grid.
-        new_grid: where to sample.
-
-    Returns:
-        (D', H', W') float32.
-    """
+    """Sample a volume on a grid of `resampled_grid`: averaged where that is coarser, then linear; float32."""
     depth, height, width = new_grid.shape_dhw
     planes = max(1, _SLAB_VOXELS // (height * width))
     result = np.empty(new_grid.shape_dhw, dtype=np.float32)
@@ -64,14 +55,10 @@ def resample_mask(mask: NDArray[np.uint8], grid: VolumeGrid, new_grid: VolumeGri
 def cache_values(
     values: NDArray[np.generic], stored: NDArray[np.generic]
 ) -> NDArray[np.int16] | NDArray[np.float32]:
-    """Return values as they are kept: int16, rounded, where the stored integers fit; else float32.
+    """Return values as they are kept: int16, rounded, where the integers of the scan as read fit; else float32.
 
     Of float32, 11 significant bits are kept (1 part in 2048, less than the noise of a scanner): the others
     do not compress.
-
-    Args:
-        values: (D, H, W), the scan, resampled or not.
-        stored: the scan as it was read, whose dtype and range count.
     """
     whole = stored.dtype.kind in "iu"
     if whole and int(stored.min()) >= _INT16.min and int(stored.max()) <= _INT16.max:

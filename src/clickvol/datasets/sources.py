@@ -40,7 +40,6 @@ class CaseFiles:
 
     Attributes:
         case_id: unique in the data set.
-        image: a file, or a folder with a DICOM series.
         label: the same, on the grid of the image; or a DICOM Segmentation or RT Structure Set.
         tumour_label: value of this case's object; None for what the data set says.
         group: what it must share a part with; "" for itself.
@@ -58,11 +57,8 @@ class Listing:
     """What lies in the folder of a data set.
 
     Attributes:
-        name: of the data set.
         cases: pairs, in the order of their ids or of the index.
-        rejected: what lacks its partner.
         modality: where the data set says it or is known; None for a look at the values.
-        labels: names of the label values above 0, where the data set says or they are known.
         published: name of the published constants of this very data set; None where it is none of those.
     """
 
@@ -80,31 +76,24 @@ class Listing:
 
 
 def list_source(kind: SourceKind, folder: Path, *, volume_index: int | None = None) -> Listing:
-    """List the cases of a data set.
+    """List the cases of a data set; ConfigError when the folder has another layout or no case.
 
-    Args:
-        kind: its layout.
-        folder: where it is.
-        volume_index: which volume of 4D images is meant, for its modality.
-
-    Raises:
-        ConfigError: when the folder has another layout or no case.
+    `volume_index` is which volume of 4D images is meant, for its modality.
     """
     if folder.is_file() and folder.name.lower().endswith(_ARCHIVES):
         raise ConfigError(f"{folder} is an archive; unpack it and give the folder of the data set")
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; give the folder of the data set")
     if kind == "msd":
-        listing = _list_msd(folder, volume_index or 0)
-    elif kind == "kits":
-        listing = _list_kits(folder)
-    elif kind == "lits":
-        listing = _list_lits(folder)
-    elif kind == "npz":
-        listing = _list_npz(folder)
-    else:
-        listing = _list_folder(folder)
-    return _without_doubles(listing)
+        return _without_doubles(_list_msd(folder, volume_index or 0))
+    by_kind = {"kits": _list_kits, "lits": _list_lits, "npz": _list_npz, "folder": _list_folder}
+    return _without_doubles(by_kind[kind](folder))
+
+
+def _listing(folder: Path, cases: list[CaseFiles], rejected: dict[str, str], **known: Any) -> Listing:  # noqa: ANN401
+    """Return what lies in a folder, whose name is the set's unless it has another; reasons by case."""
+    reasons = tuple(RejectedCase(case_id=case_id, reason=reason) for case_id, reason in rejected.items())
+    return Listing(**{"name": folder.resolve().name} | known, cases=tuple(cases), rejected=reasons)
 
 
 def _list_msd(folder: Path, channel: int) -> Listing:
@@ -113,26 +102,19 @@ def _list_msd(folder: Path, channel: int) -> Listing:
         pairs = [(folder / str(p["image"]), folder / str(p["label"])) for p in index["training"]]
     except (TypeError, KeyError) as error:
         raise _not_an_index(folder, error) from error
-    cases, rejected = [], []
+    cases, rejected = [], {}
     for image, label in pairs:
         case = CaseFiles(image.name.removesuffix(".nii.gz"), image, label)
         missing = [path for path in (image, label) if not path.exists()]
         if missing:
-            reason = f"{missing[0]} is missing, but dataset.json names it"
-            rejected.append(RejectedCase(case_id=case.case_id, reason=reason))
+            rejected[case.case_id] = f"{missing[0]} is missing, but dataset.json names it"
         else:
             cases.append(case)
     channels = index.get("modality")
     word = str(channels.get(str(channel), "")).upper() if isinstance(channels, dict) else ""
-    name = folder.resolve().name
-    return Listing(
-        name=str(index.get("name", "")) or name,
-        cases=tuple(cases),
-        rejected=tuple(rejected),
-        modality=_MODALITY_OF_WORD.get(word[:2]),
-        labels=_label_names(index),
-        published=published_name_of(name),
-    )
+    name, modality, labels = folder.resolve().name, _MODALITY_OF_WORD.get(word[:2]), _label_names(index)
+    known = {"name": str(index.get("name", "")) or name, "published": published_name_of(name)}
+    return _listing(folder, cases, rejected, modality=modality, labels=labels, **known)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -174,26 +156,20 @@ def _hint(folder: Path, *patterns: str) -> str:
 
 
 def _list_kits(folder: Path) -> Listing:
-    cases, rejected = [], []
+    cases, rejected = [], {}
     for case_folder in sorted(folder.glob("case_*")):
         image = case_folder / "imaging.nii.gz"
         labels = [case_folder / name for name in _KITS_FILES if (case_folder / name).is_file()]
         if image.is_file() and labels:
             cases.append(CaseFiles(case_folder.name, image, labels[0]))
         elif case_folder.is_dir():
-            what = f"{image} is missing" if labels else f"none of {', '.join(_KITS_FILES)} is there"
-            rejected.append(RejectedCase(case_id=case_folder.name, reason=what))
+            missing = f"{image} is missing" if labels else f"none of {', '.join(_KITS_FILES)} is there"
+            rejected[case_folder.name] = missing
     if not cases and not rejected:
         hint = _hint(folder, "case_*") or "give the folder above them"
         raise ConfigError(f"{folder} has no folder like case_00000 with imaging.nii.gz; {hint}")
-    return Listing(
-        name=folder.resolve().name,
-        cases=tuple(cases),
-        rejected=tuple(rejected),
-        modality="CT",
-        labels={1: "kidney", 2: "tumour", 3: "cyst"},
-        published="kits",
-    )
+    names = {1: "kidney", 2: "tumour", 3: "cyst"}
+    return _listing(folder, cases, rejected, modality="CT", labels=names, published="kits")
 
 
 def _list_lits(folder: Path) -> Listing:
@@ -208,29 +184,22 @@ def _list_lits(folder: Path) -> Listing:
         raise ConfigError(
             f"{folder} has no file like volume-0.nii or segmentation-0.nii; give the folder above them"
         )
-    cases, rejected = pair(images, labels)
-    return Listing(
-        name=folder.resolve().name,
-        cases=tuple(cases),
-        rejected=tuple(rejected),
-        modality="CT",
-        labels={1: "liver", 2: "tumour"},
-        published="lits",
-    )
+    names = {1: "liver", 2: "tumour"}
+    return _listing(folder, *pair(images, labels), modality="CT", labels=names, published="lits")
 
 
 def _list_npz(folder: Path) -> Listing:
     """List every class of every file of the CVPR 2025 challenge; the classes of a file are one group."""
-    cases, rejected = [], []
+    cases, rejected = [], {}
     for file in sorted(folder.glob("*.npz")):
         try:
             classes = sorted({int(value) for value in np.unique(read_challenge_label(file).array)} - {0})
         except (UnreadableVolumeError, BadGeometryError) as error:
-            rejected.append(RejectedCase(case_id=file.stem, reason=str(error)))
+            rejected[file.stem] = str(error)
         else:
             cases += [CaseFiles(f"{file.stem}-class{n}", file, file, n, file.stem) for n in classes]
     # The challenge scales every scan to 0 to 255, so that none is in HU.
-    return Listing(name=folder.resolve().name, cases=tuple(cases), rejected=tuple(rejected), modality="MR")
+    return _listing(folder, cases, rejected, modality="MR")
 
 
 def _list_folder(folder: Path) -> Listing:
@@ -248,13 +217,8 @@ def _list_folder(folder: Path) -> Listing:
     for stem, path in _scans(image_folder, READABLE_SUFFIXES):
         case_id = stem if stem in labels else stem.removesuffix(_FIRST_CHANNEL)
         images.setdefault(case_id, []).append(path)
-    cases, rejected = pair(images, labels)
-    return Listing(
-        name=folder.resolve().name,
-        cases=tuple(cases),
-        rejected=tuple(rejected),
-        labels=_label_names(_read_index(folder)) if (folder / "dataset.json").is_file() else {},
-    )
+    index = _read_index(folder) if (folder / "dataset.json").is_file() else {}
+    return _listing(folder, *pair(images, labels), labels=_label_names(index))
 
 
 def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]]:
@@ -272,19 +236,18 @@ def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]
 
 def pair(
     images: dict[str, list[Path]], labels: dict[str, list[Path]]
-) -> tuple[list[CaseFiles], list[RejectedCase]]:
-    """Pair what has one id, in the order of the numbers at their ends; the second list lacks a partner."""
-    cases, rejected = [], []
+) -> tuple[list[CaseFiles], dict[str, str]]:
+    """Pair what has one id, in the order of the numbers at their ends; say why others are rejected."""
+    cases, rejected = [], {}
     for case_id in sorted(images.keys() | labels.keys(), key=_natural):
         image, label = images.get(case_id, []), labels.get(case_id, [])
         twice = image if len(image) > 1 else label
         if not label:
-            rejected.append(RejectedCase(case_id=case_id, reason=f"{image[0]} has no label"))
+            rejected[case_id] = f"{image[0]} has no label"
         elif not image:
-            rejected.append(RejectedCase(case_id=case_id, reason=f"{label[0]} has no image"))
+            rejected[case_id] = f"{label[0]} has no image"
         elif len(twice) > 1:
-            reason = f"{twice[0]} and {twice[1]} have one name; keep one of them"
-            rejected.append(RejectedCase(case_id=case_id, reason=reason))
+            rejected[case_id] = f"{twice[0]} and {twice[1]} have one name; keep one of them"
         else:
             cases.append(CaseFiles(case_id, image[0], label[0]))
     return cases, rejected

@@ -22,13 +22,7 @@ _TEST_SHARE = 0.2
 
 
 class Split(BaseModel):
-    """One fold: case ids. Never a case in training and in another part; validation may be the test, too.
-
-    Attributes:
-        train: what a model learns from.
-        val: what chooses its checkpoint.
-        test: what is scored; may be empty.
-    """
+    """One fold: case ids. Never a case in training and in another part; validation may be the test, too."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,15 +40,11 @@ class Split(BaseModel):
 
 
 def make_split(group_of_case: Mapping[str, str], seed: int) -> Split:
-    """Draw a split of .7 training, .1 validation and .2 test, by groups.
+    """Draw a split of .7 training, .1 validation and .2 test, by groups; the seed alone decides.
 
     Of n groups, round(n / 10) validate and round(n / 5) test (halves up), and the rest trains. From three
-    groups on every part has at least one; of two groups one trains and one tests; a single one trains.
-
-    Args:
-        group_of_case: the group of every case id.
-        seed: the same groups and seed give the same split, in whatever order they come. Groups are ordered
-            by a hash, so one more or less moves hardly any other.
+    groups on every part has at least one; of two groups one trains and one tests; a single one trains. Groups
+    are ordered by a hash, so one more or less moves hardly any other.
     """
     groups = set(group_of_case.values())
     drawn = draw_split(groups, seed, *_part_sizes(len(groups)))

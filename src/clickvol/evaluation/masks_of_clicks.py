@@ -19,14 +19,7 @@ SUFFIX = ".nii.gz"
 
 @dataclass(frozen=True, slots=True, order=True)
 class WantedMask:
-    """A mask that another program has not made yet.
-
-    Attributes:
-        folder: where it is looked for.
-        output: name of the file in it.
-        click: the clicks as `clickvol segment --click` takes them, with ";" between.
-        scan: the scan's file; "" where it is not known yet.
-    """
+    """A mask that another program has not made yet; its clicks as --click takes them, with ";"."""
 
     folder: Path
     output: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +70,8 @@ class Scan:
     """All that a method sees of a case.
 
     Attributes:
-        data: name of the data set.
         case_id: of the scan in it, by which masks of other programs are found.
         volume: the scan on its native grid; its `source` is empty, since labels lie beside scans.
-        organ: mask of the organ on the same grid, for methods that take one; None where none is shown.
     """
 
     data: str
@@ -156,7 +154,9 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
     given_name, what = split_name(word)
     classical = _classical(what)
     if classical is not None:
-        return [_without_weights(given_name or classical.name, classical)]
+        open_scan = _anew(lambda scan, clicks: classical.segment(scan.volume, clicks))
+        name = given_name or classical.name
+        return [Method(name=name, fingerprint=classical.fingerprint, open_scan=open_scan)]
     if what.startswith(_PREDICTIONS):
         folder = Path(what.removeprefix(_PREDICTIONS))
         return masks_of_folder(folder, given_name or folder.name)
@@ -165,7 +165,9 @@ def _parse(word: str, device: str, procedure: Procedure | None) -> list[Method]:
         return [masks_of_clicks(folder, given_name or folder.name)]
     if what.startswith(_PROPAGATED):
         image_model = load_image_model(what.removeprefix(_PROPAGATED), device=device)
-        return [_carried_through(given_name or f"{image_model.card.id} propagated", image_model)]
+        open_scan = _anew(lambda scan, clicks: segment_by_slices(scan.volume, clicks, image_model))
+        name = given_name or f"{image_model.card.id} propagated"
+        return [Method(name=name, fingerprint=f"{image_model.card.sha256} propagated", open_scan=open_scan)]
     for prefix, told in _TOLD.items():
         if what.startswith(prefix):
             model = load_model(what.removeprefix(prefix), device=device)
@@ -194,28 +196,15 @@ def _classical(word: str) -> Classical | None:
     return known[word]() if word in known else None
 
 
-def _timed(mask_of: Callable[[], NDArray[np.uint8]]) -> Answer:
+def _timed(mask_of: Callable[[], NDArray[Any]]) -> Answer:
     started_at = time.perf_counter()
-    mask = mask_of()
+    mask = mask_of().astype(np.uint8, copy=False)
     return Answer(mask, time.perf_counter() - started_at)
 
 
-def _without_weights(name: str, classical: Classical) -> Method:
-    """Return a method that answers every list of clicks anew."""
-
-    def open_scan(scan: Scan) -> AnswerClicks:
-        return lambda clicks: _timed(lambda: classical.segment(scan.volume, clicks).astype(np.uint8))
-
-    return Method(name=name, fingerprint=classical.fingerprint, open_scan=open_scan)
-
-
-def _carried_through(name: str, model: ImageModel) -> Method:
-    """Return a 2D model that is carried from the clicked slices through the others."""
-
-    def open_scan(scan: Scan) -> AnswerClicks:
-        return lambda clicks: _timed(lambda: segment_by_slices(scan.volume, clicks, model).astype(np.uint8))
-
-    return Method(name=name, fingerprint=f"{model.card.sha256} propagated", open_scan=open_scan)
+def _anew(mask_of: Callable[[Scan, Sequence[Click]], NDArray[Any]]) -> Callable[[Scan], AnswerClicks]:
+    """Answer every list of clicks anew."""
+    return lambda scan: lambda clicks: _timed(lambda: mask_of(scan, clicks))
 
 
 def _told_other_clicks(model: LoadedModel, name: str, told: Told) -> Method:
@@ -298,11 +287,10 @@ def methods_of_image_model(
         pixels = scan.volume.pixels if isinstance(scan.volume, Picture) else scan.volume.array[0]
         return encode_image(unit_pixels(pixels), model)
 
-    def mask_of(scan: Scan, clicks: Sequence[Click]) -> NDArray[np.uint8]:
+    def mask_of(scan: Scan, clicks: Sequence[Click]) -> NDArray[np.bool_]:
         given = prompts_on_picture(clicks, scan.volume.grid)
         points: ImagePrompts | Literal["auto"] = given if clicks else "auto"
-        answer = answer_prompts(encoded(scan), points, model, opening_side_pixel=opening)
-        return answer.mask[None].astype(np.uint8)
+        return answer_prompts(encoded(scan), points, model, opening_side_pixel=opening).mask[None]
 
     def open_scan(scan: Scan) -> AnswerClicks:
         if not isinstance(scan.volume, Picture):
@@ -310,7 +298,7 @@ def methods_of_image_model(
                 f"{name} is a model for pictures, but {scan.data} holds scans; {_PROPAGATED}{model.card.id} "
                 "carries it from slice to slice"
             )
-        return lambda clicks: _timed(lambda: mask_of(scan, clicks))
+        return _anew(mask_of)(scan)
 
     fingerprint = f"{model.card.sha256} opened" if opens else model.card.sha256
     clicked = Method(name=name, fingerprint=fingerprint, open_scan=open_scan)
@@ -360,11 +348,7 @@ def _read_prediction(folder: Path, scan: Scan) -> NDArray[np.uint8]:
 def _read_on_grid(path: Path, scan: Scan) -> NDArray[np.uint8]:
     """Return the mask of a file; ConfigError where it lies on another grid than its scan."""
     mask, grid = read_mask(path), scan.volume.grid
-    if not mask.grid.same_place(grid):
-        raise ConfigError(
-            f"{path} is not on the grid of its scan: {mask.grid.difference_from(grid)}; "
-            "write it on the scan's own grid"
-        )
+    mask.grid.check_same_place(grid, str(path), ConfigError)
     return mask.array
 
 

@@ -16,8 +16,9 @@ from clickvol.io.volume import Modality, Volume
 from clickvol.predict.image_predictor import ImageModel, segment_image
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.preprocessing.slices2d import SliceView, slice_view, unit_values
-from clickvol.prompts.click import Click, check_any_inside
+from clickvol.prompts.click import Click
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
+from clickvol.prompts.spatial import check_any_prompt_inside
 
 # Two neighbours show the same object when their masks overlap by this much (intersection over union). Chosen:
 # at 5 mm between slices a ball of 40 mm keeps .5 up to its outermost slice.
@@ -46,7 +47,7 @@ def carry_through(
     inside, too. The modality chooses the window of grey values; each slice that is reached is segmented once.
     ClickError for a click outside the scan, or none inside the object.
     """
-    check_any_inside(clicks)
+    check_any_prompt_inside(clicks)
     result = np.zeros(volume.grid.shape_dhw, dtype=np.uint8)
     first = slice_view(volume.grid, "axial", 0)
     num_slices = volume.grid.shape_dhw[first.normal_axis]

@@ -93,11 +93,7 @@ class CaseJob:
 
 @dataclass(frozen=True, slots=True)
 class CaseOutcome:
-    """What came of a case.
-
-    Attributes:
-        skipped: why no method was asked about it, one line; None where they were.
-    """
+    """What came of a case: why it was skipped, or its runs, or masks that are wanted in their place."""
 
     skipped: str | None
     runs: Iterable[RunOutcome | WantedMask] = ()
@@ -114,12 +110,7 @@ class SkippedCase:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
-    """What came of an evaluation; all of it is on disk too.
-
-    Attributes:
-        table: one row per method, scan, user and number of clicks, see `evaluation.records`.
-        warnings: one sentence each, on models that are scored on what they were trained on.
-    """
+    """What came of an evaluation; all of it is on disk too."""
 
     request: EvaluationRequest
     methods: tuple[Method, ...]
@@ -152,7 +143,11 @@ def run_evaluation(
     data = open_data(request.data, split=request.split, fold=request.fold, limit=request.limit)
     device = str(choose_device(request.device))
     methods = parse_methods(request.methods, device=device, procedure=request.protocol.procedure)
-    _check_reference(request, methods)
+    names = [method.name for method in methods]
+    if request.reference not in (None, *names):
+        raise ConfigError(
+            f"the reference {request.reference!r} is not evaluated; choose one of {', '.join(names)}"
+        )
     _check_organ_masks(request, methods, data)
     jobs = plan_jobs(request, methods, data)
     expected = {run.key: run.num_clicks for job in jobs for _, run in job.runs}
@@ -187,14 +182,6 @@ def _training_warnings(methods: Sequence[Method], data: Sequence[EvaluationData]
             else:
                 continue
             yield f"{method.name} was trained on {what}{but} its scores there say little about new patients"
-
-
-def _check_reference(request: EvaluationRequest, methods: Sequence[Method]) -> None:
-    names = [method.name for method in methods]
-    if request.reference is not None and request.reference not in names:
-        raise ConfigError(
-            f"the reference {request.reference!r} is not evaluated; choose one of {', '.join(names)}"
-        )
 
 
 def _check_organ_masks(
@@ -340,17 +327,13 @@ def _do_missing(
         work = functools.partial(evaluate_case, settings=json.dumps(settings, sort_keys=True))
     run_rows(work, missing, keep, workers=request.workers, scheduler=request.scheduler)
     if wanted:
-        lists = [write_todo(of_folder) for of_folder in _by_folder(wanted)]
+        folders = sorted({one.folder for one in wanted})
+        lists = [write_todo(one for one in wanted if one.folder == folder) for folder in folders]
         raise ConfigError(
             f"{len({*wanted})} masks of clicks are still to be made by another program; make those that "
             f"{', '.join(map(str, lists))} lists, and give the same command again"
         )
     return skipped
-
-
-def _by_folder(wanted: Sequence[WantedMask]) -> Iterator[list[WantedMask]]:
-    for folder in sorted({one.folder for one in wanted}):
-        yield [one for one in wanted if one.folder == folder]
 
 
 def evaluate_case(job: CaseJob, settings: str) -> CaseOutcome:

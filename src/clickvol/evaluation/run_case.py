@@ -25,13 +25,7 @@ ORGAN_ORACLE = "organ and tumour as one mask from the label: an oracle"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of an evaluation.
-
-    Attributes:
-        placement: of the first click; None for a method that takes none.
-        num_clicks: numbers of clicks that are scored, rising; (0,) without clicks.
-        mask_file: where the last mask is kept; None for nowhere.
-    """
+    """One run of an evaluation: numbers of clicks that are scored rise; a file keeps the last mask."""
 
     key: RunKey
     placement: Placement | None
@@ -41,11 +35,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationCase:
-    """A case as the examiner has it: the scan that methods see, and the truth that they do not.
+    """A case as the examiner has it: the scan that methods see, maybe with an organ mask, and the truth.
 
-    Attributes:
-        scan_with_organ: the same for methods that take an organ mask; None where none is shown.
-        oracle: what the audit says of that mask where it comes from the label.
+    The oracle is what the audit says of that mask where it comes from the label.
     """
 
     scan: Scan
@@ -71,13 +63,7 @@ class RunOutcome:
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run is.
-
-    Attributes:
-        mask: (D, H, W), the last answer.
-        oracle: what the method was shown of the label apart from the clicks; None for nothing.
-        failure: why the last answer counts as an empty mask; None where it does not.
-    """
+    """Where a run is: the last answer (D, H, W), and why it counts as an empty mask, where it does."""
 
     answer_clicks: AnswerClicks
     mask: NDArray[np.uint8]

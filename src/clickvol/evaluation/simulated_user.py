@@ -36,12 +36,7 @@ _MARGIN_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What is true of one scan; held by the user and the scorer, never by a model.
-
-    Attributes:
-        array: (D, H, W) uint8, 0 or 1.
-        sha256: of the bytes of `array` in C order.
-    """
+    """What is true of one scan, (D, H, W) uint8, 0 or 1; held by the user and the scorer, never by a model."""
 
     array: NDArray[np.uint8]
     tumour: Region
@@ -59,11 +54,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedClick:
-    """A click, and what its place was chosen from.
-
-    Attributes:
-        region_voxels: number of voxels that it was drawn from, or that the error has.
-    """
+    """A click, and what its place was chosen from, or what the error has, in words and voxels."""
 
     click: Click
     voxel_ijk: Voxel

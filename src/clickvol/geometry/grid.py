@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.errors import BadGeometryError
+from clickvol.errors import BadGeometryError, ClickvolError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 
@@ -269,16 +269,6 @@ class VolumeGrid:
         affine[:3, :3] = affine[:3, :3] @ change
         return VolumeGrid(shape_dhw or self.shape_dhw, affine).centred_at(self.to_world(self.box.middle))
 
-    def transformed_about(self, place: WorldPointRAS, change: NDArray[np.float64]) -> "VolumeGrid":
-        """Return the grid rotated, stretched or mirrored about a place of the patient, which stays where it is.
-
-        `change` (3, 3) maps offsets from the place along x, y, z; it is not singular.
-        """
-        affine, centre = np.array(self.affine_ras_mm), place.as_array()
-        affine[:3, :3] = change @ affine[:3, :3]
-        affine[:3, 3] = change @ (affine[:3, 3] - centre) + centre
-        return VolumeGrid(self.shape_dhw, affine)
-
     def straightened(self) -> "VolumeGrid":
         """Return the grid with d along the normal of its slices; slice 0 and their distance stay."""
         affine = np.array(self.affine_ras_mm)
@@ -298,6 +288,17 @@ class VolumeGrid:
     def same_place(self, other: "VolumeGrid") -> bool:
         """Tell whether both have one shape and no corner is farther apart than `SAME_PLACE_MM`."""
         return self.corner_distance_mm(other) <= SAME_PLACE_MM
+
+    def check_same_place(
+        self,
+        scan: "VolumeGrid",
+        what: str,
+        error: type[ClickvolError],
+        advice: str = "resample it to that grid",
+    ) -> None:
+        """Raise an error that says what lies on another grid than its scan, and how far away."""
+        if not self.same_place(scan):
+            raise error(f"{what} does not lie on the grid of the scan: {self.difference_from(scan)}; {advice}")
 
     def difference_from(self, other: "VolumeGrid") -> str:
         """Say in a few words, for a message, what keeps this grid from being the same place as another."""

@@ -13,13 +13,9 @@ _ORDERS = np.array([*permutations(range(3))])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatientAxes:
-    """The array axis and direction that is nearest to each axis of the patient.
+    """The array axis (0, 1 or 2 for d, h, w) that is nearest to each of the patient's x, y and z (RAS).
 
-    Attributes:
-        array_axis: 0, 1 or 2 (d, h, w) for x, y and z (RAS), each one once.
-        flipped: whether that axis runs against x, y and z.
-        spacing_mm: (3,) distance of neighbouring voxels along those axes.
-        shape: (3,) number of voxels along them.
+    `flipped` where it runs against them; spacing (3,) and shape (3,) are along those axes.
     """
 
     array_axis: tuple[int, int, int]

@@ -19,7 +19,7 @@ from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.mask_operations import MEASURED, Operation
-from clickvol.io.segment_terms import TERMS
+from clickvol.io.labelled_mask import TERMS
 from clickvol.prompts.click import Click
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Position, Prompt, Scribble

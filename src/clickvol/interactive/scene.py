@@ -61,7 +61,7 @@ class SceneObject(_Object):
 
     Attributes:
         name: given by the user; may be empty.
-        term: code of what it is, of `io.segment_terms.TERMS`; "" for none.
+        term: code of what it is, of `io.labelled_mask.TERMS`; "" for none.
         colour: "#rrggbb"; "" for the one of its number.
         frozen: it cannot change, and the others leave it alone.
         prompts: on it, in order.

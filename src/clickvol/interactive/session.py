@@ -204,7 +204,7 @@ class InteractiveSession:
         Args:
             object_id: which object.
             name: up to 64 characters.
-            term: a code of `clickvol.io.segment_terms.TERMS`.
+            term: a code of `clickvol.io.labelled_mask.TERMS`.
             colour: "#rrggbb".
 
         Raises:

@@ -58,16 +58,13 @@ def export_masks(
     """
     path = check_export(path, volume.source, file_format)
     for labelled in masks:
-        if not labelled.mask.grid.same_place(volume.grid):
-            raise OutputError(
-                f"the mask {labelled.name!r} is not on the grid of its scan; give the scan it was made on"
-            )
-    if file_format == "dicom-seg":
-        write_dicom_seg(masks, volume.source, path, series=series, deidentify=deidentify)
-    elif file_format == "rtstruct":
-        write_rtstruct(masks, volume.source, path, series=series, deidentify=deidentify)
-    else:
+        what = f"the mask {labelled.name!r}"
+        labelled.mask.grid.check_same_place(volume.grid, what, OutputError, "give the scan it was made on")
+    if file_format in ("nifti", "nrrd"):
         write_volume(label_map(masks), volume.grid, path)
+        return
+    write = write_rtstruct if file_format == "rtstruct" else write_dicom_seg
+    write(masks, volume.source, path, series=series, deidentify=deidentify)
 
 
 def check_export(path: str | Path, source: str | Path, file_format: ExportFormat) -> Path:
@@ -81,13 +78,16 @@ def check_export(path: str | Path, source: str | Path, file_format: ExportFormat
     return path
 
 
-def check_export_grid(volume: Volume, file_format: ExportFormat, *, series: str | None = None) -> None:
-    """Refuse a scan whose images a DICOM format cannot refer to, before any computing (OutputError)."""
-    if file_format in ("nifti", "nrrd"):
+def check_export_grid(
+    path: Path, volume: Volume, dicom_format: ExportFormat = "dicom-seg", *, series: str | None = None
+) -> None:
+    """Refuse a scan whose grid such a file cannot hold, or whose images it cannot refer to (OutputError)."""
+    if not _is_dicom(path):
+        check_output_grid(path, volume.grid)
         return
     images = read_source_images(volume.source, series=series, grid=volume.grid)
     images.check_grid(volume.grid)
-    if file_format == "dicom-seg":
+    if dicom_format == "dicom-seg":
         check_one_file(images)
 
 
@@ -128,14 +128,6 @@ def check_probability_path(path: Path, source: str | Path, compression_level: in
         check_export(path, source, "dicom-seg")
     else:
         check_compression(path, compression_level)
-
-
-def check_probability_grid(path: Path, volume: Volume, *, series: str | None = None) -> None:
-    """Tell before any computing whether such a file can hold the grid of a scan; OutputError when not."""
-    if _is_dicom(path):
-        check_export_grid(volume, "dicom-seg", series=series)
-    else:
-        check_output_grid(path, volume.grid)
 
 
 def _is_dicom(path: Path) -> bool:

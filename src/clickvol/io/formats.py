@@ -201,30 +201,29 @@ def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
 
 
 def check_output_path(
-    path: str | Path,
-    scan_source: str | Path | None = None,
-    *,
-    suffixes: tuple[str, ...] = WRITABLE_SUFFIXES,
+    path: str | Path, *inputs: str | Path | None, suffixes: tuple[str, ...] = WRITABLE_SUFFIXES
 ) -> Path:
     """Refuse a path where no mask can be written (OutputError): suffix, folder, or the scan itself.
 
     Args:
         path: where the mask is to go. An existing file would be overwritten.
-        scan_source: the scan that must not be overwritten, however the two paths are spelled.
+        inputs: what must not be overwritten, such as the scan, however the paths are spelled.
         suffixes: those of the format, in lower case.
     """
     path = Path(path)
     try:
-        return _check_output_path(path, scan_source, suffixes)
+        return _check_output_path(path, inputs, suffixes)
     except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
         raise OutputError(f"{str(path)!r} cannot be the name of a file; choose another") from error
 
 
-def _check_output_path(path: Path, scan_source: str | Path | None, suffixes: tuple[str, ...]) -> Path:
+def _check_output_path(path: Path, inputs: tuple[str | Path | None, ...], suffixes: tuple[str, ...]) -> Path:
     if _ON_WINDOWS and windows_forbids(path.name):
         raise OutputError(f"{path.name!r} cannot be the name of a file on Windows; choose another")
     if path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a file in it, such as {path / 'mask.nii.gz'}")
+        raise OutputError(
+            f"{path} is a folder; give the name of a file in it, such as {path / 'mask'}{suffixes[0]}"
+        )
     if _suffix(path, suffixes) is None:
         raise OutputError(
             f"cannot tell from {path.name!r} which format to write; the supported suffixes are "
@@ -235,8 +234,8 @@ def _check_output_path(path: Path, scan_source: str | Path | None, suffixes: tup
         raise OutputError(f"cannot write {path}: the folder {parent} does not exist; make it first")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: the folder {parent} is not writable; choose another place")
-    if scan_source and _is_same_file(path, Path(scan_source)):
-        raise OutputError(f"{path} is the scan itself; give another name for the mask, so that the scan stays")
+    if any(given and _is_same_file(path, Path(given)) for given in inputs):
+        raise OutputError(f"{path} is the scan itself or an input; give another name, so that it stays")
     return path
 
 

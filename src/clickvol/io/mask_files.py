@@ -45,11 +45,7 @@ def read_objects(path: Path, scan: Volume, limits: ReadLimits | None = None) -> 
         objects = [each for each in read_mask_file(path, scan.grid) if each.mask.num_voxels]
     else:
         label = read_volume(path, limits=limits)
-        if not label.grid.same_place(scan.grid):
-            raise UnreadableVolumeError(
-                "the mask does not lie on the grid of the scan: "
-                f"{label.grid.difference_from(scan.grid)}; resample it to that grid"
-            )
+        label.grid.check_same_place(scan.grid, "the mask", UnreadableVolumeError)
         array = label.array.astype(np.float64)
         values = np.unique(array[array > 0])
         is_label_map = len(values) <= MAX_LABELS and np.array_equal(values, np.round(values))

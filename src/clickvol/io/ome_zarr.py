@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from clickvol.errors import BadGeometryError, ScanTooLargeError, UnreadableVolumeError, require
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.volume import Volume
-from clickvol.io.volume_choice import choose_volume
+from clickvol.io.volume import Volume, choose_volume
 from clickvol.io.voxel_values import clean_values
 
 _MARKERS = ("zarr.json", ".zattrs", ".zgroup")

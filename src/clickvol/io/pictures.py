@@ -1,6 +1,5 @@
 """2D images (PNG, JPEG, TIFF) in, mask pictures out. Torch-free."""
 
-import os
 import struct
 import warnings
 import zlib
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from clickvol.errors import OutputError, UnreadableVolumeError
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.formats import check_output_path
 from clickvol.io.input_path import kind_of_path
 from clickvol.io.volume import Volume
 
@@ -137,18 +137,7 @@ def check_picture_output(path: str | Path, inputs: Sequence[Path]) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"a picture is written as PNG, but {path.name!r} does not end in .png; rename it")
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder; give the name of a file in it, such as {path / 'mask.png'}")
-        folder = Path(os.path.realpath(path)).parent
-        if not os.access(folder, os.W_OK | os.X_OK):
-            what = "is not writable" if folder.is_dir() else "does not exist"
-            raise OutputError(f"cannot write {path}: the folder {folder} {what}; choose another place")
-        if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-            raise OutputError(f"{path} is an input; give another name for the output, so that the input stays")
-    except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
-        raise OutputError(f"{str(path)!r} cannot be the name of a file; choose another") from error
-    return path
+    return check_output_path(path, *inputs, suffixes=(".png",))
 
 
 def _check_header(image: Image.Image, path: Path) -> None:

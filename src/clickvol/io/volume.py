@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clickvol.errors import UnreadableVolumeError
 from clickvol.geometry.grid import VolumeGrid
 
 if TYPE_CHECKING:
@@ -205,3 +207,25 @@ class Mask(_Voxels):
     def volume_ml(self) -> float:
         """Volume of the object in millilitres."""
         return self.num_voxels * self.grid.voxel_volume_mm3 / 1000.0
+
+
+def choose_volume(path: Path | str, shape_ijkt: tuple[int, int, int, int], index: int | None) -> int:
+    """Return which volume to read, of a file with three sizes and a number of volumes.
+
+    UnreadableVolumeError for several volumes and no index, or an index out of range.
+    """
+    num_volumes = shape_ijkt[3]
+    if index is None:
+        if num_volumes == 1:
+            return 0
+        raise UnreadableVolumeError(
+            f"{path} is 4D with shape {shape_ijkt}: its fourth axis holds {num_volumes} volumes, "
+            "but one 3D scan is expected; pick one with --volume N or volume_index=N "
+            f"(N from 0 to {num_volumes - 1})"
+        )
+    if not 0 <= index < num_volumes:
+        valid = "only 0 is valid" if num_volumes == 1 else f"valid are 0 to {num_volumes - 1}"
+        raise UnreadableVolumeError(
+            f"{path} has no volume {index}; it holds {num_volumes}, so {valid} for --volume"
+        )
+    return index

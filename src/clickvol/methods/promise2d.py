@@ -22,7 +22,7 @@ from clickvol.methods.recipe import Method
 from clickvol.methods.sam2d import Sam2d, Sam2dConfig, sam2d_preset
 from clickvol.prompt_encoders.auto_prompt import AutoPrompter, AutoPrompterConfig, Form
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
-from clickvol.prompts.simulate2d import sample_points
+from clickvol.prompts.simulate import sample_points
 
 METHOD_ID = "promise2d"
 
@@ -170,7 +170,7 @@ class Promise2d(nn.Module):
 def prompts_from_truth(truth: Tensor, num_points: int, rng: np.random.Generator) -> Prompts2d:
     """Draw N points and labels, (B, N, 2) and (B, N), from masks (B, 1, S, S) of the network's square input.
 
-    Above 0 is inside; images are drawn for in their order, as `prompts.simulate2d.sample_points` says.
+    Above 0 is inside; images are drawn for in their order, as `prompts.simulate.sample_points` says.
     """
     drawn = [sample_points(mask, num_points, rng) for mask in (truth[:, 0] > 0).cpu().numpy()]
     points = np.stack([points for points, _ in drawn]).astype(np.float32)

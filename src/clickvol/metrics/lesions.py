@@ -18,8 +18,7 @@ class LesionScores:
     Attributes:
         recall: share of the lesions of the truth that the mask hits; None without a lesion in the truth.
         precision: share of the parts of the mask that hit the truth; None for an empty mask.
-        f1: 2 hits / (2 hits + missed lesions + false parts) in shares: the harmonic mean of recall and
-            precision; 0 where one of both masks alone is empty, None where both are.
+        f1: harmonic mean of both; 0 where one of both masks alone is empty, None where both are.
         dice: mean over the lesions of the truth of the Dice of a lesion with all parts of the mask that
             touch it, 0 for one that is missed; None without a lesion in the truth. A part that touches two
             lesions counts wholly for each.

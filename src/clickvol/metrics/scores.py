@@ -21,15 +21,9 @@ NSD_TOLERANCES_MM = (1.0, 2.0, 5.0)
 
 @dataclass(frozen=True)
 class MaskPair:
-    """A mask and the truth.
+    """A mask and the truth, (D, H, W) bool, and the three sizes of a voxel, each above 0.
 
-    Attributes:
-        prediction, truth: (D, H, W) bool, the object where True.
-        spacing_dhw_mm: three sizes of a voxel, each above 0.
-
-    Raises:
-        ValueError: from the measures, when shapes differ or are not of three axes, or the spacing is not three
-            numbers above 0.
+    ValueError from the measures, when shapes differ or are not of three axes, or for another spacing.
     """
 
     prediction: NDArray[np.bool_]

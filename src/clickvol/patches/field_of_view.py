@@ -14,6 +14,7 @@ from scipy import ndimage
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import PatchPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.interpolation import read_along
 
 Triple = tuple[int, int, int]
 
@@ -139,19 +140,8 @@ def _paste_separable(
     """Interpolate axis by axis: for parallel axes the same values, at a small part of the cost."""
     values = turned
     for axis in range(3):
-        scale, start = matrix[main[axis], axis], offset[main[axis]]
-        place = start + scale * np.arange(shape[axis])
-        last = values.shape[axis] - 1
-        low = np.clip(np.floor(place), 0, max(last - 1, 0)).astype(int)
-        weight = (place - low).astype(np.float32)
-        outside = (place < 0) | (place > last)
-        below = np.where(outside, 0, 1 - weight).astype(np.float32)
-        above = np.where(outside, 0, weight).astype(np.float32)
-        across = [1, 1, 1]
-        across[axis] = -1
-        values = values.take(low, axis=axis) * below.reshape(across) + values.take(
-            np.minimum(low + 1, last), axis=axis
-        ) * above.reshape(across)
+        places = offset[main[axis]] + matrix[main[axis], axis] * np.arange(shape[axis])
+        values = read_along(values, axis, places, outside=0.0).astype(np.float32, copy=False)
     return values
 
 

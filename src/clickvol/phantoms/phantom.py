@@ -30,13 +30,7 @@ _VIEW_CENTRE = WorldPointRAS(38.0, -21.0, 310.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Phantom:
-    """A synthetic scan.
-
-    Attributes:
-        volume: int16, in HU or arbitrary MR units.
-        truth: the tumour, without the parts of it that are cut off by bone.
-        inside: a voxel deep inside the tumour, in voxels of the volume.
-    """
+    """A synthetic scan, int16; its tumour without what bone cuts off; a voxel deep inside it."""
 
     volume: Volume
     truth: Mask

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView
-from clickvol.prompts.hints import NUM_HINTS, HintChannel
-from clickvol.prompts.spatial import Box, Lasso, Line, Prompt, Scribble
+from clickvol.prompts.spatial import NUM_HINTS, Box, HintChannel, Lasso, Line, Prompt, Scribble
 
 Array32 = NDArray[np.float32]
 

@@ -22,12 +22,7 @@ from clickvol.weights.load import LoadedModel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchCandidate:
-    """One of several answers on a patch.
-
-    Attributes:
-        probability: (D, H, W) float32 in [0, 1].
-        predicted_dice: what the network's score head says of it, in (0, 1).
-    """
+    """One of several answers on a patch (D, H, W), and what the score head says of its Dice, in (0, 1)."""
 
     probability: Array32
     predicted_dice: float
@@ -35,12 +30,7 @@ class PatchCandidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedView:
-    """A field of view after the image encoder.
-
-    Attributes:
-        encoded: what the decoder needs.
-        inside: (D, H, W), which patch voxels lie in the scan.
-    """
+    """A field of view after the image encoder, and which patch voxels (D, H, W) lie in the scan."""
 
     encoded: EncodedPatch
     inside: NDArray[np.bool_]

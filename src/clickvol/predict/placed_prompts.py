@@ -26,6 +26,7 @@ from clickvol.prompts.spatial import (
     Prompt,
     Scribble,
     check_any_prompt_inside,
+    check_prompt,
 )
 
 # Clicks that stand for a scribble. Chosen: the models were trained with up to five clicks.
@@ -69,15 +70,11 @@ class PlacedPrompts:
     """Prompts, checked, as the network and the views take them.
 
     Attributes:
-        grid: of the scan.
-        clicks: for the network.
         inside: places in the object, at least one.
         drawn: prompts that are drawn as maps; empty for a network without.
         extent: size of the object; None where no prompt tells it.
         excluded: (D, H, W) voxels that cannot belong to the object; None for none.
         given: mask to begin with; None for none.
-        used: how each prompt was used.
-        overhangs: whether a box reaches beyond the scan.
     """
 
     grid: VolumeGrid
@@ -105,10 +102,7 @@ class PlacedPrompts:
         (D, H, W). ClickError when a prompt is not finite, empty or outside the scan, or none is on the object.
         """
         for prompt in prompts:
-            if isinstance(prompt, Click):
-                prompt.world(grid)
-            else:
-                prompt.check(grid)
+            check_prompt(prompt, grid)
         check_any_prompt_inside(prompts)
         is_clicked = any(isinstance(p, Click) and p.foreground for p in prompts)
         clicks, used = [], []

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.interpolation import read_along
 from clickvol.patches.field_of_view import Triple, extract
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.patch_predictor import arithmetic
@@ -34,13 +35,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResampledGrid:
-    """The voxels that the released loader resamples a scan to, along the scan's own axes.
-
-    Attributes:
-        native: the scan's grid.
-        factor_dhw: (3,) new voxels per old one.
-        shape_dhw: number of new voxels, at least 1 per axis.
-    """
+    """The voxels that the released loader resamples a scan to, along its axes: (3,) new per old one."""
 
     native: VolumeGrid
     factor_dhw: NDArray[np.float64]
@@ -148,17 +143,9 @@ def _to_native(probability: Array32, inside: VoxelBox, grid: ResampledGrid) -> t
 
 def _read(array: NDArray[np.generic], places_dhw: Sequence[NDArray[np.float64]]) -> Array32:
     """Read (D, H, W) linearly on rising places along each axis; beyond the outermost centres their value."""
-    lows, highs, weights = [], [], []
-    for places, length in zip(places_dhw, array.shape, strict=True):
-        places = np.clip(places, 0, length - 1)
-        low = np.floor(places).astype(int)
-        lows.append(low)
-        highs.append(np.minimum(low + 1, length - 1))
-        weights.append((places - low).astype(np.float32))
-    box = VoxelBox.of([int(low[0]) for low in lows], [int(high[-1]) + 1 for high in highs])
+    places = [np.clip(at, 0, length - 1) for at, length in zip(places_dhw, array.shape, strict=True)]
+    box = VoxelBox.of([int(at[0]) for at in places], [int(np.ceil(at[-1])) + 1 for at in places])
     values: Array32 = array[box.slices].astype(np.float32)
-    for axis in range(3):
-        weight = weights[axis].reshape([-1 if a == axis else 1 for a in range(3)])
-        low, high = lows[axis] - box.start_dhw[axis], highs[axis] - box.start_dhw[axis]
-        values = values.take(low, axis) * (1 - weight) + values.take(high, axis) * weight
+    for axis, start in enumerate(box.start_dhw):
+        values = read_along(values, axis, places[axis] - start).astype(np.float32, copy=False)
     return values

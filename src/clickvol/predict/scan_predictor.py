@@ -33,8 +33,7 @@ from clickvol.predict.segmentation import (
 from clickvol.predict.sliding_window import slide_over_scan
 from clickvol.predict.zoom_refinement import zoom_to_object
 from clickvol.prompts.click import Click
-from clickvol.prompts.hints import NUM_HINTS
-from clickvol.prompts.spatial import Prompt, check_any_prompt_inside
+from clickvol.prompts.spatial import NUM_HINTS, Prompt, check_any_prompt_inside
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 from clickvol.weights.load import LoadedModel, load_model
 

@@ -37,13 +37,7 @@ _LEAST_DOUBT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class FieldOfViewReport:
-    """One view that the model had of the patient.
-
-    Attributes:
-        centre_ras_mm: its middle.
-        extent_dhw_mm: its side lengths along superior, anterior and right.
-        reason: why it was needed, in words.
-    """
+    """One view of the patient: its middle, its sides along superior, anterior and right, and why."""
 
     voxel_mm: float
     centre_ras_mm: tuple[float, float, float]
@@ -64,7 +58,6 @@ class ScanProbability:
     Attributes:
         box: part of the scan that was computed; the probability is 0 elsewhere.
         probability: (box shape) float32 in [0, 1].
-        warnings: what a person should know, one sentence each.
         keeps_all_parts: the mask is all that is above the threshold, not only what is clicked.
         judged_field: the view that the whole object was seen in, for a score head; None for none.
     """
@@ -91,11 +84,7 @@ class Segmentation:
 
     Attributes:
         mask: on the grid of the scan.
-        modality: as which the scan was treated.
-        model_id: which model.
-        procedure: how the clicks became a mask.
         seconds: time per stage: "prepare", "encode", "decode" and "paste".
-        warnings: what a person should know, one sentence each.
         probability_box: part of the scan that probabilities were computed for.
         probability_in_box: (box shape) float32 in [0, 1]; 0 everywhere else.
         candidates: several masks for the same prompts, from which a person may choose, `mask` first; empty

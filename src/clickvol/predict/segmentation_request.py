@@ -18,7 +18,6 @@ from clickvol.io.export import (
     ExportFormat,
     check_export,
     check_export_grid,
-    check_probability_grid,
     check_probability_path,
     export_masks,
     export_probability,
@@ -26,7 +25,6 @@ from clickvol.io.export import (
 from clickvol.io.formats import (
     WRITABLE_SUFFIXES,
     check_compression,
-    check_output_grid,
     check_output_path,
     read_volume,
     write_mask,
@@ -42,7 +40,7 @@ from clickvol.preprocessing.slices2d import SliceAxis
 from clickvol.prompts.click import Click
 from clickvol.prompts.drawing_files import DrawingFile
 from clickvol.prompts.image_prompts import ImagePrompts, check_prompts, prompts_of_truth
-from clickvol.prompts.spatial import Box, Line, Prompt, check_any_prompt_inside
+from clickvol.prompts.spatial import Box, Line, Prompt, check_any_prompt_inside, check_prompt
 
 if TYPE_CHECKING:
     from clickvol.predict.image_predictor import ImageSegmentation
@@ -81,15 +79,12 @@ class SegmentationRequest(_Request):
 
     Attributes:
         clicks: an automatic model needs none; to others at least one of all prompts is on the object.
-        lines_and_boxes: further prompts.
         organ_mask: file with the organ above 0, for a model that takes one; None for none.
         probability: file for the probabilities, float32; None for no file. As .dcm a DICOM Parametric Map.
         compression_level: of all files that are compressed, from 0 (none) to 9 (small); None for 1.
         dicom: what a .dcm mask is, a Segmentation or an RT Structure Set; None for a Segmentation. It refers to
             the images of a DICOM scan.
         deidentify: a .dcm mask names neither patient nor scan; other formats never do.
-        gantry_tilt: what becomes of a tilted DICOM series; see `read_volume`.
-        resample_gaps: bring a DICOM series whose slices change their distance to one spacing.
         candidates: write the other masks that the model offers, too, see `candidate_path`.
 
     Raises:
@@ -147,7 +142,6 @@ class ImageRequest(_Request):
         points: given by the "user", predicted by the model ("auto"), or drawn from the truth ("gt").
         truth: mask to draw points from and to compare with: of the form and grid of the image.
         num_points: how many are drawn; 16 as in ProMISe-2D's released scripts.
-        seed: of the drawing.
         axis: what the slice lies across, see `preprocessing.slices2d.slice_view`.
 
     Raises:
@@ -275,12 +269,9 @@ def run_request(
 
 def _check_grid(request: SegmentationRequest, volume: Volume) -> None:
     """Refuse files that cannot hold the grid of the scan, before anything is computed for them."""
-    if request.dicom_format is None:
-        check_output_grid(request.mask, volume.grid)
-    else:
-        check_export_grid(volume, request.dicom_format, series=request.series)
+    check_export_grid(request.mask, volume, request.dicom_format or "dicom-seg", series=request.series)
     if request.probability is not None:
-        check_probability_grid(request.probability, volume, series=request.series)
+        check_export_grid(request.probability, volume, series=request.series)
 
 
 def _read_prompts(request: SegmentationRequest, volume: Volume, *, needed: bool) -> list[Prompt]:
@@ -291,10 +282,7 @@ def _read_prompts(request: SegmentationRequest, volume: Volume, *, needed: bool)
     if prompts or needed:
         check_any_prompt_inside(prompts)
     for prompt in prompts:
-        if isinstance(prompt, Click):
-            prompt.world(volume.grid)
-        else:
-            prompt.check(volume.grid)
+        check_prompt(prompt, volume.grid)
     return prompts
 
 
@@ -366,9 +354,8 @@ def _check_outputs(
         if path == request.preview or is_picture(path):
             check_picture_output(path, given)
             continue
-        for read in given:
-            suffixes = mask_suffixes if path == request.mask else PROBABILITY_SUFFIXES
-            check_output_path(path, read, suffixes=suffixes)
+        suffixes = mask_suffixes if path == request.mask else PROBABILITY_SUFFIXES
+        check_output_path(path, *given, suffixes=suffixes)
     places = [os.path.realpath(path).casefold() for path in outputs]  # capitals make no other file everywhere
     for path, place in zip(outputs, places, strict=True):
         if places.count(place) > 1:
@@ -392,15 +379,9 @@ def _check_scan_outputs(request: SegmentationRequest, card: "ModelCard") -> None
         raise ConfigError(
             f"{card.id} offers one mask; use --model promise3d-lesions, or leave out --candidates"
         )
-    _check_candidate_paths(request, card.num_candidates, inputs)
-
-
-def _check_candidate_paths(request: SegmentationRequest, count: int, inputs: Sequence[Path | None]) -> None:
-    """Tell before any computing whether every candidate can be written, and none over another file."""
     others = [path for path in (*inputs, request.probability, request.preview) if path is not None]
-    for number in range(1, count + 1):
-        for other in others:
-            check_output_path(request.candidate_path(number), other)
+    for number in range(1, card.num_candidates + 1):
+        check_output_path(request.candidate_path(number), *others)
 
 
 def _temporary(path: Path) -> contextlib.AbstractContextManager[Path]:

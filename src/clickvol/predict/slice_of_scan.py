@@ -51,11 +51,7 @@ def read_truth(path: Path, cut: SliceOfScan | None, shape_hw: tuple[int, ...]) -
     """Return the truth of the image: (H, W)."""
     if cut is not None:
         mask = read_volume(path)
-        if not mask.grid.same_place(cut.volume.grid):
-            raise ConfigError(
-                f"the truth {path} does not lie on the grid of the scan: "
-                f"{mask.grid.difference_from(cut.volume.grid)}; resample it to that grid"
-            )
+        mask.grid.check_same_place(cut.volume.grid, f"the truth {path}", ConfigError)
         return np.asarray(cut.view.cut(mask.array) != 0)
     truth: NDArray[np.bool_] = np.atleast_3d(read_picture(path)).max(axis=2) > 0
     if truth.shape != shape_hw:

@@ -58,12 +58,7 @@ class PatchProbability(Protocol):
     """The network on one field of view."""
 
     def __call__(self, field_of_view: FieldOfView, prior: Array32 | None = None) -> Array32:
-        """Return the probability of the object: (D, H, W) float32 in [0, 1].
-
-        Args:
-            field_of_view: where.
-            prior: (D, H, W), the probability there from an earlier view; None for none.
-        """
+        """Return the probability (D, H, W) float32 in [0, 1]; the prior is that of an earlier view."""
         ...
 
 

@@ -23,7 +23,6 @@ class IntensityScale:
     """A linear map of clipped values.
 
     Attributes:
-        low, high: clipping bounds in the scan's unit.
         mean: clipped value that goes to 0.
         deviation: clipped difference that goes to 1.
         outside: value of what lies outside the scan, in the scan's unit.
@@ -49,13 +48,7 @@ class IntensityScale:
 
 @dataclass(frozen=True, slots=True)
 class KnottedScale:
-    """A piecewise linear map: between knots as drawn, beyond the last ones constant.
-
-    Attributes:
-        values: knots in the scan's unit, rising.
-        normalised: what they go to, rising.
-        outside: value of what lies outside the scan, in the scan's unit.
-    """
+    """A piecewise linear map between rising knots, constant beyond; outside the scan is a value in its unit."""
 
     values: tuple[float, ...]
     normalised: tuple[float, ...]

@@ -30,12 +30,8 @@ _WINDOW_PERCENTILES = (0.5, 99.5)
 class SliceView:
     """Where a slice lies in an array (D, H, W), and how it lies in its image (rows, columns).
 
-    Attributes:
-        shape_dhw: of the array.
-        normal_axis: array axis across the slice.
-        index: place along it, as stored, from 0.
-        row_axis, column_axis: array axes along which the image's rows and columns are counted.
-        row_flipped, column_flipped: whether they are counted from that axis' end.
+    It lies across `normal_axis`, at `index` as stored, from 0; rows and columns are counted along array axes,
+    and where they are flipped from the axis' end.
     """
 
     shape_dhw: tuple[int, int, int]

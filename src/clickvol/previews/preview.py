@@ -13,6 +13,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume
+from clickvol.preprocessing.intensity import CT_WINDOW_HU
 from clickvol.previews.sheet import PANEL_PIXELS, MarkKind, PanelPicture, compose_sheet
 from clickvol.prompts.click import Click
 from clickvol.prompts.spatial import Box, Line, Prompt
@@ -21,7 +22,6 @@ _MARGIN_MM = 30.0
 _SMALLEST_VIEW_MM = 120.0
 _REACH_MM = 5.0
 
-_CT_WINDOW_HU = (-160.0, 240.0)
 _WINDOW_PERCENTILES = (0.5, 99.5)
 
 
@@ -175,7 +175,7 @@ def _window(
 ) -> tuple[float, float]:
     """Return the values that are shown black and white."""
     if modality == "CT":
-        return _CT_WINDOW_HU
+        return CT_WINDOW_HU
     first = np.floor((centre_mm - side_mm / 2) / axes.spacing_mm).astype(int)
     last = np.ceil((centre_mm + side_mm / 2) / axes.spacing_mm).astype(int)
     inside = scan[tuple(slice(max(a, 0), b + 1) for a, b in zip(first, last, strict=True))]

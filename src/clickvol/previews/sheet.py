@@ -36,14 +36,7 @@ _SCALE_BARS_MM = (5, 10, 20, 50, 100, 200)
 
 @dataclass(slots=True, eq=False)
 class PanelPicture:
-    """A square picture of one plane in the making.
-
-    Attributes:
-        grey: (SAMPLES, SAMPLES) float, 0 black to 1 white.
-        inside: (SAMPLES, SAMPLES) bool, where the object is.
-        covered: (SAMPLES, SAMPLES) bool, where the scan has voxels.
-        truth: (SAMPLES, SAMPLES) bool, where the object should be, where that is known.
-    """
+    """A square picture of one plane in the making, of (SAMPLES, SAMPLES): grey from 0 to 1, and masks."""
 
     SAMPLES: ClassVar[int] = PANEL_PIXELS * _OVERSAMPLING
 

@@ -10,7 +10,7 @@ from clickvol.errors import OutputError
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.box import bounding_box
 from clickvol.io.volume import Mask
-from clickvol.metrics.surface_elements import NUM_CODES, closed_triangles, neighbour_codes
+from clickvol.metrics.surface import NUM_CODES, closed_triangles, neighbour_codes
 
 # Taubin 1995: what a step flattens the next one swells again, so that the object keeps its size.
 _SHRINK, _SWELL, _NUM_STEPS = 0.5, -0.53, 10

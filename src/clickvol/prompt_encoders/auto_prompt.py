@@ -15,7 +15,7 @@ from clickvol.errors import ConfigError
 from clickvol.prompt_encoders.auto_prompt_cross import PointQueries
 from clickvol.prompt_encoders.auto_prompt_resnet import PointResNet
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
-from clickvol.prompts.simulate2d import num_positive_points
+from clickvol.prompts.simulate import num_positive_points
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 
 Form = Literal["resnet", "cross"]

@@ -1,6 +1,5 @@
 """A click: a place, and whether it lies in the object or outside it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,28 +43,20 @@ class Click:
             raise ClickError(f"click ({numbers}) is not finite; give three finite numbers")
         if isinstance(self.position, VoxelPoint):
             if not grid.contains(self.position):
-                raise ClickError(_outside_voxels(self.position, grid))
+                i, j, k = self.position.to_ijk()
+                raise ClickError(f"click ({i:g}, {j:g}, {k:g}) lies outside the scan; {valid_indices(grid)}")
             return grid.to_world(self.position)
         if not grid.contains(grid.to_voxel(self.position)):
             raise ClickError(_outside_world(self.position, grid))
         return self.position
 
 
-def check_any_inside(clicks: Iterable[Click]) -> None:
-    """Check that clicks say where the object is; ClickError when there is none inside the object."""
-    if not any(click.foreground for click in clicks):
-        raise ClickError(
-            "there is no click inside the object; give at least one (background clicks alone do not say where "
-            "it is)"
-        )
-
-
-def _outside_voxels(point: VoxelPoint, grid: VolumeGrid) -> str:
-    i, j, k = point.to_ijk()
+def valid_indices(grid: VolumeGrid) -> str:
+    """Say which voxel indices a scan has, for a message."""
     n_k, n_j, n_i = grid.shape_dhw
     return (
-        f"click ({i:g}, {j:g}, {k:g}) lies outside the scan; the valid voxel indices are "
-        f"i 0..{n_i - 1}, j 0..{n_j - 1}, k 0..{n_k - 1} (or give millimetres, in the space ras or lps)"
+        f"the valid voxel indices are i 0..{n_i - 1}, j 0..{n_j - 1}, k 0..{n_k - 1} (or give millimetres, in "
+        "the space ras or lps)"
     )
 
 

@@ -10,8 +10,6 @@ from clickvol.prompts.drawing_files import DrawingFile
 from clickvol.prompts.image_prompts import ImageClick, ImagePrompts
 from clickvol.prompts.spatial import Box, Line, Position
 
-_SIGNS = {":+": True, ":-": False}
-
 
 def parse_click(text: str, *, space: Space) -> Click:
     """Parse `I,J,K`, with `:-` behind it for a background click (`:+` is the default), as in "-12.5,30,4:-".
@@ -34,17 +32,16 @@ def parse_line(text: str, *, space: Space) -> Line:
 
 def parse_box(text: str, *, space: Space) -> Box:
     """Parse two opposite corners of a box, `I,J,K:I,J,K`, with `:-` for what does not belong (ClickError)."""
-    stripped = text.strip()
-    foreground = _SIGNS.get(stripped[-2:], True)
-    return Box(*_two_places("box", stripped.removesuffix(":-").removesuffix(":+"), space), foreground)
+    corners, foreground = _signed(text.strip())
+    return Box(*_two_places("box", corners, space), foreground)
 
 
 def parse_drawing(kind: Literal["scribble", "lasso", "mask"], text: str, *, space: Space) -> DrawingFile:
     """Parse a file's name, with `:-` for what does not belong; ClickError for a mask of that."""
-    foreground = _SIGNS.get(text[-2:], True)
+    name, foreground = _signed(text)
     if kind == "mask" and not foreground:
         raise ClickError("a mask to correct is the object; give what it is not as a lasso or a click")
-    return DrawingFile(kind, Path(text.removesuffix(":-").removesuffix(":+")), foreground, space)
+    return DrawingFile(kind, Path(name), foreground, space)
 
 
 def parse_lines_and_boxes(lines: list[str], boxes: list[str], *, space: Space) -> tuple[Line | Box, ...]:
@@ -88,10 +85,13 @@ def _two_places(what: str, text: str, space: Space) -> tuple[Position, Position]
 
 
 def _signed_numbers(text: str, count: int, example: str) -> tuple[list[float], bool]:
-    stripped = text.strip()
-    if stripped[-2:] in _SIGNS:
-        return _numbers("click", stripped[:-2], count, example), _SIGNS[stripped[-2:]]
-    return _numbers("click", stripped, count, example), True
+    unsigned, foreground = _signed(text.strip())
+    return _numbers("click", unsigned, count, example), foreground
+
+
+def _signed(text: str) -> tuple[str, bool]:
+    """Return a text without the sign behind it, and whether that says the object."""
+    return text.removesuffix(":-").removesuffix(":+"), not text.endswith(":-")
 
 
 def _numbers(what: str, text: str, count: int, example: str) -> list[float]:

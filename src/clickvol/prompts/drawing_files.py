@@ -56,11 +56,7 @@ class DrawingFile:
             except ClickError as error:
                 raise ClickError(f"{self.path}: {error}") from error
         label = read_label(self.path, scan)
-        if not label.grid.same_place(scan.grid):
-            raise ClickError(
-                f"the {self.kind} {self.path} does not lie on the grid of the scan: "
-                f"{label.grid.difference_from(scan.grid)}; resample it to that grid"
-            )
+        label.grid.check_same_place(scan.grid, f"the {self.kind} {self.path}", ClickError)
         voxels = PackedMask.of(label.array.astype(np.float64) > 0)
         kinds: dict[str, type[Scribble | Lasso | GivenMask]]
         kinds = {"scribble": Scribble, "lasso": Lasso, "mask": GivenMask}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from clickvol.errors import ClickError
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.prompts.click import Click
-from clickvol.prompts.simulate2d import sample_points
+from clickvol.prompts.simulate import sample_points
 from clickvol.shapes import FOREGROUND_LABEL
 
 
@@ -56,7 +56,7 @@ def prompts_on_picture(clicks: Sequence[Click], grid: VolumeGrid) -> ImagePrompt
 
 
 def prompts_of_truth(truth: NDArray[np.bool_], num_points: int, rng: np.random.Generator) -> ImagePrompts:
-    """Draw points from a known mask (H, W), as `simulate2d.sample_points` says; for evaluation only."""
+    """Draw points from a known mask (H, W), as `simulate.sample_points` says; for evaluation only."""
     points, labels = sample_points(truth, num_points, rng)
     clicks = tuple(
         ImageClick(float(x), float(y), foreground=bool(label == FOREGROUND_LABEL))

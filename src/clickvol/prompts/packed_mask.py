@@ -15,13 +15,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 
 @dataclass(frozen=True, slots=True)
 class PackedMask:
-    """A mask as compressed bits of its bounding box: some kB for a tumour.
-
-    Attributes:
-        box: around the object; None for an empty mask.
-        bits: zlib of the box's voxels, eight to a byte, in (d, h, w) order.
-        num_voxels: of the object.
-    """
+    """A mask as zlib of the bits of its bounding box, in (d, h, w) order: some kB for a tumour."""
 
     box: VoxelBox | None
     bits: bytes

@@ -1,4 +1,4 @@
-"""Clicks that a user might make, placed by a known mask: what an evaluation asks with.
+"""Clicks that a user might make, placed by a known mask: what an evaluation asks with, in 3D and 2D.
 
 A click into the error is the deepest voxel of the largest connected error, in mm, the same every time; in
 training (`datasets.device.prompts.random_error_click`) it is any voxel of any error.
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from clickvol.errors import ClickError
 from clickvol.geometry.box import bounding_box
+from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 
 Voxel = tuple[int, int, int]
 Voxels = NDArray[np.int64]
@@ -44,7 +46,6 @@ class Region:
             plane, since there is one empty voxel on every side.
         inside: (D', H', W') bool, the box around the region and one empty voxel on every side. What lies
             beyond the scan therefore counts as outside.
-        num_voxels: of the region, at least 1.
     """
 
     start_dhw: Voxel
@@ -183,3 +184,57 @@ def _errors(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Iterator[
         if region is not None:
             parts += [(foreground, part) for part in components(region)]
     yield from sorted(parts, key=lambda entry: -entry[1].num_voxels)
+
+
+def num_positive_points(num_points: int) -> int:
+    """Return how many of N points lie in the object: floor(N / 2), but one of one.
+
+    The rule of the released ProMISe-2D code, for points drawn and for points predicted.
+    """
+    return 1 if num_points == 1 else num_points // 2
+
+
+def sample_points(
+    mask: NDArray[np.bool_], num_points: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Draw N points in the object and outside it, uniformly and with replacement, in random order.
+
+    The first `num_positive_points` are drawn in the object, the rest outside it; then they are shuffled.
+    Where the object is empty all points are drawn outside it, and where it fills the image all are drawn in
+    it (the released code fails on empty masks; the second rule is its mirror image). A label therefore
+    always tells what lies under its point.
+
+    Returns:
+        (N, 2) pixel centres in the order (x, y), integers as float, x in [0, W), y in [0, H); and (N,)
+        labels, 1 in the object and 0 outside it.
+
+    Raises:
+        ClickError: for a mask without pixels or not two-dimensional, or fewer than one point.
+    """
+    if mask.ndim != 2 or mask.size == 0:
+        raise ClickError(f"the mask has shape {mask.shape}, but points are drawn from one (H, W) with pixels")
+    if num_points < 1:
+        raise ClickError(f"{num_points} points were asked for; ask for at least 1")
+    inside, outside = np.flatnonzero(mask), np.flatnonzero(~mask)
+    num_inside = num_positive_points(num_points)
+    if len(inside) == 0:
+        num_inside = 0
+    elif len(outside) == 0:
+        num_inside = num_points
+    chosen = np.concatenate(
+        [
+            _draw(inside, num_inside, rng),
+            _draw(outside, num_points - num_inside, rng),
+        ]
+    )
+    chosen = rng.permutation(chosen)
+    row, column = np.unravel_index(chosen, mask.shape)
+    labels = np.where(mask.reshape(-1)[chosen], FOREGROUND_LABEL, BACKGROUND_LABEL)
+    return np.stack([column, row], axis=1).astype(np.float64), labels.astype(np.int64)
+
+
+def _draw(candidates: NDArray[np.int64], number: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return so many of the candidates, with replacement; none of none."""
+    if number == 0:
+        return candidates[:0]
+    return candidates[rng.integers(len(candidates), size=number)]

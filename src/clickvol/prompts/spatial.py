@@ -7,6 +7,7 @@ of the scan, too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import pairwise
 from typing import Protocol
 
@@ -17,7 +18,8 @@ from clickvol.errors import ClickError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.prompts.click import Click
+from clickvol.io.dicom.contours import contours_mask
+from clickvol.prompts.click import Click, valid_indices
 from clickvol.prompts.packed_mask import PackedMask
 
 Position = VoxelPoint | WorldPointRAS
@@ -63,11 +65,7 @@ class Box:
         """
         box = self._whole(grid).clip(grid.shape_dhw)
         if box.is_empty:
-            n_k, n_j, n_i = grid.shape_dhw
-            raise ClickError(
-                f"the box lies outside the scan; the valid voxel indices are i 0..{n_i - 1}, j 0..{n_j - 1}, "
-                f"k 0..{n_k - 1} (or give millimetres, in the space ras or lps)"
-            )
+            raise ClickError(f"the box lies outside the scan; {valid_indices(grid)}")
         if box.shape_dhw == (1, 1, 1):
             raise ClickError("the box holds a single voxel; give two corners around the object, or a click")
         return box
@@ -156,7 +154,7 @@ class Lasso(_Drawing):
         canvas = np.zeros(grid.shape_dhw, dtype=bool)
         level = round(float(voxels[:, axis].mean()))
         plane = np.moveaxis(canvas, axis, 0)[level]
-        plane[...] = _inside_polygon(np.delete(voxels, axis, axis=1), (plane.shape[0], plane.shape[1]))
+        plane[...] = contours_mask([np.delete(voxels, axis, axis=1)], (plane.shape[0], plane.shape[1]))
         if not plane.any():
             raise ClickError("no voxel lies inside the lasso; draw a closed curve around some")
         return cls(PackedMask.of(canvas), foreground)
@@ -177,6 +175,14 @@ class _Signed(Protocol):
     def foreground(self) -> bool: ...
 
 
+def check_prompt(prompt: Prompt, grid: VolumeGrid) -> None:
+    """Refuse a prompt that is not finite, empty or outside the scan (ClickError)."""
+    if isinstance(prompt, Click):
+        prompt.world(grid)
+    else:
+        prompt.check(grid)
+
+
 def check_any_prompt_inside(prompts: Sequence[_Signed]) -> None:
     """Check that prompts say where the object is; ClickError when none is on the object."""
     if not any(prompt.foreground for prompt in prompts):
@@ -191,14 +197,15 @@ def _voxels_of(points: Sequence[Position], grid: VolumeGrid) -> NDArray[np.float
     return np.array([grid.to_voxel(Click(point).world(grid)).as_array() for point in points])
 
 
-def _inside_polygon(corners: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell which voxel centres of a plane lie in a polygon of corners (N, 2), by the even-odd rule."""
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    inside = np.zeros(shape, dtype=bool)
-    for (a_row, a_column), (b_row, b_column) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if a_row == b_row:
-            continue
-        crosses = (a_row > rows) != (b_row > rows)
-        at = a_column + (rows - a_row) / (b_row - a_row) * (b_column - a_column)
-        inside ^= crosses & (columns < at)
-    return inside
+class HintChannel(IntEnum):
+    """Channels of the hint maps, each in [-1, 1], 0 where nothing is said."""
+
+    SCRIBBLE = 0
+    """1 on a scribble inside the object, -1 on one outside."""
+    REGION = 1
+    """1 inside a box or lasso, -1 outside it, on the slices it was drawn on."""
+    DIAMETER = 2
+    """1 on the longest diameter."""
+
+
+NUM_HINTS = len(HintChannel)

@@ -6,8 +6,7 @@ from functools import partial
 from clickvol.interactive.session import InteractiveSession
 from clickvol.io.export import export_masks
 from clickvol.io.formats import write_mask
-from clickvol.io.labelled_mask import LabelledMask
-from clickvol.io.segment_terms import NEOPLASM, TERMS
+from clickvol.io.labelled_mask import NEOPLASM, TERMS, LabelledMask
 from clickvol.server.refusal import RefusedError
 from clickvol.server.served_session import ServedSession
 from clickvol.server.sessions import Sessions

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import DrawnVoxels
-from clickvol.io.segment_terms import TERMS
+from clickvol.io.labelled_mask import TERMS
 from clickvol.io.volume import Modality, SaidModality, Volume
 from clickvol.preprocessing.intensity import recognise_modality, value_sample
 from clickvol.prompts.click import Click

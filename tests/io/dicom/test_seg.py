@@ -186,7 +186,7 @@ def test_no_mask_at_all(tmp_path):
 
 def test_without_the_extra_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     folder = write_series(tmp_path / "ct")
-    monkeypatch.setitem(__import__("sys").modules, "highdicom.seg", None)
+    monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
     with pytest.raises(OutputError, match=r'pip install "clickvol\[dicom\]"') as caught:
         write_dicom_seg([mask_on(read_dicom(folder))], folder, tmp_path / "seg.dcm")
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import DrawnVoxels
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.formats import read_volume, write_volume
-from clickvol.io.segment_terms import TERMS
+from clickvol.io.labelled_mask import TERMS
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.predict.scan_predictor import segment
 from clickvol.prompts.packed_mask import PackedMask

@@ -11,7 +11,7 @@ from clickvol.datasets.device.stored_scan import StoredScan
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.prompts.hints import NUM_HINTS
+from clickvol.prompts.spatial import NUM_HINTS
 from clickvol.training.tasks.patch_step import PatchStep, hard_dice
 
 

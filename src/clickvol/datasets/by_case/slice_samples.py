@@ -15,7 +15,7 @@ from clickvol.datasets.samples import LabelledVolume
 from clickvol.datasets.sampling import SliceSampling
 from clickvol.methods.sam2d import Sam2dConfig, SquareFit, prepare_image
 from clickvol.preprocessing.slices2d import Plane, slice_view, unit_pixels, unit_values
-from clickvol.prompts.simulate2d import sample_points
+from clickvol.prompts.simulate import sample_points
 
 Case2d = LabelledVolume | PictureCase
 """What 2D networks are trained on: a scan, by its slices, or a picture."""

@@ -15,7 +15,7 @@ from clickvol.datasets.device.sample_plan import SamplePlan
 from clickvol.datasets.samples import MAX_CLICKS, PatchPrompts
 from clickvol.methods.recipe import TrainingClicks
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
-from clickvol.prompts.hints import NUM_HINTS, HintChannel
+from clickvol.prompts.spatial import NUM_HINTS, HintChannel
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL, PADDING_LABEL
 
 _MAX_EXTRA = 4

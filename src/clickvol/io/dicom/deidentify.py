@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clickvol.io.dicom.sources import SourceImages
+from clickvol.io.dicom.sources import SourceImages, item_of
 from clickvol.io.dicom.uids import remapped_uid
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.version import __version__
@@ -74,8 +74,6 @@ def without_names(masks: Sequence[LabelledMask]) -> list[LabelledMask]:
 
 def mark_deidentified(dataset: "Dataset") -> None:
     """Take the dates of writing out of a file made of `deidentified_sources`, and state the method."""
-    from pydicom.dataset import Dataset
-
     for keyword in _REMOVED:
         if keyword in dataset:
             delattr(dataset, keyword)
@@ -84,10 +82,8 @@ def mark_deidentified(dataset: "Dataset") -> None:
             element.value = {"DA": _NO_DATE, "TM": _NO_TIME, "DT": _NO_DATE_TIME}[element.VR]
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = f"clickvol {__version__}: DICOM PS3.15 Basic Profile"
-    code = Dataset()
     # DICOM PS3.16, CID 7050.
-    code.CodeValue = "113100"
-    code.CodingSchemeDesignator = "DCM"
-    code.CodeMeaning = "Basic Application Confidentiality Profile"
+    profile = "Basic Application Confidentiality Profile"
+    code = item_of(CodeValue="113100", CodingSchemeDesignator="DCM", CodeMeaning=profile)
     dataset.DeidentificationMethodCodeSequence = [code]
     dataset.LongitudinalTemporalInformationModified = "REMOVED"

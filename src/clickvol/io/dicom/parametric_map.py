@@ -1,6 +1,7 @@
 """Probabilities as a DICOM Parametric Map: one file, a float per voxel, on the slices of the scan."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,15 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import OutputError
-from clickvol.files.atomic import atomic_path
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified
+from clickvol.io.dicom.mask_writing import write_dicom
 from clickvol.io.dicom.reading.headers import shown_text
-from clickvol.io.dicom.seg import name_frames, require_highdicom, source_headers
-from clickvol.io.dicom.sources import SourceImages, read_source_images
-from clickvol.io.dicom.uids import new_uid
-from clickvol.io.mask_headers import DISCLAIMER, MANUFACTURER, series_number
-from clickvol.version import __version__
+from clickvol.io.dicom.seg import name_frames, require_highdicom, series_facts, source_headers
+from clickvol.io.dicom.sources import SourceImages
 
 if TYPE_CHECKING:
     from highdicom.pm import ParametricMap
@@ -36,18 +33,11 @@ def write_parametric_map(
 
     Wholly or not at all; as `write_dicom_masks`. OutputError also when highdicom is not installed.
     """
-    images = read_source_images(source, series=series, grid=grid)
-    images.check_grid(grid)
-    if deidentify:
-        images = deidentified_sources(images)
-    dataset = _parametric_map(probability, images, model_id)
-    if deidentify:
-        mark_deidentified(dataset)
-    with atomic_path(Path(path), ".dcm") as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    make = partial(_parametric_map, probability, model_id)
+    write_dicom(make, [grid], source, path, series=series, deidentify=deidentify)
 
 
-def _parametric_map(probability: NDArray[np.float32], images: SourceImages, model_id: str) -> "ParametricMap":
+def _parametric_map(probability: NDArray[np.float32], model_id: str, images: SourceImages) -> "ParametricMap":
     require_highdicom()
     from highdicom.content import VOILUTTransformation
     from highdicom.pm import ParametricMap, RealWorldValueMapping
@@ -68,21 +58,12 @@ def _parametric_map(probability: NDArray[np.float32], images: SourceImages, mode
             parametric_map = ParametricMap(
                 source_images=headers,
                 pixel_array=probability[order],
-                series_instance_uid=new_uid(),
-                series_number=series_number(images),
-                sop_instance_uid=new_uid(),
-                instance_number=1,
-                manufacturer=MANUFACTURER,
                 manufacturer_model_name=f"clickvol {model_id}".strip()[:64],
-                software_versions=__version__,
-                device_serial_number="none",
                 contains_recognizable_visual_features=False,
                 real_world_value_mappings=[mapping],
                 voi_lut_transformations=[VOILUTTransformation(window_center=0.5, window_width=1.0)],
                 content_label="PROBABILITY",
-                content_description=DISCLAIMER,
-                series_description=f"clickvol: {DISCLAIMER}",
-                specific_character_set="ISO_IR 192",
+                **series_facts(images),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise OutputError(

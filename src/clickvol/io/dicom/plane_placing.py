@@ -24,13 +24,7 @@ _SAME_POSITION_MM = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plane:
-    """Where the pixels of a frame lie.
-
-    Attributes:
-        position_lps_mm: (3,) centre of the first pixel.
-        orientation_lps: (6,) unit vectors along a row, then along a column.
-        spacing_hw_mm: distance between rows, then between columns.
-    """
+    """Where a frame lies: its first pixel's centre (3,), unit vectors along a row and a column (6,), steps."""
 
     position_lps_mm: NDArray[np.float64]
     orientation_lps: NDArray[np.float64]

@@ -10,17 +10,13 @@ rt-utils draw through voxel centres, which loses half a voxel at every border.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clickvol.io.dicom.contours import mask_contours
-from clickvol.io.dicom.mask_writing import write_dicom_masks
-from clickvol.io.dicom.sources import SourceImages
-from clickvol.io.dicom.uids import new_uid
-from clickvol.io.labelled_mask import LabelledMask, display_colour
-from clickvol.io.mask_headers import (
+from clickvol.io.dicom.mask_writing import (
     DISCLAIMER,
     MANUFACTURER,
     algorithm_name,
@@ -28,7 +24,11 @@ from clickvol.io.mask_headers import (
     mask_description,
     patient_and_study,
     series_number,
+    write_dicom_masks,
 )
+from clickvol.io.dicom.sources import SourceImages, item_of
+from clickvol.io.dicom.uids import new_uid
+from clickvol.io.labelled_mask import LabelledMask, display_colour
 from clickvol.version import __version__
 
 if TYPE_CHECKING:
@@ -43,18 +43,6 @@ _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 
 # Positions are written to 0.1 micrometre: far below a voxel, and short enough for a decimal string.
 _DECIMALS = 4
-
-
-def write_rtstruct(
-    masks: Sequence[LabelledMask],
-    source: str | Path,
-    path: str | Path,
-    *,
-    series: str | None = None,
-    deidentify: bool = False,
-) -> None:
-    """Write masks as a DICOM RT Structure Set; see `write_dicom_masks`."""
-    write_dicom_masks(rtstruct, masks, source, path, series=series, deidentify=deidentify)
 
 
 def rtstruct(masks: Sequence[LabelledMask], images: SourceImages) -> "FileDataset":
@@ -111,47 +99,32 @@ def _new_file(images: SourceImages) -> "FileDataset":
 
 def _referenced_frame(images: SourceImages) -> "Dataset":
     """Return the item that names every image of the scan."""
-    from pydicom.dataset import Dataset
-
-    series, study, frame = Dataset(), Dataset(), Dataset()
     files = dict.fromkeys((s.sop_class_uid, s.sop_instance_uid) for s in images.slices)
-    series.SeriesInstanceUID = images.text("SeriesInstanceUID")
-    series.ContourImageSequence = [_reference(*file) for file in files]
-    study.ReferencedSOPClassUID = _STUDY_CLASS
-    study.ReferencedSOPInstanceUID = images.text("StudyInstanceUID")
+    series = item_of(
+        SeriesInstanceUID=images.text("SeriesInstanceUID"),
+        ContourImageSequence=[_reference(*file) for file in files],
+    )
+    study = _reference(_STUDY_CLASS, images.text("StudyInstanceUID"))
     study.RTReferencedSeriesSequence = [series]
-    frame.FrameOfReferenceUID = images.text("FrameOfReferenceUID")
-    frame.RTReferencedStudySequence = [study]
-    return frame
+    frame = images.text("FrameOfReferenceUID")
+    return item_of(FrameOfReferenceUID=frame, RTReferencedStudySequence=[study])
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> "Dataset":
-    from pydicom.dataset import Dataset
-
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = sop_class_uid
-    reference.ReferencedSOPInstanceUID = sop_instance_uid
-    return reference
+    return item_of(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
 
 
 def _roi(number: int, labelled: LabelledMask, frame_of_reference_uid: str) -> "Dataset":
-    from pydicom.dataset import Dataset
-
-    roi = Dataset()
-    roi.ROINumber = number
-    roi.ReferencedFrameOfReferenceUID = frame_of_reference_uid
-    roi.ROIName = labelled.name
-    roi.ROIDescription = mask_description(labelled)
-    roi.ROIGenerationAlgorithm = algorithm_type(labelled)
-    return roi
+    return item_of(
+        ROINumber=number,
+        ReferencedFrameOfReferenceUID=frame_of_reference_uid,
+        ROIName=labelled.name,
+        ROIDescription=mask_description(labelled),
+        ROIGenerationAlgorithm=algorithm_type(labelled),
+    )
 
 
 def _roi_contour(number: int, labelled: LabelledMask, images: SourceImages) -> "Dataset":
-    from pydicom.dataset import Dataset
-
-    item = Dataset()
-    item.ROIDisplayColor = list(labelled.colour or display_colour(number))
-    item.ReferencedROINumber = number
     contours = []
     array = labelled.mask.array
     for index in np.flatnonzero(array.any(axis=(1, 2))).tolist():
@@ -160,32 +133,34 @@ def _roi_contour(number: int, labelled: LabelledMask, images: SourceImages) -> "
         if source.frame is not None:
             reference.ReferencedFrameNumber = source.frame + 1
         for polygon in mask_contours(array[index]):
-            contour = Dataset()
-            contour.ContourImageSequence = [reference]
-            contour.ContourGeometricType = "CLOSED_PLANAR"
-            contour.NumberOfContourPoints = len(polygon)
-            positions = images.corner_lps_mm(index, polygon)
-            contour.ContourData = [_decimal(value) for value in positions.ravel().tolist()]
-            contours.append(contour)
+            positions = images.corner_lps_mm(index, polygon).ravel().tolist()
+            contours.append(
+                item_of(
+                    ContourImageSequence=[reference],
+                    ContourGeometricType="CLOSED_PLANAR",
+                    NumberOfContourPoints=len(polygon),
+                    ContourData=[f"{round(v, _DECIMALS) + 0.0:.{_DECIMALS}f}" for v in positions],
+                )
+            )
+    colour = list(labelled.colour or display_colour(number))
+    item = item_of(ROIDisplayColor=colour, ReferencedROINumber=number)
     if contours:  # an empty sequence is not allowed, a missing one is
         item.ContourSequence = contours
     return item
 
 
-def _decimal(value: float) -> str:
-    return f"{round(value, _DECIMALS) + 0.0:.{_DECIMALS}f}"
-
-
 def _observation(number: int, labelled: LabelledMask) -> "Dataset":
-    from pydicom.dataset import Dataset
+    term = labelled.term
+    code = item_of(CodeValue=term.code, CodingSchemeDesignator="SCT", CodeMeaning=term.meaning)
+    return item_of(
+        RTROIIdentificationCodeSequence=[code],
+        ObservationNumber=number,
+        ReferencedROINumber=number,
+        # Whether it is a target of treatment, and who says so, is not for a program to tell.
+        RTROIInterpretedType="",
+        ROIInterpreter="",
+    )
 
-    observation, code = Dataset(), Dataset()
-    code.CodeValue, code.CodingSchemeDesignator = labelled.term.code, "SCT"
-    code.CodeMeaning = labelled.term.meaning
-    observation.RTROIIdentificationCodeSequence = [code]
-    observation.ObservationNumber = number
-    observation.ReferencedROINumber = number
-    # Whether it is a target of treatment, and who says so, is not for a program to tell.
-    observation.RTROIInterpretedType = ""
-    observation.ROIInterpreter = ""
-    return observation
+
+write_rtstruct = partial(write_dicom_masks, rtstruct)
+"""Write masks as a DICOM RT Structure Set; see `write_dicom_masks`."""

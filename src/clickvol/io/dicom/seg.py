@@ -7,19 +7,13 @@ slices: it checks the originals more strictly than scanners and archives write t
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import OutputError, require
-from clickvol.io.dicom.mask_writing import write_dicom_masks
-from clickvol.io.dicom.reading.headers import shown_text
-from clickvol.io.dicom.sources import SourceImages
-from clickvol.io.dicom.uids import new_uid
-from clickvol.io.labelled_mask import LabelledMask, display_colour, label_map
-from clickvol.io.mask_headers import (
+from clickvol.io.dicom.mask_writing import (
     DISCLAIMER,
     MANUFACTURER,
     algorithm_name,
@@ -28,7 +22,12 @@ from clickvol.io.mask_headers import (
     mask_description,
     patient_and_study,
     series_number,
+    write_dicom_masks,
 )
+from clickvol.io.dicom.reading.headers import shown_text
+from clickvol.io.dicom.sources import SourceImages, item_of
+from clickvol.io.dicom.uids import new_uid
+from clickvol.io.labelled_mask import LabelledMask, display_colour, label_map
 from clickvol.version import __version__
 
 if TYPE_CHECKING:
@@ -38,18 +37,6 @@ if TYPE_CHECKING:
 require_highdicom = partial(
     require, "highdicom", extra="dicom", purpose="writing DICOM masks and probabilities", error=OutputError
 )
-
-
-def write_dicom_seg(
-    masks: Sequence[LabelledMask],
-    source: str | Path,
-    path: str | Path,
-    *,
-    series: str | None = None,
-    deidentify: bool = False,
-) -> None:
-    """Write masks as a DICOM Segmentation, as `write_dicom_masks`; OutputError also without highdicom."""
-    write_dicom_masks(dicom_seg, masks, source, path, series=series, deidentify=deidentify)
 
 
 def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentation":
@@ -67,18 +54,9 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
                 pixel_array=pixels[order],
                 segmentation_type="BINARY",
                 segment_descriptions=[_segment(n, m) for n, m in enumerate(masks, start=1)],
-                series_instance_uid=new_uid(),
-                series_number=series_number(images),
-                sop_instance_uid=new_uid(),
-                instance_number=1,
-                manufacturer=MANUFACTURER,
                 manufacturer_model_name=algorithm_name(masks[0]),
-                software_versions=__version__,
-                device_serial_number="none",
                 content_label="SEGMENTATION",
-                content_description=DISCLAIMER,
-                series_description=f"clickvol: {DISCLAIMER}",
-                specific_character_set="ISO_IR 192",
+                **series_facts(images),
             )
             name_frames(segmentation, images, order)
             return segmentation
@@ -87,6 +65,22 @@ def dicom_seg(masks: Sequence[LabelledMask], images: SourceImages) -> "Segmentat
                 f"the series cannot carry a DICOM segmentation ({shown_text(error)}); write it as RTSTRUCT or "
                 ".nii.gz"
             ) from error
+
+
+def series_facts(images: SourceImages) -> dict[str, Any]:
+    """Return what all files of highdicom say of themselves, as arguments."""
+    return {
+        "series_instance_uid": new_uid(),
+        "series_number": series_number(images),
+        "sop_instance_uid": new_uid(),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "software_versions": __version__,
+        "device_serial_number": "none",
+        "content_description": DISCLAIMER,
+        "series_description": f"clickvol: {DISCLAIMER}",
+        "specific_character_set": "ISO_IR 192",
+    }
 
 
 def _pixels(masks: Sequence[LabelledMask]) -> NDArray[np.generic]:
@@ -161,29 +155,23 @@ def _slice_header(images: SourceImages, index: int) -> "Dataset":
     header = _file_header(images, index)
     header.ImagePositionPatient = _decimals(images.slices[index].position_lps_mm)
     header.ImageOrientationPatient = _decimals(images.orientation_lps)
-    for name, value in _measures(images).items():
-        setattr(header, name, value)
+    header.update(item_of(**_measures(images)))
     return header
 
 
 def _multi_frame_header(images: SourceImages, order: list[int]) -> "Dataset":
-    from pydicom.dataset import Dataset
-
     header = _file_header(images, 0)
     header.NumberOfFrames = len(order)
-    shared, measures, orientation = Dataset(), Dataset(), Dataset()
-    for name, value in _measures(images).items():
-        setattr(measures, name, value)
-    orientation.ImageOrientationPatient = _decimals(images.orientation_lps)
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-    header.SharedFunctionalGroupsSequence = [shared]
-    frames = []
-    for index in order:
-        frame, position = Dataset(), Dataset()
-        position.ImagePositionPatient = _decimals(images.slices[index].position_lps_mm)
-        frame.PlanePositionSequence = [position]
-        frames.append(frame)
-    header.PerFrameFunctionalGroupsSequence = frames
+    header.SharedFunctionalGroupsSequence = [
+        item_of(
+            PixelMeasuresSequence=[item_of(**_measures(images))],
+            PlaneOrientationSequence=[item_of(ImageOrientationPatient=_decimals(images.orientation_lps))],
+        )
+    ]
+    positions = [_decimals(images.slices[index].position_lps_mm) for index in order]
+    header.PerFrameFunctionalGroupsSequence = [
+        item_of(PlanePositionSequence=[item_of(ImagePositionPatient=position)]) for position in positions
+    ]
     return header
 
 
@@ -219,3 +207,7 @@ def _decimals(values: NDArray[np.float64]) -> list[Any]:
     from pydicom.valuerep import DSfloat
 
     return [DSfloat(float(value), auto_format=True) for value in values]
+
+
+write_dicom_seg = partial(write_dicom_masks, dicom_seg)
+"""Write masks as a DICOM Segmentation; see `write_dicom_masks`. OutputError also without highdicom."""

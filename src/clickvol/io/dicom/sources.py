@@ -7,17 +7,16 @@ import contextlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError, OutputError
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.reading.archive import opened_dicom
-from clickvol.io.dicom.reading.completeness import checked_series
 from clickvol.io.dicom.reading.geometry import Stack, stack_slices
-from clickvol.io.dicom.reading.headers import ImageFile, find_images, read_tags
+from clickvol.io.dicom.reading.headers import ImageFile, checked_series, find_images, read_tags
+from clickvol.io.dicom.reading.search import opened_dicom
 from clickvol.io.dicom.reading.slices import slices_of
 from clickvol.io.dicom.uids import hashed_uid
 
@@ -74,13 +73,7 @@ _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceSlice:
-    """One plane of the scan, as files name it.
-
-    Attributes:
-        sop_class_uid, sop_instance_uid: of the file.
-        frame: which of its frames, from 0; None for a file of one slice.
-        position_lps_mm: (3,) centre of the first pixel.
-    """
+    """One plane of the scan, as files name it: `frame` from 0, None for a file of one slice."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -94,7 +87,6 @@ class SourceImages:
 
     Attributes:
         slices: one for each index of the d axis, which grows along (row x column direction).
-        grid: of the scan.
         orientation_lps: (6,) unit vectors along a row, then along a column.
         spacing_hw_mm: distance between rows, then between columns.
         header: patient, study and series; nothing that belongs to one image.
@@ -125,6 +117,16 @@ class SourceImages:
                 f"the mask does not lie on the slices of its DICOM series: "
                 f"{grid.difference_from(self.grid)} (was it resampled?); write .nii.gz instead"
             )
+
+
+def item_of(**values: Any) -> "Dataset":  # noqa: ANN401 - an attribute may be anything
+    """Return an item of a sequence, by keywords."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
 
 
 def check_is_series(path: str | Path) -> Path:

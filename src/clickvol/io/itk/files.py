@@ -14,10 +14,8 @@ from clickvol.files.limits import ReadLimits
 from clickvol.files.native_stderr import silent_native_stderr
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.compression import DEFAULT_LEVEL
-from clickvol.io.itk.detached_data import refuse_voxels_elsewhere
-from clickvol.io.itk.headers import text_fields, with_kinds
-from clickvol.io.volume import Volume
-from clickvol.io.volume_choice import choose_volume
+from clickvol.io.itk.headers import refuse_voxels_elsewhere, text_fields, with_kinds
+from clickvol.io.volume import Volume, choose_volume
 from clickvol.io.voxel_values import clean_values, grey_voxels
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clickvol.errors import BadGeometryError, OutputError, UnreadableVolumeError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.volume_choice import choose_volume
+from clickvol.io.volume import choose_volume
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header, Nifti1Image

@@ -14,8 +14,7 @@ from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.compression import packed_stream
 from clickvol.io.nifti.headers import read_geometry, repair_fields
-from clickvol.io.volume import Volume
-from clickvol.io.volume_choice import choose_volume
+from clickvol.io.volume import Volume, choose_volume
 from clickvol.io.voxel_values import clean_values, grey_voxels, scale_values
 
 # As for NIfTI.

@@ -13,9 +13,8 @@ from clickvol.files.atomic import write_text
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import BrushEdit, DrawnInteraction, DrawnVoxels
 from clickvol.interactive.session import Answer, InteractiveSession
-from clickvol.io.labelled_mask import LabelledMask
+from clickvol.io.labelled_mask import TERMS, LabelledMask
 from clickvol.io.mask_files import read_objects
-from clickvol.io.segment_terms import TERMS
 from clickvol.metrics.diameters import Diameter, longest_diameters
 from clickvol.predict.scan_predictor import segment
 from clickvol.previews.surface import write_stl

@@ -8,8 +8,8 @@ import pytest
 
 from clickvol.errors import DicomSeriesError, ScanTooLargeError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
-from clickvol.io.dicom.reading import archive
-from clickvol.io.dicom.reading.archive import opened_dicom
+from clickvol.io.dicom.reading import search
+from clickvol.io.dicom.reading.search import opened_dicom
 from clickvol.io.dicom.reading.series import list_series, read_dicom
 from clickvol.io.formats import read_volume
 
@@ -145,13 +145,13 @@ def test_what_a_zip_unpacks_to_is_bounded(write_series, tmp_path, temporary):
 def test_a_zip_that_the_disk_cannot_hold_is_refused(tmp_path, temporary, monkeypatch):
     big = zipped(tmp_path / "big.zip", [("a", bytes(1000))])
     usage = type("Usage", (), {"free": 999})
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(search.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UnreadableVolumeError, match=r"unpacks to 1000 bytes, but .* has 999 left"):
         read_dicom(big)
 
 
 def test_too_many_entries_are_refused(write_series, tmp_path, temporary, monkeypatch):
-    monkeypatch.setattr(archive, "_MAX_ENTRIES", 4)
+    monkeypatch.setattr(search, "_MAX_ENTRIES", 4)
     files = contents(write_series())
     assert read_dicom(zipped(tmp_path / "four.zip", files)).grid.shape_dhw[0] == 4
     with pytest.raises(UnreadableVolumeError, match="has 5 entries, but at most 4"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clickvol.errors import DicomSeriesError
-from clickvol.io.dicom.reading.mosaic import Mosaic
+from clickvol.io.dicom.reading.slices import Mosaic
 from clickvol.io.formats import read_volume
 
 TILES = (np.arange(6 * 4 * 5).reshape(6, 4, 5) + 100).astype(np.uint16)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clickvol.errors import DicomSeriesError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.geometry.interpolation import read_along
 
 GantryTilt = Literal["keep", "refuse", "resample"]
 """What becomes of a tilted series: kept on its sheared grid, refused, or resampled to a rectangular grid."""
@@ -66,9 +67,12 @@ def resample_tilted(
     for index, plane in enumerate(array):
         # Where row and column 0 of the target lie in this slice.
         first_h, first_w = (start - index * shift_hw).tolist()
-        values = plane.astype(dtype)
+        values: NDArray[np.floating] = plane.astype(dtype)
         for axis, (first, count) in enumerate(zip((first_h, first_w), target.shape_dhw[1:], strict=True)):
-            values = _shifted(values, axis, first, count, float(floor))
+            # A whole pixel but for rounding is whole, so that it does not lie outside.
+            places = first + np.arange(count)
+            places = np.where(np.abs(places - np.rint(places)) < 1e-6, np.rint(places), places)
+            values = read_along(values, axis, places, outside=float(floor))
         straight[index] = np.rint(values) if array.dtype.kind in "iu" else values
     return straight, target
 
@@ -86,18 +90,3 @@ def _range_hw(grid: VolumeGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     start = np.floor(np.minimum(last_shift, 0) + 1e-6).astype(np.int64)
     stop = np.ceil(np.maximum(last_shift, 0) - 1e-6).astype(np.int64) + grid.shape_dhw[1:]
     return start, stop
-
-
-def _shifted(
-    plane: NDArray[np.floating], axis: int, first: float, count: int, outside: float
-) -> NDArray[np.floating]:
-    """Return a plane (H, W) at the positions first, first + 1, ... of an axis; `outside` beyond its ends."""
-    positions = first + np.arange(count)
-    size = plane.shape[axis]
-    low = np.clip(np.floor(positions).astype(int), 0, max(size - 2, 0))
-    high = np.minimum(low + 1, size - 1)
-    shape = (-1, 1) if axis == 0 else (1, -1)
-    weight = np.clip(positions - low, 0, 1).astype(plane.dtype).reshape(shape)
-    values = plane.take(low, axis) * (1 - weight) + plane.take(high, axis) * weight
-    is_inside = (positions >= -1e-6) & (positions <= size - 1 + 1e-6)
-    return np.where(is_inside.reshape(shape), values, plane.dtype.type(outside))

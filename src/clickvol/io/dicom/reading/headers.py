@@ -1,13 +1,13 @@
 """The headers of DICOM images, read once: the attributes that sort files into series and place their pixels.
 
 Whatever a file holds in an attribute, reading it does not fail: a value that breaks its type counts as missing,
-and whoever cannot do without it says so.
+and whoever cannot do without it says so. Files of a series are checked for being one scan, and all of it.
 """
 
 import functools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from clickvol.io.dicom.reading.search import START_BYTES, dicom_candidates
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
 
 # Objects that may carry rows and columns, but are no scan.
 _NOT_SCANS = frozenset({"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG", "DOC"})
@@ -93,12 +94,7 @@ _MAX_DEFLATE_RATIO = 1032
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A DICOM file with pixels.
-
-    Attributes:
-        path: of the file.
-        header: its attributes outside of all sequences by keyword; one without a valid value is missing.
-    """
+    """A DICOM file with pixels; its header has the attributes outside of all sequences that are valid."""
 
     path: Path
     header: Mapping[str, Any] = field(repr=False)
@@ -269,3 +265,63 @@ def _check_deflated(path: Path, source: str, limits: ReadLimits) -> None:
             return
     if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
         limits.check_bytes(path.stat().st_size * _MAX_DEFLATE_RATIO, f"{source}: {path.name}")
+
+
+# The same in all images of a series (PS3.3, A.1.3); in which of them files differ is told.
+_OF_ONE_SERIES = {"PatientID": "patients", "Modality": "modalities"}
+
+
+def checked_series(files: Sequence[ImageFile], source: str) -> tuple[list[ImageFile], tuple[str, ...]]:
+    """Return the files that make the scan of a series, and a sentence for each thing a user should know.
+
+    Localizers among other images are left out. DicomSeriesError for several patients or modalities.
+    """
+    localizers = [file for file in files if _is_localizer(file)]
+    if len(localizers) == len(files):
+        localizers = []
+    kept = [file for file in files if not _is_localizer(file)] or list(files)
+    for keyword, what in _OF_ONE_SERIES.items():
+        values = dict.fromkeys(file.text(keyword) for file in kept)
+        if len(values) > 1:
+            listed = ", ".join(repr(value) for value in list(values)[:3])
+            raise DicomSeriesError(
+                f"{source}: one series has files of {len(values)} {what} ({listed}), but one is expected; take "
+                "out those that do not belong to it"
+            )
+    notes = []
+    if localizers:
+        count = "1 localizer" if len(localizers) == 1 else f"{len(localizers)} localizers"
+        notes.append(f"Left out of the series: {count} beside its slices.")
+    frames = {file.text("FrameOfReferenceUID") for file in kept}
+    if len(frames) > 1:
+        notes.append(f"The files of the series say {len(frames)} frames of reference; they were taken for one.")
+    return kept, (*notes, *_missing_numbers(kept, localizers))
+
+
+def _is_localizer(file: ImageFile) -> bool:
+    image_type = file.header.get("ImageType") or ()
+    parts = [image_type] if isinstance(image_type, str) else image_type
+    return "LOCALIZER" in (str(part).upper() for part in parts)
+
+
+def _missing_numbers(kept: Sequence[ImageFile], localizers: Sequence[ImageFile]) -> list[str]:
+    """Return a note where numbers say that there were more files; slices at the ends leave no other gap."""
+    if any(file.is_multi_frame for file in kept):
+        return []
+    known = {number for file in kept if (number := _number(file)) is not None}
+    if len(known) == len(kept):
+        first, last = min(known), max(known)
+        known |= {number for file in localizers if (number := _number(file)) is not None and number <= last}
+        if min(known) >= 0 and min(known | {1}) < last - len(known) + 1:
+            numbers = f"numbers from {first} to {last}"
+            return [f"The {len(kept)} files of the series have {numbers}; slices may be missing."]
+    promised = max(whole_number(file.header.get("ImagesInAcquisition")) or 0 for file in kept)
+    if promised > len(kept):
+        return [
+            f"The series says that it has {promised} images, but there are {len(kept)}; some may be missing."
+        ]
+    return []
+
+
+def _number(file: ImageFile) -> int | None:
+    return whole_number(file.header.get("InstanceNumber"))

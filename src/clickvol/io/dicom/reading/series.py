@@ -1,4 +1,4 @@
-"""A folder or a zip of DICOM files to one volume."""
+"""A folder or a zip of DICOM files to one volume: its series, its slices, and their pixels as one array."""
 
 import math
 from collections.abc import Sequence
@@ -6,37 +6,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clickvol.errors import DicomSeriesError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.dicom.reading.archive import opened_dicom
-from clickvol.io.dicom.reading.completeness import checked_series
 from clickvol.io.dicom.reading.gantry_tilt import (
     GantryTilt,
     rectangular_grid,
     resample_tilted,
     tilt_degrees,
 )
-from clickvol.io.dicom.reading.geometry import stack_slices
-from clickvol.io.dicom.reading.headers import ImageFile, ImageSearch, find_images
-from clickvol.io.dicom.reading.planes import read_planes
-from clickvol.io.dicom.reading.slices import slices_of
+from clickvol.io.dicom.reading.geometry import Stack, stack_slices
+from clickvol.io.dicom.reading.headers import ImageFile, ImageSearch, checked_series, find_images
+from clickvol.io.dicom.reading.pixels import read_stored_pixels
+from clickvol.io.dicom.reading.search import opened_dicom
+from clickvol.io.dicom.reading.slices import DicomSlice, slices_of
 from clickvol.io.dicom.reading.volumes import choose_series_volume
 from clickvol.io.dicom.sources import source_images_of
 from clickvol.io.input_path import kind_of_path
 from clickvol.io.volume import Modality, Volume
-from clickvol.io.voxel_values import clean_values
+from clickvol.io.voxel_values import clean_values, scale_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesSummary:
-    """What one series of a folder is, to choose it by.
-
-    Attributes:
-        number: SeriesNumber, or None where there is none.
-        modality: as the file says, such as "CT", "MR" or "PT".
-        num_slices: files, or frames of multi-frame files.
-    """
+    """What one series of a folder is, to choose it by; of multi-frame files the frames are its slices."""
 
     uid: str
     number: int | None
@@ -159,3 +155,60 @@ def _choose(source: str, search: ImageSearch, series: str | None) -> list[ImageF
     else:
         problem = f"{source} holds {len(wanted)} series, but one is expected; pick one of"
     raise DicomSeriesError(f"{problem}: {listed} with --series UID or --series NUMBER")
+
+
+def read_planes(stack: Stack) -> NDArray[np.generic]:
+    """Return the rescaled pixels of a stack, (D, H, W); planes between two slices by linear interpolation.
+
+    DicomSeriesError for pixels that are missing, damaged or not of the size that their header says.
+    """
+    array = _read_array(stack.slices)
+    if stack.sources is None:
+        return array
+    planes = np.empty((len(stack.sources), *array.shape[1:]), array.dtype)
+    for plane, source in zip(planes, stack.sources, strict=True):
+        below = min(int(source), len(array) - 1)
+        above, weight = min(below + 1, len(array) - 1), source - int(source)
+        values = array[below].astype(np.float64) * (1 - weight) + array[above].astype(np.float64) * weight
+        plane[...] = np.rint(values) if array.dtype.kind in "iu" else values
+    return planes
+
+
+def _read_array(ordered: list[DicomSlice]) -> NDArray[np.generic]:
+    rescales = {(s.slope, s.intercept) for s in ordered}
+    # PET changes the slope from slice to slice; then only float holds all of them.
+    one_rescale = len(rescales) == 1
+    array: NDArray[np.generic] | None = None
+    pixels: NDArray[np.generic] = np.empty((0, 0, 0))
+    path = None
+    # File by file, so that one with many frames is decoded once.
+    for index in sorted(range(len(ordered)), key=lambda i: ordered[i].path):
+        part = ordered[index]
+        if part.path != path:
+            pixels, path = read_stored_pixels(part.path, part.file.header), part.path
+            if part.mosaic is not None and pixels.shape[1:] == part.mosaic.picture_shape_hw:
+                pixels = part.mosaic.tiles(pixels[0])
+        if part.frame >= len(pixels) or pixels.shape[1:] != part.shape_hw:
+            raise DicomSeriesError(
+                f"the pixels of {part.name} have shape {pixels.shape}, not the rows, columns and "
+                "frames its header promises; export the series again"
+            )
+        plane = pixels[part.frame]
+        if array is None:
+            dtype = plane.dtype.newbyteorder("=") if one_rescale else np.dtype(np.float32)
+            array = np.empty((len(ordered), *part.shape_hw), dtype=dtype)
+        if one_rescale:
+            array = _fitting(array, plane.dtype)
+            array[index] = plane
+        else:
+            array[index] = plane.astype(np.float64) * part.slope + part.intercept
+    if array is None or not one_rescale:
+        return np.empty((0, 0, 0)) if array is None else array
+    return scale_values(array, ordered[0].slope, ordered[0].intercept)
+
+
+def _fitting(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Widen the array where a slice is stored in a dtype that its own cannot hold."""
+    if np.can_cast(dtype, array.dtype, casting="safe"):
+        return array
+    return array.astype(np.promote_types(array.dtype, dtype))

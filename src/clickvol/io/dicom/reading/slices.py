@@ -1,21 +1,182 @@
 """DICOM files to slices: what each says about itself.
 
 A classic file is one slice; so is a frame of an enhanced multi-frame file, and a tile of a mosaic.
+
+Where frames lie is told by functional groups (DICOM PS3.3, C.7.6.16). Every attribute has its own macro, a
+sequence of one item, and is taken from there alone: private sequences repeat public attributes with other
+meanings; those of Philips scanners place the corner of a pixel, not its centre.
+
+Which tiles a Siemens mosaic has and which way they go is told by Siemens' own header (CSA) alone, read by
+nibabel. Tiles fill the picture row by row; the position in the file is that of a slice as large as the picture.
 """
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
-from clickvol.io.dicom.reading.functional_groups import frame_attributes
-from clickvol.io.dicom.reading.headers import ImageFile, finite_numbers, shown_text, whole_number
-from clickvol.io.dicom.reading.mosaic import Mosaic, read_mosaic
+from clickvol.io.dicom.reading.headers import (
+    ImageFile,
+    finite_numbers,
+    read_tags,
+    shown_text,
+    valid_value,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+_CSA_CREATOR, _CSA_GROUP, _CSA_IMAGE = "SIEMENS CSA HEADER", 0x0029, 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """How a picture holds slices: `per_side` tiles in a row and rows of them, and the step to the next."""
+
+    num_tiles: int
+    per_side: int
+    shape_hw: tuple[int, int]
+    step_lps_mm: tuple[float, float, float]
+
+    @property
+    def picture_shape_hw(self) -> tuple[int, int]:
+        """Rows and columns of the whole picture."""
+        return self.shape_hw[0] * self.per_side, self.shape_hw[1] * self.per_side
+
+    def position_lps_mm(
+        self,
+        tile: int,
+        corner_lps_mm: NDArray[np.float64],
+        orientation_lps: NDArray[np.float64],
+        spacing_hw_mm: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return the centre of the first pixel of a tile (3,) from what the file says of the whole picture."""
+        margin_h, margin_w = ((self.per_side - 1) * size / 2 for size in self.shape_hw)
+        row, column = orientation_lps[:3], orientation_lps[3:]
+        first = corner_lps_mm + row * spacing_hw_mm[1] * margin_w + column * spacing_hw_mm[0] * margin_h
+        return np.asarray(first + tile * np.array(self.step_lps_mm))
+
+    def tiles(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return the slices (tiles, H, W) of a picture (rows, columns)."""
+        height, width = self.shape_hw
+        grid = picture.reshape(self.per_side, height, self.per_side, width)
+        return grid.transpose(0, 2, 1, 3).reshape(-1, height, width)[: self.num_tiles]
+
+
+def read_mosaic(file: ImageFile) -> Mosaic | None:
+    """Return how a file holds its slices, None for one; DicomSeriesError where a mosaic does not say."""
+    image_type = file.header.get("ImageType") or ()
+    if "MOSAIC" not in (
+        str(part).upper() for part in ([image_type] if isinstance(image_type, str) else image_type)
+    ):
+        return None
+    num_tiles, normal = _csa(file)
+    rows, columns = whole_number(file.header.get("Rows")) or 0, whole_number(file.header.get("Columns")) or 0
+    distances = (finite_numbers(file.header.get(k), 1) for k in ("SpacingBetweenSlices", "SliceThickness"))
+    distance_mm = next((float(v[0]) for v in distances if v is not None and v[0] > 0), None)
+    per_side = math.ceil(math.sqrt(num_tiles)) if num_tiles else 0
+    if not per_side or rows % per_side or columns % per_side or normal is None or distance_mm is None:
+        raise DicomSeriesError(
+            f"{file.path.name} is a mosaic: the slices of a volume tiled in one picture, and its Siemens "
+            "header (CSA) does not say how many they are and where they lie; export the series as single or "
+            "enhanced slices, or convert it with dcm2niix where the header is whole"
+        )
+    x, y, z = (normal * distance_mm).tolist()
+    return Mosaic(num_tiles, per_side, (rows // per_side, columns // per_side), (x, y, z))
+
+
+def _csa(file: ImageFile) -> tuple[int, NDArray[np.float64] | None]:
+    """Return the number of tiles, 0 where it is unknown, and the unit vector (3,) from slice to slice."""
+    import pydicom
+    from nibabel.nicom import csareader
+
+    try:
+        dataset = pydicom.dcmread(file.path, stop_before_pixels=True, force=True)
+        tags = csareader.read(bytes(dataset.private_block(_CSA_GROUP, _CSA_CREATOR)[_CSA_IMAGE].value))
+        number = int(csareader.get_scalar(tags, "NumberOfImagesInMosaic") or 0)
+        normal = finite_numbers(csareader.get_vector(tags, "SliceNormalVector", 3), 3)
+    except Exception:
+        # Neither reader promises what it raises for a header that somebody cut down.
+        return 0, None
+    is_unit = normal is not None and abs(float(np.linalg.norm(normal)) - 1) < 1e-2
+    return (max(number, 0), normal) if is_unit else (0, None)
+
+
+_SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+
+_MACROS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "FrameContentSequence": ("TemporalPositionIndex", "StackID", "FrameAcquisitionDateTime"),
+    "TemporalPositionSequence": ("TemporalPositionTimeOffset",),
+    "CardiacSynchronizationSequence": (
+        "NominalPercentageOfCardiacPhase",
+        "NominalCardiacTriggerDelayTime",
+    ),
+    "MRDiffusionSequence": ("DiffusionBValue",),
+    "MREchoSequence": ("EffectiveEchoTime",),
+    "MRImageFrameTypeSequence": ("FrameType", "ComplexImageComponent"),
+    "CTImageFrameTypeSequence": ("FrameType",),
+    "CTXRayDetailsSequence": ("KVP",),
+}
+
+
+def frame_attributes(file: ImageFile) -> list[Mapping[str, Any]] | None:
+    """Return the attributes that hold for each frame, by keyword: its own, else the shared, else the file's.
+
+    None for a file of one frame without functional groups; DicomSeriesError when the file has several frames
+    and does not say where each lies, or is damaged.
+    """
+    name = file.path.name
+    try:
+        groups = read_tags(file.path, (_SHARED, _PER_FRAME))
+        per_frame, shared = _items(groups.get(_PER_FRAME)), _items(groups.get(_SHARED))
+        if not per_frame and file.num_frames == 1:
+            return None
+        if per_frame and len(per_frame) == file.num_frames:
+            common = {**file.header, **dict(_attributes(shared[0] if shared else None))}
+            return [{**common, **dict(_attributes(item))} for item in per_frame]
+    except Exception as error:
+        # pydicom raises whatever its parser met: KeyError, struct.error, ValueError, ...
+        raise DicomSeriesError(
+            f"{name} has damaged functional groups, which place its frames; export the series again"
+        ) from error
+    if per_frame:
+        raise DicomSeriesError(
+            f"{name} says that it has {file.num_frames} frames, but places {len(per_frame)}; export it again"
+        )
+    kind = shown_text(getattr(file.header.get("SOPClassUID"), "name", None)) or "unknown"
+    raise DicomSeriesError(
+        f"{name} is a multi-frame object ({kind}) that does not say where each frame lies; classic CT or MR "
+        "slices, or enhanced CT or MR, are expected"
+    )
+
+
+def _items(value: Any) -> Sequence["Dataset"]:  # noqa: ANN401 - an attribute may be anything
+    from pydicom.sequence import Sequence as DicomSequence
+
+    return value if isinstance(value, DicomSequence) else ()
+
+
+def _attributes(group: "Dataset | None") -> Iterator[tuple[str, Any]]:
+    """Yield what the macros of a functional group say."""
+    for sequence, keywords in _MACROS.items() if group is not None else ():
+        for item in _items(valid_value(group, sequence))[:1]:
+            for keyword in keywords:
+                value = valid_value(item, keyword)
+                if value is not None:
+                    yield keyword, value
+
 
 # What may tell the volumes of a series apart, each with the name that people know. In this order a volume is
 # named.
@@ -51,17 +212,10 @@ class DicomSlice:
 
     Attributes:
         file, frame: the file, and which of its frames or tiles, from 0.
-        shape_hw: rows and columns.
         position_lps_mm: (3,) centre of the first pixel.
-        orientation_lps: (6,) unit vectors along a row, then along a column.
-        spacing_hw_mm: distance between rows, then between columns.
         slope, intercept: stored value to Hounsfield units or whatever the modality measures.
         thickness_mm: distance of slices as the file says, or None where it does not.
-        sop_class_uid, sop_instance_uid: of the file; "" where it does not say.
-        is_frame: whether the file has frames.
-        mosaic: how the file holds its tiles; None where it holds none.
         marks: what may tell it from another slice at the same place, by name ("b-value").
-        instance_number: of the file; None where it does not say.
     """
 
     file: ImageFile

@@ -19,13 +19,7 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class SeriesVolume:
-    """One of the volumes of a series.
-
-    Attributes:
-        slices: in any order.
-        label: what tells it from the others ("b-value 1000").
-        is_whole: whether no slice is missing that the others have.
-    """
+    """One of the volumes of a series, with what tells it apart ("b-value 1000"); slices in any order."""
 
     slices: tuple[DicomSlice, ...]
     label: str

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
@@ -115,13 +116,8 @@ class DicomWebArchive:
 
     def list_series(self, study: str | None = None, **filters: str) -> list[RemoteSeries]:
         """Return the series of a study or of the whole archive, at most 5000; filters as Modality="CT"."""
-
-        def search(offset: int) -> list[dict[str, Any]]:
-            records: list[dict[str, Any]] = self._client.search_for_series(
-                study, search_filters=filters, limit=_PAGE, offset=offset, fields=_WANTED
-            )
-            return records
-
+        asked = {"search_filters": filters, "limit": _PAGE, "fields": _WANTED}
+        search = partial(self._client.search_for_series, study, **asked)
         with self._telling("listing its series"):
             records = _all_pages(search, ("0020000D", "0020000E"), _MAX_SERIES)
             return [_series_of(record, study) for record in records]
@@ -132,13 +128,8 @@ class DicomWebArchive:
         Raises:
             ArchiveError: when the archive does not answer.
         """
-
-        def search(offset: int) -> list[dict[str, Any]]:
-            records: list[dict[str, Any]] = self._client.search_for_instances(
-                series.study_uid, series.summary.uid, limit=_PAGE, offset=offset
-            )
-            return records
-
+        one = (series.study_uid, series.summary.uid)
+        search = partial(self._client.search_for_instances, *one, limit=_PAGE)
         with self._telling("listing the images of the series"):
             return frozenset(_value(record, "00080018") for record in _all_pages(search, ("00080018",)))
 
@@ -325,12 +316,14 @@ def _check_uid(text: str) -> None:
 
 
 def _all_pages(
-    search: Callable[[int], list[dict[str, Any]]], uid_tags: tuple[str, ...], most: int | None = None
+    search: Callable[..., list[dict[str, Any]]], uid_tags: tuple[str, ...], most: int | None = None
 ) -> list[dict[str, Any]]:
     """Return all records of a search; one that ignores the offset is asked twice, not for ever."""
     records: dict[tuple[str, ...], dict[str, Any]] = {}
     while most is None or len(records) < most:
-        page = {tuple(_value(record, tag) for tag in uid_tags): record for record in search(len(records))}
+        page = {
+            tuple(_value(record, tag) for tag in uid_tags): record for record in search(offset=len(records))
+        }
         if not page.keys() - records.keys():
             break
         records |= page
