@@ -332,7 +332,7 @@ def read_prepared_set(folder: Path) -> PreparedSet:
         if (folder / PICTURES_NAME).is_file():
             raise ConfigError(
                 f"{folder} holds pictures, but scans are expected; "
-                "in a training file their modality is picture: docs/pictures.md"
+                "in a training file their modality is picture: docs/how-to/pictures.md"
             )
         layout = "npz" if any(folder.glob("*.npz")) else "LAYOUT"
         layout = "msd" if (folder / "dataset.json").is_file() else layout

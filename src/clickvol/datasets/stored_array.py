@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]
 STORED_SUFFIX = ".b2nd"
 
 # Sides of the pieces. Smaller ones are read with less that is not asked for, but do not compress as well;
-# docs/data.md has the measurement.
+# docs/how-to/data.md has the measurement.
 PIECE_VOXELS = 32
 
 _CHECKSUMS, _MEANINGS = "crc32", "meanings"
