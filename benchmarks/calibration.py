@@ -9,7 +9,7 @@ error is. A line per mask: what the score head said, what the probability itself
 Dice that was measured. It goes on where it was stopped.
 
 `report` deals the patients of every set into two halves by turns. An isotonic curve through those of the first,
-all sets alike, becomes knots for the card (`expected_dice`); figures are those of the second half, with 95 %
+all sets together, becomes knots for the card (`expected_dice`); figures are those of the second half, with 95 %
 intervals from a bootstrap over patients.
 """
 
