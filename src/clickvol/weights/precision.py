@@ -104,7 +104,7 @@ def _measured() -> CpuSpeeds:
         _time(work, seconds)
     finally:
         torch.set_num_threads(num_threads)
-    return CpuSpeeds(**{key: round(work[key.split("_")[0]][0] / taken, 1) for key, taken in seconds.items()})
+    return CpuSpeeds(**{key: round(work[key.split("_")[0]][0] / spent, 1) for key, spent in seconds.items()})
 
 
 def _time(work: dict[str, tuple[float, Callable[[], object]]], seconds: dict[str, float]) -> None:
@@ -116,6 +116,6 @@ def _time(work: dict[str, tuple[float, Callable[[], object]]], seconds: dict[str
                     with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
                         started = time.perf_counter()
                         run()
-                        taken = time.perf_counter() - started
+                        spent = time.perf_counter() - started
                     key = f"{name}_{kind}"
-                    seconds[key] = min(taken, seconds.get(key, taken))
+                    seconds[key] = min(spent, seconds.get(key, spent))

@@ -18,7 +18,7 @@ from clickvol.io.dicom.contours import contours_mask
 from clickvol.io.dicom.plane_placing import Plane, grid_of_planes, place_plane, slice_positions
 from clickvol.io.dicom.reading.headers import shown_text, valid_value
 from clickvol.io.dicom.reading.pixels import dataset_is_compressed, is_of_decoder
-from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
+from clickvol.io.dicom.reading.search import START_BYTES, is_dicom_start
 from clickvol.io.input_path import unreadable_path
 from clickvol.io.labelled_mask import LabelledMask, label_map
 from clickvol.io.volume import Mask
@@ -54,7 +54,7 @@ def is_dicom_mask(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return looks_like_dicom(file.read(START_BYTES))
+            return is_dicom_start(file.read(START_BYTES))
     except (OSError, ValueError) as error:
         raise unreadable_path(path, error) from error
 

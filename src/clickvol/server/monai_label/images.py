@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clickvol.errors import ClickvolError, UnreadableVolumeError
 from clickvol.io.dicom.reading.headers import find_images
-from clickvol.io.dicom.reading.search import START_BYTES, looks_like_dicom
+from clickvol.io.dicom.reading.search import START_BYTES, is_dicom_start
 from clickvol.server.refusal import RefusedError
 from clickvol.server.scans import SCAN_SUFFIXES, find_under_root
 from clickvol.server.served_session import ScanRecord
@@ -117,6 +117,6 @@ def _is_regular(path: Path) -> bool:
 def _is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return looks_like_dicom(file.read(START_BYTES))
+            return is_dicom_start(file.read(START_BYTES))
     except OSError:
         return False

@@ -35,7 +35,7 @@ _BARE_STARTS = (
 )
 
 START_BYTES = _MAGIC_OFFSET_BYTES + 4
-"""How much of a file `looks_like_dicom` needs to see."""
+"""How much of a file `is_dicom_start` needs to see."""
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dc3")
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst")
@@ -52,7 +52,7 @@ class Candidates:
     notes: tuple[str, ...]
 
 
-def looks_like_dicom(start: bytes) -> bool:
+def is_dicom_start(start: bytes) -> bool:
     """Tell from the first `START_BYTES` of a file, or all it has, whether it may be DICOM."""
     return start[_MAGIC_OFFSET_BYTES:] == b"DICM" or start.startswith(_BARE_STARTS)
 
@@ -83,7 +83,7 @@ def dicom_candidates(folder: Path, source: str) -> Candidates:
 def _kind(path: Path, source: str) -> "_Kind":
     """Tell what a file is to a search, and refuse one that could be a slice and cannot be read."""
     start, name = _start(path, source), path.name.lower()
-    if start is not None and looks_like_dicom(start):
+    if start is not None and is_dicom_start(start):
         return "image"
     if is_named_as_slice(name) and (start is None or not start.strip(b"\0")):
         what = "is empty, as after an interrupted copy"
@@ -221,7 +221,7 @@ def _unpack_entry(stream: IO[bytes], folder: Path, name: str) -> int:
     folder.mkdir()
     with (folder / _last_part(name)).open("wb") as file:
         file.write(start)
-        if looks_like_dicom(start):
+        if is_dicom_start(start):
             shutil.copyfileobj(stream, file, _CHUNK_BYTES)
         return file.tell()
 
