@@ -16,8 +16,8 @@ def asked(monkeypatch, tmp_path):
     """Take the server's place; what it would have been told lies in the dictionary."""
     seen = {"opened": []}
 
-    def run_server(settings, *, model, device, on_ready):
-        seen.update(settings=settings, model=model, device=device)
+    def run_server(settings, *, model, device, on_ready, propose):
+        seen.update(settings=settings, model=model, device=device, propose=propose)
         on_ready("http://127.0.0.1:4321/")
         raise KeyboardInterrupt
 
@@ -42,7 +42,7 @@ def test_the_server_is_for_this_machine_and_the_folder_of_the_scan(asked, scan):
     assert settings.port == 0
     assert settings.root == scan.parent
     assert settings.start_path == scan
-    assert (asked["model"], asked["device"]) == ("some-model", "cpu")
+    assert (asked["model"], asked["device"], asked["propose"]) == ("some-model", "cpu", None)
 
 
 def test_the_browser_gets_the_token_behind_the_hash_and_so_does_the_terminal(asked, scan, capsys):

@@ -98,6 +98,6 @@ def test_a_flat_scan_gives_the_walker_nothing():
 
 
 def test_the_walker_says_what_it_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(ConfigError, match=r"clickvol\[evaluate\]"):
         random_walker()

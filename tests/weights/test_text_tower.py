@@ -78,7 +78,7 @@ def test_without_transformers_it_says_what_to_do(tmp_path, monkeypatch):
         return original(name, package)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(ConfigError, match="a text encoder needs the package transformers; install it"):
+    with pytest.raises(ConfigError, match="a text encoder needs transformers; run: pip install"):
         local_text_encoder(tmp_path)
 
 
