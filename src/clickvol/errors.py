@@ -11,7 +11,14 @@ class ClickvolError(Exception):
 
 
 class UnreadableVolumeError(ClickvolError):
-    """A scan that cannot be read: missing, truncated, not an image, or of the wrong dimension."""
+    """A scan that cannot be read: missing, truncated, not an image, or of the wrong dimension.
+
+    `volumes` says what tells the volumes apart where there are several and one is expected, "" for nothing.
+    """
+
+    def __init__(self, message: str, *, volumes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.volumes = volumes
 
 
 class ScanTooLargeError(UnreadableVolumeError):

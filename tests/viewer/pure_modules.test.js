@@ -68,6 +68,7 @@ test("a place on the scan is looked up where the file has it, though its axes ar
 test("a message loses its hint at options of the command line, and no other brackets", () => {
   assert.equal(withoutOptions("no PET model (--model promise3d-lesions was trained on PET, too); take care"), "no PET model; take care");
   assert.equal(withoutOptions("taken for CT (the file does not say; --modality CT says it)"), "taken for CT");
+  assert.equal(withoutOptions("no files by path; upload the scan, or start it with --root"), "no files by path; upload the scan");
   assert.equal(withoutOptions("voxel (1, 2, 3) is air"), "voxel (1, 2, 3) is air");
 });
 

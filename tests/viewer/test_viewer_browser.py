@@ -2,6 +2,7 @@
 
 import re
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -404,3 +405,30 @@ def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(op
     clicked = phantom.volume.grid.to_voxel(WorldPointRAS(*click["ras_mm"])).as_array()
     np.testing.assert_allclose(clicked, phantom.inside.as_array(), atol=0.3)
     np.testing.assert_allclose(click["ras_mm"], opened.state()["place"]["mm"], atol=0.01)
+
+
+def test_a_volume_is_chosen_and_the_voxel_under_the_mouse_is_clicked_though_the_header_has_no_place(
+    opened, tmp_path
+):
+    """Both forms of a place have code 0, which readers take for different places."""
+    values = np.full((48, 44, 12, 2), -80, np.int16)
+    values[30:38, 8:16, 4:9, 1] = 100
+    image = nibabel.Nifti1Image(values, None)
+    image.header.set_zooms((2.0, 2.0, 3.0, 1.0))
+    nibabel.save(image, tmp_path / "phases.nii")
+    opened.drop("phases.nii", (tmp_path / "phases.nii").read_bytes())
+    opened.page.locator("#series button", has_text="Volume 1").click()
+    opened.wait_open("phases.nii")
+    affine = nibabel.load(tmp_path / "phases.nii").affine
+    opened.go_to((affine @ [25, 20, 6, 1])[:3])
+    opened.press("p")
+    opened.idle()
+    axial = opened.picture()[: opened.picture().shape[0] // 2, : opened.picture().shape[1] // 2]
+    box = opened.page.locator("#canvas").bounding_box()
+    grey = axial.max(2) - axial.min(2) < 6
+    rows, columns = np.nonzero(grey & (abs(axial[..., 0] - np.percentile(axial[100:-100, :, 0], 98)) < 6))
+    opened.page.mouse.click(box["x"] + np.median(columns), box["y"] + np.median(rows))
+    opened.idle()
+    (click,) = opened.objects()[0]["clicks"]
+    voxel = np.linalg.inv(affine) @ [*click["ras_mm"], 1]
+    np.testing.assert_allclose(voxel[:3], [33.5, 11.5, 6], atol=0.8)

@@ -221,7 +221,8 @@ def choose_volume(path: Path | str, shape_ijkt: tuple[int, int, int, int], index
         raise UnreadableVolumeError(
             f"{path} is 4D with shape {shape_ijkt}: its fourth axis holds {num_volumes} volumes, "
             "but one 3D scan is expected; pick one with --volume N or volume_index=N "
-            f"(N from 0 to {num_volumes - 1})"
+            f"(N from 0 to {num_volumes - 1})",
+            volumes=("",) * num_volumes,
         )
     if not 0 <= index < num_volumes:
         valid = "only 0 is valid" if num_volumes == 1 else f"valid are 0 to {num_volumes - 1}"

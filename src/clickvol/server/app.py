@@ -78,6 +78,7 @@ _OPEN_BODY = body_schema(
     "scan",
     OpenPathIn,
     series={"type": "string"},
+    volume={"type": "integer"},
     modality={"type": "string", "enum": list(get_args(SaidModality))},
 )
 
@@ -171,12 +172,11 @@ async def open_session(request: Request, sessions: All) -> OpenedOut:
     if is_form(request):
         async with read_form(request) as form:
             file = uploaded(form, "scan")
-            texts = {name: text_field(form, name) for name in ("series", "modality")}
+            texts = {name: text_field(form, name) for name in ("series", "volume", "modality")}
             given = parse_values(OpenUploadIn, texts)
 
             def stored(folder: Path) -> ScanRecord:
-                name = store(file, folder, "scan").name
-                return ScanRecord(scan=name, is_upload=True, series=given.series, modality=given.modality)
+                return ScanRecord(scan=store(file, folder, "scan").name, is_upload=True, **dict(given))
 
             session_id, served = await sessions.open(stored, request.is_disconnected)
     else:
@@ -186,7 +186,8 @@ async def open_session(request: Request, sessions: All) -> OpenedOut:
 
         def under_root(_: Path) -> ScanRecord:
             path = find_under_root(settings.root, named.path)
-            return ScanRecord(scan=str(path), is_upload=False, series=series, modality=named.modality)
+            given = named.model_dump(include={"volume", "modality"})
+            return ScanRecord(scan=str(path), is_upload=False, series=series, **given)
 
         session_id, served = await sessions.open(under_root, request.is_disconnected)
     return await sessions.describe(session_id, served)

@@ -47,6 +47,7 @@ class ScanRecord(BaseModel):
     scan: str
     is_upload: bool
     series: str | None = None
+    volume: int | None = None
     modality: SaidModality | None = None
     upload_sha256: str | None = None
 

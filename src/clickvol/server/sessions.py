@@ -366,7 +366,8 @@ class Sessions:
         if served.record is None or served.is_closed:
             raise RefusedError(404, SESSION_ENDED)
         ahead = self.ahead.pop(served.record, None)
-        return ahead or read_volume(served.scan_path, series=served.record.series, limits=self.limits)
+        series, volume = served.record.series, served.record.volume
+        return ahead or read_volume(served.scan_path, series=series, volume_index=volume, limits=self.limits)
 
     def _run_on_model(
         self, served: ServedSession, action: Action[T], volume: Volume | None, is_cancelled: IsCancelled

@@ -49,6 +49,7 @@ class OpenUploadIn(_In):
     """What may be said of an uploaded scan."""
 
     series: str | None = Field(default=None, min_length=1, max_length=64)
+    volume: int | None = Field(default=None, ge=0)
     modality: SaidModality | None = None
 
 
@@ -344,9 +345,10 @@ class ScanOut(_Out):
 
 
 class SeriesOut(_Out):
-    """A series to choose; `picture` is a data URL, `problem` says why there is none."""
+    """A series to choose, or one of its volumes; `picture` is a data URL, `problem` says why it is not read."""
 
     uid: str
+    volume: int | None
     number: int | None
     description: str
     modality: str

@@ -58,14 +58,15 @@ function makeDecoder() {
 /**
  * Return the body of a request that brings a file, or names a path.
  *
- * @param {{file?: File, path?: string, series?: string}} source
+ * @param {{file?: File, path?: string, series?: string, volume?: number}} source
  * @param {string} field of the form.
  */
-function bodyOf({ file, path, series }, field) {
-  if (!file) return { json: series ? { path, series } : { path } };
+function bodyOf({ file, path, series, volume }, field) {
+  if (!file) return { json: { path, series, volume } };
   const form = new FormData();
   form.append(field, file, file.name);
   if (series) form.append("series", series);
+  if (volume !== undefined) form.append("volume", String(volume));
   return { form };
 }
 
@@ -74,8 +75,9 @@ function bodyOf({ file, path, series }, field) {
  *
  * @param {string|null} token sent with every call; null where the server asks for none.
  * @param {(offline: boolean) => void} tellOffline told with every call whether the server answered.
+ * @param {() => void} askForToken called where the token is missing or that of an earlier start.
  */
-export function makeApi(token, tellOffline = () => {}) {
+export function makeApi(token, tellOffline = () => {}, askForToken = () => {}) {
   /**
    * @param {string} method
    * @param {string} path below /api/
@@ -100,6 +102,7 @@ export function makeApi(token, tellOffline = () => {}) {
       await pause(Math.min(Number(response.headers.get("Retry-After")) || 1, 10));
       return call(method, path, { json, form, keepalive, tries: tries - 1 });
     }
+    if (response.status === 401) askForToken();
     if (!response.ok) throw await errorOf(response);
     return response;
   }
@@ -114,14 +117,14 @@ export function makeApi(token, tellOffline = () => {}) {
     cases: (annotator) => asJson("GET", `worklist?annotator=${annotator}`),
     nextCase: (annotator, after) => asJson("POST", "worklist/next", { json: { annotator, after } }),
     claimCase: (id, annotator) => asJson("POST", `worklist/${id}/claim`, { json: { annotator }, tries: 1 }),
-    openCase: (id, annotator) => asJson("POST", `worklist/${id}/open`, { json: { annotator } }),
+    openCase: (id, annotator, volume) => asJson("POST", `worklist/${id}/open`, { json: { annotator, volume } }),
+    caseVolumes: (id) => asJson("GET", `worklist/${id}/volumes`),
     casePicture: (id) => asJson("GET", `worklist/${id}/picture`),
     caseScan: (id) => asBytes("GET", `worklist/${id}/scan.nii`),
     finishCase: (id, given) => asJson("POST", `worklist/${id}/done`, { json: given }),
     start: () => asJson("GET", "start"),
     model: () => asJson("GET", "model"),
-    openPath: (path, series) => asJson("POST", "sessions", bodyOf({ path, series }, "scan")),
-    openFile: (file, series) => asJson("POST", "sessions", bodyOf({ file, series }, "scan")),
+    open: (source) => asJson("POST", "sessions", bodyOf(source, "scan")),
     scan: (id) => asBytes("GET", `sessions/${id}/scan.nii`),
     masks: async (id, known) => decode(await asBytes("GET", `sessions/${id}/masks?known=${known}`)),
     seriesOf: ({ file, path }) =>

@@ -39,7 +39,7 @@ const fragment = new URLSearchParams(location.hash.slice(1));
 export const store = makeStore();
 export const scene = new Scene(byId("canvas"));
 const notify = makeNotices(byId("notices"));
-const api = makeApi(fragment.get("token"), (offline) => store.set({ offline }));
+const api = makeApi(fragment.get("token"), (offline) => store.set({ offline }), () => opening.askForToken());
 const opening = makeOpening({ api, store, scene, notify, session: () => session, propose: (opened) => proposing.propose(opened) });
 const session = makeSession({ api, store, scene, notify, reopen: opening.reopen });
 const proposing = makeProposing({ api, store, scene, notify, session });
@@ -268,7 +268,7 @@ async function start() {
 }
 
 start().catch((error) => {
-  if (error.status === 401) return opening.askForToken();
+  if (error.status === 401) return; // the key is asked for
   notify("error", error.message ?? String(error));
-  return opening.showStart();
+  opening.showStart();
 });

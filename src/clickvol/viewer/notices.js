@@ -3,7 +3,7 @@
 import { t } from "./strings/strings.js";
 
 /** Leave out what a message says of options of the command line, which the page does not have. */
-export const withoutOptions = (text) => text.replace(/\s*\([^()]*--[a-z][^()]*\)/g, "");
+export const withoutOptions = (text) => text.replace(/\s*\([^()]*--[a-z][^()]*\)|[,;](?:[^,;:-]|-(?!-))*--[a-z][^,;:]*/g, "");
 
 const SECONDS = { error: 12, info: 6 };
 

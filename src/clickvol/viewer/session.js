@@ -4,6 +4,8 @@ import { selectedObject } from "./state.js";
 import { t } from "./strings/strings.js";
 import { makePrompting } from "./tools/prompting.js";
 
+const MAX_SILENCE_SECONDS = 15; // until the page says that the server does not answer
+
 /**
  * Run the commands of a user in order.
  *
@@ -109,8 +111,8 @@ export function makeSession({ api, store, scene, notify, reopen }) {
       forget();
       clearInterval(heart);
       heart = setInterval(
-        () => api.heartbeat(opened.session_id).catch(() => {}), // the next command tells
-        (1000 * opened.lease_seconds) / 3,
+        () => api.heartbeat(opened.session_id).catch(() => {}), // the status line says so, or the next command
+        1000 * Math.min(opened.lease_seconds / 3, MAX_SILENCE_SECONDS),
       );
       take(opened.state);
       await showMask();

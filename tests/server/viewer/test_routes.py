@@ -6,6 +6,7 @@ import zlib
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from clickvol.geometry.coordinates import VoxelPoint
@@ -81,6 +82,36 @@ def test_series_of_a_folder_are_listed_with_a_picture(client, root):
         assert series["picture"].startswith("data:image/png;base64,")
         assert series["shape_ijk"][2] == series["num_slices"]
     assert client.get("/api/series", params={"path": "../elsewhere"}).status_code in (403, 404)
+
+
+def test_volumes_of_a_series_and_of_a_file_are_listed_and_opened(client, root):
+    pixels = np.arange(5 * 7 * 6 * 2, dtype=np.int16).reshape(6, 7, 5, 2)
+    nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), root / "dynamic.nii.gz")
+    for time in (1, 2):
+        for number, file in enumerate(sorted(write_series(root / "parts").iterdir())):
+            dataset = pydicom.dcmread(file)
+            dataset.update({"TemporalPositionIdentifier": time, "SOPInstanceUID": f"2.25.{time}{number}"})
+            (root / "perfusion").mkdir(exist_ok=True)
+            dataset.save_as(root / "perfusion" / f"{time}{number}")
+    for path, names in (
+        ("dynamic.nii.gz", ["", ""]),
+        ("perfusion", ["abdomen, time point 1", "abdomen, time point 2"]),
+    ):
+        refused = client.post("/api/sessions", json={"path": path})
+        assert "volumes, but one" in refused.json()["error"]
+        listed = client.get("/api/series", params={"path": path}).json()
+        assert [(each["volume"], each["description"], each["problem"]) for each in listed] == [
+            (number, name, None) for number, name in enumerate(names)
+        ]
+        given = {"path": path, "volume": 1} | ({"series": listed[1]["uid"]} if listed[1]["uid"] else {})
+        opened = client.post("/api/sessions", json=given)
+        assert opened.json()["scan"]["shape_ijk"] == listed[1]["shape_ijk"]
+    sent = {"scan": ("dynamic.nii.gz", (root / "dynamic.nii.gz").read_bytes())}
+    assert len(client.post("/api/series", files=sent).json()) == 2
+    answer = client.post("/api/sessions", files=sent, data={"volume": "1"}).json()
+    shown = client.get(f"/api/sessions/{answer['session_id']}/scan.nii").content
+    array = np.asarray(nibabel.Nifti1Image.from_bytes(shown).dataobj)
+    np.testing.assert_array_equal(array, pixels[..., 1])
 
 
 def interact(client, opened, **fields):

@@ -2,6 +2,8 @@
 
 import csv
 
+import nibabel
+import numpy as np
 import pytest
 
 from clickvol.errors import ConfigError
@@ -36,6 +38,18 @@ def test_two_annotators_never_get_the_same_case(listed):
     assert post(listed, f"{first['id']}/open", annotator=BEN).status_code == 409
     assert post(listed, f"{first['id']}/claim", annotator=ANNE).status_code == 200
     assert post(listed, "9/claim", annotator=ANNE).status_code == 404
+
+
+def test_a_case_of_several_volumes_lets_its_annotator_choose(make_client, root):
+    pixels = np.arange(1512, dtype=np.int16).reshape(9, 8, 7, 3)
+    nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), root / "a.nii.gz")
+    (root / "cases.csv").write_text(
+        'scan,click,output,volume\na.nii.gz,"4,4,4",a_mask.nii.gz,2\n', encoding="utf-8"
+    )
+    for source, given, status in ((root, {"volume": 1}, 201), (root / "cases.csv", {}, 201), (root, {}, 422)):
+        client = make_client(worklist_source=source, worklist_output=root / "masks")
+        assert [each["volume"] for each in client.get("/api/worklist/1/volumes").json()] == [0, 1, 2]
+        assert post(client, "1/open", annotator=ANNE, **given).status_code == status
 
 
 def test_what_is_done_is_written_measured_and_survives_a_restart(listed, make_client, root, tmp_path, phantom):

@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,23 +14,34 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
-from clickvol.errors import ClickvolError
+from clickvol.errors import ClickvolError, UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.interactive.interactions import Shaping
 from clickvol.io.dicom.reading.series import SeriesSummary, list_series
 from clickvol.io.formats import read_volume
+from clickvol.io.input_path import kind_of_path
 from clickvol.io.nifti.headers import make_header
 from clickvol.io.volume import Volume
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.server.dependencies import All
-from clickvol.server.refusal import REFUSALS, parse_json
+from clickvol.server.refusal import REFUSALS, parse_json, parse_values
 from clickvol.server.scans import body_schema, find_under_root, is_form, read_form, store, text_field, uploaded
-from clickvol.server.wire import AdviceOut, AnswerOut, ClickedOut, ObjectId, OpenPathIn, ScanOut, SeriesOut
+from clickvol.server.wire import (
+    AdviceOut,
+    AnswerOut,
+    ClickedOut,
+    ObjectId,
+    OpenPathIn,
+    OpenUploadIn,
+    ScanOut,
+    SeriesOut,
+)
 
 _BINARY = "application/octet-stream"
 _CHUNK_VOXELS = 1 << 21
 _THUMBNAIL_PIXELS = 96
+_MAX_PICTURED = 12  # volumes of a series: each means reading it
 _UPLOAD_BODY = body_schema("scan")
 _OVERLAY_BODY = body_schema("scan", OpenPathIn)
 
@@ -56,20 +68,20 @@ async def overlay(session_id: str, sessions: All, request: Request) -> Response:
     served = sessions.get(session_id)
     if is_form(request):
         async with read_form(request) as form:
-            file, series = uploaded(form, "scan"), text_field(form, "series")
+            file = uploaded(form, "scan")
+            texts = {name: text_field(form, name) for name in ("series", "volume")}
+            said = parse_values(OpenUploadIn, texts)
 
             def read(_: object) -> Volume:
                 with tempfile.TemporaryDirectory(dir=served.folder, prefix="overlay-") as folder:
                     place = store(file, Path(folder), "scan")
-                    return read_volume(place, series=series, limits=sessions.limits)
+                    return _read(place, said, sessions.limits)
 
             volume = await sessions.on_files(read)
     else:
         given = parse_json(OpenPathIn, await request.body())
         path = find_under_root(sessions.settings.root, given.path)
-        volume = await sessions.on_files(
-            lambda _: read_volume(path, series=given.series, limits=sessions.limits)
-        )
+        volume = await sessions.on_files(lambda _: _read(path, given, sessions.limits))
     response = plain_nifti(volume)
     response.headers["X-Modality"] = ScanOut.of(volume, is_dicom=False).modality
     return response
@@ -128,52 +140,71 @@ async def advice(session_id: str, object_id: ObjectId, sessions: All, request: R
 
 @router.get("/series")
 async def series(path: str, sessions: All) -> list[SeriesOut]:
-    """List the series of a DICOM folder or zip under the root, each with a picture of its middle slice."""
+    """List the series and volumes of a scan under the root, each with a picture of its middle slice."""
     place = find_under_root(sessions.settings.root, path)
-
-    limits = sessions.limits
-
-    def listed(_: object) -> list[SeriesOut]:
-        return [_with_picture(place, summary, limits) for summary in list_series(place, limits=limits)]
-
-    return await sessions.on_files(listed)
+    return await sessions.on_files(lambda _: choices(place, sessions.limits))
 
 
 @router.post("/series", openapi_extra=_UPLOAD_BODY)
 async def series_of_upload(request: Request, sessions: All) -> list[SeriesOut]:
-    """List the series of a zip that is sent along; nothing of it stays."""
+    """List the series and volumes of a scan that is sent along; nothing of it stays."""
     async with read_form(request) as form:
-        file, limits = uploaded(form, "scan"), sessions.limits
+        file = uploaded(form, "scan")
 
         def listed(_: object) -> list[SeriesOut]:
             with tempfile.TemporaryDirectory(dir=sessions.settings.state_folder, prefix="series-") as folder:
-                place = store(file, Path(folder), "scan")
-                return [_with_picture(place, summary, limits) for summary in list_series(place, limits=limits)]
+                return choices(store(file, Path(folder), "scan"), sessions.limits)
 
         return await sessions.on_files(listed)
 
 
-def _with_picture(place: Path, summary: SeriesSummary, limits: ReadLimits) -> SeriesOut:
+def _read(place: Path, said: OpenUploadIn, limits: ReadLimits) -> Volume:
+    return read_volume(place, series=said.series, volume_index=said.volume, limits=limits)
+
+
+def choices(place: Path, limits: ReadLimits, *, only: str | None = None) -> list[SeriesOut]:
+    """Return what a scan offers: its series, or `only` one, each as its volumes where it has several."""
+    if kind_of_path(place) == "folder" or place.suffix.lower() == ".zip":
+        listed = [s for s in list_series(place, limits=limits) if only in (None, s.uid)]
+    else:
+        listed = [SeriesSummary(uid="", number=None, description="", modality="unknown", num_slices=0)]
+    return [choice for summary in listed for choice in _with_pictures(place, summary, limits)]
+
+
+def _with_pictures(
+    place: Path, summary: SeriesSummary, limits: ReadLimits, index: int | None = None, label: str = ""
+) -> list[SeriesOut]:
+    """Return a series with its picture, or its volumes; of many volumes the first ones have pictures."""
     problem: str | None = None
     picture: str | None = None
     size: tuple[int, int, int] | None = None
     try:
-        volume = read_volume(place, series=summary.uid, limits=limits)
+        if index is None or index < _MAX_PICTURED:
+            volume = read_volume(place, series=summary.uid or None, volume_index=index, limits=limits)
+            d, h, w = volume.grid.shape_dhw
+            picture, size = thumbnail(volume), (w, h, d)
     except ClickvolError as error:
+        if index is None and isinstance(error, UnreadableVolumeError) and error.volumes:
+            each = replace(summary, num_slices=summary.num_slices // len(error.volumes))
+            return [
+                choice
+                for number, name in enumerate(error.volumes)
+                for choice in _with_pictures(place, each, limits, number, name)
+            ]
         problem = str(error)
-    else:
-        d, h, w = volume.grid.shape_dhw
-        picture, size = thumbnail(volume), (w, h, d)
-    return SeriesOut(
-        uid=summary.uid,
-        number=summary.number,
-        description=summary.description,
-        modality=summary.modality,
-        num_slices=summary.num_slices,
-        shape_ijk=size,
-        picture=picture,
-        problem=problem,
-    )
+    return [
+        SeriesOut(
+            uid=summary.uid,
+            volume=index,
+            number=summary.number,
+            description=", ".join(text for text in (summary.description, label) if text),
+            modality=summary.modality,
+            num_slices=summary.num_slices,
+            shape_ijk=size,
+            picture=picture,
+            problem=problem,
+        )
+    ]
 
 
 def thumbnail(volume: Volume) -> str:

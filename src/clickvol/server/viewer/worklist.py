@@ -44,6 +44,7 @@ class Case:
         output: where its label map goes, NIfTI.
         series: of a DICOM folder with several.
         modality: where a manifest says what the file does not.
+        volume: of several in the file or series, from 0.
     """
 
     id: int
@@ -52,6 +53,7 @@ class Case:
     output: Path
     series: str | None = None
     modality: Modality | None = None
+    volume: int | None = None
 
 
 class Measured(BaseModel):
@@ -131,15 +133,13 @@ def _cases_of_manifest(source: Path, output: Path) -> tuple[Case, ...]:
     cases = []
     for row in read_manifest(source, output):
         job, problem = row.job, row.problem
-        if job is not None and job.volume_index is not None:
-            problem = "the viewer opens no volume of a 4D file; write that volume into a file of its own"
-        elif job is not None and not job.mask.name.lower().endswith(WRITABLE_SUFFIXES):
+        if job is not None and not job.mask.name.lower().endswith(WRITABLE_SUFFIXES):
             problem = f"the viewer does not write {job.mask.name!r} here; end it in .nii.gz"
         elif job is not None and not job.scan.exists():
             problem = f"there is no {job.scan}"
         if job is None or problem is not None:
             raise ConfigError(f"row {row.number} of {source}: {problem}; correct the row, or leave it out")
-        cases.append(Case(row.number, row.scan, job.scan, job.mask, job.series, job.modality))
+        cases.append(Case(row.number, row.scan, job.scan, job.mask, job.series, job.modality, job.volume_index))
     return tuple(cases)
 
 

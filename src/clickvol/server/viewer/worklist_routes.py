@@ -1,5 +1,6 @@
 """Routes of the worklist: the cases, who has which, opening one, and saving it."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,9 +15,9 @@ from clickvol.server.dependencies import All
 from clickvol.server.refusal import REFUSALS, RefusedError
 from clickvol.server.served_session import ScanRecord
 from clickvol.server.sessions import Sessions
-from clickvol.server.viewer.routes import plain_nifti, thumbnail
+from clickvol.server.viewer.routes import choices, plain_nifti, thumbnail
 from clickvol.server.viewer.worklist import Case, Measured, Status, Worklist
-from clickvol.server.wire import OpenedOut
+from clickvol.server.wire import OpenedOut, SeriesOut
 
 Annotator = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[\w-]+$")]
 
@@ -47,6 +48,12 @@ class ClaimIn(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     annotator: Annotator
+
+
+class OpenCaseIn(ClaimIn):
+    """Who asks, and for which volume of several."""
+
+    volume: int | None = Field(default=None, ge=0)
 
 
 class NextIn(ClaimIn):
@@ -114,6 +121,13 @@ async def picture(case_id: int, worklist: List, sessions: All) -> PictureOut:
     return PictureOut(picture=worklist.pictures[case_id])
 
 
+@router.get("/{case_id}/volumes")
+async def volumes(case_id: int, worklist: List, sessions: All) -> list[SeriesOut]:
+    """List the volumes of a case whose scan holds several, each with a picture of its middle slice."""
+    case = worklist.case(case_id)
+    return await sessions.on_files(lambda _: choices(case.scan, sessions.limits, only=case.series))
+
+
 @router.get("/{case_id}/scan.nii", response_class=Response)
 async def scan_ahead(case_id: int, worklist: List, sessions: All) -> Response:
     """Return the scan of a case as the page shows it before anybody takes it, so that it opens quickly."""
@@ -124,12 +138,13 @@ async def scan_ahead(case_id: int, worklist: List, sessions: All) -> Response:
 
 
 def _read(case: Case, sessions: Sessions) -> Volume:
-    return read_volume(case.scan, series=case.series, limits=sessions.limits)
+    return read_volume(case.scan, series=case.series, volume_index=case.volume, limits=sessions.limits)
 
 
 def _record(case: Case) -> ScanRecord:
     modality = None if case.modality is None or case.modality == "unknown" else case.modality
-    return ScanRecord(scan=str(case.scan), is_upload=False, series=case.series, modality=modality)
+    scan = str(case.scan)
+    return ScanRecord(scan=scan, is_upload=False, series=case.series, volume=case.volume, modality=modality)
 
 
 @router.post("/{case_id}/claim")
@@ -140,9 +155,13 @@ async def claim(case_id: int, given: ClaimIn, worklist: List) -> CaseOut:
 
 
 @router.post("/{case_id}/open", status_code=201)
-async def open_case(case_id: int, given: ClaimIn, worklist: List, sessions: All, request: Request) -> OpenedOut:
-    """Take a case and open a session on its scan."""
+async def open_case(
+    case_id: int, given: OpenCaseIn, worklist: List, sessions: All, request: Request
+) -> OpenedOut:
+    """Take a case and open a session on its scan, or on the volume of it that the annotator chose."""
     case = worklist.case(case_id)
+    if given.volume is not None:
+        case = replace(case, volume=given.volume)
     worklist.claim(case_id, given.annotator)
     session_id, served = await sessions.open(lambda _: _record(case), request.is_disconnected)
     return await sessions.describe(session_id, served)

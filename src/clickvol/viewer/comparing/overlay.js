@@ -1,6 +1,6 @@
 // Another scan of the patient over this one, such as PET over CT: with its own window, where both say they are.
 
-import { askForSeries, askForSource, isOfSeveralSeries, SCAN_FILES } from "../files/choosing.js";
+import { askForSeries, askForSource, isOfSeveral, SCAN_FILES } from "../files/choosing.js";
 import { byId } from "../page.js";
 import { numberText, t } from "../strings/strings.js";
 import { windowOf } from "../picture/windows.js";
@@ -18,9 +18,9 @@ export function makeOverlay({ api, store, scene, notify }) {
     try {
       return await api.overlay(id, source);
     } catch (error) {
-      if (source.series || !isOfSeveralSeries(error)) throw error;
-      const series = await askForSeries(await api.seriesOf(source));
-      return series ? fetchScan(id, { ...source, series }) : null;
+      if (source.series || !isOfSeveral(error)) throw error;
+      const chosen = await askForSeries(await api.seriesOf(source));
+      return chosen && fetchScan(id, { ...source, ...chosen });
     }
   }
 

@@ -50,8 +50,8 @@ function seriesButton(series, choose) {
   const words = document.createElement("span");
   const size = series.shape_ijk ? series.shape_ijk.join(" × ") : t("{count} slices", { count: series.num_slices });
   const name = document.createElement("strong");
-  name.textContent = series.description ||
-    (series.number === null ? t("Series without number") : t("Series {number}", { number: series.number }));
+  const numbered = series.number === null ? t("Series without number") : t("Series {number}", { number: series.number });
+  name.textContent = series.description || (series.volume === null ? numbered : t("Volume {number}", { number: series.volume }));
   const about = document.createElement("small");
   about.textContent = series.problem ??
     t("{modality}, series {number}, {size}", { modality: series.modality, number: series.number ?? "–", size });
@@ -65,25 +65,25 @@ function seriesButton(series, choose) {
   return button;
 }
 
-/** Ask which series of a folder or zip is meant; resolves to its UID, or null for none. */
+/** Ask which series or volume of a scan is meant; resolves to {series, volume}, or null for none. */
 export function askForSeries(listed) {
   const dialog = byId("series-dialog");
   return new Promise((resolve) => {
-    let uid = null;
+    let chosen = /** @type {{series?: string, volume?: number} | null} */ (null);
     const buttons = listed.map((series) =>
       seriesButton(series, () => {
-        uid = series.uid;
+        chosen = { series: series.uid || undefined, volume: series.volume ?? undefined };
         dialog.close();
       }),
     );
     byId("series").replaceChildren(...buttons);
-    dialog.addEventListener("close", () => resolve(uid), { once: true });
+    dialog.addEventListener("close", () => resolve(chosen), { once: true });
     dialog.showModal();
   });
 }
 
-/** Tell whether a folder or zip was refused because it holds several series. */
-export const isOfSeveralSeries = (error) => / series, but one is expected/.test(error.message);
+/** Tell whether a scan was refused because it holds several series or volumes. */
+export const isOfSeveral = (error) => / (series|volumes), but one /.test(error.message);
 
 export const MASK_FILES = ".nii,.gz,.nrrd,.mha,.dcm";
 export const SCAN_FILES = ".nii,.gz,.nrrd,.mha,.zip";

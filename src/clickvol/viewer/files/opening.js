@@ -1,7 +1,7 @@
 // How a scan comes in: from the command line, a dropped or chosen file, or a path; and its earlier clicks.
 
 import { byId } from "../page.js";
-import { askForSeries, isOfSeveralSeries } from "./choosing.js";
+import { askForSeries, isOfSeveral } from "./choosing.js";
 import { presetsFor, windowOf } from "../picture/windows.js";
 import { initialState } from "../state.js";
 import { language, t } from "../strings/strings.js";
@@ -102,10 +102,10 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
       await offerToResume(opened, resumeAtOnce);
       propose(opened);
     } catch (error) {
-      if (next.choose && isOfSeveralSeries(error)) {
+      if (next.choose && isOfSeveral(error)) {
         wait(t("Reading the series"));
-        const uid = await next.choose().then(askForSeries).catch((problem) => notify("error", problem.message));
-        if (uid) return await open(next.with(uid), { resumeAtOnce });
+        const chosen = await next.choose().then(askForSeries).catch((problem) => notify("error", problem.message));
+        if (chosen) return await open(next.with(chosen), { resumeAtOnce });
       } else notify("error", error.message);
       showStart(!earlier);
     } finally {
@@ -134,21 +134,21 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
     if (log) session().resume(log);
   }
 
-  const byPath = (path, series) => ({
+  const byPath = (path, chosen) => ({
     name: path.split(/[\\/]/).at(-1),
     says: t("Reading the scan"),
-    open: () => api.openPath(path, series),
+    open: () => api.open({ path, ...chosen }),
     choose: () => api.seriesOf({ path }),
-    with: (uid) => byPath(path, uid),
+    with: (choice) => byPath(path, choice),
   });
-  const openPath = (path, series) => open(byPath(path, series));
+  const openPath = (path, series) => open(byPath(path, { series }));
 
-  const byFile = (file, series) => ({
+  const byFile = (file, chosen) => ({
     name: file.name,
     says: t("Sending {name} ({size})", { name: file.name, size: megabytes(file.size) }),
-    open: () => api.openFile(file, series),
+    open: () => api.open({ file, ...chosen }),
     choose: () => api.seriesOf({ file }),
-    with: (uid) => byFile(file, uid),
+    with: (choice) => byFile(file, choice),
   });
   const openFile = (file) => open(byFile(file));
 
@@ -180,20 +180,22 @@ export function makeOpening({ api, store, scene, notify, session, propose }) {
     if (opened && !persisted) api.close(opened.session_id).catch(() => {});
   });
 
+  // A new address over the old one, with another key, changes the fragment alone.
+  window.addEventListener("hashchange", () => location.reload());
+
   return {
     open,
     openPath,
     /** Offer the clicks of earlier sessions whenever the user asks for them. */
     offerEarlier: () => byId("earlier").addEventListener("click", () => offerToResume(store.get().opened, false)),
-    /** Ask for the key that the address lacks, and load the page anew with it. */
+    /** Ask for the key that the address lacks, with which the page is loaded anew. */
     askForToken() {
       const dialog = byId("token-dialog");
-      dialog.addEventListener("close", () => {
+      if (dialog.open) return;
+      dialog.onclose = () => {
         const key = /token=([^&\s]+)/.exec(byId("token").value)?.[1] ?? byId("token").value.trim();
-        if (!key) return;
-        location.hash = `token=${key}`;
-        location.reload();
-      });
+        if (key) location.hash = `token=${key}`;
+      };
       dialog.showModal();
     },
     showStart,

@@ -115,7 +115,8 @@ export const GERMAN = {
   "The scan goes to the program on this address and nowhere else.":
     "Das Bild geht an das Programm auf dieser Adresse und nirgendwohin sonst.",
   "Back to the scan": "Zurück zum Bild",
-  "Which series?": "Welche Serie?",
+  "Which one?": "Welche?",
+  "Volume {number}": "Volumen {number}",
   "Series {number}": "Serie {number}",
   "Series without number": "Serie ohne Nummer",
   "{count} slices": "{count} Schichten",

@@ -31,6 +31,14 @@ function watchPictures(api) {
   return pictures;
 }
 
+const fits = ({ name, status }, text) => `${name} ${status} ${t(status)}`.toLowerCase().includes(text);
+
+/** Return the first case after one, coming round, that nobody has and that is to be done. */
+function likelyNext(cases, after) {
+  const ordered = [...cases.filter(({ id }) => id > after), ...cases.filter(({ id }) => id < after)];
+  return ordered.find(({ status, held }) => !held && (status === "new" || status === "in progress"));
+}
+
 /** Return {show, openNext, saveAndNext}. */
 export function makeWorklist({ api, store, notify, opening, isUndecided }) {
   const annotator = annotatorName();
@@ -44,13 +52,11 @@ export function makeWorklist({ api, store, notify, opening, isUndecided }) {
 
   /** Fetch the scan of the case that is likely to be next; nobody is kept from it. */
   function fetchAhead(after) {
-    const ordered = [...cases.filter(({ id }) => id > after), ...cases.filter(({ id }) => id < after)];
-    const each = ordered.find(({ status, held }) => !held && (status === "new" || status === "in progress"));
+    const each = likelyNext(cases, after);
     if (each && ahead?.id !== each.id) ahead = { id: each.id, bytes: api.caseScan(each.id).catch(() => null) };
   }
 
   const current = () => opened.get(store.get().opened?.session_id);
-  const fits = ({ name, status }, text) => `${name} ${status} ${t(status)}`.toLowerCase().includes(text);
 
   function buttonOf(each) {
     const button = document.createElement("button");
@@ -118,17 +124,19 @@ export function makeWorklist({ api, store, notify, opening, isUndecided }) {
     }
   }
 
+  const sourceOf = ({ id, name }, bytes, volume) => ({
+    name, bytes, says: t("Reading the scan"),
+    open: async () => {
+      const answer = await api.openCase(id, annotator, volume);
+      opened.set(answer.session_id, { id, name, since: Date.now() });
+      return answer;
+    },
+    choose: () => api.caseVolumes(id),
+    with: (chosen) => sourceOf({ id, name }, null, chosen.volume),
+  });
+
   async function open({ id, name }) {
-    await opening.open({
-      name,
-      says: t("Reading the scan"),
-      open: async () => {
-        const answer = await api.openCase(id, annotator);
-        opened.set(answer.session_id, { id, name, since: Date.now() });
-        return answer;
-      },
-      bytes: ahead && ahead.id === id ? await ahead.bytes : null,
-    });
+    await opening.open(sourceOf({ id, name }, ahead && ahead.id === id ? await ahead.bytes : null));
     if (current()?.id === id) fetchAhead(id);
     buttons.get(id)?.scrollIntoView({ block: "nearest" });
   }

@@ -43,7 +43,8 @@ def choose_series_volume(slices: Sequence[DicomSlice], index: int | None, source
     if index is None:
         raise DicomSeriesError(
             f"{source} holds {len(volumes)} volumes, but one 3D scan is expected; pick one with --volume N: "
-            f"{listed}{more}"
+            f"{listed}{more}",
+            volumes=tuple(volume.label for volume in volumes),
         )
     if not 0 <= index < len(volumes):
         raise DicomSeriesError(
