@@ -352,6 +352,51 @@ def test_a_page_loaded_anew_offers_the_clicks_made_before(viewer, inside_mm):
     assert num_tinted(viewer.picture()) > 2000
 
 
+@pytest.mark.parametrize("size", [(390, 780), (1024, 640)])
+def test_save_can_be_reached_and_notices_cover_no_plane(viewer, inside_mm, size):
+    viewer.page.set_viewport_size({"width": size[0], "height": size[1]})
+    try:
+        viewer.click_at(inside_mm)
+        viewer.idle()
+        viewer.page.evaluate(
+            """async () => {
+                const { makeNotices } = await import('/viewer/notices.js');
+                const notify = makeNotices(document.getElementById('notices'));
+                const text = 'long words that go over several lines of it '.repeat(3);
+                for (let n = 0; n < 4; n++) notify('error', text);
+            }"""
+        )
+        planes, notices = (viewer.page.locator(part).bounding_box() for part in ("#canvas", "#notices"))
+        assert notices["x"] >= planes["x"] + planes["width"] or notices["y"] >= planes["y"] + planes["height"]
+        viewer.close_notices()
+        viewer.page.locator("#save").click()
+        viewer.page.get_by_role("button", name="Close").click()
+    finally:
+        viewer.page.set_viewport_size({"width": 1024, "height": 640})
+        viewer.idle()
+
+
+def test_a_dead_server_is_seen_and_a_key_is_asked_for_where_it_is_wrong(opened):
+    page = opened.page.context.browser.new_page()
+    page.goto(opened.origin)
+    page.wait_for_selector("#token-dialog[open]")
+    with page.expect_event("load"):  # though the fragment alone is another one
+        page.goto(f"{opened.origin}#token=wrong")
+    page.wait_for_selector("#token-dialog[open]")
+    page.locator("#token").fill(opened.page.url)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#wait", state="hidden")
+    page.wait_for_function("() => document.getElementById('scan-name').textContent !== ''")
+    page.route("**/heartbeat", lambda route: route.abort())
+    page.wait_for_function(
+        "() => document.getElementById('status').textContent === 'The server does not answer'"
+    )
+    page.unroute("**/heartbeat")
+    page.route("**/heartbeat", lambda route: route.fulfill(status=401, body="{}"))  # started anew
+    page.wait_for_selector("#token-dialog[open]")
+    page.close()
+
+
 def colour_at(viewer, x, y):
     """Return the colour of the planes at a pixel of the page: (3,) int."""
     box = viewer.page.locator("#canvas").bounding_box()
