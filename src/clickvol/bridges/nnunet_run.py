@@ -293,11 +293,8 @@ def _resample_to_native(run: NnunetRun, case: LabelledCase) -> Path:
     if not source.is_file():
         raise ExternalProgramError(f"nnU-Net predicted no {source.name}; see {run.log}; {_ADVICE}")
     predicted, (scan, _) = read_mask(source), case.read_native()
-    if not predicted.grid.same_place(scan.grid):
-        raise ExternalProgramError(
-            f"nnU-Net's mask {source} is not on the grid of its scan: "
-            f"{predicted.grid.difference_from(scan.grid)}; ITK cannot hold that scan's grid"
-        )
+    advice = "ITK cannot hold that scan's grid"
+    predicted.grid.check_same_place(scan.grid, f"nnU-Net's mask {source}", ExternalProgramError, advice)
     write_mask(Mask(array=predicted.array, grid=scan.grid), target)
     return target
 
