@@ -138,7 +138,7 @@ def fitting(interactions):
     return kept
 
 
-@settings(max_examples=settings.default.max_examples // 5, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings.default.max_examples // 12, suppress_health_check=list(HealthCheck))
 @given(lists())
 def test_asking_at_the_end_is_asking_after_every_interaction(phantom, model, interactions):
     scan = ScanPredictor(phantom.volume, model)

@@ -168,3 +168,20 @@ class ViewerPage:
 
     def close_notices(self):
         self.page.evaluate("document.getElementById('notices').replaceChildren()")
+
+
+@contextlib.contextmanager
+def opened_page(scan, state_folder, *options):
+    """Run `clickvol view` on a scan and open its page in a browser; yields it when the scan is there."""
+    from playwright.sync_api import sync_playwright
+
+    with served(scan, state_folder, *options) as address, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
+            viewer.page.goto(address)
+            viewer.wait_open(scan.name)
+            viewer.origin = address.split("#")[0]
+            yield viewer
+        finally:
+            browser.close()

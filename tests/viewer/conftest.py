@@ -4,7 +4,7 @@ import pytest
 
 from clickvol.io.formats import write_volume
 from clickvol.phantoms.phantom import make_phantom
-from reference.browser import FLAGS, ViewerPage, chromium, served
+from reference.browser import opened_page
 
 SCAN_NAME = "leg.nii.gz"
 
@@ -35,21 +35,8 @@ def state_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(scan, state_folder):
     """The page with the scan open; one for all tests of a module, because opening takes seconds."""
-    from playwright.sync_api import sync_playwright
-
-    with (
-        served(scan, state_folder) as address,
-        sync_playwright() as play,
-    ):
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        try:
-            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
-            viewer.page.goto(address)
-            viewer.wait_open(SCAN_NAME)
-            viewer.origin = address.split("#")[0]
-            yield viewer
-        finally:
-            browser.close()
+    with opened_page(scan, state_folder) as viewer:
+        yield viewer
 
 
 @pytest.fixture

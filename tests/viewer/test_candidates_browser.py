@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clickvol.interactive.record import read_record
-from reference.browser import FLAGS, ViewerPage, chromium, needs_browser, served
+from reference.browser import needs_browser, opened_page
 
 needs_browser()
 
@@ -13,18 +13,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def opened(scan, state_folder):
-    from playwright.sync_api import sync_playwright
-
-    with served(scan, state_folder, "--model", "promise3d-lesions") as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        try:
-            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
-            viewer.page.goto(address)
-            viewer.wait_open(scan.name)
-            viewer.origin = address.split("#")[0]
-            yield viewer
-        finally:
-            browser.close()
+    with opened_page(scan, state_folder, "--model", "promise3d-lesions") as viewer:
+        yield viewer
 
 
 def tinted(viewer):

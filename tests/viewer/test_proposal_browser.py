@@ -8,7 +8,7 @@ from clickvol.io.formats import read_volume
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.predict.scan_predictor import segment
 from clickvol.weights.load import load_model
-from reference.browser import FLAGS, ViewerPage, chromium, needs_browser, served
+from reference.browser import needs_browser, opened_page
 from reference.random_models import write_random_model
 
 needs_browser()
@@ -25,18 +25,8 @@ def proposer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(scan, state_folder, proposer):
-    from playwright.sync_api import sync_playwright
-
-    with served(scan, state_folder, "--propose", str(proposer)) as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        try:
-            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
-            viewer.page.goto(address)
-            viewer.wait_open(scan.name)
-            viewer.origin = address.split("#")[0]
-            yield viewer
-        finally:
-            browser.close()
+    with opened_page(scan, state_folder, "--propose", str(proposer)) as viewer:
+        yield viewer
 
 
 def test_a_proposal_is_shown_rejected_brought_back_and_accepted(opened, scan, proposer, state_folder):

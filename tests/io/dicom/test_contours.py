@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path as Outline
@@ -89,6 +89,7 @@ def test_every_convention_sees_the_same_mask(mask):
     np.testing.assert_array_equal(np.any(wound, axis=0).reshape(mask.shape), mask)
 
 
+@settings(max_examples=3 * settings.default.max_examples)
 @given(masks)
 def test_any_mask_comes_back_with_its_area(mask):
     polygons = mask_contours(mask)
