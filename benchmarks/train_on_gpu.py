@@ -2,16 +2,19 @@
 
     python benchmarks/train_on_gpu.py --pack runs/pack.zip --held-out runs/heldout.zip --minutes 8 -o OUT
 
-Begins with the shipped weights of `--start`; channels for prompts that they do not know begin with zeros. More
-than half of what is drawn is real sarcoma. Every minute the averaged weights and the log are written, each file
-whole or not at all, to two files in turn, so the run may be cut off at any second; every five minutes the log
-has figures on held-out patients. The learning rate falls with the time left. `--probe` measures and stops.
+A step is captured as a CUDA graph, one for each number of corrections: launched one by one, its kernels wait
+for the host. Begins with the shipped weights of `--start`; channels for prompts that they do not know begin
+with zeros. More than half of what is drawn is real sarcoma. Every minute the averaged weights and the log are
+written, each file whole or not at all, to two files in turn, so the run may be cut off at any second; every
+five minutes the log has figures on held-out patients. The learning rate falls with the time left. `--probe`
+measures steps with and without graphs, at several batch sizes, and stops.
 """
 
 import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ import clickvol
 from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.device.scan_store import ScanStore
 from clickvol.datasets.device.stored_scan import read_pack
+from clickvol.datasets.samples import PatchBatch, PatchPrompts
 from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterConfig
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
@@ -105,6 +109,56 @@ def write(path: Path, content: bytes | dict) -> None:
     temporary.replace(path)
 
 
+class StepGraphs:
+    """The steps of a run as CUDA graphs, captured when they are first needed, one per number of corrections.
+
+    Args:
+        run: whose `descend` is captured.
+        batch: any of the size that all further ones have.
+    """
+
+    def __init__(self, run: "Run", batch: PatchBatch) -> None:
+        self.run = run
+        prompts = batch.prompts
+        self.given = [
+            batch.patch,
+            batch.label,
+            prompts.points_dhw,
+            prompts.labels,
+            prompts.prior,
+            batch.noise_seed,
+        ]
+        self.given = [tensor.clone() for tensor in [*self.given, prompts.hints]]
+        patch, label, points, labels, prior, seeds, hints = self.given
+        self.batch = PatchBatch(patch, label, PatchPrompts(points, labels, prior, hints), seeds)
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+        # Libraries choose their kernels in steps that are not captured.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for number in range(3):
+                run.descend(self.batch, number)
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def descend(self, batch: PatchBatch, number: int) -> torch.Tensor:
+        """See `Run.descend`."""
+        prompts = batch.prompts
+        given = [batch.patch, batch.label, prompts.points_dhw, prompts.labels, prompts.prior, batch.noise_seed]
+        for mine, new in zip(self.given, [*given, prompts.hints], strict=True):
+            mine.copy_(new)
+        kind = self.run.step.num_corrections(number)
+        if kind not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            self.run.optimiser.zero_grad(set_to_none=True)
+            with torch.cuda.graph(graph, pool=self.pool):
+                figures = self.run.descend(self.batch, number)
+            self.graphs[kind] = graph, figures
+        graph, figures = self.graphs[kind]
+        graph.replay()
+        return figures
+
+
 class Run:
     """One run: networks, optimiser, average and log."""
 
@@ -121,8 +175,14 @@ class Run:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=self.is_gpu
+            self.parameters,
+            lr=torch.tensor(options.rate, device=self.device),
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=self.is_gpu,
+            capturable=self.is_gpu,
         )
+        self.graphs: StepGraphs | None = None
         started = time.time()
         self.store = ScanStore.of(read_pack(options.pack), self.device)
         self.held_out = ScanStore.of(read_pack(options.held_out), self.device)
@@ -136,15 +196,21 @@ class Run:
         with torch.no_grad():
             batch = sampler.batch(range(number * size, (number + 1) * size))
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_gpu):
+            group["lr"].fill_(rate)
+        figures = self.descend(batch, number) if self.graphs is None else self.graphs.descend(batch, number)
+        decay = min(self.options.decay, (number + 1) / (number + 10))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        return figures
+
+    def descend(self, batch: PatchBatch, number: int) -> torch.Tensor:
+        """Change the weights by a batch; return loss, Dice, best Dice and error of the predicted Dice."""
+        # The cache of casted weights would outlive a captured graph.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_gpu, cache_enabled=False):
             figures = self.step(batch, number)
         self.optimiser.zero_grad(set_to_none=True)
         figures.loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimiser.step()
-        decay = min(self.options.decay, (number + 1) / (number + 10))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         return torch.stack(
             [figures.loss.detach(), figures.dice.mean(), figures.best_dice.mean(), figures.judged.mean()]
         )
@@ -201,6 +267,8 @@ class Run:
         """Train until the minutes are over."""
         options = self.options
         sampler = PatchSampler(self.store, SAMPLING, 64, options.seed)
+        if self.is_gpu and not options.no_graphs:
+            self.start_graphs(sampler)
         total = options.minutes * 60
         started = time.time()
         next_save = next_figures = min(60.0, total / 2)
@@ -244,46 +312,79 @@ class Run:
         self.save(number, time.time() - started)
 
     def probe(self) -> None:
-        """Measure the sampler, a step and its parts."""
+        """Measure the sampler, and steps with and without graphs, at several batch sizes."""
         sampler = PatchSampler(self.store, SAMPLING, 64, self.options.seed)
+        numbers = iter(range(10**6))
 
-        def timed(name: str, work, count: int = 10) -> None:  # noqa: ANN001
-            for n in range(3):
-                work(n)
-            if self.is_gpu:
-                torch.cuda.synchronize()
+        def timed(name: str, work: Callable[[int], object], count: int) -> float:
+            """Print the time of a call, and how much of it the host is busy."""
             started = time.time()
-            for n in range(count):
-                work(n)
-            if self.is_gpu:
-                torch.cuda.synchronize()
-            each = (time.time() - started) / count
+            for _ in range(3):
+                work(next(numbers))
+            self.wait()
+            warmed = time.time()
+            for _ in range(count):
+                work(next(numbers))
+            launched = time.time()
+            self.wait()
+            each, host = (time.time() - warmed) / count, (launched - warmed) / count
+            size = self.options.batch
             print(
-                f"{name}: {1000 * each:.1f} ms a batch, {self.options.batch / each:.0f} samples/s", flush=True
+                f"{name}, batch {size}: {1000 * each:.1f} ms, host {1000 * host:.1f} ms, {size / each:.0f} "
+                f"samples/s, first calls {warmed - started:.1f} s, {self.peak_gb():.1f} GB",
+                flush=True,
             )
+            return each
 
-        size = self.options.batch
-        timed("plan", lambda n: sampler.planner.plan(range(n * size, n * size + size)))
-        timed("sampler", lambda n: sampler.batch(range(n * size, n * size + size)))
-        batch = sampler.batch(range(size))
+        def sampled(n: int) -> None:
+            with torch.no_grad():
+                size = self.options.batch
+                sampler.batch(range(n * size, n * size + size))
 
-        def forward(_: int) -> None:
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_gpu):
-                self.step(batch, 0)
+        for size in self.options.probe:
+            self.options.batch = size
+            timed("sampler", sampled, 10)
+            self.graphs = None
+            timed("step", lambda n: self.train_step(sampler, n, 1e-6), 20)
+            if self.is_gpu:
+                if size == self.options.probe[0]:
+                    self.profile(sampler)
+                self.start_graphs(sampler)
+                timed("step as graphs", lambda n: self.train_step(sampler, n, 1e-6), 20)
 
-        timed("forward", forward)
-        timed("whole step", lambda n: self.train_step(sampler, n, 1e-6))
-        if not self.is_gpu:
-            return
-        torch.cuda.set_sync_debug_mode("warn")
-        self.train_step(sampler, 50, 1e-6)
-        torch.cuda.set_sync_debug_mode("default")
+    def profile(self, sampler: PatchSampler) -> None:
+        """Print what the device does in four steps."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
             for n in range(4):
                 self.train_step(sampler, n, 1e-6)
+            self.wait()
+        rows = sorted(profiler.key_averages(), key=lambda row: -row.self_device_time_total)
+        total = sum(row.self_device_time_total for row in rows)
+        print(f"device busy {total / 4000:.1f} ms a step, {sum(row.count for row in rows) // 4} launches")
+        for row in rows[:35]:
+            each = row.self_device_time_total / 4000
+            print(f"{each:8.2f} ms {row.count // 4:5d} times  {row.key[:110]}", flush=True)
+
+    def wait(self) -> None:
+        """Wait until the device has done everything."""
+        if self.is_gpu:
             torch.cuda.synchronize()
-        print(profiler.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=70))
-        print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
+
+    def peak_gb(self) -> float:
+        """Return the most memory of the device since the last call; 0 on a CPU."""
+        if not self.is_gpu:
+            return 0.0
+        peak = torch.cuda.max_memory_allocated() / 1e9
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+
+    def start_graphs(self, sampler: PatchSampler) -> None:
+        """Launch steps as graphs from now on."""
+        with torch.no_grad():
+            batch = sampler.batch(range(self.options.batch))
+        for group in self.optimiser.param_groups:
+            group["lr"].fill_(0.0)
+        self.graphs = StepGraphs(self, batch)
 
 
 def main() -> None:
@@ -304,7 +405,8 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--held-out-batches", type=int, default=2)
-    parser.add_argument("--probe", action="store_true")
+    parser.add_argument("--no-graphs", action="store_true", help="launch every kernel by itself")
+    parser.add_argument("--probe", type=int, nargs="*", default=[], help="measure at these batch sizes")
     options = parser.parse_args()
     run = Run(options)
     if options.probe:

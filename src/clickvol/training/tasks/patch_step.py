@@ -64,12 +64,16 @@ class PatchStep(nn.Module):
         self._corrected_share = corrected_share
         self._max_corrections = max_corrections
 
+    def num_corrections(self, step: int) -> int:
+        """Return how many clicks into the error a step gets; all else of it is the same in every step."""
+        return num_corrections(self._seed, step, self._corrected_share, self._max_corrections)
+
     def forward(self, batch: PatchBatch, step: int) -> StepFigures:
         """Return loss and figures of a batch; `step` seeds how many corrections there are."""
         given = batch.prompts
         prompts = PointPrompts(given.points_dhw, given.labels, given.hints)
         encoded = self.network.encode_image(batch.patch)
-        for number in range(num_corrections(self._seed, step, self._corrected_share, self._max_corrections)):
+        for number in range(self.num_corrections(step)):
             with torch.no_grad():
                 logits = self.network.decode(encoded, prompts, given.prior)
             predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
