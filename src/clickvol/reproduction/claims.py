@@ -28,6 +28,8 @@ Claims were named in the study file before anything was scored. A patient's diff
 sets, trainings, scans and users that both arms have. Brackets behind the difference: bootstrap over patients.
 With trainings at random: patients and trainings (a fold and a seed) as random effects, REML, Satterthwaite's
 degrees of freedom; it decides, where its p, corrected by Holm for all claims, is below {_DECIDING_P:g}.
+Claims without scores count in that correction, too, so that those still to come change no p. Scored: the
+evaluations of both arms that are there, of all; before all are, a decision is one "so far".
 Detectable: a true difference that this number of patients and trainings shows with a chance of .8, before
 correction.
 
@@ -42,17 +44,19 @@ def claim_rows(job: Reproduction) -> pd.DataFrame:
     `difference` is the mean over patients of the difference in Dice, a patient's being the mean over data
     sets, trainings, scans and users that both arms have; `low` and `high` its bootstrap interval over patients;
     `t_p` of the paired t-test over patients. `model_...`: patients and trainings (a fold and a seed) as random
-    effects, see `random_effects_mean`. `..._holm`: corrected for the claims of the study. `detectable`: the
-    difference that so many patients and trainings show with a chance of .8. Missing where an arm has no scores.
+    effects, see `random_effects_mean`. `..._holm`: corrected for all claims of the study, as if those without
+    scores had a p of 1. `detectable`: the difference that so many patients and trainings show with a chance of
+    .8. `scored` of `wanted` evaluations of its arms are there. Missing where an arm has no scores.
     """
     scores = pd.concat([scored_rows(job, task) for task in job.study.tasks], ignore_index=True)
-    rows = [_row(claim, scores) for claim in job.study.claims]
+    rows = [_row(claim, scores) | _progress(job, claim, scores) for claim in job.study.claims]
     for name in ("t_p", "model_p"):
-        for row, corrected in zip(rows, holm([row.get(name) for row in rows]), strict=True):
-            row[f"{name}_holm"] = corrected
+        for row, corrected in zip(rows, holm([row.get(name, 1.0) for row in rows]), strict=True):
+            row[f"{name}_holm"] = corrected if name in row else None
     kinds = dict.fromkeys((*_NUMBERS, "t_p_holm", "model_p_holm"), "float")
-    columns = ["claim", "title", "patients", "trainings", *kinds]
-    return pd.DataFrame(rows, columns=columns).astype(kinds | {"patients": "Int64", "trainings": "Int64"})
+    counts = dict.fromkeys(("patients", "trainings", "scored", "wanted"), "Int64")
+    columns = ["claim", "title", "patients", "trainings", *kinds, "scored", "wanted"]
+    return pd.DataFrame(rows, columns=columns).astype(kinds | counts)
 
 
 def write_claims(job: Reproduction) -> Path | None:
@@ -76,8 +80,10 @@ def write_claims(job: Reproduction) -> Path | None:
             ],
             "p (Holm)": _p_values(rows, "model_p"),
             "Detectable": [number(value, 3) for value in rows["detectable"]],
+            "Scored": [f"{row.scored} of {row.wanted}" for row in rows.itertuples()],
             "Decided": [
-                _decision(*row) for row in rows[["difference", "model_p_holm"]].itertuples(index=False)
+                _decision(row.difference, row.model_p_holm, is_whole=row.scored == row.wanted)
+                for row in rows.itertuples()
             ],
         }
     )
@@ -109,6 +115,16 @@ def _row(claim: Claim, scores: pd.DataFrame) -> dict[str, Any]:
     return row
 
 
+def _progress(job: Reproduction, claim: Claim, scores: pd.DataFrame) -> dict[str, int]:
+    """Return how many evaluations of both arms of a claim are there, and how many there will be."""
+    arms = [arm for arm in job.study.arms if arm.name in (claim.arm, claim.against)]
+    wanted = sum(len(job.repeats(arm)) for arm in arms) * len(job.study.tasks)
+    if scores.empty:
+        return {"scored": 0, "wanted": wanted}
+    there = scores[scores["arm"].isin([arm.name for arm in arms])]
+    return {"scored": len(there[["arm", "fold", "training", "task"]].drop_duplicates()), "wanted": wanted}
+
+
 def _differences(claim: Claim, scores: pd.DataFrame) -> pd.DataFrame:
     """Return the difference of each patient in each training that both arms have: group, fold, training."""
     sides = []
@@ -136,9 +152,9 @@ def _p_values(rows: pd.DataFrame, name: str) -> list[str]:
     ]
 
 
-def _decision(difference: float, p: float) -> str:
+def _decision(difference: float, p: float, *, is_whole: bool) -> str:
     if np.isnan(p):
         return MISSING
-    if p >= _DECIDING_P:
-        return "not decided"
-    return "yes" if difference > 0 else "no: the other way round"
+    answer = "yes" if difference > 0 else "no: the other way round"
+    answer = answer if p < _DECIDING_P else "not decided"
+    return answer if is_whole else f"so far: {answer}"

@@ -72,7 +72,7 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
     rows = scored_rows(job, task)
     if rows.empty:
         return None
-    table = score_table(rows.drop(columns=["arm", "fold", "training"]).to_dict("records"))
+    table = score_table(rows.drop(columns=["arm", "fold", "training", "task"]).to_dict("records"))
     protocol, reference = job.study.protocol.protocol(), job.study.reference
     names = ", ".join(dict.fromkeys(rows["arm"]))
     notes = [f"Of the study {job.study.name}, task {task.name}: {names}."]
@@ -102,8 +102,8 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
 def scored_rows(job: Reproduction, task: Task) -> pd.DataFrame:
     """Return the rows of all evaluations of a task that are there, as `evaluation.records` has them.
 
-    Further columns: `arm`, `fold`, and `training`, the number of the seed of its training. Users of further
-    trainings have further numbers.
+    Further columns: `arm`, `fold`, `task`, and `training`, the number of the seed of its training. Users of
+    further trainings have further numbers.
     """
     tables = []
     for arm in job.study.arms:
@@ -112,7 +112,9 @@ def scored_rows(job: Reproduction, task: Task) -> pd.DataFrame:
                 table = pd.read_parquet(one.evaluation_folder(arm, task) / TABLE_NAME)
                 training = 0 if one.seed is None else job.study.seeds.index(one.seed)
                 seed = table["seed"] + training * job.study.protocol.protocol().seeds
-                tables.append(table.assign(arm=arm.name, fold=one.fold, training=training, seed=seed))
+                tables.append(
+                    table.assign(arm=arm.name, fold=one.fold, training=training, seed=seed, task=task.name)
+                )
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

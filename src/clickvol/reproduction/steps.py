@@ -25,13 +25,17 @@ _BYTES_PER_TRAINING = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One part of the work, the command that does the same, whether it is complete, and a hint for before."""
+    """One part of the work, the command that does the same, whether it is complete, and a hint for before.
+
+    After one that is scoring, claims may stand otherwise.
+    """
 
     title: str
     command: Callable[[], str]
     is_done: Callable[[], bool]
     work: Callable[[OnMessage], None]
     hint: str = ""
+    is_scoring: bool = False
 
 
 def steps_of(job: Reproduction) -> list[Step]:
@@ -40,8 +44,7 @@ def steps_of(job: Reproduction) -> list[Step]:
         *(_preparation(job, data) for data in job.study.data),
         *(
             step
-            for arm in job.arms
-            for one in job.repeats(arm)
+            for one, arm in job.repeated_arms
             for task in job.study.tasks
             for step in _steps_of_arm(one, arm, task)
         ),
@@ -79,6 +82,8 @@ def reproduce(
             on_step(step, is_done)
             if not is_done:
                 step.work(on_message)
+                if step.is_scoring:
+                    write_claims(job)  # of what there is so far
         on_message("comparing all arms")
         summaries = {
             task.name: summary for task in job.study.tasks if (summary := compare(job, task)) is not None
@@ -160,6 +165,7 @@ def _steps_of_arm(job: Reproduction, arm: Arm, task: Task) -> list[Step]:
         command=partial(evaluation_command, job, arm, task),
         is_done=partial(is_scored, job, arm, task),
         work=partial(score, job, arm, task),
+        is_scoring=True,
     )
     training = training_of(job, arm, task)
     if training is None:

@@ -155,6 +155,23 @@ class Claim(_Section):
     clicks: int = Field(default=1, ge=1)
 
 
+class Budget(_Section):
+    """Less than the study asks for, the same for every arm of it, named before anything is trained.
+
+    Attributes:
+        reason: why it is less, and what it therefore cannot say; printed with its tables.
+        arms: names of those that are made; claims about other arms wait for the whole study.
+        seeds: of trainings, instead of the study's.
+        overrides: what is less, "section.field=value", after those of the arms.
+    """
+
+    name: Name
+    reason: str = Field(min_length=1)
+    arms: tuple[Name, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+
 class ProtocolSection(_Section):
     """How it is scored: a preset of `evaluation.protocol`, what is given instead of its numbers, and the part.
 
@@ -183,7 +200,7 @@ class Study(_Section):
         reference: name of the arm that the others are tested against.
         folds: of the splits; each arm is trained once per fold and scored on that fold's part.
         seeds: of trainings, instead of the training files'; each arm is trained once per fold and seed.
-        tasks, arms, claims: see their types.
+        tasks, arms, claims, budgets: see their types.
     """
 
     name: Name
@@ -197,6 +214,7 @@ class Study(_Section):
     tasks: tuple[Task, ...] = Field(min_length=1)
     arms: tuple[Annotated[Arm, Field(discriminator="kind")], ...] = Field(min_length=1)
     claims: tuple[Claim, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def data(self) -> tuple[DataSet, ...]:
@@ -207,7 +225,7 @@ class Study(_Section):
     def _names_fit(self) -> Self:
         arms, data = [arm.name for arm in self.arms], [one.name for one in self.data]
         repeated: list[tuple[str | int, ...]] = [tuple(arms), tuple(data), self.folds, self.seeds]
-        repeated += [tuple(one.name for one in self.tasks), tuple(one.name for one in self.claims)]
+        repeated += [tuple(one.name for one in named) for named in (self.tasks, self.claims, self.budgets)]
         for names in repeated:
             double = next((name for name in names if names.count(name) > 1), None)
             if double is not None:
@@ -217,6 +235,7 @@ class Study(_Section):
         trained = [arm.name for arm in self.arms if isinstance(arm, TrainArm)]
         named = [(f"the claim {claim.name}", claim.arm, arms) for claim in self.claims]
         named += [(f"the claim {claim.name}", claim.against, arms) for claim in self.claims]
+        named += [(f"the budget {one.name}", arm, arms) for one in self.budgets for arm in one.arms]
         for arm in self.arms:
             if isinstance(arm, MethodArm) and arm.of_arm is not None:
                 named.append((arm.name, arm.of_arm, trained))
@@ -246,6 +265,35 @@ class StudyFile:
 
     study: Study
     path: Path
+    budget: str = ""
+
+    def with_budget(self, name: str) -> "StudyFile":
+        """Return the study with one of its budgets; ConfigError for another name."""
+        study = self.study
+        budget = next((one for one in study.budgets if one.name == name), None)
+        if budget is None:
+            known = ", ".join(one.name for one in study.budgets) or "none"
+            raise ConfigError(f"{self.path} has no budget {name!r}; it names {known}")
+        arms = [
+            arm.model_copy(update={"overrides": (*arm.overrides, *budget.overrides)})
+            if isinstance(arm, TrainArm)
+            else arm
+            for arm in study.arms
+            if arm.name in budget.arms
+        ]
+        less = study.model_dump() | {
+            "title": f"{study.title}; budget {name}",
+            "notes": (f"Budget {name}: {budget.reason}", *study.notes),
+            "reference": study.reference if study.reference in budget.arms else None,
+            "seeds": budget.seeds or study.seeds,
+            "arms": [arm.model_dump() for arm in arms],
+            "claims": [one for one in study.claims if {one.arm, one.against} <= {*budget.arms}],
+            "budgets": (),
+        }
+        try:
+            return StudyFile(Study.model_validate(less), self.path, name)
+        except ValidationError as error:
+            raise ConfigError(f"{self.path}: budget {name}: {_explained(error)}") from error
 
     def next_to(self, file: str | Path) -> Path:
         """Return a file that the study names."""
@@ -297,6 +345,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "published": PublishedScore,
     "published_gains": PublishedGain,
     "claims": Claim,
+    "budgets": Budget,
     "train": TrainArm,
     "nnunet": NnunetArm,
     "method": MethodArm,

@@ -69,6 +69,24 @@ class Reproduction:
         """Those to do now."""
         return tuple(arm for arm in self.study.arms if not self.only or arm.name in self.only)
 
+    @property
+    def repeated_arms(self) -> "tuple[tuple[Reproduction, Arm], ...]":
+        """Every arm with every fold and seed in the order of the work, so that a claim is decided early.
+
+        All folds of the first seed come before the second, and the arms of a claim before those of the next.
+        The model that an arm asks in another way comes before it.
+        """
+        named = [name for claim in self.study.claims for name in (claim.arm, claim.against)]
+        all_of = {arm.name: arm.of_arm for arm in self.study.arms if isinstance(arm, MethodArm)}
+        first = [name for one in (*named, *all_of) for name in (all_of.get(one), one)] if named else []
+
+        def place(pair: "tuple[Reproduction, Arm]") -> tuple[int, int]:
+            job, arm = pair
+            seed = 0 if job.seed is None else self.study.seeds.index(job.seed)
+            return seed, first.index(arm.name) if arm.name in first else len(first)
+
+        return tuple(sorted(((one, arm) for arm in self.arms for one in self.repeats(arm)), key=place))
+
     def repeats(self, arm: Arm) -> "tuple[Reproduction, ...]":
         """Return the job once for each fold and seed that an arm is trained or scored for."""
         needs_training = isinstance(arm, TrainArm) or (isinstance(arm, MethodArm) and arm.of_arm is not None)
@@ -83,8 +101,9 @@ class Reproduction:
 
     @property
     def results(self) -> Path:
-        """Folder of all that depends on how trainings are made: the text's and a rehearsal have their own."""
-        folder = self.folder if self.form == "released" else self.folder / "as-text"
+        """Folder of all that depends on how trainings are made: budgets, text, rehearsals have their own."""
+        folder = self.folder / f"budget-{self.file.budget}" if self.file.budget else self.folder
+        folder = folder if self.form == "released" else folder / "as-text"
         return folder if self.steps is None else folder / f"first-{self.steps}-steps"
 
     def source(self, data: DataSet) -> Path:

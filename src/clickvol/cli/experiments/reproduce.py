@@ -31,6 +31,9 @@ _Form = Annotated[
         "--as", metavar="released|text", help="Train as the released code or the paper's text has it."
     ),
 ]
+_Budget = Annotated[
+    str | None, typer.Option(metavar="NAME", help="One of the study's smaller budgets, with its own tables.")
+]
 _Steps = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="A rehearsal: end every training after N steps.")
 ]
@@ -51,6 +54,7 @@ def reproduce(
     output: _Output,
     only: _Only = None,
     form: _Form = "released",
+    budget: _Budget = None,
     steps: _Steps = None,
     device: _Device = "auto",
     venv: _Venv = None,
@@ -65,8 +69,9 @@ def reproduce(
     from clickvol.reproduction.study import read_study
     from clickvol.reproduction.workspace import Reproduction
 
+    file = read_study(study)
     job = Reproduction(
-        file=read_study(study),
+        file=file if budget is None else file.with_budget(budget),
         raw=data,
         folder=output.absolute(),
         only=tuple(only or ()),
