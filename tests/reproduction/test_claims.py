@@ -2,13 +2,17 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from clickvol.datasets.prepared import read_prepared_set
+from clickvol.errors import ConfigError
 from clickvol.report.statistics import paired_tests
+from clickvol.report.tables import MISSING
 from clickvol.reproduction.claims import claim_rows
 from clickvol.reproduction.scoring import scored_rows
 from clickvol.reproduction.steps import reproduce, steps_of
@@ -39,6 +43,15 @@ arm = "clicked"
 against = "random"
 """
 
+BUDGET = """
+[[budgets]]
+name = "less"
+reason = "no time"
+arms = ["clicked", "ball"]
+seeds = [3]
+overrides = ["optimiser.steps=2"]
+"""
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
@@ -61,18 +74,15 @@ def done(tmp_path_factory):
     return job, titles
 
 
-def test_every_fold_and_seed_is_trained_and_scored_by_itself(done):
+def test_every_fold_and_seed_is_trained_and_scored_by_itself_one_seed_after_the_other(done):
     job, titles = done
     assert titles == [
         "prepare lump",
-        *(
-            f"{what} clicked-fold{fold}-seed{seed} on lump"
-            for fold in (0, 1)
-            for seed in (3, 8)
-            for what in ("train", "score")
-        ),
+        *(f"{what} clicked-fold{fold}-seed3 on lump" for fold in (0, 1) for what in ("train", "score")),
         *(f"score ball-fold{fold} on lump" for fold in (0, 1)),
-        *(f"score random-fold{fold}-seed{seed} on lump" for fold in (0, 1) for seed in (3, 8)),
+        *(f"score random-fold{fold}-seed3 on lump" for fold in (0, 1)),
+        *(f"{what} clicked-fold{fold}-seed8 on lump" for fold in (0, 1) for what in ("train", "score")),
+        *(f"score random-fold{fold}-seed8 on lump" for fold in (0, 1)),
     ]
     assert all(step.is_done() for step in steps_of(job))
     runs = job.results / "runs"
@@ -110,6 +120,8 @@ def test_a_claim_is_the_mean_over_patients_of_their_mean_over_trainings(done):
     text = (job.results / "claims.md").read_text()
     assert text.startswith("**A REHEARSAL: every training was ended after 1 steps.**")
     assert "| It beats a ball | 4 | 4 |" in text
+    assert "| 6 of 6 |" in text  # four of the network, two of the ball
+    assert "so far" not in text.split("Claims were named")[0]
     table = (job.results / "table.md").read_text()
     assert "| told a random voxel (ONLY 1 STEPS) | 1 |" in table
     assert "| A ball | 1 |" in table
@@ -123,3 +135,53 @@ def test_users_of_further_trainings_have_further_numbers(done):
     report = pd.read_csv(job.report_folder(job.study.tasks[0]) / "scores.csv")
     assert len(report) == len(rows)
     np.testing.assert_allclose(sorted(report["dice"]), sorted(rows["dice"]))
+
+
+def test_claims_are_told_while_the_study_goes_on_and_a_p_value_never_counts_too_few_claims(done, tmp_path):
+    job, _ = done
+    begun = replace(job, folder=tmp_path)
+    shutil.copytree(job.folder / "data", tmp_path / "data")
+    told = []
+
+    def stop(step, _is_done):
+        path = begun.results / "claims.md"
+        told.append(path.read_text() if path.is_file() else "")
+        if step.title == "score random-fold0-seed3 on lump":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(begun, on_step=stop)
+    assert [bool(text) for text in told] == [False] * 3 + [True] * 5
+    rows = claim_rows(begun).set_index("claim")
+    assert rows[["scored", "wanted"]].to_numpy().tolist() == [[4, 6], [2, 8]]
+    first = rows.loc["beats-ball"]
+    assert first["model_p_holm"] == pytest.approx(min(1.0, 2 * first["model_p"]))  # the other has no scores
+    assert pd.isna(rows.loc["click", "model_p_holm"])
+    assert "| 4 of 6 | so far: " in told[-1]
+    assert f"| 2 of 8 | {MISSING} |" in told[-1]
+
+
+def test_a_budget_is_the_study_with_less_in_a_folder_of_its_own(done, tmp_path):
+    job, _ = done
+    path = tmp_path / "study.toml"
+    shutil.copytree(job.file.path.parent, tmp_path, dirs_exist_ok=True)
+    path.write_text(path.read_text() + BUDGET)
+    file = read_study(str(path))
+    less = file.with_budget("less")
+    assert [arm.name for arm in less.study.arms] == ["clicked", "ball"]
+    assert [claim.name for claim in less.study.claims] == ["beats-ball"]
+    assert less.study.seeds == (3,)
+    assert less.study.notes[0] == "Budget less: no time"
+    work = replace(job, file=less, folder=tmp_path, steps=None, only=())
+    assert work.results == tmp_path / "budget-less"
+    training = next(step for step in steps_of(work) if step.title == "train clicked-fold0-seed3 on lump")
+    assert "--set optimiser.steps=2" in training.command()
+    assert "budget-less/runs/clicked-fold0-seed3" in training.command()
+    with pytest.raises(ConfigError, match="has no budget 'more'; it names less"):
+        file.with_budget("more")
+    path.write_text(path.read_text().replace('arms = ["clicked", "ball"]', 'arms = ["random", "ball"]'))
+    with pytest.raises(ConfigError, match="budget less: random names 'clicked', which is no arm"):
+        read_study(str(path)).with_budget("less")
+    path.write_text(path.read_text().replace('arms = ["random", "ball"]', 'arms = ["cube"]'))
+    with pytest.raises(ConfigError, match="the budget less names 'cube', which is no arm"):
+        read_study(str(path))

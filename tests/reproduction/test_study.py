@@ -218,9 +218,9 @@ def test_the_claims_on_the_sarcoma_are_named_beforehand_and_every_arm_can_be_mad
     assert study.protocol.protocol().procedure == "published"
     assert [(claim.arm, claim.against) for claim in study.claims] == [
         ("promise3d", "sam3d_adapter"),
-        ("sam3d_adapter", "automatic"),
         ("promise3d", "promise3d-random"),
         ("sam3d_adapter", "sam3d_adapter-random"),
+        ("sam3d_adapter", "automatic"),
         ("lifted", "scratch"),
         ("c", "up-conv"),
         ("up-conv", "two-adapters"),
@@ -231,6 +231,12 @@ def test_the_claims_on_the_sarcoma_are_named_beforehand_and_every_arm_can_be_mad
             config = read_train_config(file.next_to(arm.config), [*arm.overrides])
             assert find_recipe(config.model.method, config.model.preset, config.model.size)
             assert (config.optimiser.steps, config.run.keep) == (600, "last")
+    less = file.with_budget("tiny").study
+    assert [claim.name for claim in less.claims] == [claim.name for claim in study.claims[:3]]
+    for arm in (arm for arm in less.arms if isinstance(arm, TrainArm)):
+        config = read_train_config(file.next_to(arm.config), [*arm.overrides])
+        assert (config.model.size, config.optimiser.steps, config.run.keep) == ("tiny", 300, "last")
+        assert find_recipe(config.model.method, config.model.preset, config.model.size)
     folds = read_splits(file.next_to(study.data[0].splits))
     tested = sorted(case for fold in folds for case in fold.test)
     assert len(tested) == len(set(tested)) == 34
