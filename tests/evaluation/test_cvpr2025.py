@@ -66,7 +66,7 @@ def test_prompts_go_to_a_file_and_come_back(scan_file):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"boxes": [BOX | {"z_max": 0}]}, "boxes.0: Value error, a box ends before it begins"),
+        ({"boxes": [BOX | {"z_max": 0}]}, "boxes.0: a box ends before it begins"),
         ({"boxes": [BOX], "clicks": []}, None),
         ({"boxes": [BOX], "clicks": [{}, {}]}, "1 boxes but 2 entries"),
         ({"boxes": [{"z_min": 1}]}, "boxes.0.z_max: Field required"),

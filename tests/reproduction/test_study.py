@@ -141,11 +141,11 @@ def test_the_schedules_are_those_of_the_released_code(method, data, wanted):
     ("old", "new", "words"),
     [
         ('name = "tiny"', 'name = "tiny"\ncolour = 1', ["colour is not known", "arms", "protocol"]),
-        ('method = "ball:25"', 'methd = "ball"', ["arms.2.method.method: Field required"]),
+        ('method = "ball:25"', 'methd = "ball"', ["study.toml: arms.2.method: Field required"]),
         (
             'config = "windows.toml"',
             'config = "windows.toml"\nconfg = 1',
-            ["arms.1.train.confg is not known", "overrides", "config"],
+            ["arms.1.confg is not known", "overrides", "config"],
         ),
         (
             'folder = "Task99_Lump"',

@@ -110,11 +110,7 @@ def slice_numbers(runs: Runs) -> NDArray[np.int64]:
 
 
 def write_row(row: IndexRow, path: Path) -> None:
-    """Write the row of a case.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
+    """Write the row of a case; OutputError when the file cannot be written."""
     table = np.zeros(1, _ROW)
     table["object_voxels_dhw"][0, : len(row.object_voxels_dhw)] = row.object_voxels_dhw
     table["places_dhw"], table["values"] = row.places_dhw, row.values
@@ -122,11 +118,7 @@ def write_row(row: IndexRow, path: Path) -> None:
 
 
 def write_npy(array: NDArray[Any], path: Path) -> None:
-    """Write an array, uncompressed, wholly or not at all.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
+    """Write an array, uncompressed, wholly or not at all; OutputError when the file cannot be written."""
     # numpy itself does not say when a disk is full.
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)

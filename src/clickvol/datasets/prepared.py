@@ -22,6 +22,7 @@ from clickvol.datasets.levels import along_patient, kept_blocks, spacing_along_p
 from clickvol.datasets.splits import PART_NAMES, Split
 from clickvol.datasets.stored_array import STORED_SUFFIX, StoredArray
 from clickvol.errors import ConfigError
+from clickvol.files.validation import first_fault
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import read_volume
 from clickvol.io.volume import Mask, SaidModality, Volume
@@ -348,10 +349,7 @@ def read_manifest(path: Path, form: type[SetT]) -> SetT:
     try:
         written = form.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        first = str(error)
-        if isinstance(error, ValidationError):
-            fault = error.errors()[0]
-            first = f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+        first = first_fault(error) if isinstance(error, ValidationError) else str(error)
         raise ConfigError(f"{path} cannot be used ({first}); run clickvol data prepare again") from error
     cases = tuple(case.model_copy(update={"folder": path.parent}) for case in written.cases)
     return written.model_copy(update={"cases": cases})

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from clickvol.errors import ConfigError
+from clickvol.files.validation import first_fault
 
 PartName = Literal["train", "val", "test"]
 
@@ -79,10 +80,9 @@ def read_splits(path: Path) -> tuple[Split, ...]:
             f"cannot read the splits {path}: {error.strerror or error}; give a splits_final.json"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(
-            f'{path} is not a list of folds like [{{"train": ["a"], "val": ["b"]}}]: {where}: {first["msg"]}'
+            f'{path} is not a list of folds like [{{"train": ["a"], "val": ["b"]}}]: '
+            f"{first_fault(error, 'the file')}"
         ) from error
     if not folds:
         raise ConfigError(f"{path} has no fold; a list with at least one was expected")

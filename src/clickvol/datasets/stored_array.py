@@ -137,11 +137,7 @@ class StoredArray:
         return np.asarray(self)[index]
 
     def __array__(self, dtype: DTypeLike | None = None, *, copy: bool | None = None) -> NDArray[Any]:
-        """Read the part.
-
-        Raises:
-            ConfigError: when the file is missing, damaged, or not the one that was described.
-        """
+        """Read the part; ConfigError when the file is missing, damaged, or not the one that was described."""
         if copy is False:
             raise ValueError("a stored array is read into new memory; allow the copy")
         values = self._read()

@@ -18,6 +18,7 @@ from clickvol.errors import ClickvolError, ConfigError
 from clickvol.evaluation.methods import Method, Scan
 from clickvol.evaluation.simulated_user import BoxPrompt
 from clickvol.files.atomic import atomic_path, write_text
+from clickvol.files.validation import first_fault
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.challenge import read_challenge_scan
@@ -117,10 +118,9 @@ def read_challenge_prompts(path: Path) -> ChallengePrompts:
     try:
         return ChallengePrompts.model_validate_json(sidecar.read_bytes())
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "content"
-        message = f"{sidecar} cannot be used: {where}: {fault['msg']}; see docs/how-to/evaluate.md"
-        raise ConfigError(message) from error
+        raise ConfigError(
+            f"{sidecar} cannot be used: {first_fault(error)}; see docs/how-to/evaluate.md"
+        ) from error
 
 
 def write_challenge_prompts(prompts: ChallengePrompts, path: Path) -> None:

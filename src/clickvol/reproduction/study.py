@@ -2,12 +2,11 @@
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clickvol.datasets.prepared import CaseModality, Triple
 from clickvol.datasets.sources import SourceKind
@@ -15,6 +14,7 @@ from clickvol.errors import ConfigError
 from clickvol.evaluation.cases import OrganMaskChoice
 from clickvol.evaluation.protocol import DEFAULT_PROTOCOL, Protocol, read_protocol
 from clickvol.files.configs import shipped_config
+from clickvol.files.validation import checked, read_toml
 from clickvol.predict.segmentation import Procedure
 
 _STUDIES = Path(__file__).with_name("studies")
@@ -314,15 +314,9 @@ def read_study(name_or_path: str) -> StudyFile:
         raise ConfigError(
             f"there is no study {name_or_path!r}; give one of {', '.join(study_names())}, or a file"
         )
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    content = read_toml(path)
     _refuse_old_words(content, path)
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explained(error)}") from error
+    study = checked(Study, content, path)
     study.protocol.protocol()  # its mistakes show now, not after days of training
     return StudyFile(study, path)
 
@@ -335,30 +329,3 @@ def _refuse_old_words(content: dict[str, Any], path: Path) -> None:
                 f'{path}: the arm {arm.get("name")!r} has kind = "contestant", as in earlier versions; write '
                 f'kind = "method" and, in the place of word, method = "{arm.get("word", "ball:50")}"'
             )
-
-
-# What stands behind a key of a study; for arms pydantic names their kind.
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "tasks": Task,
-    "data": DataSet,
-    "protocol": ProtocolSection,
-    "published": PublishedScore,
-    "published_gains": PublishedGain,
-    "claims": Claim,
-    "budgets": Budget,
-    "train": TrainArm,
-    "nnunet": NnunetArm,
-    "method": MethodArm,
-}
-
-
-def _explained(error: ValidationError) -> str:
-    """Return the first mistake in one line; for an unknown key with the keys that there are."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    where = ".".join(place)
-    if first["type"] != "extra_forbidden":
-        what = first["msg"].removeprefix("Value error, ")
-        return f"{where}: {what}" if where else what
-    section = next((_SECTIONS[key] for key in reversed(place[:-1]) if key in _SECTIONS), Study)
-    return f"{where} is not known; known here are {', '.join(sorted(section.model_fields))}"

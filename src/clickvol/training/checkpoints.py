@@ -72,11 +72,7 @@ class Checkpoints:
         self._write(content, self.last)
 
     def save_best(self, state: TrainState) -> None:
-        """Write the weights to keep.
-
-        Raises:
-            OutputError: when they cannot be written.
-        """
+        """Write the weights to keep; OutputError when they cannot be written."""
         self._write({"step": state.step, "weights": state.weights_to_keep()}, self.best)
 
     def save_batches(self, batches: list[Batch], step: int, rank: int) -> Path:

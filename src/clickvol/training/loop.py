@@ -142,11 +142,7 @@ class RunningFigures:
 
 
 def _read(figures: RunningFigures, state: TrainState, harness: Harness) -> dict[str, float]:
-    """Return the figures so far.
-
-    Raises:
-        TrainingError: when a loss was no number.
-    """
+    """Return the figures so far; TrainingError when a loss was no number."""
     told, bad_step = figures.read()
     if math.isfinite(told["loss"]):
         return told

@@ -2,11 +2,10 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from clickvol.errors import ConfigError
+from clickvol.files.validation import checked, read_toml
 from clickvol.training.config import TrainConfig
 
 
@@ -22,10 +21,7 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     content = _read_content(path, seen=())
     for override in overrides:
         _apply(content, override)
-    try:
-        return TrainConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explained(error)}") from error
+    return checked(TrainConfig, content, path)
 
 
 def _read_content(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -34,10 +30,7 @@ def _read_content(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"the configuration {path} does not exist")
     if path.resolve() in seen:
         raise ConfigError(f"{path} extends itself by way of other files; take one `extends` out")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    content = read_toml(path)
     base = content.pop("extends", None)
     if base is None:
         return content
@@ -56,47 +49,6 @@ def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _explained(error: ValidationError) -> str:
-    """Return the first mistake in one line; for an unknown key with the keys that there are."""
-    first = error.errors()[0]
-    written, section = _follow([str(part) for part in first["loc"]])
-    where = ".".join(written)
-    if first["type"] == "extra_forbidden":
-        return f"{where} is not known; known here are {', '.join(sorted(section.model_fields))}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def _follow(place: list[str]) -> tuple[list[str], type[BaseModel]]:
-    """Return a place as somebody would write it, and the section that its last key stands in.
-
-    Between the keys, pydantic names the kind that it took of a section that has several.
-    """
-    section: type[BaseModel] = TrainConfig
-    kinds: list[type[BaseModel]] = []
-    written: list[str] = []
-    for key in place:
-        chosen = [kind for kind in kinds if key in get_args(kind.model_fields["kind"].annotation)]
-        kinds = []
-        if chosen:
-            section = chosen[0]
-            continue
-        written.append(key)
-        if key not in section.model_fields:
-            continue
-        choices = _sections(section.model_fields[key].annotation)
-        if len(choices) == 1:
-            section = choices[0]
-        kinds = choices if len(choices) > 1 else []
-    return written, section
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401  # any type there is
-    """Return the sections that a field can hold, in whatever container."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

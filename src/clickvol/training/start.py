@@ -57,11 +57,7 @@ def fresh_state(config: TrainConfig, task: Task[Any], device: torch.device) -> T
 
 
 def _take_weights(network: nn.Module, config: TrainConfig, kind: type[nn.Module]) -> None:
-    """Copy the weights of another model.
-
-    Raises:
-        ConfigError: when they are of another method or shape.
-    """
+    """Copy the weights of another model; ConfigError when they are of another method or shape."""
     card, start = load_network(config.run.start_from, kind)
     if card.method != config.model.method:
         raise ConfigError(

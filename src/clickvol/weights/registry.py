@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
+from clickvol.files.validation import first_fault
 
 _REGISTRY = Path(__file__).with_name("registry.toml")
 
@@ -131,10 +132,8 @@ def read_registry(path: Path) -> tuple[RegistryEntry, ...]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return _Registry.model_validate(content).entry
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise DamagedWeightsError(
-            f"the weights registry {path} has a wrong value at {where}: {first['msg']}"
+            f"the weights registry {path} has a wrong value at {first_fault(error)}"
         ) from error
     except (OSError, ValueError) as error:
         raise DamagedWeightsError(

@@ -207,11 +207,7 @@ class Worklist:
         }
 
     def case(self, case_id: int) -> Case:
-        """Return a case.
-
-        Raises:
-            RefusedError: 404 when there is none.
-        """
+        """Return a case; RefusedError 404 when there is none."""
         if case_id not in self._states:
             raise RefusedError(404, f"there is no case {case_id}; there are 1 to {len(self.cases)}")
         return self.cases[case_id - 1]

@@ -124,11 +124,7 @@ def _slice_sampling(config: TrainConfig) -> SliceSampling:
 
 
 def _check(config: TrainConfig) -> None:
-    """Refuse what cannot go together.
-
-    Raises:
-        ConfigError: with what to change.
-    """
+    """Refuse what cannot go together; ConfigError with what to change."""
     if not config.run.foundation and not config.run.start_from:
         raise ConfigError(
             "promise2d adds to a foundation, which it does not train; name one in run.foundation, such as "

@@ -217,11 +217,7 @@ def _loss(loss: LossRecipe, boundary: BoundarySection | None) -> LossRecipe:
 
 
 def _check(config: TrainConfig, recipe: Recipe, kind: str) -> None:
-    """Refuse what cannot go together.
-
-    Raises:
-        ConfigError: with both values and what to change.
-    """
+    """Refuse what cannot go together; ConfigError with both values and what to change."""
     network = recipe.network
     if network.is_automatic and kind == "clicked":
         raise ConfigError(
