@@ -13,10 +13,10 @@ one used least recently is parked on disk and opened again from its record. What
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import get_args
 
 import anyio
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -26,7 +26,7 @@ from clickvol.interactive.session import InteractiveSession
 from clickvol.io.formats import write_mask, write_volume
 from clickvol.io.volume import Mask, SaidModality
 from clickvol.prompts.click import Click
-from clickvol.server.dependencies import All
+from clickvol.server.dependencies import All, Session
 from clickvol.server.exporting import export_file
 from clickvol.server.http.about import router as about
 from clickvol.server.http.metrics import Metrics
@@ -39,8 +39,8 @@ from clickvol.server.nninteractive.routes import router as nninteractive
 from clickvol.server.nninteractive.slicer_routes import router as slicer_nninteractive
 from clickvol.server.refusal import REFUSALS, answer_errors, parse_json, parse_values
 from clickvol.server.scans import body_schema, find_under_root, is_form, read_form, store, text_field, uploaded
-from clickvol.server.served_session import ScanRecord, ServedSession
-from clickvol.server.sessions import Action, Sessions, T
+from clickvol.server.served_session import ScanRecord
+from clickvol.server.sessions import Sessions
 from clickvol.server.settings import ServerSettings
 from clickvol.server.viewer.files import ViewerFiles
 from clickvol.server.viewer.masks import router as masks
@@ -50,7 +50,6 @@ from clickvol.server.viewer.worklist_routes import router as worklist_router
 from clickvol.server.wire import (
     RESEARCH_USE,
     AddedOut,
-    AnswerOut,
     ChangedOut,
     ClickedOut,
     ClickIn,
@@ -63,7 +62,6 @@ from clickvol.server.wire import (
     OpenPathIn,
     OpenUploadIn,
     ResumeIn,
-    StateOut,
     StatusOut,
 )
 from clickvol.server.worker import IsCancelled
@@ -142,25 +140,6 @@ async def _sweep_for_ever(sessions: Sessions) -> None:
         sessions.take_orphans()
 
 
-class Opened:
-    """The session that a request names by the id in its path."""
-
-    def __init__(self, session_id: str, sessions: All, request: Request) -> None:
-        self.sessions = sessions
-        self.served: ServedSession = sessions.get(session_id)
-        self.is_gone = request.is_disconnected
-
-    async def run(self, action: Action[T]) -> tuple[T, StateOut]:
-        """Do something with it; return what came of it, and the state after it."""
-        return await self.sessions.run(self.served, action, self.is_gone)
-
-    async def changed(self, action: Action[object]) -> ChangedOut:
-        """Do something with it; return the state after it."""
-        return ChangedOut(state=(await self.run(action))[1])
-
-
-Session = Annotated[Opened, Depends()]
-
 _opening = APIRouter(prefix="/api/sessions", tags=["sessions"], responses=REFUSALS)
 _clicking = APIRouter(prefix="/api/sessions/{session_id}", tags=["clicks"], responses=REFUSALS)
 _results = APIRouter(prefix="/api/sessions/{session_id}", tags=["results"], responses=REFUSALS)
@@ -217,11 +196,7 @@ async def click(given: ClickIn, opened: Session) -> ClickedOut:
     """Click, and answer all clicks on the object."""
     place = Click.at(given.position, space=given.space).position
     interaction = ClickInteraction.at(place, positive=given.positive, object_id=given.object_id)
-    interaction = interaction.model_copy(update={"overlap": given.overlap})
-    answer, state = await opened.run(
-        lambda session, is_cancelled: opened.served.add(session, interaction, is_cancelled)
-    )
-    return ClickedOut(state=state, answer=AnswerOut.of(answer))
+    return await opened.add(interaction.model_copy(update={"overlap": given.overlap}))
 
 
 @_clicking.post("/undo")
@@ -298,8 +273,8 @@ async def mask(opened: Session, request: Request, object_id: ObjectId | None = N
 @_results.get("/probability.nii.gz", response_class=Response)
 async def probability(opened: Session, object_id: ObjectId = 1) -> Response:
     """Return the probability of an object in every voxel, 0 to 1, as NIfTI."""
-    array, _ = await opened.run(lambda session, _: session.probability(object_id))
-    volume, _ = await opened.run(lambda session, _: session.scan.volume)
+    array = await opened.get(lambda session, _: session.probability(object_id))
+    volume = await opened.get(lambda session, _: session.scan.volume)
     content = await opened.sessions.written(
         opened.served,
         "probability.nii.gz",

@@ -53,10 +53,14 @@ class OpenUploadIn(_In):
     modality: SaidModality | None = None
 
 
-class OpenPathIn(OpenUploadIn):
-    """A scan under the allowed root: relative to it, or absolute."""
+class NamedIn(_In):
+    """A file under the allowed root: relative to it, or absolute."""
 
     path: str = Field(min_length=1, max_length=_MAX_PATH_LENGTH)
+
+
+class OpenPathIn(NamedIn, OpenUploadIn):
+    """A scan under the allowed root."""
 
 
 class ClickIn(_In):
@@ -100,10 +104,9 @@ class MaskChangeIn(_In):
     overlap: Literal["yield", "take"] = "yield"
 
 
-class MaskPathIn(_In):
+class MaskPathIn(NamedIn):
     """A file with masks under the allowed root, and which of them."""
 
-    path: str = Field(min_length=1, max_length=_MAX_PATH_LENGTH)
     segment: str | None = Field(default=None, max_length=_MAX_NAME_LENGTH)
 
 

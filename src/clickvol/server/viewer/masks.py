@@ -1,8 +1,5 @@
 """Routes for masks: put in from a file, painted, measured, compared with a reference, given as a surface."""
 
-import contextlib
-import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +16,12 @@ from clickvol.metrics.diameters import Diameter, longest_diameters
 from clickvol.predict.scan_predictor import segment
 from clickvol.previews.surface import write_stl
 from clickvol.prompts.packed_mask import EMPTY, PackedMask
-from clickvol.server.dependencies import All
-from clickvol.server.refusal import REFUSALS, RefusedError, parse_json
+from clickvol.server.dependencies import Opened, Session
+from clickvol.server.refusal import REFUSALS, RefusedError
 from clickvol.server.scans import (
     MASK_SUFFIXES,
     body_schema,
-    find_under_root,
-    is_form,
-    read_form,
-    store,
-    text_field,
-    uploaded,
 )
-from clickvol.server.served_session import ServedSession
-from clickvol.server.sessions import Sessions
 from clickvol.server.wire import (
     AnswerOut,
     ChangedOut,
@@ -63,34 +52,19 @@ async def terms() -> list[TermOut]:
     return [TermOut(code=t.code, meaning=t.meaning, category=t.category) for t in TERMS.values()]
 
 
-@contextlib.asynccontextmanager
-async def _objects_given(
-    request: Request, sessions: Sessions, served: ServedSession
-) -> AsyncIterator[list[LabelledMask]]:
-    """Read the masks that a request brings or names, for a block: a file, or a path under the root."""
-    volume, _ = await sessions.run(served, lambda session, _: session.scan.volume)
+async def _objects_given(opened: Opened) -> list[LabelledMask]:
+    """Read the masks that a request brings or names: a file, or a path under the root."""
+    volume = await opened.get(lambda session, _: session.scan.volume)
 
-    def read(path: Path, segment: str | None) -> list[LabelledMask]:
-        objects = read_objects(path, volume, sessions.limits)
-        chosen = [each for each in objects if segment in (None, each.name)]
+    def read(path: Path, said: MaskPathIn) -> list[LabelledMask]:
+        objects = read_objects(path, volume, opened.sessions.limits)
+        chosen = [each for each in objects if said.segment in (None, each.name)]
         if not chosen:
             listed = ", ".join(repr(each.name) for each in objects[:12])
-            raise RefusedError(422, f"the file has no object {segment!r}; it has {listed}")
+            raise RefusedError(422, f"the file has no object {said.segment!r}; it has {listed}")
         return chosen
 
-    if is_form(request):
-        async with read_form(request) as form:
-            file, segment = uploaded(form, "mask"), text_field(form, "segment")
-
-            def read_upload(_: IsCancelled) -> list[LabelledMask]:
-                with tempfile.TemporaryDirectory(dir=served.folder, prefix="mask-") as folder:
-                    return read(store(file, Path(folder), "mask", MASK_SUFFIXES), segment)
-
-            yield await sessions.on_files(read_upload)
-    else:
-        named = parse_json(MaskPathIn, await request.body())
-        path = find_under_root(sessions.settings.root, named.path, MASK_SUFFIXES)
-        yield await sessions.on_files(lambda _: read(path, named.segment))
+    return await opened.read_given("mask", MaskPathIn, read, MASK_SUFFIXES)
 
 
 def _union(masks: list[PackedMask]) -> PackedMask:
@@ -106,57 +80,42 @@ def _put(session: InteractiveSession, object_id: int, mask: PackedMask, is_cance
 
 
 @router.put(_ONE + "/objects/{object_id}/mask", openapi_extra=_MASK_BODY)
-async def put_mask(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> ClickedOut:
+async def put_mask(object_id: ObjectId, opened: Session) -> ClickedOut:
     """Give an object the mask of a file, to correct it: NIfTI, NRRD, MHA, DICOM SEG or RTSTRUCT.
 
     Of a file with several objects, `segment` is the name of the one wanted ("Label 2" of a label image), else
     all together. What was on the object before is replaced; undo brings it back.
     """
-    served = sessions.get(session_id)
-    async with _objects_given(request, sessions, served) as objects:
-        mask = _union([PackedMask.of(each.mask.array) for each in objects])
-        answer, state = await sessions.run(
-            served, lambda s, is_cancelled: _put(s, object_id, mask, is_cancelled), request.is_disconnected
-        )
+    mask = _union([PackedMask.of(each.mask.array) for each in await _objects_given(opened)])
+    answer, state = await opened.run(lambda s, is_cancelled: _put(s, object_id, mask, is_cancelled))
     return ClickedOut(state=state, answer=AnswerOut.of(answer))
 
 
 @router.patch(_ONE + "/objects/{object_id}/mask")
-async def patch_mask(
-    session_id: str, object_id: ObjectId, given: MaskChangeIn, sessions: All, request: Request
-) -> ClickedOut:
+async def patch_mask(object_id: ObjectId, given: MaskChangeIn, opened: Session) -> ClickedOut:
     """Paint voxels into an object's mask, or out of it; no network is asked."""
-    served = sessions.get(session_id)
-    words = given.model_dump()
-    edit = BrushEdit.model_validate(words | {"object_id": object_id})
-    answer, state = await sessions.run(
-        served, lambda session, is_cancelled: served.add(session, edit, is_cancelled), request.is_disconnected
-    )
-    return ClickedOut(state=state, answer=AnswerOut.of(answer))
+    return await opened.add(BrushEdit.model_validate(given.model_dump() | {"object_id": object_id}))
 
 
 @router.post(_ONE + "/masks", openapi_extra=_MASK_BODY)
-async def add_masks(session_id: str, sessions: All, request: Request) -> ChangedOut:
+async def add_masks(opened: Session) -> ChangedOut:
     """Make an object of every one in a file, with its name; one that is empty still is filled first."""
-    served = sessions.get(session_id)
-    async with _objects_given(request, sessions, served) as objects:
+    objects = await _objects_given(opened)
 
-        def add(session: InteractiveSession, is_cancelled: IsCancelled) -> None:
-            untouched = [o.id for o in session.objects if not (o.num_voxels or o.prompts or o.frozen)]
-            for each in objects:
-                number = untouched.pop(0) if untouched else session.add_object()
-                if len(objects) > 1 or not each.name.startswith("Label "):
-                    session.describe_object(number, name=each.name)
-                _put(session, number, PackedMask.of(each.mask.array), is_cancelled)
+    def add(session: InteractiveSession, is_cancelled: IsCancelled) -> None:
+        untouched = [o.id for o in session.objects if not (o.num_voxels or o.prompts or o.frozen)]
+        for each in objects:
+            number = untouched.pop(0) if untouched else session.add_object()
+            if len(objects) > 1 or not each.name.startswith("Label "):
+                session.describe_object(number, name=each.name)
+            _put(session, number, PackedMask.of(each.mask.array), is_cancelled)
 
-        _, state = await sessions.run(served, add, request.is_disconnected)
-    return ChangedOut(state=state)
+    return await opened.changed(add)
 
 
 @router.get(_ONE + "/objects/{object_id}/measurements")
-async def measurements(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> MeasuredOut:
+async def measurements(object_id: ObjectId, opened: Session) -> MeasuredOut:
     """Return the longest diameters of an object, and where they end."""
-    served = sessions.get(session_id)
 
     def measured(session: InteractiveSession, _: IsCancelled) -> MeasuredOut:
         mask = session.mask(object_id)
@@ -166,7 +125,7 @@ async def measurements(session_id: str, object_id: ObjectId, sessions: All, requ
         longest, on_slice = (_diameter_out(each, mask.grid) for each in diameters)
         return MeasuredOut(longest=longest, longest_on_slice=on_slice)
 
-    return (await sessions.run(served, measured, request.is_disconnected))[0]
+    return await opened.get(measured)
 
 
 def _diameter_out(diameter: Diameter, grid: VolumeGrid) -> DiameterOut:
@@ -180,17 +139,16 @@ def _triple(place: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Triple:
 
 
 @router.get(_ONE + "/objects/{object_id}/surface.stl", response_class=Response)
-async def surface(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> Response:
+async def surface(object_id: ObjectId, opened: Session) -> Response:
     """Return the smooth surface of an object as binary STL, RAS mm."""
-    served = sessions.get(session_id)
-    mask, _ = await sessions.run(served, lambda s, _: s.mask(object_id), request.is_disconnected)
-    content = await sessions.written(served, "surface.stl", lambda place: write_stl(mask, place))
+    mask = await opened.get(lambda session, _: session.mask(object_id))
+    content = await opened.sessions.written(opened.served, "surface.stl", lambda place: write_stl(mask, place))
     headers = {"Content-Disposition": 'attachment; filename="clickvol-surface.stl"'}
     return Response(content, media_type="model/stl", headers=headers)
 
 
 @router.get(_ONE + "/proposal")
-async def proposal(session_id: str, sessions: All, request: Request) -> ProposalOut:
+async def proposal(opened: Session, request: Request) -> ProposalOut:
     """Return what an automatic model makes of the scan; it is no object until it is added as a given mask.
 
     It is computed beside the clicks, which need not wait for it.
@@ -198,9 +156,8 @@ async def proposal(session_id: str, sessions: All, request: Request) -> Proposal
     proposer: LoadedModel | None = request.app.state.proposer
     if proposer is None:
         raise RefusedError(404, "this server proposes nothing; start it with --propose MODEL")
-    served = sessions.get(session_id)
-    scan, _ = await sessions.run(served, lambda session, _: session.scan, request.is_disconnected)
-    volume, modality = scan.volume, None if served.record is None else served.record.modality
+    volume, record = await opened.get(lambda session, _: session.scan.volume), opened.served.record
+    modality = None if record is None else record.modality
 
     def proposed(_: IsCancelled) -> ProposalOut:
         made = segment(volume, (), proposer, modality=modality)
@@ -214,7 +171,7 @@ async def proposal(session_id: str, sessions: All, request: Request) -> Proposal
             warnings=list(made.warnings),
         )
 
-    return await sessions.on_files(proposed, request.is_disconnected)
+    return await opened.sessions.on_files(proposed, opened.is_gone)
 
 
 def _place_in(mask: PackedMask, grid: VolumeGrid) -> Triple:
@@ -223,46 +180,39 @@ def _place_in(mask: PackedMask, grid: VolumeGrid) -> Triple:
 
 
 @router.put(_ONE + "/reference", openapi_extra=_MASK_BODY)
-async def put_reference(session_id: str, sessions: All, request: Request) -> ComparisonOut:
+async def put_reference(opened: Session) -> ComparisonOut:
     """Keep a mask to compare with, as long as the session; it is no object and is saved nowhere."""
-    served = sessions.get(session_id)
-    async with _objects_given(request, sessions, served) as objects:
-        drawn = DrawnVoxels.of(_union([PackedMask.of(each.mask.array) for each in objects]))
-
-        def keep(_: IsCancelled) -> None:
-            write_text(served.folder / _REFERENCE, drawn.model_dump_json())
-
-        await sessions.on_files(keep)
-    return await comparison(session_id, sessions, request)
-
-
-def _reference_of(served: ServedSession) -> DrawnVoxels:
-    try:
-        return DrawnVoxels.model_validate_json((served.folder / _REFERENCE).read_bytes())
-    except FileNotFoundError as error:
-        raise RefusedError(404, "there is no reference to compare with; put one first") from error
+    objects = await _objects_given(opened)
+    drawn = DrawnVoxels.of(_union([PackedMask.of(each.mask.array) for each in objects]))
+    place = opened.served.folder / _REFERENCE
+    await opened.sessions.on_files(lambda _: write_text(place, drawn.model_dump_json()))
+    return await comparison(opened)
 
 
 @router.get(_ONE + "/reference")
-async def reference(session_id: str, sessions: All) -> DrawnVoxels:
+async def reference(opened: Session) -> DrawnVoxels:
     """Return the voxels of the reference."""
-    served = sessions.get(session_id)
-    return await sessions.on_files(lambda _: _reference_of(served))
+
+    def read(_: IsCancelled) -> DrawnVoxels:
+        try:
+            return DrawnVoxels.model_validate_json((opened.served.folder / _REFERENCE).read_bytes())
+        except FileNotFoundError as error:
+            raise RefusedError(404, "there is no reference to compare with; put one first") from error
+
+    return await opened.sessions.on_files(read)
 
 
 @router.delete(_ONE + "/reference", status_code=204)
-async def forget_reference(session_id: str, sessions: All) -> None:
+async def forget_reference(opened: Session) -> None:
     """Compare no more."""
-    served = sessions.get(session_id)
-    await sessions.on_files(lambda _: (served.folder / _REFERENCE).unlink(missing_ok=True))
+    await opened.sessions.on_files(lambda _: (opened.served.folder / _REFERENCE).unlink(missing_ok=True))
 
 
 @router.get(_ONE + "/comparison")
-async def comparison(session_id: str, sessions: All, request: Request) -> ComparisonOut:
+async def comparison(opened: Session) -> ComparisonOut:
     """Compare the masks of all objects together with the reference."""
-    served = sessions.get(session_id)
-    kept = await sessions.on_files(lambda _: _reference_of(served).mask)
-    return (await sessions.run(served, lambda s, _: _compared(s, kept), request.is_disconnected))[0]
+    kept = (await reference(opened)).mask
+    return await opened.get(lambda session, _: _compared(session, kept))
 
 
 def _compared(session: InteractiveSession, kept: PackedMask) -> ComparisonOut:

@@ -24,16 +24,14 @@ from clickvol.io.input_path import kind_of_path
 from clickvol.io.nifti.headers import make_header
 from clickvol.io.volume import Volume
 from clickvol.prompts.packed_mask import PackedMask
-from clickvol.server.dependencies import All
-from clickvol.server.refusal import REFUSALS, parse_json, parse_values
-from clickvol.server.scans import body_schema, find_under_root, is_form, read_form, store, text_field, uploaded
+from clickvol.server.dependencies import All, Session
+from clickvol.server.refusal import REFUSALS
+from clickvol.server.scans import body_schema, find_under_root, read_form, store, uploaded
 from clickvol.server.wire import (
     AdviceOut,
-    AnswerOut,
     ClickedOut,
     ObjectId,
     OpenPathIn,
-    OpenUploadIn,
     ScanOut,
     SeriesOut,
 )
@@ -51,46 +49,31 @@ router = APIRouter(prefix="/api", tags=["viewer"], responses=REFUSALS)
 
 
 @router.get("/sessions/{session_id}/scan.nii", response_class=Response)
-async def plain_scan(session_id: str, sessions: All, request: Request) -> Response:
+async def plain_scan(opened: Session) -> Response:
     """Return the scan as NIfTI that is not compressed, its geometry in sform and qform alike (code 1)."""
-    served = sessions.get(session_id)
-    volume, _ = await sessions.run(served, lambda session, _: session.scan.volume, request.is_disconnected)
-    return plain_nifti(volume)
+    return plain_nifti(await opened.get(lambda session, _: session.scan.volume))
 
 
 @router.post("/sessions/{session_id}/overlay", response_class=Response, openapi_extra=_OVERLAY_BODY)
-async def overlay(session_id: str, sessions: All, request: Request) -> Response:
+async def overlay(opened: Session) -> Response:
     """Return another scan of the patient as NIfTI, to lay over this one by where both say they are.
 
     A scan under the root, as `path`, or one that is sent along, which is not kept; the header `X-Modality` says
     what it is.
     """
-    served = sessions.get(session_id)
-    if is_form(request):
-        async with read_form(request) as form:
-            file = uploaded(form, "scan")
-            texts = {name: text_field(form, name) for name in ("series", "volume")}
-            said = parse_values(OpenUploadIn, texts)
+    limits = opened.sessions.limits
 
-            def read(_: object) -> Volume:
-                with tempfile.TemporaryDirectory(dir=served.folder, prefix="overlay-") as folder:
-                    place = store(file, Path(folder), "scan")
-                    return _read(place, said, sessions.limits)
+    def read(place: Path, said: OpenPathIn) -> Volume:
+        return read_volume(place, series=said.series, volume_index=said.volume, limits=limits)
 
-            volume = await sessions.on_files(read)
-    else:
-        given = parse_json(OpenPathIn, await request.body())
-        path = find_under_root(sessions.settings.root, given.path)
-        volume = await sessions.on_files(lambda _: _read(path, given, sessions.limits))
+    volume = await opened.read_given("scan", OpenPathIn, read)
     response = plain_nifti(volume)
     response.headers["X-Modality"] = ScanOut.of(volume, is_dicom=False).modality
     return response
 
 
 @router.get("/sessions/{session_id}/masks", response_class=Response)
-async def changed_masks(
-    session_id: str, sessions: All, request: Request, known: Annotated[str, Query(max_length=32768)] = ""
-) -> Response:
+async def changed_masks(opened: Session, known: Annotated[str, Query(max_length=32768)] = "") -> Response:
     """Return the masks of the objects that changed.
 
     `known` is a list of `id:hash` with commas, of the masks that the client has. The answer is the length of a
@@ -99,8 +82,7 @@ async def changed_masks(
     in voxels of the scan, and `length` of its mask in bytes: zlib of one bit per voxel, i fastest, the first
     voxel in the highest bit of the first byte. No voxel is in two objects.
     """
-    served = sessions.get(session_id)
-    masks, state = await sessions.run(served, lambda session, _: session.shown_masks, request.is_disconnected)
+    masks, state = await opened.run(lambda session, _: session.shown_masks)
     has = dict(pair.split(":", 1) for pair in known.split(",") if ":" in pair)
     described, bits = [], []
     for number, mask in masks.items():
@@ -112,7 +94,7 @@ async def changed_masks(
 
 
 @router.post("/sessions/{session_id}/interactions")
-async def interact(session_id: str, given: ShapingIn, sessions: All, request: Request) -> ClickedOut:
+async def interact(given: ShapingIn, opened: Session) -> ClickedOut:
     """Add any interaction on an object, and compute the mask that follows.
 
     A click, line or box, a scribble, lasso or given mask, a brush edit, the choice of a candidate, an operation
@@ -120,22 +102,16 @@ async def interact(session_id: str, given: ShapingIn, sessions: All, request: Re
     Drawn voxels are a box of the scan as (d, h, w) = (k, j, i), and its voxels eight to a byte with i fastest,
     zlib, base64. Undo, redo and the record treat all of them alike.
     """
-    served = sessions.get(session_id)
-    answer, state = await sessions.run(
-        served, lambda session, is_cancelled: served.add(session, given, is_cancelled), request.is_disconnected
-    )
-    return ClickedOut(state=state, answer=AnswerOut.of(answer))
+    return await opened.add(given)
 
 
 @router.get("/sessions/{session_id}/objects/{object_id}/advice")
-async def advice(session_id: str, object_id: ObjectId, sessions: All, request: Request) -> AdviceOut:
+async def advice(object_id: ObjectId, opened: Session) -> AdviceOut:
     """Return the Dice to expect of the last answer on an object, other masks for it, and where to click next.
 
     Empty where the mask comes from no answer, or was edited since.
     """
-    served = sessions.get(session_id)
-    given, _ = await sessions.run(served, lambda s, _: AdviceOut.of(s, object_id), request.is_disconnected)
-    return given
+    return await opened.get(lambda session, _: AdviceOut.of(session, object_id))
 
 
 @router.get("/series")
@@ -156,10 +132,6 @@ async def series_of_upload(request: Request, sessions: All) -> list[SeriesOut]:
                 return choices(store(file, Path(folder), "scan"), sessions.limits)
 
         return await sessions.on_files(listed)
-
-
-def _read(place: Path, said: OpenUploadIn, limits: ReadLimits) -> Volume:
-    return read_volume(place, series=said.series, volume_index=said.volume, limits=limits)
 
 
 def choices(place: Path, limits: ReadLimits, *, only: str | None = None) -> list[SeriesOut]:
