@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from clickvol.io.dicom.attributes import OF_WRITING
 from clickvol.io.dicom.sources import SourceImages, item_of
 from clickvol.io.dicom.uids import remapped_uid
 from clickvol.io.labelled_mask import LabelledMask
@@ -39,18 +40,6 @@ _REMAPPED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 # Attributes that must have a value get one that is none (action D of PS3.15, table E.1-1).
 _NO_DATE, _NO_TIME, _NO_DATE_TIME = "19000101", "000000", "19000101000000"
-
-# When it was written, and on what equipment, which may be named after a person or a place. What no module
-# demands is left out; the equipment that remains is this program.
-_REMOVED = (
-    "InstanceCreationDate",
-    "InstanceCreationTime",
-    "SeriesDate",
-    "SeriesTime",
-    "StationName",
-    "InstitutionName",
-    "ContributingEquipmentSequence",
-)
 
 
 def deidentified_sources(images: SourceImages) -> SourceImages:
@@ -74,7 +63,7 @@ def without_names(masks: Sequence[LabelledMask]) -> list[LabelledMask]:
 
 def mark_deidentified(dataset: "Dataset") -> None:
     """Take the dates of writing out of a file made of `deidentified_sources`, and state the method."""
-    for keyword in _REMOVED:
+    for keyword in OF_WRITING:
         if keyword in dataset:
             delattr(dataset, keyword)
     for element in dataset.iterall():

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from clickvol.errors import OutputError
 from clickvol.files.atomic import atomic_path
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.dicom.attributes import NEVER_MISSING, OF_SERIES
 from clickvol.io.dicom.deidentify import deidentified_sources, mark_deidentified, without_names
-from clickvol.io.dicom.sources import TAGS_OF_THE_SERIES, SourceImages, read_source_images
+from clickvol.io.dicom.sources import SourceImages, read_source_images
 from clickvol.io.labelled_mask import LabelledMask
 from clickvol.version import __version__
 
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
 MANUFACTURER = "clickvol"
 DISCLAIMER = "research use only, not a medical device"
 
-# Must be there, if only empty (type 2 in the Patient and General Study modules, PS3.3 C.7.1.1 and C.7.2.1).
-_PATIENT_AND_STUDY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
 
 # PS3.5, 6.2. A value of another form cannot be kept: it would make the new file invalid.
 _FORMS = {
@@ -55,9 +44,9 @@ def patient_and_study(images: SourceImages) -> "Dataset":
 
     header = Dataset()
     for element in images.header:
-        if element.keyword not in TAGS_OF_THE_SERIES:
+        if element.keyword not in OF_SERIES:
             header[element.keyword] = element
-    for keyword in _PATIENT_AND_STUDY:
+    for keyword in NEVER_MISSING:
         value = images.text(keyword)
         form = _FORMS.get(keyword)
         if not value or (form is not None and not form.fullmatch(value)):

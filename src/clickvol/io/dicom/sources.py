@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError, OutputError
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.dicom.attributes import OF_PATIENT_AND_STUDY, OF_SERIES
 from clickvol.io.dicom.reading.geometry import Stack, stack_slices
 from clickvol.io.dicom.reading.headers import ImageFile, checked_series, find_images, read_tags
 from clickvol.io.dicom.reading.search import opened_dicom
@@ -23,51 +24,7 @@ from clickvol.io.dicom.uids import hashed_uid
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-TAGS_OF_THE_SERIES = (
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "Modality",
-    "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-)
-"""Of the series or the images of a scan, and so not of a mask, which is a series of its own."""
 
-# PS3.3: Patient (C.7.1.1), Clinical Trial Subject and Study (C.7.1.3, C.7.2.3), General Study (C.7.2.1),
-# Patient Study (C.7.2.2), and the attributes of the images that a mask inherits.
-_COPIED = (
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "LongitudinalTemporalInformationModified",
-    "ClinicalTrialSponsorName",
-    "ClinicalTrialProtocolID",
-    "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID",
-    "ClinicalTrialSiteName",
-    "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID",
-    "ClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    *TAGS_OF_THE_SERIES,
-)
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -220,7 +177,7 @@ def _common_header(path: Path) -> "Dataset":
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        values = read_tags(path, _COPIED)
+        values = read_tags(path, (*OF_PATIENT_AND_STUDY, *OF_SERIES))
         missing = [keyword for keyword in _NEEDED if keyword not in values]
         if missing:
             raise OutputError(f"{path.name} has no {missing[0]} to refer to; write the mask as .nii.gz")

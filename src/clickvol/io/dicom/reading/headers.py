@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError, ScanTooLargeError
 from clickvol.files.limits import ReadLimits
+from clickvol.io.dicom.attributes import OF_IMAGES
 from clickvol.io.dicom.reading.search import START_BYTES, dicom_candidates
 
 if TYPE_CHECKING:
@@ -34,52 +35,6 @@ _IMAGE_STORAGES = frozenset(
     for kind in ("1", "2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "7", "20", "128", "128.1", "130")
 )
 
-_TAGS = (
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "AcquisitionDateTime",
-    "AcquisitionTime",
-    "ContentTime",
-    "Modality",
-    "SeriesDescription",
-    "PatientID",
-    "KVP",
-    "ConvolutionKernel",
-    "EchoTime",
-    "InversionTime",
-    "FlipAngle",
-    "TriggerTime",
-    "NominalPercentageOfCardiacPhase",
-    "DiffusionBValue",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "AcquisitionNumber",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "TemporalPositionIdentifier",
-    "ConcatenationUID",
-    "InConcatenationNumber",
-    "InConcatenationTotalNumber",
-    "FrameOfReferenceUID",
-    "ImagesInAcquisition",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "TransferSyntaxUID",
-)
 # All of them lie below; what comes after are private groups, which may be long, functional groups and pixels.
 _LAST_GROUP = 0x0028
 
@@ -167,12 +122,12 @@ def _image_file(path: Path, source: str, limits: ReadLimits | None) -> ImageFile
     try:
         if limits is not None:
             _check_deflated(path, source, limits)
-        header = read_tags(path, _TAGS, last_group=_LAST_GROUP)
+        header = read_tags(path, OF_IMAGES, last_group=_LAST_GROUP)
         kind, modality = (str(header.get(keyword, "")) for keyword in ("SOPClassUID", "Modality"))
         is_image = kind in _IMAGE_STORAGES
         if is_image and not header.get("Rows"):
             # Attributes in another order than that of their tags.
-            header = read_tags(path, _TAGS)
+            header = read_tags(path, OF_IMAGES)
     except ScanTooLargeError:
         raise
     except Exception as error:

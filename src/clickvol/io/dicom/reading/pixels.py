@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
 from clickvol.files.native_stderr import silent_native_stderr
+from clickvol.io.dicom.attributes import OF_PIXELS
 from clickvol.io.dicom.reading.headers import shown_text, whole_number
 
 if TYPE_CHECKING:
@@ -43,21 +44,6 @@ _PLAIN_STARTS = {_EXPLICIT: b"\xe0\x7f\x10\x00O", "1.2.840.10008.1.2": b"\xe0\x7
 
 _PIXELS = 0x7FE00010
 _PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_PIXEL_TAGS = (
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PlanarConfiguration",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    *_PIXEL_DATA,
-)
 
 
 class _NoDecoderError(Exception):
@@ -79,7 +65,7 @@ def read_stored_pixels(path: Path, header: Mapping[str, Any] | None = None) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(path, force=True, specific_tags=list(_PIXEL_TAGS))
+            dataset = pydicom.dcmread(path, force=True, specific_tags=[*OF_PIXELS, *_PIXEL_DATA])
             if not any(keyword in dataset for keyword in _PIXEL_DATA):
                 dataset = _open_ended(path)
             with silent_native_stderr() if dataset_is_compressed(dataset) else contextlib.nullcontext():
@@ -155,7 +141,7 @@ def _open_ended(path: Path) -> "Dataset":
     from pydicom.filereader import read_partial
 
     with path.open("rb") as file:
-        tags = [tag for tag in map(tag_for_keyword, _PIXEL_TAGS) if tag is not None]
+        tags = [tag for tag in map(tag_for_keyword, (*OF_PIXELS, *_PIXEL_DATA)) if tag is not None]
         dataset = read_partial(file, lambda tag, *_: tag == _PIXELS, force=True, specific_tags=tags)
         rest = file.read()
     # Tag, VR, two reserved bytes, and a length that is left open.

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import DicomSeriesError
+from clickvol.io.dicom.attributes import MACROS, MARKS
 from clickvol.io.dicom.reading.headers import (
     ImageFile,
     finite_numbers,
@@ -112,24 +113,6 @@ def _csa(file: ImageFile) -> tuple[int, NDArray[np.float64] | None]:
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
-_MACROS = {
-    "PlanePositionSequence": ("ImagePositionPatient",),
-    "PlaneOrientationSequence": ("ImageOrientationPatient",),
-    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
-    "FrameContentSequence": ("TemporalPositionIndex", "StackID", "FrameAcquisitionDateTime"),
-    "TemporalPositionSequence": ("TemporalPositionTimeOffset",),
-    "CardiacSynchronizationSequence": (
-        "NominalPercentageOfCardiacPhase",
-        "NominalCardiacTriggerDelayTime",
-    ),
-    "MRDiffusionSequence": ("DiffusionBValue",),
-    "MREchoSequence": ("EffectiveEchoTime",),
-    "MRImageFrameTypeSequence": ("FrameType", "ComplexImageComponent"),
-    "CTImageFrameTypeSequence": ("FrameType",),
-    "CTXRayDetailsSequence": ("KVP",),
-}
-
 
 def frame_attributes(file: ImageFile) -> list[Mapping[str, Any]] | None:
     """Return the attributes that hold for each frame, by keyword: its own, else the shared, else the file's.
@@ -170,40 +153,12 @@ def _items(value: Any) -> Sequence["Dataset"]:  # noqa: ANN401 - an attribute ma
 
 def _attributes(group: "Dataset | None") -> Iterator[tuple[str, Any]]:
     """Yield what the macros of a functional group say."""
-    for sequence, keywords in _MACROS.items() if group is not None else ():
+    for sequence, keywords in MACROS.items() if group is not None else ():
         for item in _items(valid_value(group, sequence))[:1]:
             for keyword in keywords:
                 value = valid_value(item, keyword)
                 if value is not None:
                     yield keyword, value
-
-
-# What may tell the volumes of a series apart, each with the name that people know. In this order a volume is
-# named.
-_MARKS = {
-    "TemporalPositionIdentifier": "time point",
-    "TemporalPositionIndex": "time point",
-    "TemporalPositionTimeOffset": "time in s",
-    "NominalPercentageOfCardiacPhase": "cardiac phase in %",
-    "TriggerTime": "trigger time in ms",
-    "NominalCardiacTriggerDelayTime": "trigger time in ms",
-    "DiffusionBValue": "b-value",
-    "EchoTime": "echo time in ms",
-    "EffectiveEchoTime": "echo time in ms",
-    "InversionTime": "inversion time in ms",
-    "FlipAngle": "flip angle",
-    "KVP": "kVp",
-    "ConvolutionKernel": "kernel",
-    "ImageType": "image type",
-    "FrameType": "image type",
-    "ComplexImageComponent": "image type",
-    "StackID": "stack",
-    "AcquisitionNumber": "acquisition",
-    "AcquisitionDateTime": "acquisition time",
-    "FrameAcquisitionDateTime": "acquisition time",
-    "AcquisitionTime": "acquisition time",
-    "ContentTime": "content time",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +292,7 @@ def _slice(
         is_frame=frame is not None and mosaic is None,
         mosaic=mosaic,
         marks={
-            name: shown_text(attributes[keyword]) for keyword, name in _MARKS.items() if keyword in attributes
+            name: shown_text(attributes[keyword]) for keyword, name in MARKS.items() if keyword in attributes
         },
         instance_number=whole_number(file.header.get("InstanceNumber")),
     )
