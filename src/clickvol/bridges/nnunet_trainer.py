@@ -9,34 +9,7 @@ TRAINER_NAME = "nnUNetTrainerClickvol"
 EPOCHS_VARIABLE = "CLICKVOL_NNUNET_EPOCHS"
 ITERATIONS_VARIABLE = "CLICKVOL_NNUNET_ITERATIONS"
 
-_SOURCE = f'''"""Written by clickvol nnunet run: nnU-Net's trainer of another length."""
-
-import os
-
-import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-
-class {TRAINER_NAME}(nnUNetTrainer):
-    """nnU-Net's trainer, of the length in the environment; its checkpoints survive being killed."""
-
-    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = int(os.environ.get("{EPOCHS_VARIABLE}", self.num_epochs))
-        iterations = int(os.environ.get("{ITERATIONS_VARIABLE}", self.num_iterations_per_epoch))
-        self.num_iterations_per_epoch = iterations
-        self.num_val_iterations_per_epoch = max(1, iterations // 5)
-        self.save_every = max(1, min(self.save_every, self.num_epochs // 20))
-
-    def save_checkpoint(self, filename):
-        part = filename + ".part"
-        super().save_checkpoint(part)
-        if os.path.isfile(part):
-            os.replace(part, filename)
-
-    def perform_actual_validation(self, save_probabilities=False):
-        """Left out: the test scans are predicted in a step of their own."""
-'''
+_SOURCE = Path(__file__).with_name("nnunet_trainer.txt").read_text(encoding="utf-8")
 
 
 def install_trainer(package: Path) -> None:

@@ -8,8 +8,10 @@ photo, is known; the rest of a sentence is not.
 
 import hashlib
 import logging
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,43 +25,16 @@ TextEncoder = Callable[[Sequence[str]], Tensor]
 STUB_ENCODER = "stub (seeded random vectors, no text was read)"
 """What a bank names as its text encoder when there was none."""
 
-_HEALTHY_STATES = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "healthy {}",
-    "{} without flaw",
-    "{} without illness",
-    "{} without lesion",
-    "{} without tumor",
-)
-_TUMOUR_STATES = (
-    "diseased {}",
-    "anomalous {}",
-    "{} with flaw",
-    "{} with illness",
-    "{} with lesion",
-    "{} with tumor",
-)
-_SCENE_TEMPLATES = (
-    "this is one {} in the scene.",
-    "this is a {} in the scene.",
-    "this is the {} in the scene.",
-    "there is a {} in the scene.",
-    "there is the {} in the scene.",
-)
-_OF_THE_OBJECT = ("large", "small", "rotated")
-_OF_THE_PHOTO = (
-    *("flipped", "bright", "dark", "good", "bad", "corrupted", "blurry"),
-    *("low resolution", "close-up", "cropped"),
+_WORDS: dict[str, list[str]] = tomllib.loads(
+    Path(__file__).with_name("text_bank.toml").read_text(encoding="utf-8")
 )
 _PHOTO_TEMPLATES = (
     *(f"a 3D photo of {article} {{}}." for article in ("one", "a", "the")),
-    *(f"a 3D photo of {article} {word} {{}}." for word in _OF_THE_OBJECT for article in ("a", "the")),
-    *(f"a {word} 3D photo of {article} {{}}." for word in _OF_THE_PHOTO for article in ("a", "the")),
+    *(f"a 3D photo of {article} {word} {{}}." for word in _WORDS["of_the_object"] for article in ("a", "the")),
+    *(f"a {word} 3D photo of {article} {{}}." for word in _WORDS["of_the_photo"] for article in ("a", "the")),
 )
 
-TEMPLATES = (*_SCENE_TEMPLATES, *_PHOTO_TEMPLATES)
+TEMPLATES = (*_WORDS["scene_templates"], *_PHOTO_TEMPLATES)
 """The 34 sentences about a thing, `{}` standing for it."""
 
 # How far a column's length may be from 1: rounding of float32 over some thousand values stays below.
@@ -117,10 +92,10 @@ def bank_sentences(object_word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise ConfigError(
             "the texts need a word for the object; give the name of the organ, or of the data set"
         )
-    return _sentences(_HEALTHY_STATES, word), _sentences(_TUMOUR_STATES, word)
+    return _sentences(_WORDS["healthy_states"], word), _sentences(_WORDS["tumour_states"], word)
 
 
-def _sentences(states: tuple[str, ...], word: str) -> tuple[str, ...]:
+def _sentences(states: Sequence[str], word: str) -> tuple[str, ...]:
     return tuple(template.format(state.format(word)) for state in states for template in TEMPLATES)
 
 

@@ -1,8 +1,10 @@
 """A mask with a name, one object of those that were clicked in a scan, and what it can be, in SNOMED CT."""
 
 import colorsys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,49 +24,12 @@ class SegmentTerm:
     category: str
 
 
-# Terms for DICOM SEG and RTSTRUCT (PS3.16, CID 7150 to 7166).
-_ABNORMAL = ("49755003", "Morphologically Abnormal Structure")
-_ANATOMICAL = ("123037004", "Anatomical Structure")
-_TISSUE = ("85756007", "Tissue")
-
-_MEANINGS = {
-    _ABNORMAL: {
-        "108369006": "Neoplasm",
-        "86049000": "Neoplasm, Primary",
-        "14799000": "Neoplasm, Secondary",
-        "52988006": "Lesion",
-        "4147007": "Mass",
-        "27925004": "Nodule",
-        "367643001": "Cyst",
-        "6574001": "Necrosis",
-        "79654002": "Edema",
-        "50960005": "Hemorrhage",
-    },
-    _ANATOMICAL: {
-        "59441001": "Lymph node",
-        "12738006": "Brain",
-        "39607008": "Lung",
-        "80891009": "Heart",
-        "10200004": "Liver",
-        "64033007": "Kidney",
-        "78961009": "Spleen",
-        "15776009": "Pancreas",
-        "69695003": "Stomach",
-        "71854001": "Colon",
-        "34402009": "Rectum",
-        "89837001": "Urinary bladder",
-        "41216001": "Prostate",
-        "35039007": "Uterus",
-        "69748006": "Thyroid gland",
-        "23451007": "Adrenal gland",
-    },
-    _TISSUE: {"272673000": "Bone", "91727004": "Skeletal muscle", "55603005": "Adipose tissue"},
-}
-
 TERMS: dict[str, SegmentTerm] = {
-    code: SegmentTerm(code, meaning, *category)
-    for category, meanings in _MEANINGS.items()
-    for code, meaning in meanings.items()
+    code: SegmentTerm(code, meaning, category["code"], category["name"])
+    for category in tomllib.loads(Path(__file__).with_name("terms.toml").read_text(encoding="utf-8"))[
+        "category"
+    ]
+    for code, meaning in category["meanings"].items()
 }
 """By their codes."""
 

@@ -32,32 +32,7 @@ _SHOWN_METHODS = 4
 
 _SHOWN_FAILURES = 20
 
-_POLICIES = (
-    "Means are over all records: cases times simulated users. In brackets: 95 % interval of the mean by "
-    "the percentile bootstrap that draws patients (every possible draw for up to 8 patients, else {resamples} "
-    "resamples, seed {seed}); none for fewer than two patients.",
-    "NSD, HD95 and ASSD follow DeepMind's surface-distance: surface elements weighted by their area, in mm. "
-    "HD95 is the larger of the two surfaces' distances within which 95 % of the area lies; ASSD is the mean "
-    "over the area of both.",
-    "A failure (error, no answer in time) counts as an empty mask: Dice, IoU, NSD and lesion recall 0. An "
-    "empty mask has no HD95 and no ASSD; their means leave it out, so read them beside the failures and "
-    "the Dice.",
-    "Cases with an empty label are not evaluated.",
-    "The tables of single scans have the first models; all models and measures are in cases.csv.",
-    "Lesion recall: share of the label's 26-connected components, of any size, with at least one voxel in "
-    "the mask; lesion precision: share of the mask's components with at least one voxel in the label; lesion "
-    "F1: their harmonic mean. Dice per lesion: a lesion against all components of the mask that touch it, 0 "
-    "for one that is missed, mean over the lesions of a scan. An empty mask has no lesion precision.",
-    "Area under Dice: trapezoids over the numbers of clicks, divided by their range. Clicks to reach Dice "
-    "{dice_to_reach:g}: the first number of clicks that was scored and reaches it.",
-    "Differences to the reference are between means per patient, of the cases that both models have; a "
-    "model without clicks is compared as it is with each number of clicks. p values: two-tailed paired "
-    "t-test and Wilcoxon signed-rank test (zero differences left out), corrected by Holm for the models "
-    "of the same data, first click, number of clicks and measure; none for fewer than two patients or, in "
-    "the t-test, constant differences; 1 where all differences are zero.",
-)
-
-
+_HOW_TO_READ = Path(__file__).with_name("how_to_read.txt").read_text(encoding="utf-8")
 _PICTURE_POLICY = (
     "Pictures: first click points is N points drawn from the truth, N / 2 rounded down inside; centre is a "
     "user who begins there and corrects; none is a model that predicts its points. MAE is the part of the "
@@ -123,7 +98,7 @@ def write_report(
 
 def _policies(summary: Summary, notes: Sequence[str]) -> list[str]:
     known = {"resamples": summary.resamples, "seed": summary.seed, "dice_to_reach": DICE_TO_REACH}
-    lines = [policy.format(**known) for policy in _POLICIES]
+    lines = _HOW_TO_READ.format(**known).splitlines()
     return ["## How to read them\n", *(f"- {line}" for line in [*lines, *notes]), ""]
 
 
