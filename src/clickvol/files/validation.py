@@ -21,7 +21,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def checked(form: type[ModelT], content: object, source: Path) -> ModelT:
+def checked(form: type[ModelT], content: object, source: str | Path) -> ModelT:
     """Return what a file holds as a model; ConfigError naming the key that is wrong, and those there are."""
     try:
         return form.model_validate(content)

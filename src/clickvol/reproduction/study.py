@@ -290,10 +290,7 @@ class StudyFile:
             "claims": [one for one in study.claims if {one.arm, one.against} <= {*budget.arms}],
             "budgets": (),
         }
-        try:
-            return StudyFile(Study.model_validate(less), self.path, name)
-        except ValidationError as error:
-            raise ConfigError(f"{self.path}: budget {name}: {_explained(error)}") from error
+        return StudyFile(checked(Study, less, f"{self.path}: budget {name}"), self.path, name)
 
     def next_to(self, file: str | Path) -> Path:
         """Return a file that the study names."""
