@@ -15,7 +15,7 @@ from clickvol.report.statistics import paired_tests
 from clickvol.report.tables import MISSING
 from clickvol.reproduction.claims import claim_rows
 from clickvol.reproduction.scoring import scored_rows
-from clickvol.reproduction.steps import reproduce, steps_of
+from clickvol.reproduction.steps import reproduce, steps_of, tables_from_records
 from clickvol.reproduction.study import read_study
 from clickvol.reproduction.workspace import Reproduction
 from clickvol.weights.card import read_card
@@ -159,6 +159,27 @@ def test_claims_are_told_while_the_study_goes_on_and_a_p_value_never_counts_too_
     assert pd.isna(rows.loc["click", "model_p_holm"])
     assert "| 4 of 6 | so far: " in told[-1]
     assert f"| 2 of 8 | {MISSING} |" in told[-1]
+
+
+def test_the_records_alone_give_every_table_again(done, tmp_path):
+    job, _ = done
+    shutil.copytree(job.results / "evaluations", tmp_path / job.results.name / "evaluations")
+    shutil.copy(job.results / "splits-note.json", tmp_path / job.results.name)
+    alone = replace(job, folder=tmp_path, raw=tmp_path / "nowhere")
+    path = tables_from_records(alone)
+    assert path == alone.results / "table.md"
+    names = ["table.md", "table.csv", "claims.md", "claims.csv"]
+    names += [f"reports/lump/{name}" for name in ("report.md", "summary.csv", "summary.json", "scores.csv")]
+    for name in names:
+        assert (alone.results / name).read_bytes() == (job.results / name).read_bytes(), name
+    assert not (tmp_path / "data").exists()
+    settings = alone.results / "evaluations" / "lump" / "ball-fold0" / "settings.json"
+    settings.write_text(settings.read_text().replace('"fold": 0', '"fold": 1'))
+    tables_from_records(alone)
+    rows = claim_rows(replace(alone, records_only=True)).set_index("claim")
+    assert rows[["scored", "wanted"]].to_numpy().tolist() == [[5, 6], [8, 8]]
+    with pytest.raises(ConfigError, match="holds no finished evaluation of the study tiny; give -o"):
+        tables_from_records(replace(alone, steps=None))
 
 
 def test_a_budget_is_the_study_with_less_in_a_folder_of_its_own(done, tmp_path):

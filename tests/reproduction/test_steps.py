@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -206,6 +207,46 @@ def test_a_missing_foundation_is_told_before_any_work_and_in_the_plan(study, tmp
     with pytest.raises(ConfigError, match=words):
         run(job)
     assert not (tmp_path / "out" / "data").exists()
+
+
+def test_a_foundation_with_damaged_weights_is_told_before_any_work_and_in_the_plan(study, whole, tmp_path):
+    trained = whole.results / "runs" / "clicked"
+    for name in ("clicked.json", "clicked.safetensors"):
+        shutil.copy(trained / name, tmp_path / name)
+    copy = write_study(tmp_path / "study")
+    config = copy.path.parent / "lump-clicked.toml"
+    words = f'[run]\nfoundation = "{tmp_path / "clicked.json"}"'
+    config.write_text(config.read_text().replace("[run]", words, 1))
+    job = job_of(copy, tmp_path / "out", raw=study.raw, only=("clicked",))
+    assert steps_of(job)[1].hint == ""
+    weights = tmp_path / "clicked.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    words = "clicked begins with .*clicked.json: .*clicked.safetensors"
+    assert re.match(words, steps_of(job)[1].hint)
+    with pytest.raises(ConfigError, match=words):
+        run(job)
+    assert not (tmp_path / "out").exists()
+
+
+def test_scans_that_are_not_the_studys_are_refused_before_any_work(study, tmp_path):
+    copy = write_study(tmp_path / "study")
+    lines = []
+    for number in range(4):
+        files = [
+            copy.raw / "Task99_Lump" / part / f"case_{number:03d}.nii.gz" for part in ("imagesTr", "labelsTr")
+        ]
+        hashes = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        lines.append(f"case_{number:03d} {hashes}\n")
+    sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()
+    copy.path.write_text(STUDY.replace('modality = "CT"', f'modality = "CT"\nsha256 = "{sha256}"'))
+    job = job_of(copy, tmp_path / "out", raw=copy.raw, only=("ball",))
+    assert steps_of(job)[0].hint == ""
+    labels = copy.raw / "Task99_Lump" / "labelsTr"
+    shutil.copy(labels / "case_000.nii.gz", labels / "case_001.nii.gz")
+    assert "holds other scans or labels than the study was made with" in steps_of(job)[0].hint
+    with pytest.raises(ConfigError, match=r"Task99_Lump holds other scans.*expected " + sha256[:12]):
+        run(job)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_model_of_an_arm_without_training_is_told_before_any_work(study, tmp_path):

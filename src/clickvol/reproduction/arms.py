@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +13,8 @@ import torch
 
 from clickvol.bridges.nnunet_environment import check_environment
 from clickvol.bridges.nnunet_run import NnunetRun, NnunetSettings, choose_nnunet_device, run_nnunet
-from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
-from clickvol.errors import ConfigError, ModelNotFoundError
+from clickvol.datasets.prepared import file_state, is_prepared_set, read_prepared_set
+from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
 from clickvol.report.page import command_line
 from clickvol.reproduction.preparation import is_prepared
 from clickvol.reproduction.study import TASK_FIELD, Arm, MethodArm, NnunetArm, Task, TrainArm
@@ -22,7 +23,8 @@ from clickvol.training.config import FolderSection, TrainConfig
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run import run_fingerprint, train_from_config
 from clickvol.training.schedule import Schedule
-from clickvol.weights.card import find_card
+from clickvol.weights.card import find_card, read_card
+from clickvol.weights.safe_file import read_weights
 
 OnMessage = Callable[[str], None]
 
@@ -170,13 +172,16 @@ class OwnTraining:
         return str(self.arguments().card)
 
     def missing_model(self) -> str | None:
-        """Return in one line which model the training begins with is not here; None for none."""
+        """Return in one line which model the training begins with is not here, or damaged; None for none."""
         run = self.arguments().config.run
         for name in filter(None, (run.foundation, run.start_from)):
             try:
-                find_card(name)
+                path = find_card(name)
+                fault = _weights_fault(path, file_state(path.with_suffix(".safetensors")))
             except ModelNotFoundError as error:
-                return f"{self.arm.name} begins with {name}: {error}"
+                fault = str(error)
+            if fault is not None:
+                return f"{self.arm.name} begins with {name}: {fault}"
         return None
 
     def _has_the_same_data(self, config: TrainConfig) -> bool:
@@ -189,6 +194,17 @@ class OwnTraining:
             read_prepared_set(a).content_hash == read_prepared_set(b).content_hash
             for a, b in zip(own, ours, strict=True)
         )
+
+
+@lru_cache(maxsize=8)
+def _weights_fault(card_path: Path, _state: tuple[int, int]) -> str | None:
+    """Return in one line what is wrong with the weights beside a card; read once while the file stays."""
+    try:
+        card = read_card(card_path)
+        read_weights(card_path.with_name(Path(card.weights_file).name), sha256=card.sha256)
+    except (DamagedWeightsError, ModelNotFoundError) as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

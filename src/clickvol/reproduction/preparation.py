@@ -1,10 +1,13 @@
 """The data sets of a study: prepared once, with the published splits where they are known."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 from clickvol.datasets.preparation import Outcome, PreparationPlan, prepare_data_set
-from clickvol.datasets.prepared import is_prepared_set, read_prepared_set
+from clickvol.datasets.prepared import file_sha256, is_prepared_set, read_prepared_set
 from clickvol.datasets.published import official_split, read_published
+from clickvol.datasets.sources import list_source
 from clickvol.datasets.splits import read_splits
 from clickvol.errors import ConfigError
 from clickvol.report.page import command_line
@@ -13,15 +16,28 @@ from clickvol.reproduction.workspace import Reproduction
 
 
 def missing_source(job: Reproduction, data: DataSet) -> str | None:
-    """Return in one line what a user has to do when the raw folder is not there; None when it is."""
+    """Return in one line what to do when the raw folder is missing or holds other files; None for nothing."""
     folder = job.source(data)
     if folder.is_dir():
-        return None
+        there = source_sha256(data, folder) if data.sha256 else ""
+        if there == data.sha256:
+            return None
+        return (
+            f"{folder} holds other scans or labels than the study was made with (SHA-256 {there[:12]}..., "
+            f"expected {data.sha256[:12]}...); take {data.name} again from where it came, or leave sha256 out"
+        )
     obtain = f" ({data.obtain})" if data.obtain else ""
     return (
         f"{folder} is missing: the data set {data.name} is expected there{obtain}; put it there, or give "
         f"--data the folder that holds {data.folder}"
     )
+
+
+def source_sha256(data: DataSet, folder: Path) -> str:
+    """Return the SHA-256 over "ID IMAGE LABEL" of every case, a line each by id, with their files' SHA-256."""
+    cases = sorted(list_source(data.layout, folder).cases, key=lambda case: case.case_id)
+    lines = [f"{case.case_id} {file_sha256(case.image)} {file_sha256(case.label)}\n" for case in cases]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def is_prepared(job: Reproduction, data: DataSet) -> bool:

@@ -30,30 +30,30 @@ def evaluation_command(job: Reproduction, arm: Arm, task: Task) -> str:
 
 
 def is_scored(job: Reproduction, arm: Arm, task: Task) -> bool:
-    """Tell whether the model that an arm is now has been scored on the whole of the task."""
-    folder = job.evaluation_folder(arm, task)
+    """Tell whether the model that an arm is now has been scored on the whole of the task.
+
+    From records alone: whether any model of its name has, by the rules of the study.
+    """
+    folder, protocol = job.evaluation_folder(arm, task), job.study.protocol
     settings = _settings(folder)
-    # Written when the last run is done.
-    if not (folder / TABLE_NAME).is_file() or settings is None:
+    if not (folder / TABLE_NAME).is_file() or settings is None:  # written when the last run is done
         return False
-    if not all(is_prepared(job, data) for data in task.data):
+    rules = {"protocol": protocol.protocol().settings(), "split": protocol.split, "fold": job.fold}
+    if any(settings.get(name) != value for name, value in json.loads(json.dumps(rules)).items()):
         return False
-    method = named_method(job, arm, task)
+    try:
+        there = {name: one["content_hash"] for name, one in settings["data"].items()}
+        models, shown = dict(settings["models"]), settings.get("organ_mask", "none")
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return False
+    if job.records_only:
+        return list(models) == [arm.name] and list(there) == [data.name for data in task.data]
+    method = named_method(job, arm, task) if all(is_prepared(job, data) for data in task.data) else None
     if method is None:
         return False
     hashes = {d.name: read_prepared_set(job.prepared(d)).content_hash for d in task.data}
-    try:
-        there = {name: one["content_hash"] for name, one in settings["data"].items()}
-        models = set(settings["models"].values())
-        protocol, split = settings["protocol"], settings["split"]
-        shown, fold = settings.get("organ_mask", "none"), settings["fold"]
-    except (LookupError, TypeError, AttributeError):
-        return False
-    wanted = json.loads(json.dumps(job.study.protocol.protocol().settings()))
-    asked = (wanted, job.study.protocol.split, job.fold, hashes, _organ_mask(job, arm, method))
-    return (protocol, split, fold, there, shown) == asked and models == {
-        _fingerprint(arm, method, job.study.protocol.protocol().procedure)
-    }
+    fingerprint = _fingerprint(arm, method, protocol.protocol().procedure)
+    return (there, shown, set(models.values())) == (hashes, _organ_mask(job, arm, method), {fingerprint})
 
 
 def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> None:

@@ -58,7 +58,7 @@ def left_out(job: Reproduction) -> list[str]:
         for arm in job.arms
         if isinstance(arm, NnunetArm)
         for task in job.study.tasks
-        if _is_left_out(job, arm, task)
+        if _is_left_out(job, arm, task) and not is_scored(job, arm, task)
     ]
 
 
@@ -85,11 +85,30 @@ def reproduce(
                 if step.is_scoring:
                     write_claims(job)  # of what there is so far
         on_message("comparing all arms")
-        summaries = {
-            task.name: summary for task in job.study.tasks if (summary := compare(job, task)) is not None
-        }
-        write_claims(job)
-        return write_table(job, summaries, left_out(job))
+        return _write_all_tables(job)
+
+
+def tables_from_records(job: Reproduction) -> Path:
+    """Write the table, claims and reports again from `OUT/evaluations` alone; return the table's path.
+
+    Neither data nor models need be there. ConfigError where nothing of the study was scored in that folder, or
+    another process is in it.
+    """
+    job = replace(job, records_only=True)
+    if not any(is_scored(one, arm, task) for one, arm in job.repeated_arms for task in job.study.tasks):
+        raise ConfigError(
+            f"{job.results / 'evaluations'} holds no finished evaluation of the study {job.study.name}; give "
+            "-o the folder that clickvol reproduce wrote, with the same --budget, --as and --steps"
+        )
+    with only_process_in(job.folder):
+        return _write_all_tables(job)
+
+
+def _write_all_tables(job: Reproduction) -> Path:
+    compared = {task.name: compare(job, task) for task in job.study.tasks}
+    write_claims(job)
+    summaries = {name: summary for name, summary in compared.items() if summary is not None}
+    return write_table(job, summaries, left_out(job))
 
 
 def missing_space(job: Reproduction) -> str | None:

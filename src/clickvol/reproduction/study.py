@@ -36,6 +36,8 @@ class DataSet(_Section):
     Attributes:
         folder: where it is, below the folder with the raw data.
         source: its citation.
+        sha256: of its scans and labels as they come, see `preparation.source_sha256`; "" where nobody wrote it
+            down. Other files are refused before any work.
         obtain: where a user gets it, for the message when it is missing.
         tumour_label, spacing, constants, groups, seed, organs: see `PreparationPlan`; groups and splits are
             files relative to the study.
@@ -48,6 +50,7 @@ class DataSet(_Section):
     layout: SourceKind = "msd"
     modality: CaseModality
     source: str
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     obtain: str = ""
     tumour_label: int | None = Field(default=None, gt=0)
     spacing: Triple | Literal["native"] | None = None

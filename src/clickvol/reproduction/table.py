@@ -1,5 +1,6 @@
 """Our numbers beside the published ones, as Markdown and CSV."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from clickvol.reproduction.workspace import Reproduction
 
 TABLE_NAME = "table.md"
 CSV_NAME = "table.csv"
+SPLIT_NOTES_NAME = "splits-note.json"
 
 # A mean with a star differs from the reference's by this p value, as the papers mark theirs.
 _MARKED_P = 0.05
@@ -160,7 +162,7 @@ def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
         *_note_on_marks(job),
         'Rows with 0 clicks are of methods that take none; "+ click" keeps of their answer the parts under the '
         "click.",
-        *(split_note(job, data) for data in study.data if is_prepared(job, data)),
+        *_split_notes(job),
         *study.notes,
         *(f"Not run: {line}" for line in left_out),
         "Tests against the reference, all measures and failures: "
@@ -168,6 +170,15 @@ def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
         + ".",
         "For research use only, not a medical device.",
     ]
+
+
+def _split_notes(job: Reproduction) -> list[str]:
+    """Return a sentence on the split of each data set, kept beside the table for when the data are gone."""
+    path = job.results / SPLIT_NOTES_NAME
+    notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    notes |= {data.name: split_note(job, data) for data in job.study.data if is_prepared(job, data)}
+    write_text(path, json.dumps(notes, indent=1) + "\n")
+    return [notes[data.name] for data in job.study.data if data.name in notes]
 
 
 def _gain_lines(job: Reproduction, rows: pd.DataFrame) -> list[str]:

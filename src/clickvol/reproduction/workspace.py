@@ -24,6 +24,7 @@ class Reproduction:
         venv: nnU-Net's environment; without it nnU-Net is left out.
         splits: files with the cases of each part, by the name of the data set; before the study's own.
         workers: processes that prepare, load and save.
+        records_only: take what `OUT/evaluations` holds as scored, whether or not data and models are there.
         fold: of the splits, which this is about.
         seed: of trainings, which this is about; None for the training files'.
 
@@ -41,6 +42,7 @@ class Reproduction:
     venv: Path | None = None
     splits: Mapping[str, Path] = field(default_factory=dict)
     workers: int = 1
+    records_only: bool = False
     fold: int = 0
     seed: int | None = None
 

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from reference.studies import write_study
@@ -48,6 +50,8 @@ def test_missing_data_are_one_line(run, tmp_path):
     ("words", "message"),
     [
         (["--only", "clickd"], "no arm 'clickd'; choose one of clicked, windows, ball"),
+        (["--budget", "small"], "has no budget 'small'; it names none"),
+        (["--records"], "holds no finished evaluation of the study tiny"),
         (["--splits", "lump"], "--splits takes DATA=FILE"),
     ],
 )
@@ -69,3 +73,10 @@ def test_one_arm_from_raw_data_to_the_table(run, study, tmp_path):
         "done before: prepare lump",
         "done before: score ball on lump",
     ]
+    before = (tmp_path / "out" / "table.md").read_bytes()
+    shutil.rmtree(study.raw)
+    shutil.rmtree(tmp_path / "out" / "data")
+    done = run("reproduce", study.path, "-o", tmp_path / "out", "--records")
+    assert done.code == 0, done.err
+    assert "table.md: from the records alone" in done.out
+    assert (tmp_path / "out" / "table.md").read_bytes() == before

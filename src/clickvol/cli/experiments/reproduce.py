@@ -18,7 +18,9 @@ _Study = Annotated[
         help="promise3d-table1, promise3d-table2, sam3d-adapter, tags, or a study of your own.",
     ),
 ]
-_Data = Annotated[Path, typer.Option(metavar="RAW", help="Folder that holds the data sets as they come.")]
+_Data = Annotated[
+    Path, typer.Option(metavar="RAW", help="Folder that holds the data sets as they come.", show_default=False)
+]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="OUT", help="Gets everything; resumed if begun.")
 ]
@@ -46,12 +48,16 @@ _Splits = Annotated[
 _Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that prepare scans.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print every step and its command; write nothing.")]
 
+_Records = Annotated[
+    bool, typer.Option("--records", help="Write the tables again from the evaluations in OUT, and do no work.")
+]
+
 
 def reproduce(
     *,
     study: _Study,
-    data: _Data,
     output: _Output,
+    data: _Data = Path(),
     only: _Only = None,
     form: _Form = "released",
     budget: _Budget = None,
@@ -61,10 +67,11 @@ def reproduce(
     splits: _Splits = None,
     workers: _Workers = 1,
     dry_run: _DryRun = False,
+    records: _Records = False,
 ) -> None:
     """Prepare, train, score and compare all arms of a study; the same command goes on where it stopped."""
     from clickvol.cli.progress import show_stages
-    from clickvol.reproduction.steps import left_out
+    from clickvol.reproduction.steps import left_out, tables_from_records
     from clickvol.reproduction.steps import reproduce as do_all
     from clickvol.reproduction.study import read_study
     from clickvol.reproduction.workspace import Reproduction
@@ -82,6 +89,9 @@ def reproduce(
         splits=dict(_split_file(text) for text in splits or ()),
         workers=workers,
     )
+    if records:
+        typer.echo(f"{tables_from_records(job)}: from the records alone")
+        return
     if dry_run:
         _show_plan(job)
         return
