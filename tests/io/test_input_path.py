@@ -7,8 +7,8 @@ from clickvol.errors import ClickvolError, OutputError, UnreadableVolumeError
 from clickvol.io.dicom.masks import read_mask_file
 from clickvol.io.dicom.reading.search import _last_part
 from clickvol.io.dicom.reading.series import list_series
-from clickvol.io.formats import _suffix, check_output_path, read_volume
-from clickvol.io.input_path import kind_of_path, windows_forbids
+from clickvol.io.formats import check_output_path, read_volume
+from clickvol.io.input_path import kind_of_path, suffix_of, windows_forbids
 from clickvol.io.nifti.files import nifti_files
 
 
@@ -79,7 +79,7 @@ def test_windows_has_no_such_names_and_nothing_is_written_elsewhere(tmp_path, mo
     ],
 )
 def test_a_suffix_is_that_of_the_last_part(kind, path, suffix):
-    assert _suffix(kind(path), (".nii.gz", ".nii", ".nrrd", ".mha")) == suffix
+    assert suffix_of(kind(path).name, (".nii.gz", ".nii", ".nrrd", ".mha")) == suffix
 
 
 @pytest.mark.parametrize("name", ["a\\b\\IM1", "C:\\x\\IM1", "..\\..\\IM1", "//server/share/IM1"])

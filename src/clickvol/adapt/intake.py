@@ -2,8 +2,7 @@
 
 import csv
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,20 +11,21 @@ import numpy as np
 
 from clickvol.datasets.preparation import PreparationPlan, Report, prepare_data_set
 from clickvol.datasets.prepared import CaseModality, PreparedSet, is_prepared_set, read_prepared_set
-from clickvol.datasets.sources import SourceKind, list_source
-from clickvol.errors import ClickvolError, ConfigError, OutputError
+from clickvol.datasets.sources import CaseFiles, Listing, SourceKind, list_folders, list_source
+from clickvol.errors import ClickvolError, ConfigError
+from clickvol.files.atomic import make_folder
 from clickvol.interactive.record import RECORD_SUFFIX, ReadRecord, read_record, scan_hash
 from clickvol.interactive.replay import replay_record
 from clickvol.io.formats import READABLE_SUFFIXES, read_volume, write_mask
+from clickvol.io.input_path import suffix_of
 from clickvol.io.volume import Mask
 from clickvol.weights.load import load_model
 
 MANIFEST_COLUMNS = ("scan", "label")
 """Columns that a manifest must have; `patient` may join them. A label may be the record of a session."""
 
-_LISTED = "listed"
+_SESSION_MASKS = "session_masks"
 _PREPARED = "prepared"
-_GROUPS = "groups.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,24 +103,21 @@ def prepared_cases(read: CaseSource, work: Path, report: Report = lambda *_: Non
         ConfigError: when there are several labels and nobody said which is meant.
         OutputError: when the work folder cannot be written.
     """
-    intake, listed = read.intake, work / _LISTED
+    intake, listing = read.intake, None
     if read.kind == "prepared":
         return read_prepared_set(intake.source)
-    source, groups = intake.source, None
     if read.pairs is not None:
-        source, groups = listed, _list_pairs(read.pairs, listed)
+        listing = _listing(read.pairs, intake.source, work / _SESSION_MASKS)
     elif intake.labels is not None:
-        source = listed
-        _clear(listed)
-        for name, folder in (("images", intake.source), ("labels", intake.labels)):
-            _link(folder, listed / name)
+        listing = list_folders(intake.source, intake.labels)
     plan = PreparationPlan(
         kind=read.kind,
-        source=source,
+        source=intake.source,
         destination=work / _PREPARED,
         tumour_label=intake.label,
         modality=intake.modality,
-        groups=intake.groups or groups,
+        groups=intake.groups,
+        listing=listing,
     )
     return prepare_data_set(plan, report)
 
@@ -160,22 +157,16 @@ def _read_manifest(path: Path) -> list[_Pair]:
     return pairs
 
 
-def _list_pairs(pairs: Sequence[_Pair], listed: Path) -> Path:
-    """Lay out pairs as folders images and labels of links, and masks of sessions; return the groups."""
-    _clear(listed)
-    groups = []
+def _listing(pairs: Sequence[_Pair], source: Path, masks: Path) -> Listing:
+    """List pairs as cases, after the masks of those that are sessions are written into a folder."""
+    cases = []
     for number, pair in enumerate(pairs, start=1):
-        case = f"{number:03d}-{_stem(pair.scan)}"
-        _link(pair.scan, listed / "images" / f"{case}{_suffix(pair.scan)}")
-        if pair.label.name.endswith(RECORD_SUFFIX):
-            _write_session_mask(pair, listed / "labels" / f"{case}.nii.gz")
-        else:
-            _link(pair.label, listed / "labels" / f"{case}{_suffix(pair.label)}")
-        groups.append((case, pair.patient or case))
-    path = listed / _GROUPS
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("case", "group"), *groups])
-    return path
+        case, label = f"{number:03d}-{_stem(pair.scan)}", pair.label
+        if label.name.endswith(RECORD_SUFFIX):
+            label = masks / f"{case}.nii.gz"
+            _write_session_mask(pair, label)
+        cases.append(CaseFiles(case, pair.scan, label, group=pair.patient))
+    return Listing(source.resolve().name, tuple(cases))
 
 
 def _matched_records(records: Path, scans: Path) -> list[_Pair]:
@@ -210,7 +201,7 @@ def _matched_records(records: Path, scans: Path) -> list[_Pair]:
 def _scans_below(folder: Path) -> Iterator[Path]:
     """Yield what may be a scan: readable files, and folders with DICOM files."""
     for path in sorted(folder.rglob("*")):
-        is_file = path.is_file() and path.name.lower().endswith(READABLE_SUFFIXES)
+        is_file = path.is_file() and suffix_of(path.name, READABLE_SUFFIXES) is not None
         if is_file or (path.is_dir() and any(path.glob("*.dcm"))):
             yield path
 
@@ -220,50 +211,12 @@ def _write_session_mask(pair: _Pair, target: Path) -> None:
     record: ReadRecord = read_record(pair.label)
     done = replay_record(pair.label, read_volume(pair.scan), load_model(record.header.model_id))
     labels = done.mask()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     # Every object is an example; which number it has does not matter.
     write_mask(Mask((labels.array > 0).astype(np.uint8), labels.grid), target)
 
 
 def _stem(path: Path) -> str:
-    suffix = _suffix(path)
-    return path.name[: -len(suffix)] if suffix else path.name
-
-
-def _suffix(path: Path) -> str:
-    """Return the suffix by which the file is read; "" for a folder."""
-    if path.is_dir():
-        return ""
-    name = path.name.lower()
-    known = next((s for s in (*READABLE_SUFFIXES, ".dcm") if name.endswith(s)), path.suffix)
-    return path.name[-len(known) :] if known else ""
-
-
-def _clear(listed: Path) -> None:
-    """Begin the list anew; only links and what was written here go."""
-    if listed.exists():
-        _refusing(listed, lambda: shutil.rmtree(listed))
-    _refusing(listed, lambda: listed.mkdir(parents=True))
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file or folder a second name; where there are no links, copy it."""
-
-    def link() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
-        except (OSError, NotImplementedError):
-            copy = shutil.copytree if source.is_dir() else shutil.copyfile
-            copy(source, target)
-
-    _refusing(target, link)
-
-
-def _refusing(path: Path, work: Callable[[], object]) -> None:
-    try:
-        work()
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; choose another place for the model"
-        ) from error
+    """Return the name of a scan without the suffix by which it is read; a folder's as it is."""
+    suffix = "" if path.is_dir() else suffix_of(path.name, (*READABLE_SUFFIXES, path.suffix.lower())) or ""
+    return path.name[: len(path.name) - len(suffix)]

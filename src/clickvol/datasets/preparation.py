@@ -61,6 +61,8 @@ class PreparationPlan:
     """What to prepare and how.
 
     Attributes:
+        source: folder of the data set, or where the cases of `listing` come from.
+        listing: its cases; None for what `source` holds.
         destination: folder of the prepared set; may hold an earlier, unfinished run.
         tumour_label: value of the object; "all" for every value above 0; None for the published or known one,
             else every value above 0 ("folder" then refuses labels with several).
@@ -90,6 +92,7 @@ class PreparationPlan:
     volume_index: int | None = None
     organs: str = ""
     force: bool = False
+    listing: Listing | None = None
 
     def __post_init__(self) -> None:
         check_workers(self.workers, self.scheduler)
@@ -210,7 +213,7 @@ def content_hash(facts: Mapping[str, Any] | Sequence[Any]) -> str:
 
 def _read_inputs(plan: PreparationPlan) -> _Inputs:
     published = None if plan.constants is None else read_published(plan.constants)
-    listing = list_source(plan.kind, plan.source, volume_index=plan.volume_index)
+    listing = plan.listing or list_source(plan.kind, plan.source, volume_index=plan.volume_index)
     options = _options(plan, listing, published)
     groups = {case.case_id: case.case_id for case in listing.rejected}
     groups |= {case.case_id: case.group or case.case_id for case in listing.cases}

@@ -14,6 +14,7 @@ from clickvol.datasets.published import published_name_of
 from clickvol.errors import BadGeometryError, ConfigError, UnreadableVolumeError
 from clickvol.io.challenge import read_challenge_label
 from clickvol.io.formats import READABLE_SUFFIXES
+from clickvol.io.input_path import suffix_of
 
 SourceKind = Literal["msd", "kits", "lits", "folder", "npz"]
 
@@ -210,6 +211,14 @@ def _list_folder(folder: Path) -> Listing:
     if image_folder is None or label_folder is None:
         hint = _hint(folder, *_LABEL_FOLDERS) or "make them"
         raise ConfigError(f"{folder} has no folders images and labels (or imagesTr and labelsTr); {hint}")
+    index = _read_index(folder) if (folder / "dataset.json").is_file() else {}
+    return replace(
+        list_folders(image_folder, label_folder), name=folder.resolve().name, labels=_label_names(index)
+    )
+
+
+def list_folders(image_folder: Path, label_folder: Path) -> Listing:
+    """List the scans of one folder with the masks of another that have their names."""
     labels: dict[str, list[Path]] = {}
     for stem, path in _scans(label_folder, (*READABLE_SUFFIXES, _DICOM_MASK_SUFFIX)):
         labels.setdefault(stem, []).append(path)
@@ -217,15 +226,13 @@ def _list_folder(folder: Path) -> Listing:
     for stem, path in _scans(image_folder, READABLE_SUFFIXES):
         case_id = stem if stem in labels else stem.removesuffix(_FIRST_CHANNEL)
         images.setdefault(case_id, []).append(path)
-    index = _read_index(folder) if (folder / "dataset.json").is_file() else {}
-    return _listing(folder, *pair(images, labels), labels=_label_names(index))
+    return _listing(image_folder, *pair(images, labels))
 
 
 def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]]:
     """Yield stem and path of every file with one of the suffixes and of every folder, sorted by name."""
     for path in sorted(folder.iterdir()):
-        name = path.name.lower()
-        suffix = next((s for s in suffixes if name.endswith(s)), None)
+        suffix = suffix_of(path.name, suffixes)
         if path.name.startswith("."):
             continue
         if path.is_dir():

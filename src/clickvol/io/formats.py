@@ -14,7 +14,7 @@ from clickvol.files.atomic import atomic_path
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.dicom.reading.gantry_tilt import GantryTilt
-from clickvol.io.input_path import kind_of_path, unreadable_path, windows_forbids
+from clickvol.io.input_path import kind_of_path, suffix_of, unreadable_path, windows_forbids
 from clickvol.io.ome_zarr import is_zarr
 from clickvol.io.volume import Mask, Volume
 
@@ -75,7 +75,7 @@ def read_volume(
         from clickvol.io.ome_zarr import read_ome_zarr
 
         return read_ome_zarr(path, volume_index=volume_index, limits=limits)
-    if kind == "folder" or (kind == "file" and _suffix(path, (_ARCHIVE_SUFFIX,))):
+    if kind == "folder" or (kind == "file" and suffix_of(path.name, (_ARCHIVE_SUFFIX,))):
         from clickvol.io.dicom.reading.series import read_dicom
 
         return read_dicom(
@@ -89,7 +89,7 @@ def read_volume(
     if kind != "file":
         what = "is not a file" if kind == "other" else "does not exist"
         raise UnreadableVolumeError(f"{path} {what}; give the path of a scan")
-    suffix = _suffix(path, READABLE_SUFFIXES)
+    suffix = suffix_of(path.name, READABLE_SUFFIXES)
     if suffix is None:
         raise UnreadableVolumeError(_unknown_input(path))
     if series is not None:
@@ -151,7 +151,7 @@ def write_volume(
             f"cannot write {array.dtype} voxels; convert them to one of {', '.join(_WRITABLE_DTYPES)}"
         )
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    suffix = _suffix(path, WRITABLE_SUFFIXES) or ""
+    suffix = suffix_of(path.name, WRITABLE_SUFFIXES) or ""
     check_compression(path, compression_level)
     with atomic_path(path, suffix) as temporary:
         if suffix in _NIFTI_SUFFIXES:
@@ -185,7 +185,7 @@ def write_scan(volume: Volume, path: str | Path) -> None:
 
 def check_output_grid(path: str | Path, grid: VolumeGrid) -> None:
     """Refuse a grid that a file of this name cannot hold, or would move (OutputError)."""
-    path, suffix = Path(path), _suffix(Path(path), WRITABLE_SUFFIXES)
+    path, suffix = Path(path), suffix_of(Path(path).name, WRITABLE_SUFFIXES)
     if suffix in _ITK_SUFFIXES:
         from clickvol.io.itk.files import check_perpendicular
 
@@ -224,7 +224,7 @@ def _check_output_path(path: Path, inputs: tuple[str | Path | None, ...], suffix
         raise OutputError(
             f"{path} is a folder; give the name of a file in it, such as {path / 'mask'}{suffixes[0]}"
         )
-    if _suffix(path, suffixes) is None:
+    if suffix_of(path.name, suffixes) is None:
         raise OutputError(
             f"cannot tell from {path.name!r} which format to write; the supported suffixes are "
             f"{', '.join(suffixes)}"
@@ -243,11 +243,6 @@ def _is_same_file(one: Path, other: Path) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     return one.exists() and other.exists() and one.samefile(other)
-
-
-def _suffix(path: Path, known: tuple[str, ...]) -> str | None:
-    name = path.name.lower()
-    return next((s for s in known if name.endswith(s) and len(name) > len(s)), None)
 
 
 def _unknown_input(path: Path) -> str:

@@ -1,6 +1,7 @@
 """What lies at a path that somebody gave, and which names no system can have."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,12 @@ _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[ .]$|^(con|prn|aux|nul|com\d|lp
 def windows_forbids(name: str) -> bool:
     """Tell whether Windows has no file of this name, or another one than it says."""
     return _FORBIDDEN.search(name) is not None
+
+
+def suffix_of(name: str, known: Iterable[str]) -> str | None:
+    """Return the first of the known suffixes that a file's name has, in lower case; None for none."""
+    lower = name.lower()
+    return next((suffix for suffix in known if lower.endswith(suffix) and len(lower) > len(suffix)), None)
 
 
 def kind_of_path(path: Path) -> Literal["folder", "file", "other", "missing"]:

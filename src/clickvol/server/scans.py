@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.types import Message
 
+from clickvol.io.input_path import suffix_of
 from clickvol.server.refusal import RefusedError, storage_refusal
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
@@ -49,12 +50,11 @@ MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 
 def scan_suffix(name: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> str:
     """Return the suffix of a file's name, in lower case; RefusedError 415 when it is none of those."""
-    lower = name.lower()
-    for suffix in suffixes:
-        if lower.endswith(suffix) and len(lower) > len(suffix):
-            return suffix
-    what = "masks" if suffixes == MASK_SUFFIXES else "a scan"
-    raise RefusedError(415, f"this is no file of {what}; give one that ends with {', '.join(suffixes)}")
+    suffix = suffix_of(name, suffixes)
+    if suffix is None:
+        what = "masks" if suffixes == MASK_SUFFIXES else "a scan"
+        raise RefusedError(415, f"this is no file of {what}; give one that ends with {', '.join(suffixes)}")
+    return suffix
 
 
 def find_under_root(root: Path | None, text: str, suffixes: tuple[str, ...] = SCAN_SUFFIXES) -> Path:

@@ -18,6 +18,7 @@ from clickvol.errors import UnreadableVolumeError
 from clickvol.files.limits import ReadLimits
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.compression import Compression, CompressionError, compression_of, opened_stream, packed_stream
+from clickvol.io.input_path import suffix_of
 from clickvol.io.nifti.headers import (
     VoxelLayout,
     make_header,
@@ -111,7 +112,7 @@ def nifti_files(path: Path) -> tuple[Path, Path]:
     it.
     """
     name = path.name.lower()
-    suffix = next((s for s in (".hdr", ".hdr.gz", ".img", ".img.gz") if name.endswith(s)), None)
+    suffix = suffix_of(name, (".hdr", ".hdr.gz", ".img", ".img.gz"))
     if suffix is None:
         return path, path
     stem, other = name.removesuffix(suffix), ".img" if suffix.startswith(".hdr") else ".hdr"

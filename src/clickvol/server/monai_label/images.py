@@ -7,7 +7,8 @@ from pathlib import Path
 
 from clickvol.errors import ClickvolError, UnreadableVolumeError
 from clickvol.io.dicom.reading.headers import find_images
-from clickvol.io.dicom.reading.search import START_BYTES, is_dicom_start
+from clickvol.io.dicom.reading.search import is_dicom_file
+from clickvol.io.input_path import suffix_of
 from clickvol.server.refusal import RefusedError
 from clickvol.server.scans import SCAN_SUFFIXES, find_under_root
 from clickvol.server.served_session import ScanRecord
@@ -56,10 +57,10 @@ def list_images(root: Path | None) -> ImageList:
         folder = Path(parent)
         files = [folder / name for name in sorted(names) if _is_regular(folder / name)]
         for file in files:
-            suffix = next((s for s in SCAN_SUFFIXES if file.name.lower().endswith(s)), None)
+            suffix = suffix_of(file.name, SCAN_SUFFIXES)
             if suffix is not None:
                 listed.images.setdefault(file.relative_to(root).as_posix()[: -len(suffix)], (file,))
-        if any(_is_dicom(file) for file in files):
+        if any(is_dicom_file(file) for file in files):
             try:
                 uids = _series_in(files)
             except ClickvolError as error:
@@ -110,13 +111,5 @@ def _is_regular(path: Path) -> bool:
     """Tell whether a path is a file and no link; opening a pipe would wait for ever."""
     try:
         return path.is_file() and not path.is_symlink()
-    except OSError:
-        return False
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return is_dicom_start(file.read(START_BYTES))
     except OSError:
         return False

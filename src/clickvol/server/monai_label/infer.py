@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.formats import read_volume, write_volume
+from clickvol.io.input_path import suffix_of
 from clickvol.io.itk.raw_nrrd import raw_nrrd
 from clickvol.io.labelled_mask import LabelledMask, label_map
 from clickvol.io.volume import Volume
@@ -202,8 +203,7 @@ class Answers:
     def _extension(self) -> str:
         if self.params.result_extension is not None:
             return self.params.result_extension
-        name = self.served.scan_path.name.lower()
-        return next((s for s in (".nii", ".nrrd", ".mha") if name.endswith(s)), ".nii.gz")
+        return suffix_of(self.served.scan_path.name, (".nii", ".nrrd", ".mha")) or ".nii.gz"
 
     def _facts(self) -> dict[str, Any]:
         centroids = {}

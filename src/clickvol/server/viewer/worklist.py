@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clickvol.batch.manifest import read_manifest
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path, write_text
+from clickvol.io.dicom.reading.search import is_dicom_file
 from clickvol.io.dicom.reading.series import list_series
 from clickvol.io.formats import WRITABLE_SUFFIXES
+from clickvol.io.input_path import suffix_of
 from clickvol.io.volume import Modality
 from clickvol.server.refusal import RefusedError
 from clickvol.server.settings import ServerSettings
@@ -110,7 +112,7 @@ def is_worklist(path: Path) -> bool:
     """
     if not path.is_dir():
         return path.suffix.lower() == ".csv"
-    if any(_is_dicom(place) for place in path.iterdir() if place.is_file()):
+    if any(is_dicom_file(place) for place in path.iterdir() if place.is_file()):
         return False
     return len(_cases_below(path, default_output(path))) > 1
 
@@ -119,14 +121,6 @@ def default_output(source: Path) -> Path:
     """Return the folder that masks of a worklist go to where none is given: beside it."""
     source = source.resolve()
     return source.with_name(f"{source.stem if source.is_file() else source.name}-masks")
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _cases_of_manifest(source: Path, output: Path) -> tuple[Case, ...]:
@@ -158,13 +152,13 @@ def _cases_below(source: Path, output: Path) -> tuple[Case, ...]:
         listed.append((name, scan, mask, series))
 
     for path in sorted(source.rglob("*")):
-        suffix = next((s for s in _SCAN_SUFFIXES if path.name.lower().endswith(s)), None)
+        suffix = suffix_of(path.name, _SCAN_SUFFIXES)
         if suffix is None or path.name.endswith(_MASK_ENDING) or output in path.parents or not path.is_file():
             continue
         inner = path.relative_to(source)
         add(str(inner), path, inner.with_name(path.name[: -len(suffix)]))
     for folder in sorted(place for place in source.iterdir() if place.is_dir() and place != output):
-        if not any(_is_dicom(path) for path in folder.rglob("*") if path.is_file()):
+        if not any(is_dicom_file(path) for path in folder.rglob("*") if path.is_file()):
             continue
         for series in list_series(folder):
             words = [folder.name, series.description or f"series {series.number}"]

@@ -57,6 +57,15 @@ def is_dicom_start(start: bytes) -> bool:
     return start[_MAGIC_OFFSET_BYTES:] == b"DICM" or start.startswith(_BARE_STARTS)
 
 
+def is_dicom_file(path: Path) -> bool:
+    """Tell whether a file may be DICOM; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return is_dicom_start(file.read(START_BYTES))
+    except OSError:
+        return False
+
+
 def is_named_as_slice(name: str) -> bool:
     """Tell whether a file is called as slices are: by a DICOM suffix, a UID, or a number without suffix."""
     return name.lower().endswith(_DICOM_SUFFIXES) or re.fullmatch(r"(?i)(im|img|i)?[\d._-]+", name) is not None
