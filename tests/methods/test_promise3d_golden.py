@@ -35,33 +35,38 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def features(model):
+def patch():
+    return seeded_official.make_patch()
+
+
+@pytest.fixture(scope="module")
+def features(model, patch):
     """The four maps of the encoder."""
-    patch = torch.from_numpy(seeded_official.make_patch())[None, None]
     with torch.inference_mode():
-        return model.network.image_encoder(patch)
+        return model.network.image_encoder(torch.from_numpy(patch)[None, None])
 
 
 @pytest.fixture(scope="module")
 def prompted(model, features):
     """Per click set, the deepest map after the prompt encoder."""
-    found = {}
+    maps = {}
     for name, clicks in seeded_official.make_clicks().items():
         labels = torch.ones((1, len(clicks)), dtype=torch.int64)
         prompts = PointPrompts(torch.tensor([clicks], dtype=torch.float32), labels)
         with torch.inference_mode():
-            found[name] = model.network.prompt_encoder(features.deepest, prompts, (64, 64, 64))
-    return found
+            maps[name] = model.network.prompt_encoder(features.deepest, prompts, (64, 64, 64))
+    return maps
 
 
 @pytest.fixture(scope="module")
-def logits(model):
-    """Per click set, what the public function returns."""
-    patch = seeded_official.make_patch()
-    return {
-        name: torch.from_numpy(patch_logits(model, patch, np.array(clicks)))[None]
-        for name, clicks in seeded_official.make_clicks().items()
-    }
+def logits(model, patch, features):
+    """Per click set, what the public function returns; the maps of the one patch are computed once."""
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(model.network.image_encoder, "forward", lambda _patch: features)
+        return {
+            name: torch.from_numpy(patch_logits(model, patch, np.array(clicks)))[None]
+            for name, clicks in seeded_official.make_clicks().items()
+        }
 
 
 def in_hwd(feature_map):
