@@ -9,9 +9,16 @@ a checkout fit into 64 MiB (`--held-out --every 8`: 18.5 and 2.9 MB). Left out a
 set's README calls poorly calibrated.
 `--held-out` writes what is never trained on: the six validation patients of the sarcoma sets, and every tenth
 patient of the other sets.
+
+    python benchmarks/training_pack.py --data ../shared/data --marks CARD
+
+writes into a model's card what such a pack holds (with the same --every), so that who scores the model on it
+is warned: the beginnings of the SHA-256 of scans and of patients' ids, as `data prepare` and groups have them.
 """
 
 import argparse
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -98,8 +105,8 @@ def single_lesions(mask: np.ndarray) -> np.ndarray:
     return numbers[parts]
 
 
-def scans_of(data: Path, *, held_out: bool, every: int = 1) -> Iterator[StoredScan]:
-    """Yield every case of the wanted part; of sets other than sarcoma one of so many."""
+def files_of(data: Path, *, held_out: bool, every: int = 1) -> list[tuple[str, Path]]:
+    """Return set and scan of every case of the wanted part; of sets other than sarcoma one of so many."""
     jobs = []
     for group in MODALITIES:
         in_group = []
@@ -114,18 +121,45 @@ def scans_of(data: Path, *, held_out: bool, every: int = 1) -> Iterator[StoredSc
             if is_held_out(group, patient_of(group, name)) == held_out:
                 in_group.append((group, path))
         jobs += in_group if group.startswith("Sarcoma") else in_group[::every]
+    return jobs
+
+
+def scans_of(data: Path, *, held_out: bool, every: int = 1) -> Iterator[StoredScan]:
+    """Yield those cases, but for those without an object."""
+    jobs = files_of(data, held_out=held_out, every=every)
     with ProcessPoolExecutor(2) as pool:
         yield from filter(None, pool.map(stored, *zip(*jobs, strict=True), chunksize=4))
 
 
+def write_marks(card: Path, files: list[tuple[str, Path]]) -> None:
+    """Add to a model's card by what scans and patients of these files are known (`datasets.prepared`)."""
+    text = card.read_text(encoding="utf-8")
+    scans = {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for _, path in files}
+    # A case is its own group where `data prepare` was told no groups.
+    names = {path.name.removesuffix(".nii.gz") for _, path in files}
+    names |= {name.rsplit("_n", 1)[0] for name in names if name.startswith("lidc")}
+    patients = {hashlib.sha256(name.encode()).hexdigest()[:16] for name in names}
+    for key, marks in (("training_scans", scans), ("training_patients", patients)):
+        there = set(json.loads(text)[key])
+        line = f'"{key}": {json.dumps(sorted(marks | there))}'
+        text = re.sub(rf'"{key}": \[[^]]*\]', line, text)
+        print(f"{card}: {key}, {len(marks - there)} added to {len(there)}")
+    card.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
-    """Write the pack."""
+    """Write the pack, or the marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("-o", "--output", type=Path)
+    goal.add_argument("--marks", type=Path, metavar="CARD")
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
+    if options.marks is not None:
+        write_marks(options.marks, files_of(options.data, held_out=options.held_out, every=options.every))
+        return
     write_pack(scans_of(options.data, held_out=options.held_out, every=options.every), options.output)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
 
