@@ -71,7 +71,7 @@ def test_a_recipe_has_the_common_loss_and_no_clicks(kind):
     recipe = tiny(kind)
     assert (recipe.method, recipe.preset, recipe.network.body.kind) == (kind, "automatic", kind)
     assert recipe.loss == LossRecipe(dice_weight=0.5, cross_entropy_weight=0.5)
-    assert (recipe.training_clicks, recipe.num_test_clicks) == (None, 0)
+    assert recipe.training_clicks is None
     assert recipe.network.is_automatic
 
 

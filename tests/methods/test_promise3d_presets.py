@@ -28,8 +28,8 @@ MORE_THAN_BASELINE = {
 RELEASED_BOUNDARY = BoundaryTerm(weight=10.0, kernel_dhw=(5, 5, 1), border="zeros_counted", channels="both")
 
 
-def row(name, size="vit_b", clicks=""):
-    return promise3d_recipe(f"table2-{name}{clicks}", size)
+def row(name, size="vit_b"):
+    return promise3d_recipe(f"table2-{name}", size)
 
 
 def counted(recipe):
@@ -42,7 +42,7 @@ def counted(recipe):
 def test_all_presets():
     assert FIDELITIES == ("released", "paper", "clickvol")
     assert tuple(MORE_THAN_BASELINE) == ABLATIONS
-    assert len(PRESETS) == len(set(PRESETS)) == 3 + 2 * 7
+    assert len(PRESETS) == len(set(PRESETS)) == 3 + 7
     for preset in PRESETS:
         assert promise3d_recipe(preset, "tiny").preset == preset
 
@@ -79,13 +79,6 @@ def test_each_row_changes_what_it_is_named_for_and_nothing_else():
     assert c == replace(up, decoder=replace(up.decoder, image_fusion="concatenated", image_width=128))
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_ten_clicks_differ_in_the_test_alone(name):
-    one, ten = row(name), row(name, clicks="-10-clicks")
-    assert (one.num_test_clicks, ten.num_test_clicks) == (1, 10)
-    assert ten == replace(one, preset=ten.preset, num_test_clicks=10)
-
-
 @pytest.mark.parametrize("size", ["vit_b", "tiny"])
 def test_the_first_row_is_3dsam_adapter(size):
     other = sam3d_adapter_recipe("released", size)
@@ -106,7 +99,6 @@ def test_the_released_form():
     recipe = promise3d_recipe("released", "vit_b")
     assert recipe.loss.boundary == RELEASED_BOUNDARY
     assert recipe.training_clicks == TrainingClicks(foreground=10, others=20, others_from="everywhere")
-    assert recipe.num_test_clicks == 1
     network = recipe.network
     assert network.encoder.second_adapter == "doubled"
     assert (network.prompt.positions, network.prompt.signed) == ("ignored", False)

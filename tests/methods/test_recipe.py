@@ -50,7 +50,6 @@ def test_the_released_training_clicks():
 def test_a_recipe_is_data_that_does_not_change():
     recipe = Recipe(method="m", preset="p", network=LiftedSegmenterConfig())
     assert recipe.training_clicks is None
-    assert recipe.num_test_clicks == 1
     assert recipe == Recipe(method="m", preset="p", network=LiftedSegmenterConfig())
     with pytest.raises(FrozenInstanceError):
-        recipe.num_test_clicks = 2
+        recipe.preset = "q"

@@ -41,7 +41,6 @@ def test_the_released_form():
     assert (network.prompt.signed, network.prompt.positions) == (False, "ignored")
     assert recipe.loss == LossRecipe(dice_weight=0.5, cross_entropy_weight=0.5, boundary=None)
     assert recipe.training_clicks == TrainingClicks(foreground=10, others=20, others_from="everywhere")
-    assert recipe.num_test_clicks == 1
 
 
 def test_the_automatic_form_sees_twice_the_side_with_the_same_tokens():
@@ -55,7 +54,6 @@ def test_the_automatic_form_sees_twice_the_side_with_the_same_tokens():
     )
     assert automatic.network.is_automatic
     assert automatic.training_clicks is None
-    assert automatic.num_test_clicks == 0
     assert automatic.loss == released.loss
 
 

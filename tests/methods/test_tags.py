@@ -64,7 +64,6 @@ def test_the_released_form():
     assert loss.alignment.weight == 1.0
     assert (loss.alignment.focal_input, loss.alignment.object_word) == ("softmax_again", "dataset")
     assert (clicks.foreground, clicks.others, clicks.others_from) == (10, 20, "everywhere")
-    assert recipe.num_test_clicks == 3
 
 
 def test_our_form_undoes_the_quirks():

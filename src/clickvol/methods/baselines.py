@@ -93,7 +93,6 @@ def baseline_recipe(kind: str, preset: str = "automatic", size: str = "paper") -
         network=baseline_network(kind, size),
         loss=LossRecipe(),
         training_clicks=None,
-        num_test_clicks=0,
     )
 
 

@@ -23,12 +23,8 @@ ABLATIONS = ("baseline", "two-adapters", "up-conv", "r", "r-b", "c", "c-b")
 convolutions; then the CNN on the image, added (R) or concatenated (C), without and with the boundary loss
 (B)."""
 
-PRESETS = (
-    *FIDELITIES,
-    *(f"table2-{name}" for name in ABLATIONS),
-    *(f"table2-{name}-10-clicks" for name in ABLATIONS),
-)
-"""Fidelities of the whole system, and the rows of Table 2 (as released) with 1 and with 10 test clicks."""
+PRESETS = (*FIDELITIES, *(f"table2-{name}" for name in ABLATIONS))
+"""Fidelities of the whole system, and the rows of Table 2 (as released)."""
 
 _CLICK_RADII_VOXEL = (2.0, 6.0, 18.0)
 
@@ -42,12 +38,11 @@ def promise3d_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
     if preset == "clickvol":
         return _clickvol(size)
     if preset == "released":
-        return _table2("c-b", 1, preset, size)
-    row = preset.removeprefix("table2-").removesuffix("-10-clicks")
-    return _table2(row, 10 if preset.endswith("-10-clicks") else 1, preset, size)
+        return _table2("c-b", preset, size)
+    return _table2(preset.removeprefix("table2-"), preset, size)
 
 
-def _table2(row: str, num_test_clicks: int, preset: str, size: str) -> Recipe:
+def _table2(row: str, preset: str, size: str) -> Recipe:
     """Return a row of Table 2 as the released code does it; the last one, C-B, is the system itself."""
     network = sam3d_adapter_network(size)
     done = ABLATIONS.index(row)
@@ -74,7 +69,6 @@ def _table2(row: str, num_test_clicks: int, preset: str, size: str) -> Recipe:
         network=network,
         loss=LossRecipe(boundary=boundary if row.endswith("-b") else None),
         training_clicks=TrainingClicks(),
-        num_test_clicks=num_test_clicks,
     )
 
 

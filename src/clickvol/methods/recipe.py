@@ -98,7 +98,6 @@ class Recipe:
             `datasets.samples` (signed clicks, corrections).
         num_validation_clicks: clicks inside the object by which the best weights are chosen, where
             `training_clicks` are given; 10 in the released code of all three systems.
-        num_test_clicks: clicks at test time.
     """
 
     method: str
@@ -107,7 +106,6 @@ class Recipe:
     loss: LossRecipe = LossRecipe()
     training_clicks: TrainingClicks | None = None
     num_validation_clicks: int = 10
-    num_test_clicks: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from clickvol.methods.sizes import network_size, published_encoder
 METHOD_ID = "sam3d_adapter"
 
 PRESETS = ("released", "automatic")
-"""`released`: prompted, one click at test time. `automatic`: without clicks, by sliding window."""
+"""`released`: prompted. `automatic`: without clicks, by sliding window."""
 
 
 def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
@@ -29,7 +29,7 @@ def sam3d_adapter_recipe(preset: str = "released", size: str = "vit_b") -> Recip
     )
     if preset == "released":
         return recipe
-    return replace(recipe, network=_automatic(size), training_clicks=None, num_test_clicks=0)
+    return replace(recipe, network=_automatic(size), training_clicks=None)
 
 
 def sam3d_adapter_network(size: str) -> LiftedSegmenterConfig:

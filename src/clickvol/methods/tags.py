@@ -24,9 +24,6 @@ released one the texts, the organ mask, or both, which leaves 3DSAM-adapter."""
 _SCAN_SCAN_ORGAN = (0, 0, 1)
 _SCAN_THREE_TIMES = (0, 0, 0)
 
-# Released test code; 3DSAM-adapter tests with 1.
-_TEST_CLICKS = 3
-
 
 def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
     """Return a variant of TAGS, one of `PRESETS`, in a size of `network_size`; else ConfigError."""
@@ -52,7 +49,6 @@ def tags_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
         loss=LossRecipe(alignment=alignment if has_text else None),
         # Released: 10 clicks inside and 20 anywhere, the tumour included, which it calls negative.
         training_clicks=TrainingClicks(),
-        num_test_clicks=_TEST_CLICKS,
     )
 
 
@@ -95,7 +91,6 @@ def _clickvol(size: str) -> Recipe:
         network=replace(network, encoder=encoder, prompt=prompt),
         loss=LossRecipe(alignment=AlignmentTerm()),
         training_clicks=TrainingClicks(others_from="background"),
-        num_test_clicks=_TEST_CLICKS,
     )
 
 
