@@ -1,8 +1,8 @@
-"""Weights between the shipped default and those of a run on a GPU (Wortsman et al., 2022, arXiv 2109.01903).
+"""Weights between a shipped model and those of a run on a GPU (Wortsman et al., 2022, arXiv 2109.01903).
 
-    python benchmarks/mix_weights.py OUT/model-1.safetensors --share 0.85 -o promise3d-lesions.safetensors
+    python benchmarks/mix_weights.py OUT/model-1.safetensors --share 0.8 -o promise3d-lesions.safetensors
 
-The head that predicts Dice is new and taken from the run alone.
+The head that predicts Dice is taken from the run alone.
 """
 
 import argparse
@@ -18,9 +18,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="weights that train_on_gpu.py wrote")
     parser.add_argument("--share", type=float, required=True, help="of the run, 0 to 1")
+    parser.add_argument(
+        "--other", default="promise3d-small", help="shipped model or weights that the rest is of"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    before, after = build("shipped")[0].state_dict(), build(options.run)[0].state_dict()
+    before, after = build(options.other)[0].state_dict(), build(options.run)[0].state_dict()
     mixed = {}
     for name, value in after.items():
         is_new = name.startswith("candidates.judge") or name == "candidates.spread"
