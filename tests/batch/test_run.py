@@ -76,20 +76,6 @@ def test_one_bad_row_never_stops_the_rest(manifest, tmp_path):
         outcome.raise_if_failed()
 
 
-def test_a_worker_that_dies_fails_its_row_alone(manifest, tmp_path):
-    outcome = run_batch(request_of(manifest("ok-1", "crash-2", "bad-3", "ok-4"), workers=2))
-    assert (outcome.total, outcome.failed) == (4, 2)
-    assert summary(tmp_path / "out") == [
-        ("done", ""),
-        ("failed", "its process died again and again, perhaps of a lack of memory; use fewer workers"),
-        ("failed", "the click is bad"),
-        ("done", ""),
-    ]
-    processes = [process for _, process in batch_stand_in.calls(tmp_path / "out")]
-    assert os.getpid() not in processes
-    assert scans_asked(tmp_path / "out").count("crash-2") == 4
-
-
 def test_what_is_done_is_not_done_again_and_what_failed_is(manifest, tmp_path):
     path, out = manifest("ok-1", "bad-2", "ok-3"), tmp_path / "out"
     assert run_batch(request_of(path)).failed == 1

@@ -6,21 +6,23 @@ import SimpleITK
 import torch
 from scipy import ndimage
 
-from clickvol import Box, Click, GivenMask, Lasso, Scribble, load_model, nnInteractiveInferenceSession, segment
+from clickvol import Box, Click, GivenMask, Lasso, Scribble, nnInteractiveInferenceSession, segment
 from clickvol.errors import ClickError, ConfigError
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.formats import write_volume
 from clickvol.io.volume import Volume
+from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.prompts.packed_mask import PackedMask
+from reference.random_models import random_model, write_random_model
 
 SPACING = (4.0, 3.0, 3.0)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model(device="cpu")
+    return random_model(promise3d_recipe("clickvol", "tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +202,8 @@ def test_their_example_runs_as_it_stands(phantom, model, tmp_path):
     box = [[d, d + 1], [h - 6, h + 7], [w - 6, w + 7]]
     masks = []
     names = {
-        "DOWNLOAD_DIR": "",
-        "MODEL_NAME": model.card.id,
+        "DOWNLOAD_DIR": str(tmp_path),
+        "MODEL_NAME": write_random_model(promise3d_recipe("clickvol", "tiny"), tmp_path).name,
         "FILENAME": str(tmp_path / "scan.nii.gz"),
         "POINT_COORDINATES": (d, h, w),
         "OTHER_COORDINATES": (d, 1, 1),

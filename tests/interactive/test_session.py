@@ -1,10 +1,8 @@
-"""Several objects on one scan, undo, redo and the log, with the shipped model."""
+"""Several objects on one scan, undo, redo and the log."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +14,20 @@ from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.interactive.record import find_records, read_record
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.prompts.packed_mask import PackedMask
+from reference.forked_program import ForkedProgram
+from reference.killed_session import click_and_be_killed, model_and_phantom
 
 METHODS = 15
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model(device="cpu")
+    return model_and_phantom()[0]
 
 
 @pytest.fixture(scope="module")
 def phantom():
-    return make_phantom(3, shape_dhw=(24, 48, 48), spacing_dhw_mm=(4.0, 3.0, 3.0), tumour_diameter_mm=50)
+    return model_and_phantom()[1]
 
 
 @pytest.fixture
@@ -49,7 +49,10 @@ def test_there_are_few_methods():
     assert len(methods) <= METHODS
 
 
-def test_clicks_give_what_segment_gives(phantom, model, session):
+def test_clicks_give_what_segment_gives(phantom):
+    model = load_model(device="cpu")
+    session = InteractiveSession(model)
+    session.set_volume(phantom.volume)
     answer = session.click(phantom.inside)
     session.click(beside(phantom, dh=12), positive=False)
     clicks = [Click(phantom.inside), Click(beside(phantom, dh=12), foreground=False)]
@@ -287,22 +290,11 @@ def test_a_full_disk_refuses_the_click_and_keeps_the_log(phantom, session, monke
     assert len(read_record(session.log_path).steps) == 2
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from clickvol import InteractiveSession, load_model
-from clickvol.phantoms.phantom import make_phantom
-phantom = make_phantom(3, shape_dhw=(24, 48, 48), spacing_dhw_mm=(4.0, 3.0, 3.0), tumour_diameter_mm=50)
-session = InteractiveSession(load_model(device="cpu"), log_folder=Path(sys.argv[1]))
-session.set_volume(phantom.volume)
-session.click(phantom.inside)
-session.click(phantom.inside, cancelled=lambda: os.kill(os.getpid(), signal.SIGKILL))
-"""
-
-
-def test_a_killed_process_loses_no_click(phantom, model, tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
+def test_a_killed_process_loses_no_click(phantom, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = ForkedProgram([], prepare=click_and_be_killed)
+    program.communicate()
+    assert program.poll() == -signal.SIGKILL
     (summary,) = find_records(tmp_path, phantom.volume)
     assert summary.num_clicks == 2
     # A line that was cut off by the kill is left out.

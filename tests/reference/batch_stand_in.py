@@ -1,11 +1,10 @@
 """A stand-in for the network in a batch; other processes take it by Python's `sitecustomize`.
 
-The name of the scan says what becomes of a row: `ok-*` writes a mask, `bad-*` and `odd-*` raise, `crash-*`
-kills its process, `slow-*` takes a minute while it writes.
+The name of the scan says what becomes of a row: `ok-*` writes a mask, `bad-*` and `odd-*` raise, `slow-*`
+takes a minute while it writes.
 """
 
 import os
-import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,9 +28,6 @@ def run_request(job, *, load):
         raise ClickError("the click\nis bad")
     if name.startswith("odd"):
         raise KeyError("odd")
-    if name.startswith("crash"):
-        time.sleep(1)  # the worker has started wholly
-        os.kill(os.getpid(), signal.SIGKILL)
     with atomic_path(job.mask, ".nii.gz") as temporary:
         temporary.write_bytes(b"mask")
         if name.startswith("slow"):

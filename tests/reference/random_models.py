@@ -9,13 +9,13 @@ from clickvol.weights.safe_file import write_weights
 from reference.compare import randomise
 
 
-def random_card(recipe, network, weights_file="none.safetensors", sha256="", size=0):
+def random_card(recipe, network, weights_file="none.safetensors", sha256="1" * 64, size=0):
     return ModelCard(
         id="random",
         title="random weights",
         method=recipe.method,
         network=network_content(recipe.method, network.config),
-        fields_of_view=FieldOfViewPlan(first_voxel_mm=4, finest_voxel_mm=2, coarsest_voxel_mm=8),
+        fields_of_view=FieldOfViewPlan(first_voxel_mm=4, finest_voxel_mm=4, coarsest_voxel_mm=8),
         modalities=["CT", "MR"],
         training_data=["none: random weights"],
         training_command="none",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
@@ -247,6 +246,9 @@ class _Panel:
         plane = np.take(view, number, axis=normal).astype(np.float32)
         if self._plane.column_axis < self._plane.row_axis:
             plane = plane.T
-        places = np.meshgrid(rows, columns, indexing="ij")
-        sampled = ndimage.map_coordinates(plane, places, order=1, mode="nearest")
-        return np.asarray(sampled, dtype=np.float32)
+        for axis, places in enumerate((rows, columns)):
+            last = plane.shape[axis] - 1
+            low, part = np.divmod(np.clip(places, 0, last), 1)
+            near, far = (np.take(plane, np.minimum(low.astype(int) + step, last), axis) for step in (0, 1))
+            plane = near + (far - near) * np.expand_dims(part.astype(np.float32), 1 - axis)
+        return np.asarray(plane)
