@@ -2,9 +2,9 @@
 
     python benchmarks/adapt_curve.py LungNodule_CT 10 --data ../shared/data -o runs/adapt
 
-Takes so many patients at random (seed 0) of those that are not held out (`training_pack.is_held_out`), adapts
-`promise3d-small` to them, and clicks once, at random, with two seeds, in the held-out scans of `one_click.py`
-and of both sarcoma sets. `--label` takes one organ of a set with several. Prints a line per figure.
+Takes so many patients at random (seed 0) of those that have the object and are not held out
+(`training_pack.is_held_out`), adapts `promise3d-small` to them, and clicks once, at random, with two seeds, in
+the held-out scans of `one_click.py` and of both sarcoma sets. `--label` takes one organ of a set with several. Prints a line per figure.
 """
 
 import argparse
@@ -31,6 +31,11 @@ def label_of(scan: Path) -> Path:
     return scan.parents[1] / "labelsTr" / scan.name
 
 
+def has_object(scan: Path, label: int | None) -> bool:
+    values = np.asarray(nibabel.load(label_of(scan)).dataobj)
+    return bool((values == label if label else values > 0).any())
+
+
 def link_patients(data: Path, group: str, count: int, label: int | None, folder: Path) -> None:
     """Make a data set of links to the scans of some patients, and say who is one patient."""
     scans = [
@@ -39,25 +44,26 @@ def link_patients(data: Path, group: str, count: int, label: int | None, folder:
         if not is_held_out(group, patient_of(group, name_of(path)))
         and name_of(path).removeprefix("lidc_idri_") not in POORLY_CALIBRATED
     ]
-    patients = sorted({patient_of(group, name_of(path)) for path in scans})
+    by_patient: dict[str, list[Path]] = {}
+    for path in scans:
+        by_patient.setdefault(patient_of(group, name_of(path)), []).append(path)
+    patients = sorted(by_patient)
     np.random.default_rng(0).shuffle(patients)
-    rows = [("case", "group")]
+    rows = []
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    for path in scans:
-        patient = patient_of(group, name_of(path))
-        values = (
-            np.asarray(nibabel.load(label_of(path)).dataobj) if patient in patients[:count] else np.zeros(1)
-        )
-        if not (values == label if label else values > 0).any():
-            continue
-        for kind, target in (("images", path), ("labels", label_of(path))):
-            link = folder / kind / path.name
-            if not link.exists():
-                link.symlink_to(target.resolve())
-        rows.append((name_of(path), patient))
+    for patient in patients:
+        useful = [path for path in by_patient[patient] if has_object(path, label)]
+        for path in useful:
+            for kind, target in (("images", path), ("labels", label_of(path))):
+                link = folder / kind / path.name
+                if not link.exists():
+                    link.symlink_to(target.resolve())
+        rows += [(name_of(path), patient) for path in useful]
+        if len({known for _, known in rows}) == count:
+            break
     with (folder / "groups.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows([("case", "group"), *rows])
 
 
 def score(model_name: str, data: Path, group: str, label: int | None) -> str:

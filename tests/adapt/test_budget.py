@@ -5,9 +5,10 @@ from clickvol.adapt.budget import Budget, machine_speed
 
 def test_minutes_become_steps_and_objects():
     budget = Budget.of(600, 1.0, 3, 100, 10)
-    assert (budget.num_steps, budget.num_objects) == (128, 55)
+    assert (budget.num_steps, budget.num_objects) == (128, 36)
     assert Budget.of(600, 1.0, 3, 12, 10).num_objects == 12
-    assert Budget.of(1, 1.0, 3, 100, 10) == Budget(num_folds=3, num_steps=20, num_objects=10)
+    assert Budget.of(1, 1.0, 3, 100, 5) == Budget(num_folds=3, num_steps=20, num_objects=5)
+    assert Budget.of(1, 1.0, 3, 100, 50) == Budget(num_folds=3, num_steps=20, num_objects=6)
 
 
 def test_progress_rises_to_one():

@@ -75,6 +75,11 @@ def test_a_wrong_manifest_says_where(folder, text, message):
         cases_of(folder, source=folder / "list.csv")
 
 
+def test_scans_without_masks_are_told_where_masks_are_given(folder):
+    with pytest.raises(ConfigError, match="or give scans and masks apart: SCANS --labels MASKS"):
+        read_source(Intake(source=folder / "scans"))
+
+
 def test_a_decathlon_folder(folder):
     (folder / "dataset.json").write_text(
         '{"name": "D", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "tumour"}, "training": '

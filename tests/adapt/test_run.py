@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from clickvol.adapt.intake import Intake
-from clickvol.adapt.run import AdaptRequest, adapt
+from clickvol.adapt.run import AdaptRequest, _shortest, adapt
+from clickvol.adapt.scoring import Comparison, Score
 from clickvol.cli.app import main
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
@@ -21,6 +22,7 @@ from reference.random_models import random_card, random_model
 def little(tmp_path, monkeypatch):
     """Few steps, and a cache of their own."""
     monkeypatch.setattr("clickvol.adapt.budget._MIN_STEPS", 3)
+    monkeypatch.setattr("clickvol.adapt.cases._NUM_SYNTHETIC", 2)
     monkeypatch.setenv("CLICKVOL_CACHE", str(tmp_path / "cache"))
 
 
@@ -73,8 +75,12 @@ def test_a_model_is_written_with_its_table_and_can_be_used(scans, base, tmp_path
     card = read_card(tmp_path / "mine")
     assert outcome.card == tmp_path / "mine.json"
     assert (card.base.id, card.base.card) == ("random", "base/random.json")
+    assert card.title == "random adapted to scans"
     assert [row["clicks"] for row in card.scores[:2]] == [1, 3]
-    assert {row["case"] for row in card.scores[2:]} >= {"c2", "c3"}
+    assert {row["case"] for row in card.scores[2:-1]} >= {"c2", "c3"}
+    assert card.scores[-1] == outcome.elsewhere.row_elsewhere()
+    assert any("On other objects (2 synthetic tumours" in note for note in card.notes)
+    assert any("lie at 0.5 of the way" in note or "lie at 1 of the way" in note for note in card.notes)
     changed = load_model(tmp_path / "mine", device="cpu").network.state_dict()
     before = load_model(base, device="cpu").network.state_dict()
     assert any((changed[name] - before[name]).abs().max() > 1e-4 for name in before)
@@ -114,8 +120,6 @@ def test_what_is_not_better_is_not_written(scans, base, tmp_path, monkeypatch, c
         "--minutes",
         "0.5",
     ]
-    from clickvol.adapt.scoring import Comparison
-
     monkeypatch.setattr(Comparison, "is_better", False)
     monkeypatch.setattr("clickvol.adapt.budget._TRAINING_SHARE", 0.0)
     assert main([*words, "-o", "mine"]) == 3
@@ -125,11 +129,22 @@ def test_what_is_not_better_is_not_written(scans, base, tmp_path, monkeypatch, c
     assert (tmp_path / "mine.json").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    ("half", "whole", "share"),
+    [((0.60, 0.70), (0.61, 0.705), 0.5), ((0.60, 0.70), (0.63, 0.70), 1.0), ((0.6, 0.9), (0.7, 0.7), 0.5)],
+)
+def test_the_shorter_way_is_gone_where_it_is_as_good(half, whole, share):
+    before = [Score("c", "p", 1, (0.4, 0.5))]
+    known = [Comparison.of(before, [Score("c", "p", 1, dice)]) for dice in (half, whole)]
+    assert _shortest(known) == (share, known[0 if share == 0.5 else 1])
+
+
 def test_two_patients_are_too_few(scans, base, tmp_path):
     groups = scans / "groups.csv"
     groups.write_text("case,group\nc0,p\nc1,p\nc2,q\nc3,q\n")
-    with pytest.raises(ConfigError, match="cases of 2 patients, but 3 are needed"):
+    with pytest.raises(ConfigError, match="4 usable scans of 2 patients are too few"):
         adapt(request(scans, base, tmp_path / "mine"))
+    assert not (tmp_path / "mine.work").exists()
 
 
 def test_a_folder_is_no_name(scans, base, tmp_path):

@@ -51,6 +51,18 @@ def test_the_table_has_a_row_per_number_of_clicks_and_per_object():
     }  # fmt: skip
 
 
+def test_what_was_lost_elsewhere_is_a_row_and_a_sentence():
+    before, after = scores((0.8,) * 2, (0.6,) * 2), scores((0.2,) * 2, (0.3,) * 2)
+    known = Comparison.of(before, after[::-1])
+    assert known.after == after
+    assert known.row_elsewhere() == {
+        "elsewhere": "2 synthetic tumours of 20 to 150 mm, one random click",
+        "mean_dice_before": 0.7,
+        "mean_dice_after": 0.25,
+    }
+    assert "mean Dice went from 0.700 to 0.250" in known.loss_elsewhere()
+
+
 def test_scores_survive_as_plain_values():
     known = scores((0.2, 0.5), (0.4, 0.5))
     assert from_content(as_content(known)) == known
@@ -62,7 +74,7 @@ def test_objects_are_chosen_patient_by_patient():
         CaseObjects(name, patient, volume, np.zeros((2, 2, 2), np.uint8), lengths)
         for name, patient, lengths in (("a1", "a", (9.0, 5.0)), ("a2", "a", (7.0,)), ("b", "b", (3.0,)))
     ]
-    names = [[(o.case.case_id, o.number) for o in chosen_objects(cases, count)] for count in (1, 3, 9)]
+    names = [[(o.case.case_id, o.number) for o in chosen_objects(cases, count)] for count in (2, 3, 9)]
     assert names[0] == [("a1", 1), ("b", 1)]
     assert names[1] == [("a1", 1), ("a2", 1), ("b", 1)]
     assert len(names[2]) == 4

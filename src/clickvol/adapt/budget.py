@@ -11,14 +11,17 @@ import torch
 
 from clickvol.weights.precision import measured_once
 
-# Parts of the time: scoring before and after, and training. The rest is for opening scans and surprises.
-_SCORING_SHARE = 0.12
+# Parts of the time: scoring once, which is done before and for two models after, and training. The rest is for
+# opening scans and surprises.
+_SCORING_SHARE = 0.08
+_NUM_SCORINGS_AFTER = 2
 _TRAINING_SHARE = 0.64
 
 # Scoring an object with one and with three clicks takes about as long as so many steps: measured.
 _STEPS_PER_OBJECT = 1.3
 
 _MIN_STEPS = 20
+_MIN_OBJECTS = 6
 
 _SPEED_NAME = "adapt-speed"
 
@@ -48,14 +51,14 @@ class Budget:
             step_seconds: of one training step.
             num_folds: trainings.
             num_objects: there are.
-            num_patients: of each at least one object is scored.
+            num_patients: at least one object of each of six is scored.
         """
         affordable = int(_SCORING_SHARE * seconds / (_STEPS_PER_OBJECT * step_seconds))
         steps = int(_TRAINING_SHARE * seconds / (num_folds * step_seconds))
         return cls(
             num_folds=num_folds,
             num_steps=max(_MIN_STEPS, steps),
-            num_objects=min(num_objects, max(num_patients, affordable)),
+            num_objects=min(num_objects, max(min(num_patients, _MIN_OBJECTS), affordable)),
         )
 
     def done_before(self, objects: int) -> float:
@@ -69,7 +72,7 @@ class Budget:
     def done_after(self, fold: int, part: float) -> float:
         """Return which part of everything is done in a fold when this part of its objects is scored."""
         return self._part(
-            self._scoring + fold * self._fold + self.num_steps + part * self._scoring / self.num_folds
+            self._scoring + (fold + 1) * self._fold - (1 - part) * self._scored_after / self.num_folds
         )
 
     @property
@@ -78,7 +81,11 @@ class Budget:
 
     @property
     def _fold(self) -> float:
-        return self.num_steps + self._scoring / self.num_folds
+        return self.num_steps + self._scored_after / self.num_folds
+
+    @property
+    def _scored_after(self) -> float:
+        return _NUM_SCORINGS_AFTER * self._scoring
 
     def _part(self, steps: float) -> float:
         # Reading and choosing a base are the first twentieth.

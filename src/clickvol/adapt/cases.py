@@ -10,6 +10,7 @@ from clickvol.datasets.device.stored_scan import StoredScan, to_steps
 from clickvol.datasets.prepared import LabelledCase
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume
+from clickvol.phantoms.phantom import PhantomModality, make_phantom
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.weights.load import LoadedModel
 
@@ -24,6 +25,10 @@ _MAX_OBJECTS = 255
 
 # What is kept around the objects for training: half of the widest view, and at least a hand's breadth.
 _MARGIN_MM = 100.0
+
+# Of the synthetic scans that tell what was lost of other objects.
+_NUM_SYNTHETIC = 6
+_FIRST_SEED = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +82,18 @@ def numbered_parts(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     numbers = np.zeros(count + 1, dtype=np.uint8)
     numbers[np.array(kept, dtype=int) + 1] = np.arange(1, len(kept) + 1)
     return np.asarray(numbers[parts])
+
+
+def synthetic_cases() -> list[CaseObjects]:
+    """Return the same few synthetic scans, half CT and half MR, each of one tumour that is no user's object."""
+    cases = []
+    for number in range(_NUM_SYNTHETIC):
+        modality: PhantomModality = "MR" if number % 2 else "CT"
+        phantom = make_phantom(_FIRST_SEED + number, modality=modality)
+        name = f"synthetic-{number + 1}"
+        volume = replace(phantom.volume, modality=modality)
+        cases.append(CaseObjects(name, name, volume, phantom.truth.array, (0.0,)))
+    return cases
 
 
 def stored_scan(case: CaseObjects, model: LoadedModel) -> StoredScan:

@@ -92,7 +92,12 @@ def read_source(intake: Intake) -> CaseSource:
         return CaseSource(intake, "folder")
     index = source / "dataset.json"
     kind: SourceKind = "msd" if index.is_file() and "training" in _index(index) else "folder"
-    list_source(kind, source)
+    try:
+        list_source(kind, source)
+    except ConfigError as error:
+        if kind == "msd" or (source / "images").is_dir():
+            raise
+        raise ConfigError(f"{error}; or give scans and masks apart: SCANS --labels MASKS") from error
     return CaseSource(intake, kind)
 
 

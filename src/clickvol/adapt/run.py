@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clickvol.adapt.budget import Budget, machine_speed
-from clickvol.adapt.cases import CaseObjects, read_objects, stored_scan
+from clickvol.adapt.cases import CaseObjects, read_objects, stored_scan, synthetic_cases
 from clickvol.adapt.intake import Intake, prepared_cases, read_source
 from clickvol.adapt.scoring import (
     Comparison,
@@ -48,6 +48,13 @@ MAX_BYTES = 2_600_000
 """Of the difference."""
 
 _MAX_FOLDS = 3
+
+# How far of the way from the base to the trained weights a model may lie. Half of it keeps more of what the
+# base knows of other objects; on lung nodules it lost nothing there (docs/tutorials/adapt.md).
+_SHARES = (0.5, 1.0)
+
+# A shorter way is preferred where it costs at most so much mean Dice.
+_WORTH_GOING = 0.01
 
 # Each base is asked this many objects, one click each, when nobody chose one.
 _OBJECTS_PER_BASE = 6
@@ -90,12 +97,15 @@ class AdaptOutcome:
     Attributes:
         comparison: before and after.
         card: of the model that was written; None where it is not better.
+        elsewhere: the same on synthetic tumours, which are none of the user's objects; None where nothing was
+            written.
         base_id: what it began with.
         seconds: that it took, with reading.
     """
 
     comparison: Comparison
     card: Path | None
+    elsewhere: Comparison | None
     base_id: str
     seconds: float
 
@@ -111,9 +121,9 @@ def adapt(
 ) -> AdaptOutcome:
     """Adapt a model; a run that was stopped goes on after the last part that was finished.
 
-    Patients are dealt into up to three folds. For each fold the base is trained further on the others and asked
-    about it; the weights of these models are averaged, and the difference of the average from the base is
-    written, with the table, where it is better.
+    Patients are dealt into up to three folds. For each fold the base is trained further on the others, and
+    models half and all of the way to these weights are asked about it. The shortest way that is as good is gone
+    with the average of the folds, whose difference from the base is written, with the table, where it is better.
 
     Args:
         request: what is asked for.
@@ -128,13 +138,21 @@ def adapt(
     output = _checked_output(request.output)
     source = read_source(request.intake)
     work = output.with_name(output.name + _WORK_SUFFIX)
-    with only_process_in(work):
-        report("reading scans", 0.0)
-        prepared = prepared_cases(source, work, lambda _done, _total, last: _note_rejected(last, on_rejected))
-        cases = [read_objects(case, request.intake.modality) for case in prepared.cases]
-        _check_cases(cases)
-        state = _State.of(work, _key(request, prepared))
-        outcome = _Run(request, prepared, cases, state, report).finish(output, started)
+    is_new = not work.exists()
+    try:
+        with only_process_in(work):
+            report("reading scans", 0.0)
+            prepared = prepared_cases(
+                source, work, lambda _done, _total, last: _note_rejected(last, on_rejected)
+            )
+            cases = [read_objects(case, request.intake.modality) for case in prepared.cases]
+            _check_cases(cases)
+            state = _State.of(work, _key(request, prepared))
+            outcome = _Run(request, prepared, cases, state, report).finish(output, started)
+    except ConfigError:
+        if is_new:  # what an earlier run left is worth minutes; this one's is not
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     if outcome.card is not None:
         shutil.rmtree(work, ignore_errors=True)
     return outcome
@@ -153,13 +171,16 @@ def _checked_output(path: Path) -> Path:
 
 
 def _check_cases(cases: Sequence[CaseObjects]) -> None:
-    patients = {case.patient for case in cases}
-    if len(patients) < MIN_CASES:
-        raise ConfigError(f"there are cases of {len(patients)} patients, but {MIN_CASES} are needed; give more")
-    if len(patients) > MAX_CASES:
+    count = len({case.patient for case in cases})
+    if count < MIN_CASES:
         raise ConfigError(
-            f"there are cases of {len(patients)} patients; adapt takes {MAX_CASES} at most, and so many are"
-            " worth a training: clickvol train"
+            f"{len(cases)} usable scans of {count} patients are too few, since some are left out to measure; "
+            f"give scans of {MIN_CASES} patients at least"
+        )
+    if count > MAX_CASES:
+        raise ConfigError(
+            f"there are cases of {count} patients; adapt takes {MAX_CASES} at most, and so many are worth a "
+            "training (clickvol train); give fewer, such as the rows of a manifest"
         )
 
 
@@ -238,7 +259,7 @@ class _Run:
     def _better_base(self) -> str:
         """Return the shipped base that is better at a few of the objects, one click each."""
         self._report("comparing the shipped models", 0.01)
-        objects = chosen_objects(self._cases, 1)[:_OBJECTS_PER_BASE]
+        objects = chosen_objects(self._cases, _OBJECTS_PER_BASE)
         means = {}
         for base in SHIPPED_BASES:
             scores = score_objects(load_model(base, device="cpu"), objects, self._request.seed, clicks=(1,))
@@ -262,23 +283,38 @@ class _Run:
         budget, request = self._budget, self._request
         before = from_content(self._state.part("before", self._before))
         folds = _folds(self._cases, budget.num_folds, request.seed)
-        after: list[Score] = []
+        after: list[list[Score]] = [[] for _ in _SHARES]
         total: dict[str, Tensor] = {}
         for number, fold in enumerate(folds):
             weights = self._state.weights(f"fold-{number}", partial(self._tuned, number, fold))
-            after += from_content(
-                self._state.part(f"after-{number}", partial(self._after, number, fold, weights))
-            )
+            scores = self._state.part(f"after-{number}", partial(self._after, number, fold, weights))
+            for known, new in zip(after, scores, strict=True):
+                known += from_content(new)
             for name, value in weights.items():
                 total[name] = total[name] + value if name in total else value
-        order = {(s.case_id, s.number): s for s in after}
-        comparison = Comparison(before, tuple(order[s.case_id, s.number] for s in before))
-        card = None
+        share, comparison = _shortest([Comparison.of(before, scores) for scores in after])
+        card, elsewhere = None, None
         if comparison.is_better or request.force:
-            average = {name: value / len(folds) for name, value in total.items()}
-            card = self._write(output, average, comparison)
+            average = {name: torch.lerp(self._fresh[name], total[name] / len(folds), share) for name in total}
+            elsewhere = self._elsewhere(average)
+            card = self._write(output, average, comparison, elsewhere, share)
         self._report("done", 1.0)
-        return AdaptOutcome(comparison, card, self._base.card.id, time.monotonic() - started)
+        return AdaptOutcome(comparison, card, elsewhere, self._base.card.id, time.monotonic() - started)
+
+    def _elsewhere(self, weights: dict[str, Tensor]) -> Comparison:
+        """Score base and adapted model at synthetic tumours: what was lost of other objects."""
+        self._report("measuring what was lost elsewhere", 1.0)
+        cases = synthetic_cases()
+        objects = chosen_objects(cases, len(cases))
+
+        def scores(model: LoadedModel) -> list[Score]:
+            return score_objects(model, objects, self._request.seed, clicks=(1,))
+
+        before = scores(self._base)
+        set_weights(self._base, add_difference(self._fresh, self._difference(weights)))
+        after = scores(self._fitted())
+        set_weights(self._base, self._fresh)
+        return Comparison.of(before, after)
 
     def _before(self) -> list[dict[str, Any]]:
         def on_object(done: int) -> None:
@@ -301,27 +337,41 @@ class _Run:
         deadline = self._started + 60 * self._request.most_minutes * share
         return tune(self._fitted(), store, tuning, deadline=deadline, on_step=on_step)
 
-    def _after(self, number: int, left_out: frozenset[str], weights: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """Score the objects of the patients that were left out, with the model that has not seen them.
+    def _after(
+        self, number: int, left_out: frozenset[str], weights: dict[str, Tensor]
+    ) -> list[list[dict[str, Any]]]:
+        """Score the objects of the patients that were left out, with models that have not seen them, by share.
 
         What is scored is what would be written: the weights go through the difference of a few MB.
         """
-        set_weights(self._base, add_difference(self._fresh, self._difference(weights)))
+        whole = add_difference(self._fresh, self._difference(weights))
         objects: list[ScoredObject] = [o for o in self._objects if o.case.patient in left_out]
+        scores = []
+        for place, share in enumerate(_SHARES):
+            set_weights(self._base, {n: torch.lerp(self._fresh[n], value, share) for n, value in whole.items()})
 
-        def on_object(done: int) -> None:
-            text = f"measuring part {number + 1} of {self._budget.num_folds}"
-            self._report(text, self._budget.done_after(number, done / max(1, len(objects))))
+            def on_object(done: int, place: int = place) -> None:
+                text = f"measuring part {number + 1} of {self._budget.num_folds}"
+                part = (place + done / max(1, len(objects))) / len(_SHARES)
+                self._report(text, self._budget.done_after(number, part))
 
-        scores = score_objects(self._fitted(), objects, self._request.seed, on_object=on_object)
+            scored = score_objects(self._fitted(), objects, self._request.seed, on_object=on_object)
+            scores.append(as_content(scored))
         set_weights(self._base, self._fresh)
-        return as_content(scores)
+        return scores
 
     def _difference(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         rounded = difference_of(self._fresh, weights, MAX_BYTES)
         return {name: value.half().float() for name, value in rounded.items()}
 
-    def _write(self, output: Path, average: dict[str, Tensor], comparison: Comparison) -> Path:
+    def _write(
+        self,
+        output: Path,
+        average: dict[str, Tensor],
+        comparison: Comparison,
+        elsewhere: Comparison,
+        share: float,
+    ) -> Path:
         """Write weights and card; the card last."""
         base = self._base.card
         root_path = find_base(base, self._base_path) or self._base_path
@@ -331,13 +381,15 @@ class _Run:
         weights = output.with_suffix(output.suffix + ".safetensors")
         sha256, size = write_weights(difference, weights, dtype=torch.float16)
         is_shipped = root.id in SHIPPED_BASES
-        facts = self._facts()
+        # The prepared set has no name of its own where the cases came as a list.
+        name = self._request.intake.source.resolve().stem
+        num_patients = len({case.patient for case in self._cases})
         card = ModelCard(
             **base.model_dump(
                 include={"method", "network", "licence", "num_parameters"},
             ),
             id=output.name,
-            title=f"{base.id} adapted to {self._prepared.name}",
+            title=f"{base.id} adapted to {name}",
             base=BaseModelFacts(
                 id=root.id,
                 sha256=root.sha256,
@@ -347,24 +399,13 @@ class _Run:
             intensity=self._card.intensity,
             modalities=self._card.modalities,
             training_data=[
-                f"{len(self._cases)} scans of {facts['patients']} patients given by the user, in "
-                f"{self._prepared.name} (data sha256 {self._prepared.content_hash[:12]})",
+                f"{len(self._cases)} scans of {num_patients} patients given by the user, in "
+                f"{name} (data sha256 {self._prepared.content_hash[:12]})",
                 *base.training_data,
             ],
             training_command=self._request.command,
-            scores=comparison.rows(),
-            notes=[
-                f"Adapted: average of {self._budget.num_folds} trainings of {self._budget.num_steps} steps of "
-                f"{BATCH} patches, seed {self._request.seed}, rate {self._request.rate:g}, "
-                f"{torch.get_num_threads()} threads; each left out the patients that it was scored on.",
-                "What the base can do elsewhere may have become worse; take the base there.",
-                *(
-                    []
-                    if comparison.is_better
-                    else ["Not better than the base by the table; written by --force."]
-                ),
-                "Research use only, not a medical device.",
-            ],
+            scores=[*comparison.rows(), elsewhere.row_elsewhere()],
+            notes=self._notes(comparison, elsewhere, share),
             dtype="float16",
             bytes=size,
             sha256=sha256,
@@ -375,8 +416,28 @@ class _Run:
         write_text(path, card.model_dump_json(indent=2) + "\n")
         return path
 
-    def _facts(self) -> dict[str, int]:
-        return {"patients": len({case.patient for case in self._cases})}
+    def _notes(self, comparison: Comparison, elsewhere: Comparison, share: float) -> list[str]:
+        """Say how it was made, what it lost, and what it is not."""
+        return [
+            f"Adapted: average of {self._budget.num_folds} trainings of {self._budget.num_steps} steps of "
+            f"{BATCH} patches, seed {self._request.seed}, rate {self._request.rate:g}, "
+            f"{torch.get_num_threads()} threads; each left out the patients that it was scored on.",
+            f"The weights lie at {share:g} of the way from the base: of {' and '.join(map(str, _SHARES))} the "
+            "least that is as good by the table.",
+            f"{elsewhere.loss_elsewhere()} Take {self._base.card.id} for what is not like these cases.",
+            *([] if comparison.is_better else ["Not better than the base by the table; written by --force."]),
+            "Research use only, not a medical device.",
+        ]
+
+
+def _shortest(comparisons: Sequence[Comparison]) -> tuple[float, Comparison]:
+    """Return the least share of the way whose mean over all numbers of clicks is as good as the best."""
+    means = [known.mean_after for known in comparisons]
+    return next(
+        (share, known)
+        for share, known, mean in zip(_SHARES, comparisons, means, strict=True)
+        if mean >= max(means) - _WORTH_GOING
+    )
 
 
 def _folds(cases: Sequence[CaseObjects], count: int, seed: int) -> list[frozenset[str]]:

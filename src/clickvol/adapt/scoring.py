@@ -45,7 +45,7 @@ class ScoredObject:
 
 
 def chosen_objects(cases: Sequence[CaseObjects], count: int) -> list[ScoredObject]:
-    """Return objects to score: patients in turn, each one's largest first, until there are `count`."""
+    """Return `count` objects to score, or all: patients in turn, each one's largest first."""
     by_patient: dict[str, list[ScoredObject]] = {}
     for case in cases:
         objects = [ScoredObject(case, n) for n in range(1, len(case.longest_mm) + 1)]
@@ -53,8 +53,7 @@ def chosen_objects(cases: Sequence[CaseObjects], count: int) -> list[ScoredObjec
     queues = [sorted(q, key=lambda o: -o.case.longest_mm[o.number - 1]) for q in by_patient.values()]
     rounds = range(max(len(queue) for queue in queues))
     order = [queue[number] for number in rounds for queue in queues if number < len(queue)]
-    kept = order[: max(count, len(queues))]
-    return sorted(kept, key=lambda o: (o.case.patient, o.case.case_id, o.number))
+    return sorted(order[:count], key=lambda o: (o.case.patient, o.case.case_id, o.number))
 
 
 def score_objects(
@@ -125,6 +124,33 @@ class Comparison:
 
     before: tuple[Score, ...]
     after: tuple[Score, ...]
+
+    @classmethod
+    def of(cls, before: Sequence[Score], after: Sequence[Score]) -> "Comparison":
+        """Bring the scores after into the order of those before."""
+        known = {(score.case_id, score.number): score for score in after}
+        return cls(tuple(before), tuple(known[score.case_id, score.number] for score in before))
+
+    @property
+    def mean_after(self) -> float:
+        """The mean Dice after, over all numbers of clicks."""
+        return float(np.mean([self.mean(self.after, place) for place in range(len(self.after[0].dice))]))
+
+    def row_elsewhere(self) -> dict[str, Any]:
+        """Return the row for a card where these are synthetic tumours, clicked once."""
+        return {
+            "elsewhere": f"{len(self.before)} synthetic tumours of 20 to 150 mm, one random click",
+            "mean_dice_before": round(self.mean(self.before, 0), 4),
+            "mean_dice_after": round(self.mean(self.after, 0), 4),
+        }
+
+    def loss_elsewhere(self) -> str:
+        """Say the same in a sentence."""
+        row = self.row_elsewhere()
+        return (
+            f"On other objects ({row['elsewhere']}) mean Dice went from {row['mean_dice_before']:.3f} to "
+            f"{row['mean_dice_after']:.3f}."
+        )
 
     def mean(self, scores: Sequence[Score], place: int) -> float:
         """Return the mean Dice over patients of each patient's mean, for one number of clicks."""

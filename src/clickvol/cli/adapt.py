@@ -94,7 +94,7 @@ def adapt(
     if outcome.card is None:
         typer.echo(
             f"not better than {outcome.base_id} at patients left out, so nothing was written; more patients or "
-            "--minutes may help, --force writes it",
+            f"--minutes may help, --force writes it at once from {output}.work, which may be deleted",
             err=True,
         )
         raise typer.Exit(EXIT_NOT_BETTER)
@@ -110,5 +110,7 @@ def _table(outcome: "AdaptOutcome") -> list[str]:
             lines.append(
                 f"{row['clicks']:<8}{row['mean_dice_before']:>20.3f}{row['mean_dice_after']:>10.3f}{better:>18}"
             )
+    if outcome.elsewhere is not None:
+        lines.append(f"{outcome.elsewhere.loss_elsewhere()} Keep {outcome.base_id} for those.")
     lines.append(f"mean Dice over patients, each left out of the training; {outcome.seconds / 60:.1f} minutes")
     return lines

@@ -193,7 +193,7 @@ def _memory_explained() -> Iterator[None]:
         raise TrainingError(
             "memory ran out; run the same command with a lower optimiser.batch_size (and optimiser.accumulate "
             "raised by as much) or with run.recompute_blocks=true, and it goes on from the last checkpoint; or "
-            "take a smaller model.size"
+            "begin again with a smaller model.size and --fresh"
         ) from error
 
 
