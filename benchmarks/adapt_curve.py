@@ -4,7 +4,8 @@
 
 Takes so many patients at random (seed 0) of those that have the object and are not held out
 (`training_pack.is_held_out`), adapts `promise3d-small` to them, and clicks once, at random, with two seeds, in
-the held-out scans of `one_click.py` and of both sarcoma sets. `--label` takes one organ of a set with several. Prints a line per figure.
+the held-out scans of `one_click.py` and of both sarcoma sets. `--label` takes one organ of a set with several.
+Prints a line per figure.
 """
 
 import argparse

@@ -59,7 +59,8 @@ def run(state, batches, config, folder, recipe=None, text=None):
     folder.mkdir(exist_ok=True)
     recipe = recipe or promise3d_recipe("clickvol", "tiny")
     step = TrainingStep(state.network, recipe, config.sampling, config.run.seed, text)
-    with RunLog(folder, state.step) as log:
+    first = state.step
+    with RunLog(folder, first) as log:
         harness = Harness(
             processes=Processes(0, 1, torch.device("cpu")),
             schedule=Schedule(config.optimiser.steps, 1),
@@ -68,7 +69,7 @@ def run(state, batches, config, folder, recipe=None, text=None):
             log=log,
             validator=None,
             report=reported.append,
-            remake=lambda number: [batches[number]],
+            remake=lambda number: [batches[number - first]],
         )
         fit(state, step, batches, config, harness)
     return [figures for figures in reported if "loss" in figures]
@@ -259,8 +260,8 @@ def test_nothing_is_read_back_from_the_device_between_two_logs(tmp_path, monkeyp
     config = make_config(sampling={"corrected_click_share": 1.0}, run={"checkpoint_every": 1000})
     monkeypatch.setattr("clickvol.training.checkpoints.Checkpoints.save", lambda *_: None)
     run(make_state(), [make_batch()] * 12, config, tmp_path)
-    # After the first step, and after the last.
-    assert reads == ["tolist", "tolist"]
+    # After the first step, after the last, and whether the weights are fit to be kept.
+    assert reads == ["tolist", "tolist", "__bool__"]
 
 
 def test_a_step_that_is_no_number_is_named_however_late_it_is_read(tmp_path):
@@ -273,6 +274,33 @@ def test_a_step_that_is_no_number_is_named_however_late_it_is_read(tmp_path):
         run(state, batches, make_config(), tmp_path)
     (kept,) = torch.load(tmp_path / "bad_batch_step3_process0.pt", weights_only=True)
     assert torch.isnan(kept["patch"]).sum() == 1
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps_done", "advice"),
+    [(0, "go on from the checkpoint before with the same command"), (4, "begin with --fresh and a lower")],
+)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_told(tmp_path, steps_done, advice):
+    bad = make_batch()
+    bad.patch[:] = float("nan")
+    state = make_state()
+    state.step = steps_done
+    config = make_config(optimiser={"steps": 9})
+    with pytest.raises(TrainingError, match=advice):
+        run(state, [bad] * 9, config, tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path):
+    state = make_state()
+    parameter = next(state.network.parameters())
+
+    def break_it(gradient):
+        return gradient * float("nan")
+
+    parameter.register_hook(break_it)
+    with pytest.raises(TrainingError, match=r"weights are no numbers after step 1; go on from the checkpoint"):
+        run(state, [make_batch()], make_config(), tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

@@ -150,6 +150,7 @@ def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
     assert second["changes"]["optimiser.steps"] == [8, 6]
     assert second["changes"]["run.precision"] == ["float32", "bfloat16"]
     assert "--set optimiser.accumulate=2" in second["command"]
+    assert (second["threads"], second["device"], second["processes"]) == (2, "cpu", 1)
 
 
 def rates(folder):

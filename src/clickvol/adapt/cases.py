@@ -10,7 +10,8 @@ from clickvol.datasets.device.stored_scan import StoredScan, to_steps
 from clickvol.datasets.prepared import LabelledCase
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume
-from clickvol.phantoms.phantom import PhantomModality, make_phantom
+from clickvol.phantoms.painting import PhantomModality
+from clickvol.phantoms.phantom import make_phantom
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.weights.load import LoadedModel
 

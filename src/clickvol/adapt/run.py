@@ -123,7 +123,7 @@ def adapt(
 
     Patients are dealt into up to three folds. For each fold the base is trained further on the others, and
     models half and all of the way to these weights are asked about it. The shortest way that is as good is gone
-    with the average of the folds, whose difference from the base is written, with the table, where it is better.
+    with the average of the folds; its difference from the base is written, with the table, where it is better.
 
     Args:
         request: what is asked for.

@@ -22,6 +22,10 @@ from clickvol.training.validation import Validator
 
 _LOG_EVERY = 20
 
+# What errors advise where numbers run away.
+_CALMER = "a lower optimiser.learning_rate, or with --set run.precision=float32"
+_GO_ON = f"go on from the checkpoint before with the same command and {_CALMER}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Harness:
@@ -85,7 +89,7 @@ def fit(
         is_logged = state.step % _LOG_EVERY == 0 or state.step == harness.last_step
         told: dict[str, float] = {"step": state.step}
         if saves or is_logged or state.step == first_step:
-            told |= _read(figures, state, harness) | {"learning_rate": rate}
+            told |= _read(figures, state, harness, first_step) | {"learning_rate": rate}
         if is_logged:
             harness.log.write(told)
             figures.clear()
@@ -93,6 +97,7 @@ def fit(
         if config.run.validate_every and state.step % config.run.validate_every == 0:
             _validate(state, step, harness)
         if saves:
+            _refuse_broken_weights(state)
             harness.checkpoints.save(state)
 
 
@@ -141,7 +146,7 @@ class RunningFigures:
         return figures, None if bad_step < 0 else int(bad_step)
 
 
-def _read(figures: RunningFigures, state: TrainState, harness: Harness) -> dict[str, float]:
+def _read(figures: RunningFigures, state: TrainState, harness: Harness, first_step: int) -> dict[str, float]:
     """Return the figures so far; TrainingError when a loss was no number."""
     told, bad_step = figures.read()
     if math.isfinite(told["loss"]):
@@ -151,10 +156,21 @@ def _read(figures: RunningFigures, state: TrainState, harness: Harness) -> dict[
         rank = harness.processes.rank
         place = str(harness.checkpoints.save_batches(harness.remake(bad_step), bad_step, rank))
     at_step = state.step if bad_step is None else bad_step + 1
-    raise TrainingError(
-        f"the loss is {told['loss']} at step {at_step}; its batch is in {place}; go on from the checkpoint "
-        "before with the same command and a lower optimiser.learning_rate, or with --set run.precision=float32"
-    )
+    advice = _GO_ON
+    if at_step == first_step > 1:
+        advice = f"the checkpoint may be past saving: where it comes again, begin with --fresh and {_CALMER}"
+    raise TrainingError(f"the loss is {told['loss']} at step {at_step}; its batch is in {place}; {advice}")
+
+
+def _refuse_broken_weights(state: TrainState) -> None:
+    """Keep weights that are no numbers out of the checkpoint, though no loss has told of them yet.
+
+    Raises:
+        TrainingError: when there are some.
+    """
+    norms = torch._foreach_norm([p.detach() for p in state.network.parameters()])
+    if not torch.stack([norm.float() for norm in norms]).isfinite().all():
+        raise TrainingError(f"weights are no numbers after step {state.step}; {_GO_ON}")
 
 
 def _take_gradients(

@@ -214,7 +214,8 @@ def _describe(
     folder = config.run.folder
     write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
     write_provenance(folder, command, hash_of_data(config), processes.count)
-    line = {"from_step": step, "command": command, "processes": processes.count, "changes": changes}
+    line = {"from_step": step, "command": command, "changes": changes, "processes": processes.count}
+    line |= {"threads": torch.get_num_threads(), "device": str(processes.device)}
     with (folder / HISTORY_NAME).open("a" if step else "w", encoding="utf-8") as history:
         history.write(json.dumps(line) + "\n")
 

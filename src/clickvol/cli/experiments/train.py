@@ -30,9 +30,17 @@ def train(
     from clickvol.training.run import train_from_config
     from clickvol.weights.card import read_card
 
+    done: set[float] = set()
     with _show_figures() as report:
+
+        def follow(figures: dict[str, float]) -> None:
+            done.add(figures["step"])
+            report(figures)
+
         path = shipped_config(config)
-        card = train_from_config(path, overrides or [], fresh=not resume, max_steps=steps, report=report)
+        card = train_from_config(path, overrides or [], fresh=not resume, max_steps=steps, report=follow)
+    if not done:
+        typer.echo("no step is left: raise optimiser.steps to go on, or begin again with --fresh", err=True)
     if card.is_file():
         is_for_images = read_card(card).fields_of_view is None
         command = "segment-image" if is_for_images else "segment"
