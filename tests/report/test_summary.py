@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from clickvol.errors import ConfigError
+from clickvol.evaluation.records import score_table
 from clickvol.report.summary import case_means, summarise
 from reference.click_scores import click_score, click_table, plausible_scores
 
+ROOT = Path(__file__).parents[2]
 FEW = 200
 CASES = "abcde"
 GOOD = (0.9, 0.8, 0.85, 0.7, 0.95)
@@ -221,3 +225,21 @@ def test_more_than_ten_patients_are_resampled_in_the_same_order():
     scores += [click_score("poor", case, dice=0.5 - 0.01 * int(case) ** 2 / 3) for case in cases]
     (row,) = comparisons(scores)
     assert (row.low, row.high) == pytest.approx((-0.20479861111111114, -0.06968055555555555), rel=1e-12)
+
+
+def test_the_records_that_are_published_give_the_published_tables_again():
+    folder = ROOT / "benchmarks" / "results" / "sarcoma"
+    table = score_table(pd.read_csv(folder / "scores.csv").to_dict("records"))
+    summary = summarise(table, reference="promise3d-released", nsd_tolerance_mm=2.0)
+    for rows, name in ((summary.scores, "summary.csv"), (summary.comparisons, "comparisons.csv")):
+        wanted = pd.read_csv(folder / name)
+        again = rows[list(wanted)].astype(dict.fromkeys(wanted.select_dtypes(exclude="number"), str))
+        pd.testing.assert_frame_equal(again.reset_index(drop=True), wanted, check_dtype=False)
+    lines = (ROOT / "docs" / "explanation" / "results.md").read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| **shipped model**"))
+    scores = summary.scores[summary.scores["num_clicks"] <= 1]
+    for column, data in ((2, "Sarcoma_CT"), (5, "Sarcoma_MR")):
+        numbers = scores.loc[scores["data"] == data, ["dice_mean", "dice_low", "dice_high"]].to_numpy()
+        known = {f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("0.", ".") for mean, low, high in numbers}
+        cells = [line.split("|")[column].replace("*", "").strip() for line in lines[first : first + 19]]
+        assert set(cells) <= known
