@@ -296,3 +296,10 @@ def test_offsets_are_those_of_single_voxels(grid, place):
 def test_a_gradient_per_voxel_is_the_change_from_voxel_to_voxel(grid, place):
     values = grid.world_positions(np.vstack([np.zeros((1, 3)), np.eye(3)])) @ place
     assert grid.gradients_per_voxel(np.array([place]))[0] == pytest.approx(values[1:] - values[0], abs=1e-7)
+
+
+def test_a_transposed_array_lies_where_it_lay():
+    grid = VolumeGrid((4, 5, 6), np.array([[0, 0.1, -1, 3], [0.1, -2, 0, 1], [3, 0, 0, -7], [0, 0, 0, 1]]))
+    turned = grid.permuted((2, 0, 1))
+    assert turned.shape_dhw == (6, 4, 5)
+    assert turned.to_world(VoxelPoint(5, 1, 2)) == grid.to_world(VoxelPoint(1, 2, 5))

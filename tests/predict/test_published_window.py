@@ -235,3 +235,29 @@ def test_an_imported_card_asks_any_network_as_the_released_code_does(
     mask = method.open_scan(Scan.blind("set", "case", volume))(placed).mask
     np.testing.assert_array_equal(mask, result.mask.array)
     assert method.fingerprint.endswith(" published")
+
+
+@pytest.mark.parametrize("dataset", ["kits", None])
+def test_files_with_slices_first_are_given_slices_first(tmp_path, dataset, monkeypatch):
+    """As KiTS stores them, i from head to foot: the released loader gives (i, j, k) of those files alone."""
+    constants = IntensityPlan(clip=(-54.0, 247.0), mean=59.53867, deviation=55.457336)
+    monkeypatch.setitem(PREPARE, "value", lambda image: (image.clamp(-54, 247) - 59.53867) / 55.457336)
+    torch.save(seeded_official.make_checkpoint(seeded_official.TINY), tmp_path / "best.pth.tar")
+    card = import_checkpoint(tmp_path / "best.pth.tar", tmp_path, dataset="kits").card_path
+    model = load_model(card, device="cpu")
+    assert model.card.intensity == constants
+    if dataset is None:  # trained here, on constants of its own set
+        plan = constants.model_copy(update={"deviation": 75.0})
+        monkeypatch.setitem(PREPARE, "value", lambda image: (image.clamp(-54, 247) - 59.53867) / 75)
+        model = replace(model, card=model.card.model_copy(update={"intensity": plan}))
+    network = VoxelNetwork(side=48)
+    model = replace(model, network=network, precision=torch.float32)
+    stored = np.random.default_rng(4).normal(60, 90, (23, 70, 64)).astype(np.int16)  # i, j, k
+    affine = np.array([[0, 0, -0.8, 40], [0, -0.9, 0, 30], [-3.0, 0, 0, 500], [0, 0, 0, 1]])
+    volume = Volume(stored.transpose(2, 1, 0), VolumeGrid.from_ijk(stored.shape, affine), "CT")
+    result = segment(volume, [Click(VoxelPoint(50, 11, 20))], model, procedure="published")
+    axial = VolumeGrid.axial(stored.shape, (3.0, 0.9, 0.8))
+    wanted_window, wanted_points, wanted = oracle(stored, axial, [(20, 11, 50)], 48)
+    np.testing.assert_allclose(network.patches[0][0, 0], wanted_window, atol=5e-4)
+    np.testing.assert_array_equal(network.points[0][0], wanted_points)
+    np.testing.assert_allclose(result.probability(), wanted.transpose(2, 1, 0), atol=2e-4)

@@ -123,6 +123,11 @@ class VolumeGrid:
         affine[[2, 1, 0, 3], [0, 1, 2, 3]] = [voxel_mm, voxel_mm, voxel_mm, 1.0]
         return cls(shape_dhw, affine).centred_at(middle)
 
+    def permuted(self, order: tuple[int, int, int]) -> "VolumeGrid":
+        """Return the grid of `array.transpose(order)`."""
+        d, h, w = (self.shape_dhw[axis] for axis in order)
+        return VolumeGrid((d, h, w), self.affine_ras_mm[:, [*order, 3]])
+
     def without_file_facts(self) -> "VolumeGrid":
         """Return the grid as files of any kind hold it, with nothing of the header that it was read from."""
         return VolumeGrid(self.shape_dhw, self.affine_ras_mm)

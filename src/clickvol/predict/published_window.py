@@ -6,10 +6,14 @@ voxels, where a voxel v of the new scan is read at (v + 0.5) / factor - 0.5 of t
 around the middle of the clicks' bounding box, rounded down; what lies outside the scan is 0, normalised; the
 probability is brought back by the ratio of the lengths, which is not quite the factor; and all of it above
 0.5 counts. No second view, no connected parts. Only the window is computed here, which changes no value.
+
+The released loaders give the network a file's axes in reverse, (k, j, i), but those of KiTS, which has slices
+first, as they are. Models trained here learn along the patient. So models with the constants of colon, pancreas
+or LiTS get (k, j, i) of any file, and all others the axes in the order that is nearest to the patient's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +23,8 @@ from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.geometry.interpolation import read_along
+from clickvol.geometry.patient_axes import PatientAxes
+from clickvol.io.volume import Volume
 from clickvol.patches.field_of_view import Triple, extract
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.patch_predictor import arithmetic
@@ -28,6 +34,7 @@ from clickvol.preprocessing.channels import with_organ_channel
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.shapes import BACKGROUND_LABEL, FOREGROUND_LABEL
 from clickvol.weights.load import LoadedModel
+from clickvol.weights.official.importing import reads_reversed_axes
 
 # A length times its factor that is a whole number but for the rounding of double precision is that number.
 _ROUNDING = 1e-9
@@ -70,6 +77,24 @@ def predict_published(
 
     `voxel_mm` is the side of the voxels that the scan is resampled to; 1 mm in all four papers.
     """
+    native = scan.volume.grid
+    x, y, z = PatientAxes.of(native).array_axis
+    if (z, y, x) == (0, 1, 2) or reads_reversed_axes(model.card.intensity):
+        return _predict(scan, model, clicks, voxel_mm, stopwatch)
+    turned = Volume(scan.volume.array.transpose(z, y, x), native.permuted((z, y, x)), scan.volume.modality)
+    result = _predict(replace(scan, volume=turned), model, clicks, voxel_mm, stopwatch)
+    back = np.argsort((z, y, x))
+    box = VoxelBox.of(np.array(result.box.start_dhw)[back], np.array(result.box.stop_dhw)[back])
+    return replace(result, box=box, probability=result.probability.transpose(back))
+
+
+def _predict(
+    scan: NormalisedScan,
+    model: LoadedModel,
+    clicks: Sequence[WorldClick],
+    voxel_mm: float,
+    stopwatch: Stopwatch,
+) -> ScanProbability:
     grid = ResampledGrid.of(scan.volume.grid, voxel_mm)
     places = np.array([grid.voxel_of(click) for click in clicks])
     shape = model.network.config.patch_shape_dhw

@@ -52,6 +52,14 @@ DATASETS: dict[str, tuple[str, IntensityPlan]] = {
 }
 
 
+def reads_reversed_axes(intensity: object) -> bool:
+    """Tell whether the released loader with a card's constants gives a network (k, j, i) of any file.
+
+    Those of colon, pancreas and LiTS do. That of KiTS gives (i, j, k), since its files have the slices first.
+    """
+    return any(intensity == plan for name, (_, plan) in DATASETS.items() if name != "kits")
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
     """What an import made: the card, and what of the file was left out, one clause each."""
