@@ -178,6 +178,8 @@ def test_the_records_alone_give_every_table_again(done, tmp_path):
     tables_from_records(alone)
     rows = claim_rows(replace(alone, records_only=True)).set_index("claim")
     assert rows[["scored", "wanted"]].to_numpy().tolist() == [[5, 6], [8, 8]]
+    assert "NOT COMPLETE" not in (job.results / "table.md").read_text()
+    assert "- NOT COMPLETE: A ball, 1 of 2 evaluations (" in (alone.results / "table.md").read_text()
     with pytest.raises(ConfigError, match="holds no finished evaluation of the study tiny; give -o"):
         tables_from_records(replace(alone, steps=None))
 

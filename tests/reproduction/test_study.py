@@ -153,11 +153,6 @@ def test_the_schedules_are_those_of_the_released_code(method, data, wanted):
             ["lable is not known", "tumour_label"],
         ),
         ('kind = "method"', 'kind = "robot"', ["robot", "nnunet", "method"]),
-        (
-            'kind = "method"\nname = "ball"\ntitle = "A ball"\nmethod = "ball:25"',
-            'kind = "contestant"\nname = "ball"\ntitle = "A ball"\nword = "ball:25"',
-            ["the arm 'ball'", 'kind = "method"', 'method = "ball:25"'],
-        ),
         ('reference = "clicked"', 'reference = "x"', ["'x' is no arm", "clicked, windows, ball"]),
         ('name = "ball"', 'name = "windows"', ["windows is there twice"]),
         (

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -29,23 +28,7 @@ from clickvol.weights.safe_file import read_weights
 OnMessage = Callable[[str], None]
 
 
-class ArmTraining(Protocol):
-    """The training of an arm on a task."""
-
-    def command(self) -> str:
-        """Return the command that does the same; ConfigError for a training file that cannot be used."""
-
-    def is_done(self) -> bool:
-        """Tell whether it is complete."""
-
-    def work(self, on_message: OnMessage) -> None:
-        """Do it, or go on with it; ClickvolError when that fails."""
-
-    def method(self) -> str:
-        """Return the method that comes out, as `clickvol evaluate` takes it, without a name."""
-
-
-def training_of(job: Reproduction, arm: Arm, task: Task) -> ArmTraining | None:
+def training_of(job: Reproduction, arm: Arm, task: Task) -> "OwnTraining | NnunetTraining | None":
     """Return the training of an arm; None for one that needs none."""
     if isinstance(arm, TrainArm):
         return OwnTraining(job, arm, task)
@@ -131,20 +114,20 @@ class OwnTraining:
         return so_far()
 
     def command(self) -> str:
-        """See `ArmTraining`."""
+        """Return the command that does the same; ConfigError for a training file that cannot be used."""
         arguments = self.arguments()
         return command_line(
             "train", str(arguments.path), {"--set": arguments.overrides, "--steps": self.job.steps}
         )
 
     def is_done(self) -> bool:
-        """See `ArmTraining`. How long the schedule is may depend on the number of prepared scans."""
+        """Tell whether it is complete. How long that is may depend on the number of prepared scans."""
         if not all(is_prepared(self.job, data) for data in self.task.data):
             return False
         return self.arguments().is_finished(self.job.steps)
 
     def work(self, on_message: OnMessage) -> None:
-        """See `ArmTraining`; goes on from the last checkpoint, but never from that of another configuration."""
+        """Do it, or go on from the last checkpoint, but never from that of another configuration."""
         arguments = self.arguments()
         folder = arguments.config.run.folder
         reached = _reached(folder)
@@ -168,7 +151,7 @@ class OwnTraining:
             )
 
     def method(self) -> str:
-        """See `ArmTraining`."""
+        """Return the model as `clickvol evaluate` takes it, without a name."""
         return str(self.arguments().card)
 
     def missing_model(self) -> str | None:
@@ -226,7 +209,7 @@ class NnunetTraining:
         return self.job.run_folder(self.arm, self.task)
 
     def command(self) -> str:
-        """See `ArmTraining`."""
+        """See `OwnTraining`."""
         settings = self._settings
         options = {
             "--data": self.job.prepared(self.task.data[0]),
@@ -241,7 +224,7 @@ class NnunetTraining:
         return command_line("nnunet", "run", options)
 
     def is_done(self) -> bool:
-        """See `ArmTraining`."""
+        """See `OwnTraining`."""
         (data,) = self.task.data
         folder = self._folder / "predictions"
         if not folder.is_dir() or not is_prepared(self.job, data):
@@ -250,7 +233,7 @@ class NnunetTraining:
         return all((folder / f"{case.case_id}.nii.gz").is_file() for case in cases)
 
     def work(self, on_message: OnMessage) -> None:
-        """See `ArmTraining`; ConfigError without an environment."""
+        """Do it, or go on with it; ConfigError without an environment."""
         job, name = self.job, self.arm.name
         if job.venv is None:
             raise ConfigError(
@@ -269,7 +252,7 @@ class NnunetTraining:
         run_nnunet(read_prepared_set(job.prepared(self.task.data[0])), run)
 
     def method(self) -> str:
-        """See `ArmTraining`."""
+        """See `OwnTraining`."""
         return f"predictions:{self._folder / 'predictions'}"
 
 

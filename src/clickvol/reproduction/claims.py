@@ -10,7 +10,7 @@ from clickvol.evaluation.records import write_csv
 from clickvol.files.atomic import write_text
 from clickvol.report.statistics import bootstrap_interval, holm, paired_tests, random_effects_mean
 from clickvol.report.tables import MISSING, Table, number, p_value, whole_numbers, with_interval
-from clickvol.reproduction.scoring import scored_rows
+from clickvol.reproduction.scoring import progress, scored_rows
 from clickvol.reproduction.study import Claim
 from clickvol.reproduction.workspace import Reproduction
 
@@ -48,8 +48,11 @@ def claim_rows(job: Reproduction) -> pd.DataFrame:
     scores had a p of 1. `detectable`: the difference that so many patients and trainings show with a chance of
     .8. `scored` of `wanted` evaluations of its arms are there. Missing where an arm has no scores.
     """
-    scores = pd.concat([scored_rows(job, task) for task in job.study.tasks], ignore_index=True)
-    rows = [_row(claim, scores) | _progress(job, claim, scores) for claim in job.study.claims]
+    scores = scored_rows(job, *job.study.tasks)
+    rows = []
+    for claim in job.study.claims:
+        scored, wanted = progress(job, scores, claim.arm, claim.against)
+        rows.append(_row(claim, scores) | {"scored": scored, "wanted": wanted})
     for name in ("t_p", "model_p"):
         for row, corrected in zip(rows, holm([row.get(name, 1.0) for row in rows]), strict=True):
             row[f"{name}_holm"] = corrected if name in row else None
@@ -113,16 +116,6 @@ def _row(claim: Claim, scores: pd.DataFrame) -> dict[str, Any]:
         row |= dict(zip(("model_low", "model_high"), model.interval, strict=True))
         row |= {"model_p": model.p, "detectable": _DETECTABLE_ERRORS * model.error}
     return row
-
-
-def _progress(job: Reproduction, claim: Claim, scores: pd.DataFrame) -> dict[str, int]:
-    """Return how many evaluations of both arms of a claim are there, and how many there will be."""
-    arms = [arm for arm in job.study.arms if arm.name in (claim.arm, claim.against)]
-    wanted = sum(len(job.repeats(arm)) for arm in arms) * len(job.study.tasks)
-    if scores.empty:
-        return {"scored": 0, "wanted": wanted}
-    there = scores[scores["arm"].isin([arm.name for arm in arms])]
-    return {"scored": len(there[["arm", "fold", "training", "task"]].drop_duplicates()), "wanted": wanted}
 
 
 def _differences(claim: Claim, scores: pd.DataFrame) -> pd.DataFrame:

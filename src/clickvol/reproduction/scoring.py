@@ -1,5 +1,6 @@
 """The arms of a study scored, each by itself, and compared task by task."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -99,23 +100,30 @@ def compare(job: Reproduction, task: Task) -> Summary | None:
     )
 
 
-def scored_rows(job: Reproduction, task: Task) -> pd.DataFrame:
-    """Return the rows of all evaluations of a task that are there, as `evaluation.records` has them.
+def scored_rows(job: Reproduction, *tasks: Task) -> pd.DataFrame:
+    """Return the rows of all evaluations of tasks that are there, as `evaluation.records` has them.
 
     Further columns: `arm`, `fold`, `task`, and `training`, the number of the seed of its training. Users of
     further trainings have further numbers.
     """
     tables = []
-    for arm in job.study.arms:
-        for one in job.repeats(arm):
-            if is_scored(one, arm, task):
-                table = pd.read_parquet(one.evaluation_folder(arm, task) / TABLE_NAME)
-                training = 0 if one.seed is None else job.study.seeds.index(one.seed)
-                seed = table["seed"] + training * job.study.protocol.protocol().seeds
-                tables.append(
-                    table.assign(arm=arm.name, fold=one.fold, training=training, seed=seed, task=task.name)
-                )
+    for task, arm in itertools.product(tasks, job.study.arms):
+        for one in (one for one in job.repeats(arm) if is_scored(one, arm, task)):
+            table = pd.read_parquet(one.evaluation_folder(arm, task) / TABLE_NAME)
+            training = 0 if one.seed is None else job.study.seeds.index(one.seed)
+            seed = table["seed"] + training * job.study.protocol.protocol().seeds
+            more = {"arm": arm.name, "fold": one.fold, "task": task.name, "training": training, "seed": seed}
+            tables.append(table.assign(**more))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def progress(job: Reproduction, rows: pd.DataFrame, *names: str) -> tuple[int, int]:
+    """Return how many evaluations of arms are among `scored_rows` of all tasks, and how many there will be."""
+    wanted = sum(len(job.repeats(arm)) for arm in job.study.arms if arm.name in names) * len(job.study.tasks)
+    if rows.empty:
+        return 0, wanted
+    there = rows.loc[rows["arm"].isin(names), ["arm", "fold", "task", "training"]]
+    return len(there.drop_duplicates()), wanted
 
 
 def _organ_mask(job: Reproduction, arm: Arm, method: str) -> OrganMaskChoice:

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -315,17 +315,6 @@ def read_study(name_or_path: str) -> StudyFile:
             f"there is no study {name_or_path!r}; give one of {', '.join(study_names())}, or a file"
         )
     content = read_toml(path)
-    _refuse_old_words(content, path)
     study = checked(Study, content, path)
     study.protocol.protocol()  # its mistakes show now, not after days of training
     return StudyFile(study, path)
-
-
-def _refuse_old_words(content: dict[str, Any], path: Path) -> None:
-    arms = content.get("arms")
-    for arm in arms if isinstance(arms, list) else ():
-        if isinstance(arm, dict) and arm.get("kind") == "contestant":
-            raise ConfigError(
-                f'{path}: the arm {arm.get("name")!r} has kind = "contestant", as in earlier versions; write '
-                f'kind = "method" and, in the place of word, method = "{arm.get("word", "ball:50")}"'
-            )

@@ -15,6 +15,7 @@ from clickvol.metrics.scores import nsd_name
 from clickvol.report.summary import Summary
 from clickvol.report.tables import MISSING, Table, whole_numbers, with_interval
 from clickvol.reproduction.preparation import is_prepared, split_note
+from clickvol.reproduction.scoring import progress, scored_rows
 from clickvol.reproduction.study import Arm, DataSet, MethodArm, PublishedGain
 from clickvol.reproduction.workspace import Reproduction
 
@@ -164,6 +165,7 @@ def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
         "click.",
         *_split_notes(job),
         *study.notes,
+        *_notes_on_progress(job),
         *(f"Not run: {line}" for line in left_out),
         "Tests against the reference, all measures and failures: "
         + ", ".join(f"reports/{task.name}/report.md" for task in study.tasks)
@@ -179,6 +181,17 @@ def _split_notes(job: Reproduction) -> list[str]:
     notes |= {data.name: split_note(job, data) for data in job.study.data if is_prepared(job, data)}
     write_text(path, json.dumps(notes, indent=1) + "\n")
     return [notes[data.name] for data in job.study.data if data.name in notes]
+
+
+def _notes_on_progress(job: Reproduction) -> list[str]:
+    """Return a sentence on each arm of which some folds and trainings are scored, and others are not yet."""
+    rows = scored_rows(job, *job.study.tasks)
+    there = {arm.title: progress(job, rows, arm.name) for arm in job.study.arms}
+    return [
+        f"NOT COMPLETE: {title}, {scored} of {wanted} evaluations (folds and trainings)."
+        for title, (scored, wanted) in there.items()
+        if 0 < scored < wanted
+    ]
 
 
 def _gain_lines(job: Reproduction, rows: pd.DataFrame) -> list[str]:
