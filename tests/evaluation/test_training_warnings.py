@@ -95,3 +95,23 @@ def test_the_shipped_models_know_the_patients_they_were_trained_on(model):
     if model == "promise3d-small":
         assert marks == known["train"]
         assert len(read_card(model).training_scans) == 2 * len(marks)
+
+
+@pytest.mark.parametrize(
+    ("data", "trained", "left_out"),
+    [
+        ("LungNodule_CT", "lidc_idri_0001_n00", "lidc_idri_0127_n00"),
+        ("HeadNeckOrgans_CT", "kbp_004", "kbp_027"),
+        ("Sarcoma_PET", "sts_001", "sts_008"),
+    ],
+)
+def test_the_model_for_lesions_knows_its_other_scans_too(data, trained, left_out):
+    folder = ROOT.parent / "shared" / "data" / data / "imagesTr"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    marks = {*read_card("promise3d-lesions").training_scans}
+    is_known = [
+        hashlib.sha256((folder / f"{name}.nii.gz").read_bytes()).hexdigest()[:16] in marks
+        for name in (trained, left_out)
+    ]
+    assert is_known == [True, False]
