@@ -13,7 +13,7 @@ from clickvol.datasets.splits import Split
 from clickvol.errors import ConfigError, OutputError
 from clickvol.report.tables import MISSING
 from clickvol.reproduction import preparation, steps
-from clickvol.reproduction.steps import left_out, reproduce, steps_of
+from clickvol.reproduction.steps import left_out, reproduce, steps_of, tables_from_records
 from clickvol.reproduction.study import read_study
 from clickvol.reproduction.workspace import Reproduction
 from clickvol.training.run import train_from_config
@@ -160,6 +160,19 @@ def test_as_the_text_says_is_trained_by_its_own_file_in_its_own_folder(study, wh
     assert "text.toml" in training.command()
     assert "as-text/runs/clicked" in training.command()
     assert job.results == whole.folder / "as-text"
+
+
+def test_a_model_scored_on_its_own_training_is_told_in_the_table_and_again_from_records(study, whole, tmp_path):
+    copy = write_study(tmp_path / "study")
+    copy.path.write_text(STUDY.replace('name = "promise3d"', 'name = "promise3d"\nsplit = "train"'))
+    job = job_of(copy, tmp_path / "out", raw=study.raw, only=("clicked",))
+    shutil.copytree(whole.folder / "data", tmp_path / "out" / "data")
+    run(job)
+    line = "- WARNING: clicked was trained on 1 of the 1 scans of lump: its scores there say little about new"
+    assert line in (job.results / "table.md").read_text()
+    assert "WARNING" not in (whole.results / "table.md").read_text()
+    shutil.rmtree(tmp_path / "out" / "data")
+    assert line in tables_from_records(job).read_text()
 
 
 def test_a_training_that_clickvol_train_finished_is_taken(study, whole, tmp_path, monkeypatch):

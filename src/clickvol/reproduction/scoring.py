@@ -13,6 +13,7 @@ from clickvol.evaluation.methods import model_fingerprint, parse_methods
 from clickvol.evaluation.records import TABLE_NAME, score_table, write_table
 from clickvol.evaluation.result_log import SETTINGS_NAME
 from clickvol.evaluation.run import EvaluationRequest, run_evaluation
+from clickvol.files.atomic import write_text
 from clickvol.predict.segmentation import Procedure
 from clickvol.report.page import command_of, write_report
 from clickvol.report.summary import Summary
@@ -22,6 +23,8 @@ from clickvol.reproduction.study import Arm, Task, TrainArm
 from clickvol.reproduction.workspace import Reproduction
 from clickvol.version import __version__
 from clickvol.weights.card import read_card
+
+_WARNINGS_NAME = "warnings.txt"
 
 
 def evaluation_command(job: Reproduction, arm: Arm, task: Task) -> str:
@@ -62,10 +65,23 @@ def score(job: Reproduction, arm: Arm, task: Task, on_message: OnMessage) -> Non
     method = named_method(job, arm, task)
     if method is None:
         return
-    run_evaluation(
+    evaluated = run_evaluation(
         _request(job, arm, task, method),
         on_progress=lambda done, total, text: on_message(f"scoring {text}: {done} of {total}"),
     )
+    write_text(job.evaluation_folder(arm, task) / _WARNINGS_NAME, "\n".join(evaluated.warnings))
+
+
+def training_warnings(job: Reproduction) -> list[str]:
+    """Return one sentence for every model that was scored on scans or patients of its training."""
+    lines = [
+        line
+        for arm, task in itertools.product(job.study.arms, job.study.tasks)
+        for one in job.repeats(arm)
+        if (path := one.evaluation_folder(arm, task) / _WARNINGS_NAME).is_file()
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def compare(job: Reproduction, task: Task) -> Summary | None:

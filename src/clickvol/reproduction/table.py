@@ -15,7 +15,7 @@ from clickvol.metrics.scores import nsd_name
 from clickvol.report.summary import Summary
 from clickvol.report.tables import MISSING, Table, whole_numbers, with_interval
 from clickvol.reproduction.preparation import is_prepared, split_note
-from clickvol.reproduction.scoring import progress, scored_rows
+from clickvol.reproduction.scoring import progress, scored_rows, training_warnings
 from clickvol.reproduction.study import Arm, DataSet, MethodArm, PublishedGain
 from clickvol.reproduction.workspace import Reproduction
 
@@ -165,6 +165,7 @@ def _notes(job: Reproduction, left_out: Sequence[str]) -> list[str]:
         "click.",
         *_split_notes(job),
         *study.notes,
+        *(f"WARNING: {warning}." for warning in training_warnings(job)),
         *_notes_on_progress(job),
         *(f"Not run: {line}" for line in left_out),
         "Tests against the reference, all measures and failures: "
