@@ -13,6 +13,7 @@ from clickvol.io.formats import read_volume
 from clickvol.predict.scan_predictor import segment
 from clickvol.prompts.click import Click
 from clickvol.weights.load import load_model
+from reference.dicom_data_set import write_dicom_data_set
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 
@@ -73,6 +74,39 @@ def test_a_wrong_manifest_says_where(folder, text, message):
     (folder / "list.csv").write_text(text)
     with pytest.raises(ConfigError, match=message):
         cases_of(folder, source=folder / "list.csv")
+
+
+@pytest.mark.parametrize("layout", ["labels/CASE.dcm", "labels/CASE/seg.dcm", "CASE/seg.dcm"])
+def test_dicom_scans_have_their_masks_beside_or_within(tmp_path, layout):
+    source = write_dicom_data_set(tmp_path / "set", ["a", "b"])
+    (source / "dataset.json").unlink()
+    for case in "ab" if layout != "labels/CASE.dcm" else "":
+        mask = source / "labels" / f"{case}.dcm"
+        target = source / layout.replace("CASE", case)
+        moved = mask.rename(tmp_path / mask.name)
+        if layout == "CASE/seg.dcm":
+            shutil.move(source / "images" / case, source / case / "ct")
+        target.parent.mkdir(exist_ok=True)
+        moved.rename(target)
+    if layout == "CASE/seg.dcm":
+        shutil.rmtree(source / "images")
+        shutil.rmtree(source / "labels")
+    cases = cases_of(tmp_path, source=source, label=2, modality="CT")
+    assert [case.group for case in cases] == ["a", "b"]
+    assert [int(case.read_native()[1].sum()) for case in cases] == [64, 64]
+
+
+def test_two_segmentations_of_a_patient_are_asked_about(tmp_path):
+    source = write_dicom_data_set(tmp_path / "set", ["a", "b"])
+    (tmp_path / "studies").mkdir()
+    shutil.move(source / "labels", tmp_path / "studies" / "p")
+    with pytest.raises(ConfigError, match=r"p holds 2 segmentations .* a\.dcm and b\.dcm; keep one"):
+        read_source(Intake(source=tmp_path / "studies"))
+
+
+def test_a_scan_is_no_manifest(folder):
+    with pytest.raises(ConfigError, match=r"s0\.nii\.gz is no manifest; give the folder"):
+        read_source(Intake(source=folder / "scans" / "s0.nii.gz"))
 
 
 def test_scans_without_masks_are_told_where_masks_are_given(folder):

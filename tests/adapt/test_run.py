@@ -142,9 +142,20 @@ def test_the_shorter_way_is_gone_where_it_is_as_good(half, whole, share):
 def test_two_patients_are_too_few(scans, base, tmp_path):
     groups = scans / "groups.csv"
     groups.write_text("case,group\nc0,p\nc1,p\nc2,q\nc3,q\n")
-    with pytest.raises(ConfigError, match="4 usable scans of 2 patients are too few"):
+    with pytest.raises(ConfigError, match=r"usable scans \(4\) of 2 patients are too few"):
         adapt(request(scans, base, tmp_path / "mine"))
     assert not (tmp_path / "mine.work").exists()
+
+
+def test_too_many_patients_are_refused_before_any_scan_is_read(base, tmp_path):
+    rows = [f"s{number}.nii.gz,m{number}.nii.gz" for number in range(60)]
+    for row in rows:
+        for name in row.split(","):
+            (tmp_path / name).write_bytes(b"never read")
+    (tmp_path / "list.csv").write_text("\n".join(["scan,label", *rows]))
+    with pytest.raises(ConfigError, match="cases of 60 patients; adapt takes 50 at most"):
+        adapt(AdaptRequest(intake=Intake(source=tmp_path / "list.csv"), output=tmp_path / "m", base=str(base)))
+    assert not (tmp_path / "m.work").exists()
 
 
 def test_a_folder_is_no_name(scans, base, tmp_path):

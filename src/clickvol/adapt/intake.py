@@ -16,6 +16,7 @@ from clickvol.errors import ClickvolError, ConfigError
 from clickvol.files.atomic import make_folder
 from clickvol.interactive.record import RECORD_SUFFIX, ReadRecord, read_record, scan_hash
 from clickvol.interactive.replay import replay_record
+from clickvol.io.dicom.masks import holds_masks
 from clickvol.io.formats import READABLE_SUFFIXES, read_volume, write_mask
 from clickvol.io.input_path import suffix_of
 from clickvol.io.volume import Mask
@@ -63,11 +64,19 @@ class CaseSource:
         intake: what the user said.
         kind: its layout.
         pairs: scans with their labels or records, where it has none that `data prepare` knows; else None.
+        num_listed: scans or, where that is said, patients; None of a prepared set.
     """
 
     intake: Intake
     kind: SourceKind | Literal["prepared"]
     pairs: tuple[_Pair, ...] | None = None
+    num_listed: int | None = None
+
+    @classmethod
+    def of_pairs(cls, intake: Intake, pairs: Sequence[_Pair]) -> "CaseSource":
+        """Return the source of a list of scans."""
+        patients = {pair.patient or str(number) for number, pair in enumerate(pairs)}
+        return cls(intake, "folder", tuple(pairs), len(patients))
 
 
 def read_source(intake: Intake) -> CaseSource:
@@ -82,23 +91,49 @@ def read_source(intake: Intake) -> CaseSource:
     if not source.exists():
         raise ConfigError(f"{source} is not there; give a folder with scans and masks, or a manifest (CSV)")
     if source.is_file():
-        return CaseSource(intake, "folder", tuple(_read_manifest(source)))
+        return CaseSource.of_pairs(intake, _read_manifest(source))
     records = source if intake.labels is None else intake.labels
     if any(records.glob(f"*{RECORD_SUFFIX}")):
-        return CaseSource(intake, "folder", tuple(_matched_records(records, source)))
+        return CaseSource.of_pairs(intake, _matched_records(records, source))
     if intake.labels is not None:
         if not intake.labels.is_dir():
             raise ConfigError(f"{intake.labels} is no folder; give the folder of the masks or session records")
-        return CaseSource(intake, "folder")
+        return CaseSource(intake, "folder", num_listed=len(list_folders(source, intake.labels).cases))
+    return _read_folder(intake)
+
+
+def _read_folder(intake: Intake) -> CaseSource:
+    """Read a data set, or a folder of DICOM studies."""
+    source = intake.source
     index = source / "dataset.json"
     kind: SourceKind = "msd" if index.is_file() and "training" in _index(index) else "folder"
     try:
-        list_source(kind, source)
+        return CaseSource(intake, kind, num_listed=len(list_source(kind, source).cases))
     except ConfigError as error:
         if kind == "msd" or (source / "images").is_dir():
             raise
+        studies = _studies(source)
+        if studies:
+            return CaseSource.of_pairs(intake, studies)
         raise ConfigError(f"{error}; or give scans and masks apart: SCANS --labels MASKS") from error
-    return CaseSource(intake, kind)
+
+
+def _studies(source: Path) -> list[_Pair]:
+    """Pair the DICOM series in each folder of a patient with the one segmentation or structure set in it.
+
+    Raises:
+        ConfigError: when there are several in a folder.
+    """
+    pairs = []
+    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        masks = [path for path in sorted(folder.rglob("*")) if holds_masks(path)]
+        if len(masks) > 1:
+            raise ConfigError(
+                f"{folder} holds {len(masks)} segmentations and structure sets, such as {masks[0].name} and "
+                f"{masks[1].name}; keep one, or give a manifest (CSV) with the columns scan and label"
+            )
+        pairs += [_Pair(folder, path, folder.name) for path in masks]
+    return pairs
 
 
 def prepared_cases(read: CaseSource, work: Path, report: Report = lambda *_: None) -> PreparedSet:
@@ -137,6 +172,11 @@ def _index(path: Path) -> dict[str, object]:
 
 def _read_manifest(path: Path) -> list[_Pair]:
     """Read a CSV file with the columns scan, label and, if wanted, patient; paths from its folder."""
+    if suffix_of(path.name, (*READABLE_SUFFIXES, ".zip", ".json")) is not None:
+        raise ConfigError(
+            f"{path} is no manifest; give the folder with scans and masks (of an archive, unpacked), or a CSV "
+            "file with the columns scan and label"
+        )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -137,6 +137,8 @@ def adapt(
     started = time.monotonic()
     output = _checked_output(request.output)
     source = read_source(request.intake)
+    if source.num_listed is not None and request.intake.groups is None:
+        _check_count(source.num_listed, source.num_listed)
     work = output.with_name(output.name + _WORK_SUFFIX)
     is_new = not work.exists()
     try:
@@ -146,7 +148,7 @@ def adapt(
                 source, work, lambda _done, _total, last: _note_rejected(last, on_rejected)
             )
             cases = [read_objects(case, request.intake.modality) for case in prepared.cases]
-            _check_cases(cases)
+            _check_count(len(cases), len({case.patient for case in cases}))
             state = _State.of(work, _key(request, prepared))
             outcome = _Run(request, prepared, cases, state, report).finish(output, started)
     except ConfigError:
@@ -170,17 +172,16 @@ def _checked_output(path: Path) -> Path:
     return output
 
 
-def _check_cases(cases: Sequence[CaseObjects]) -> None:
-    count = len({case.patient for case in cases})
-    if count < MIN_CASES:
+def _check_count(num_scans: int, num_patients: int) -> None:
+    if num_patients < MIN_CASES:
         raise ConfigError(
-            f"{len(cases)} usable scans of {count} patients are too few, since some are left out to measure; "
-            f"give scans of {MIN_CASES} patients at least"
+            f"the usable scans ({num_scans}) of {num_patients} patients are too few, since some are left out "
+            f"to measure; give those of {MIN_CASES} patients at least"
         )
-    if count > MAX_CASES:
+    if num_patients > MAX_CASES:
         raise ConfigError(
-            f"there are cases of {count} patients; adapt takes {MAX_CASES} at most, and so many are worth a "
-            "training (clickvol train); give fewer, such as the rows of a manifest"
+            f"there are cases of {num_patients} patients; adapt takes {MAX_CASES} at most, and so many are "
+            "worth a training (clickvol train); give fewer, such as the rows of a manifest"
         )
 
 

@@ -221,12 +221,18 @@ def list_folders(image_folder: Path, label_folder: Path) -> Listing:
     """List the scans of one folder with the masks of another that have their names."""
     labels: dict[str, list[Path]] = {}
     for stem, path in _scans(label_folder, (*READABLE_SUFFIXES, _DICOM_MASK_SUFFIX)):
-        labels.setdefault(stem, []).append(path)
+        labels.setdefault(stem, []).append(_mask_in(path) if path.is_dir() else path)
     images: dict[str, list[Path]] = {}
     for stem, path in _scans(image_folder, READABLE_SUFFIXES):
         case_id = stem if stem in labels else stem.removesuffix(_FIRST_CHANNEL)
         images.setdefault(case_id, []).append(path)
     return _listing(image_folder, *pair(images, labels))
+
+
+def _mask_in(folder: Path) -> Path:
+    """Return the one file of a folder, as archives hand out segmentations; the folder where there are more."""
+    files = [path for path in folder.iterdir() if path.name.lower().endswith(_DICOM_MASK_SUFFIX)]
+    return files[0] if len(files) == 1 else folder
 
 
 def _scans(folder: Path, suffixes: tuple[str, ...]) -> Iterable[tuple[str, Path]]:

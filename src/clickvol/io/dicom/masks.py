@@ -59,6 +59,16 @@ def is_dicom_mask(path: Path) -> bool:
         raise unreadable_path(path, error) from error
 
 
+def holds_masks(path: Path) -> bool:
+    """Tell whether a path is a DICOM Segmentation or RT Structure Set."""
+    if not is_dicom_mask(path):
+        return False
+    from pydicom import dcmread
+
+    header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    return header.get("SOPClassUID", "") in (*_SEGMENTATIONS, _RT_STRUCTURE_SET)
+
+
 def read_mask_file(
     path: str | Path, grid: VolumeGrid | None = None, *, segment: str | int | None = None
 ) -> list[LabelledMask]:
