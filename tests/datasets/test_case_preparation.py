@@ -5,7 +5,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from clickvol.datasets.case_preparation import CaseOptions, prepare_case, read_foreground_sample
+from clickvol.datasets.case_preparation import (
+    CaseOptions,
+    SeveralLabelsError,
+    prepare_case,
+    read_foreground_sample,
+)
 from clickvol.datasets.prepared import LabelledCase, RejectedCase
 from clickvol.datasets.sources import CaseFiles
 from reference.data_sets import (
@@ -214,9 +219,8 @@ def test_several_labels_need_a_word(make):
     label = label_ijk(1)
     label[5, 4, 3] = 7
     asked = CaseOptions(tumour_label=None, refuse_several_labels=True, spacing_dhw_mm=None, volume_index=None)
-    assert (
-        "a_label.nii holds the labels 1, 7; say which is the tumour" in make(image_ijk(), label, asked).reason
-    )
+    with pytest.raises(SeveralLabelsError, match=r"a_label\.nii holds the labels 1, 7; say which"):
+        make(image_ijk(), label, asked)
     assert isinstance(make(image_ijk(), label_ijk(4), asked), LabelledCase)
 
 

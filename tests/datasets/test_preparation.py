@@ -353,6 +353,12 @@ def test_constants_of_another_organ_are_refused_where_their_label_is_no_label(so
         prepare_data_set(_plan(source, tmp_path / "dst", constants="kits"))
 
 
+def test_constants_of_another_organ_are_refused_where_the_labels_name_theirs(tmp_path):
+    source = write_msd(tmp_path / "ours", ["a"], labels={"0": "background", "1": "Pancreas", "2": "cancer"})
+    with pytest.raises(ConfigError, match="kits are of the kidney, but the labels of Tiny are 1 Pancreas, 2"):
+        prepare_data_set(_plan(source, tmp_path / "dst", constants="kits"))
+
+
 def test_two_folders_with_several_labels_ask_which(source, tmp_path):
     def plan(**options):
         return PreparationPlan(kind="folder", source=source, destination=tmp_path / "dst", **options)
@@ -365,9 +371,9 @@ def test_two_folders_with_several_labels_ask_which(source, tmp_path):
     label = label_ijk(1)
     label[0, 0, 0] = 5
     write_nifti(label, source / "labelsTr" / "p_3.nii.gz")
-    made = prepare_data_set(plan())
-    assert [case.case_id for case in made.rejected] == ["p_3"]
-    assert "holds the labels 1, 5" in made.rejected[0].reason
+    with pytest.raises(ConfigError, match=r"p_3\.nii\.gz holds the labels 1, 5; say which is the tumour"):
+        prepare_data_set(plan())
+    assert not (tmp_path / "dst" / "prepared.json").exists()
     write_nifti(label, source / "labelsTr" / "p_0.nii.gz")
     with pytest.raises(ConfigError, match=r"p_0\.nii\.gz holds the labels 1, 5; say which is the tumour"):
         prepare_data_set(plan())

@@ -101,6 +101,8 @@ def prepare_case(
 ) -> LabelledCase | RejectedCase:
     """Make the files of a case; equal options and unchanged files give equal bytes; OutputError if not.
 
+    SeveralLabelsError where that is to be refused.
+
     Args:
         source: its files.
         folder: `cases/` of the prepared set; must exist.
@@ -117,6 +119,8 @@ def prepare_case(
     try:
         scan = read_case_files(source, options)
         kept = _resampled(scan, options.spacing_dhw_mm)
+    except SeveralLabelsError:
+        raise  # a question for the user about all cases
     except (UnreadableVolumeError, BadGeometryError, ConfigError) as error:
         return RejectedCase(case_id=source.case_id, reason=" ".join(str(error).split()))
     written = _write_files(source.case_id, folder, kept, scan, linkable=options.volume_index is None)

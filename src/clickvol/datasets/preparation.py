@@ -13,9 +13,7 @@ from typing import Any, Literal
 from clickvol.datasets.case_index import write_index
 from clickvol.datasets.case_preparation import (
     CaseOptions,
-    SeveralLabelsError,
     prepare_case,
-    read_case_files,
     read_foreground_sample,
     row_path,
 )
@@ -34,7 +32,7 @@ from clickvol.datasets.prepared import (
     is_prepared_set,
     read_prepared_set,
 )
-from clickvol.datasets.published import PublishedConstants, published_split, read_published
+from clickvol.datasets.published import PublishedConstants, published_names, published_split, read_published
 from clickvol.datasets.sources import CaseFiles, Listing, SourceKind, list_source
 from clickvol.datasets.splits import (
     PART_NAMES,
@@ -45,7 +43,7 @@ from clickvol.datasets.splits import (
     read_splits,
     splits_json,
 )
-from clickvol.errors import ClickvolError, ConfigError
+from clickvol.errors import ConfigError
 from clickvol.files.atomic import make_folder, remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.parallel.rows import RowFailure, check_workers, run_rows
@@ -223,13 +221,6 @@ def _read_inputs(plan: PreparationPlan) -> _Inputs:
     if plan.splits is not None:
         folds = read_splits(plan.splits)
         check_splits(folds, groups, plan.splits)
-    if options.refuse_several_labels and listing.cases:
-        try:
-            read_case_files(listing.cases[0], options)
-        except SeveralLabelsError:
-            raise
-        except ClickvolError:  # that case will be rejected; the others may be good
-            pass
     return _Inputs(listing, published, groups, folds, options)
 
 
@@ -244,6 +235,8 @@ def _options(plan: PreparationPlan, listing: Listing, published: PublishedConsta
             f"{listing.name} has the published constants {listing.published}, not {plan.constants}; give "
             f"--constants {listing.published}, or none"
         )
+    if published is not None:
+        _refuse_another_organ(plan, listing, published)
     known = published
     if known is None and listing.published is not None:
         known = read_published(listing.published)
@@ -270,6 +263,17 @@ def _options(plan: PreparationPlan, listing: Listing, published: PublishedConsta
         volume_index=plan.volume_index,
         organs=plan.organs,
     )
+
+
+def _refuse_another_organ(plan: PreparationPlan, listing: Listing, published: PublishedConstants) -> None:
+    """Refuse published constants where the labels name the organ of others, and not theirs."""
+    names = " ".join(listing.labels.values()).lower()
+    organs = {read_published(name).organ for name in published_names()}
+    if published.organ not in names and any(organ in names for organ in organs):
+        raise ConfigError(
+            f"the constants {plan.constants} are of the {published.organ}, but the labels of {listing.name} "
+            f"are {listing.label_names}; leave --constants out, or give those of that organ"
+        )
 
 
 def _refuse_other_set(plan: PreparationPlan, listing: Listing) -> None:

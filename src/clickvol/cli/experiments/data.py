@@ -48,7 +48,9 @@ _Destination = Annotated[
 ]
 _Label = Annotated[
     str | None,
-    typer.Option(metavar="N|all", help="Value of the tumour in the labels; all: everything above 0."),
+    typer.Option(
+        "--label", "--tumour-label", metavar="N|all", help="Value of the tumour; all: everything above 0."
+    ),
 ]
 _Groups = Annotated[
     Path | None, typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split.")
