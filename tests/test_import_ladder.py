@@ -58,6 +58,7 @@ TORCH_FREE_WEIGHTS = (
     "weights.cache",
     "weights.card",
     "weights.download",
+    "weights.expected_dice",
     "weights.fetch",
     "weights.registry",
 )

@@ -124,6 +124,8 @@ def test_json_is_all_that_is_on_stdout_and_complete(segment, known_answer, tmp_p
         ],
         "prompts_used": [],
         "expected_dice": None,
+        "expected_dice_interval": None,
+        "comparable_patients": None,
         "candidates": [],
         "next_click_ijk": [18, 16, 9],
         "warnings": ["be careful"],

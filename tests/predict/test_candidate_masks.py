@@ -7,11 +7,13 @@ import pytest
 
 from clickvol import Click, InteractiveSession, load_model, segment
 from clickvol.errors import ClickError
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import ChooseCandidate
 from clickvol.interactive.replay import replay_record
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.predict.candidate_masks import expected_dice, soft_dice
 from clickvol.weights.card import read_card
+from clickvol.weights.expected_dice import DiceEstimate, ExpectedDice, MeasuredKind
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,8 @@ def test_a_choice_is_kept_corrected_and_replayed(model, phantom, tmp_path):
 
 def test_a_model_without_a_score_head_expects_what_its_probability_says_calibrated(model, phantom):
     plain = load_model("promise3d-small")
-    known = dataclasses.replace(
-        plain, card=plain.card.model_copy(update={"expected_dice": [(0.0, 0.5), (1.0, 0.9)]})
-    )
+    curve = ExpectedDice(knots=[(0.0, 0.5), (1.0, 0.9)])
+    known = dataclasses.replace(plain, card=plain.card.model_copy(update={"expected_dice": curve}))
     unknown = dataclasses.replace(plain, card=plain.card.model_copy(update={"expected_dice": None}))
     with_it, without = (segment(phantom.volume, [Click(phantom.inside)], one) for one in (known, unknown))
     np.testing.assert_array_equal(with_it.mask.array, without.mask.array)
@@ -79,7 +80,24 @@ def test_a_probability_expects_less_of_its_mask_where_it_is_in_doubt():
     assert soft_dice(kept.astype(np.float32), kept) == 1
 
 
-def test_what_the_head_says_is_calibrated_by_the_card():
-    card = read_card("promise3d-small").model_copy(update={"expected_dice": [(0.2, 0.1), (0.8, 0.9)]})
-    assert [expected_dice(said, card) for said in (0.0, 0.2, 0.5, 0.9)] == pytest.approx([0.1, 0.1, 0.5, 0.9])
-    assert expected_dice(0.3, card.model_copy(update={"expected_dice": None})) == 0.3
+def test_modality_and_longest_side_of_a_mask_choose_what_its_dice_was():
+    large = MeasuredKind(modality="CT", from_mm=30, shift=0.2, spread=(-0.1, 0.1), patients=6)
+    curve = ExpectedDice(knots=[(0.0, 0.0), (1.0, 1.0)], spread=(-0.4, 0.4), kinds=[large])
+    card = read_card("promise3d-small").model_copy(update={"expected_dice": curve})
+    grid = VolumeGrid.axial((4, 8, 8), (10.0, 2.0, 2.0))
+    tall, flat = np.zeros((2, 4, 8, 8), dtype=bool)
+    tall[1:4, 2, 2] = True  # 30 mm
+    flat[1, :, 2] = True  # 16 mm
+    said = [expected_dice(0.5, mask, grid, "CT", card) for mask in (tall, flat)]
+    assert [each.dice for each in said] == pytest.approx([0.7, 0.5])
+    assert [each.patients for each in said] == [6, 0]
+    unmeasured = card.model_copy(update={"expected_dice": None})
+    assert expected_dice(0.3, tall, grid, "CT", unmeasured) == DiceEstimate(0.3)
+
+
+@pytest.mark.parametrize("name", ["promise3d-small", "promise3d-lesions"])
+def test_the_expected_dice_is_that_of_the_first_candidate_and_within_its_interval(name, phantom):
+    result = segment(phantom.volume, [Click(phantom.inside)], load_model(name))
+    low, high = result.expected.interval or (0, 1)
+    assert low <= result.expected_dice <= high
+    assert [c.predicted_dice for c in result.candidates[:1]] in ([], [result.expected_dice])

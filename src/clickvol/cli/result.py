@@ -68,6 +68,8 @@ def _scan_facts(result: SegmentationResult) -> dict[str, Any]:
         "bounding_box_ijk_first_and_last_inclusive": bounds_ijk,
         "bounding_box_ras_mm_lowest_and_highest": bounds_mm,
         "expected_dice": _plain(segmentation.expected_dice),
+        "expected_dice_interval": _plain(segmentation.expected and segmentation.expected.interval),
+        "comparable_patients": segmentation.expected and segmentation.expected.patients,
         "candidates": [
             {
                 "mask": str(request.candidate_path(number) if number else request.mask)
@@ -95,8 +97,8 @@ def _scan_summary(result: SegmentationResult) -> list[str]:
         f"{request.mask}: {mask.volume_ml:.1f} ml, {mask.num_voxels} voxels ({segmentation.modality}, "
         f"{segmentation.model_id}, {result.seconds['total']:.1f} s)"
     ]
-    if segmentation.expected_dice is not None:
-        lines.append(f"expected Dice {segmentation.expected_dice:.2f}")
+    if segmentation.expected is not None:
+        lines.append(f"expected Dice {segmentation.expected}")
     if request.candidates:
         lines += [
             f"{request.candidate_path(number)}: {candidate.mask.volume_ml:.1f} ml, predicted Dice "

@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import WorldPointRAS
-from clickvol.io.volume import Mask
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.io.volume import Mask, Modality
 from clickvol.patches.field_of_view import FieldOfView, paste, paste_box
 from clickvol.predict.patch_predictor import PatchCandidate
 from clickvol.predict.segmentation import THRESHOLD, Array32, CandidateMask, Segmentation, keep_clicked
 from clickvol.weights.card import ModelCard
+from clickvol.weights.expected_dice import DiceEstimate
 
 
 def with_candidates(
@@ -24,38 +26,40 @@ def with_candidates(
 ) -> Segmentation:
     """Add the candidates of a field of view and the expected Dice to a segmentation, whose mask is the first.
 
-    Places inside the object choose the connected parts; knots of the model's card calibrate what the score head
-    says. Without a head there are no candidates, and what the probability itself says is calibrated.
+    Places inside the object choose the connected parts; the model's card calibrates what the score head says.
+    Without a head there are no candidates, and what the probability itself says is calibrated.
     """
     if not segmentation.mask.num_voxels or (not several and card.expected_dice is None):
         return segmentation
-    if not several:
-        kept = segmentation.mask.array[segmentation.probability_box.slices] > 0
-        said = soft_dice(segmentation.probability_in_box, kept)
-        return replace(segmentation, expected_dice=expected_dice(said, card))
-    grid = segmentation.mask.grid
-    masks = [segmentation.mask]
+    grid, modality = segmentation.mask.grid, segmentation.modality
+    kept = segmentation.mask.array[segmentation.probability_box.slices] > 0
+    said = several[0].predicted_dice if several else soft_dice(segmentation.probability_in_box, kept)
+    expected = expected_dice(said, kept, grid, modality, card)
+    masks = [CandidateMask(segmentation.mask, expected.dice)] if several else []
     for candidate in several[1:]:
         array = np.zeros(grid.shape_dhw, dtype=np.uint8)
         box = paste_box(candidate.probability, field.grid(), grid, THRESHOLD) or VoxelBox.whole((1, 1, 1))
         places = [grid.to_voxel(place).as_array() - np.array(box.start_dhw) for place in inside]
-        pasted = paste(candidate.probability, field.grid(), grid, box) > THRESHOLD
-        array[box.slices] = keep_clicked(pasted, places)
-        masks.append(Mask(array, grid))
-    expected = [expected_dice(candidate.predicted_dice, card) for candidate in several]
+        kept = keep_clicked(paste(candidate.probability, field.grid(), grid, box) > THRESHOLD, places)
+        array[box.slices] = kept
+        own = expected_dice(candidate.predicted_dice, kept, grid, modality, card)
+        masks.append(CandidateMask(Mask(array, grid), own.dice))
     return replace(
-        segmentation,
-        candidates=tuple(CandidateMask(m, dice) for m, dice in zip(masks, expected, strict=True)),
-        expected_dice=None if card.expected_dice is None else expected[0],
+        segmentation, candidates=tuple(masks), expected=None if card.expected_dice is None else expected
     )
 
 
-def expected_dice(predicted_dice: float, card: ModelCard) -> float:
-    """Return the Dice measured where a model said this; what it said where nothing was measured."""
-    if card.expected_dice is None:
-        return predicted_dice
-    said, measured = zip(*card.expected_dice, strict=True)
-    return float(np.interp(predicted_dice, said, measured))
+def expected_dice(
+    said: float, kept: NDArray[np.bool_], grid: VolumeGrid, modality: Modality, card: ModelCard
+) -> DiceEstimate:
+    """Return the Dice measured where a model said this of such a mask; what it said where nothing was measured.
+
+    `kept` (D, H, W) is the mask, or a part of the scan with all of it; the grid is that of the scan.
+    """
+    box = bounding_box(kept)
+    if card.expected_dice is None or box is None:
+        return DiceEstimate(said)
+    return card.expected_dice.of(said, modality, float((grid.spacing_dhw_mm * box.shape_dhw).max()))
 
 
 def soft_dice(probability: Array32, kept: NDArray[np.bool_]) -> float:

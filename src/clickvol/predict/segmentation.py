@@ -17,6 +17,7 @@ from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.placed_prompts import PromptUse
 from clickvol.prompts.click import Click
 from clickvol.prompts.spatial import Prompt
+from clickvol.weights.expected_dice import DiceEstimate
 
 Array32 = NDArray[np.float32]
 
@@ -89,7 +90,7 @@ class Segmentation:
         probability_in_box: (box shape) float32 in [0, 1]; 0 everywhere else.
         candidates: several masks for the same prompts, from which a person may choose, `mask` first; empty
             where the model has one.
-        expected_dice: of the mask with what is meant, calibrated; None where the model does not tell.
+        expected: the Dice of the mask with what is meant, calibrated; None where the model does not tell.
     """
 
     mask: Mask
@@ -104,7 +105,12 @@ class Segmentation:
     probability_box: VoxelBox
     probability_in_box: Array32
     candidates: tuple[CandidateMask, ...] = ()
-    expected_dice: float | None = None
+    expected: DiceEstimate | None = None
+
+    @property
+    def expected_dice(self) -> float | None:
+        """The Dice alone."""
+        return None if self.expected is None else self.expected.dice
 
     @property
     def clicks(self) -> tuple[Click, ...]:

@@ -1,7 +1,7 @@
 """The figures of a report: Dice over clicks and per model, volumes against the truth, and pictures of cases."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from clickvol.previews.preview import draw_preview
 from clickvol.previews.preview2d import draw_image_preview
 from clickvol.prompts.click import Click
 from clickvol.prompts.image_prompts import ImagePrompts, prompts_on_picture
-from clickvol.report.statistics import binned
 from clickvol.report.summary import Summary, case_means
 
 # Told apart also by the colour-blind (M. Okabe and K. Ito, Color universal design, 2008); without their yellow,
@@ -65,31 +64,6 @@ def write_figures(table: pd.DataFrame, summary: Summary, folder: Path) -> dict[s
             # Without the version that drew it, the same records give the same bytes.
             figure.savefig(temporary, dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return {caption: folder / name for caption, (name, _) in figures.items()}
-
-
-def reliability_picture(
-    panels: Mapping[str, Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path
-) -> None:
-    """Draw what was said against what was measured, in ten bins; a dot's area is the number of masks.
-
-    Args:
-        panels: by title, by name of a line, what was said and what was measured (n,), both Dice.
-        path: of the PNG file.
-
-    Raises:
-        OutputError: when the file cannot be written.
-    """
-    figure, places = _panels(list(panels))
-    for panel, lines in zip(places, panels.values(), strict=True):
-        panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-        for number, (name, (said, measured)) in enumerate(lines.items()):
-            x, y, counts = zip(*binned(said, measured), strict=True)
-            panel.plot(x, y, color=_COLOURS[number], linewidth=1.2, label=name)
-            panel.scatter(x, y, s=[4 + 2 * n for n in counts], color=_COLOURS[number], alpha=0.6, zorder=3)
-        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="expected Dice", ylabel="measured Dice, mean")
-        panel.legend(frameon=False, fontsize=8, loc="upper left")
-    with atomic_path(path, ".png") as temporary:
-        figure.savefig(temporary, dpi=_DOTS_PER_INCH, metadata={"Software": None})
 
 
 def _panels(

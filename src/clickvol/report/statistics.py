@@ -72,32 +72,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def binned(
-    said: NDArray[np.float64], measured: NDArray[np.float64], bins: int = 10
-) -> list[tuple[float, float, int]]:
-    """Return mean said, mean measured and count of each of so many equal parts of [0, 1] that holds any."""
-    places = np.minimum((said * bins).astype(int), bins - 1)
-    chosen = [places == place for place in range(bins)]
-    return [(float(said[c].mean()), float(measured[c].mean()), int(c.sum())) for c in chosen if c.any()]
-
-
-def calibration_error(said: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
-    """Return the expected calibration error: mean difference of said and measured over the bins of `binned`."""
-    return sum(abs(a - b) * count for a, b, count in binned(said, measured)) / len(said)
-
-
-def rising_knots(
-    said: NDArray[np.float64], measured: NDArray[np.float64], count: int = 6
-) -> list[tuple[float, float]]:
-    """Return knots of a curve that never falls through (n,) points: means of equally many, made isotonic."""
-    order = np.argsort(said, kind="stable")
-    parts = [part for part in np.array_split(order, count) if len(part)]
-    heights = optimize.isotonic_regression(
-        [measured[part].mean() for part in parts], weights=[len(part) for part in parts]
-    ).x
-    return [(float(said[part].mean()), float(height)) for part, height in zip(parts, heights, strict=True)]
-
-
 @lru_cache(maxsize=_MOST_COUNTED)
 def _all_draws(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return how often each group is in each different draw, (draws, number), and its chance, (draws,)."""

@@ -273,6 +273,8 @@ class AdviceOut(_Out):
     """What the model says of its last answer on an object: how good, what else, and where to click next."""
 
     expected_dice: float | None = None
+    expected_dice_interval: tuple[float, float] | None = None
+    comparable_patients: int | None = None
     candidates: list[CandidateOut] = []
     chosen: int = 0
     next_click_ras_mm: Triple | None = None
@@ -286,10 +288,12 @@ class AdviceOut(_Out):
         if known.answered_at is None or at is None or at not in (known.answered_at, known.chosen_at):
             return cls()
         answer, choice = session.scene_masks.answer(scene, known.answered_at), scene.interactions[at]
-        place = answer.next_click()
+        place, expected = answer.next_click(), answer.expected
         next_click = None if place is None else session.scan.volume.grid.to_world(place)
         return cls(
             expected_dice=answer.expected_dice,
+            expected_dice_interval=None if expected is None else expected.interval,
+            comparable_patients=None if expected is None else expected.patients,
             candidates=[
                 CandidateOut(num_voxels=each.mask.num_voxels, predicted_dice=each.predicted_dice)
                 for each in answer.candidates

@@ -23,7 +23,8 @@ const NOTHING = { tag: null, objects: [], can_undo: false, can_redo: false };
  * @typedef {{kind: string, points_ras_mm: number[][], positive: boolean, place: number}} Mark a line, box or drawing
  * @typedef {{kind?: string, ras_mm?: number[], points_ras_mm?: number[][], positive: boolean, object_id: number}} Pending
  * @typedef {{object_id: number, place: number, kind: string, positive: boolean}} ChosenMark
- * @typedef {{object_id: number, expected_dice: number | null, candidates: {num_voxels: number, predicted_dice: number}[],
+ * @typedef {{object_id: number, expected_dice: number | null, expected_dice_interval: number[] | null,
+ *   comparable_patients: number | null, candidates: {num_voxels: number, predicted_dice: number}[],
  *   chosen: number, next_click_ras_mm: number[] | null}} Advice of the model on the answer that is shown
  * @typedef {{ends: number[][], mm: number}} Ruler its two ends in RAS mm
  * @typedef {{id: number, name: string, term: string, colour: string, frozen: boolean, volume_ml: number, num_voxels: number, clicks: Click[],

@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clickvol.errors import DamagedWeightsError, ModelNotFoundError
 from clickvol.methods.registry import METHODS, valid_method
 from clickvol.weights.cache import cached_model_folder, cached_original
+from clickvol.weights.expected_dice import ExpectedDice
 from clickvol.weights.registry import PLAIN_NAME, PackageSource, RegistryEntry, UrlSource, list_entries
 
 DEFAULT_MODEL_ID = "promise3d-small"
@@ -57,6 +58,10 @@ class BaseModelFacts(BaseModel):
     card: str | None = None
 
 
+def _curve(stored: object) -> object:
+    return {"knots": stored} if isinstance(stored, list) else stored
+
+
 class ModelCard(BaseModel):
     """The JSON beside a weights file.
 
@@ -67,8 +72,8 @@ class ModelCard(BaseModel):
         fields_of_view: voxel sizes for inference; None for 2D networks.
         intensity: constants of a published model; "wide" for CT from air to metal, MR and PET; None for the
             soft-tissue window on CT and percentiles on all else (`preprocessing/intensity.py`).
-        expected_dice: knots (what its score head says, or its probability where there is none, the mean Dice
-            measured there), rising, interpolated between; None where nothing was measured.
+        expected_dice: what the Dice was that its score head or probability predicts; None where nothing was
+            measured. Older cards have the knots alone.
         training_data: one sentence per source, with its licence and citation.
         training_scans, training_patients: what it was trained on, to warn who scores it on that: beginnings of
             the SHA-256 of prepared scans, and of patients' ids; empty where nobody wrote them down.
@@ -86,7 +91,7 @@ class ModelCard(BaseModel):
     network: dict[str, Any]
     fields_of_view: FieldOfViewPlan | None = None
     intensity: IntensityPlan | Literal["wide"] | None = None
-    expected_dice: list[tuple[float, float]] | None = None
+    expected_dice: Annotated[ExpectedDice | None, BeforeValidator(_curve)] = None
     modalities: list[str]
     training_data: list[str]
     training_scans: list[str] = []

@@ -170,7 +170,13 @@ def test_every_kind_of_interaction_changes_the_mask_and_can_be_undone(client, op
 
 def test_advice_is_of_the_answer_that_is_shown(client, opened, inside_ras_mm):
     url = f"/api/sessions/{opened.id}/objects/1/advice"
-    nothing = {"expected_dice": None, "candidates": [], "chosen": 0, "next_click_ras_mm": None}
+    nothing = {
+        **dict.fromkeys(
+            ("expected_dice", "expected_dice_interval", "comparable_patients", "next_click_ras_mm")
+        ),
+        "candidates": [],
+        "chosen": 0,
+    }
     assert client.get(url).json() == nothing
     opened.click(inside_ras_mm).raise_for_status()
     assert len(client.get(url).json()["next_click_ras_mm"]) == 3

@@ -64,6 +64,8 @@ export const GERMAN = {
   "A drag moves it, too": "Ziehen verschiebt es auch",
   "What the model says": "Was das Modell sagt",
   "Expected Dice {dice}": "Erwarteter Dice {dice}",
+  "Expected Dice {dice} ({low} to {high})": "Erwarteter Dice {dice} ({low} bis {high})",
+  "few comparable masks": "wenige vergleichbare Masken",
   "Mask {number} of {count}": "Maske {number} von {count}",
   "the model gives it {dice}": "das Modell gibt ihr {dice}",
   "Next mask": "Nächste Maske",

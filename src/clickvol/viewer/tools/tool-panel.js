@@ -8,8 +8,18 @@ const MEASURED = new Set(["smooth", "grow", "shrink"]); // those that take a dis
 const LIMIT_PERCENTILES = [0.05, 0.95];
 const MOST_SAMPLES = 20_000;
 
-function adviceText({ expected_dice, candidates, chosen }) {
-  const expected = expected_dice === null ? "" : t("Expected Dice {dice}", { dice: numberText(expected_dice, 2) });
+function expectedText({ expected_dice, expected_dice_interval, comparable_patients }) {
+  if (expected_dice === null) return "";
+  const dice = numberText(expected_dice, 2);
+  if (!expected_dice_interval) return t("Expected Dice {dice}", { dice });
+  const [low, high] = expected_dice_interval.map((end) => numberText(end, 2));
+  const range = t("Expected Dice {dice} ({low} to {high})", { dice, low, high });
+  return comparable_patients ? range : `${range}, ${t("few comparable masks")}`;
+}
+
+function adviceText(advice) {
+  const { candidates, chosen } = advice;
+  const expected = expectedText(advice);
   if (candidates.length < 2) return expected;
   const number = t("Mask {number} of {count}", { number: chosen + 1, count: candidates.length });
   const said = t("the model gives it {dice}", { dice: numberText(candidates[chosen].predicted_dice, 2) });
