@@ -89,7 +89,7 @@ def filled(page: str, card: dict) -> str:
     for name, text in (("facts", facts(card)), ("scores", scores()), ("one click", one_click())):
         page = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}",
+            lambda result, text=text: f"{result[1]}\n{text}\n\n{result[2]}",
             page,
             flags=re.DOTALL,
         )

@@ -74,14 +74,14 @@ def reaching_call(node):
 
 def reaches_out(source):
     """Return what in a source could open a connection or start another program."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(source)):
         for name in imported_names(node):
             parts = name.split(".")
             starts = {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
-            found |= starts & (REACHING_MODULES | {"?"})
-        found |= {reaching_call(node)} - {""}
-    return found
+            result |= starts & (REACHING_MODULES | {"?"})
+        result |= {reaching_call(node)} - {""}
+    return result
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def reaches_out(source):
         ("import json, os.path\ntorch.load('x')", set()),
     ],
 )
-def test_the_check_sees_what_reaches_out(source, found):
-    assert reaches_out(source) == found
+def test_the_check_sees_what_reaches_out(source, result):
+    assert reaches_out(source) == result
 
 
 def test_only_the_download_module_reaches_out():
-    found = {n: reaches_out(p.read_text(encoding="utf-8")) for n, p in SOURCES.items()}
-    found = {name: reaches for name, reaches in found.items() if reaches}
-    assert found == {
+    result = {n: reaches_out(p.read_text(encoding="utf-8")) for n, p in SOURCES.items()}
+    result = {name: reaches for name, reaches in result.items() if reaches}
+    assert result == {
         "weights/download.py": {"http", "ssl", "subprocess", "urllib.request"},
         # nnU-Net's programs; pip is one of them, for `clickvol nnunet setup`.
         "bridges/program.py": {"subprocess"},

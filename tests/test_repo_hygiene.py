@@ -50,7 +50,7 @@ def test_no_function_is_longer_than_60_lines():
 
 
 def test_the_source_neither_prints_nor_asserts():
-    found = [
+    result = [
         f"{_name_of(path)}:{node.lineno}"
         for path in SOURCES
         for node in ast.walk(_tree(path))
@@ -61,7 +61,7 @@ def test_the_source_neither_prints_nor_asserts():
             and node.func.id in ("print", "pprint", "breakpoint")
         )
     ]
-    assert found == []
+    assert result == []
 
 
 def test_every_module_says_what_it_is():

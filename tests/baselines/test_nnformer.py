@@ -12,10 +12,10 @@ def test_the_published_number_of_parameters():
     """150.5 M in its paper, 149.3 M in that of 3D UX-Net; 14 classes and training heads make a part of it."""
     with torch.device("meta"):
         network = NnFormer(NnFormerConfig(), PUBLISHED_PATCH)
-    found = sum(p.numel() for p in network.parameters())
-    assert found == 149_461_274
-    assert abs(found / 150.5e6 - 1) < 0.01
-    assert abs(found / 149.3e6 - 1) < 0.01
+    result = sum(p.numel() for p in network.parameters())
+    assert result == 149_461_274
+    assert abs(result / 150.5e6 - 1) < 0.01
+    assert abs(result / 149.3e6 - 1) < 0.01
 
 
 def test_the_published_maps_and_where_attention_sees_all_of_them():

@@ -30,6 +30,6 @@ def test_raised_cells_become_their_eight_voxels():
         # The raised map alone passes.
         block.merge.shortcut.weight.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1))
     coarse = torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1)
-    found = block(coarse, noise(1, 1, 4, 2, 2))
+    result = block(coarse, noise(1, 1, 4, 2, 2))
     expected = torch.tensor([-0.01, -0.01, 1.0, 1.0]).view(1, 1, 4, 1, 1).expand(1, 1, 4, 2, 2)
-    assert deviation(found, expected) < 1e-4
+    assert deviation(result, expected) < 1e-4

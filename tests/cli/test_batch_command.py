@@ -38,10 +38,10 @@ def test_a_batch_writes_what_segment_writes(run, manifest, scan, tiny_model, tmp
         "--modality", "CT", "--device", "cpu", "--json",
     )  # fmt: skip
     expected = nibabel.load(tmp_path / "alone.nii.gz")
-    found = nibabel.load(tmp_path / "out/a/first.nii.gz")
-    assert np.array_equal(found.get_fdata(), expected.get_fdata())
-    assert np.array_equal(found.affine, expected.affine)
-    assert int(rows[0]["voxels"]) == json.loads(alone.out)["voxels"] == found.get_fdata().sum()
+    result = nibabel.load(tmp_path / "out/a/first.nii.gz")
+    assert np.array_equal(result.get_fdata(), expected.get_fdata())
+    assert np.array_equal(result.affine, expected.affine)
+    assert int(rows[0]["voxels"]) == json.loads(alone.out)["voxels"] == result.get_fdata().sum()
     text = manifest.read_text().replace("none.nii.gz", scan.name).splitlines(keepends=True)
     manifest.write_text("".join(text[:2]))  # the first row alone, which is done
     again = run("batch", manifest, "-o", tmp_path / "out")

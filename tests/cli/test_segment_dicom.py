@@ -37,11 +37,11 @@ def test_the_mask_is_the_one_of_the_nifti_file(segment, series, tmp_path, kind):
     assert segment(*words).code == 0
     assert segment(output="m.nii.gz").code == 0
     grid = read_volume(series).grid
-    (found,) = read_mask_file(tmp_path / "m.dcm", grid)
+    (result,) = read_mask_file(tmp_path / "m.dcm", grid)
     expected = read_mask(tmp_path / "m.nii.gz").array
     assert expected.any()
-    np.testing.assert_array_equal(found.mask.array, expected)
-    assert found.name == "tumour"
+    np.testing.assert_array_equal(result.mask.array, expected)
+    assert result.name == "tumour"
     dataset = pydicom.dcmread(tmp_path / "m.dcm")
     assert dataset.Modality == {"rtstruct": "RTSTRUCT"}.get(kind, "SEG")
     assert dataset.PatientID == "PID-4711"

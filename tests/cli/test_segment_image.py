@@ -65,12 +65,12 @@ def test_the_entry_point_segments_a_picture(run, picture, tmp_path, models, name
     first = json.loads(done.stdout)
     # Loaded a second time, in another process, it answers the same.
     assert run(*words, "-o", tmp_path / "b.png").code == 0
-    found = pixels(tmp_path / "a.png")
-    assert found.shape == SHAPE_HW
-    assert found.dtype == np.uint8
-    assert set(np.unique(found)) <= {0, 255}
-    assert np.array_equal(found, pixels(tmp_path / "b.png"))
-    assert first["pixels"] == (found == 255).sum()
+    returned = pixels(tmp_path / "a.png")
+    assert returned.shape == SHAPE_HW
+    assert returned.dtype == np.uint8
+    assert set(np.unique(returned)) <= {0, 255}
+    assert np.array_equal(returned, pixels(tmp_path / "b.png"))
+    assert first["pixels"] == (returned == 255).sum()
     assert first["image_rows_columns"] == [40, 56]
     assert first["model"] == f"tiny-{name}"
     assert first["points_from"] == "user"

@@ -15,20 +15,20 @@ def test_two_scans_of_one_value_each_weigh_alike_whatever_their_size():
     small, large = np.zeros(array.shape, np.uint8), np.ones(array.shape, np.uint8)
     small[1, 2, 3] = 1
     samples = [foreground_sample(array + 10, small, "a"), foreground_sample(array + 20, large, "b")]
-    found = fingerprint(samples, 2)
-    assert (found.low, found.high) == (10, 20)
-    assert found.mean == 15
-    assert found.deviation == 5
-    assert found.source == "fingerprint"
+    result = fingerprint(samples, 2)
+    assert (result.low, result.high) == (10, 20)
+    assert result.mean == 15
+    assert result.deviation == 5
+    assert result.source == "fingerprint"
 
 
 def test_percentiles_mean_and_deviation_are_exact():
     values = np.arange(1001, dtype=np.float32)
-    found = fingerprint([values[:400], values[400:]], 2)
-    assert found.low == pytest.approx(5)
-    assert found.high == pytest.approx(995)
-    assert found.mean == pytest.approx(500)
-    assert found.deviation == pytest.approx(np.sqrt((1001**2 - 1) / 12))
+    result = fingerprint([values[:400], values[400:]], 2)
+    assert result.low == pytest.approx(5)
+    assert result.high == pytest.approx(995)
+    assert result.mean == pytest.approx(500)
+    assert result.deviation == pytest.approx(np.sqrt((1001**2 - 1) / 12))
 
 
 def test_only_the_inside_counts_and_the_draw_is_seeded_by_the_case():
@@ -45,8 +45,8 @@ def test_only_the_inside_counts_and_the_draw_is_seeded_by_the_case():
 
 
 def test_objects_of_a_single_value_can_still_be_normalised():
-    found = fingerprint([np.full(5, 7, np.float32)], 1)
-    assert (found.low, found.high, found.mean, found.deviation) == (7, 7, 7, 1)
+    result = fingerprint([np.full(5, 7, np.float32)], 1)
+    assert (result.low, result.high, result.mean, result.deviation) == (7, 7, 7, 1)
 
 
 def test_published_constants_become_a_scale():

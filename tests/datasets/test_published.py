@@ -26,8 +26,8 @@ def test_the_four_data_sets_are_known():
 def test_the_numbers_are_those_of_the_released_code(name):
     known = read_published(name)
     parts = (known.train_cases, known.validation_cases, known.test_cases)
-    found = (known.clip_low_hu, known.clip_high_hu, known.mean_hu, known.deviation_hu)
-    assert (*found, known.tumour_label, parts) == FACTS[name]
+    result = (known.clip_low_hu, known.clip_high_hu, known.mean_hu, known.deviation_hu)
+    assert (*result, known.tumour_label, parts) == FACTS[name]
     assert known.spacing_dhw_mm == (1, 1, 1)
     assert known.slice_wise_augmentation == (name in ("colon", "pancreas"))
 

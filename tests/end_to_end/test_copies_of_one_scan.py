@@ -72,10 +72,10 @@ def test_permuted_and_flipped_copies(patient, mask, tmp_path, order, flipped):
         sign = -1 if new in flipped else 1
         change[old, new] = sign
         change[old, 3] = array.shape[old] - 1 if sign < 0 else 0
-    found = segment(turned, affine @ change, place, tmp_path, "turned")
+    result = segment(turned, affine @ change, place, tmp_path, "turned")
     expected = np.flip(np.transpose(mask, order), flipped)
     # Only rounding in the last bits of bfloat16 arithmetic may tip a voxel.
-    assert dice(found, expected) > 0.999
+    assert dice(result, expected) > 0.999
 
 
 def resampled(array, affine, new_shape, new_affine, *, order, fill):
@@ -102,8 +102,8 @@ def test_resampled_copies(patient, mask, tmp_path, kind):
     new_affine[:3, :3] = turn @ np.diag(spacing)
     new_affine[:3, 3] = middle[:3] - new_affine[:3, :3] @ ((np.array(new_shape) - 1) / 2)
     copy = resampled(array, affine, new_shape, new_affine, order=1, fill=-1000).round().astype(np.int16)
-    found = segment(copy, new_affine, place, tmp_path, kind)
-    back = resampled(found, new_affine, mask.shape, affine, order=1, fill=0) > 0.5
+    result = segment(copy, new_affine, place, tmp_path, kind)
+    back = resampled(result, new_affine, mask.shape, affine, order=1, fill=0) > 0.5
     assert dice(back, mask) > 0.93
 
 
@@ -124,8 +124,8 @@ def test_other_formats_hold_the_same_mask(patient, mask, tmp_path, suffix):
     assert written.GetSize() == image.GetSize()
     np.testing.assert_allclose(written.GetOrigin(), image.GetOrigin(), atol=1e-3)
     np.testing.assert_allclose(written.GetDirection(), image.GetDirection(), atol=1e-4)
-    found = SimpleITK.GetArrayFromImage(written).T
-    assert dice(found, mask) > 0.999
+    result = SimpleITK.GetArrayFromImage(written).T
+    assert dice(result, mask) > 0.999
 
 
 def test_json_agrees_with_the_file(patient, tmp_path, capsys):

@@ -75,12 +75,12 @@ def test_the_organ_changes_the_answers_of_who_looks_at_it_and_no_click(shown, re
     assert not blind.skipped
     masks = {
         (r.model, r.case_id, kind): r.mask_ml
-        for kind, found in (("gt", shown), ("none", blind))
-        for r in found.table.itertuples()
+        for kind, result in (("gt", shown), ("none", blind))
+        for r in result.table.itertuples()
     }
     assert masks["ball 8 mm", "a", "gt"] == masks["ball 8 mm", "a", "none"]
     assert masks["tags", "a", "gt"] != masks["tags", "a", "none"]
-    audits = [read_audit(found.request.folder) for found in (shown, blind)]
+    audits = [read_audit(result.request.folder) for result in (shown, blind)]
     first, second = ({(a["model"], a["case_id"]): a["voxel_ijk"] for a in audit} for audit in audits)
     assert first.items() <= second.items()
 

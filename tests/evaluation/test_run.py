@@ -43,9 +43,9 @@ def assert_same_but_for_seconds(table, other):
 
 def test_every_method_case_user_and_number_of_clicks_has_a_record(folder, tmp_path):
     seen = []
-    found = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=lambda *now: seen.append(now))
+    result = run_evaluation(request_of(folder, tmp_path / "r"), on_progress=lambda *now: seen.append(now))
     columns = ["model", "case_id", "seed", "num_clicks"]
-    keys = list(found.table[columns].itertuples(index=False, name=None))
+    keys = list(result.table[columns].itertuples(index=False, name=None))
     assert set(keys) == {
         (model, f"case_{case}", seed, number)
         for model in ("ball 8 mm", "region growing")
@@ -56,11 +56,11 @@ def test_every_method_case_user_and_number_of_clicks_has_a_record(folder, tmp_pa
     assert len(set(keys)) == len(keys)
     assert [now[:2] for now in seen] == [(done, 12) for done in range(13)]
     assert seen[-1][2] == "blocks case_2 region growing"
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "r" / "scores.parquet"), found.table)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "r" / "scores.parquet"), result.table)
     assert len(read_audit(tmp_path / "r")) == 24
     masks = sorted(p.relative_to(tmp_path / "r/masks") for p in (tmp_path / "r/masks").rglob("*.gz"))
     assert len(masks) == 6
-    last = found.table.iloc[keys.index(("ball 8 mm", "case_0", 0, 2))]
+    last = result.table.iloc[keys.index(("ball 8 mm", "case_0", 0, 2))]
     kept = read_volume(tmp_path / "r/masks/ball 8 mm/blocks/case_0.nii.gz")
     assert kept.array.sum() * 3 * 1.5 * 1.5 / 1000 == pytest.approx(last.mask_ml)
 
@@ -156,14 +156,14 @@ def test_masks_of_another_program_are_scored_with_and_without_a_click(folder, tm
     for case, mask in enumerate((label, wrong)):
         write_volume(mask, oblique_grid(), predictions / f"case_{case}.nii.gz")
     words = (f"predictions:{predictions}",)
-    found = run_evaluation(request_of(folder, tmp_path / "r", methods=words))
-    rows = found.table[found.table["seed"] == 0].astype({"failure": object}).itertuples()
+    result = run_evaluation(request_of(folder, tmp_path / "r", methods=words))
+    rows = result.table[result.table["seed"] == 0].astype({"failure": object}).itertuples()
     dice = {(r.model, r.case_id, r.num_clicks): (r.dice, r.failure if r.dice < 0.5 else None) for r in rows}
     assert dice["nnU-Net", "case_0", 0] == (1.0, None)
     assert dice["nnU-Net", "case_1", 0] == (pytest.approx(2 * 400 / (800 + 32)), None)
     assert dice["nnU-Net + click", "case_1", 1] == (1.0, None)
     assert dice["nnU-Net", "case_2", 0] == (0.0, "there is no mask of case_2 among the predictions")
-    assert (found.table["model"] == "nnU-Net").sum() == 3
+    assert (result.table["model"] == "nnU-Net").sum() == 3
 
 
 FOLDER = Path("report")

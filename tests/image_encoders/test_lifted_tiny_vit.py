@@ -76,8 +76,8 @@ def test_slices_come_back_in_their_places():
         return images.mT[:, :1]
 
     for whole in (True, False):
-        found = slice_by_slice(turned, tokens, whole=whole)
-        assert torch.equal(found, tokens.transpose(2, 3)[..., :1])
+        result = slice_by_slice(turned, tokens, whole=whole)
+        assert torch.equal(result, tokens.transpose(2, 3)[..., :1])
     assert seen == [(6, 2, 4, 5)] * 2
 
 
@@ -108,14 +108,14 @@ def test_blocks_are_averaged_by_hand():
 def test_without_adapters_every_slice_is_the_2d_networks_alone(shape, enlargement):
     lifted = make_lifted(replace(TINY, in_plane_enlargement=enlargement))
     patch = noise(2, 1, *shape)
-    found = lifted.stage_outputs(patch)[0]
+    result = lifted.stage_outputs(patch)[0]
     network = two_dimensional(lifted)
     for sample in (0, 1):
         for d in (0, shape[0] - 1):
             one = ((patch[sample, :, d] + 1.6) / 3.2).clamp(0, 1)
             one = F.interpolate(one[None], scale_factor=enlargement, mode="bilinear")
             expected = network(one.expand(1, 3, -1, -1)).taps
-            for ours, plain in zip(found, expected, strict=True):
+            for ours, plain in zip(result, expected, strict=True):
                 assert deviation(ours[sample, d].movedim(-1, 0), plain[0]) < 1e-4
 
 
@@ -211,8 +211,8 @@ def test_inference_is_the_path_with_gradient(monkeypatch):
     monkeypatch.setattr("clickvol.image_encoders.lifted_tiny_vit._CHUNK_PIXELS", 200)
     lifted, patch = make_lifted(adapters_act=True), noise(2, 1, 8, 8, 12)
     with torch.inference_mode():
-        found = lifted(patch).maps
-    for ours, expected in zip(found, lifted(patch).maps, strict=True):
+        result = lifted(patch).maps
+    for ours, expected in zip(result, lifted(patch).maps, strict=True):
         assert deviation(ours, expected) < 1e-5
 
 

@@ -41,9 +41,9 @@ def test_one_convolution_is_the_plain_embedding(enlargement):
     embedding = randomise(FoldedEmbedding(config))
     stride = 16 // enlargement
     patch = noise(2, 1, 2 * stride, 3 * stride, 4 * stride)
-    found = embedding(patch)
-    assert found.shape == (2, 2, 3, 4, 5)
-    assert deviation(found, plain_embedding(embedding, patch)) < 1e-5
+    result = embedding(patch)
+    assert result.shape == (2, 2, 3, 4, 5)
+    assert deviation(result, plain_embedding(embedding, patch)) < 1e-5
 
 
 def test_the_embedding_knows_its_axes():
@@ -65,11 +65,11 @@ def test_tokens_are_float32_and_in_order_whatever_the_rest_is_in():
 def test_both_published_kernels_can_be_trained_through_the_fold():
     embedding = randomise(FoldedEmbedding(replace(TINY, width=5, num_heads=1)))
     patch = noise(1, 1, 4, 8, 8)
-    found = torch.autograd.grad(embedding(patch).square().sum(), list(embedding.parameters()))
+    result = torch.autograd.grad(embedding(patch).square().sum(), list(embedding.parameters()))
     expected = torch.autograd.grad(
         plain_embedding(embedding, patch).square().sum(), list(embedding.parameters())
     )
-    for ours, plain in zip(found, expected, strict=True):
+    for ours, plain in zip(result, expected, strict=True):
         assert deviation(ours, plain) <= 1e-4 * plain.abs().max() + 1e-5
 
 
@@ -113,10 +113,10 @@ def test_the_whole_encoder_is_the_plain_one():
     config = replace(TINY, tokens_dhw=(6, 4, 8), window=4)
     encoder = make_encoder(config)
     patch = noise(2, 1, 24, 16, 32)
-    found = encoder(patch).maps
+    result = encoder(patch).maps
     expected = plain_encoder(encoder, patch)
-    assert len(found) == len(expected) == 2
-    for ours, plain in zip(found, expected, strict=True):
+    assert len(result) == len(expected) == 2
+    for ours, plain in zip(result, expected, strict=True):
         assert ours.shape == (2, 6, 6, 4, 8)
         assert deviation(ours, plain) < 1e-4
 
@@ -164,8 +164,8 @@ def test_inference_is_the_path_with_gradient(monkeypatch):
     encoder = make_encoder()
     patch = noise(2, 1, 20, 32, 24)
     with torch.inference_mode():
-        found = encoder(patch).maps
-    for ours, expected in zip(found, encoder(patch).maps, strict=True):
+        result = encoder(patch).maps
+    for ours, expected in zip(result, encoder(patch).maps, strict=True):
         assert deviation(ours, expected) < 1e-5
 
 
@@ -180,8 +180,8 @@ def test_checkpointed_blocks_have_the_same_gradients():
 
     expected = gradients()
     encoder.checkpoint_blocks = True
-    for name, found in gradients().items():
-        assert deviation(found, expected[name]) <= 1e-5 * float(expected[name].abs().max()), name
+    for name, result in gradients().items():
+        assert deviation(result, expected[name]) <= 1e-5 * float(expected[name].abs().max()), name
 
 
 def test_checkpointed_blocks_keep_less_for_the_backward_pass():

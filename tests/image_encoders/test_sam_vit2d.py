@@ -36,7 +36,7 @@ def plain_norm(x, norm):
 
 def test_it_is_embedding_positions_blocks_and_neck():
     encoder, image = make_encoder(), noise(2, 3, 40, 40)
-    found = encoder(image)
+    result = encoder(image)
     kernel = encoder.patch_embed.proj.weight
     patches = image.unfold(2, 8, 8).unfold(3, 8, 8)
     tokens = torch.einsum("bchwyx,ecyx->bhwe", patches, kernel) + encoder.patch_embed.proj.bias
@@ -47,10 +47,10 @@ def test_it_is_embedding_positions_blocks_and_neck():
         taps.append(tokens.permute(0, 3, 1, 2))
     narrow = plain_norm(F.conv2d(taps[-1], encoder.neck[0].weight), encoder.neck[1])
     embedding = plain_norm(F.conv2d(narrow, encoder.neck[2].weight, padding=1), encoder.neck[3])
-    assert deviation(found.embedding, embedding) < 1e-5
-    assert deviation(found.taps[0], taps[0]) < 1e-5
-    assert deviation(found.taps[1], taps[2]) < 1e-5
-    assert len(found.taps) == 2
+    assert deviation(result.embedding, embedding) < 1e-5
+    assert deviation(result.taps[0], taps[0]) < 1e-5
+    assert deviation(result.taps[1], taps[2]) < 1e-5
+    assert len(result.taps) == 2
 
 
 def test_rows_and_columns_are_not_exchanged():

@@ -55,10 +55,10 @@ SAMPLE_OF_SHAPES = {
 def test_stages_are_the_plain_ones(shape_hw):
     network = make_network()
     image = noise(2, 3, *shape_hw)
-    found = network(image)
+    result = network(image)
     expected = plain_stages(network, image)
-    assert len(found.taps) == len(expected) == 4
-    for tap, plain, stride, width in zip(found.taps, expected, SMALL.stage_strides, SMALL.widths, strict=True):
+    assert len(result.taps) == len(expected) == 4
+    for tap, plain, stride, width in zip(result.taps, expected, SMALL.stage_strides, SMALL.widths, strict=True):
         assert tap.shape == (2, width, *[-(-n // stride) for n in shape_hw])
         assert deviation(tap, plain) < 1e-4
     # The neck: 1x1, LayerNorm over channels, 3x3, LayerNorm over channels.
@@ -67,7 +67,7 @@ def test_stages_are_the_plain_ones(shape_hw):
     x = F.layer_norm(x, (10,), neck[1].weight, neck[1].bias, 1e-6)
     x = F.conv2d(x.movedim(-1, 1), neck[2].weight, padding=1).movedim(1, -1)
     x = F.layer_norm(x, (10,), neck[3].weight, neck[3].bias, 1e-6)
-    assert deviation(found.embedding, x.movedim(-1, 1)) < 1e-4
+    assert deviation(result.embedding, x.movedim(-1, 1)) < 1e-4
 
 
 @pytest.mark.parametrize("shape_hw", [(16, 16), (12, 20), (7, 18)])
@@ -89,9 +89,9 @@ def test_strides_of_the_published_networks():
     assert TinyVitConfig().stage_strides == (1, 2, 4, 4)
     mobile = replace(SMALL, embedding_kernel=3, embedding_stride=2)
     assert mobile.stage_strides == (4, 8, 16, 16)
-    found = make_network(mobile)(noise(1, 3, 32, 48))
-    assert [tuple(tap.shape[2:]) for tap in found.taps] == [(8, 12), (4, 6), (2, 3), (2, 3)]
-    assert found.embedding.shape == (1, 10, 2, 3)
+    result = make_network(mobile)(noise(1, 3, 32, 48))
+    assert [tuple(tap.shape[2:]) for tap in result.taps] == [(8, 12), (4, 6), (2, 3), (2, 3)]
+    assert result.embedding.shape == (1, 10, 2, 3)
 
 
 def test_gradients_reach_every_parameter():

@@ -61,9 +61,9 @@ def test_nrrd(volume, tmp_path):
 def test_the_dicom_formats_keep_overlapping_objects_apart(volume, tmp_path, file_format):
     path = tmp_path / "m.dcm"
     export_masks(masks_on(volume), volume, path, file_format=file_format)
-    found = read_mask_file(path, volume.grid)
-    assert [m.name for m in found] == ["organ", "tumour"]
-    assert [m.mask.num_voxels for m in found] == [60, 2]
+    result = read_mask_file(path, volume.grid)
+    assert [m.name for m in result] == ["organ", "tumour"]
+    assert [m.mask.num_voxels for m in result] == [60, 2]
     assert pydicom.dcmread(path).PatientID == "PID-4711"
     export_masks(masks_on(volume), volume, path, file_format=file_format, deidentify=True)
     assert pydicom.dcmread(path).PatientID == ""
@@ -74,8 +74,8 @@ def test_a_zip_as_the_source(tmp_path, file_format):
     folder = write_series(tmp_path / "ct", "oblique")
     volume = read_volume(shutil.make_archive(str(tmp_path / "scan"), "zip", folder))
     export_masks(masks_on(volume), volume, tmp_path / "m.dcm", file_format=file_format)
-    found = read_mask_file(tmp_path / "m.dcm", volume.grid)
-    assert [m.mask.num_voxels for m in found] == [60, 2]
+    result = read_mask_file(tmp_path / "m.dcm", volume.grid)
+    assert [m.mask.num_voxels for m in result] == [60, 2]
 
 
 @pytest.mark.parametrize("file_format", ["dicom-seg", "rtstruct"])

@@ -36,16 +36,16 @@ def png_header(path, width, height):
 def test_grey_and_colour_come_back_as_they_are(tmp_path):
     colour = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     for name, array in (("g.png", GREY), ("c.png", colour)):
-        found = read_picture(save(tmp_path / name, array))
-        assert found.dtype == np.uint8
-        assert np.array_equal(found, array)
+        result = read_picture(save(tmp_path / name, array))
+        assert result.dtype == np.uint8
+        assert np.array_equal(result, array)
 
 
 def test_deep_grey_keeps_its_values(tmp_path):
     deep = np.array([[0, 300, 65535], [1, 2, 40000]], np.uint16)
-    found = read_picture(save(tmp_path / "deep.png", deep))
-    assert found.dtype == np.uint16
-    assert np.array_equal(found, deep)
+    result = read_picture(save(tmp_path / "deep.png", deep))
+    assert result.dtype == np.uint16
+    assert np.array_equal(result, deep)
 
 
 def test_a_jpeg_is_read_and_turned_as_viewers_show_it(tmp_path):
@@ -53,10 +53,10 @@ def test_a_jpeg_is_read_and_turned_as_viewers_show_it(tmp_path):
     blocks[:8, :8] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise: the top left goes to the top right
-    found = read_picture(save(tmp_path / "t.jpg", blocks, exif=exif.tobytes()))
+    result = read_picture(save(tmp_path / "t.jpg", blocks, exif=exif.tobytes()))
     expected = np.rot90(blocks, -1)
-    assert found.shape == (32, 16)
-    assert np.abs(found.astype(int) - expected).max() < 8
+    assert result.shape == (32, 16)
+    assert np.abs(result.astype(int) - expected).max() < 8
 
 
 def test_palette_one_bit_cmyk_and_transparency(tmp_path):
@@ -74,10 +74,10 @@ def test_palette_one_bit_cmyk_and_transparency(tmp_path):
     assert read_picture(tmp_path / "c.jpg").shape == (2, 4, 3)
 
     alpha = np.array([[[50, 60, 70, 255], [50, 60, 70, 0]]], np.uint8)
-    found = read_picture(save(tmp_path / "a.png", alpha))
-    assert found.tolist() == [[[50, 60, 70], [0, 0, 0]]]
-    found = read_picture(save(tmp_path / "la.png", alpha[..., 2:]))
-    assert found.tolist() == [[70, 0]]
+    result = read_picture(save(tmp_path / "a.png", alpha))
+    assert result.tolist() == [[[50, 60, 70], [0, 0, 0]]]
+    result = read_picture(save(tmp_path / "la.png", alpha[..., 2:]))
+    assert result.tolist() == [[70, 0]]
 
 
 def test_several_frames_are_refused(tmp_path):

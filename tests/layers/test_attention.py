@@ -20,13 +20,13 @@ def plain(attention, query, key, value):
 def test_it_is_softmax_attention_head_by_head():
     attention = randomise(TokenAttention(12, 6, 3))
     query, key, value = noise(2, 5, 12), noise(2, 7, 12, seed=1), noise(2, 7, 12, seed=2)
-    found = attention(query, key, value)
-    assert deviation(found, plain(attention, query, key, value)) < 1e-5
+    result = attention(query, key, value)
+    assert deviation(result, plain(attention, query, key, value)) < 1e-5
 
 
 def test_a_key_that_is_not_real_is_as_if_left_out():
     attention = randomise(TokenAttention(12, 6, 3))
     query, key, value = noise(1, 5, 12), noise(1, 3, 12, seed=1), noise(1, 3, 12, seed=2)
-    found = attention(query, key, value, torch.tensor([[True, False, True]]))
+    result = attention(query, key, value, torch.tensor([[True, False, True]]))
     kept = [0, 2]
-    assert deviation(found, plain(attention, query, key[:, kept], value[:, kept])) < 1e-5
+    assert deviation(result, plain(attention, query, key[:, kept], value[:, kept])) < 1e-5

@@ -50,8 +50,8 @@ def test_depth_wise_convolution_and_its_gradients_are_torchs(shape, memory_forma
         (results[-1] * noise(*shape, seed=1)).sum().backward()
         gradients.append([x.grad, module.weight.grad, module.bias.grad])
     assert torch.equal(*results)
-    for found, expected in zip(*gradients, strict=True):
-        assert deviation(found, expected) < 2e-5
+    for outcome, expected in zip(*gradients, strict=True):
+        assert deviation(outcome, expected) < 2e-5
     with torch.no_grad():
         assert deviation(ours(noise(*shape)), plain(noise(*shape))) == 0
 

@@ -43,11 +43,11 @@ def test_channels_last_in_memory_without_gradient_is_the_same(shape):
     x = 5 * noise(*shape) + 20
     last = x.contiguous(memory_format=torch.channels_last_3d)
     with torch.no_grad():
-        found = InstanceNormReLU()(last)
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
-    assert deviation(found, nn.InstanceNorm3d(shape[1])(x).relu()) < 1e-5
+        result = InstanceNormReLU()(last)
+    assert result.is_contiguous(memory_format=torch.channels_last_3d)
+    assert deviation(result, nn.InstanceNorm3d(shape[1])(x).relu()) < 1e-5
     with torch.no_grad():
         coarse = InstanceNormReLU()(last.bfloat16())
     assert coarse.dtype == torch.bfloat16
     # The input is coarse too: a part in 256 of 20 is 0.016 standard deviations.
-    assert deviation(coarse.float(), found) < 0.05
+    assert deviation(coarse.float(), result) < 0.05

@@ -90,10 +90,10 @@ def test_doing_it_again_gives_the_gradients_of_the_sum(kind, autocast):
         return torch.autograd.grad((result**2).sum() + result.sum(), [tokens, *layer.parameters()])
 
     expected = gradients(lambda tokens: 2 * tokens + layer(tokens))
-    for found, wanted in zip(gradients(lambda tokens: residual.add_again(tokens, 5)), expected, strict=True):
-        assert found.dtype == torch.float32
+    for outcome, wanted in zip(gradients(lambda tokens: residual.add_again(tokens, 5)), expected, strict=True):
+        assert outcome.dtype == torch.float32
         tolerance = 0.03 if autocast else 1e-5
-        assert deviation(found, wanted) < tolerance * float(wanted.abs().max())
+        assert deviation(outcome, wanted) < tolerance * float(wanted.abs().max())
 
 
 def test_parameters_are_trained_behind_tokens_that_are_not():

@@ -65,18 +65,18 @@ def test_a_normalised_convolution_by_hand():
         part.bn.running_var.fill_(4.0 - 1e-5)
         part.bn.weight.fill_(6.0)
         part.bn.bias.fill_(0.5)
-    found = part(torch.arange(15.0).view(1, 1, 3, 5))
+    result = part(torch.arange(15.0).view(1, 1, 3, 5))
     # Sums around (0,0) (0,2) (0,4) and (2,0) (2,2) (2,4), zeros outside; then (sum - 1) * 3 + 0.5.
     sums = torch.tensor([[0 + 1 + 5 + 6, 1 + 2 + 3 + 6 + 7 + 8, 3 + 4 + 8 + 9]])
     sums = torch.cat([sums, torch.tensor([[5 + 6 + 10 + 11, 6 + 7 + 8 + 11 + 12 + 13, 8 + 9 + 27]])])
-    assert torch.allclose(found[0, 0], (sums - 1) * 3 + 0.5, atol=1e-4)
+    assert torch.allclose(result[0, 0], (sums - 1) * 3 + 0.5, atol=1e-4)
 
 
 def test_in_training_a_convolution_is_normalised_by_its_own_batch():
     part = ConvNorm2d(3, 4, kernel=3).train()
-    found = part(noise(2, 3, 6, 7) * 5 + 2)
-    assert found.mean(dim=(0, 2, 3)).abs().max() < 1e-5
-    assert (found.var(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-3
+    result = part(noise(2, 3, 6, 7) * 5 + 2)
+    assert result.mean(dim=(0, 2, 3)).abs().max() < 1e-5
+    assert (result.var(dim=(0, 2, 3), correction=0) - 1).abs().max() < 1e-3
     assert part.bn.running_mean.abs().max() > 0
 
 
@@ -97,9 +97,9 @@ def test_a_bottleneck_is_the_plain_one():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_merging_is_the_plain_one(stride):
     part, x = randomise_norms(PatchMerging(3, 5, stride=stride)), noise(2, 3, 5, 6)
-    found = part(x)
-    assert found.shape == ((2, 5, 5, 6) if stride == 1 else (2, 5, 3, 3))
-    assert deviation(found, plain_merging(part, x)) < 1e-5
+    result = part(x)
+    assert result.shape == ((2, 5, 5, 6) if stride == 1 else (2, 5, 3, 3))
+    assert deviation(result, plain_merging(part, x)) < 1e-5
 
 
 @pytest.mark.parametrize("window_hw", [(4, 4), (2, 3), (1, 4)])

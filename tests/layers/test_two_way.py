@@ -48,12 +48,12 @@ def test_positions_act_on_queries_and_keys_only():
     places[0, 2, 0] = 100.0
     positions = torch.zeros(1, 1, 16)
     positions[0, 0, 0] = 100.0
-    found, _ = layer(torch.zeros(1, 1, 16), positions, image, places)
+    result, _ = layer(torch.zeros(1, 1, 16), positions, image, places)
     unit = torch.zeros(1, 1, 16)
     unit[0, 0, 1] = 1.0
     # Tokens are zero after the first attention, so what is left is the value read, normalised twice.
     norm = torch.nn.LayerNorm(16)
-    assert deviation(found, norm(norm(unit))) < 1e-4
+    assert deviation(result, norm(norm(unit))) < 1e-4
 
 
 def test_the_first_self_attention_sees_no_positions_and_the_second_does():
@@ -81,12 +81,12 @@ def test_samples_of_a_batch_are_apart_and_the_order_of_cells_does_not_matter():
     transformer = make_transformer()
     tokens, image = noise(2, 3, 16), noise(2, 7, 16, seed=1)
     places = noise(1, 7, 16, seed=2)
-    found_tokens, found_image = transformer(tokens, image, places)
+    new_tokens, new_image = transformer(tokens, image, places)
     alone, _ = transformer(tokens[1:], image[1:], places)
-    assert deviation(found_tokens[1:], alone) < 1e-5
+    assert deviation(new_tokens[1:], alone) < 1e-5
     turned_tokens, turned_image = transformer(tokens, image.flip(1), places.flip(1))
-    assert deviation(turned_tokens, found_tokens) < 1e-5
-    assert deviation(turned_image.flip(1), found_image) < 1e-5
+    assert deviation(turned_tokens, new_tokens) < 1e-5
+    assert deviation(turned_image.flip(1), new_image) < 1e-5
 
 
 def test_the_last_look_is_normalised():
@@ -96,7 +96,7 @@ def test_the_last_look_is_normalised():
         transformer.final_attn_token_to_image.out_proj.weight.zero_()
         transformer.final_attn_token_to_image.out_proj.bias.zero_()
     start = noise(1, 3, 16)
-    found, image = transformer(start, noise(1, 5, 16), noise(1, 5, 16))
-    assert deviation(found, transformer.norm_final_attn(start)) < 1e-6
+    result, image = transformer(start, noise(1, 5, 16), noise(1, 5, 16))
+    assert deviation(result, transformer.norm_final_attn(start)) < 1e-6
     assert torch.equal(image, noise(1, 5, 16))
-    assert deviation(tokens, found) > 1e-3
+    assert deviation(tokens, result) > 1e-3

@@ -82,8 +82,8 @@ def test_inference_in_chunks_is_the_path_with_gradient(monkeypatch, grid, chunk)
     block = make_block()
     tokens = noise(2, *grid, 12)
     with torch.no_grad():
-        found = block(tokens)
-    assert deviation(found, block(tokens)) < 1e-5
+        result = block(tokens)
+    assert deviation(result, block(tokens)) < 1e-5
 
 
 def test_without_gradients_the_input_is_kept_and_an_update_overwrites_it():
@@ -91,10 +91,10 @@ def test_without_gradients_the_input_is_kept_and_an_update_overwrites_it():
     tokens = noise(2, 5, 6, 7, 12)
     before = tokens.clone()
     with torch.no_grad():
-        found = block(tokens)
+        result = block(tokens)
         assert torch.equal(tokens, before)
         assert block.update_(tokens) is tokens
-    assert torch.equal(tokens, found)
+    assert torch.equal(tokens, result)
 
 
 @pytest.mark.parametrize("grid", [(5, 6, 7), (4, 8, 12)])
@@ -104,14 +104,14 @@ def test_gradients_are_those_over_all_pairs_of_tokens(grid):
     def gradients(form):
         tokens = noise(2, *grid, 12).requires_grad_()
         form(tokens).square().sum().backward()
-        found = {name: p.grad for name, p in block.named_parameters()} | {"tokens": tokens.grad}
+        result = {name: p.grad for name, p in block.named_parameters()} | {"tokens": tokens.grad}
         block.zero_grad()
         # The plain form reads the tables in numpy.
-        return {name: grad for name, grad in found.items() if "rel_pos" not in name}
+        return {name: grad for name, grad in result.items() if "rel_pos" not in name}
 
     expected = gradients(partial(plain_block, block))
-    for name, found in gradients(block).items():
-        assert deviation(found, expected[name]) < 1e-4 * float(expected[name].abs().max()), name
+    for name, result in gradients(block).items():
+        assert deviation(result, expected[name]) < 1e-4 * float(expected[name].abs().max()), name
 
 
 @pytest.mark.parametrize("grid", [(5, 6, 7), (4, 8, 12)])
@@ -120,10 +120,10 @@ def test_a_coarse_number_format_gives_nearly_the_same(grid):
     tokens = noise(2, *grid, 12)
     expected = plain_block(block, tokens)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = block(tokens)
+        result = block(tokens)
     # The stream itself stays in float32: what is added is off by a few parts in 256.
-    assert found.dtype == torch.float32
-    assert deviation(found, expected) < 0.03 * float(expected.std())
+    assert result.dtype == torch.float32
+    assert deviation(result, expected) < 0.03 * float(expected.std())
 
 
 def test_the_shift_matters():

@@ -36,8 +36,8 @@ def test_the_index_counts_tokens_of_the_whole_batch_and_marks_padding():
 def test_the_index_finds_what_cutting_finds(shape, shift):
     tokens = noise(2, *shape, 3)
     index = window_index(shape, (4, 4, 4), shift, batch=2, device=tokens.device)
-    found = tokens.reshape(-1, 3)[index.clamp(min=0)] * (index >= 0)[..., None]
-    assert torch.equal(found, to_windows(tokens, (4, 4, 4), shift).flatten(1, 3))
+    result = tokens.reshape(-1, 3)[index.clamp(min=0)] * (index >= 0)[..., None]
+    assert torch.equal(result, to_windows(tokens, (4, 4, 4), shift).flatten(1, 3))
     # Every token is in one window, once.
     assert sorted(index[index >= 0].tolist()) == list(range(2 * shape[0] * shape[1] * shape[2]))
 
@@ -56,15 +56,15 @@ def codes_of(shape, window, shift):
 
 def test_only_the_last_rolled_window_is_divided():
     # Rolled by one, the row 0 1 2 3 becomes 1 2 | 3 0: the pair 3 0 are no neighbours.
-    found = codes_of((1, 1, 4), (1, 1, 2), (0, 0, 1))
-    assert found[0][0] == found[0][1]
-    assert found[1][0] != found[1][1]
+    result = codes_of((1, 1, 4), (1, 1, 2), (0, 0, 1))
+    assert result[0][0] == result[0][1]
+    assert result[1][0] != result[1][1]
 
 
 def test_padded_places_are_apart_from_real_ones():
-    found = codes_of((1, 1, 3), (1, 1, 2), (0, 0, 0))
-    assert found[0][0] == found[0][1]
-    assert found[1][0] != found[1][1]
+    result = codes_of((1, 1, 3), (1, 1, 2), (0, 0, 0))
+    assert result[0][0] == result[0][1]
+    assert result[1][0] != result[1][1]
 
 
 def test_each_axis_has_a_region_of_its_own():

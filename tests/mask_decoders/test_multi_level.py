@@ -34,9 +34,9 @@ def run_split(decoder, maps, patch, prompt_maps=None):
 def test_the_split_is_one_convolution_over_everything(token_stride):
     decoder = make_decoder(token_stride=token_stride)
     maps, patch = make_inputs(token_stride)
-    found = run_split(decoder, maps, patch)
-    assert found.shape == (2, 2, *patch.shape[2:])
-    assert deviation(found, plain_decoder(decoder, maps, patch)) < 1e-5
+    result = run_split(decoder, maps, patch)
+    assert result.shape == (2, 2, *patch.shape[2:])
+    assert deviation(result, plain_decoder(decoder, maps, patch)) < 1e-5
 
 
 FORMS = {
@@ -70,10 +70,10 @@ def test_every_form_is_one_convolution_over_everything(form, gradients, tokens):
     config = decoder.config
     maps, patch = make_inputs(config.token_stride, tokens, config.num_levels)
     with torch.set_grad_enabled(gradients):
-        found = run_split(decoder, maps, patch)
-    assert found.shape == (2, 2, *patch.shape[2:])
+        result = run_split(decoder, maps, patch)
+    assert result.shape == (2, 2, *patch.shape[2:])
     # A normalised map of few places may be nearly constant, which enlarges rounding.
-    assert deviation(found, plain_decoder(decoder, maps, patch)) < 5e-5
+    assert deviation(result, plain_decoder(decoder, maps, patch)) < 5e-5
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -86,12 +86,12 @@ def test_gradients_are_those_of_one_convolution_over_everything(form):
         inputs = [fmap.clone().requires_grad_() for fmap in maps]
         decoder.zero_grad()
         decode(inputs).square().sum().backward()
-        found = {name: p.grad for name, p in decoder.named_parameters()}
-        return found | {f"map {i}": fmap.grad for i, fmap in enumerate(inputs)}
+        result = {name: p.grad for name, p in decoder.named_parameters()}
+        return result | {f"map {i}": fmap.grad for i, fmap in enumerate(inputs)}
 
     expected = gradients(lambda inputs: plain_decoder(decoder, inputs, patch))
-    found = gradients(lambda inputs: decoder(decoder.prepare(ImageFeatures(inputs), patch), inputs[-1], None))
-    for name, gradient in found.items():
+    result = gradients(lambda inputs: decoder(decoder.prepare(ImageFeatures(inputs), patch), inputs[-1], None))
+    for name, gradient in result.items():
         assert deviation(gradient, expected[name]) < 2e-4 * float(expected[name].abs().max()), name
 
 
@@ -111,10 +111,10 @@ def test_the_biases_of_transposed_convolutions_count_and_end_at_the_border():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_channels_can_be_told_to_be_last(channels):
     x = noise(2, channels, 3, 4, 5)
-    found = channels_last(x)
-    assert torch.equal(found, x)
-    assert found.stride()[1] == 1
-    assert found.stride()[-1] == channels
+    result = channels_last(x)
+    assert torch.equal(result, x)
+    assert result.stride()[1] == 1
+    assert result.stride()[-1] == channels
 
 
 @pytest.mark.parametrize("levels", [1, 2, 4])
@@ -128,10 +128,10 @@ def test_drawn_prompts_come_last_in_the_concatenation():
     decoder = make_decoder(num_prompt_maps=3, joined_scales=(6, 8))
     maps, patch = make_inputs()
     drawn = noise(2, 3, 4, 6, 8, seed=5)
-    found = run_split(decoder, maps, patch, drawn)
-    assert deviation(found, plain_decoder(decoder, maps, patch, drawn)) < 1e-5
+    result = run_split(decoder, maps, patch, drawn)
+    assert deviation(result, plain_decoder(decoder, maps, patch, drawn)) < 1e-5
     without = run_split(decoder, maps, patch, torch.zeros_like(drawn))
-    assert deviation(found, without) > 1e-2
+    assert deviation(result, without) > 1e-2
 
 
 def test_prepared_once_is_prepared_each_time():

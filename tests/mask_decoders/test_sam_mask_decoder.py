@@ -30,7 +30,7 @@ def make_inputs(batch=2, num_prompts=3):
 def test_it_is_tokens_transformer_upscaling_and_inner_products():
     decoder = make_decoder()
     embedding, positions, prompts = make_inputs()
-    found = decoder(embedding, positions, prompts)
+    result = decoder(embedding, positions, prompts)
     for b in range(2):
         weights = (decoder.iou_token.weight, decoder.mask_tokens.weight, prompts.sparse[b])
         image = (embedding + prompts.dense)[b].reshape(1, 16, 24).mT
@@ -40,8 +40,8 @@ def test_it_is_tokens_transformer_upscaling_and_inner_products():
         for m in range(4):
             classifier = decoder.output_hypernetworks_mlps[m](tokens[0, m + 1])
             expected = (classifier[:, None, None] * fine).sum(0)
-            assert deviation(found.logits[b, m], expected) < 1e-5
-        assert deviation(found.iou[b], decoder.iou_prediction_head(tokens[0, 0])) < 1e-5
+            assert deviation(result.logits[b, m], expected) < 1e-5
+        assert deviation(result.iou[b], decoder.iou_prediction_head(tokens[0, 0])) < 1e-5
 
 
 def test_a_zero_shift_is_none_exactly_and_another_is_not():
@@ -79,16 +79,16 @@ def test_gradients_reach_shift_prompts_and_image_through_a_frozen_decoder():
 
 def test_no_prompts_at_all_are_possible():
     embedding, positions, prompts = make_inputs(num_prompts=0)
-    found = make_decoder()(embedding, positions, prompts)
-    assert found.logits.shape == (2, 4, 16, 24)
-    assert found.logits.isfinite().all()
+    result = make_decoder()(embedding, positions, prompts)
+    assert result.logits.shape == (2, 4, 16, 24)
+    assert result.logits.isfinite().all()
 
 
 def test_other_numbers_of_masks():
     decoder = make_decoder(replace(TINY, num_multimask=1))
-    found = decoder(*make_inputs())
-    assert found.logits.shape == (2, 2, 16, 24)
-    assert found.iou.shape == (2, 2)
+    result = decoder(*make_inputs())
+    assert result.logits.shape == (2, 2, 16, 24)
+    assert result.iou.shape == (2, 2)
 
 
 def test_relu_stands_between_the_layers_and_not_behind_them():

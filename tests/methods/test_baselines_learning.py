@@ -41,6 +41,6 @@ def test_it_learns_which_lesion_is_meant(kind):
     patch = make_patch(1.5 * first - 1.5 * second)
     steps, rate = LEARNED_IN[kind]
     network = learn(recipe, patch, [Lesson((), second)], steps=steps, rate=rate)
-    found = mask_of(network, patch)
-    assert dice(found, second) > 0.9
-    assert dice(found, first) < 0.1
+    result = mask_of(network, patch)
+    assert dice(result, second) > 0.9
+    assert dice(result, first) < 0.1

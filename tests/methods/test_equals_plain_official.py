@@ -26,40 +26,40 @@ def both(official, folder, clicks, *, prompted=True):
     assert main([str(word) for word in words]) == 0
     model = load_model(folder / "model", device="cpu")
     patch = so.make_patch(official.patch_side)
-    found = patch_logits(model, patch, clicks)
-    return found, plain_official(content, patch, clicks, heads=official.heads)
+    result = patch_logits(model, patch, clicks)
+    return result, plain_official(content, patch, clicks, heads=official.heads)
 
 
 @pytest.mark.parametrize("clicks", ["centre", "offcentre", "ten", "outside"])
 @pytest.mark.parametrize("official", [so.TINY, so.TINY_SAM3D], ids=["promise3d", "sam3d_adapter"])
 def test_the_prompted_networks(official, clicks, tmp_path):
-    found, expected = both(official, tmp_path, so.make_clicks(official.patch_side)[clicks])
-    assert found.shape == (2, 32, 32, 32)
+    result, expected = both(official, tmp_path, so.make_clicks(official.patch_side)[clicks])
+    assert result.shape == (2, 32, 32, 32)
     assert expected.std() > 0.3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_four_windows_a_side_as_at_the_published_size(tmp_path):
-    found, expected = both(replace(so.TINY, tokens=16), tmp_path, [[9, 40, 55]])
-    assert found.shape == (2, 64, 64, 64)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    result, expected = both(replace(so.TINY, tokens=16), tmp_path, [[9, 40, 55]])
+    assert result.shape == (2, 64, 64, 64)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_the_automatic_network(tmp_path):
     automatic = replace(so.TINY_SAM3D, stride=8)
-    found, expected = both(automatic, tmp_path, np.zeros((0, 3)), prompted=False)
-    assert found.shape == (2, 64, 64, 64)
+    result, expected = both(automatic, tmp_path, np.zeros((0, 3)), prompted=False)
+    assert result.shape == (2, 64, 64, 64)
     assert expected.std() > 0.3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.slow
 def test_3dsam_adapter_with_blocks_of_the_width_of_vit_b(tmp_path):
     # Four of its twelve blocks: one of each kind and a plain one, a map behind each.
-    found, expected = both(replace(so.SAM3D, blocks=4), tmp_path, so.make_clicks()["offcentre"])
-    assert found.shape == (2, 64, 64, 64)
+    result, expected = both(replace(so.SAM3D, blocks=4), tmp_path, so.make_clicks()["offcentre"])
+    assert result.shape == (2, 64, 64, 64)
     assert expected.std() > 0.3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("change", ["swap h and w", "swap d and h", "other click", "no mask"])
@@ -76,5 +76,5 @@ def test_the_comparison_sees_mistakes(change):
         axes = (-3, -2) if change == "swap h and w" else (-1, -3)
         name = "blocks.1.adapter.conv.weight"
         weights[name] = weights[name].transpose(*axes)
-    found = plain_official(content, patch, clicks, heads=4)
-    assert np.abs(found - expected).max() > 20 * TOLERANCE
+    result = plain_official(content, patch, clicks, heads=4)
+    assert np.abs(result - expected).max() > 20 * TOLERANCE

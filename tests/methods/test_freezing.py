@@ -75,9 +75,9 @@ def test_the_published_sums():
 
 
 def test_the_repaired_form_trains_a_little_more():
-    found = num_parameters(counted("promise3d", "clickvol"))
+    result = num_parameters(counted("promise3d", "clickvol"))
     assert CLICKVOL_MORE == 26_752
-    assert found == (122_679_308 + CLICKVOL_MORE, 33_832_704 + CLICKVOL_MORE)
+    assert result == (122_679_308 + CLICKVOL_MORE, 33_832_704 + CLICKVOL_MORE)
 
 
 def gradients(network, shape=PATCH):
@@ -90,9 +90,9 @@ def gradients(network, shape=PATCH):
 
 def moved(network):
     """Return the names of the parameters whose gradient is more than rounding."""
-    found = {n: p.grad.abs().max() for n, p in network.named_parameters() if p.grad is not None}
-    largest = max(found.values())
-    return {name for name, size in found.items() if size > 1e-7 * largest}
+    result = {n: p.grad.abs().max() for n, p in network.named_parameters() if p.grad is not None}
+    largest = max(result.values())
+    return {name for name, size in result.items() if size > 1e-7 * largest}
 
 
 TINY = [

@@ -227,8 +227,8 @@ def test_a_sam_starts_a_3d_network(recipe):
     for index in range(3):
         attention = f"blocks.{index}.attn"
         mean = (sam_state[f"{attention}.rel_pos_h"] + sam_state[f"{attention}.rel_pos_w"]) / 2
-        found = network.state_dict()[f"image_encoder.{attention}.rel_pos_d"]
-        assert deviation(found, mean) < 1e-6
+        result = network.state_dict()[f"image_encoder.{attention}.rel_pos_d"]
+        assert deviation(result, mean) < 1e-6
 
 
 TINY_VIT = TinyVitConfig(

@@ -96,8 +96,8 @@ def test_inference_is_the_path_with_gradient(network, prompts, monkeypatch):
     monkeypatch.setattr("clickvol.layers.vit._CHUNK_TOKENS", 100)
     patch = noise(2, 1, *PATCH)
     with torch.inference_mode():
-        found = network(patch, prompts)
-    assert deviation(found, network(patch, prompts)) < 1e-4
+        result = network(patch, prompts)
+    assert deviation(result, network(patch, prompts)) < 1e-4
 
 
 def test_training_and_evaluation_mode_are_the_same(network, prompts):
@@ -127,10 +127,10 @@ def test_the_whole_automatic_network_is_the_plain_one(prompts):
     patch = noise(2, 1, 64, 64, 64)
     maps = plain_maps(network.image_encoder, patch)
     expected = plain_decoder(network.mask_decoder, maps, patch)
-    found = network(patch, prompts)
-    assert deviation(found, expected) < 1e-4
+    result = network(patch, prompts)
+    assert deviation(result, expected) < 1e-4
     nowhere = PointPrompts(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.int64))
-    assert torch.equal(network(patch, nowhere), found)
+    assert torch.equal(network(patch, nowhere), result)
 
 
 def plain_maps(encoder, patch):

@@ -174,19 +174,19 @@ def test_without_a_shift_it_is_sam_to_the_bit():
     nn.init.zeros_(network.pattern_embedding.lin2.bias)
     image = make_image()
     expected = network.sam(image, CLICKS)
-    found = network(image, points=CLICKS)
-    assert torch.equal(found.logits, expected.logits[:, 1:2])
-    assert torch.equal(found.iou, expected.iou[:, 1])
+    result = network(image, points=CLICKS)
+    assert torch.equal(result.logits, expected.logits[:, 1:2])
+    assert torch.equal(result.iou, expected.iou[:, 1])
 
 
 def test_it_starts_as_sam_where_the_last_layer_starts_at_zero():
     torch.manual_seed(3)
     network = Promise2d(tiny("ips", last_layer="zero")).eval()
     image = make_image()
-    found = network(image, points=CLICKS).logits
-    assert torch.equal(found, network.sam(image, CLICKS).logits[:, 1:2])
+    result = network(image, points=CLICKS).logits
+    assert torch.equal(result, network.sam(image, CLICKS).logits[:, 1:2])
     nn.init.ones_(network.pattern_embedding.lin2.bias)
-    assert deviation(network(image, points=CLICKS).logits, found) > 1e-3
+    assert deviation(network(image, points=CLICKS).logits, result) > 1e-3
 
 
 @pytest.mark.parametrize("token", [0, 1, 2, 3])
@@ -195,9 +195,9 @@ def test_the_mask_of_the_chosen_token_is_the_answer(token):
     features = network.encode_image(make_image())
     shift = network.pattern_embedding(features.embedding)
     every = network.sam.decode(features, CLICKS, mask_token_shift=shift)
-    found = network.decode(features, points=CLICKS)
-    assert torch.equal(found.logits, every.logits[:, token : token + 1])
-    assert deviation(found.logits, every.logits[:, token - 1 : token or None]) > 1e-3
+    result = network.decode(features, points=CLICKS)
+    assert torch.equal(result.logits, every.logits[:, token : token + 1])
+    assert deviation(result.logits, every.logits[:, token - 1 : token or None]) > 1e-3
 
 
 def test_the_first_of_the_three_masks_is_the_published_answer():
@@ -208,11 +208,11 @@ def test_the_first_of_the_three_masks_is_the_published_answer():
 def test_predicted_points_are_answered_as_if_given():
     network = make_network(tiny("promise")).eval()
     image = make_image()
-    found = network(image, points="auto")
-    assert found.prompts.labels.tolist() == [[1, 1, 0, 0]] * 2
-    assert found.prompts.points_xy_pixel.min() >= 0
-    assert found.prompts.points_xy_pixel.max() <= SIDE
-    assert torch.equal(network(image, points=found.prompts).logits, found.logits)
+    result = network(image, points="auto")
+    assert result.prompts.labels.tolist() == [[1, 1, 0, 0]] * 2
+    assert result.prompts.points_xy_pixel.min() >= 0
+    assert result.prompts.points_xy_pixel.max() <= SIDE
+    assert torch.equal(network(image, points=result.prompts).logits, result.logits)
 
 
 def test_given_points_go_before_predicted_ones():
@@ -227,8 +227,8 @@ def test_given_points_go_before_predicted_ones():
 def test_given_points_in_mode_apm_are_answered_by_sam():
     network = make_network(tiny("apm")).eval()
     image = make_image()
-    found = network(image, points=CLICKS)
-    assert torch.equal(found.logits, network.sam(image, CLICKS).logits[:, 1:2])
+    result = network(image, points=CLICKS)
+    assert torch.equal(result.logits, network.sam(image, CLICKS).logits[:, 1:2])
 
 
 @pytest.mark.parametrize("make_config", [tiny, with_tiny_vit])
@@ -299,10 +299,10 @@ def test_an_opening_takes_what_the_square_does_not_fit_into():
 def test_away_from_the_border_the_opening_is_that_of_scipy():
     logits = F.avg_pool2d(noise(2, 1, 40, 40), 5, stride=1)
     logits[:, :, :6] = logits[:, :, -6:] = logits[..., :6] = logits[..., -6:] = -1
-    found = binary_mask(logits, opening_side_pixel=3)
+    result = binary_mask(logits, opening_side_pixel=3)
     expected = [ndimage.binary_opening(m > 0, np.ones((3, 3))) for m in logits[:, 0].numpy()]
-    assert np.array_equal(found[:, 0].numpy(), np.stack(expected))
-    assert 50 < found.sum() < (logits > 0).sum()
+    assert np.array_equal(result[:, 0].numpy(), np.stack(expected))
+    assert 50 < result.sum() < (logits > 0).sum()
 
 
 @pytest.mark.parametrize("side", [-1, 4])
@@ -452,8 +452,8 @@ def phantom(*discs):
 def dice_on_logits(logits, truth):
     """Compare at the resolution of the logits."""
     small = F.interpolate(truth[None, None].float(), size=logits.shape, mode="bilinear") > 0.5
-    found, small = logits > 0, small[0, 0]
-    return float(2 * (found & small).sum() / (found.sum() + small.sum()))
+    result, small = logits > 0, small[0, 0]
+    return float(2 * (result & small).sum() / (result.sum() + small.sum()))
 
 
 def train(network, image, targets, points, steps):

@@ -83,32 +83,32 @@ def statistics(array):
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_the_four_feature_maps_are_the_published_ones(features, golden, level):
-    found = features.maps[level]
-    assert found.shape == (1, 256, 16, 16, 16)
-    np.testing.assert_allclose(in_hwd(found), golden[f"feat{level}"], rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(statistics(found), golden[f"feat{level}_stats"], rtol=1e-4, atol=TOLERANCE)
+    result = features.maps[level]
+    assert result.shape == (1, 256, 16, 16, 16)
+    np.testing.assert_allclose(in_hwd(result), golden[f"feat{level}"], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(statistics(result), golden[f"feat{level}_stats"], rtol=1e-4, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
 def test_the_prompted_map_is_the_published_one(prompted, golden, clicks):
-    found = in_hwd(prompted[clicks])
-    np.testing.assert_allclose(found, golden[f"{clicks}_prompted"], rtol=0, atol=TOLERANCE)
+    result = in_hwd(prompted[clicks])
+    np.testing.assert_allclose(result, golden[f"{clicks}_prompted"], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
 def test_the_logits_are_the_published_ones(logits, golden, clicks):
-    found = logits[clicks]
-    assert found.shape == (1, 2, 64, 64, 64)
+    result = logits[clicks]
+    assert result.shape == (1, 2, 64, 64, 64)
     np.testing.assert_allclose(
-        found[..., 1::6, 1::6, 1::6].numpy(), golden[f"{clicks}_logits"], rtol=0, atol=TOLERANCE
+        result[..., 1::6, 1::6, 1::6].numpy(), golden[f"{clicks}_logits"], rtol=0, atol=TOLERANCE
     )
-    np.testing.assert_allclose(statistics(found), golden[f"{clicks}_stats"], rtol=1e-4, atol=TOLERANCE)
+    np.testing.assert_allclose(statistics(result), golden[f"{clicks}_stats"], rtol=1e-4, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("clicks", CLICK_SETS)
 def test_the_foreground_has_the_published_size(logits, golden, clicks):
-    found = logits[clicks]
-    foreground = int((found[:, 1] > found[:, 0]).sum())
+    result = logits[clicks]
+    foreground = int((result[:, 1] > result[:, 0]).sum())
     assert abs(foreground - int(golden[f"{clicks}_foreground"])) <= 2
 
 

@@ -8,11 +8,11 @@ import torch
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.recipe import LossRecipe
 from reference.lessons import (
-    BESIDE,
     BOTH,
     CENTRE_A,
     CENTRE_B,
     INSIDE,
+    OUTSIDE,
     UNLIKE,
     UNLIKE_LESSONS,
     A,
@@ -33,7 +33,7 @@ LESSONS = {
     "a": Lesson(((CENTRE_A, INSIDE),), A),
     "b": Lesson(((CENTRE_B, INSIDE),), B),
     "a and b": Lesson(((CENTRE_A, INSIDE), (CENTRE_B, INSIDE)), BOTH),
-    "a not b": Lesson(((CENTRE_A, INSIDE), (CENTRE_B, BESIDE)), A),
+    "a not b": Lesson(((CENTRE_A, INSIDE), (CENTRE_B, OUTSIDE)), A),
 }
 
 
@@ -67,13 +67,13 @@ def test_the_click_moves_the_mask(network):
 
 
 def test_a_click_elsewhere_in_the_lesion_finds_the_same_lesion(network):
-    beside_the_centre = tuple(c + 2 for c in CENTRE_B)
-    assert dice(mask_of(network, PATCH, (beside_the_centre, INSIDE)), B) > 0.8
+    off_centre = tuple(c + 2 for c in CENTRE_B)
+    assert dice(mask_of(network, PATCH, (off_centre, INSIDE)), B) > 0.8
 
 
 def test_a_background_click_is_not_an_object_click(network):
     first = (CENTRE_A, INSIDE)
-    with_b, without_b = (mask_of(network, PATCH, first, (CENTRE_B, s)) for s in (INSIDE, BESIDE))
+    with_b, without_b = (mask_of(network, PATCH, first, (CENTRE_B, s)) for s in (INSIDE, OUTSIDE))
     assert with_b[21, 22, 20]
     assert not without_b[21, 22, 20]
     assert dice(with_b & B, B) > 0.8
@@ -83,7 +83,7 @@ def test_a_background_click_is_not_an_object_click(network):
 def test_a_background_click_changes_the_logits_around_it_most(network):
     # A place and a pair of clicks of which no lesson said anything.
     before = logits_of(network, PATCH, (CENTRE_A, INSIDE))
-    change = (logits_of(network, PATCH, (CENTRE_A, INSIDE), ((10.0, 14.0, 11.0), BESIDE)) - before).abs()
+    change = (logits_of(network, PATCH, (CENTRE_A, INSIDE), ((10.0, 14.0, 11.0), OUTSIDE)) - before).abs()
     near = ellipsoid((10.0, 14.0, 11.0), (3.0, 3.0, 3.0))
     far = ~ellipsoid((10.0, 14.0, 11.0), (14.0, 14.0, 14.0))
     assert change[near].mean() > 2 * change[far].mean()

@@ -89,8 +89,8 @@ precision = "float32"
 
 @pytest.mark.parametrize("method", KINDS)
 def test_what_the_networks_of_a_method_are_made_of(method):
-    found = find_method(method)
-    assert (found.config_type, found.build) == KINDS[method]
+    result = find_method(method)
+    assert (result.config_type, result.build) == KINDS[method]
 
 
 def test_the_methods_and_which_of_them_can_be_trained():

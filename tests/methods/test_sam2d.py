@@ -38,10 +38,10 @@ def test_the_three_parts_are_wired():
     embedded = network.prompt_encoder(prompts, 2)
     positions = network.prompt_encoder.grid_positions()
     expected = network.mask_decoder(features.embedding, positions, embedded)
-    found = network(image, prompts)
-    assert found.logits.shape == (2, 4, 32, 32)
-    assert torch.equal(found.logits, expected.logits)
-    assert torch.equal(found.iou, expected.iou)
+    result = network(image, prompts)
+    assert result.logits.shape == (2, 4, 32, 32)
+    assert torch.equal(result.logits, expected.logits)
+    assert torch.equal(result.iou, expected.iou)
     assert [tap.shape for tap in network.encode_image(image).taps] == [(2, 24, 8, 8)] * 2
 
 
@@ -177,14 +177,14 @@ def test_a_fit_of_no_pixels_is_refused():
 
 def test_grey_and_colour_of_both_types_are_one_image():
     grey = torch.arange(64 * 64).view(64, 64) % 256
-    found, fit = prepare_image(grey.to(torch.uint8), TINY)
+    result, fit = prepare_image(grey.to(torch.uint8), TINY)
     assert fit.resized_shape_hw == (64, 64)
     mean, std = torch.tensor(TINY.pixel_mean), torch.tensor(TINY.pixel_std)
     expected = (grey[None] - mean[:, None, None]) / std[:, None, None]
-    assert deviation(found, expected) < 1e-5
+    assert deviation(result, expected) < 1e-5
     colour = grey[..., None].expand(-1, -1, 3)
     for same in (colour.to(torch.uint8), grey / 255, colour.double() / 255):
-        assert deviation(prepare_image(same, TINY)[0], found) < 1e-5
+        assert deviation(prepare_image(same, TINY)[0], result) < 1e-5
 
 
 def test_an_input_of_0_to_1_is_left_as_it_is():
@@ -215,8 +215,8 @@ def test_an_image_that_shrinks_is_averaged():
 def test_a_pixel_is_found_where_the_fit_says():
     image = torch.zeros(40, 100)
     image[30, 70] = 1.0
-    found, fit = prepare_image(image, PLAIN)
-    weights = found[0] / found[0].sum()
+    result, fit = prepare_image(image, PLAIN)
+    weights = result[0] / result[0].sum()
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     centre = torch.stack([(weights * x).sum(), (weights * y).sum()])
     assert deviation(centre, fit.to_network(torch.tensor([70.0, 30.0]))) < 0.2
@@ -245,23 +245,23 @@ def test_a_ramp_comes_back_on_the_image():
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     # A cell of the logits is two pixels of the input: cell c is around pixel 2 c + 0.5.
     logits = torch.stack([2 * x + 0.5, 2 * y + 0.5])[None]
-    found = logits_to_image(logits, fit)
-    assert found.shape == (1, 2, 40, 100)
+    result = logits_to_image(logits, fit)
+    assert result.shape == (1, 2, 40, 100)
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(100.0), indexing="ij")
     expected = fit.to_network(torch.stack([x, y], -1)).permute(2, 0, 1)
-    assert deviation(found[0, :, 4:-4, 4:-4], expected[:, 4:-4, 4:-4]) < 0.02
+    assert deviation(result[0, :, 4:-4, 4:-4], expected[:, 4:-4, 4:-4]) < 0.02
 
 
 def test_padding_is_cropped_from_logits():
     logits = torch.full((1, 1, 32, 32), -8.0)
     logits[:, :, :16] = 8.0  # the upper half, which is the image
-    found = logits_to_image(logits, square_fit((32, 64), 64))
-    assert found[0, 0, :30].min() == pytest.approx(8.0)
-    assert found.shape == (1, 1, 32, 64)
+    result = logits_to_image(logits, square_fit((32, 64), 64))
+    assert result[0, 0, :30].min() == pytest.approx(8.0)
+    assert result.shape == (1, 1, 32, 64)
 
 
 def test_logits_that_shrink_are_averaged():
     logits = torch.zeros(1, 1, 64, 64)
     logits[..., ::2] = 1.0
-    found = logits_to_image(logits, square_fit((8, 8), 64))
-    assert deviation(found, torch.full((1, 1, 8, 8), 0.5)) < 0.05
+    result = logits_to_image(logits, square_fit((8, 8), 64))
+    assert deviation(result, torch.full((1, 1, 8, 8), 0.5)) < 0.05

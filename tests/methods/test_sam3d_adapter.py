@@ -80,10 +80,10 @@ def test_saved_and_loaded_it_says_the_same(preset, tmp_path):
     assert json.loads(path.read_text())["method"] == "sam3d_adapter"
     patch = noise(2, 1, 16, 32, 24)
     with torch.inference_mode():
-        found = loaded.network(patch, PROMPTS)
+        result = loaded.network(patch, PROMPTS)
         expected = random_model(recipe).network(patch, PROMPTS)
-    assert torch.equal(found, expected)
-    assert found.std() > 0
+    assert torch.equal(result, expected)
+    assert result.std() > 0
 
 
 def test_the_prompted_network_of_another_method_is_the_same():

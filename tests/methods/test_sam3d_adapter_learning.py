@@ -34,8 +34,8 @@ def test_the_automatic_one_learns_which_lesion_is_meant_without_a_click():
     patch = make_patch(1.5 * first - 1.5 * second)
     recipe = sam3d_adapter_recipe("automatic", "tiny")
     network = learn(recipe, patch, [Lesson((), second)], steps=120)
-    found = mask_of(network, patch)
-    assert dice(found, second) > 0.9
-    assert dice(found, first) < 0.1
+    result = mask_of(network, patch)
+    assert dice(result, second) > 0.9
+    assert dice(result, first) < 0.1
     # A click is not looked at.
-    assert torch.equal(mask_of(network, patch, ((20.0, 18.0, 22.0), 1)), found)
+    assert torch.equal(mask_of(network, patch, ((20.0, 18.0, 22.0), 1)), result)

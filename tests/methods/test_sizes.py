@@ -155,8 +155,8 @@ def test_a_foundation_is_added_as_the_page_says(monkeypatch):
     for method, preset in (("promise3d", "released"), ("sam3d_adapter", "automatic"), ("tags", "released")):
         network = LiftedSegmenter(find_recipe(method, preset, "mine").network)
         lift_foundation(foundation, network)
-        taken = network.image_encoder.state_dict()
+        state = network.image_encoder.state_dict()
         theirs = foundation.image_encoder.state_dict()
         for block in range(4):
             name = f"blocks.{block}.attn.qkv.weight"
-            assert torch.equal(taken[name], theirs[name])
+            assert torch.equal(state[name], theirs[name])

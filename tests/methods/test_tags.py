@@ -147,11 +147,11 @@ def test_a_batch_is_its_samples(network, shape):
 def test_inference_is_the_path_with_gradient(network):
     patch = scan_and_organ()
     with torch.inference_mode():
-        found = network.encode_image(patch)
+        result = network.encode_image(patch)
     expected = network.encode_image(patch)
-    for ours, theirs in zip(found.aligned, expected.aligned, strict=True):
+    for ours, theirs in zip(result.aligned, expected.aligned, strict=True):
         assert deviation(ours, theirs) < 1e-4
-    assert deviation(found.deepest_map, expected.deepest_map) < 1e-4
+    assert deviation(result.deepest_map, expected.deepest_map) < 1e-4
 
 
 def test_gradients_reach_exactly_the_trained_set(network):
@@ -213,9 +213,9 @@ def test_the_folded_embedding_of_two_channels_is_the_plain_one_of_three(enlargem
     embedding = randomise(FoldedEmbedding(config))
     stride = 16 // enlargement
     patch = scan_and_organ((2 * stride, 3 * stride, 4 * stride))
-    found = embedding(patch)
-    assert found.shape == (2, 2, 3, 4, 5)
-    assert deviation(found, plain_embedding(embedding, patch)) < 1e-5
+    result = embedding(patch)
+    assert result.shape == (2, 2, 3, 4, 5)
+    assert deviation(result, plain_embedding(embedding, patch)) < 1e-5
 
 
 def test_the_organ_mask_reaches_the_logits(network):

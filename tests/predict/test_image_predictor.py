@@ -48,13 +48,13 @@ class ShowsItsInput(Sam2d):
 @pytest.mark.parametrize("shape_hw", [(64, 64), (48, 96), (96, 40), (33, 57), (200, 130)])
 def test_the_answer_lands_on_the_picture(shape_hw):
     image = image_with_a_block(shape_hw)
-    found = segment_image(image, CLICK, model_of(ShowsItsInput(sam2d_preset("tiny"))))
-    assert found.mask.shape == found.probability.shape == shape_hw
-    assert found.mask.dtype == bool
-    overlap = 2 * (found.mask & (image > 0.5)).sum() / (found.mask.sum() + (image > 0.5).sum())
+    result = segment_image(image, CLICK, model_of(ShowsItsInput(sam2d_preset("tiny"))))
+    assert result.mask.shape == result.probability.shape == shape_hw
+    assert result.mask.dtype == bool
+    overlap = 2 * (result.mask & (image > 0.5)).sum() / (result.mask.sum() + (image > 0.5).sum())
     assert overlap > 0.85
-    assert np.array_equal(found.mask, found.probability > 0.5)
-    assert found.iou == 0.0
+    assert np.array_equal(result.mask, result.probability > 0.5)
+    assert result.iou == 0.0
 
 
 def test_prompts_are_told_to_the_network_in_its_own_pixels():
@@ -73,7 +73,7 @@ def test_sam_answers_with_its_single_mask_and_promise2d_with_its_own():
     sam = randomise(Sam2d(sam2d_preset("tiny")).eval())
     prepared, fit = prepare_image(torch.from_numpy(image), sam.config)
     model = model_of(sam)
-    found = segment_image(image, CLICK, model)
+    result = segment_image(image, CLICK, model)
     assert model.sam is sam
     assert not model.predicts_points
 
@@ -86,23 +86,23 @@ def test_sam_answers_with_its_single_mask_and_promise2d_with_its_own():
     with torch.no_grad():
         place = fit.to_network(torch.tensor([[[5.0, 3.0]]]))
         masks = sam(prepared[None], Prompts2d(points_xy_pixel=place, labels=torch.tensor([[1]])))
-    assert found.iou == pytest.approx(float(masks.iou[0, 0]))
+    assert result.iou == pytest.approx(float(masks.iou[0, 0]))
     assert shifted_by_nothing.iou == pytest.approx(float(masks.iou[0, 1]), abs=1e-5)
-    assert not np.allclose(found.probability, shifted_by_nothing.probability, atol=1e-3)
+    assert not np.allclose(result.probability, shifted_by_nothing.probability, atol=1e-3)
 
 
 def test_predicted_points_come_back_in_pixels_of_the_image():
     torch.manual_seed(1)
     network = Promise2d(tiny_promise2d_config("promise")).eval()
     image = image_with_a_block((200, 100))
-    found = segment_image(image, "auto", model_of(network))
+    result = segment_image(image, "auto", model_of(network))
     prepared, _ = prepare_image(torch.from_numpy(image), network.config.sam)
     with torch.no_grad():
         prompts = network(prepared[None], points="auto").prompts
-    assert [click.foreground for click in found.prompts.clicks] == prompts.labels[0].bool().tolist()
+    assert [click.foreground for click in result.prompts.clicks] == prompts.labels[0].bool().tolist()
     # The longer side of 200 pixels becomes 64.
     expected = (prompts.points_xy_pixel[0] + 0.5) * 200 / 64 - 0.5
-    places = [(click.column, click.row) for click in found.prompts.clicks]
+    places = [(click.column, click.row) for click in result.prompts.clicks]
     assert np.allclose(places, expected.numpy(), atol=1e-3)
 
 
@@ -110,10 +110,10 @@ def test_predicted_points_given_by_hand_have_the_same_answer():
     torch.manual_seed(1)
     model = model_of(Promise2d(tiny_promise2d_config("promise")).eval())
     image = image_with_a_block((70, 70))
-    found = segment_image(image, "auto", model)
-    again = segment_image(image, found.prompts, model)
-    assert len(found.prompts.clicks) == 4
-    assert np.allclose(again.probability, found.probability, atol=1e-4)
+    result = segment_image(image, "auto", model)
+    again = segment_image(image, result.prompts, model)
+    assert len(result.prompts.clicks) == 4
+    assert np.allclose(again.probability, result.probability, atol=1e-4)
 
 
 def test_models_that_predict_no_points_say_so():

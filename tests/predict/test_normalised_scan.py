@@ -77,12 +77,12 @@ def test_the_mask_is_cut_with_the_scan_and_not_normalised(scan, organ):
     assert -2 < image.min() < image.max() < 2
     assert set(np.unique(mask)) == {0.0, 1.0}
     # h and w of the file run against the patient's: 6..19 is 11.5 - 15.5 .. from the middle, and so on.
-    found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    result = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     low_hw = [15.5 + (15.5 - 19), 15.5 + (18.5 - 23)]
-    assert [int(found[axis][0]) for axis in (1, 2)] == low_hw
-    assert [len(found[axis]) for axis in (1, 2)] == [14, 14]
+    assert [int(result[axis][0]) for axis in (1, 2)] == low_hw
+    assert [len(result[axis]) for axis in (1, 2)] == [14, 14]
     # Slices 3.5 to 15.5 of 3 mm, about slice 10: 19.5 mm below to 16.5 mm above the middle.
-    assert [found[0][0], found[0][-1]] == [6, 23]
+    assert [result[0][0], result[0][-1]] == [6, 23]
 
 
 def test_a_mask_on_another_grid_is_the_same_mask(scan, organ, model):

@@ -48,15 +48,15 @@ def directly(model, patch, clicks, labels):
 
 
 def test_the_answer_is_that_of_the_network_with_every_click_inside(signed, patch):
-    found = patch_logits(signed, patch, np.array(CLICKS))
-    assert (found.dtype, found.shape) == (np.float32, (2, 32, 24, 40))
-    np.testing.assert_array_equal(found, directly(signed, patch, CLICKS, [1, 1]))
+    result = patch_logits(signed, patch, np.array(CLICKS))
+    assert (result.dtype, result.shape) == (np.float32, (2, 32, 24, 40))
+    np.testing.assert_array_equal(result, directly(signed, patch, CLICKS, [1, 1]))
 
 
 def test_labels_reach_the_network(signed, patch):
-    found = patch_logits(signed, patch, CLICKS, labels=[1, 0])
-    np.testing.assert_array_equal(found, directly(signed, patch, CLICKS, [1, 0]))
-    assert np.abs(found - patch_logits(signed, patch, CLICKS)).max() > 1e-3
+    result = patch_logits(signed, patch, CLICKS, labels=[1, 0])
+    np.testing.assert_array_equal(result, directly(signed, patch, CLICKS, [1, 0]))
+    assert np.abs(result - patch_logits(signed, patch, CLICKS)).max() > 1e-3
 
 
 def test_it_computes_in_float32_whatever_the_model_prefers(signed, patch):
@@ -82,9 +82,9 @@ def test_other_number_types_and_read_only_views_will_do(signed, patch):
 
 def test_an_automatic_network_takes_no_clicks(automatic):
     patch = np.random.default_rng(0).standard_normal((64, 32, 64)).astype(np.float32)
-    found = patch_logits(automatic, patch, np.zeros((0, 3)))
-    assert found.shape == (2, 64, 32, 64)
-    assert found.std() > 0
+    result = patch_logits(automatic, patch, np.zeros((0, 3)))
+    assert result.shape == (2, 64, 32, 64)
+    assert result.std() > 0
     with pytest.raises(ClickError, match=r"tiny is automatic .* \(0, 3\)"):
         patch_logits(automatic, patch, [[1, 2, 3]])
 
@@ -123,8 +123,8 @@ def test_wrong_labels(signed, patch, labels):
 def test_a_network_with_an_organ_channel_takes_it_as_the_second_channel(patch):
     model = loaded(tags_recipe("released", "tiny").network)
     organ = (np.indices(patch.shape).sum(axis=0) < 40).astype(np.float32)
-    found = patch_logits(model, np.stack([patch, organ]), CLICKS)
-    assert found.shape == (2, *patch.shape)
-    assert np.abs(found - patch_logits(model, np.stack([patch, 0 * organ]), CLICKS)).max() > 1e-3
+    result = patch_logits(model, np.stack([patch, organ]), CLICKS)
+    assert result.shape == (2, *patch.shape)
+    assert np.abs(result - patch_logits(model, np.stack([patch, 0 * organ]), CLICKS)).max() > 1e-3
     with pytest.raises(ConfigError, match=r"\(32, 24, 40\), but 2 x \(D, H, W\) is expected"):
         patch_logits(model, patch, CLICKS)

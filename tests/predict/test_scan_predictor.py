@@ -63,22 +63,22 @@ def test_a_background_click_in_the_mask_takes_tissue_away_around_it(phantom, sca
 
 
 def test_the_mask_covers_the_tumour(phantom, scan):
-    found = scan.predict([Click(phantom.inside)])
-    assert dice(found.mask.array, phantom.truth.array) > 0.75
-    assert found.modality == "CT"
-    assert found.warnings == ()
-    assert set(found.seconds) == {"prepare", "encode", "decode", "paste"}
+    result = scan.predict([Click(phantom.inside)])
+    assert dice(result.mask.array, phantom.truth.array) > 0.75
+    assert result.modality == "CT"
+    assert result.warnings == ()
+    assert set(result.seconds) == {"prepare", "encode", "decode", "paste"}
 
 
-def test_taken_voxels_are_never_found(phantom, scan):
-    taken = np.zeros(phantom.volume.grid.shape_dhw, dtype=bool)
-    taken[:, :, : int(phantom.inside.w)] = True
+def test_excluded_voxels_are_never_answered(phantom, scan):
+    excluded = np.zeros(phantom.volume.grid.shape_dhw, dtype=bool)
+    excluded[:, :, : int(phantom.inside.w)] = True
     free = scan.predict([Click(phantom.inside)])
-    found = scan.predict([Click(phantom.inside)], exclude_mask=taken)
-    assert free.mask.array[taken].any()
-    assert not found.mask.array[taken].any()
-    assert not found.probability()[taken].any()
-    assert found.mask.array.any()
+    result = scan.predict([Click(phantom.inside)], exclude_mask=excluded)
+    assert free.mask.array[excluded].any()
+    assert not result.mask.array[excluded].any()
+    assert not result.probability()[excluded].any()
+    assert result.mask.array.any()
 
 
 def test_features_stay_within_their_memory(phantom, model):
@@ -108,8 +108,8 @@ def test_a_cancelled_answer_looks_no_more(phantom, scan):
 
 def test_a_scan_unlike_ct_and_mr_is_said(phantom, model):
     like_pet = (np.clip(phantom.volume.array.astype(np.float32), 0, None) / 100).astype(np.float32)
-    found = segment(Volume(like_pet, phantom.volume.grid), [Click(phantom.inside)], model)
-    assert any("unlike" in warning for warning in found.warnings)
+    result = segment(Volume(like_pet, phantom.volume.grid), [Click(phantom.inside)], model)
+    assert any("unlike" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (3, 40, 50), (40, 1, 64), (1, 1, 1)])
@@ -122,8 +122,8 @@ def test_scans_thinner_than_the_patch(phantom, model, shape):
     affine[:3, 3] += affine[:3, :3] @ corner
     volume = Volume(part, type(phantom.volume.grid)(part.shape, affine), "CT")
     click = VoxelPoint(*(float(c - a) for c, a in zip((d, h, w), corner, strict=True)))
-    found = segment(volume, [Click(click)], model)
-    assert found.mask.array.shape == shape
+    result = segment(volume, [Click(click)], model)
+    assert result.mask.array.shape == shape
 
 
 @pytest.mark.skipif(not PET.is_file(), reason="the real PET scans are not on this machine")

@@ -98,13 +98,13 @@ def plain_loop(model, image):
 
 def test_the_stitched_probability_is_the_plain_loop(random):
     volume = noisy_scan((52, 32, 40))
-    found = segment(volume, [], random)
+    result = segment(volume, [], random)
     expected = plain_loop(random, normalised(volume))
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found.probability(), expected, atol=1e-4)
-    np.testing.assert_array_equal(found.mask.array, found.probability() > 0.5)
-    assert found.clicks == ()
-    assert set(found.seconds) == {"prepare", "encode", "decode", "paste"}
+    np.testing.assert_allclose(result.probability(), expected, atol=1e-4)
+    np.testing.assert_array_equal(result.mask.array, result.probability() > 0.5)
+    assert result.clicks == ()
+    assert set(result.seconds) == {"prepare", "encode", "decode", "paste"}
 
 
 def test_every_window_is_reported(random):
@@ -122,7 +122,7 @@ def test_every_window_is_reported(random):
 @pytest.mark.parametrize("shape", [(1, 32, 32), (7, 20, 31), (1, 1, 1), (5, 40, 3)])
 def test_a_scan_smaller_than_the_window_is_padded_with_the_outside(random, shape):
     volume = noisy_scan(shape)
-    found = segment(volume, [], random)
+    result = segment(volume, [], random)
     before = [(max(SIDE - n, 0)) // 2 for n in shape]
     around = [(a, max(SIDE - n, 0) - a) for a, n in zip(before, shape, strict=True)]
     scale = intensity_scale("CT", value_sample(volume))
@@ -130,7 +130,7 @@ def test_a_scan_smaller_than_the_window_is_padded_with_the_outside(random, shape
     image = np.pad(normalised(volume), around, constant_values=outside)
     expected = plain_loop(random, image)
     inner = tuple(slice(a, a + n) for a, n in zip(before, shape, strict=True))
-    np.testing.assert_allclose(found.probability(), expected[inner], atol=1e-4)
+    np.testing.assert_allclose(result.probability(), expected[inner], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -150,23 +150,23 @@ def test_a_turned_copy_of_a_scan_has_the_turned_answer(random, order, signs):
         if signs[axis] < 0:
             affine[order[axis], 3] = (array.shape[axis] - 1) * VOXEL_MM
     turned = Volume(np.ascontiguousarray(array), VolumeGrid(array.shape, affine), "CT")
-    found = segment(turned, [], random).probability()
+    result = segment(turned, [], random).probability()
     expected = expected.transpose([2 - axis for axis in order])
     expected = expected[tuple(slice(None, None, sign) for sign in signs)]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 def read_at(array, places, outside, reach):
     """Read an array at (..., 3) voxel places, linear; up to `reach` past the border as on it."""
     beyond = (places < -reach) | (places > np.array(array.shape) - 1 + reach)
-    found = ndimage.map_coordinates(array, np.moveaxis(places, -1, 0), order=1, mode="nearest")
-    return np.where(beyond.any(axis=-1), np.float32(outside), found)
+    result = ndimage.map_coordinates(array, np.moveaxis(places, -1, 0), order=1, mode="nearest")
+    return np.where(beyond.any(axis=-1), np.float32(outside), result)
 
 
 def test_an_oblique_scan_is_resampled_along_the_patients_axes_and_back(random):
     grid = make_grid((30, 34, 28), (3, 3.5, 4), order=(1, 2, 0), degrees=(20, -15, 30), at=(5, 6, 7))
     volume = Volume(noisy_scan(grid.shape_dhw).array, grid, "CT")
-    found = segment(volume, [], random).probability()
+    result = segment(volume, [], random).probability()
     turn, origin = grid.affine_ras_mm[:3, :3], grid.affine_ras_mm[:3, 3]
     centres = np.stack(np.meshgrid(*map(np.arange, grid.shape_dhw), indexing="ij"), axis=-1)
     centres = centres @ turn.T + origin
@@ -184,7 +184,7 @@ def test_an_oblique_scan_is_resampled_along_the_patients_axes_and_back(random):
     back = ((centres - first) / VOXEL_MM)[..., ::-1]
     expected = read_at(stitched.astype(np.float32), back, 0.0, 1e-3)
     # A place half a voxel outside is read or not, as rounding will have it: few voxels.
-    assert np.quantile(np.abs(found - expected), 0.99) < 1e-3
+    assert np.quantile(np.abs(result - expected), 0.99) < 1e-3
 
 
 def two_balls(grid):
@@ -214,9 +214,9 @@ def dice(a, b):
 @pytest.mark.parametrize("name", GRIDS)
 def test_what_is_found_lands_in_place_on_any_grid(bright, name):
     volume, balls = two_balls(GRIDS[name])
-    found = segment(volume, [], bright)
-    assert found.mask.array.shape == volume.array.shape
-    parts, count = ndimage.label(found.mask.array)
+    result = segment(volume, [], bright)
+    assert result.mask.array.shape == volume.array.shape
+    parts, count = ndimage.label(result.mask.array)
     assert count == 2
     for ball in balls:
         part = parts == parts[tuple(np.argwhere(ball).mean(axis=0).astype(int))]
@@ -231,10 +231,10 @@ def test_a_click_keeps_the_part_under_it(bright, chosen):
     volume, balls = two_balls(GRIDS["oblique"])
     middles = [np.argwhere(ball).mean(axis=0) for ball in balls]
     clicks = [Click(VoxelPoint(*middles[chosen]))]
-    found = segment(volume, clicks, bright)
-    assert dice(found.mask.array > 0, balls[chosen]) > 0.7
-    assert not (found.mask.array > 0)[balls[1 - chosen]].any()
-    assert found.clicks == tuple(clicks)
+    result = segment(volume, clicks, bright)
+    assert dice(result.mask.array > 0, balls[chosen]) > 0.7
+    assert not (result.mask.array > 0)[balls[1 - chosen]].any()
+    assert result.clicks == tuple(clicks)
     both = segment(volume, [Click(VoxelPoint(*middle)) for middle in middles], bright)
     np.testing.assert_array_equal(both.mask.array, segment(volume, [], bright).mask.array)
 
@@ -242,12 +242,12 @@ def test_a_click_keeps_the_part_under_it(bright, chosen):
 def test_background_clicks(bright):
     volume, balls = two_balls(GRIDS["upright"])
     inside = Click(VoxelPoint(*np.argwhere(balls[0]).mean(axis=0)))
-    beside = Click(VoxelPoint(*np.argwhere(balls[1]).mean(axis=0)), foreground=False)
+    background = Click(VoxelPoint(*np.argwhere(balls[1]).mean(axis=0)), foreground=False)
     with pytest.raises(ClickError, match="no click inside the object"):
-        segment(volume, [beside], bright)
-    found = segment(volume, [inside, beside], bright)
-    assert found.warnings == ("random takes no clicks; those on the background were ignored",)
-    np.testing.assert_array_equal(found.mask.array, segment(volume, [inside], bright).mask.array)
+        segment(volume, [background], bright)
+    result = segment(volume, [inside, background], bright)
+    assert result.warnings == ("random takes no clicks; those on the background were ignored",)
+    np.testing.assert_array_equal(result.mask.array, segment(volume, [inside], bright).mask.array)
 
 
 def test_nothing_found_is_an_empty_mask(bright, monkeypatch):
@@ -255,10 +255,10 @@ def test_nothing_found_is_an_empty_mask(bright, monkeypatch):
     # Without any contrast both classes are as likely everywhere.
     volume = Volume(np.full((20, 30, 40), 40, np.float32), make_grid((20, 30, 40), (4,) * 3), "CT")
     card = bright.card.model_copy(update={"intensity": IntensityPlan(clip=(0, 80), mean=40, deviation=1)})
-    found = segment(volume, [], replace(bright, card=card))
-    assert found.mask.num_voxels == 0
-    assert found.probability().max() == 0
-    assert found.bounding_box() is None
+    result = segment(volume, [], replace(bright, card=card))
+    assert result.mask.num_voxels == 0
+    assert result.probability().max() == 0
+    assert result.bounding_box() is None
 
 
 def test_a_click_outside_the_scan_is_refused(random):

@@ -60,23 +60,23 @@ def test_mr_has_nothing_below_zero():
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 @pytest.mark.parametrize("values", [CT, MR, SUV])
 def test_the_file_s_own_word_is_taken(modality, values):
-    found = _recognise(values, modality)
-    assert (found.modality, found.warning) == (modality, "")
+    result = _recognise(values, modality)
+    assert (result.modality, result.warning) == (modality, "")
 
 
 def test_pet_by_its_file_is_treated_as_mr_with_a_warning():
-    found = _recognise(SUV * 1000, "PT")
-    assert found.modality == "MR"
-    assert "is PET" in found.warning
+    result = _recognise(SUV * 1000, "PT")
+    assert result.modality == "MR"
+    assert "is PET" in result.warning
 
 
 @pytest.mark.parametrize("values", [SUV, MR / MR.max(), MR / MR.std() - 1.0])
 def test_values_unlike_both_are_said(values):
-    found = _recognise(values)
-    assert found.modality == "MR"
-    assert "unlike the CT (HU) and MR" in found.warning
-    assert "--modality" in found.warning
-    assert "\n" not in found.warning
+    result = _recognise(values)
+    assert result.modality == "MR"
+    assert "unlike the CT (HU) and MR" in result.warning
+    assert "--modality" in result.warning
+    assert "\n" not in result.warning
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_real_scans_are_recognised_by_their_values(folder, modality, warned):
     for file in files:
         volume = read_volume(file)
         assert volume.modality == "unknown"
-        found = recognise_modality(volume, value_sample(volume))
-        assert (found.modality, bool(found.warning)) == (modality, warned), file.name
+        result = recognise_modality(volume, value_sample(volume))
+        assert (result.modality, bool(result.warning)) == (modality, warned), file.name
 
 
 # -- the sample of values ---------------------------------------------------------------------------

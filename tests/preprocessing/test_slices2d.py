@@ -88,15 +88,15 @@ def test_slices_that_are_not_there_are_refused_with_the_range():
 
 
 def test_ct_is_windowed_at_fixed_values():
-    found = unit_values(np.array([[-1000, -160, 40], [140, 240, 3000]], np.int16), "CT")
-    assert found.dtype == np.float32
-    assert np.allclose(found, [[0, 0, 0.5], [0.75, 1, 1]])
+    result = unit_values(np.array([[-1000, -160, 40], [140, 240, 3000]], np.int16), "CT")
+    assert result.dtype == np.float32
+    assert np.allclose(result, [[0, 0, 0.5], [0.75, 1, 1]])
 
 
 def test_anything_else_is_windowed_at_percentiles():
     values = np.arange(1001).reshape(7, 143)
     for modality in ("MR", "PT", "unknown", None):
-        found = unit_values(values, modality)
+        result = unit_values(values, modality)
         # The percentiles 0.5 and 99.5 of 0..1000 are 5 and 995.
-        assert np.allclose(found, np.clip((values - 5) / 990, 0, 1), atol=1e-6)
+        assert np.allclose(result, np.clip((values - 5) / 990, 0, 1), atol=1e-6)
     assert (unit_values(np.full((3, 4), 7.0), "MR") == 0).all()

@@ -229,19 +229,19 @@ def test_without_clicks_the_planes_go_through_the_middle_of_the_mask():
     volume.array[:] = np.random.default_rng(0).integers(-160, 240, volume.array.shape)
     mask = np.zeros(volume.array.shape, np.uint8)
     mask[4:9, 10:15, 20:25] = 1
-    found = _drawn(volume, mask, [])
+    result = _drawn(volume, mask, [])
     at_the_middle = _drawn(volume, mask, [Click(VoxelPoint(6, 12, 22))])
     # All but the cross.
-    assert _differing(found, at_the_middle) < 0.01
-    assert _differing(found, _drawn(volume, mask, [Click(VoxelPoint(7, 13, 21))])) > 0.1
+    assert _differing(result, at_the_middle) < 0.01
+    assert _differing(result, _drawn(volume, mask, [Click(VoxelPoint(7, 13, 21))])) > 0.1
 
 
 def test_without_clicks_and_with_an_empty_mask_the_middle_of_the_scan_is_shown():
     volume = _scan()
     volume.array[:] = np.random.default_rng(0).integers(-160, 240, volume.array.shape)
     nothing = np.zeros(volume.array.shape, np.uint8)
-    found = _drawn(volume, nothing, [])
-    assert _differing(found, _drawn(volume, nothing, [_centre_click()])) < 0.01
+    result = _drawn(volume, nothing, [])
+    assert _differing(result, _drawn(volume, nothing, [_centre_click()])) < 0.01
 
 
 def test_a_truth_is_a_second_outline_and_shown_whole():
@@ -263,5 +263,5 @@ def test_the_planes_can_go_elsewhere_than_the_click():
     nothing = np.zeros(volume.array.shape, np.uint8)
     there = VoxelPoint(22, 19, 21)
     clicks = [Click(VoxelPoint(2, 2, 2))]
-    found = np.asarray(draw_preview(volume, nothing, clicks, through=there))
-    assert _differing(found, _drawn(volume, nothing, [Click(there)])) < 0.01
+    result = np.asarray(draw_preview(volume, nothing, clicks, through=there))
+    assert _differing(result, _drawn(volume, nothing, [Click(there)])) < 0.01

@@ -142,8 +142,8 @@ def test_the_resnet_joins_maps_on_the_grid_of_the_deepest():
     prompter = make_prompter("resnet").eval()
     shallow, middle, deepest = make_taps()[1:]
     pooled = shallow.reshape(2, 6, 8, 2, 8, 2).mean((3, 5))
-    found = prompter.regressor((shallow, middle, deepest))
-    assert deviation(found, prompter.regressor((pooled, middle, deepest))) < 1e-5
+    result = prompter.regressor((shallow, middle, deepest))
+    assert deviation(result, prompter.regressor((pooled, middle, deepest))) < 1e-5
 
 
 def test_the_resnet_has_the_published_grids():
@@ -206,13 +206,13 @@ def test_maps_are_enlarged_to_the_published_sides():
     with torch.device("meta"):
         regressor = AutoPrompter(AutoPrompterConfig(form="cross")).regressor
     sides = [3 * [64], 3 * [64], 3 * [64]]
-    found = []
+    result = []
     for prepare, side in zip(regressor.prepare, sides, strict=True):
         number = sum(isinstance(part, Doubling) for part in prepare)
-        found.append(side[0])
+        result.append(side[0])
         for _ in range(number):
-            found[-1] = 2 * found[-1] - 2
-    assert found == [250, 126, 64]
+            result[-1] = 2 * result[-1] - 2
+    assert result == [250, 126, 64]
     torch.manual_seed(0)
     assert Doubling(4)(noise(1, 4, 5, 7)).shape == (1, 4, 8, 12)
 

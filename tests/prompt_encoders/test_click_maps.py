@@ -6,7 +6,7 @@ import torch
 from clickvol.prompt_encoders.click_maps import draw_clicks
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 
-INSIDE, BESIDE, ABSENT = 1, 0, -1
+INSIDE, OUTSIDE, ABSENT = 1, 0, -1
 
 
 def prompts(*samples):
@@ -28,7 +28,7 @@ def test_a_blob_is_one_at_the_click_and_falls_with_the_distance():
 def test_an_absent_sign_is_zeros():
     maps = draw_clicks(prompts([((1, 2, 3), INSIDE)]), (4, 5, 6), (4, 5, 6), (2.0, 900.0))
     assert maps[:, 2:].abs().max() == 0
-    maps = draw_clicks(prompts([((1, 2, 3), BESIDE)]), (4, 5, 6), (4, 5, 6), (2.0, 900.0))
+    maps = draw_clicks(prompts([((1, 2, 3), OUTSIDE)]), (4, 5, 6), (4, 5, 6), (2.0, 900.0))
     assert maps[:, :2].abs().max() == 0
     assert maps[0, 2, 1, 2, 3] == 1.0
 
@@ -42,16 +42,16 @@ def test_padding_draws_nothing_and_changes_nothing():
 
 
 def test_the_nearest_click_of_a_sign_counts():
-    clicks = prompts([((0, 0, 0), INSIDE), ((0, 0, 5), INSIDE), ((0, 0, 1), BESIDE)])
+    clicks = prompts([((0, 0, 0), INSIDE), ((0, 0, 5), INSIDE), ((0, 0, 1), OUTSIDE)])
     row = draw_clicks(clicks, (1, 1, 6), (1, 1, 6), (1.0,))[0, :, 0, 0]
     inside = [math.exp(-(min(w, 5 - w) ** 2) / 2) for w in range(6)]
-    beside = [math.exp(-((w - 1) ** 2) / 2) for w in range(6)]
+    outside = [math.exp(-((w - 1) ** 2) / 2) for w in range(6)]
     assert row[0].tolist() == pytest.approx(inside)
-    assert row[1].tolist() == pytest.approx(beside)
+    assert row[1].tolist() == pytest.approx(outside)
 
 
 def test_channels_are_inside_for_each_radius_then_beside():
-    clicks = prompts([((0, 0, 0), INSIDE), ((0, 0, 1), BESIDE)])
+    clicks = prompts([((0, 0, 0), INSIDE), ((0, 0, 1), OUTSIDE)])
     values = draw_clicks(clicks, (1, 1, 3), (1, 1, 3), (1.0, 2.0))[0, :, 0, 0, 2]
     expected = [math.exp(-4 / 2), math.exp(-4 / 8), math.exp(-1 / 2), math.exp(-1 / 8)]
     assert values.tolist() == pytest.approx(expected)
@@ -70,7 +70,7 @@ def test_a_click_outside_the_patch_is_measured_too():
 
 
 def test_samples_have_their_own_clicks():
-    first, second = [((0, 1, 2), INSIDE)], [((1, 0, 0), BESIDE)]
+    first, second = [((0, 1, 2), INSIDE)], [((1, 0, 0), OUTSIDE)]
     both = draw_clicks(prompts(first, second), (2, 2, 3), (2, 2, 3), (1.5,))
     assert torch.equal(both[:1], draw_clicks(prompts(first), (2, 2, 3), (2, 2, 3), (1.5,)))
     assert torch.equal(both[1:], draw_clicks(prompts(second), (2, 2, 3), (2, 2, 3), (1.5,)))

@@ -38,22 +38,22 @@ def test_padded_clicks_of_a_batch_are_as_if_not_there(options):
     second = [[4.0, 5.0, 6.0], [7.0, 1.0, 0.5], [2.0, 11.0, 15.0]]
     # The padding has places with features of their own.
     batch = prompts([[*first, [6.0, 6.0, 6.0], [1.0, 1.0, 1.0]], second], [[1, -1, -1], [1, 0, 1]])
-    found = encoder(fmap, batch, PATCH)
+    result = encoder(fmap, batch, PATCH)
     alone = [
         encoder(fmap[:1], prompts([first], [[1]]), PATCH),
         encoder(fmap[1:], prompts([second], [[1, 0, 1]]), PATCH),
     ]
-    assert deviation(found, torch.cat(alone)) < 1e-5
+    assert deviation(result, torch.cat(alone)) < 1e-5
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_order_of_clicks_does_not_matter(options):
     encoder, fmap = make_encoder(**options), noise(1, 12, *CELLS)
     points, labels = [[1.0, 2.0, 3.0], [7.0, 8.0, 9.0], [2.0, 5.0, 15.0]], [1, 0, 1]
-    found = encoder(fmap, prompts([points], [labels]), PATCH)
+    result = encoder(fmap, prompts([points], [labels]), PATCH)
     for order in itertools.permutations(range(3)):
         turned = prompts([[points[i] for i in order]], [[labels[i] for i in order]])
-        assert deviation(encoder(fmap, turned, PATCH), found) < 1e-5
+        assert deviation(encoder(fmap, turned, PATCH), result) < 1e-5
 
 
 def test_as_published_the_sign_changes_nothing():
@@ -150,16 +150,16 @@ def plain(encoder, fmap, points):
         queries, tokens = both[: -len(points)], both[-len(points) :]
         hidden = (queries @ layer.mlp.lin1.weight.T + layer.mlp.lin1.bias).clamp(min=0)
         queries = normed(layer, 3, queries + hidden @ layer.mlp.lin2.weight.T + layer.mlp.lin2.bias)
-        found = attend(layer.image_to_query, image, queries, queries)
-        image = normed(layer, 4, image + found)
+        result = attend(layer.image_to_query, image, queries, queries)
+        image = normed(layer, 4, image + result)
     return image.T.reshape(fmap.shape)
 
 
 def test_the_layers_are_the_published_ones():
     encoder, fmap = make_encoder(), noise(1, 12, *CELLS)
     points = [[1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]
-    found = encoder(fmap, prompts([points], [[1, 1]]), PATCH)
-    assert deviation(found, plain(encoder, fmap, points)) < 1e-5
+    result = encoder(fmap, prompts([points], [[1, 1]]), PATCH)
+    assert deviation(result, plain(encoder, fmap, points)) < 1e-5
 
 
 def test_the_given_coordinates_are_left_alone():

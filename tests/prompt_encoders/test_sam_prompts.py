@@ -75,15 +75,15 @@ def test_a_box_is_two_corners_after_the_points_without_padding():
 
 def test_without_prompts_there_are_no_tokens_and_the_learned_absence_of_a_mask():
     encoder = make_encoder()
-    found = encoder(Prompts2d(), 3)
-    assert found.sparse.shape == (3, 0, 8)
+    result = encoder(Prompts2d(), 3)
+    assert result.sparse.shape == (3, 0, 8)
     absent = encoder.no_mask_embed.weight.view(1, 8, 1, 1).expand(3, 8, 4, 4)
-    assert torch.equal(found.dense, absent)
+    assert torch.equal(result.dense, absent)
 
 
 def test_a_mask_is_two_halving_convolutions_and_a_pointwise_one():
     encoder, masks = make_encoder(), noise(2, 1, 16, 16)
-    found = encoder(Prompts2d(masks=masks), 2)
+    result = encoder(Prompts2d(masks=masks), 2)
 
     def halved(x, conv, norm):
         blocks = x.unfold(2, 2, 2).unfold(3, 2, 2)
@@ -94,8 +94,8 @@ def test_a_mask_is_two_halving_convolutions_and_a_pointwise_one():
     layers = encoder.mask_downscaling
     hidden = halved(halved(masks, layers[0], layers[1]), layers[3], layers[4])
     expected = torch.einsum("bchw,ec->behw", hidden, layers[6].weight[:, :, 0, 0])
-    assert deviation(found.dense, expected + layers[6].bias[:, None, None]) < 1e-5
-    assert found.sparse.shape == (2, 0, 8)
+    assert deviation(result.dense, expected + layers[6].bias[:, None, None]) < 1e-5
+    assert result.sparse.shape == (2, 0, 8)
 
 
 def test_a_cell_of_the_grid_has_the_code_of_its_centre():
@@ -119,8 +119,8 @@ def test_gradients_reach_boxes_and_masks():
     encoder = make_encoder()
     box = torch.tensor([[1.0, 2.0, 30.0, 28.0]], requires_grad=True)
     masks = noise(1, 1, 16, 16).requires_grad_()
-    found = encoder(Prompts2d(boxes_xyxy_pixel=box, masks=masks), 1)
-    (found.sparse.square().sum() + found.dense.square().sum()).backward()
+    result = encoder(Prompts2d(boxes_xyxy_pixel=box, masks=masks), 1)
+    (result.sparse.square().sum() + result.dense.square().sum()).backward()
     assert box.grad.abs().min() > 0
     assert masks.grad.abs().max() > 0
 
@@ -128,12 +128,12 @@ def test_gradients_reach_boxes_and_masks():
 def test_places_are_reckoned_in_float32_whatever_the_network_is():
     """bfloat16 has eight bits: the pixels 512 and 513 of an input would be the same place."""
     encoder = make_encoder().to(torch.bfloat16)
-    found = encoder(points((19.01, 20.0, 1)), 1)
+    result = encoder(points((19.01, 20.0, 1)), 1)
     exact = copy.deepcopy(encoder).float()(points((19.01, 20.0, 1)), 1)
-    assert found.sparse.dtype == torch.bfloat16
-    assert torch.equal(found.sparse[0, 1], exact.sparse[0, 1].to(torch.bfloat16))
+    assert result.sparse.dtype == torch.bfloat16
+    assert torch.equal(result.sparse[0, 1], exact.sparse[0, 1].to(torch.bfloat16))
     # One rounding of the code and one of the sum, of numbers below 4.
-    assert deviation(found.sparse.float(), exact.sparse) < 2e-2
+    assert deviation(result.sparse.float(), exact.sparse) < 2e-2
 
 
 def test_points_without_labels_are_refused():

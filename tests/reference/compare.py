@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 
-def deviation(found: Tensor, expected: Tensor) -> float:
+def deviation(result: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference of two tensors of one shape."""
-    assert found.shape == expected.shape, (found.shape, expected.shape)
-    return float((found - expected).detach().abs().max())
+    assert result.shape == expected.shape, (result.shape, expected.shape)
+    return float((result - expected).detach().abs().max())
 
 
 def randomise(module: nn.Module, seed: int = 0, scale: float = 0.3) -> nn.Module:

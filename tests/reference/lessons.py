@@ -8,7 +8,7 @@ from clickvol.methods.registry import find_method
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.training.tasks.losses import segmentation_loss
 
-INSIDE, BESIDE, ABSENT = 1, 0, -1
+INSIDE, OUTSIDE, ABSENT = 1, 0, -1
 
 
 def ellipsoid(centre, radii, side=32):

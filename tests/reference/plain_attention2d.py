@@ -33,11 +33,11 @@ def plain_block2d(block, grid):
     mixed = torch.zeros_like(grid)
     for top in range(0, h, side):
         for left in range(0, w, side):
-            found = normed[top : top + side, left : left + side]
+            result = normed[top : top + side, left : left + side]
             window = torch.zeros(side, side, e)
-            window[: found.shape[0], : found.shape[1]] = found
+            window[: result.shape[0], : result.shape[1]] = result
             out = plain_grid_attention(block.attn, window)
-            mixed[top : top + side, left : left + side] = out[: found.shape[0], : found.shape[1]]
+            mixed[top : top + side, left : left + side] = out[: result.shape[0], : result.shape[1]]
     grid = grid + mixed
     normed = F.layer_norm(grid, (e,), block.norm2.weight, block.norm2.bias, 1e-6)
     hidden = F.linear(normed, block.mlp.lin1.weight, block.mlp.lin1.bias)

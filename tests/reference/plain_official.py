@@ -96,13 +96,13 @@ def _attend(weights, x, heads, mask):
     place = np.stack(np.unravel_index(np.arange(side**3), (side, side, side)), axis=1)
     offset = torch.from_numpy(place[:, None] - place[None] + side - 1)
     tables = [plain_table(weights[f"attn.rel_pos_{axis}"], side) for axis in "hwd"]
-    found = []
+    result = []
     for head in range(heads):
         q, k, v = mixed[:, 0, head], mixed[:, 1, head], mixed[:, 2, head]
         relative = sum((q @ tables[a].T).gather(1, offset[:, :, a]) for a in range(3))
         logits = (q * (width // heads) ** -0.5) @ k.T + weights["attn.lr"] * relative + mask
-        found.append(torch.softmax(logits, dim=-1) @ v)
-    joined = torch.cat(found, dim=1)
+        result.append(torch.softmax(logits, dim=-1) @ v)
+    joined = torch.cat(result, dim=1)
     return F.linear(joined, weights["attn.proj.weight"], weights["attn.proj.bias"]).view(x.shape)
 
 

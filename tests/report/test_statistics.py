@@ -62,35 +62,35 @@ def test_one_patient_has_no_interval():
 def test_tests_are_those_of_scipy():
     rng = np.random.default_rng(6)
     ours, theirs = rng.normal(0.3, 1.0, 11), rng.normal(0.0, 1.0, 11)
-    found = paired_tests(ours - theirs)
-    assert found.pairs == 11
-    assert found.t_p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
-    assert found.wilcoxon_p == pytest.approx(stats.wilcoxon(ours, theirs).pvalue)
+    result = paired_tests(ours - theirs)
+    assert result.pairs == 11
+    assert result.t_p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert result.wilcoxon_p == pytest.approx(stats.wilcoxon(ours, theirs).pvalue)
 
 
 def test_three_patients_by_hand():
     # Mean 2, deviation 1: t = 2 / (1 / sqrt 3) with 2 degrees of freedom, p = 1 - t / sqrt(t^2 + 2).
-    found = paired_tests([1.0, 2.0, 3.0])
-    assert found.t_p == pytest.approx(1 - np.sqrt(12) / np.sqrt(14))
+    result = paired_tests([1.0, 2.0, 3.0])
+    assert result.t_p == pytest.approx(1 - np.sqrt(12) / np.sqrt(14))
     # All of one sign is one of eight equally likely patterns, and so is the opposite.
-    assert found.wilcoxon_p == pytest.approx(2 / 8)
+    assert result.wilcoxon_p == pytest.approx(2 / 8)
 
 
 @pytest.mark.parametrize("differences", [[], [0.3]])
 def test_fewer_than_two_pairs_are_not_tested(differences):
-    found = paired_tests(differences)
-    assert (found.pairs, found.t_p, found.wilcoxon_p) == (len(differences), None, None)
+    result = paired_tests(differences)
+    assert (result.pairs, result.t_p, result.wilcoxon_p) == (len(differences), None, None)
 
 
 def test_no_difference_at_all_has_p_one():
-    found = paired_tests([0.0, 1e-16, 0.0])
-    assert (found.t_p, found.wilcoxon_p) == (1.0, 1.0)
+    result = paired_tests([0.0, 1e-16, 0.0])
+    assert (result.t_p, result.wilcoxon_p) == (1.0, 1.0)
 
 
 def test_a_constant_difference_has_no_t_test():
-    found = paired_tests([0.1, 0.1 + 1e-16, 0.1])
-    assert found.t_p is None
-    assert found.wilcoxon_p == pytest.approx(2 / 8)
+    result = paired_tests([0.1, 0.1 + 1e-16, 0.1])
+    assert result.t_p is None
+    assert result.wilcoxon_p == pytest.approx(2 / 8)
 
 
 def test_zeros_are_left_out_of_the_signed_ranks():

@@ -47,8 +47,8 @@ def published_of(arm):
 
 def test_the_first_table_has_the_papers_numbers():
     study = read_study("promise3d-table1").study
-    found = {arm.name: published_of(arm) for arm in study.arms if arm.published}
-    assert found == {
+    result = {arm.name: published_of(arm) for arm in study.arms if arm.published}
+    assert result == {
         name: {("colon", clicks): (a, b), ("pancreas", clicks): (c, d)}
         for name, (clicks, a, b, c, d) in TABLE_1.items()
     }

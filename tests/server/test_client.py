@@ -38,11 +38,11 @@ def test_it_answers_as_a_session_of_this_process(address, tiny_model, phantom):
     local.set_volume(phantom.volume)
     with RemoteSession(address, token=TOKEN) as remote:
         remote.set_volume(phantom.volume)
-        beside = VoxelPoint(phantom.inside.d, phantom.inside.h + 4, phantom.inside.w)
+        background = VoxelPoint(phantom.inside.d, phantom.inside.h + 4, phantom.inside.w)
         place = phantom.volume.grid.to_world(phantom.inside)
         for session in (local, remote):
             session.click(phantom.inside)
-            session.click(beside, positive=False)
+            session.click(background, positive=False)
             assert session.add_object("node") == 2
             answer = session.click(WorldPointRAS(place.x, place.y, place.z + 3), object_id=2)
             session.freeze_object(2)

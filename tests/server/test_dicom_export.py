@@ -34,8 +34,8 @@ def clicked(request, client, series, tmp_path, open_on):
         opened.url = f"/api/sessions/{opened.known['session_id']}"
     assert opened.known["scan"]["is_dicom"] is True
     assert opened.get("export?format=dicom-seg").status_code == 409  # nothing was found yet
-    found = opened.click([10, 12, 6], space="ijk").json()["answer"]
-    assert found["num_voxels"] > 0
+    result = opened.click([10, 12, 6], space="ijk").json()["answer"]
+    assert result["num_voxels"] > 0
     return opened
 
 

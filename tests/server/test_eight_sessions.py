@@ -22,20 +22,20 @@ def test_eight_clients_click_at_once(tmp_path, tiny_model):
     phantoms = [make_phantom(seed, shape_dhw=SHAPE_DHW) for seed in range(NUM_CLIENTS)]
     settings = ServerSettings(state_folder=tmp_path / "state", memory_mb=1)
     app = create_app(tiny_model, settings)
-    found, failed, most_bytes = {}, [], []
+    result, failed, most_bytes = {}, [], []
 
     def work(number, address):
         phantom = phantoms[number]
-        beside = VoxelPoint(phantom.inside.d, phantom.inside.h, phantom.inside.w + 2)
+        background = VoxelPoint(phantom.inside.d, phantom.inside.h, phantom.inside.w + 2)
         try:
             with RemoteSession(address) as session:
                 session.set_volume(phantom.volume, modality="CT")
                 session.click(phantom.inside)
-                session.click(beside)
+                session.click(background)
                 session.undo()
-                session.click(beside, positive=False)
+                session.click(background, positive=False)
                 (known,) = session.objects
-                found[number] = (session.mask().array, len(known.clicks))
+                result[number] = (session.mask().array, len(known.clicks))
         except Exception as error:
             failed.append(error)
         most_bytes.append(app.state.sessions.num_bytes)
@@ -52,9 +52,9 @@ def test_eight_clients_click_at_once(tmp_path, tiny_model):
         local = InteractiveSession(tiny_model)
         local.set_volume(phantom.volume, modality="CT")
         local.click(phantom.inside)
-        beside = VoxelPoint(phantom.inside.d, phantom.inside.h, phantom.inside.w + 2)
-        local.click(beside, positive=False)
-        mask, num_clicks = found[number]
+        background = VoxelPoint(phantom.inside.d, phantom.inside.h, phantom.inside.w + 2)
+        local.click(background, positive=False)
+        mask, num_clicks = result[number]
         assert num_clicks == 2
         # The grid was rounded to the 32 bits of NIfTI on its way, which may turn a voxel at the threshold.
         assert np.count_nonzero(mask != local.mask().array) <= 2

@@ -49,8 +49,8 @@ def test_no_request_makes_the_server_fail(tmp_path, root, tiny_model):
     statuses = {}
     with served(app) as address, Sessions(address) as sessions:
         schema = schemathesis.openapi.from_dict(app.openapi())
-        for found in schema.get_all_operations():
-            operation = found.ok()
+        for result in schema.get_all_operations():
+            operation = result.ok()
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 seen = statuses.setdefault(operation.label, set())
                 ask(operation, mode, address, sessions, seen)

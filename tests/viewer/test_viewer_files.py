@@ -45,13 +45,13 @@ def test_files_of_our_own_are_short():
 
 
 def test_nothing_is_loaded_from_elsewhere():
-    found = {
+    result = {
         (path.name, address)
         for path in OWN
         for address in re.findall(r"https?://[^\s\"'`)>]+|(?<=[\"'(])//[^\s\"'`)]+", path.read_text())
         if address not in NAME_SPACES
     }
-    assert found == set()
+    assert result == set()
 
 
 def test_every_import_names_a_file_there_is():
@@ -254,11 +254,11 @@ def test_further_colours_can_be_read(colours):
 def test_objects_have_colours_that_stand_out():
     state = (VIEWER / "state.js").read_text(encoding="utf-8")
     (table,) = re.findall(r"COLOURS = \[(.*?)\]", state, flags=re.DOTALL)
-    found = re.findall(r"#[0-9a-f]{6}", table)
-    assert len(set(found)) == 8
-    assert all(contrast(colour, "#10141b") >= 4.5 for colour in found)
+    result = re.findall(r"#[0-9a-f]{6}", table)
+    assert len(set(result)) == 8
+    assert all(contrast(colour, "#10141b") >= 4.5 for colour in result)
     for kind, matrix in COLOUR_VISION.items():
-        labs = [lab_of(colour, matrix) for colour in found]
+        labs = [lab_of(colour, matrix) for colour in result]
         worst = min(colour_difference(one, other) for one, other in itertools.combinations(labs, 2))
         assert worst >= 10, kind
 

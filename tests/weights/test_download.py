@@ -272,8 +272,8 @@ def test_from_https_not_even_to_this_machine():
         with pytest.raises(WeightsUnavailableError, match="was not followed"):
             handler.redirect_request(request, io.BytesIO(), 302, "", Message(), where)
     other = "https://mirror.invalid/f"
-    found = handler.redirect_request(request, io.BytesIO(), 302, "", Message(), other)
-    assert found.full_url == other
+    result = handler.redirect_request(request, io.BytesIO(), 302, "", Message(), other)
+    assert result.full_url == other
 
 
 @pytest.mark.parametrize("url", ["http://weights.invalid/f", "ftp://127.0.0.1/f", "file:///etc/hosts", "f", ""])

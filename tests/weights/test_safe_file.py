@@ -29,10 +29,10 @@ def test_what_is_written_comes_back_as_float32(tmp_path):
     digest, size = write_weights(state, path, dtype=torch.float16)
     assert digest == sha256(path)
     assert size == path.stat().st_size
-    found = read_weights(path, sha256=digest)
-    assert found["a"].tolist() == [1.5, -2.0]
-    assert found["b"].tolist() == [[0, 3], [1, 4], [2, 5]]
-    assert {t.dtype for t in found.values()} == {torch.float32}
+    result = read_weights(path, sha256=digest)
+    assert result["a"].tolist() == [1.5, -2.0]
+    assert result["b"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert {t.dtype for t in result.values()} == {torch.float32}
 
 
 def test_half_precision_is_kept_in_the_file(tmp_path):

@@ -31,10 +31,10 @@ def rewrite(path, *, columns=None, **changes):
 
 
 def test_written_and_read_it_is_the_same(bank, path):
-    found = read_text_bank(path, "kidney")
-    assert torch.equal(found.columns, bank.columns)
-    assert (found.object_word, found.text_encoder) == ("kidney", "some encoder")
-    assert found.sentences_sha256 == bank.sentences_sha256
+    result = read_text_bank(path, "kidney")
+    assert torch.equal(result.columns, bank.columns)
+    assert (result.object_word, result.text_encoder) == ("kidney", "some encoder")
+    assert result.sentences_sha256 == bank.sentences_sha256
 
 
 def test_a_stub_stays_one(tmp_path):

@@ -110,8 +110,8 @@ def test_a_sentence_encoder_is_the_mean_of_its_tokens_and_called_a_stand_in(sent
     network = transformers.AutoModel.from_pretrained(sentence_folder, local_files_only=True).eval()
     with torch.inference_mode():
         expected = network(**tokenizer(["a kidney"], return_tensors="pt")).last_hidden_state[0]
-    found = encode(["a kidney", "a much longer sentence about a kidney"])
-    torch.testing.assert_close(found[0], expected.mean(dim=0))
+    result = encode(["a kidney", "a much longer sentence about a kidney"])
+    torch.testing.assert_close(result[0], expected.mean(dim=0))
     assert make_text_bank(encode, "kidney", name).width == 8
 
 

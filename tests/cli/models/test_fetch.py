@@ -89,8 +89,8 @@ def test_a_second_fetch_says_that_it_was_there(run, server, url_entry):
 
 
 def test_fetch_as_json(run, cache, url_entry):
-    found = json.loads(run("models", "fetch", "sam-vit-b", "--json").out)
-    assert found == {
+    result = json.loads(run("models", "fetch", "sam-vit-b", "--json").out)
+    assert result == {
         "id": "sam-vit-b",
         "origin": "network",
         "original": str(cache / "originals" / "file.pth"),
@@ -98,7 +98,7 @@ def test_fetch_as_json(run, cache, url_entry):
         "licence": "Apache-2.0",
         "paper": url_entry.paper.citation,
     }
-    assert json.loads(run("models", "fetch", "sam-vit-b", "--json").out) == found | {"origin": "cache"}
+    assert json.loads(run("models", "fetch", "sam-vit-b", "--json").out) == result | {"origin": "cache"}
 
 
 def test_fetch_of_a_package(run, cache, put_entry, tmp_path, monkeypatch):
@@ -250,9 +250,9 @@ def others(run):
 
 
 def test_models_list_shows_what_can_be_fetched_and_whether_it_is_there(run, cache):
-    found = others(run)
-    assert "promise3d-small" not in found
-    assert found["sam-vit-b"] == {
+    result = others(run)
+    assert "promise3d-small" not in result
+    assert result["sam-vit-b"] == {
         "id": "sam-vit-b",
         "title": "Segment Anything, ViT-B: frozen foundation of the 2D and 3D methods",
         "method": "sam2d",
@@ -261,8 +261,8 @@ def test_models_list_shows_what_can_be_fetched_and_whether_it_is_there(run, cach
         "bytes": 375042383,
         "cached": False,
     }
-    assert found["promise3d-official"]["source"] == "manual"
-    assert found["promise3d-official"]["bytes"] is None
+    assert result["promise3d-official"]["source"] == "manual"
+    assert result["promise3d-official"]["bytes"] is None
     lines = run("models", "list").out.splitlines()
     assert any(line.startswith("sam-vit-b  375 MB  Segment") for line in lines)
     assert any(line.startswith("promise3d-official  by hand  ProMISe-3D") for line in lines)

@@ -40,10 +40,10 @@ def test_import_says_what_it_made_and_what_it_left_out(run, promise, tmp_path):
 def test_import_as_json(run, promise, tmp_path):
     code, out, err = run("models", "import", promise, "-o", tmp_path / "m", "--id", "x", "--json")
     assert (code, err) == (0, "")
-    found = json.loads(out)
-    assert (found["id"], found["method"], found["intensity"]) == ("x", "promise3d", None)
-    assert found["weights"] == str(tmp_path / "m" / "x.safetensors")
-    assert len(found["left_out"]) == 2
+    result = json.loads(out)
+    assert (result["id"], result["method"], result["intensity"]) == ("x", "promise3d", None)
+    assert result["weights"] == str(tmp_path / "m" / "x.safetensors")
+    assert len(result["left_out"]) == 2
 
 
 def test_without_a_data_set_a_note_says_so(run, promise, tmp_path):

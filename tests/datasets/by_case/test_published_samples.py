@@ -71,10 +71,10 @@ def test_the_jitter_moves_the_object_by_whole_voxels_up_to_its_bound(case):
     assert (np.abs(places - 40) < 13 + 12).all()
 
 
-def _axial_case(lump=(2, 3, 4)):
+def _axial_case(voxel=(2, 3, 4)):
     """A CT of 30 x 80 x 90 voxels of 2 mm; the object is one voxel."""
     label = np.zeros((30, 80, 90), np.uint8)
-    label[lump] = 1
+    label[voxel] = 1
     places = np.indices(label.shape).astype(np.float32)
     array = places[0] + 100 * places[1] + 10000 * places[2]
     grid = VolumeGrid.axial(label.shape, (2.0, 2.0, 2.0))
@@ -84,11 +84,11 @@ def _axial_case(lump=(2, 3, 4)):
 
 
 @pytest.mark.parametrize(
-    ("lump", "d", "h", "w"),
+    ("voxel", "d", "h", "w"),
     [((2, 3, 4), 0, 0, 0), ((15, 40, 50), 3, 28, 38), ((29, 79, 89), 5, 55, 65)],
 )
-def test_a_patch_that_would_overhang_is_moved_into_the_scan(lump, d, h, w):
-    sample = draw(_axial_case(lump), shape=(25, 25, 25), border="inside", jitter_voxels=0)
+def test_a_patch_that_would_overhang_is_moved_into_the_scan(voxel, d, h, w):
+    sample = draw(_axial_case(voxel), shape=(25, 25, 25), border="inside", jitter_voxels=0)
     values = np.sort(np.rint(sample.patch.numpy()).ravel()).astype(int)
     places = values % 100, values // 100 % 100, values // 10000
     assert [axis.min() for axis in places] == [d, h, w]

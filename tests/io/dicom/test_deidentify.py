@@ -82,9 +82,9 @@ def test_it_says_that_and_how_it_was_done(write, scan, tmp_path):
 def test_the_mask_is_still_there(write, scan, tmp_path):
     made(write, scan, tmp_path)
     mask = scan[1][0].mask
-    (found,) = read_mask_file(tmp_path / "m.dcm", mask.grid)
-    assert found.name == "object 1"
-    np.testing.assert_array_equal(found.mask.array, mask.array)
+    (result,) = read_mask_file(tmp_path / "m.dcm", mask.grid)
+    assert result.name == "object 1"
+    np.testing.assert_array_equal(result.mask.array, mask.array)
 
 
 def test_without_it_nothing_claims_to_be_deidentified(write, scan, tmp_path):

@@ -38,9 +38,9 @@ def test_what_was_written_comes_back(tmp_path, kind, source, write):
     volume = read_dicom(folder)
     masks = [mask_on(volume), mask_on(volume, seed=1, name="second")]
     WRITERS[write](masks, folder, tmp_path / "mask.dcm")
-    found = read_mask_file(tmp_path / "mask.dcm", volume.grid)
-    assert [m.name for m in found] == ["tumour", "second"]
-    for before, after in zip(masks, found, strict=True):
+    result = read_mask_file(tmp_path / "mask.dcm", volume.grid)
+    assert [m.name for m in result] == ["tumour", "second"]
+    for before, after in zip(masks, result, strict=True):
         np.testing.assert_array_equal(after.mask.array, before.mask.array)
         assert after.mask.grid is volume.grid
 
@@ -69,8 +69,8 @@ def test_any_mask_comes_back(oblique, tmp_path_factory, array):
     masks = [LabelledMask(name="any", mask=Mask(array, oblique.grid))]
     for made in (dicom_seg(masks, oblique), rtstruct(masks, oblique)):
         made.save_as(path, enforce_file_format=True)
-        (found,) = read_mask_file(path, oblique.grid)
-        np.testing.assert_array_equal(found.mask.array, array)
+        (result,) = read_mask_file(path, oblique.grid)
+        np.testing.assert_array_equal(result.mask.array, array)
 
 
 @pytest.fixture
@@ -88,23 +88,23 @@ def two(tmp_path):
 def test_choosing_a_segment(two, name):
     folder, volume, masks = two
     path = folder / f"{name}.dcm"
-    for wish, expected in (
+    for segment, expected in (
         (2, masks[1]),
         ("liver met", masks[1]),
         ("2", masks[1]),
         ("1", masks[0]),
     ):
-        (found,) = read_mask_file(path, volume.grid, segment=wish)
-        np.testing.assert_array_equal(found.mask.array, expected.mask.array)
+        (result,) = read_mask_file(path, volume.grid, segment=segment)
+        np.testing.assert_array_equal(result.mask.array, expected.mask.array)
     with pytest.raises(UnreadableVolumeError, match=r"no object called 7.*1 '1', 2 'liver met'"):
         read_mask_file(path, volume.grid, segment=7)
 
 
 def test_a_segmentation_has_a_grid_of_its_own(two):
     folder, volume, masks = two
-    found = read_mask_file(folder / "seg.dcm")[0]
-    np.testing.assert_allclose(found.mask.grid.affine_ras_mm, volume.grid.affine_ras_mm, atol=1e-6)
-    np.testing.assert_array_equal(found.mask.array, masks[0].mask.array)
+    result = read_mask_file(folder / "seg.dcm")[0]
+    np.testing.assert_allclose(result.mask.grid.affine_ras_mm, volume.grid.affine_ras_mm, atol=1e-6)
+    np.testing.assert_array_equal(result.mask.array, masks[0].mask.array)
 
 
 def test_the_own_grid_is_cut_to_the_planes_that_are_there(tmp_path):
@@ -114,10 +114,10 @@ def test_the_own_grid_is_cut_to_the_planes_that_are_there(tmp_path):
     array[1, 2, 3] = array[2, 1, 1] = array[4, 6, 5] = 1  # the gap at 3 is filled
     write_dicom_seg([LabelledMask(name="a", mask=Mask(array, volume.grid))], folder,
                     tmp_path / "seg.dcm")  # fmt: skip
-    (found,) = read_mask_file(tmp_path / "seg.dcm")
-    np.testing.assert_array_equal(found.mask.array, array[1:])
+    (result,) = read_mask_file(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(result.mask.array, array[1:])
     moved = volume.grid.affine_ras_mm @ [1, 0, 0, 1]
-    np.testing.assert_allclose(found.mask.grid.affine_ras_mm[:, 3], moved, atol=1e-6)
+    np.testing.assert_allclose(result.mask.grid.affine_ras_mm[:, 3], moved, atol=1e-6)
 
 
 def test_contours_without_a_scan_are_refused(two):
@@ -156,8 +156,8 @@ def test_a_segmentation_across_the_slices_of_the_scan(two):
     affine[:3, 2] *= -1
     turned = masks[0].mask.array[::-1, :, ::-1].transpose(order)
     affine[:3, :3] = affine[:3, order]
-    (found,) = read_mask_file(folder / "seg.dcm", VolumeGrid(turned.shape, affine), segment=1)
-    np.testing.assert_array_equal(found.mask.array, turned)
+    (result,) = read_mask_file(folder / "seg.dcm", VolumeGrid(turned.shape, affine), segment=1)
+    np.testing.assert_array_equal(result.mask.array, turned)
 
 
 def segmentation(folder, pixels, kind, **known):
@@ -180,10 +180,10 @@ def test_a_fractional_segmentation_counts_from_one_half(tmp_path):
     values[0, 0, 0], values[0, 0, 1] = (0.5, 0.49), (0.0, 1.0)
     made = segmentation(folder, values, "FRACTIONAL", max_fractional_value=200)
     made.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
-    found = read_mask_file(tmp_path / "seg.dcm", volume.grid)
+    result = read_mask_file(tmp_path / "seg.dcm", volume.grid)
     stored = np.rint(values * 200) / 200
     for index in (0, 1):
-        np.testing.assert_array_equal(found[index].mask.array, stored[..., index] >= 0.5)
+        np.testing.assert_array_equal(result[index].mask.array, stored[..., index] >= 0.5)
 
 
 def test_a_label_map_segmentation(tmp_path):
@@ -192,9 +192,9 @@ def test_a_label_map_segmentation(tmp_path):
     labels = np.random.default_rng(0).integers(0, 3, (5, 7, 6)).astype(np.uint8)
     made = segmentation(folder, labels, "LABELMAP")
     made.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
-    found = read_mask_file(tmp_path / "seg.dcm", volume.grid)
-    assert [m.name for m in found] == ["s1", "s2"]
-    for number, labelled in enumerate(found, start=1):
+    result = read_mask_file(tmp_path / "seg.dcm", volume.grid)
+    assert [m.name for m in result] == ["s1", "s2"]
+    for number, labelled in enumerate(result, start=1):
         np.testing.assert_array_equal(labelled.mask.array, labels == number)
 
 
@@ -208,8 +208,8 @@ def test_frames_in_any_order(two):
     bits = np.packbits(pixels.ravel(), bitorder="little").tobytes()
     seg.PixelData = bits + b"\0" * (len(bits) % 2)
     seg.save_as(folder / "other.dcm", enforce_file_format=True)
-    found = read_mask_file(folder / "other.dcm", volume.grid)
-    for before, after in zip(masks, found, strict=True):
+    result = read_mask_file(folder / "other.dcm", volume.grid)
+    for before, after in zip(masks, result, strict=True):
         np.testing.assert_array_equal(after.mask.array, before.mask.array)
 
 
@@ -230,11 +230,11 @@ def test_a_contour_inside_another_one_is_a_hole_and_points_enclose_nothing(two):
         contours.append(contour)
     rt.ROIContourSequence[0].ContourSequence = contours
     rt.save_as(folder / "nested.dcm", enforce_file_format=True)
-    found = read_mask_file(folder / "nested.dcm", volume.grid, segment=1)[0].mask.array
+    result = read_mask_file(folder / "nested.dcm", volume.grid, segment=1)[0].mask.array
     expected = np.zeros((5, 7, 6), np.uint8)
     expected[1, :5, :6] = 1
     expected[1, 2, 2] = 0
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_a_real_tumour_comes_back(tmp_path):
     for write in (write_dicom_seg, write_rtstruct):
         path = tmp_path / "mask.dcm"
         write(masks, tmp_path, path)
-        (found,) = read_mask_file(path, series.grid)
-        assert found.mask.num_voxels == truth.sum() > 0
-        np.testing.assert_array_equal(found.mask.array, truth)
+        (result,) = read_mask_file(path, series.grid)
+        assert result.mask.num_voxels == truth.sum() > 0
+        np.testing.assert_array_equal(result.mask.array, truth)
         path.unlink()

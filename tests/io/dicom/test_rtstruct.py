@@ -64,9 +64,9 @@ def test_the_contours_enclose_the_mask_on_their_images(tmp_path, kind):
 
     dataset = pydicom.dcmread(tmp_path / "rt.dcm")
     for number, labelled in ((1, one), (2, other)):
-        found = drawn(dataset, number, (7, 6), place_of=place_of)
-        assert len(found) == 4
-        for (uid, _), mask in found.items():
+        result = drawn(dataset, number, (7, 6), place_of=place_of)
+        assert len(result) == 4
+        for (uid, _), mask in result.items():
             value = int(images[uid].pixel_array[0, 0]) - 1024
             (d,) = np.flatnonzero(volume.array[:, 0, 0] == value)
             np.testing.assert_array_equal(mask, labelled.mask.array[d])
@@ -87,9 +87,9 @@ def test_contours_on_the_frames_of_an_enhanced_source(tmp_path):
             SERIES["oblique"][0],
         )
 
-    found = drawn(pydicom.dcmread(tmp_path / "rt.dcm"), 1, (7, 6), place_of=place_of)
-    assert len(found) == 4
-    for (_, frame), mask in found.items():
+    result = drawn(pydicom.dcmread(tmp_path / "rt.dcm"), 1, (7, 6), place_of=place_of)
+    assert len(result) == 4
+    for (_, frame), mask in result.items():
         value = int(source.pixel_array[frame - 1, 0, 0]) - 1024
         (d,) = np.flatnonzero(volume.array[:, 0, 0] == value)
         np.testing.assert_array_equal(mask, labelled.mask.array[d])

@@ -24,13 +24,13 @@ def frames_by_position(path):
     dataset = pydicom.dcmread(path)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     pixels = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
-    found = {}
+    result = {}
     for item, frame in zip(dataset.PerFrameFunctionalGroupsSequence, pixels, strict=True):
         holder = item if "SegmentIdentificationSequence" in item else shared
         number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         position = item.PlanePositionSequence[0].ImagePositionPatient
-        found[(number, tuple(round(float(v), 6) for v in position))] = frame
-    return found
+        result[(number, tuple(round(float(v), 6) for v in position))] = frame
+    return result
 
 
 def source_position(folder, uid):
@@ -47,7 +47,7 @@ def test_every_frame_lies_on_its_image(tmp_path, kind):
     volume = read_dicom(folder)
     one, other = mask_on(volume), mask_on(volume, seed=1, name="second")
     write_dicom_seg([one, other], folder, tmp_path / "seg.dcm")
-    found = frames_by_position(tmp_path / "seg.dcm")
+    result = frames_by_position(tmp_path / "seg.dcm")
     stored = {
         round(float(volume.array[d, 0, 0])): d for d in range(5)
     }  # each slice is known by its first value
@@ -59,9 +59,9 @@ def test_every_frame_lies_on_its_image(tmp_path, kind):
             if labelled.mask.array[d].any():
                 position = source_position(folder, slice_uid(index))
                 expected[(number, position)] = labelled.mask.array[d]
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for key, frame in expected.items():
-        np.testing.assert_array_equal(found[key], frame)
+        np.testing.assert_array_equal(result[key], frame)
     orientation = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0]
     cosines = orientation.PlaneOrientationSequence[0].ImageOrientationPatient
     np.testing.assert_allclose([float(v) for v in cosines], SERIES[kind][0], atol=1e-9)

@@ -48,20 +48,20 @@ def focal(right):
     ],
 )
 def test_one_token_by_hand(token, label, term, expected):
-    found = alignment_loss(one_token(token), AXES, everywhere(label), term)
-    assert float(found) == pytest.approx(expected, abs=2e-6)
+    result = alignment_loss(one_token(token), AXES, everywhere(label), term)
+    assert float(result) == pytest.approx(expected, abs=2e-6)
 
 
 def test_the_stages_are_added():
     stages = one_token(HEALTHY) + one_token(BETWEEN) + one_token(TUMOUR)
-    found = alignment_loss(stages, AXES, everywhere(1), PLAIN)
+    result = alignment_loss(stages, AXES, everywhere(1), PLAIN)
     single = [alignment_loss((s,), AXES, everywhere(1), PLAIN) for s in stages]
-    assert float(found) == pytest.approx(float(sum(single)))
+    assert float(result) == pytest.approx(float(sum(single)))
 
 
 def test_the_weight_is_not_in_it():
-    found = alignment_loss(one_token(BETWEEN), AXES, everywhere(1), AlignmentTerm(weight=7.0))
-    assert torch.equal(found, alignment_loss(one_token(BETWEEN), AXES, everywhere(1), PLAIN))
+    result = alignment_loss(one_token(BETWEEN), AXES, everywhere(1), AlignmentTerm(weight=7.0))
+    assert torch.equal(result, alignment_loss(one_token(BETWEEN), AXES, everywhere(1), PLAIN))
 
 
 def plain_form(aligned, text, label, *, again):
@@ -87,10 +87,10 @@ def test_one_map_does_for_two(term):
     label = (noise(2, 1, 8, 12, 10) > 0.5).long()
     text = F.normalize(noise(6, 2, seed=1) + noise(6, 1, seed=2), dim=0)
     aligned = tuple(noise(2, 6, 2, 4, 3, seed=s).requires_grad_() for s in (3, 4))
-    found = alignment_loss(aligned, text, label, term)
+    result = alignment_loss(aligned, text, label, term)
     expected = plain_form(aligned, text, label, again=term.focal_input == "softmax_again")
-    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
-    ours, plain = (torch.autograd.grad(loss, aligned) for loss in (found, expected))
+    assert result.item() == pytest.approx(expected.item(), rel=1e-4)
+    ours, plain = (torch.autograd.grad(loss, aligned) for loss in (result, expected))
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-5)
 
@@ -115,18 +115,18 @@ def test_the_axes_are_d_h_w():
     cells[:, :, 0:2, 1:4, 2:6] = 1
     label = F.interpolate(cells, (24, 24, 24), mode="trilinear", align_corners=True) > 0.5
     right = torch.cat([1 - cells, cells], dim=1)
-    found = float(alignment_loss((right,), AXES, label, PLAIN))
-    assert found < 0.05
+    result = float(alignment_loss((right,), AXES, label, PLAIN))
+    assert result < 0.05
     for order in [(0, 1, 3, 2, 4), (0, 1, 2, 4, 3), (0, 1, 4, 3, 2)]:
         turned = float(alignment_loss((right.permute(order),), AXES, label, PLAIN))
-        assert turned > 5 * found
+        assert turned > 5 * result
 
 
 def test_half_precision_tokens_are_compared_in_full(recwarn):
     tokens = noise(1, 4, 2, 2, 2)
     text = F.normalize(noise(4, 2, seed=1), dim=0)
     label = (noise(1, 1, 4, 4, 4, seed=2) > 0).long()
-    found = alignment_loss((tokens.bfloat16(),), text, label, PLAIN)
-    assert found.dtype == torch.float32
+    result = alignment_loss((tokens.bfloat16(),), text, label, PLAIN)
+    assert result.dtype == torch.float32
     expected = alignment_loss((tokens.bfloat16().float(),), text, label, PLAIN)
-    assert torch.equal(found, expected)
+    assert torch.equal(result, expected)

@@ -44,9 +44,9 @@ def test_its_gradient_is_the_published_one(name):
     segmentation_loss(logits, label, RELEASED).backward()
     with np.load(GOLDEN / "loss_gradients.npz") as stored:
         expected = stored[f"loss_{name}_grad"]
-    found = logits.grad[0, :, ::3, ::3, ::3].numpy()
+    result = logits.grad[0, :, ::3, ::3, ::3].numpy()
     assert np.abs(expected).max() > 1e-5
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-9)
 
 
 def dice_cross_entropy(logits, label):

@@ -53,8 +53,8 @@ def test_with_two_sigmoids_a_perfect_mask_still_costs_132_hundredths():
     sure = 60 * (2 * target - 1)
     # By hand: the model's 1 and 0 count as logits, of probability 0.7311 and 0.5.
     cross_entropy = 0.15 * math.log(1 + math.exp(-1)) + 0.85 * math.log(2)
-    found = 0.15 / (1 + math.exp(-1))
-    dice = 2 * found / (found + 0.85 * 0.5 + 0.15)
+    result = 0.15 / (1 + math.exp(-1))
+    dice = 2 * result / (result + 0.85 * 0.5 + 0.15)
     loss = bce_dice(sure, target, sigmoid="twice").item()
     assert loss == pytest.approx(cross_entropy + 1 - dice, abs=1e-4)
     assert loss == pytest.approx(1.32, abs=0.005)
@@ -76,6 +76,6 @@ def test_a_finer_target_is_brought_to_the_logits():
     finer = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     finer[0, 0, :2, 0] = 1  # half of the first cell
     coarse = torch.tensor([[0.5, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
-    found = bce_dice(logits, finer).item()
-    assert found == pytest.approx(bce_dice(logits, coarse).item(), abs=1e-6)
-    assert found != pytest.approx(bce_dice(logits, (coarse > 0).float()).item(), abs=1e-3)
+    result = bce_dice(logits, finer).item()
+    assert result == pytest.approx(bce_dice(logits, coarse).item(), abs=1e-6)
+    assert result != pytest.approx(bce_dice(logits, (coarse > 0).float()).item(), abs=1e-3)

@@ -151,7 +151,7 @@ def test_a_run_from_configuration_to_model(write_config, tmp_path, precision):
 @pytest.mark.slow
 def test_the_alignment_is_part_of_what_is_minimised(write_config, log_every_second_step):
     """Two stages of focal and Dice loss stand on top of the loss of the logits."""
-    found = {}
+    result = {}
     for preset in ("clickvol", "no-text"):
         path, folder = write_config(preset)
         overrides = [
@@ -162,5 +162,5 @@ def test_the_alignment_is_part_of_what_is_minimised(write_config, log_every_seco
             "optimiser.steps=2",
         ]
         train_from_config(path, overrides)
-        found[preset] = json.loads((folder / "log.jsonl").read_text().splitlines()[0])["loss"]
-    assert found["clickvol"] > found["no-text"] + 0.3
+        result[preset] = json.loads((folder / "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert result["clickvol"] > result["no-text"] + 0.3

@@ -45,19 +45,19 @@ def test_import_export_import_gives_the_same_model(imported, tmp_path):
 
 def test_what_is_used_comes_back_to_the_bit_in_the_published_order(imported, tmp_path):
     content, card = imported
-    found = read_official_file(export_checkpoint(card, tmp_path / "out.pth.tar").path)
-    assert (found["epoch"], found["best_val_loss"]) == (0, 0.0)
+    result = read_official_file(export_checkpoint(card, tmp_path / "out.pth.tar").path)
+    assert (result["epoch"], result["best_val_loss"]) == (0, 0.0)
     for part in ("encoder_dict", "decoder_dict"):
-        assert list(found[part]) == list(content[part])
+        assert list(result[part]) == list(content[part])
         # The masks too: what was dropped is made again.
-        assert all(torch.equal(found[part][k], v) for k, v in content[part].items())
-    assert len(found.get("feature_dict", [])) == len(content.get("feature_dict", []))
+        assert all(torch.equal(result[part][k], v) for k, v in content[part].items())
+    assert len(result.get("feature_dict", [])) == len(content.get("feature_dict", []))
     for index, prompt in enumerate(content.get("feature_dict", [])):
-        other = found["feature_dict"][index]
+        other = result["feature_dict"][index]
         assert [(k, v.shape) for k, v in other.items()] == [(k, v.shape) for k, v in prompt.items()]
     if "feature_dict" in content:
         random = {
-            k for k, v in content["feature_dict"][3].items() if not torch.equal(found["feature_dict"][3][k], v)
+            k for k, v in content["feature_dict"][3].items() if not torch.equal(result["feature_dict"][3][k], v)
         }
         assert len(random) == 1 + 2 * 8
         assert all("gaussian" in k or "cross_attn_token_to_image" in k for k in random)
@@ -70,8 +70,8 @@ def test_the_same_model_gives_the_same_file_and_leaves_the_generator_alone(impor
     torch.manual_seed(3)
     one, two = (export_checkpoint(card, tmp_path / f"{n}.pth.tar").path for n in "ab")
     assert torch.rand(1) == expected
-    found = [read_official_file(path) for path in (one, two)]
-    for prompts in zip(*(f.get("feature_dict", []) for f in found), strict=True):
+    result = [read_official_file(path) for path in (one, two)]
+    for prompts in zip(*(f.get("feature_dict", []) for f in result), strict=True):
         assert all(torch.equal(value, prompts[1][key]) for key, value in prompts[0].items())
 
 
@@ -83,10 +83,10 @@ def test_at_vit_b_size_names_shapes_and_types_are_the_published_ones(method, rec
     content = gzip.decompress((GOLDEN / f"official_keys_{method}.json.gz").read_bytes())
     expected = json.loads(content)
     network = LiftedSegmenter(recipe("released", "vit_b").network)
-    found = official_content(network, method)
-    assert len(found["feature_dict"]) == 4
-    parts = {"encoder_dict": found["encoder_dict"], "decoder_dict": found["decoder_dict"]}
-    for part in [*parts.items(), *(("feature_dict", p) for p in found["feature_dict"])]:
+    result = official_content(network, method)
+    assert len(result["feature_dict"]) == 4
+    parts = {"encoder_dict": result["encoder_dict"], "decoder_dict": result["decoder_dict"]}
+    for part in [*parts.items(), *(("feature_dict", p) for p in result["feature_dict"])]:
         assert [[key, list(t.shape)] for key, t in part[1].items()] == expected[part[0]]
         assert {t.dtype for t in part[1].values()} == {torch.float32}
         assert all(t.is_contiguous() for t in part[1].values())
@@ -161,9 +161,9 @@ def test_a_sam_goes_out_as_one_flat_dictionary(save_model, tmp_path):
     torch.manual_seed(1)
     state = Sam2d(config).state_dict()
     card = save_model(state, method="sam2d", network=network_content("sam2d", config), fields_of_view=None)
-    found = read_official_file(export_checkpoint(card, tmp_path / "sam.pth").path)
-    assert list(found) == list(state)
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+    result = read_official_file(export_checkpoint(card, tmp_path / "sam.pth").path)
+    assert list(result) == list(state)
+    assert all(torch.equal(result[key], value) for key, value in state.items())
     with pytest.raises(ModelNotFoundError, match="cannot do this"):
         export_checkpoint(card, tmp_path / "x.pth", method="promise3d")
 

@@ -41,11 +41,11 @@ def test_tensors_numbers_and_containers(write, archive):
         "feature_dict": [{"b": torch.ones(1)}],
         "encoder_opt": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 4e-4}]},
     }
-    found = read_official_file(write(content, _use_new_zipfile_serialization=archive))
-    assert found["best_val_loss"] == 0.25
-    assert torch.equal(found["encoder_dict"]["a"], content["encoder_dict"]["a"])
-    assert torch.equal(found["feature_dict"][0]["b"], torch.ones(1))
-    assert found["encoder_opt"]["param_groups"] == [{"lr": 4e-4}]
+    result = read_official_file(write(content, _use_new_zipfile_serialization=archive))
+    assert result["best_val_loss"] == 0.25
+    assert torch.equal(result["encoder_dict"]["a"], content["encoder_dict"]["a"])
+    assert torch.equal(result["feature_dict"][0]["b"], torch.ones(1))
+    assert result["encoder_opt"]["param_groups"] == [{"lr": 4e-4}]
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])

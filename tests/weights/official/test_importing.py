@@ -71,19 +71,19 @@ def test_the_card_of_promise3d(promise, save, tmp_path):
 
 def test_every_value_arrives_with_turned_kernels(promise, save, tmp_path):
     card = import_checkpoint(save(promise), tmp_path / "m").card_path
-    found = load_file(card.with_suffix(".safetensors"))
+    result = load_file(card.with_suffix(".safetensors"))
     encoder = promise["encoder_dict"]
     name = "blocks.2.adapter_back.conv"
-    assert torch.equal(found["image_encoder.pos_embed"], encoder["pos_embed"])
+    assert torch.equal(result["image_encoder.pos_embed"], encoder["pos_embed"])
     assert torch.equal(
-        found["image_encoder.blocks.2.adapter_back.mix.weight"],
+        result["image_encoder.blocks.2.adapter_back.mix.weight"],
         encoder[f"{name}.weight"].permute(0, 1, 4, 2, 3),
     )
     last = promise["feature_dict"][3]["transformer.layers.1.global_query"]
-    assert torch.equal(found["prompt_encoder.layers.1.global_query"], last)
+    assert torch.equal(result["prompt_encoder.layers.1.global_query"], last)
     up = promise["decoder_dict"]["mlahead.up4.weight"]
-    assert torch.equal(found["mask_decoder.level_ups.2.weight"], up.permute(0, 1, 4, 2, 3))
-    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert torch.equal(result["mask_decoder.level_ups.2.weight"], up.permute(0, 1, 4, 2, 3))
+    assert {tensor.dtype for tensor in result.values()} == {torch.float32}
 
 
 def test_without_a_data_set_the_card_says_what_is_missing(sam3d, save, tmp_path):
@@ -120,15 +120,15 @@ def test_released_names_of_the_last_stage(promise, save, tmp_path):
         (key.replace("head.", "cls_hao.") if key.startswith("head.") else key, value)
         for key, value in decoder.items()
     )
-    found = import_checkpoint(save(promise), tmp_path / "released").card
-    assert found.sha256 == expected.sha256
+    result = import_checkpoint(save(promise), tmp_path / "released").card
+    assert result.sha256 == expected.sha256
 
 
 def test_other_precisions_become_float32(promise, save, tmp_path):
     expected = import_checkpoint(save(promise), tmp_path / "a").card
     doubled = {k: v.double() for k, v in promise["encoder_dict"].items()}
-    found = import_checkpoint(save(promise | {"encoder_dict": doubled}), tmp_path / "b").card
-    assert found.sha256 == expected.sha256
+    result = import_checkpoint(save(promise | {"encoder_dict": doubled}), tmp_path / "b").card
+    assert result.sha256 == expected.sha256
 
 
 def test_the_id_can_be_chosen(sam3d, save, tmp_path):

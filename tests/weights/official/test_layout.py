@@ -42,11 +42,11 @@ def rows(table):
 @pytest.mark.parametrize("method", METHODS)
 def test_names_shapes_and_order_are_the_published_ones(method):
     expected = published(method)
-    found = layout(method)
+    result = layout(method)
     assert len(expected["encoder_dict"]) == {"promise3d": 372, "sam3d_adapter": 300}[method]
-    assert rows(found.encoder) == expected["encoder_dict"]
-    assert rows(found.prompt) == expected["feature_dict"]
-    assert rows(found.decoder) == expected["decoder_dict"]
+    assert rows(result.encoder) == expected["encoder_dict"]
+    assert rows(result.prompt) == expected["feature_dict"]
+    assert rows(result.decoder) == expected["decoder_dict"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,8 +62,8 @@ def test_the_seeded_checkpoints_are_of_the_published_layout(method):
 
 
 def test_what_has_no_counterpart_is_masks_matrix_and_token_to_image_attention():
-    found = layout("promise3d")
-    without = [e.key for e in (*found.encoder, *found.prompt, *found.decoder) if e.ours is None]
+    result = layout("promise3d")
+    without = [e.key for e in (*result.encoder, *result.prompt, *result.decoder) if e.ours is None]
     assert [key for key in without if "attn_mask" in key] == [
         f"blocks.{index}.attn_mask" for index in range(0, 12, 2)
     ]
@@ -98,9 +98,9 @@ def test_our_state_is_views_of_the_file():
     tensor = torch.ones(1)
     empty = layout("sam3d_adapter", automatic=True)
     parts = ({"a": tensor, "mask": tensor}, {}, {})
-    found = our_state(type(empty)(table, (), ()), parts)
-    assert list(found) == ["x.a"]
-    assert found["x.a"].data_ptr() == tensor.data_ptr()
+    result = our_state(type(empty)(table, (), ()), parts)
+    assert list(result) == ["x.a"]
+    assert result["x.a"].data_ptr() == tensor.data_ptr()
 
 
 def test_older_names_of_the_last_stage_of_promise3d():
@@ -127,14 +127,14 @@ def test_misfits_lists_everything():
         OfficialTensor("d", "d", (1,)),
         OfficialTensor("e", "e", (1,)),
     )
-    found = {
+    result = {
         "b": torch.zeros(3, 2),
         "c": [1.0],
         "d": torch.zeros(1, dtype=torch.int64),
         "e": torch.zeros(1),
         "z": 0,
     }
-    assert misfits("part", found, table) == [
+    assert misfits("part", result, table) == [
         "part.a is missing",
         "part.b has shape (3, 2), expected (2, 3)",
         "part.c is no tensor of floating-point numbers",
@@ -157,5 +157,5 @@ def test_the_shift_mask_along_one_axis():
 
 @pytest.mark.parametrize("official", [seeded_official.PROMISE, seeded_official.TINY])
 def test_the_shift_mask_is_the_published_one(official):
-    found = shift_mask(official.tokens, official.window).numpy()
-    np.testing.assert_array_equal(found, seeded_official.shift_mask(official))
+    result = shift_mask(official.tokens, official.window).numpy()
+    np.testing.assert_array_equal(result, seeded_official.shift_mask(official))

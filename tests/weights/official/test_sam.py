@@ -38,9 +38,9 @@ def test_every_value_arrives(file, state, tmp_path):
     card_path = import_foundation(file, "litemedsam", tmp_path / "m")
     assert card_path == tmp_path / "m" / "litemedsam.json"
     card, network = load_network(card_path, Sam2d)
-    found = network.state_dict()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
-    assert {found[key].dtype for key in found} == {torch.float32, torch.int64}
+    result = network.state_dict()
+    assert all(torch.equal(result[key], value) for key, value in state.items())
+    assert {result[key].dtype for key in result} == {torch.float32, torch.int64}
     assert network.config == sam2d_preset("litemedsam")
     assert card.num_parameters == sum(p.numel() for p in network.parameters())
 

@@ -48,8 +48,8 @@ def test_every_size_is_told_by_a_shape():
 
 def test_without_prompt_encoder_and_image_branch_those_sizes_stay():
     encoder, _, decoder = shapes(so.TINY_SAM3D)
-    found = sizes_from_shapes(encoder, None, decoder)
-    assert found == replace(TINY_SIZES, prompt_mlp_width=2048, image_width=128)
+    result = sizes_from_shapes(encoder, None, decoder)
+    assert result == replace(TINY_SIZES, prompt_mlp_width=2048, image_width=128)
 
 
 @pytest.mark.parametrize("missing", ["pos_embed", "depth_embed", "blocks.0.attn.rel_pos_h"])

@@ -102,10 +102,10 @@ def test_no_name_leads_out_of_the_folder(write_series, tmp_path, temporary, evil
     before = sorted(tmp_path.rglob("*"))
     with opened_dicom(archive) as folder:
         assert folder.parent == temporary
-        found = [p for p in folder.rglob("*") if p.is_file()]
-        assert len(found) == len(files)
-        assert all(p.parent.parent == folder and p.name.isprintable() for p in found)
-        assert all(p.resolve().is_relative_to(folder) for p in found)
+        result = [p for p in folder.rglob("*") if p.is_file()]
+        assert len(result) == len(files)
+        assert all(p.parent.parent == folder and p.name.isprintable() for p in result)
+        assert all(p.resolve().is_relative_to(folder) for p in result)
         assert sorted(p for p in tmp_path.rglob("*") if not p.is_relative_to(folder)) == before
     assert list(temporary.iterdir()) == []
 
