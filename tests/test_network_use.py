@@ -85,7 +85,7 @@ def reaches_out(source):
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "result"),
     [
         ("import urllib.request", {"urllib.request"}),
         ("from urllib.parse import quote", set()),
