@@ -261,3 +261,29 @@ def test_files_with_slices_first_are_given_slices_first(tmp_path, dataset, monke
     np.testing.assert_allclose(network.patches[0][0, 0], wanted_window, atol=5e-4)
     np.testing.assert_array_equal(network.points[0][0], wanted_points)
     np.testing.assert_allclose(result.probability(), wanted.transpose(2, 1, 0), atol=2e-4)
+
+
+def test_an_organ_mask_is_turned_with_its_scan():
+    rng = np.random.default_rng(8)
+    array = rng.normal(50, 90, (21, 60, 66)).astype(np.int16)
+    organ = (rng.random(array.shape) > 0.5).astype(np.uint8)
+    axial = VolumeGrid.axial(array.shape, (3.0, 0.9, 0.8))
+    order = (2, 0, 1)
+    given = []
+    for values, mask, grid in (
+        (array, organ, axial),
+        (array.transpose(order), organ.transpose(order), axial.permuted(order)),
+    ):
+        scan = NormalisedScan(
+            volume=Volume(values, grid, "CT"),
+            modality="CT",
+            scale=SCALE,
+            organ_mask=Mask(mask, grid),
+            num_channels=2,
+        )
+        network = VoxelNetwork(side=32, num_channels=2)
+        click = WorldClick(axial.to_world(VoxelPoint(2, 40, 40)), foreground=True)
+        predict_published(scan, model_of(network), [click], 1.0, Stopwatch())
+        given.append(network.patches[0])
+    np.testing.assert_array_equal(given[0], given[1])
+    assert 0.3 < given[0][0, 1].mean() < 0.7
