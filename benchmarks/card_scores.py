@@ -71,6 +71,7 @@ def card_scores(report: Path, rows: pd.DataFrame, model: str) -> list[dict[str, 
                         ("_of_ball", BALL, [1]),
                         ("_of_region_growing", GROWN, [1]),
                     )
+                    if who in set(of["model"])
                     for clicks in numbers
                 },
                 "users_per_scan": settings["protocol"]["seeds"],

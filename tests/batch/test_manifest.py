@@ -120,9 +120,9 @@ def test_the_key_changes_with_what_changes_the_mask(read, tmp_path):
     keys = [read(HEADER + cells)[0].key for cells in changes]
     assert len({row.key, *keys}) == 10
     # The same job in other words, on another device and with the model named, has the same key.
-    same = 'a.nii.gz," 1,2.0,3 ;",ijk,m.nii.gz,,,,promise3d-small'
+    same = 'a.nii.gz," 1,2.0,3 ;",ijk,m.nii.gz,,,,promise3d-lesions'
     assert read(HEADER + same, device="cpu")[0].key == row.key
-    assert read(HEADER + base, model="promise3d-small")[0].key == row.key
+    assert read(HEADER + base, model="promise3d-lesions")[0].key == row.key
 
 
 def test_another_model_gives_another_key_and_its_path_is_relative_too(read, tmp_path, monkeypatch):

@@ -218,7 +218,7 @@ def test_rows_share_one_model(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "run_request", load_and_answer)
     run._shared_model.cache_clear()
     records = [segment_row(row_in(tmp_path), tmp_path) for _ in range(3)]
-    assert loaded == [("promise3d-small", "cpu")]
+    assert loaded == [("promise3d-lesions", "cpu")]
     # A worker of a cluster outlives the command: other weights are loaded anew.
     monkeypatch.setattr(run, "read_card", lambda _model: SimpleNamespace(sha256="other"))
     segment_row(row_in(tmp_path), tmp_path)

@@ -35,7 +35,8 @@ def test_the_first_candidate_is_the_mask_and_the_others_differ(model, phantom):
 
 
 def test_a_model_without_a_score_head_offers_nothing(phantom):
-    assert segment(phantom.volume, [Click(phantom.inside)]).candidates == ()
+    plain = load_model("promise3d-small")
+    assert segment(phantom.volume, [Click(phantom.inside)], plain).candidates == ()
 
 
 def test_a_choice_is_kept_corrected_and_replayed(model, phantom, tmp_path):

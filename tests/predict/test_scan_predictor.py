@@ -106,8 +106,9 @@ def test_a_cancelled_answer_looks_no_more(phantom, scan):
     assert len(asked) == 2
 
 
-def test_a_scan_unlike_ct_and_mr_is_said(phantom, model):
+def test_a_scan_unlike_ct_and_mr_is_said(phantom):
     like_pet = (np.clip(phantom.volume.array.astype(np.float32), 0, None) / 100).astype(np.float32)
+    model = load_model("promise3d-small", device="cpu")
     result = segment(Volume(like_pet, phantom.volume.grid), [Click(phantom.inside)], model)
     assert any("unlike" in warning for warning in result.warnings)
 
@@ -136,5 +137,5 @@ def test_a_model_that_knows_pet_segments_it_without_a_warning():
     assert known.modality == "PT"
     assert known.warnings == ()
     assert dice(known.mask.array, (label.array > 0).astype(np.uint8)) > 0.6
-    (warning,) = segment(volume, clicks, load_model(device="cpu"), modality="PT").warnings
+    (warning,) = segment(volume, clicks, load_model("promise3d-small", device="cpu"), modality="PT").warnings
     assert "--model promise3d-lesions" in warning

@@ -16,7 +16,7 @@ from clickvol.weights.cache import cached_model_folder, cached_original
 from clickvol.weights.expected_dice import ExpectedDice
 from clickvol.weights.registry import PLAIN_NAME, PackageSource, RegistryEntry, UrlSource, list_entries
 
-DEFAULT_MODEL_ID = "promise3d-small"
+DEFAULT_MODEL_ID = "promise3d-lesions"
 """The model that is used where none is named; ships in the package."""
 
 _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
