@@ -54,7 +54,7 @@ def tiny_model(tmp_path_factory) -> Path:
         title="random weights",
         method="promise3d",
         network=json.loads(TypeAdapter(LiftedSegmenterConfig).dump_json(config)),
-        fields_of_view=FieldOfViewPlan(first_voxel_mm=4, finest_voxel_mm=2, coarsest_voxel_mm=8),
+        fields_of_view=FieldOfViewPlan(first_voxel_mm=4, finest_voxel_mm=4, coarsest_voxel_mm=8),
         modalities=["CT", "MR"],
         training_data=["none: random weights"],
         training_command="none",

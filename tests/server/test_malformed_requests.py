@@ -52,12 +52,20 @@ def test_no_request_makes_the_server_fail(tmp_path, root, tiny_model):
         for result in schema.get_all_operations():
             operation = result.ok()
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                if mode is GenerationMode.NEGATIVE and not has_something_to_get_wrong(operation):
+                    continue
                 seen = statuses.setdefault(operation.label, set())
                 ask(operation, mode, address, sessions, seen)
     assert len(statuses) > 20
     assert 200 in statuses["POST /api/sessions/{session_id}/undo"]
     assert 200 in statuses["GET /api/sessions/{session_id}/mask.nii.gz"]
     assert 422 in statuses["POST /api/sessions/{session_id}/clicks"]
+
+
+def has_something_to_get_wrong(operation):
+    """Tell whether a request says more than its session, for which `ask` puts one that is there."""
+    places = (operation.path_parameters, operation.query, operation.headers, operation.cookies, operation.body)
+    return any(getattr(value, "name", "") != "session_id" for place in places for value in place)
 
 
 def ask(operation, mode, address, sessions, seen):
@@ -83,7 +91,7 @@ def ask(operation, mode, address, sessions, seen):
             assert set(reply.json()) == {"error", "detail"}
             assert "\n" not in reply.json()["error"]
 
-    # A route without anything to get wrong has no wrong requests.
+    # Where anything is right there are no wrong requests.
     expected = Unsatisfiable if mode is GenerationMode.NEGATIVE else ()
     with contextlib.suppress(expected):
         request()

@@ -3,8 +3,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from clickvol.training import loop
 from clickvol.training.run import train_from_config
 from clickvol.weights.card import read_card
 from clickvol.weights.load import load_model, network_config
+from reference.forked_program import ForkedProgram
+from reference.launched_runs import TINY_RUN
 
 pytestmark = pytest.mark.slow
 
@@ -44,11 +44,15 @@ def log_steps(folder):
     return [line["step"] for line in log_lines(folder)]
 
 
-@pytest.fixture
-def whole_run(write_config, log_every_second_step):
-    """Train all eight steps; return configuration and folder."""
-    path, folder = write_config("whole")
-    train_from_config(path, [])
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Train all eight steps, once for tests that change nothing there; return configuration and folder."""
+    parent = tmp_path_factory.mktemp("runs")
+    path, folder = parent / "whole.toml", parent / "whole"
+    path.write_text(TINY_RUN.format(folder=folder), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(loop, "_LOG_EVERY", 2)
+        train_from_config(path, [])
     return path, folder
 
 
@@ -119,14 +123,15 @@ def test_another_seed_gives_other_weights(whole_run, write_config):
     assert read_card(card).training_command == f"clickvol train {path} --set run.seed=4"
 
 
-def test_fresh_begins_again(whole_run):
-    path, folder = whole_run
-    before = weights_of(folder)
+def test_fresh_begins_again(whole_run, write_config, log_every_second_step):
+    path, folder = write_config("fresh")
+    train_from_config(path, [], max_steps=4)
+    assert log_steps(folder) == [2, 4]
     train_from_config(path, [], fresh=True, max_steps=2)
     assert log_steps(folder) == [2]
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 2
     train_from_config(path, [])
-    assert weights_of(folder) == before
+    assert weights_of(folder) == weights_of(whole_run[1])
 
 
 def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
@@ -134,8 +139,9 @@ def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
     train_from_config(path, [], max_steps=2)
     with pytest.raises(ConfigError, match=r"another network: model\.size was tiny and is small; use --fresh"):
         train_from_config(path, ["model.size=small"])
+    # One step: bfloat16 is slow where a CPU has no instructions for it.
     changes = [
-        "optimiser.steps=6",
+        "optimiser.steps=3",
         "optimiser.learning_rate=0.5",
         "optimiser.accumulate=2",
         "run.precision=bfloat16",
@@ -144,10 +150,10 @@ def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
     ]
     train_from_config(path, changes)
     kept = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert (kept["step"], kept["samples"]) == (6, 2 * 2 + 4 * 4)
+    assert (kept["step"], kept["samples"]) == (3, 2 * 2 + 4)
     first, second = (json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines())
     assert (first["from_step"], first["changes"], second["from_step"]) == (0, {}, 2)
-    assert second["changes"]["optimiser.steps"] == [8, 6]
+    assert second["changes"]["optimiser.steps"] == [8, 3]
     assert second["changes"]["run.precision"] == ["float32", "bfloat16"]
     assert "--set optimiser.accumulate=2" in second["command"]
     assert (second["threads"], second["device"], second["processes"]) == (2, "cpu", 1)
@@ -273,10 +279,10 @@ def test_nothing_to_train_on_is_refused(write_config):
     assert not (folder / "t.json").exists()
 
 
-def wait_for_step(checkpoint: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(checkpoint: Path, step: int, process: ForkedProgram) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()
         # At any moment, also while the next one is being written, what bears the name is whole.
         if checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["step"] >= step:
             return
@@ -287,23 +293,15 @@ def wait_for_step(checkpoint: Path, step: int, process: subprocess.Popen) -> Non
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     path, folder = write_config("killed")
     overrides = ["optimiser.steps=100000", "run.checkpoint_every=1"]
-    code = (
-        "import sys; from pathlib import Path; from clickvol.training.run import train_from_config;"
-        "train_from_config(Path(sys.argv[1]), sys.argv[2:])"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), *overrides],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    words = [word for override in overrides for word in ("--set", override)]
+    process = ForkedProgram(["train", path, *words], prepare=os.setsid)
     try:
         wait_for_step(folder / "checkpoint.pt", 3, process)
     finally:
         # The loader's process goes with it: both are in a session of their own.
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.poll() == -signal.SIGKILL
     done = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
     assert not (folder / "t.json").exists()
     assert not (folder / "t.safetensors").exists()

@@ -26,9 +26,9 @@ def without_seconds(path):
 
 
 @pytest.mark.slow
-def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phantoms, tmp_path):
+def test_the_report_of_two_phantoms_with_a_ball_and_a_network(run, phantoms, tmp_path, tiny_model):
     report = tmp_path / "report"
-    words = ("evaluate", "ball:25", "promise3d-small", "--data", phantoms, "--split", "all")
+    words = ("evaluate", "ball:25", tiny_model, "--data", phantoms, "--split", "all")
     numbers = ("--clicks", "1", "--seeds", 1, "--reference", "ball 25 mm", "--robustness")
     code, out, err = run(*words, *numbers, "-o", report)
     assert (code, err) == (0, "")
@@ -42,7 +42,7 @@ def test_the_report_of_two_phantoms_with_a_ball_and_the_shipped_model(run, phant
         "Dice after one click, by where it was put",
         "--reference 'ball 25 mm'",
         "clickvol: one random click in the tumour",
-        "promise3d-small (sha256 ",
+        "tiny (sha256 ",
     ):
         assert text in page, text
     summary = json.loads((report / "summary.json").read_text())

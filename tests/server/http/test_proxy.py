@@ -1,5 +1,6 @@
 """Two servers behind a real nginx with the configuration that is shipped: every kind of client below a path."""
 
+import contextlib
 import json
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from clickvol.io.formats import write_volume
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.server.client import RemoteSession
 from reference.browser import FLAGS, ViewerPage, chromium
@@ -29,22 +31,39 @@ def card(tmp_path_factory):
     return write_random_model(promise3d_recipe("clickvol", "tiny"), tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
-def servers(card, root, tmp_path):
-    (tmp_path / "token").write_text(TOKEN)
-    words = ("--root", root, "--model", card, "--state-folder", tmp_path / "state", "--root-path", "/clickvol")
-    words += ("--token-file", tmp_path / "token", "--trusted-proxy", "127.0.0.1")
+@contextlib.contextmanager
+def two_servers(card, phantom, folder):
+    """Run two servers on one root and one state folder."""
+    (folder / "root").mkdir()
+    write_volume(phantom.volume.array, phantom.volume.grid, folder / "root" / "scan.nii.gz")
+    (folder / "token").write_text(TOKEN)
+    words = ("--root", folder / "root", "--model", card, "--state-folder", folder / "state")
+    words += ("--root-path", "/clickvol", "--token-file", folder / "token", "--trusted-proxy", "127.0.0.1")
     servers = [ServerProcess(*words), ServerProcess(*words)]
-    yield servers
-    for server in servers:
-        server.kill()
+    try:
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@contextlib.contextmanager
+def behind_nginx(servers, folder, *, strips_prefix):
+    (folder / "nginx").mkdir()
+    places = [server.address.removeprefix("http://").removesuffix("/clickvol") for server in servers]
+    with proxied(folder / "nginx", places, strips_prefix=strips_prefix) as known:
+        yield known
+
+
+@pytest.fixture(scope="module")
+def servers(card, phantom, tmp_path_factory):
+    with two_servers(card, phantom, tmp_path_factory.mktemp("servers")) as pair:
+        yield pair
 
 
 @pytest.fixture(params=["passes the prefix on", "takes the prefix off"])
 def proxy(servers, tmp_path, request):
-    (tmp_path / "nginx").mkdir()
-    places = [server.address.removeprefix("http://").removesuffix("/clickvol") for server in servers]
-    with proxied(tmp_path / "nginx", places, strips_prefix=request.param.startswith("takes")) as known:
+    with behind_nginx(servers, tmp_path, strips_prefix=request.param.startswith("takes")) as known:
         yield known
 
 
@@ -84,10 +103,13 @@ def test_the_viewer_works_below_a_path(proxy, phantom):
     assert problems == []
 
 
-def test_one_of_two_servers_dies_and_no_click_is_lost(servers, proxy, phantom):
-    address, signed = proxy
+def test_one_of_two_servers_dies_and_no_click_is_lost(card, phantom, tmp_path):
     places = [(phantom.inside, True), (phantom.inside, False), (phantom.inside, True)]
-    with RemoteSession(address, token=TOKEN, ca_file=signed) as remote:
+    with (
+        two_servers(card, phantom, tmp_path) as servers,
+        behind_nginx(servers, tmp_path, strips_prefix=False) as (address, signed),
+        RemoteSession(address, token=TOKEN, ca_file=signed) as remote,
+    ):
         remote.open_path("scan.nii.gz")
         remote.click(places[0][0])
         holder = next(s for s in servers if num_sessions(s))

@@ -272,7 +272,7 @@ def test_requests_that_cannot_be_answered(client, selector, params, status):
 def test_there_are_as_many_labels_as_a_client_names(client, clicks):
     """A label map holds 255 objects; a list of clicks is answered without becoming one."""
     inside, _ = clicks
-    for number in range(300):
+    for number in range(260):
         selector = "/infer/random?image=scan&output=json"
         params = {"params": (None, json.dumps({"foreground": inside, "label": f"label {number}"}))}
         reply = client.post(selector, files=params)
