@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/clickvol demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 # Lines of the package that its tests run, by folder, those of other processes too; fails below 90 % of what users touch.
 coverage: setup

@@ -1,4 +1,7 @@
-"""How many examples of a property are tried: 100, always the same; `--hypothesis-profile=long` tries others."""
+"""How many examples of a property are tried, and which files are tested first.
+
+100 examples, always the same; `--hypothesis-profile=long` tries others.
+"""
 
 from hypothesis import HealthCheck, settings
 
@@ -7,3 +10,9 @@ settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("usual")
+
+
+def pytest_collection_modifyitems(items):
+    """Put files that take long first, a browser's before all: workers that take one by one end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: ("viewer" not in item.path.parts, item.path not in slow))

@@ -93,6 +93,7 @@ def test_a_block_that_is_not_run_says_why():
     assert num_run >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     folder = tmp_path / "work"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 # Runs a program as if these packages were not installed.
@@ -33,6 +35,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_every_line_runs_without_what_a_bare_machine_lacks(tmp_path):
     program = tmp_path / "without.py"
     program.write_text(WITHOUT)

@@ -84,6 +84,7 @@ def test_its_metadata_name_extras_licence_and_python(wheel):
     assert {"train", "evaluate", "serve", "dicom", "zarr", "archive"} <= set(metadata.get_all("Provides-Extra"))
 
 
+@pytest.mark.slow
 def test_what_it_has_runs_where_the_repository_is_not(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "unpacked")

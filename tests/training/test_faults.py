@@ -2,7 +2,8 @@
 
 import json
 import resource
-from functools import partial
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,6 @@ from clickvol.training import run as run_module
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.run import train_from_config
 from clickvol.training.tasks.step import TrainingStep
-from reference.forked_program import ForkedProgram
 
 pytestmark = pytest.mark.slow
 
@@ -54,11 +54,17 @@ def test_a_full_disk_leaves_the_checkpoint_before(write_config):
     train_from_config(path, [], max_steps=3)
     kept = (folder / "checkpoint.pt").read_bytes()
     # The largest file that a process may write stands for the room on the disk.
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (len(kept) // 2,) * 2)
-    program = ForkedProgram(["train", path], prepare=limit)
-    _, told = program.communicate()
-    assert program.poll() == 2, told
-    error = [line for line in told.splitlines() if line.startswith("error:")]
+    code = (
+        "import resource, signal, sys; from clickvol.cli.app import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(kept) // 2},) * 2);"
+        f"sys.exit(main(['train', {str(path)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(error) == 1
     assert "checkpoint.pt" in error[0]
     assert "the file before is whole" in error[0]
