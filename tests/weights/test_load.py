@@ -51,13 +51,13 @@ def test_missing_weights_are_named(save_model, tmp_path):
 
 def test_a_missing_key_is_named(save_model, tiny_state):
     del tiny_state["mask_decoder.join.weight"]
-    with pytest.raises(DamagedWeightsError, match=r"missing \['mask_decoder\.join\.weight'\]"):
+    with pytest.raises(DamagedWeightsError, match=r"mask_decoder\.join\.weight is missing"):
         load_model(save_model(tiny_state), device="cpu")
 
 
 def test_an_unexpected_key_is_named(save_model, tiny_state):
     tiny_state["novelty"] = torch.zeros(1)
-    with pytest.raises(DamagedWeightsError, match=r"unexpected \['novelty'\]"):
+    with pytest.raises(DamagedWeightsError, match="novelty is unknown"):
         load_model(save_model(tiny_state), device="cpu")
 
 

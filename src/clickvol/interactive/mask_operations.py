@@ -45,8 +45,7 @@ def operated(mask: PackedMask, operation: Operation, mm: float, grid: VolumeGrid
     box = VoxelBox.of(np.subtract(mask.box.start_dhw, margin), np.add(mask.box.stop_dhw, margin)).clip(
         grid.shape_dhw
     )
-    inside = np.zeros(box.shape_dhw, dtype=bool)
-    inside[mask.box.relative_to(box).slices] = mask.in_box()
+    inside = mask.within(box)
     match operation:
         case "keep_largest":
             result = _largest(inside)

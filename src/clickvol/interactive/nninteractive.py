@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickvol.errors import ClickError, ConfigError
-from clickvol.geometry.box import bounding_box
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import PromptInteraction, check_on_grid
 from clickvol.interactive.viewer_prompts import box_prompt, drawn_prompt, point_prompt
 from clickvol.io.volume import Modality, Volume
 from clickvol.predict.scan_predictor import ScanPredictor
-from clickvol.prompts.packed_mask import EMPTY, PackedMask
+from clickvol.prompts.packed_mask import EMPTY, PackedMask, changed_box
 from clickvol.prompts.spatial import GivenMask, Prompt
 from clickvol.weights.load import LoadedModel, load_model
 
@@ -255,8 +254,7 @@ class nnInteractiveInferenceSession:  # the name that scripts import
 
     def _changed_since(self, before: PackedMask) -> Ranges | None:
         self._write_target()
-        shape = self._opened().volume.grid.shape_dhw
-        box = bounding_box(before.full(shape) != self._shown.full(shape))
+        box = changed_box(before, self._shown)
         return None if box is None else [list(p) for p in zip(box.start_dhw, box.stop_dhw, strict=True)]
 
     def _opened(self) -> ScanPredictor:

@@ -36,6 +36,14 @@ class PackedMask:
         packed = np.frombuffer(zlib.decompress(self.bits) if self.bits else b"", dtype=np.uint8)
         return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).view(np.bool_)
 
+    def within(self, box: VoxelBox) -> NDArray[np.bool_]:
+        """Return the voxels of another box: (box shape)."""
+        inside = np.zeros(box.shape_dhw, dtype=np.bool_)
+        shared = None if self.box is None else self.box.intersect(box)
+        if self.box is not None and shared is not None and not shared.is_empty:
+            inside[shared.relative_to(box).slices] = self.in_box()[shared.relative_to(self.box).slices]
+        return inside
+
     def paint(self, canvas: NDArray[np.generic], value: int) -> None:
         """Write a value into the object's voxels of an array (D, H, W)."""
         if self.box is not None:
@@ -47,10 +55,7 @@ class PackedMask:
             return self
         kept = self.in_box()
         for other in others:
-            shared = None if other.box is None else other.box.intersect(self.box)
-            if other.box is not None and shared is not None and not shared.is_empty:
-                held = other.in_box()[shared.relative_to(other.box).slices]
-                kept[shared.relative_to(self.box).slices] &= ~held
+            kept &= ~other.within(self.box)
         return PackedMask.of(kept).shift(self.box.start_dhw)
 
     def shift(self, by_dhw: tuple[int, int, int]) -> "PackedMask":
@@ -59,9 +64,7 @@ class PackedMask:
 
     def full(self, shape_dhw: tuple[int, int, int]) -> NDArray[np.bool_]:
         """Return the mask on its whole grid: (D, H, W)."""
-        whole = np.zeros(shape_dhw, dtype=bool)
-        self.paint(whole, 1)
-        return whole
+        return self.within(VoxelBox.whole(shape_dhw))
 
     def with_change(self, change: "PackedMask", *, added: bool) -> "PackedMask":
         """Return the mask with voxels added or removed."""
@@ -70,11 +73,7 @@ class PackedMask:
         if self.box is None or change.box is None:
             return change if self.box is None else self
         whole = self.box.union(change.box)
-        joined = np.zeros(whole.shape_dhw, dtype=bool)
-        for part in (self, change):
-            if part.box is not None:
-                joined[part.box.relative_to(whole).slices] |= part.in_box()
-        return PackedMask.of(joined).shift(whole.start_dhw)
+        return PackedMask.of(self.within(whole) | change.within(whole)).shift(whole.start_dhw)
 
     def sha256(self) -> str:
         """Return a hash of where the object's voxels are: of its bounding box and the bits in it."""
@@ -95,3 +94,13 @@ class PackedMask:
 
 EMPTY = PackedMask(None, b"", 0)
 """A mask without a voxel."""
+
+
+def changed_box(before: PackedMask, after: PackedMask) -> VoxelBox | None:
+    """Return the box around the voxels in which two masks differ; None where they are equal."""
+    boxes = [mask.box for mask in (before, after) if mask.box is not None]
+    if not boxes:
+        return None
+    both = boxes[0].union(boxes[-1])
+    changed = bounding_box(before.within(both) != after.within(both))
+    return None if changed is None else changed.shift(both.start_dhw)

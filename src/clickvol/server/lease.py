@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clickvol.geometry.box import VoxelBox, bounding_box
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import Shaping, check_on_grid
 from clickvol.interactive.scene import Scene
 from clickvol.interactive.session import InteractiveSession
 from clickvol.interactive.viewer_prompts import drawn_prompt
 from clickvol.io.formats import write_volume
-from clickvol.prompts.packed_mask import EMPTY, PackedMask
+from clickvol.prompts.packed_mask import EMPTY, PackedMask, changed_box
 from clickvol.server.refusal import RefusedError
 from clickvol.server.served_session import ScanRecord, ServedSession, write_private
 from clickvol.server.sessions import Sessions
@@ -71,16 +71,8 @@ class Change:
     @classmethod
     def between(cls, before: PackedMask, after: PackedMask) -> "Change":
         """Compare two masks."""
-        boxes = [mask.box for mask in (before, after) if mask.box is not None]
-        if not boxes:
-            return cls(ran=True)
-        start = np.min([box.start_dhw for box in boxes], axis=0)
-        both = VoxelBox.of(start, np.max([box.stop_dhw for box in boxes], axis=0))
-        old, new = (_in_box(mask, both) for mask in (before, after))
-        changed = bounding_box(old != new)
-        if changed is None:
-            return cls(ran=True)
-        return cls(ran=True, box=changed.shift(both.start_dhw), voxels=new[changed.slices])
+        box = changed_box(before, after)
+        return cls(ran=True, box=box, voxels=None if box is None else after.within(box))
 
 
 class Lease:
@@ -231,10 +223,3 @@ def _as_files_hold_it(array: NDArray[Any]) -> NDArray[Any]:
 
 def _is_outside(interaction: Shaping) -> bool:
     return not getattr(interaction, "positive", True)
-
-
-def _in_box(mask: PackedMask, box: VoxelBox) -> NDArray[np.bool_]:
-    canvas = np.zeros(box.shape_dhw, dtype=np.bool_)
-    if mask.box is not None:
-        canvas[mask.box.relative_to(box).slices] = mask.in_box()
-    return canvas

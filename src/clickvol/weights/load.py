@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
+from clickvol.layers.state import state_faults
 from clickvol.methods.registry import find_method
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.weights.card import DEFAULT_MODEL_ID, ModelCard, find_base, find_card, read_card
@@ -68,14 +69,10 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
             f"models list shows the others"
         )
     state = _read_state(card, card_path)
-    expected = network.state_dict()
-    missing, unexpected = set(expected) - set(state), set(state) - set(expected)
-    misshapen = {n for n in set(expected) & set(state) if state[n].shape != expected[n].shape}
-    if missing or unexpected or misshapen:
+    if faults := state_faults(state, network.state_dict()):
         raise DamagedWeightsError(
-            f"the weights of {card.id} do not fit its card: missing {sorted(missing)[:3]}, "
-            f"unexpected {sorted(unexpected)[:3]}, of another shape {sorted(misshapen)[:3]}; take both "
-            "again from where they came"
+            f"the weights of {card.id} do not fit its card: {', '.join(faults[:3])}; take both again from "
+            "where they came"
         )
     network.load_state_dict(state, assign=True)
     return card, network.eval().requires_grad_(requires_grad=False)
