@@ -111,6 +111,6 @@ def _table(outcome: "AdaptOutcome") -> list[str]:
                 f"{row['clicks']:<8}{row['mean_dice_before']:>20.3f}{row['mean_dice_after']:>10.3f}{better:>18}"
             )
     if outcome.elsewhere is not None:
-        lines.append(f"{outcome.elsewhere.loss_elsewhere()} Keep {outcome.base_id} for those.")
+        lines.append(f"{outcome.elsewhere.loss_elsewhere()} Take {outcome.base_id} for those.")
     lines.append(f"mean Dice over patients, each left out of the training; {outcome.seconds / 60:.1f} minutes")
     return lines
