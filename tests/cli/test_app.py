@@ -8,6 +8,7 @@ import pytest
 from clickvol.cli import app as app_module
 from clickvol.errors import ClickvolError
 from clickvol.version import __version__
+from reference.forked_program import ForkedProgram
 
 CONSOLE_SCRIPT = Path(sys.executable).with_name("clickvol")
 
@@ -140,3 +141,10 @@ def test_a_closed_pipe_is_no_error_message():
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    program = ForkedProgram(["models", "list"])
+    program.stdout.close()
+    assert program.communicate() == ("", "")
+    assert program.poll() == 1

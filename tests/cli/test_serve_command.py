@@ -79,6 +79,11 @@ def test_the_token_of_a_file_comes_first(run, served, tmp_path, monkeypatch):
         (("--root-path", "clickvol"), "/clickvol"),
         (("--trusted-proxy", "10.0.0.1"), "needs a token"),
         (("--tls-key", "key.pem"), "certificate"),
+        (
+            ("--worklist", "nowhere.csv"),
+            "there is no nowhere.csv; give a CSV file as for clickvol batch",
+        ),
+        (("--worklist-output", "out"), "--worklist-output is for a worklist; give --worklist, too"),
     ],
 )
 def test_mistakes_are_one_line(run, served, tmp_path, words, said):
@@ -87,6 +92,15 @@ def test_mistakes_are_one_line(run, served, tmp_path, words, said):
     assert said in done.err
     assert done.err.count("\n") == 1
     assert served == []
+
+
+def test_a_worklist_has_its_masks_where_they_are_asked_for(run, served, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for words, output in (((), "scans-masks"), (("--worklist-output", tmp_path / "out"), "out")):
+        assert run("serve", "--state-folder", tmp_path, "--worklist", scans, *words).code == 0
+        settings, _ = served.pop()
+        assert (settings.worklist_source, settings.worklist_output) == (scans, tmp_path / output)
 
 
 def test_an_empty_token_in_the_environment_is_none(run, served, tmp_path, monkeypatch):

@@ -78,6 +78,11 @@ def test_a_spacing_is_one_length_three_or_native(run, source, tmp_path, text, sp
         (("msd", "src", "-o", "src"), "src is the data set itself"),
         (("msd", "src", "-o", "dst", "--spacing", "1,2"), "--spacing takes native"),
         (("msd", "src", "-o", "dst", "--spacing", "0"), "--spacing takes native"),
+        (("msd", "src", "-o", "dst", "--spacing", "wide"), "--spacing takes native"),
+        (
+            ("msd", "src", "src", "-o", "dst"),
+            "2 folders are given; one data set of scans is prepared",
+        ),
         (("msd", "src", "-o", "dst", "--constants", "liver"), "known are colon, kits"),
         (("msd", "src", "-o", "dst", "--splits", "gone.json"), "cannot read the splits gone.json"),
         (("msd", "src", "-o", "dst", "--label", "0"), "--label takes a value above 0 or all, not '0'"),
@@ -114,6 +119,10 @@ def test_pictures_of_two_data_sets_are_prepared_by_one_command(run, tmp_path):
     for faulty, reason in (
         ([*words[:-2], "-o", first[0]], "holds the pictures themselves"),
         ([*words, "--name", "polyps"], "2 pairs of folders have 1 names"),
+        (
+            [*words, "--name", "polyps", "--name", "../skin"],
+            "'../skin' cannot name a data set: letters",
+        ),
         ([*words, "--spacing", "1"], "--spacing is for scans"),
         (["data", "prepare", "pictures", first[0], "-o", tmp_path / "x"], "pictures come in pairs of folders"),
         (
