@@ -9,6 +9,7 @@ from clickvol.errors import OutputError, UnreadableVolumeError
 from clickvol.io.pictures import (
     check_picture_output,
     is_picture,
+    read_mask_values,
     read_picture,
     write_mask_picture,
 )
@@ -142,3 +143,17 @@ def test_outputs_that_cannot_be_are_told_before(tmp_path):
 def test_names_tell_pictures_from_scans():
     assert all(map(is_picture, ("a.png", "b.JPG", "c.jpeg")))
     assert not any(map(is_picture, ("a.nii.gz", "b", "png")))
+
+
+def test_the_values_of_a_mask_are_grey_or_the_numbers_of_a_palette(tmp_path):
+    values = np.array([[0, 1, 2], [2, 0, 7]], np.uint8)
+    grey, colours = Image.fromarray(values), np.repeat(values[..., None], 3, axis=2)
+    numbered = Image.fromarray(values, "P")
+    numbered.putpalette([5, 90, 200] * 256)
+    for name, image in (("grey", grey), ("palette", numbered), ("colours", Image.fromarray(colours))):
+        image.save(tmp_path / f"{name}.png")
+        np.testing.assert_array_equal(read_mask_values(tmp_path / f"{name}.png"), values)
+    colours[0, 0] = 200, 0, 0
+    Image.fromarray(colours).save(tmp_path / "red.png")
+    with pytest.raises(UnreadableVolumeError, match="is a coloured picture, but a mask is grey"):
+        read_mask_values(tmp_path / "red.png")

@@ -49,6 +49,21 @@ def test_the_grid_is_the_one_of_itk(write_series, cosines, step):
         np.testing.assert_allclose(ours, lps, atol=1e-6)
 
 
+def test_planes_between_slices_that_lie_apart_are_interpolated(write_series, stored_pixels):
+    heights_mm = [0, 3, 6, 9, 15, 21, 27]
+    pixels = stored_pixels[0] + (np.arange(7) ** 2 * 10).astype(np.uint16)[:, None, None]
+    folder = write_series(
+        pixels=pixels, per_slice=lambda k: {"ImagePositionPatient": [-100, -50, heights_mm[k]]}
+    )
+    volume = read_dicom(folder, resample_gaps=True)
+    squares = [0, 1, 4, 9, 12.5, 16, 20.5, 25, 30.5, 36]
+    expected = stored_pixels[0].astype(int) - 1024 + (np.array(squares) * 10).astype(int)[:, None, None]
+    assert volume.array.dtype == np.int16
+    np.testing.assert_array_equal(volume.array, expected)
+    assert volume.grid.file_facts is None
+    assert volume.notes[0].endswith("the scan was resampled to a gap of 3.00 mm.")
+
+
 def test_each_slice_has_its_own_rescale(write_series, stored_pixels):
     folder = write_series(
         Modality="PT",
