@@ -6,12 +6,12 @@ import io
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from reference.forked_program import ForkedProgram
 
 # Software rendering, and none of a browser's own calls home. A root user has no sandbox.
 FLAGS = [
@@ -52,20 +52,16 @@ def served(scan, state_folder, *options):
     Yields:
         The address that it prints.
     """
-    words = [sys.executable, "-m", "clickvol", "view", str(scan), "--no-browser", "--device", "cpu"]
-    words += ["--state-folder", str(state_folder), *options]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            address = process.stdout.readline().strip()
-            if not address:
-                raise RuntimeError(process.stderr.read())
-            yield address
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    words = ["view", scan, "--no-browser", "--device", "cpu", "--state-folder", state_folder, *options]
+    program = ForkedProgram(words)
+    try:
+        address = program.stdout.readline().strip()
+        if not address:
+            raise RuntimeError(program.communicate()[1])
+        yield address
+    finally:
+        program.send_signal(signal.SIGINT)
+        program.communicate()
 
 
 class ViewerPage:
