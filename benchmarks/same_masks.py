@@ -32,9 +32,10 @@ def click_words(label_ijk: np.ndarray) -> list[list[str]]:
     return [first, [*first, "--click", ",".join(map(str, outside)) + ":-"]]
 
 
-def mask_of(source: Path, scan: Path, words: list[str], target: Path) -> np.ndarray:
+def mask_of(source: Path, model: str, scan: Path, words: list[str], target: Path) -> np.ndarray:
     """Segment a scan with the package under `source`."""
-    command = [sys.executable, "-m", "clickvol", "segment", str(scan), *words, "-o", str(target)]
+    command = [sys.executable, "-m", "clickvol", "segment", str(scan), *words]
+    command += ["--model", model, "-o", str(target)]
     subprocess.run(
         command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(source.resolve())}
     )
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--patients", nargs="+", default=PATIENTS)
+    parser.add_argument("--model", default="promise3d-small", help="whose weights both trees have")
     options = parser.parse_args()
     differing = 0
     for name in SETS:
@@ -56,8 +58,8 @@ def main() -> None:
             label = np.asarray(nibabel.load(options.data / name / "labelsTr" / scan.name).dataobj)
             for words in click_words(label):
                 with tempfile.TemporaryDirectory() as folder:
-                    before = mask_of(options.before, scan, words, Path(folder, "before.nii.gz"))
-                    after = mask_of(options.after, scan, words, Path(folder, "after.nii.gz"))
+                    before = mask_of(options.before, options.model, scan, words, Path(folder, "before.nii.gz"))
+                    after = mask_of(options.after, options.model, scan, words, Path(folder, "after.nii.gz"))
                 differing += int((before != after).sum())
                 print(
                     f"{name} {patient} {len(words) // 2} click(s): {int(before.sum())} voxels before, "
