@@ -17,7 +17,7 @@ from clickvol import Click, dice, load_model, read_volume, segment
 from clickvol.previews.preview import draw_preview
 
 CASES = (
-    ("Sarcoma_MR", "sts_008", 1, "promise3d-small"),
+    ("Sarcoma_MR", "sts_008", 1, "promise3d-lesions"),
     ("Sarcoma_PET", "sts_047", 1, "promise3d-small"),
     ("LungNodule_CT", "lidc_idri_0127_n00", 1, "promise3d-lesions"),
     ("HeadNeckOrgans_CT", "kbp_027", 2, "promise3d-lesions"),
