@@ -34,6 +34,17 @@ def test_the_first_candidate_is_the_mask_and_the_others_differ(model, phantom):
     assert len({candidate.mask.array.tobytes() for candidate in result.candidates}) > 1
 
 
+def test_candidates_are_read_from_the_map_of_the_mask_which_is_decoded_once(model, phantom):
+    decoded = []
+    hook = model.network.mask_decoder.join_norm.register_forward_hook(lambda *_: decoded.append(1))
+    try:
+        result = segment(phantom.volume, [Click(phantom.inside)], model)
+    finally:
+        hook.remove()
+    assert len(result.candidates) == 4
+    assert len(decoded) == len(result.fields_of_view)
+
+
 def test_a_model_without_a_score_head_offers_nothing(phantom):
     plain = load_model("promise3d-small")
     assert segment(phantom.volume, [Click(phantom.inside)], plain).candidates == ()

@@ -143,19 +143,23 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
 
     def decode(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
         """See `VolumeSegmenter`."""
-        return self.mask_decoder.masks(self._joined(encoded, prompts, prior))
+        return self.mask_decoder.masks(self.joined_map(encoded, prompts, prior))
 
     def decode_candidates(
         self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
     ) -> tuple[Tensor, Candidates]:
         """Answer the prompts with several masks: what `decode` returns, and candidates, else ConfigError."""
+        return self.masks_and_candidates(self.joined_map(encoded, prompts, prior))
+
+    def masks_and_candidates(self, joined: Tensor) -> tuple[Tensor, Candidates]:
+        """Return what `decode_candidates` does from what `joined_map` returned."""
         if self.candidates is None:
             raise ConfigError("this network has no candidates; train one with num_candidates above 0")
-        joined = self._joined(encoded, prompts, prior)
         logits = self.mask_decoder.masks(joined)
         return logits, self.candidates(joined, logits, self.config.decoder.decoder_stride)
 
-    def _joined(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None) -> Tensor:
+    def joined_map(self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None) -> Tensor:
+        """Return what all answers to these prompts are read from: (B, width, D/s, H/s, W/s)."""
         if self.prompt_encoder is None:
             return self.mask_decoder.join_maps(encoded.prepared, encoded.deepest_map, None)
         prompted = self.prompt_encoder(encoded.deepest_map, prompts, encoded.patch_shape_dhw)

@@ -50,6 +50,8 @@ class PatchPredictor:
         self.num_bytes = 0
         self._max_bytes = max_bytes
         self._views: OrderedDict[FieldOfView, EncodedView] = OrderedDict()
+        # Of the last answer without a prior: its candidates are read from the same map.
+        self._answered: tuple[FieldOfView, PlacedPrompts, torch.Tensor] | None = None
 
     def probability(
         self,
@@ -72,7 +74,13 @@ class PatchPredictor:
             known = None
             if prior is not None:
                 known = torch.from_numpy(2 * prior - 1)[None, None].to(self.model.device)
-            logits = self.model.network.decode(view.encoded, tensors, known)
+            network = self.model.network
+            if isinstance(network, LiftedSegmenter) and known is None:
+                joined = network.joined_map(view.encoded, tensors)
+                self._answered = field_of_view, prompts, joined
+                logits = network.mask_decoder.masks(joined)
+            else:
+                logits = network.decode(view.encoded, tensors, known)
             probability = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
             return np.where(self._allowed(view, field_of_view, prompts), probability, np.float32(0))
 
@@ -86,8 +94,13 @@ class PatchPredictor:
         with stopwatch.stage("encode"):
             view = self._encode(field_of_view)
         with stopwatch.stage("decode"), arithmetic(self.model):
-            tensors = _to_tensors(prompts, field_of_view, self.model.device)
-            logits, several = network.decode_candidates(view.encoded, tensors)
+            if self._answered is not None and self._answered[:2] == (field_of_view, prompts):
+                joined = self._answered[2]
+            else:
+                joined = network.joined_map(
+                    view.encoded, _to_tensors(prompts, field_of_view, self.model.device)
+                )
+            logits, several = network.masks_and_candidates(joined)
             first = torch.softmax(logits[0].float(), dim=0)[1:]
             probabilities = torch.cat([first, torch.sigmoid(several.logits[0].float())]).cpu().numpy()
             dice = several.predicted_dice[0].float().cpu().tolist()
