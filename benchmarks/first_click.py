@@ -1,6 +1,6 @@
 """Time and memory of the shipped model on a synthetic CT of 512 x 512 x 300 voxels.
 
-    python benchmarks/first_click.py [--threads 2] [--repeats 3] [--model promise3d-small]
+    python benchmarks/first_click.py [--threads 2] [--repeats 3] [--model promise3d-lesions]
 
 Prints a Markdown table: each figure is the median of the repeats, each repeat a process of its own.
 """
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", default="promise3d-small")
+    parser.add_argument("--model", default="promise3d-lesions")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
