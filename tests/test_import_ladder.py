@@ -82,18 +82,18 @@ def _dotted(path):
 
 def imported_modules(source):
     """Return every module of the package that a source names, at the top or inside functions."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError("imports are absolute")
             if node.module == "clickvol":
-                found |= {f"clickvol.{alias.name}" for alias in node.names}
+                imported |= {f"clickvol.{alias.name}" for alias in node.names}
             else:
-                found.add(node.module)
-    return {name for name in found if name.split(".")[0] == "clickvol"}
+                imported.add(node.module)
+    return {name for name in imported if name.split(".")[0] == "clickvol"}
 
 
 def violations(stage, source):

@@ -22,16 +22,16 @@ class Elements(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.found = []
+        self.elements = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
 
 @pytest.fixture(scope="module")
 def page():
-    return Elements((VIEWER / "index.html").read_text(encoding="utf-8")).found
+    return Elements((VIEWER / "index.html").read_text(encoding="utf-8")).elements
 
 
 def test_there_is_a_page():
