@@ -329,15 +329,14 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     plain = torch.contiguous_format
 
-    def train(name: str, layout: torch.memory_format, compiled: str | None) -> None:
-        name = f"training of the small network{name}"
+    def train(name: str, layout: torch.memory_format, compiled: str | None, *, counts: bool = False) -> None:
         check.line(
-            name,
+            f"training of the small network{name}",
             lambda: time_training(check, scans, layout=layout, compiled=compiled),
-            counts=not name.endswith(("last_3d", "compiled", "graphs")),
+            counts=counts,
         )
 
-    train("", plain, None)
+    train("", plain, None, counts=True)
     train(", channels_last_3d", torch.channels_last_3d, None)
     size = "tiny" if options.small else "vit_b"
     recipes = {

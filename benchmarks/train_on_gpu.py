@@ -109,6 +109,13 @@ def write(path: Path, content: bytes | dict) -> None:
     temporary.replace(path)
 
 
+def tensors_of(batch: PatchBatch) -> list[torch.Tensor]:
+    """Return all of a batch; with hints, as networks with candidates take them."""
+    prompts = batch.prompts
+    given = [batch.patch, batch.label, prompts.points_dhw, prompts.labels, prompts.prior, batch.noise_seed]
+    return [*given, prompts.hints]
+
+
 class StepGraphs:
     """The steps of a run as CUDA graphs, captured when they are first needed, one per number of corrections.
 
@@ -119,16 +126,7 @@ class StepGraphs:
 
     def __init__(self, run: "Run", batch: PatchBatch) -> None:
         self.run = run
-        prompts = batch.prompts
-        self.given = [
-            batch.patch,
-            batch.label,
-            prompts.points_dhw,
-            prompts.labels,
-            prompts.prior,
-            batch.noise_seed,
-        ]
-        self.given = [tensor.clone() for tensor in [*self.given, prompts.hints]]
+        self.given = [tensor.clone() for tensor in tensors_of(batch)]
         patch, label, points, labels, prior, seeds, hints = self.given
         self.batch = PatchBatch(patch, label, PatchPrompts(points, labels, prior, hints), seeds)
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
@@ -143,9 +141,7 @@ class StepGraphs:
 
     def descend(self, batch: PatchBatch, number: int) -> torch.Tensor:
         """See `Run.descend`."""
-        prompts = batch.prompts
-        given = [batch.patch, batch.label, prompts.points_dhw, prompts.labels, prompts.prior, batch.noise_seed]
-        for mine, new in zip(self.given, [*given, prompts.hints], strict=True):
+        for mine, new in zip(self.given, tensors_of(batch), strict=True):
             mine.copy_(new)
         kind = self.run.step.num_corrections(number)
         if kind not in self.graphs:
@@ -333,7 +329,7 @@ class Run:
                 if options.held_out_batches and seconds > next_figures:
                     self.log.append({"step": number, "seconds": round(seconds, 1), "held_out": self.evaluate()})
                     print(self.log[-1], flush=True)
-                    next_figures = seconds + 3600
+                    next_figures = math.inf
                 self.save(number, seconds)
                 next_save = seconds + 60
         self.log.append({"step": number, "held_out": self.evaluate() if options.held_out_batches else {}})

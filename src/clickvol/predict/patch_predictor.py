@@ -75,7 +75,7 @@ class PatchPredictor:
             if prior is not None:
                 known = torch.from_numpy(2 * prior - 1)[None, None].to(self.model.device)
             network = self.model.network
-            if isinstance(network, LiftedSegmenter) and known is None:
+            if isinstance(network, LiftedSegmenter) and network.candidates is not None and known is None:
                 joined = network.joined_map(view.encoded, tensors)
                 self._answered = field_of_view, prompts, joined
                 logits = network.mask_decoder.masks(joined)
@@ -94,8 +94,10 @@ class PatchPredictor:
         with stopwatch.stage("encode"):
             view = self._encode(field_of_view)
         with stopwatch.stage("decode"), arithmetic(self.model):
-            if self._answered is not None and self._answered[:2] == (field_of_view, prompts):
-                joined = self._answered[2]
+            # Prompts may hold masks of the whole scan: nothing of them stays here.
+            answered, self._answered = self._answered, None
+            if answered is not None and answered[:2] == (field_of_view, prompts):
+                joined = answered[2]
             else:
                 joined = network.joined_map(
                     view.encoded, _to_tensors(prompts, field_of_view, self.model.device)

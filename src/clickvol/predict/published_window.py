@@ -79,23 +79,13 @@ def predict_published(
     """
     native = scan.volume.grid
     x, y, z = PatientAxes.of(native).array_axis
-    if (z, y, x) == (0, 1, 2) or reads_reversed_axes(model.card.intensity):
-        return _predict(scan, model, clicks, voxel_mm, stopwatch)
-    turned = Volume(scan.volume.array.transpose(z, y, x), native.permuted((z, y, x)), scan.volume.modality)
-    result = _predict(replace(scan, volume=turned), model, clicks, voxel_mm, stopwatch)
-    back = np.argsort((z, y, x))
-    box = VoxelBox.of(np.array(result.box.start_dhw)[back], np.array(result.box.stop_dhw)[back])
-    return replace(result, box=box, probability=result.probability.transpose(back))
-
-
-def _predict(
-    scan: NormalisedScan,
-    model: LoadedModel,
-    clicks: Sequence[WorldClick],
-    voxel_mm: float,
-    stopwatch: Stopwatch,
-) -> ScanProbability:
-    grid = ResampledGrid.of(scan.volume.grid, voxel_mm)
+    if (z, y, x) != (0, 1, 2) and not reads_reversed_axes(model.card.intensity):
+        turned = Volume(scan.volume.array.transpose(z, y, x), native.permuted((z, y, x)), scan.volume.modality)
+        result = predict_published(replace(scan, volume=turned), model, clicks, voxel_mm, stopwatch)
+        back = np.argsort((z, y, x))
+        box = VoxelBox.of(np.array(result.box.start_dhw)[back], np.array(result.box.stop_dhw)[back])
+        return replace(result, box=box, probability=result.probability.transpose(back))
+    grid = ResampledGrid.of(native, voxel_mm)
     places = np.array([grid.voxel_of(click) for click in clicks])
     shape = model.network.config.patch_shape_dhw
     start = (places.max(axis=0) + places.min(axis=0)) // 2 - np.array(shape) // 2
