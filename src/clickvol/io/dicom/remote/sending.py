@@ -45,7 +45,8 @@ def send_files(paths: Sequence[Path], node: DicomNode) -> None:
     """
     require("pynetdicom", extra="archive", purpose="sending to an archive", error=ArchiveError)
     import pydicom
-    from pynetdicom import AE
+    from pynetdicom import AE, evt
+    from pynetdicom.pdu import A_ASSOCIATE_RJ
 
     files = [pydicom.dcmread(path) for path in paths]
     entity = AE(ae_title=OWN_TITLE)
@@ -53,9 +54,11 @@ def send_files(paths: Sequence[Path], node: DicomNode) -> None:
     entity.connection_timeout = _TIMEOUT_SECONDS
     for kind in dict.fromkeys((file.SOPClassUID, file.file_meta.TransferSyntaxUID) for file in files):
         entity.add_requested_context(*kind)
-    association = entity.associate(node.host, node.port, ae_title=node.title)
+    received = []  # an association whose peer hangs up at once behind its rejection calls that aborted
+    handlers = [(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))]
+    association = entity.associate(node.host, node.port, ae_title=node.title, evt_handlers=handlers)
     if not association.is_established:
-        if association.is_rejected:
+        if any(isinstance(pdu, A_ASSOCIATE_RJ) for pdu in received):
             raise ArchiveError(
                 f"{node} does not talk to {OWN_TITLE}; check its title, and let its owner add {OWN_TITLE}"
             )
