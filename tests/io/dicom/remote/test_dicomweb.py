@@ -251,10 +251,10 @@ def test_a_series_that_grows_or_shrinks_while_it_is_fetched(orthanc, series, tar
 
 @needs_orthanc
 def test_a_file_that_the_archive_has_lost(orthanc, series, target):
+    archive = DicomWebArchive(orthanc.dicomweb, WHO)
+    remote = archive.find_series(SERIES, None)  # for which it may need any of its files
     stored = [f for f in (orthanc.folder / "db").rglob("*") if f.is_file() and not f.name.startswith("index")]
     max(stored, key=lambda f: f.stat().st_size).unlink()
-    archive = DicomWebArchive(orthanc.dicomweb, WHO)
-    remote = archive.find_series(SERIES, None)
     with pytest.raises(ArchiveError):
         archive.fetch(remote, target)
     assert list(target.iterdir()) == []
