@@ -54,7 +54,7 @@ def make_batch(seed=0):
     return PatchBatch(patch, label, prompts, torch.tensor([3, 4]))
 
 
-def run(state, batches, config, folder, recipe=None, text=None):
+def run(state, batches, config, folder, recipe=None, text=None, validator=None):
     reported = []
     folder.mkdir(exist_ok=True)
     recipe = recipe or promise3d_recipe("clickvol", "tiny")
@@ -67,7 +67,7 @@ def run(state, batches, config, folder, recipe=None, text=None):
             last_step=state.step + len(batches) // config.optimiser.accumulate,
             checkpoints=Checkpoints(folder, "{}"),
             log=log,
-            validator=None,
+            validator=validator,
             report=reported.append,
             remake=lambda number: [batches[number - first]],
         )
@@ -210,6 +210,20 @@ def test_a_published_recipe_draws_its_own_clicks(monkeypatch, tmp_path):
     assert prompts.labels[1].tolist() == [PADDING_LABEL] * 10 + [0] * 20
     d, h, w = prompts.points_dhw[0, :10].long().T
     assert batch.label[0, 0, d, h, w].all()
+
+
+class PutsTheStepAside:
+    def loss(self, step):
+        step.eval()
+        return 1.0
+
+
+def test_a_published_recipe_draws_its_own_clicks_after_a_validation_too(monkeypatch, tmp_path):
+    seen = clicks_seen(monkeypatch)
+    config = make_config(run={"validate_every": 1})
+    released = promise3d_recipe("released", "tiny")
+    run(make_state(), [make_batch()] * 2, config, tmp_path, released, validator=PutsTheStepAside())
+    assert [prompts.labels.shape for prompts in seen] == [(2, 30), (2, 30)]
 
 
 def test_rounds_of_a_step_are_one_larger_batch(tmp_path):

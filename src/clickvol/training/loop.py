@@ -73,7 +73,7 @@ def fit(
         TrainingError: when the loss is no number; the batch is saved beside the checkpoint.
         OutputError: when nothing can be written; the checkpoint before is whole.
     """
-    state.network.train()
+    step.train()
     torch.backends.cudnn.benchmark = True
     runner = _for_all_processes(step, harness.processes, config.optimiser.accumulate)
     figures = RunningFigures(harness.processes)
@@ -216,7 +216,7 @@ def _validate(state: TrainState, step: nn.Module, harness: Harness) -> None:
         return
     with state.averaged():
         loss = harness.validator.loss(step)
-    state.network.train()
+    step.train()
     harness.log.write({"step": state.step, "validation_loss": loss})
     if loss < state.best_loss:
         state.best_loss = loss
