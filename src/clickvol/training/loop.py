@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from clickvol.training.processes import Processes
 from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule, learning_rate
 from clickvol.training.state import TrainState
-from clickvol.training.tasks.task import Batch
+from clickvol.training.step_graphs import Descend, StepGraphs
+from clickvol.training.tasks.task import Batch, Step
 from clickvol.training.validation import Validator
 
 _LOG_EVERY = 20
@@ -55,7 +57,7 @@ class Harness:
 
 def fit(
     state: TrainState,
-    step: nn.Module,
+    step: Step,
     batches: Iterable[Batch],
     config: TrainConfig,
     harness: Harness,
@@ -75,16 +77,17 @@ def fit(
     """
     step.train()
     torch.backends.cudnn.benchmark = True
-    runner = _for_all_processes(step, harness.processes, config.optimiser.accumulate)
+    descend = make_descend(state, step, config, harness.processes)
     figures = RunningFigures(harness.processes)
     first_step = state.step + 1
     for rounds in _in_groups(batches, config.optimiser.accumulate):
         rate = learning_rate(state.step, config.optimiser, harness.schedule)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
-        figures.add(*_take_gradients(state, runner, rounds, config, harness), state.step)
-        _update(state, config)
-        state.samples += len(rounds) * len(rounds[0].label) * harness.processes.count
+        state.set_rate(rate)
+        num_samples = sum(len(batch.label) for batch in rounds)
+        figures.add(*descend(rounds, state.step), num_samples, state.step)
+        state.step += 1
+        _update_average(state, config.optimiser.average_decay)
+        state.samples += num_samples * harness.processes.count
         saves = state.step % config.run.checkpoint_every == 0 or state.step == harness.last_step
         is_logged = state.step % _LOG_EVERY == 0 or state.step == harness.last_step
         told: dict[str, float] = {"step": state.step}
@@ -173,32 +176,36 @@ def _refuse_broken_weights(state: TrainState) -> None:
         raise TrainingError(f"weights are no numbers after step {state.step}; {_GO_ON}")
 
 
-def _take_gradients(
+def make_descend(state: TrainState, step: Step, config: TrainConfig, processes: Processes) -> Descend:
+    """Return what takes a step: on one GPU launched as a graph, where that works."""
+    runner = _for_all_processes(step, processes, config.optimiser.accumulate)
+    plain = partial(_descend, state, runner, config, processes.device)
+    # A scaled loss is read by the host, and so is what processes exchange.
+    is_alone = processes.count == 1 and not state.scaler.is_enabled()
+    if processes.device.type != "cuda" or not is_alone or not config.run.cuda_graphs:
+        return plain
+    return StepGraphs(plain, step.kind, state.network, state.optimiser)
+
+
+def _descend(
     state: TrainState,
     runner: nn.Module,
-    rounds: list[Batch],
     config: TrainConfig,
-    harness: Harness,
-) -> tuple[Tensor, Tensor, int]:
-    """Leave the gradient of a step's loss in the parameters; return loss, Dice and samples of this process."""
-    processes = harness.processes
+    device: torch.device,
+    rounds: list[Batch],
+    number: int,
+) -> tuple[Tensor, Tensor]:
+    """Change the weights by a step: gradient, clipping, AdamW; return loss and Dice of this process."""
     state.optimiser.zero_grad()
     losses, overlaps = [], []
-    for number, batch in enumerate(rounds):
-        placed = batch.to(processes.device)
-        is_last = number == len(rounds) - 1
-        with _without_exchange(runner, exchange=is_last), _arithmetic(config, processes.device):
-            loss, overlap, _ = runner(placed, state.step)
+    for place, batch in enumerate(rounds):
+        is_last = place == len(rounds) - 1
+        with _without_exchange(runner, exchange=is_last), _arithmetic(config, device):
+            loss, overlap, _ = runner(batch.to(device), number)
         with _without_exchange(runner, exchange=is_last):
             state.scaler.scale(loss / len(rounds)).backward()
         losses.append(loss.detach())
         overlaps.append(overlap)
-    num_samples = sum(len(batch.label) for batch in rounds)
-    return torch.stack(losses).mean(), torch.stack(overlaps).mean(), num_samples
-
-
-def _update(state: TrainState, config: TrainConfig) -> None:
-    """Clip the gradient and take the step."""
     state.scaler.unscale_(state.optimiser)
     limit = config.optimiser.max_gradient_norm
     parts = state.network.children() if config.optimiser.clipping == "parts" else [state.network]
@@ -206,11 +213,10 @@ def _update(state: TrainState, config: TrainConfig) -> None:
         torch.nn.utils.clip_grad_norm_(part.parameters(), limit)
     state.scaler.step(state.optimiser)
     state.scaler.update()
-    state.step += 1
-    _update_average(state, config.optimiser.average_decay)
+    return torch.stack(losses).mean(), torch.stack(overlaps).mean()
 
 
-def _validate(state: TrainState, step: nn.Module, harness: Harness) -> None:
+def _validate(state: TrainState, step: Step, harness: Harness) -> None:
     """Look at the validation scans with the averaged weights; keep them when they are the best."""
     if harness.validator is None:
         return
@@ -223,7 +229,7 @@ def _validate(state: TrainState, step: nn.Module, harness: Harness) -> None:
         harness.checkpoints.save_best(state)
 
 
-def _for_all_processes(step: nn.Module, processes: Processes, num_rounds: int) -> nn.Module:
+def _for_all_processes(step: Step, processes: Processes, num_rounds: int) -> nn.Module:
     """Let the processes share their gradients; each mean over a batch becomes the mean over all."""
     if processes.count == 1:
         return step
@@ -249,7 +255,9 @@ def _without_exchange(runner: nn.Module, *, exchange: bool) -> Iterator[None]:
 def _arithmetic(config: TrainConfig, device: torch.device) -> Iterator[None]:
     kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.bfloat16}
     enabled = config.run.precision != "float32"
-    with torch.autocast(device.type, kinds[config.run.precision], enabled=enabled):
+    # A cast that is kept would outlive the graph that made it.
+    cache = device.type != "cuda"
+    with torch.autocast(device.type, kinds[config.run.precision], enabled=enabled, cache_enabled=cache):
         yield
 
 

@@ -201,7 +201,7 @@ def run_fingerprint(config: TrainConfig) -> str:
     """Return what makes a run this run: what it is called and where it is kept may change."""
     aside = {
         "model": {"id", "title", "notes"},
-        "run": {"folder", "checkpoint_every", "threads", "workers", "device", "keep"},
+        "run": {"folder", "checkpoint_every", "threads", "workers", "device", "keep", "cuda_graphs"},
     }
     # A field that a later version adds, and that is not used, does not make it another run.
     return config.model_dump_json(exclude=aside, exclude_none=True)

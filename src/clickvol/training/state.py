@@ -34,6 +34,14 @@ class TrainState:
     best_loss: float = float("inf")
     samples: int = 0
 
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate: in place where it is a tensor, which captured steps read."""
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
     def weights_to_keep(self) -> dict[str, Tensor]:
         """Return the tensors of the network with the averaged parameters in place of the last ones."""
         return dict(self.network.state_dict()) | self.average

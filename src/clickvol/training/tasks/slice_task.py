@@ -23,7 +23,7 @@ from clickvol.methods.promise2d import Promise2d, promise2d_preset
 from clickvol.methods.sam2d import Sam2d
 from clickvol.training.config import Promise2dSection, TrainConfig
 from clickvol.training.tasks.step2d import SliceStep
-from clickvol.training.tasks.task import Task
+from clickvol.training.tasks.task import Step, Task
 from clickvol.weights.load import load_network
 
 
@@ -71,7 +71,7 @@ class SliceTask(Task[SliceSample]):
         network.sam.load_state_dict(sam.state_dict())
         return network
 
-    def make_step(self, network: nn.Module) -> nn.Module:
+    def make_step(self, network: nn.Module) -> Step:
         """Return network and loss in one."""
         if not isinstance(network, Promise2d):
             raise ConfigError("a network of promise2d is trained on slices; choose another model.method")

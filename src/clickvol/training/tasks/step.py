@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clickvol.datasets.device.prompts import published_clicks, validation_clicks, with_error_click
 from clickvol.datasets.samples import PatchBatch
@@ -16,9 +16,10 @@ from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.training.tasks.alignment_loss import alignment_loss
 from clickvol.training.tasks.losses import dice_loss, mean_dice, segmentation_loss
+from clickvol.training.tasks.task import Step
 
 
-class TrainingStep(nn.Module):
+class TrainingStep(Step):
     """From a batch to its loss. A module, so that it can be run by several processes at once.
 
     What is drawn depends on the numbers of the samples alone, never on which process holds them.
@@ -72,7 +73,7 @@ class TrainingStep(nn.Module):
             prompts = validation_clicks(batch.label, self._recipe.num_validation_clicks, batch.noise_seed)
         encoded = self.network.encode_image(batch.patch)
         if clicks is None:
-            for number in range(self._num_corrections(step)):
+            for number in range(self.kind(step)):
                 with torch.no_grad():
                     logits = self.network.decode(encoded, prompts, given.prior)
                 predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
@@ -84,12 +85,13 @@ class TrainingStep(nn.Module):
         overlap = mean_dice(detached[:, 1] > detached[:, 0], batch.label[:, 0].bool())
         return loss, overlap, dice_loss(detached, batch.label) + aligning.detach()
 
-    def _num_corrections(self, step: int) -> int:
-        """Draw once for the whole step: the passes are spent on all samples at once."""
+    def kind(self, number: int) -> int:
+        """Return how many corrections a step gets, drawn once: the passes are spent on all samples at once."""
         sampling = self._sampling
         if not isinstance(sampling, PatchSampling):
             return 0
-        return num_corrections(self._seed, step, sampling.corrected_click_share, sampling.max_corrected_clicks)
+        share, most = sampling.corrected_click_share, sampling.max_corrected_clicks
+        return num_corrections(self._seed, number, share, most)
 
 
 def num_corrections(seed: int, step: int, share: float, most: int) -> int:

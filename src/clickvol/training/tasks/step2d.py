@@ -3,7 +3,7 @@
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clickvol.datasets.by_case.slice_samples import SliceSample
 from clickvol.image_encoders.slice_features import SliceFeatures
@@ -11,12 +11,13 @@ from clickvol.methods.promise2d import PointSource, Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
 from clickvol.training.tasks.losses import mean_dice
 from clickvol.training.tasks.losses2d import bce_dice, soft_dice_loss, truth_at
+from clickvol.training.tasks.task import Step
 
 # Bytes of features that are kept: 200 images of LiteMedSAM. Chosen: what a laptop can spare.
 _MOST_BYTES = 2_000_000_000
 
 
-class SliceStep(nn.Module):
+class SliceStep(Step):
     """From a batch of slices to its loss. A module, so that it can be run by several processes at once.
 
     A network that predicts points is trained with these, in mode "ips" with those drawn from the truth, as

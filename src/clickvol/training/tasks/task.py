@@ -29,6 +29,18 @@ class Batch(Protocol):
 SampleT = TypeVar("SampleT", bound=Batch)
 
 
+class Step(nn.Module):
+    """From a batch and the number of the step to the loss, with the network in it.
+
+    Besides the loss it returns two scalars without gradient: the Dice of the masks, and the loss by which the
+    best weights are chosen. Nothing is read back from the device.
+    """
+
+    def kind(self, number: int) -> int:  # noqa: ARG002  # others differ
+        """Return what the host decides about a step from its number; all else is the same in every step."""
+        return 0
+
+
 class Task(Generic[SampleT], metaclass=ABCMeta):
     """A network, its samples and its loss.
 
@@ -55,12 +67,8 @@ class Task(Generic[SampleT], metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def make_step(self, network: nn.Module) -> nn.Module:
-        """Return the module from a batch and the number of the step to the loss, with `network` in it.
-
-        Besides the loss it returns two scalars without gradient: the Dice of the masks, and the loss by which
-        the best weights are chosen. Nothing is read back from the device.
-        """
+    def make_step(self, network: nn.Module) -> Step:
+        """Return the step with `network` in it."""
 
     @abstractmethod
     def num_items(self, cases: Sequence[LabelledVolume]) -> int:

@@ -39,7 +39,7 @@ from clickvol.training.config import BoundarySection, TrainConfig
 from clickvol.training.memory import bytes_of_step, free_bytes
 from clickvol.training.tasks.step import TrainingStep
 from clickvol.training.tasks.tags_inputs import load_text_bank, organ_source, tags_notes
-from clickvol.training.tasks.task import Task
+from clickvol.training.tasks.task import Step, Task
 from clickvol.weights.card import FieldOfViewPlan
 from clickvol.weights.device import choose_device
 from clickvol.weights.load import load_network
@@ -83,7 +83,7 @@ class VolumeTask(Task[PatchBatch]):
             _prepare_encoder(network, self._config)
         return network
 
-    def make_step(self, network: nn.Module) -> nn.Module:
+    def make_step(self, network: nn.Module) -> Step:
         """Return clicks, network and loss in one."""
         if not isinstance(network, VolumeSegmenter):
             raise ConfigError(
