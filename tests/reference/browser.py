@@ -93,7 +93,10 @@ class ViewerPage:
         self.page.evaluate(
             """async () => {
                 const { scene } = await import('/viewer/app.js');
-                while (!scene.isSettled) await new Promise((resolve) => setTimeout(resolve, 50));
+                while (!scene.isSettled) await new Promise((resolve) => setTimeout(resolve, 10));
+                const frame = () => new Promise(requestAnimationFrame);
+                await frame();
+                await frame();
             }"""
         )
 
@@ -149,7 +152,15 @@ class ViewerPage:
 
     def picture(self, selector="#canvas"):
         """Return what is on the screen there, (H, W, 3) int."""
-        content = self.page.locator(selector).screenshot()
+        return self._part(self.page.locator(selector).bounding_box())
+
+    def colour_at(self, x, y):
+        """Return the colour of the screen at a pixel of the page, (3,) int, the median of nine."""
+        part = self._part({"x": round(x) - 1, "y": round(y) - 1, "width": 3, "height": 3})
+        return np.median(part.reshape(-1, 3), axis=0).astype(int)
+
+    def _part(self, box):
+        content = self.page.screenshot(clip=box)
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
     def undo_all(self):

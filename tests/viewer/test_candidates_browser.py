@@ -20,7 +20,7 @@ def opened(scan, state_folder):
 def tinted(viewer):
     """Tell which pixels of the axial plane have the colour of the first object."""
     viewer.page.mouse.move(5, 5)
-    viewer.page.wait_for_timeout(400)
+    viewer.idle()
     picture = viewer.picture(".tile.axial")[45:-30, 20:-20]
     return picture[..., 0] - picture[..., 2] > 40
 
@@ -70,6 +70,6 @@ def test_the_place_to_click_next_is_marked_and_gone_to(viewer, inside_mm):
     place = viewer.state()["advice"]["next_click_ras_mm"]
     viewer.page.locator("#canvas").focus()
     viewer.press("g")
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     np.testing.assert_allclose(viewer.state()["place"]["mm"], place, atol=3)
     assert viewer.page.locator(".next-click").count() == 3

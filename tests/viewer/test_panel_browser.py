@@ -113,7 +113,7 @@ def test_a_name_a_term_and_a_colour_are_given_and_an_object_is_deleted(viewer, i
     viewer.press("]")
     viewer.press("]")
     viewer.press("]")
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     picture = viewer.picture(".tile.axial")
     assert int((picture[..., 1] - np.maximum(picture[..., 0], picture[..., 2]) > 40).sum()) > 500  # green
     for _ in range(3):
@@ -192,7 +192,6 @@ def test_another_scan_is_laid_over_where_it_says_it_is(viewer, phantom, inside_m
     viewer.page.fill("#overlay-low", "1")
     viewer.page.fill("#overlay-high", "20")
     viewer.press("Enter")
-    viewer.page.wait_for_timeout(500)
     viewer.idle()
     laid = viewer.picture(".tile.axial")
     changed = np.argwhere((laid - before)[..., 0] - (laid - before)[..., 2] > 15)  # redder than before
@@ -202,7 +201,7 @@ def test_another_scan_is_laid_over_where_it_says_it_is(viewer, phantom, inside_m
     np.testing.assert_allclose(middle[::-1] + np.array([box["x"], box["y"]]), [x, y], atol=12)
     viewer.page.click("#take-off")
     viewer.idle()
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     inner = (slice(60, -30), slice(40, -60))  # without the ring of the focus
     np.testing.assert_array_equal(viewer.picture(".tile.axial")[inner], before[inner])
 
@@ -235,11 +234,9 @@ def test_the_axial_plane_is_large_and_masks_are_alone_in_3d(viewer, inside_mm):
     viewer.idle()
     np.testing.assert_allclose(viewer.objects()[0]["clicks"][0]["ras_mm"], inside_mm, atol=1.5)
     viewer.press("w")
-    viewer.page.wait_for_timeout(400)
     viewer.idle()
     whole = viewer.picture(".tile.render")
     viewer.page.click("label:has(#masks-only)")
-    viewer.page.wait_for_timeout(400)
     viewer.idle()
     alone = viewer.picture(".tile.render")
 
@@ -263,7 +260,7 @@ def test_cine_plays_through_the_slices_and_stops(viewer, inside_mm):
     viewer.press("k")
     moved = viewer.state()["place"]["mm"][2]
     assert moved > start + 4
-    viewer.page.wait_for_timeout(400)
+    viewer.idle()
     assert viewer.state()["place"]["mm"][2] == moved
 
 

@@ -22,7 +22,7 @@ def tinted(picture):
 def axial(viewer):
     """Return the axial tile, without what is written over it."""
     viewer.page.mouse.move(5, 5)
-    viewer.page.wait_for_timeout(400)
+    viewer.idle()
     return viewer.picture(".tile.axial")[45:-30, 20:-20]
 
 
@@ -42,17 +42,12 @@ class Hand:
         self.mouse.move(*points[0])
         self.mouse.down()
         for point in points[1:]:
-            self.mouse.move(*point, steps=6)
+            self.mouse.move(*point, steps=3)
         if release:
             self.mouse.up()
 
     def colour_at(self, x=0.0, y=0.0):
-        """Return the colour of the screen, (3,) int, the median of some pixels."""
-        left, top = self.at(x, y)
-        box = self.viewer.page.locator("#canvas").bounding_box()
-        picture = self.viewer.picture()
-        row, column = round(top - box["y"]), round(left - box["x"])
-        return np.median(picture[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3), axis=0).astype(int)
+        return self.viewer.colour_at(*self.at(x, y))
 
 
 @pytest.fixture
@@ -211,7 +206,7 @@ def test_what_the_server_refuses_disappears_from_the_screen(viewer, hand):
     finally:
         viewer.page.unroute("**/interactions")
     hand.mouse.move(5, 5)
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     assert not is_tinted(hand.colour_at(-60, 0))
 
 

@@ -163,10 +163,10 @@ def test_the_picture_of_a_diagonal_right_drag_is_that_of_the_window_in_the_label
     viewer.page.mouse.move(x, y)
     viewer.page.mouse.down(button="right")
     viewer.page.mouse.move(x + 70, y + 60, steps=3)
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     during = viewer.picture(".tile.axial")
     viewer.page.mouse.up(button="right")
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     np.testing.assert_array_equal(viewer.picture(".tile.axial"), during)
     assert np.abs(during - before).max() > 20
     # Set anew, the same window gives the same picture: nothing else has changed it.
@@ -176,7 +176,7 @@ def test_the_picture_of_a_diagonal_right_drag_is_that_of_the_window_in_the_label
             store.set({ window: { ...store.get().window } });
         }"""
     )
-    viewer.page.wait_for_timeout(300)
+    viewer.idle()
     np.testing.assert_array_equal(viewer.picture(".tile.axial"), during)
     window = viewer.state()["window"]
     label = viewer.page.locator(".tile-window").inner_text()
@@ -225,7 +225,7 @@ def test_zoom_keeps_what_is_under_the_pointer_and_fills_the_tile(viewer, inside_
     for _ in range(8):
         viewer.page.mouse.wheel(0, -100)
     viewer.page.keyboard.up("Control")
-    viewer.page.wait_for_timeout(500)
+    viewer.idle()
     np.testing.assert_allclose(viewer.page.evaluate(read, place), before, atol=0.1)
     tile = viewer.picture(".tile.axial")
     assert tile[20:-20, 1:4].mean() > 20  # no black margin where there was one
@@ -252,7 +252,7 @@ def test_objects_exclude_each_other_and_the_panel_says_what_the_file_gets(viewer
     before = num_tinted(viewer.picture())
     viewer.press(" ")
     assert viewer.state()["masksHidden"]
-    viewer.page.wait_for_timeout(700)
+    viewer.idle()
     assert num_tinted(viewer.picture(".tile.axial")) < 150 < before
     viewer.press(" ")
 
@@ -378,6 +378,7 @@ def test_save_can_be_reached_and_notices_cover_no_plane(viewer, inside_mm, size)
 
 def test_a_dead_server_is_seen_and_a_key_is_asked_for_where_it_is_wrong(opened):
     page = opened.page.context.browser.new_page()
+    page.clock.install()
     page.goto(opened.origin)
     page.wait_for_selector("#token-dialog[open]")
     with page.expect_event("load"):  # though the fragment alone is another one
@@ -388,19 +389,15 @@ def test_a_dead_server_is_seen_and_a_key_is_asked_for_where_it_is_wrong(opened):
     page.wait_for_selector("#wait", state="hidden")
     page.wait_for_function("() => document.getElementById('scan-name').textContent !== ''")
     page.route("**/heartbeat", lambda route: route.abort())
+    page.clock.fast_forward(20_000)  # the page shows life at least as often
     page.wait_for_function(
         "() => document.getElementById('status').textContent === 'The server does not answer'"
     )
     page.unroute("**/heartbeat")
     page.route("**/heartbeat", lambda route: route.fulfill(status=401, body="{}"))  # started anew
+    page.clock.fast_forward(20_000)
     page.wait_for_selector("#token-dialog[open]")
     page.close()
-
-
-def colour_at(viewer, x, y):
-    """Return the colour of the planes at a pixel of the page: (3,) int."""
-    box = viewer.page.locator("#canvas").bounding_box()
-    return viewer.picture()[round(y - box["y"]), round(x - box["x"])]
 
 
 def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(opened, tmp_path):
@@ -430,14 +427,14 @@ def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(op
         opened.page.mouse.move(x, y)
         opened.page.mouse.down()
         opened.page.mouse.move(x + 25, y, steps=4)
-        during = colour_at(opened, x + 12, y + 1)
+        during = opened.colour_at(x + 12, y + 1)
         opened.page.mouse.up()
         opened.idle()
-        after = colour_at(opened, x + 12, y + 1)
+        after = opened.colour_at(x + 12, y + 1)
         assert min(during[0] - during[2], after[0] - after[2]) > 40
         opened.press("Control+z")
         opened.idle()
-        before = colour_at(opened, x + 12, y + 1)
+        before = opened.colour_at(x + 12, y + 1)
         assert before[0] - before[2] < 20
         opened.press("p")
     opened.go_to(inside_mm)
