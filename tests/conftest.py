@@ -1,13 +1,16 @@
 """How many examples of a property are tried, and which files are tested first.
 
-100 examples, always the same; `--hypothesis-profile=long` tries others.
+100 examples, always the same; `--hypothesis-profile=long` tries others, `mutants` ends at the first that fails.
 """
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile("usual", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "mutants", parent=settings.get_profile("usual"), phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("usual")
 
