@@ -28,5 +28,7 @@ def test_a_constant_curve_and_a_single_click_have_their_own_value():
 
 
 def test_no_clicks_have_no_area():
-    with pytest.raises(ValueError, match="no points"):
+    with pytest.raises(
+        ValueError, match=r"^the click curve has no points; score at least one number of clicks$"
+    ):
         click_curve_area({})

@@ -26,10 +26,19 @@ def test_lines_points_and_nothing():
     assert longest_diameters(mask, GRID) is None
     mask[2, 3, 4] = 1
     assert [d.mm for d in longest_diameters(mask, GRID)] == [0, 0]
+    assert [d.ends_dhw.tolist() for d in longest_diameters(mask, GRID)] == [[[2, 3, 4]] * 2] * 2
     mask[2, 3, 1:8] = 1
     assert [d.mm for d in longest_diameters(mask, GRID)] == [6, 6]
     mask[:, 3, 4] = 1
     assert longest_diameters(mask, GRID)[0].mm == 25
+
+
+def test_of_slices_alike_the_first_counts():
+    mask = np.zeros((6, 8, 9), dtype=np.uint8)
+    mask[1, 2, 2] = mask[3:5, 2, 2:5] = 1
+    longest, on_slice = longest_diameters(mask, GRID)
+    assert on_slice.ends_dhw.tolist() == [[3, 2, 2], [3, 2, 4]]
+    assert longest.ends_dhw.tolist() == [[1, 2, 2], [4, 2, 4]]
 
 
 def test_any_shape_has_the_diameter_of_all_its_pairs():

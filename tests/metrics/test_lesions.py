@@ -68,6 +68,8 @@ def test_a_truth_without_lesions_has_only_false_parts():
     assert lesion_scores(nothing, nothing) == LesionScores(recall=None, precision=None, f1=None, dice=None)
 
 
-def test_masks_of_different_shape_are_refused():
-    with pytest.raises(ValueError, match="must be equal"):
-        lesion_scores(np.ones((2, 2, 2)), np.ones((2, 2, 3)))
+@pytest.mark.parametrize(("shape", "truth_shape"), [((2, 2, 2), (2, 2, 3)), ((2, 2), (2, 2))])
+def test_masks_of_other_shapes_are_refused(shape, truth_shape):
+    with pytest.raises(ValueError, match="must be equal and of three axes") as refused:
+        lesion_scores(np.ones(shape), np.ones(truth_shape))
+    assert str(refused.value).startswith(f"the masks have shapes {shape} and {truth_shape}, which")

@@ -2,7 +2,43 @@ import numpy as np
 import pytest
 
 from clickvol.metrics import scores
-from clickvol.metrics.scores import Measure, mask_measures, score_masks
+from clickvol.metrics.scores import Measure, mask_measures, picture_measures, score_masks, score_pictures
+
+
+def test_columns_of_volumes_and_pictures():
+    columns = [(m.name, m.title, m.digits, m.with_interval) for m in mask_measures((1.5,))]
+    assert columns == [
+        ("dice", "Dice", 3, True),
+        ("iou", "IoU", 3, False),
+        ("nsd_1.5mm", "NSD 1.5 mm", 3, True),
+        ("hd95_mm", "HD95 (mm)", 1, False),
+        ("assd_mm", "ASSD (mm)", 2, False),
+        ("volume_error_ml", "abs. volume error (ml)", 1, False),
+        ("lesion_recall", "lesion recall", 3, False),
+        ("lesion_precision", "lesion precision", 3, False),
+        ("lesion_f1", "lesion F1", 3, False),
+        ("lesion_dice", "Dice per lesion", 3, False),
+    ]
+    columns = [(m.name, m.title, m.digits, m.with_interval) for m in picture_measures()]
+    assert columns == [
+        ("dice", "Dice", 3, True),
+        ("iou", "IoU", 3, False),
+        ("mae", "MAE", 4, False),
+        ("boundary_f", "boundary F", 3, False),
+    ]
+
+
+def test_a_picture_is_scored_on_its_only_slice():
+    prediction, truth = np.zeros((1, 20, 30), np.uint8), np.zeros((1, 20, 30), np.uint8)
+    prediction[0, 5:15, 10:20], truth[0, 5:15, 10:25] = 1, 7
+    # Tolerance: one pixel. Six of 36 pixels of the mask's boundary are farther away, on its right side; of
+    # 46 of the true one the ten of the right side and three of either long one.
+    assert score_pictures(prediction, truth) == {
+        "dice": 200 / 250,
+        "iou": 100 / 150,
+        "mae": 50 / 600,
+        "boundary_f": pytest.approx(2 * (30 / 36) * (30 / 46) / (30 / 36 + 30 / 46)),
+    }
 
 
 def test_two_bars_that_overlap_in_half():

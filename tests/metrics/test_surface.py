@@ -5,6 +5,7 @@ from scipy import ndimage
 from clickvol.metrics.surface import surface_distances
 
 SPACING = (5.0, 0.8, 0.8)
+SHAPES = "the masks have shapes {} and {}, which must be equal and of three axes"
 
 
 def _plates(gap, spacing=(1.0, 1.0, 1.0)):
@@ -99,18 +100,20 @@ def test_one_empty_mask_agrees_nowhere_and_has_no_distance(swap):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "spacing", "match"),
+    ("shapes", "spacing", "message"),
     [
-        (((2, 2, 2), (2, 2, 3)), SPACING, "must be equal"),
-        (((2, 2), (2, 2)), SPACING, "three axes"),
-        (((2, 2, 2), (2, 2, 2)), (1.0, 1.0), "three numbers"),
-        (((2, 2, 2), (2, 2, 2)), (1.0, 0.0, 1.0), "above 0"),
-        (((2, 2, 2), (2, 2, 2)), (1.0, float("nan"), 1.0), "above 0"),
+        (((2, 2, 2), (2, 2, 3)), SPACING, SHAPES.format((2, 2, 2), (2, 2, 3))),
+        (((2, 2), (2, 2)), SPACING, SHAPES.format((2, 2), (2, 2))),
+        *(
+            (((2, 2, 2), (2, 2, 2)), spacing, f"the spacing must be three numbers of mm above 0, not {spacing}")
+            for spacing in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, float("nan"), 1.0), (1.0, float("inf"), 1.0))
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(shapes, spacing, match):
-    with pytest.raises(ValueError, match=match):
+def test_what_cannot_be_compared_is_refused(shapes, spacing, message):
+    with pytest.raises(ValueError, match="must be") as refused:
         surface_distances(np.ones(shapes[0]), np.ones(shapes[1]), spacing)
+    assert str(refused.value) == message
 
 
 def _pairs():

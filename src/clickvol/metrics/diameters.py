@@ -46,8 +46,6 @@ def _outermost(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _longest(voxels: NDArray[np.int64], grid: VolumeGrid) -> Diameter:
-    if len(voxels) == 1:
-        return Diameter(0.0, np.repeat(voxels, 2, axis=0))
     distances = squareform(pdist(grid.world_positions(voxels)))
     first, second = np.unravel_index(int(distances.argmax()), distances.shape)
     return Diameter(float(distances[first, second]), voxels[[first, second]])
