@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickvol.errors import BadGeometryError
+from clickvol.errors import BadGeometryError, ClickError
+from clickvol.geometry import grid as grid_module
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import SAME_PLACE_MM, VolumeGrid
@@ -59,6 +60,8 @@ def test_the_volume_of_a_voxel_is_right_for_a_sheared_grid():
         ((1, 2, 3), True),
         ((-0.5, 0, 0), True),
         ((1.5, 2.5, 3.5), True),
+        ((-0.5001, 0, 0), True),  # a place computed from millimetres comes back with rounding
+        ((1.5001, 0, 0), True),
         ((-0.51, 0, 0), False),
         ((0, 2.51, 0), False),
         ((0, 0, 4), False),
@@ -130,6 +133,11 @@ def test_other_steps_keep_the_middle():
     assert grid.to_world(VoxelPoint(0, 0, 0)) == WorldPointRAS(7.5, 8, 12.25)
 
 
+def test_other_steps_for_as_many_voxels():
+    grid = make_grid((3, 5, 7), (1, 1, 1)).with_steps(np.diag([2.0, 2.0, 2.0]))
+    assert grid == make_grid((3, 5, 7), (2, 2, 2), at=(-1, -2, -3))
+
+
 def test_a_straightened_grid_loses_its_shear_and_keeps_its_slices():
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     affine[:3, 0] = [-2, 1.5, -0.5]
@@ -141,18 +149,19 @@ def test_a_straightened_grid_loses_its_shear_and_keeps_its_slices():
 
 def test_a_grid_of_an_axial_scan_runs_to_superior_posterior_and_left():
     grid = VolumeGrid.axial((5, 6, 7), (3, 0.5, 0.75))
-    assert grid.to_world(VoxelPoint(0, 0, 0)) == WorldPointRAS(0, 0, 0)
-    assert grid.to_world(VoxelPoint(1, 2, 4)) == WorldPointRAS(-3, -1, 3)
+    assert grid.shape_dhw == (5, 6, 7)
+    assert grid.affine_ras_mm.tolist() == [[0, 0, -0.75, 0], [0, -0.5, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]]
 
 
 def test_a_grid_along_the_patient_grows_to_superior_anterior_and_right_around_its_middle():
     grid = VolumeGrid.along_patient((3, 4, 5), 2, WorldPointRAS(10, 20, 30))
-    assert grid.to_world(VoxelPoint(1, 1.5, 2)) == WorldPointRAS(10, 20, 30)
-    assert grid.to_world(VoxelPoint(2, 3.5, 5)) == WorldPointRAS(16, 24, 32)
+    assert grid.shape_dhw == (3, 4, 5)
+    assert grid.affine_ras_mm.tolist() == [[0, 0, 2, 6], [0, 2, 0, 17], [2, 0, 0, 28], [0, 0, 0, 1]]
 
 
 def test_lps_in_and_out():
-    grid = VolumeGrid.from_ijk_lps((10, 20, 30), np.diag([-1.0, -1, 1, 1]) @ CT_IJK)
+    grid = VolumeGrid.from_ijk_lps((10, 20, 30), np.diag([-1.0, -1, 1, 1]) @ CT_IJK, "a header")
+    assert grid.file_facts == "a header"
     assert grid == VolumeGrid.from_ijk((10, 20, 30), CT_IJK)
     assert grid.affine_ijk_lps_mm[:3].tolist() == [[0.5, 0, 0, -100], [0, 0.75, 0, -80], [0, 0, 3, -40]]
 
@@ -177,6 +186,27 @@ def test_the_tolerance_counts_in_mm_at_the_worst_corner(inside):
     assert grid.same_place(other) is other.same_place(grid) is inside
 
 
+def test_the_distance_is_that_of_the_outer_corners_of_the_outermost_voxels(monkeypatch):
+    grid, other = make_grid((3, 1, 1), (1, 1, 1)), make_grid((3, 1, 1), (1.25, 1, 1))
+    # Corners at -0.5 and 2.5 steps: 0.125 and 0.625 mm apart.
+    assert grid.corner_distance_mm(other) == 0.625
+    monkeypatch.setattr(grid_module, "SAME_PLACE_MM", 0.625)
+    assert grid.same_place(other)
+
+
+def test_what_lies_elsewhere_is_refused_in_one_sentence():
+    grid = make_grid((4, 5, 6), (1, 2, 3))
+    grid.check_same_place(make_grid((4, 5, 6), (1, 2, 3)), "the mask", ClickError)
+    with pytest.raises(ClickError) as refused:
+        grid.check_same_place(make_grid((4, 5, 6), (1, 2, 3), at=(0, 2, 0)), "the mask", ClickError)
+    assert str(refused.value) == (
+        "the mask does not lie on the grid of the scan: its corners lie up to 2 mm away; resample it to "
+        "that grid"
+    )
+    with pytest.raises(ClickError, match=r"not \(4, 5, 6\); give another$"):
+        make_grid((4, 5, 7), (1, 2, 3)).check_same_place(grid, "it", ClickError, "give another")
+
+
 def test_grids_of_different_shapes_are_never_one_place():
     grid, other = make_grid((4, 5, 6), (1, 2, 3)), make_grid((4, 5, 7), (1, 2, 3))
     assert grid.corner_distance_mm(other) == float("inf")
@@ -189,25 +219,50 @@ def test_file_facts_are_kept_and_no_part_of_equality():
     assert grid.file_facts == {"code": 2}
     assert grid == VolumeGrid.from_ijk((10, 20, 30), CT_IJK)
     assert grid.centred_at(WorldPointRAS(0, 0, 0)).file_facts is None
+    bare = grid.without_file_facts()
+    assert (bare, bare.file_facts) == (grid, None)
+
+
+HEADER = "; repair the header of the file"
+NOT_FINITE = "the affine is not a finite 4x4 matrix" + HEADER
+SINGULAR = "the affine is singular: its axes lie in one plane, so millimetres have no voxel" + HEADER
+
+
+def too_far(mm):
+    return f"a voxel lies {mm} mm from the origin, but at most 1e+06 mm are expected" + HEADER
 
 
 @pytest.mark.parametrize(
-    ("affine", "words"),
+    ("affine", "message"),
     [
-        (np.diag([1.0, 0, 1, 1]), r"spacing \(i, j, k\) is \(1, 0, 1\) mm"),
-        (np.diag([1.0, np.nan, 1, 1]), "not a finite 4x4"),
-        (np.diag([1.0, np.inf, 1, 1]), "not a finite 4x4"),
-        (np.eye(3), "not a finite 4x4"),
-        (np.diag([1.0, 1e9, 1, 1]), "mm from the origin"),
-        (np.array([[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "mm from the origin"),
-        (np.diag([6e5, 1, 1, 1]), r"lies 1.2e\+06 mm from the origin"),
-        (np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "singular"),
+        (
+            np.diag([1.0, 0, 2, 1]),
+            f"the voxel spacing (i, j, k) is (2, 0, 1) mm, but every spacing must be above zero{HEADER}",
+        ),
+        (np.diag([1.0, np.nan, 1, 1]), NOT_FINITE),
+        (np.diag([1.0, np.inf, 1, 1]), NOT_FINITE),
+        (np.eye(3), NOT_FINITE),
+        (np.diag([1.0, 1e9, 1, 1]), too_far("3e+09")),
+        (np.array([[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), too_far("1e+300")),
+        (np.diag([6e5, 1, 1, 1]), too_far("1.2e+06")),
+        (np.array([[3e5, 0, 0, -6e5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), too_far("1.2e+06")),
+        (np.diag([1e300, 1, 1, 1]), SINGULAR),  # its length overflows
+        (np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), SINGULAR),
     ],
 )
-def test_an_affine_that_maps_no_voxel_to_a_place_is_refused(affine, words):
-    with pytest.raises(BadGeometryError, match=words) as caught:
+def test_an_affine_that_maps_no_voxel_to_a_place_is_refused(affine, message):
+    with pytest.raises(BadGeometryError) as caught:
         VolumeGrid((2, 3, 4), affine)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == message
+
+
+def test_a_file_s_matrix_of_another_shape_is_refused():
+    with pytest.raises(BadGeometryError, match=rf"^{NOT_FINITE}$"):
+        VolumeGrid.from_ijk((4, 3, 2), np.eye(3))
+
+
+def test_a_voxel_may_lie_a_kilometre_away():
+    assert VolumeGrid((2, 1, 1), np.diag([5e5, 1, 1, 1])).spacing_dhw_mm.tolist() == [5e5, 1, 1]
 
 
 def test_tiny_voxels_are_not_taken_for_a_singular_affine():
@@ -216,7 +271,7 @@ def test_tiny_voxels_are_not_taken_for_a_singular_affine():
 
 @pytest.mark.parametrize("shape", [(0, 1, 1), (1, 1, -1)])
 def test_a_grid_without_voxels_is_refused(shape):
-    with pytest.raises(BadGeometryError, match="empty"):
+    with pytest.raises(BadGeometryError, match=r"^the volume is empty: its shape \(D, H, W\) is \("):
         VolumeGrid(shape, np.eye(4))
 
 

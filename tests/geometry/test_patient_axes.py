@@ -26,7 +26,15 @@ def test_the_view_grows_along_ras_and_an_index_follows_it():
 @pytest.mark.parametrize("degrees", [-40, 0, 40])
 def test_an_oblique_grid_has_the_nearest_axes(degrees):
     axes = PatientAxes.of(make_grid((3, 4, 5), (1, 1, 1), order=(1, 2, 0), degrees=(0, 0, degrees)))
-    assert axes.array_axis == (2, 0, 1)
+    assert (axes.array_axis, axes.flipped) == ((2, 0, 1), (False, False, False))
+
+
+def test_the_axes_that_fit_best_together_count():
+    # Both d and h are nearest to x, h the nearer one; d is y then, although it runs against it by less.
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = [0.8, -0.6, 0], [0.96, 0.28, 0]
+    axes = PatientAxes.of(VolumeGrid((3, 4, 5), affine))
+    assert (axes.array_axis, axes.flipped) == ((1, 0, 2), (False, True, False))
 
 
 @given(grid=any_grid(oblique=False))

@@ -40,7 +40,7 @@ class VoxelBox:
     @property
     def slices(self) -> tuple[slice, slice, slice]:
         """Index of the box in an array; only for boxes that do not overhang (see `clip`)."""
-        d, h, w = (slice(a, b) for a, b in zip(self.start_dhw, self.stop_dhw, strict=True))
+        d, h, w = map(slice, self.start_dhw, self.stop_dhw)
         return (d, h, w)
 
     @property

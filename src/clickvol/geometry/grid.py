@@ -54,7 +54,7 @@ class VolumeGrid:
             raise BadGeometryError("the affine is not a finite 4x4 matrix; repair the header of the file")
         if min(self.shape_dhw) < 1:
             raise BadGeometryError(f"the volume is empty: its shape (D, H, W) is {self.shape_dhw}")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore"):  # what overflows is refused below
             lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
         if (lengths_mm <= 0).any():
             spacing = ", ".join(f"{v:g}" for v in lengths_mm[::-1])
@@ -68,7 +68,7 @@ class VolumeGrid:
                 "repair the header of the file"
             )
         reach_mm = np.abs(affine[:3, 3]) + np.abs(affine[:3, :3]) @ self.shape_dhw
-        if not reach_mm.max() <= MAX_COORDINATE_MM:
+        if reach_mm.max() > MAX_COORDINATE_MM:
             raise BadGeometryError(
                 f"a voxel lies {reach_mm.max():.3g} mm from the origin, but at most {MAX_COORDINATE_MM:g} mm "
                 "are expected; repair the header of the file"
@@ -80,9 +80,7 @@ class VolumeGrid:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, VolumeGrid):
             return NotImplemented
-        return self.shape_dhw == other.shape_dhw and bool(
-            np.array_equal(self.affine_ras_mm, other.affine_ras_mm)
-        )
+        return self.shape_dhw == other.shape_dhw and np.array_equal(self.affine_ras_mm, other.affine_ras_mm)
 
     __hash__ = None  # type: ignore[assignment]  # holds an array
 
@@ -94,7 +92,7 @@ class VolumeGrid:
         file_facts: object | None = None,
     ) -> "VolumeGrid":
         """Take a file's own convention: shape and affine of (i, j, k), as nibabel has them."""
-        matrix = np.asarray(affine_ijk_ras_mm, dtype=np.float64)
+        matrix = np.asarray(affine_ijk_ras_mm)
         affine = matrix @ _REVERSE_AXES if matrix.shape == (4, 4) else matrix
         return cls((shape_ijk[2], shape_ijk[1], shape_ijk[0]), affine, file_facts)
 
@@ -201,7 +199,7 @@ class VolumeGrid:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return how far the voxel centres of a box lie from a place: mm along x, y and z, each (box shape)."""
         at, zero = self.affine_ras_mm, origin.as_array()
-        d, h, w = (np.arange(a, b) for a, b in zip(box.start_dhw, box.stop_dhw, strict=True))
+        d, h, w = map(np.arange, box.start_dhw, box.stop_dhw)
         x, y, z = (
             (at[a, 0] * d + at[a, 3] - zero[a])[:, None, None] + (at[a, 1] * h)[:, None] + at[a, 2] * w
             for a in range(3)

@@ -27,11 +27,12 @@ class PatientAxes:
     def of(cls, grid: VolumeGrid) -> "PatientAxes":
         """Choose the axes of a grid of any orientation."""
         cosines = grid.affine_ras_mm[:3, :3] / grid.spacing_dhw_mm
-        x, y, z = _ORDERS[np.abs(cosines)[range(3), _ORDERS].sum(axis=1).argmax()].tolist()
-        best = [x, y, z]
+        best = _ORDERS[np.abs(cosines)[range(3), _ORDERS].sum(axis=1).argmax()]
+        x, y, z = best.tolist()
+        flip_x, flip_y, flip_z = (cosines[range(3), best] < 0).tolist()
         return cls(
             array_axis=(x, y, z),
-            flipped=(bool(cosines[0, x] < 0), bool(cosines[1, y] < 0), bool(cosines[2, z] < 0)),
+            flipped=(flip_x, flip_y, flip_z),
             spacing_mm=grid.spacing_dhw_mm[best],
             shape=np.array(grid.shape_dhw)[best],
         )
