@@ -7,8 +7,10 @@ from clickvol.errors import ClickError
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
+from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.correction import corrected_near_clicks
-from clickvol.predict.placed_prompts import PlacedPrompts, WorldClick
+from clickvol.predict.hint_maps import draw_hints
+from clickvol.predict.placed_prompts import PlacedPrompts, WorldClick, innermost_on_slice
 from clickvol.predict.segmentation import ScanProbability
 from clickvol.prompts.click import Click
 from clickvol.prompts.packed_mask import PackedMask
@@ -16,6 +18,7 @@ from clickvol.prompts.spatial import Box, GivenMask, Lasso, Line, Scribble
 
 GRID = VolumeGrid.axial((10, 20, 20), (1.0, 1.0, 1.0))
 BOX = VoxelBox.of((2, 4, 6), (5, 10, 16))
+ALL = "box, line and scribble"
 
 
 def placed(*prompts, knows_hints=False):
@@ -42,6 +45,132 @@ def test_a_box_in_space_is_a_click_a_whole_size_and_limits():
     expected = np.ones(GRID.shape_dhw, dtype=bool)
     expected[BOX.slices] = False
     np.testing.assert_array_equal(result.excluded, expected)
+
+
+def area_of(box):
+    mask = np.zeros(GRID.shape_dhw, dtype=bool)
+    mask[box.slices] = True
+    return PackedMask.of(mask)
+
+
+@pytest.mark.parametrize("knows_hints", [False, True])
+def test_what_each_prompt_was_used_as(knows_hints):
+    on_slice = area_of(VoxelBox.of((3, 4, 6), (4, 9, 11)))
+    cases = [
+        ([Click(VoxelPoint(3, 5, 7))], ["click: one click"]),
+        ([Line(VoxelPoint(5, 5, 2), VoxelPoint(5, 5, 12))], ["line: 3 clicks, size, map"]),
+        ([Box.of(BOX)], ["box: one click, size, limits, map"]),
+        ([Lasso(on_slice)], ["lasso: one click, size, limits, map"]),
+        ([Scribble(on_slice)], ["scribble: 4 clicks, map"]),
+        ([GivenMask(on_slice)], ["mask: mask to correct"]),
+        (
+            [Click(VoxelPoint(3, 5, 7)), Box.of(BOX), Lasso(on_slice), GivenMask(on_slice)],
+            [
+                "click: one click",
+                "box: size, limits, map",
+                "lasso: size, limits, map",
+                "mask: one click, mask to correct",
+            ],
+        ),
+        (
+            [GivenMask(on_slice), Box.of(BOX, foreground=False), Lasso(on_slice, foreground=False)],
+            [
+                "mask: one click, mask to correct",
+                *(f"{n}: one click, voxels left out, map" for n in ("box", "lasso")),
+            ],
+        ),
+    ]
+    for prompts, expected in cases:
+        used = placed(*prompts, knows_hints=knows_hints).used
+        assert [use.foreground for use in used] == [prompt.foreground for prompt in prompts]
+        lines = [f"{use.kind}: {use.used_as}" for use in used]
+        assert lines == [line if knows_hints else line.removesuffix(", map") for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "low", "high", "is_whole"),
+    [
+        ([Box.of(BOX)], [-15.5, -9.5, 1.5], [-5.5, -3.5, 4.5], True),
+        # A click beyond the box says that the object is larger, a line in it nothing more.
+        ([Box.of(BOX), Click(VoxelPoint(3, 5, 18))], [-18, -9.5, 1.5], [-5.5, -3.5, 4.5], False),
+        ([Box.of(BOX), Click(VoxelPoint(1, 3, 7))], [-15.5, -9.5, 1], [-5.5, -3, 4.5], False),
+        (
+            [Line(VoxelPoint(3, 5, 8), VoxelPoint(3, 5, 14)), Box.of(BOX)],
+            [-15.5, -9.5, 1.5],
+            [-5.5, -3.5, 4.5],
+            True,
+        ),
+        ([Line(VoxelPoint(5, 5, 2), VoxelPoint(5, 5, 12))], [-12, -10, 0], [-2, 0, 10], False),
+        # Of several the last counts; what is on the background has no size.
+        (
+            [Box.of(BOX), Box.of(VoxelBox.of((1, 3, 5), (6, 11, 17)))],
+            [-16.5, -10.5, 0.5],
+            [-4.5, -2.5, 5.5],
+            True,
+        ),
+        (
+            [Box.of(VoxelBox.of((0, 0, 0), (2, 2, 2)), foreground=False), Box.of(BOX)],
+            [-15.5, -9.5, 1.5],
+            [-5.5, -3.5, 4.5],
+            True,
+        ),
+        ([GivenMask(area_of(BOX))], [-15.5, -9.5, 1.5], [-5.5, -3.5, 4.5], True),
+        ([Lasso(area_of(VoxelBox.of((3, 4, 6), (4, 9, 11))))], [-10.5, -8.5, 2.5], [-5.5, -3.5, 3.5], False),
+    ],
+)
+def test_the_size_that_prompts_tell(prompts, low, high, is_whole):
+    extent = placed(*prompts).extent
+    assert (extent.low_ras_mm.tolist(), extent.high_ras_mm.tolist(), extent.is_whole) == (low, high, is_whole)
+
+
+def test_a_click_and_a_scribble_tell_no_size():
+    stroke = Scribble.along([VoxelPoint(5, 5, 1), VoxelPoint(5, 5, 17)], GRID)
+    assert placed(Click(VoxelPoint(3, 5, 7)), stroke).extent is None
+
+
+def test_voxels_of_other_objects_and_of_the_background_are_left_out_together():
+    others = np.zeros(GRID.shape_dhw, dtype=bool)
+    others[0] = True
+    click, left_out = Click(VoxelPoint(5, 5, 5)), VoxelBox.of((4, 8, 9), (6, 10, 12))
+    assert PlacedPrompts.of([click], GRID, knows_hints=False, excluded=others).excluded is others
+    assert placed(click).excluded is None
+    prompts = [click, Box.of(left_out, foreground=False), Box.of(BOX)]
+    result = PlacedPrompts.of(prompts, GRID, knows_hints=False, excluded=others)
+    expected = np.ones(GRID.shape_dhw, dtype=bool)
+    expected[BOX.slices] = False
+    expected[left_out.slices] = True
+    np.testing.assert_array_equal(result.excluded, expected)
+    assert others.sum() == 400
+
+
+def test_a_lasso_on_any_axis_leaves_out_the_rest_of_its_slice():
+    area = area_of(VoxelBox.of((2, 7, 3), (6, 8, 9)))
+    expected = np.zeros(GRID.shape_dhw, dtype=bool)
+    expected[:, 7] = True
+    expected[2:6, 7, 3:9] = False
+    np.testing.assert_array_equal(placed(Lasso(area)).excluded, expected)
+
+
+def test_the_innermost_voxel_of_an_area_is_that_of_its_slice():
+    assert innermost_on_slice(area_of(VoxelBox.of((3, 4, 6), (4, 9, 11)))) == VoxelPoint(3, 6, 8)
+    assert innermost_on_slice(area_of(VoxelBox.of((1, 7, 3), (6, 8, 8)))) == VoxelPoint(3, 7, 5)
+    with pytest.raises(ValueError, match=r"^an empty area has no innermost voxel$"):
+        innermost_on_slice(PackedMask.of(np.zeros(GRID.shape_dhw)))
+
+
+def test_of_given_masks_the_last_counts_and_other_prompts_ask_with_its_middle():
+    first, last = area_of(BOX), area_of(VoxelBox.of((1, 1, 1), (4, 4, 4)))
+    result = placed(GivenMask(first), GivenMask(last))
+    assert result.given == last
+    assert voxels(result.clicks) == [(3, 5, 7), (2, 2, 2)]
+    assert voxels([WorldClick(place, True) for place in placed(GivenMask(last)).inside]) == [(2, 2, 2)]
+    assert placed(Click(VoxelPoint(3, 5, 7))).given is None
+
+
+@pytest.mark.parametrize(("length", "at"), [(1, [3]), (2, [3, 4]), (3, [3, 4, 5]), (5, [4, 5, 5, 6])])
+def test_a_short_scribble_is_a_click_a_voxel(length, at):
+    stroke = Scribble(area_of(VoxelBox.of((5, 5, 3), (6, 6, 3 + length))))
+    assert voxels(placed(stroke).clicks) == [(5, 5, w) for w in at]
 
 
 def test_a_click_takes_the_place_of_the_box_middle():
@@ -77,8 +206,30 @@ def test_a_network_that_knows_maps_gets_them_and_the_other_says_so():
     assert placed(box, knows_hints=True).drawn == (box,)
     assert placed(box, knows_hints=True).warnings("m") == ()
     assert placed(box).drawn == ()
-    (warning,) = placed(box).warnings("m")
-    assert warning.startswith("m knows clicks alone: the box stood for clicks")
+    assert placed(Click(VoxelPoint(3, 5, 7))).warnings("m") == ()
+    line, stroke = Line(VoxelPoint(3, 5, 8), VoxelPoint(3, 5, 14)), Scribble(area_of(BOX))
+    for prompts, names in (((box,), "box"), ((line, box, line), "box and line"), ((stroke, line, box), ALL)):
+        assert placed(*prompts).warnings("m") == (
+            f"m knows clicks alone: the {names} stood for clicks, a size and limits "
+            "(--model promise3d-lesions was trained with them)",
+        )
+
+
+def test_a_box_that_overhangs_counts_within_the_scan_and_says_so():
+    box = Box.of(VoxelBox.of((-1, 4, 6), (5, 10, 16)))
+    beyond = "the box reaches beyond the scan; its part in the scan counts"
+    assert placed(box, knows_hints=True).warnings("m") == (beyond,)
+    assert placed(box).warnings("m")[0] == beyond
+    assert len(placed(box).warnings("m")) == 2
+
+
+def test_maps_are_drawn_for_prompts_other_than_clicks():
+    field = FieldOfView(GRID.to_world(VoxelPoint(4, 7, 11)), 1.0, (4, 4, 4))
+    click, box = Click(VoxelPoint(3, 5, 7)), Box.of(BOX)
+    assert placed(click, knows_hints=True).hints_on(field) is None
+    np.testing.assert_array_equal(
+        placed(click, box, knows_hints=True).hints_on(field), draw_hints([box], field, GRID)
+    )
 
 
 def test_prompts_on_the_background_alone_are_refused():

@@ -11,6 +11,7 @@ from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.metrics.overlap import dice
 from clickvol.patches.field_of_view import FieldOfView
+from clickvol.predict.placed_prompts import Extent
 from clickvol.predict.zoom_refinement import zoom_to_object
 from clickvol.weights.card import FieldOfViewPlan
 
@@ -31,9 +32,8 @@ class AllKnowing:
         return self._signed_mm(grid) > 0
 
     def _signed_mm(self, grid):
-        index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape_dhw], indexing="ij"), -1)
-        world = index @ grid.affine_ras_mm[:3, :3].T + grid.affine_ras_mm[:3, 3]
-        radius = np.sqrt((((world - self.centre) / self.half_axes) ** 2).sum(-1))
+        offsets_mm = grid.offsets_ras_mm(grid.box, WorldPointRAS.of(self.centre))
+        radius = np.sqrt(sum((o / half) ** 2 for o, half in zip(offsets_mm, self.half_axes, strict=True)))
         return (1 - radius) * self.half_axes.min()
 
     def __call__(self, field_of_view, prior=None):
@@ -163,3 +163,123 @@ def test_the_middle_of_the_first_view_is_the_click():
     place = grid.to_world(VoxelPoint(20, 30, 10))
     run(network, grid, (place.x, place.y, place.z))
     assert network.fields[0].centre == place
+
+
+class Scripted:
+    """Answers with one block of patch voxels after the other, then with nothing."""
+
+    def __init__(self, *blocks):
+        self.blocks = list(blocks)
+        self.fields: list[FieldOfView] = []
+
+    def __call__(self, field_of_view, prior=None):
+        answer = np.zeros(field_of_view.shape_dhw, dtype=np.float32)
+        if len(self.fields) < len(self.blocks):
+            answer[tuple(slice(*sides) for sides in self.blocks[len(self.fields)])] = 1
+        self.fields.append(field_of_view)
+        return answer
+
+
+WIDE = make_grid((200, 200, 200), (2.0, 2.0, 2.0))  # 0 to 398 mm, its middle at 199
+
+
+def assert_fields(fields, *expected):
+    for field, (centre, voxel_mm) in zip(fields, expected, strict=True):
+        assert field.shape_dhw == SHAPE
+        assert field.voxel_mm == pytest.approx(voxel_mm)
+        assert field.centre.as_array() == pytest.approx(np.array(centre, dtype=float))
+
+
+@pytest.mark.parametrize(
+    ("second", "centre", "voxel_mm", "reason"),
+    [
+        ((238.4, 200, 200), (200, 200, 200), 3, "first view, centred on the first click"),  # 0.4 of 96 mm
+        ((240, 200, 200), (220, 200, 200), 3, "first view, wide enough for all clicks inside"),
+        ((200, 360, 200), (200, 280, 200), 6, "first view, wide enough for all clicks inside"),  # 1.2 x 160 mm
+        ((200, 200, 0), (200, 200, 100), 7, "first view, wide enough for all clicks inside"),
+    ],
+)
+def test_the_first_view_holds_all_clicks(second, centre, voxel_mm, reason):
+    network = Scripted()
+    result, _ = run(network, WIDE, (200, 200, 200), second)
+    assert_fields(network.fields, (centre, voxel_mm))
+    assert [view.reason for view in result.views] == [reason]
+
+
+def test_a_wider_view_follows_the_object_and_a_fitted_one_comes_last():
+    network = Scripted([(0, 20), (10, 20), (12, 22)], [(12, 20)] * 3)
+    result, mask = run(network, WIDE, (199, 199, 199))
+    # The middle of the block is 3 mm to the right and posterior and 18 mm inferior; views move in steps of 9.
+    # Then 8 voxels of 4.5 mm are 1.2 times 36 mm on 32 voxels: 1.35 mm, rounded up to an eighth of an octave.
+    fitted = 2**0.5
+    low = (199, 199, 199 - 6 * 2 * fitted)
+    assert_fields(network.fields, ((199, 199, 199), 3), ((199, 199, 181), 4.5), (low, fitted))
+    reasons = ["first view, centred on the first click", "widened: the object touched the border"]
+    assert [view.reason for view in result.views] == [*reasons, "fitted to the object"]
+    # The fitted view has lost the object, so the one before it stands.
+    assert dice(mask[82:100, 91:109, 91:109], np.ones((18, 18, 18))) > 0.95
+    assert mask.sum() == mask[82:100, 91:109, 91:109].sum()
+
+
+def test_a_coarse_object_is_covered_with_eight_finer_views():
+    network = Scripted([(0, 32), (8, 24), (8, 24)], [(2, 30)] * 3, [(4, 28)] * 3)
+    result, _ = run(network, WIDE, (199, 199, 199))
+    # Two voxels to the border are enough. 1.2 x 28 x 4.5 mm on 32 voxels: 4.725 mm, rounded up to an eighth of
+    # an octave; tiles of half that share a quarter with the next.
+    fitted = 2**2.25
+    offsets = (-6 * fitted, 6 * fitted)
+    tiles = [((199 + w, 199 + h, 199 + d), fitted / 2) for d in offsets for h in offsets for w in offsets]
+    assert_fields(network.fields, *(((199, 199, 199), voxel_mm) for voxel_mm in (3, 4.5, fitted)), *tiles)
+    assert [view.reason for view in result.views[3:]] == [f"refined, part {n} of 8" for n in range(1, 9)]
+    # The tiles say nothing, so what was sure before is a half; beyond them it stays.
+    middle = [100 - start for start in result.box.start_dhw]
+    assert result.probability[tuple(middle)] == pytest.approx(0.5)
+    assert result.judged_field == network.fields[2]
+
+
+def test_a_long_object_is_covered_with_three_views_in_a_row():
+    network = Scripted([(0, 32), (8, 24), (8, 24)], [(2, 30)] * 3, [(3, 31), (12, 20), (14, 18)])
+    run(network, WIDE, (199, 199, 199))
+    # 28 voxels, and a tenth more, are 30.8: two tiles of 16 that begin every 12 hold 28. The middle is one off.
+    fitted = 2**2.25
+    tiles = [((199, 199, 199 + (1 + 12 * n) * fitted), fitted / 2) for n in (-1, 0, 1)]
+    assert_fields(network.fields[3:], *tiles)
+
+
+def test_tiles_become_coarser_until_they_are_eight():
+    network = Scripted([(0, 32), (8, 24), (8, 24)], [(2, 30)] * 3, [(2, 30)] * 3)
+    run(network, WIDE, (199, 199, 199))
+    # Two tiles hold 28 voxels, so 30.8 need them coarser by a tenth: two eighths of an octave.
+    offsets = (-12 * 2**1.5, 12 * 2**1.5)
+    tiles = [((199 + w, 199 + h, 199 + d), 2**1.5) for d in offsets for h in offsets for w in offsets]
+    assert_fields(network.fields[3:], *tiles)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "steps", "voxel_mm"),
+    [
+        # 1.2 x 40 mm on 32 voxels: 1.5 mm, rounded up to an eighth of an octave. The middle is 20, 10 and 2 mm
+        # from that of the scan, in steps of 3.08 mm.
+        ((159, 179, 199), (199, 199, 203), (-6, -3, 1), 2 ** (5 / 8)),
+        ((198, 198, 202), (200, 200, 206), (0, 0, 2), 1),
+        ((0, 0, 0), (398, 398, 398), (0, 0, 0), 7),
+    ],
+)
+def test_a_size_that_is_given_is_the_only_view(low, high, steps, voxel_mm):
+    network = Scripted([(12, 20)] * 3)
+    extent = Extent(np.array(low, float), np.array(high, float), is_whole=True)
+    place = WorldPointRAS.of(np.add(low, high) / 2)
+    result = zoom_to_object(network, WIDE, [place], PLAN, SHAPE, extent)
+    assert_fields(network.fields[:1], (199 + np.array(steps) * 2 * voxel_mm, voxel_mm))
+    reasons = ["fitted to the size that was given", "refined, part 1 of 1"]  # coarse voxels are refined
+    assert [view.reason for view in result.views] == reasons[: 2 if voxel_mm == 7 else 1]
+
+
+def test_an_object_beyond_the_widest_view_is_said():
+    network = Scripted(*[[(0, 32)] * 3] * 9)
+    result, _ = run(network, make_grid((300, 300, 300), (3.0, 3.0, 3.0)), (450, 450, 450))
+    assert [field.voxel_mm for field in network.fields[:4]] == [3, 4.5, 6.75, 7]
+    assert result.warnings == (
+        "the object reaches the border of the widest field of view (224 mm); parts beyond it are missing; "
+        "click there, too, and join the masks",
+    )
