@@ -339,7 +339,7 @@ def test_the_matrix_to_another_grid_goes_by_way_of_the_patient(grid, other, plac
 
 @given(grid=any_grid(), place=places)
 def test_offsets_are_those_of_single_voxels(grid, place):
-    box = VoxelBox((1, -2, 0), (3, 0, 1))
+    box = VoxelBox((1, -2, 3), (3, 0, 5))
     x, y, z = grid.offsets_ras_mm(box, WorldPointRAS(*place))
     assert x.shape == y.shape == z.shape == box.shape_dhw
     for voxel in np.ndindex(box.shape_dhw):

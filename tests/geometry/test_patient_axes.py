@@ -30,11 +30,19 @@ def test_an_oblique_grid_has_the_nearest_axes(degrees):
 
 
 def test_the_axes_that_fit_best_together_count():
-    # Both d and h are nearest to x, h the nearer one; d is y then, although it runs against it by less.
+    # Both d and h are nearest to x, h the nearer one; so d is y, which it runs against. Lengths do not matter.
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = [0.8, -0.6, 0], [0.96, 0.28, 0]
+    affine[:3, 0], affine[:3, 1] = [4, -3, 0], [0.96, 0.28, 0]
     axes = PatientAxes.of(VolumeGrid((3, 4, 5), affine))
     assert (axes.array_axis, axes.flipped) == ((1, 0, 2), (False, True, False))
+    assert (axes.spacing_mm.tolist(), axes.shape.tolist()) == ([1, 5, 1], [4, 3, 5])
+    assert axes.view(np.zeros((3, 4, 5))).shape == (4, 3, 5)
+
+
+def test_the_view_follows_any_order_of_the_axes():
+    axes = PatientAxes.of(make_grid((3, 4, 5), (1, 1, 1), order=(1, 2, 0), signs=(1, -1, 1)))
+    array = np.arange(60).reshape(3, 4, 5)
+    assert axes.view(array)[4, 1, 3] == array[1, 0, 4]
 
 
 @given(grid=any_grid(oblique=False))

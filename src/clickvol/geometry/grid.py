@@ -283,7 +283,7 @@ class VolumeGrid:
     def corner_distance_mm(self, other: "VolumeGrid") -> float:
         """Return how far a corner of another grid lies from that of this one, at most; inf for other shapes."""
         if self.shape_dhw != other.shape_dhw:
-            return float("inf")
+            return np.inf
         corners = self.box.corners_dhw(0.5)
         offsets_mm = other.world_positions(corners) - self.world_positions(corners)
         return float(np.linalg.norm(offsets_mm, axis=1).max())

@@ -26,7 +26,7 @@ class PatientAxes:
     @classmethod
     def of(cls, grid: VolumeGrid) -> "PatientAxes":
         """Choose the axes of a grid of any orientation."""
-        cosines = grid.affine_ras_mm[:3, :3] / grid.spacing_dhw_mm
+        cosines = grid.world_steps(np.eye(3)).T / grid.spacing_dhw_mm
         best = _ORDERS[np.abs(cosines)[range(3), _ORDERS].sum(axis=1).argmax()]
         x, y, z = best.tolist()
         flip_x, flip_y, flip_z = (cosines[range(3), best] < 0).tolist()
