@@ -63,6 +63,12 @@ def test_the_intersection_is_what_lies_in_both():
     assert one.intersect(other) == other.intersect(one) == VoxelBox((2, 1, 4), (4, 3, 5))
 
 
+def test_an_empty_intersection_lies_in_the_other_box():
+    assert VoxelBox((7, 0, 0), (9, 3, 3)).intersect(VoxelBox((0, 0, 0), (4, 4, 4))) == VoxelBox(
+        (4, 0, 0), (4, 3, 3)
+    )
+
+
 @pytest.mark.parametrize("start", [(7, 0, 0), (0, -9, 0), (4, 0, 0)])
 def test_boxes_apart_have_an_empty_intersection(start):
     assert VoxelBox.of(start, np.add(start, 3)).intersect(VoxelBox((0, 0, 0), (4, 4, 4))).is_empty

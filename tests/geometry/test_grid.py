@@ -28,10 +28,11 @@ def test_a_file_s_own_convention_gives_the_same_millimetres():
 
 
 def test_shape_and_affine_are_frozen_copies():
-    affine = np.eye(4)
+    affine = np.eye(4, dtype=np.int16)
     grid = VolumeGrid((np.int64(2), 3, 4), affine)
     affine[0, 3] = 7
     assert grid.affine_ras_mm[0, 3] == 0
+    assert grid.affine_ras_mm.dtype == np.float64
     assert all(type(n) is int for n in grid.shape_dhw)
     with pytest.raises(ValueError, match="read-only"):
         grid.affine_ras_mm[0, 3] = 1
@@ -238,6 +239,10 @@ def too_far(mm):
         (
             np.diag([1.0, 0, 2, 1]),
             f"the voxel spacing (i, j, k) is (2, 0, 1) mm, but every spacing must be above zero{HEADER}",
+        ),
+        (
+            np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]),
+            f"the voxel spacing (i, j, k) is (0, 1, 1.41421) mm, but every spacing must be above zero{HEADER}",
         ),
         (np.diag([1.0, np.nan, 1, 1]), NOT_FINITE),
         (np.diag([1.0, np.inf, 1, 1]), NOT_FINITE),
