@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clickvol.layers.conv3d import DepthwiseConv3d, DoubleConv, UShape
+from clickvol.layers.conv3d import DepthwiseConv3d, DoubleConv, Doubling, UShape, convolve
 from reference.compare import deviation, noise, randomise
 
 
@@ -14,6 +14,28 @@ def test_double_conv_is_two_convolutions_with_instance_norm(stride):
     expected = F.instance_norm(F.conv3d(x, block[0].weight, padding=1, stride=stride)).relu()
     expected = F.instance_norm(F.conv3d(expected, block[2].weight, padding=1)).relu()
     assert deviation(block(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(
+    ("shape", "stride"), [((1, 10, 32, 32, 4), 1), ((1, 3, 7, 8, 9), 2), ((2, 1, 1, 3, 2), 1)]
+)
+def test_a_convolution_without_gradients_is_torchs(shape, stride, memory_format):
+    x, kernel = noise(*shape).contiguous(memory_format=memory_format), noise(6, shape[1], 3, 3, 3, seed=1)
+    expected = F.conv3d(x, kernel, stride=stride, padding=1)
+    with torch.no_grad():
+        assert deviation(convolve(x, kernel, stride), expected) < 2e-4  # of 100
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_doubling_without_gradients_is_the_transposed_convolution(autocast):
+    doubling, x = randomise(Doubling(5, 3)), noise(2, 5, 3, 4, 6)
+    plain = F.conv_transpose3d(x, doubling.weight, doubling.bias, stride=2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.no_grad():
+            fast = doubling(x)
+        assert fast.dtype == doubling(x).dtype
+    assert deviation(fast.float(), plain) < (3e-2 if autocast else 1e-5)
 
 
 def test_one_scale_changes_nothing():

@@ -40,6 +40,14 @@ def test_keep_clicked_takes_the_nearest_part_when_the_click_missed():
     assert np.flatnonzero(kept).tolist() == [6, 7]
 
 
+def test_keep_clicked_takes_the_part_nearest_to_a_click_outside_of_all_parts_and_of_the_array():
+    mask = np.zeros((4, 5, 9), dtype=bool)
+    mask[1, 1:3, 2] = mask[2, 3, 5:7] = True
+    kept = keep_clicked(mask, [np.array([2.0, 9.0, 12.0]), np.array([0.0, 0.0, 0.0])])
+    assert np.argwhere(kept).tolist() == [[2, 3, 5], [2, 3, 6]]
+    assert np.argwhere(keep_clicked(mask, [np.array([1.2, 2.4, 1.6])])).tolist() == [[1, 1, 2], [1, 2, 2]]
+
+
 def test_keep_clicked_keeps_everything_without_a_click():
     mask = np.zeros((1, 1, 9), dtype=bool)
     mask[0, 0, [0, 6, 7]] = True

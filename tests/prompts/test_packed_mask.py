@@ -65,3 +65,10 @@ def test_what_others_hold_is_left_out(seed):
     canvas = np.zeros(expected.shape, dtype=bool)
     packed.paint(canvas, True)
     np.testing.assert_array_equal(canvas, expected)
+
+
+def test_a_mask_of_which_a_box_holds_all_is_packed_in_its_place():
+    mask = np.zeros((5, 6, 7), dtype=np.uint8)
+    mask[1, 2:4, 3] = mask[3, 4, 6] = 1
+    assert PackedMask.of(mask, within=VoxelBox((1, 1, 2), (4, 6, 7))) == PackedMask.of(mask)
+    assert PackedMask.of(mask, within=VoxelBox((0, 0, 0), (1, 6, 7))) == EMPTY

@@ -94,4 +94,6 @@ def bounding_box(mask: NDArray[np.generic]) -> VoxelBox | None:
         if hits.size == 0:
             return None
         bounds.append((int(hits[0]), int(hits[-1]) + 1))
+        # What holds nothing need not be read along the next axis.
+        mask = mask[(slice(None),) * axis + (slice(*bounds[-1]),)]
     return VoxelBox.of(*np.transpose(bounds))

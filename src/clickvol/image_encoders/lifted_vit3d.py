@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.text_alignment import TextAlignment, TextAlignmentConfig
 from clickvol.layers.adapters import AdapterInitialisation
+from clickvol.layers.conv3d import conv3
 from clickvol.layers.matrix_work import without_autocast
 from clickvol.layers.norms import ChannelLayerNorm
 from clickvol.layers.vit import LiftedBlock, SecondAdapter
@@ -191,7 +192,7 @@ def make_neck(width: int, feature_width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv3d(width, feature_width, kernel_size=1, bias=False),
         ChannelLayerNorm(feature_width),
-        nn.Conv3d(feature_width, feature_width, kernel_size=3, padding=1, bias=False),
+        conv3(feature_width, feature_width),
         ChannelLayerNorm(feature_width),
     )
 

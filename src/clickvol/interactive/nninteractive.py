@@ -218,7 +218,8 @@ class nnInteractiveInferenceSession:  # the name that scripts import
         known = self._predictions[-1][0] if self._predictions else []
         prompts = [*known, *sorted(self._waiting, key=lambda prompt: not prompt.foreground)]
         if self._waiting and any(prompt.foreground for prompt in prompts):
-            mask = PackedMask.of(scan.predict(prompts).mask.array)
+            answer = scan.predict(prompts)
+            mask = PackedMask.of(answer.mask.array, within=answer.probability_box)
             self._predictions.append((prompts, mask))
             self._waiting = []
         return self._changed_since(before)

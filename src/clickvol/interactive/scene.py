@@ -315,8 +315,9 @@ class SceneMasks:
                 prompts, exclude_mask=exclude_mask, background_clicks=background_clicks, cancelled=cancelled
             )
             self._last = digest, answer
-            edited = self._edited(scene, place, PackedMask.of(answer.mask.array))
-            self._masks[digest] = edited.without(others)
+            packed = PackedMask.of(answer.mask.array, within=answer.probability_box)
+            edited = self._edited(scene, place, packed)
+            self._masks[digest] = edited.without(others) if others else edited
         return self._last[1]
 
     def packed(self, scene: Scene, object_id: int) -> PackedMask:
@@ -407,7 +408,7 @@ class SceneMasks:
             raise ClickError(
                 f"there is no candidate {number}; the last answer offers {len(candidates)}, from 0"
             )
-        return PackedMask.of(candidates[number].mask.array)
+        return candidates[number].packed
 
     def _edited(self, scene: Scene, place: int, mask: PackedMask) -> PackedMask:
         """Return the answer of a place with the brush edits and operations that stand there."""

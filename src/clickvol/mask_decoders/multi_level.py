@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clickvol.errors import ConfigError
 from clickvol.image_encoders.lifted_vit3d import ImageFeatures
-from clickvol.layers.conv3d import DoubleConv, UShape, conv3
+from clickvol.layers.conv3d import DoubleConv, UShape, conv3, convolve
 from clickvol.layers.norms import InstanceNormReLU
 
 LevelEnlargement = Literal["transposed", "trilinear"]
@@ -124,7 +124,7 @@ class MultiLevelDecoder(nn.Module):
             kernels.append(self._bias_kernel())
         # The branch may be in a coarser number format than the image; joined they would have the finer.
         fixed = [channels.to(fixed[0].dtype) for channels in fixed]
-        over_image = F.conv3d(torch.cat(fixed, dim=1), torch.cat(kernels, dim=1), padding=1)
+        over_image = convolve(torch.cat(fixed, dim=1), torch.cat(kernels, dim=1))
         shallow = features.maps[:-1]
         if not shallow:
             return PreparedImage(over_image)
@@ -145,7 +145,7 @@ class MultiLevelDecoder(nn.Module):
         joined.add_(prepared.partial_sum)
         if prompt_maps is not None:
             kernel = self._weight_groups().prompts
-            joined.add_(F.conv3d(channels_last(prompt_maps), kernel, padding=1))
+            joined.add_(convolve(channels_last(prompt_maps), kernel))
         return torch.as_tensor(self.joined_scales(self.join_norm(joined)))
 
     def masks(self, joined: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class MultiLevelDecoder(nn.Module):
         kernel = self.join.weight[:, levels.start * width : levels.stop * width]
         if self.config.level_enlargement == "trilinear":
             large = [self.level_ups[i](fmap) for i, fmap in zip(levels, small, strict=True)]
-            return F.conv3d(torch.cat(large, dim=1), kernel, padding=1)
+            return convolve(torch.cat(large, dim=1), kernel)
         # Two linear maps in a row are one. A transposed convolution of kernel and stride f and a
         # 3x3x3 convolution are a transposed convolution of kernel f + 2, which is the full
         # convolution of both kernels: 69 instead of 241 GFLOP per level in the published sizes.

@@ -149,12 +149,9 @@ class LiftedSegmenter(VolumeSegmenter[EncodedPatch]):
         self, encoded: EncodedPatch, prompts: PointPrompts, prior: Tensor | None = None
     ) -> tuple[Tensor, Candidates]:
         """Answer the prompts with several masks: what `decode` returns, and candidates, else ConfigError."""
-        return self.masks_and_candidates(self.joined_map(encoded, prompts, prior))
-
-    def masks_and_candidates(self, joined: Tensor) -> tuple[Tensor, Candidates]:
-        """Return what `decode_candidates` does from what `joined_map` returned."""
         if self.candidates is None:
             raise ConfigError("this network has no candidates; train one with num_candidates above 0")
+        joined = self.joined_map(encoded, prompts, prior)
         logits = self.mask_decoder.masks(joined)
         return logits, self.candidates(joined, logits, self.config.decoder.decoder_stride)
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.volume import Mask, Modality
+from clickvol.io.volume import Modality
 from clickvol.patches.field_of_view import FieldOfView, paste, paste_box
 from clickvol.predict.patch_predictor import PatchCandidate
 from clickvol.predict.segmentation import THRESHOLD, Array32, CandidateMask, Segmentation, keep_clicked
+from clickvol.prompts.packed_mask import PackedMask
 from clickvol.weights.card import ModelCard
 from clickvol.weights.expected_dice import DiceEstimate
 
@@ -29,21 +30,20 @@ def with_candidates(
     Places inside the object choose the connected parts; the model's card calibrates what the score head says.
     Without a head there are no candidates, and what the probability itself says is calibrated.
     """
-    if not segmentation.mask.num_voxels or (not several and card.expected_dice is None):
-        return segmentation
     grid, modality = segmentation.mask.grid, segmentation.modality
     kept = segmentation.mask.array[segmentation.probability_box.slices] > 0
+    if not kept.any() or (not several and card.expected_dice is None):
+        return segmentation
     said = several[0].predicted_dice if several else soft_dice(segmentation.probability_in_box, kept)
     expected = expected_dice(said, kept, grid, modality, card)
-    masks = [CandidateMask(segmentation.mask, expected.dice)] if several else []
+    packed = PackedMask.of(kept).shift(segmentation.probability_box.start_dhw)
+    masks = [CandidateMask(packed, grid, expected.dice)] if several else []
     for candidate in several[1:]:
-        array = np.zeros(grid.shape_dhw, dtype=np.uint8)
         box = paste_box(candidate.probability, field.grid(), grid, THRESHOLD) or VoxelBox.whole((1, 1, 1))
         places = [grid.to_voxel(place).as_array() - np.array(box.start_dhw) for place in inside]
         kept = keep_clicked(paste(candidate.probability, field.grid(), grid, box) > THRESHOLD, places)
-        array[box.slices] = kept
         own = expected_dice(candidate.predicted_dice, kept, grid, modality, card)
-        masks.append(CandidateMask(Mask(array, grid), own.dice))
+        masks.append(CandidateMask(PackedMask.of(kept).shift(box.start_dhw), grid, own.dice))
     return replace(
         segmentation, candidates=tuple(masks), expected=None if card.expected_dice is None else expected
     )

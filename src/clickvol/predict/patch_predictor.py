@@ -50,8 +50,8 @@ class PatchPredictor:
         self.num_bytes = 0
         self._max_bytes = max_bytes
         self._views: OrderedDict[FieldOfView, EncodedView] = OrderedDict()
-        # Of the last answer without a prior: its candidates are read from the same map.
-        self._answered: tuple[FieldOfView, PlacedPrompts, torch.Tensor] | None = None
+        # Of the last answer without a prior: map, logits, where the object may be, and the probability.
+        self._answered: tuple[torch.Tensor, torch.Tensor, NDArray[np.bool_], Array32] | None = None
 
     def probability(
         self,
@@ -74,43 +74,34 @@ class PatchPredictor:
             known = None
             if prior is not None:
                 known = torch.from_numpy(2 * prior - 1)[None, None].to(self.model.device)
-            network = self.model.network
-            if isinstance(network, LiftedSegmenter) and network.candidates is not None and known is None:
-                joined = network.joined_map(view.encoded, tensors)
-                self._answered = field_of_view, prompts, joined
+            network, joined = self.model.network, None
+            if isinstance(network, LiftedSegmenter) and network.candidates is not None:
+                joined = network.joined_map(view.encoded, tensors, known)
                 logits = network.mask_decoder.masks(joined)
             else:
                 logits = network.decode(view.encoded, tensors, known)
             probability = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
-            return np.where(self._allowed(view, field_of_view, prompts), probability, np.float32(0))
-
-    def candidates(
-        self, field_of_view: FieldOfView, prompts: PlacedPrompts, stopwatch: Stopwatch
-    ) -> tuple[PatchCandidate, ...]:
-        """Return several answers on a patch, the one of `probability` first; none where the network has one."""
-        network = self.model.network
-        if not isinstance(network, LiftedSegmenter) or network.candidates is None:
-            return ()
-        with stopwatch.stage("encode"):
-            view = self._encode(field_of_view)
-        with stopwatch.stage("decode"), arithmetic(self.model):
-            # Prompts may hold masks of the whole scan: nothing of them stays here.
-            answered, self._answered = self._answered, None
-            if answered is not None and answered[:2] == (field_of_view, prompts):
-                joined = answered[2]
-            else:
-                joined = network.joined_map(
-                    view.encoded, _to_tensors(prompts, field_of_view, self.model.device)
-                )
-            logits, several = network.masks_and_candidates(joined)
-            first = torch.softmax(logits[0].float(), dim=0)[1:]
-            probabilities = torch.cat([first, torch.sigmoid(several.logits[0].float())]).cpu().numpy()
-            dice = several.predicted_dice[0].float().cpu().tolist()
             allowed = self._allowed(view, field_of_view, prompts)
-            return tuple(
-                PatchCandidate(np.where(allowed, p, np.float32(0)), said)
-                for p, said in zip(probabilities, dice, strict=True)
-            )
+            probability = np.where(allowed, probability, np.float32(0))
+            if joined is not None and known is None:
+                self._answered = joined, logits, allowed, probability
+            return probability
+
+    def candidates(self, stopwatch: Stopwatch) -> tuple[PatchCandidate, ...]:
+        """Return several answers to what `probability` was last asked without a prior, its own first, and once.
+
+        None where the network has one.
+        """
+        network, answered = self.model.network, self._answered
+        if answered is None or not isinstance(network, LiftedSegmenter) or network.candidates is None:
+            return ()
+        self._answered = None
+        joined, logits, allowed, probability = answered
+        with stopwatch.stage("decode"), arithmetic(self.model):
+            several = network.candidates(joined, logits, network.config.decoder.decoder_stride)
+            others = torch.sigmoid(several.logits[0].float()).cpu().numpy()
+            masks = [probability, *(np.where(allowed, other, np.float32(0)) for other in others)]
+            return tuple(map(PatchCandidate, masks, several.predicted_dice[0].float().cpu().tolist()))
 
     def _allowed(
         self, view: EncodedView, field_of_view: FieldOfView, prompts: PlacedPrompts

@@ -151,7 +151,7 @@ class ScanPredictor:
         )
         if result.judged_field is None or given is not None:
             return segmentation
-        several = self._patches.candidates(result.judged_field, placed, stopwatch)
+        several = self._patches.candidates(stopwatch)
         return with_candidates(segmentation, several, result.judged_field, placed.inside, model.card)
 
 
@@ -245,7 +245,7 @@ def _segmentation(
         fields_of_view=result.views,
         seconds=stopwatch.seconds,
         prompts_used=used,
-        warnings=(*scan.warnings, *result.warnings, *warnings_of_size(int(array.sum())), *at_border),
+        warnings=(*scan.warnings, *result.warnings, *warnings_of_size(int(np.count_nonzero(kept))), *at_border),
         probability_box=result.box,
         probability_in_box=result.probability,
     )

@@ -12,10 +12,12 @@ from scipy import ndimage
 
 from clickvol.geometry.box import VoxelBox, bounding_box
 from clickvol.geometry.coordinates import VoxelPoint
+from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Modality
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.placed_prompts import PromptUse
 from clickvol.prompts.click import Click
+from clickvol.prompts.packed_mask import PackedMask
 from clickvol.prompts.spatial import Prompt
 from clickvol.weights.expected_dice import DiceEstimate
 
@@ -73,10 +75,16 @@ class ScanProbability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CandidateMask:
-    """One of several masks on the grid of the scan; its Dice in [0, 1] is calibrated by the card."""
+    """One of several masks of a scan; its Dice in [0, 1] is calibrated by the card."""
 
-    mask: Mask
+    packed: PackedMask
+    grid: VolumeGrid
     predicted_dice: float
+
+    @property
+    def mask(self) -> Mask:
+        """The mask on the grid of the scan, an array of its own at every call."""
+        return Mask(self.packed.full(self.grid.shape_dhw).view(np.uint8), self.grid)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,19 +158,23 @@ def keep_clicked(mask: NDArray[np.bool_], clicks_dhw: Sequence[NDArray[np.float6
 
     Clicks (3,) are in voxels of the mask, and may lie outside the array; without any, everything is kept.
     """
-    if not clicks_dhw:
+    box = bounding_box(mask) if clicks_dhw else None
+    if box is None:
         return mask
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    if count <= 1:
+    parts, count = ndimage.label(mask[box.slices], structure=np.ones((3, 3, 3)))
+    if count == 1:
         return mask
     last = np.array(mask.shape) - 1
-    indices = [np.clip(np.rint(click), 0, last).astype(int) for click in clicks_dhw]
-    hit = {int(parts[tuple(index)]) for index in indices} - {0}
+    indices = [np.clip(np.rint(click), 0, last).astype(int) - box.start_dhw for click in clicks_dhw]
+    within = [index for index in indices if ((index >= 0) & (index < parts.shape)).all()]
+    hit = {int(parts[tuple(index)]) for index in within} - {0}
     if not hit:
-        voxels = np.argwhere(mask)
+        voxels = np.argwhere(parts)
         distances = ((voxels - indices[0]) ** 2).sum(axis=1)
         hit = {int(parts[tuple(voxels[distances.argmin()])])}
-    return np.isin(parts, list(hit))
+    kept = np.zeros_like(mask)
+    kept[box.slices] = np.isin(parts, list(hit))
+    return kept
 
 
 @dataclass(slots=True)

@@ -22,8 +22,10 @@ class PackedMask:
     num_voxels: int
 
     @classmethod
-    def of(cls, mask: NDArray[np.generic]) -> "PackedMask":
-        """Pack a mask (D, H, W); what is not 0 is object."""
+    def of(cls, mask: NDArray[np.generic], within: VoxelBox | None = None) -> "PackedMask":
+        """Pack a mask (D, H, W); what is not 0 is object, all of it in a box where one is given."""
+        if within is not None:
+            return cls.of(mask[within.slices]).shift(within.start_dhw)
         box = bounding_box(mask)
         if box is None:
             return EMPTY

@@ -295,7 +295,7 @@ class AdviceOut(_Out):
             expected_dice_interval=None if expected is None else expected.interval,
             comparable_patients=None if expected is None else expected.patients,
             candidates=[
-                CandidateOut(num_voxels=each.mask.num_voxels, predicted_dice=each.predicted_dice)
+                CandidateOut(num_voxels=each.packed.num_voxels, predicted_dice=each.predicted_dice)
                 for each in answer.candidates
             ],
             chosen=getattr(choice, "number", 0),
