@@ -1,8 +1,8 @@
+import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
-from clickvol.layers.matrix_work import autocast_dtype, cast_linears, without_autocast
+from clickvol.layers.matrix_work import autocast_dtype, cast_once, without_autocast
 from reference.compare import noise
 
 
@@ -18,31 +18,31 @@ class Both(nn.Module):
         return x
 
 
-def test_only_linear_layers_are_named():
-    assert list(cast_linears(Both())) == ["layers.0.weight", "layers.0.bias", "layers.1.weight"]
+CPU = torch.device("cpu")
 
 
-def test_a_linear_layer_itself_is_named_as_functional_call_wants_it():
-    assert list(cast_linears(nn.Linear(2, 3))) == ["weight", "bias"]
-
-
-def test_without_autocast_they_are_the_parameters():
+def test_without_autocast_it_is_the_module_itself():
     module = Both()
-    assert cast_linears(module)["layers.0.weight"] is module.layers[0].weight
+    assert cast_once(module, CPU) is module
 
 
-def test_under_autocast_the_result_is_the_same():
-    module, x = Both(), noise(3, 4)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        cast = cast_linears(module)
-        assert {tensor.dtype for tensor in cast.values()} == {torch.bfloat16}
-        assert torch.equal(functional_call(module, cast, (x,)), module(x))
+@pytest.mark.parametrize("module", [Both(), nn.Linear(4, 3)])
+def test_under_autocast_the_result_is_the_same_and_the_weights_are_cast_once(module):
+    x = noise(3, 4)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            expected, cast = module(x), cast_once(module, CPU)
+        linear = module if isinstance(module, nn.Linear) else module.layers[1]
+        linear.weight.mul_(2)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(cast(x), expected)
+            assert not torch.equal(module(x), expected)
 
 
 def test_gradients_reach_the_parameters():
     module = Both()
     with torch.autocast("cpu", torch.bfloat16):
-        functional_call(module, cast_linears(module), (noise(3, 4),)).sum().backward()
+        cast_once(module, CPU)(noise(3, 4)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in module.layers.parameters())
 
 

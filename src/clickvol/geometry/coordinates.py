@@ -5,7 +5,7 @@ World axes are x, y, z in RAS millimetres: x grows to the patient's right, y to 
 superior.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -26,7 +26,7 @@ class _Triple:
 
     def as_array(self) -> NDArray[np.float64]:
         """Return the three components, (3,) float64, in the order of the fields."""
-        return np.array(astuple(self), dtype=np.float64)
+        return np.array([getattr(self, name) for name in self.__slots__], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from clickvol.layers.conv3d import DepthwiseConv3d
-from clickvol.layers.matrix_work import cast_linears
+from clickvol.layers.matrix_work import autocast_dtype, cast_once
 from clickvol.layers.residual import Part, Places, Residual
 
 AdapterInitialisation = Literal["default", "zero"]
@@ -65,16 +64,19 @@ class AdapterResidual(Residual):
     def add_(self, tokens: Tensor, part_tokens: int) -> None:
         """See `Residual`. Only the convolution is done on all tokens at once."""
         adapter = self.adapter
-        down, up = cast_linears(adapter.down), cast_linears(adapter.up)
+        down, up = (cast_once(linear, tokens.device) for linear in (adapter.down, adapter.up))
         pieces = torch.split(tokens.view(-1, tokens.shape[-1]), part_tokens)
-        shape, dtype = (*tokens.shape[:4], adapter.down.out_features), down["weight"].dtype
+        shape, dtype = (
+            (*tokens.shape[:4], adapter.down.out_features),
+            autocast_dtype(tokens.device) or tokens.dtype,
+        )
         hidden = torch.empty(shape, dtype=dtype, device=tokens.device)
         for rows, place in zip(pieces, torch.split(hidden.flatten(0, 3), part_tokens), strict=True):
-            torch.clamp(functional_call(adapter.down, down, (rows,)), min=0, out=place)
+            torch.clamp(down(rows), min=0, out=place)
         mixed = adapter.mix(hidden.permute(0, 4, 1, 2, 3)).relu_()
         mixed_rows = mixed.permute(0, 2, 3, 4, 1).flatten(0, 3)
         for rows, mixed_piece in zip(pieces, torch.split(mixed_rows, part_tokens), strict=True):
-            update = functional_call(adapter.up, up, (mixed_piece,))
+            update = up(mixed_piece)
             if adapter.final_relu:
                 update = update.relu_()
             rows.mul_(self.factor).add_(update)

@@ -1,9 +1,11 @@
 """Weights in the number format of the matrix work under way."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
@@ -21,15 +23,14 @@ def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, enabled=False)
 
 
-def cast_linears(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights and biases of the linear layers in a module as autocast would cast them, by name.
+def cast_once(module: nn.Module, device: torch.device) -> Callable[..., Tensor]:
+    """Return a module as a function, the weights of its linear layers cast as autocast would cast them.
 
-    Autocast casts a frozen weight at every use. Work that is done in many steps casts first and hands the
-    result to each step, through `torch.func.functional_call`.
+    Autocast casts a frozen weight at every use. Work that is done in many steps casts first.
     """
+    dtype = autocast_dtype(device)
+    if dtype is None:
+        return module
     linears = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
-    return {
-        name: parameter.to(autocast_dtype(parameter.device) or parameter.dtype)
-        for prefix, linear in linears
-        for name, parameter in linear.named_parameters(prefix)
-    }
+    cast = {n: p.to(dtype) for prefix, linear in linears for n, p in linear.named_parameters(prefix)}
+    return lambda *inputs: torch.as_tensor(functional_call(module, cast, inputs))

@@ -1,16 +1,15 @@
 """A SAM ViT block on a 3D grid of tokens, with shifted cubic windows and two adapters."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from clickvol.layers.adapters import Adapter3d, AdapterInitialisation, AdapterResidual
-from clickvol.layers.matrix_work import cast_linears
+from clickvol.layers.matrix_work import cast_once
 from clickvol.layers.relative_position import offset_rows, place_one_hot, query_columns
 from clickvol.layers.residual import Part, Places, Residual
 from clickvol.layers.windows import Triple, padded_shape, region_codes, window_index
@@ -124,20 +123,24 @@ class AttentionResidual(Residual):
         if regions is not None:
             regions = regions.repeat(b, 1, 1)
         is_padded = padded_shape((d, h, w), window) != (d, h, w)
-        weights = cast_linears(self.attention)
+        attention = cast_once(self.attention, tokens.device)
         per_part = max(1, part_tokens // index.shape[1])
         for start in range(0, len(index), per_part):
             places = Places(index[start : start + per_part].flatten(), is_padded)
             codes = None if regions is None else regions[start : start + per_part]
-            yield places, partial(self._update, weights, places, window, codes)
+            yield places, partial(self._update, attention, places, window, codes)
 
     def _update(
-        self, weights: dict[str, Tensor], places: Places, window: Triple, codes: Tensor | None, selected: Tensor
+        self,
+        attention: Callable[..., Tensor],
+        places: Places,
+        window: Triple,
+        codes: Tensor | None,
+        selected: Tensor,
     ) -> Tensor:
         # What is padded is padded after the norm.
         windows = places.blank(self.norm(selected)).view(-1, *window, selected.shape[-1])
-        update = functional_call(self.attention, weights, (windows, codes))
-        return torch.as_tensor(update).view(selected.shape)
+        return attention(windows, codes).view(selected.shape)
 
 
 class MlpResidual(Residual):
@@ -150,10 +153,10 @@ class MlpResidual(Residual):
 
     def parts(self, tokens: Tensor, part_tokens: int) -> Iterator[Part]:
         """See `Residual`."""
-        weights = cast_linears(self.mlp)
+        mlp = cast_once(self.mlp, tokens.device)
 
         def update(selected: Tensor) -> Tensor:
-            return torch.as_tensor(functional_call(self.mlp, weights, (self.norm(selected),)))
+            return mlp(self.norm(selected))
 
         for start in range(0, tokens.shape[:-1].numel(), part_tokens):
             yield Places(slice(start, start + part_tokens)), update

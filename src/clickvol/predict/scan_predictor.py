@@ -233,9 +233,12 @@ def _segmentation(
         places = [grid.to_voxel(place).as_array() - start for place in kept_by]
         array = np.zeros(grid.shape_dhw, dtype=np.uint8)
         kept = keep_clicked(result.probability > THRESHOLD, places)
-        array[result.box.slices] = kept
         own = bounding_box(kept)
-        at_border = warnings_at_border(None if own is None else own.shift(result.box.start_dhw), grid)
+        if own is not None:
+            # Memory of the whole scan that nobody writes to costs no time.
+            array[result.box.slices][own.slices] = kept[own.slices]
+            own = own.shift(result.box.start_dhw)
+        at_border = warnings_at_border(own, grid)
     return Segmentation(
         mask=Mask(array, grid),
         prompts=tuple(prompts),
