@@ -26,7 +26,8 @@ class _Triple:
 
     def as_array(self) -> NDArray[np.float64]:
         """Return the three components, (3,) float64, in the order of the fields."""
-        return np.array([getattr(self, name) for name in self.__slots__], dtype=np.float64)
+        names: tuple[str, ...] = self.__slots__
+        return np.array([getattr(self, name) for name in names], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

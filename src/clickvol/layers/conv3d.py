@@ -23,8 +23,10 @@ def convolve(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
 
 def _is_for_onednn(x: Tensor, kernel: Tensor) -> bool:
     """Tell whether a convolution is one in float32 on a CPU that has oneDNN."""
-    in_float32 = x.dtype == kernel.dtype == torch.float32 and autocast_dtype(x.device) is None
-    return x.device.type == "cpu" and in_float32 and torch.backends.mkldnn.is_available()
+    if x.device.type != "cpu" or autocast_dtype(x.device) is not None:
+        return False
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch does not say
+    return has_onednn and x.dtype == kernel.dtype == torch.float32
 
 
 class _Conv3(nn.Conv3d):
