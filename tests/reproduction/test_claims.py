@@ -97,8 +97,9 @@ def test_each_patient_is_scored_by_models_that_never_saw_it(done):
     assert len(rows) == 4 * 2 + 4 + 4 * 2
     for fold, ids in rows.groupby("fold")["case_id"]:
         assert set(ids) == set(folds[fold].test)
-        config = job.results / "runs" / f"clicked-fold{fold}-seed3" / "config.json"
-        assert json.loads(config.read_text())["data"]["fold"] == fold
+        path = job.results / "runs" / f"clicked-fold{fold}-seed3" / "config.json"
+        config = json.loads(path.read_text())
+        assert (config["data"]["fold"], config["run"]["seed"]) == (fold, 3 + 1000 * fold)
 
 
 def test_a_claim_is_the_mean_over_patients_of_their_mean_over_trainings(done):

@@ -99,7 +99,7 @@ class OwnTraining:
         if len(job.study.folds) > 1:
             overrides.append(f"data.fold={job.fold}")
         if job.seed is not None:
-            overrides.append(f"run.seed={job.seed}")
+            overrides.append(f"run.seed={job.seed + 1000 * job.fold}")  # no two begin with the same weights
         if job.device != "auto":
             overrides.append(f"run.device={json.dumps(job.device)}")
         if job.steps is not None:

@@ -202,7 +202,8 @@ class Study(_Section):
         notes: printed below the table, one sentence each.
         reference: name of the arm that the others are tested against.
         folds: of the splits; each arm is trained once per fold and scored on that fold's part.
-        seeds: of trainings, instead of the training files'; each arm is trained once per fold and seed.
+        seeds: of trainings, instead of the training files'; each arm is trained once per fold and seed. Fold n
+            adds 1000 n: trainings that began with the same weights would not be independent.
         tasks, arms, claims, budgets: see their types.
     """
 
