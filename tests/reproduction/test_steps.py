@@ -1,9 +1,13 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import time
 
+import pandas as pd
 import pytest
 
 from clickvol.datasets import published
@@ -18,6 +22,7 @@ from clickvol.reproduction.study import read_study
 from clickvol.reproduction.workspace import Reproduction
 from clickvol.training.run import train_from_config
 from clickvol.weights.card import read_card
+from reference.forked_program import ForkedProgram
 from reference.studies import STUDY, write_study
 
 pytestmark = pytest.mark.slow
@@ -113,6 +118,41 @@ def test_stopped_after_the_first_arm_it_goes_on_to_the_same_table(study, whole, 
     assert [seen[title] for title in TITLES] == [True, True, True, False, False, False]
     for name in ("table.md", "table.csv"):
         assert (job.results / name).read_bytes() == (whole.results / name).read_bytes()
+
+
+def kill_when(job, file):
+    """Do `clickvol reproduce` and kill it, with all that it started, as soon as a file has something in it."""
+    words = ["reproduce", job.file.path, "--data", job.raw, "-o", job.folder, "--device", "cpu"]
+    program = ForkedProgram(words, prepare=os.setsid)
+    try:
+        while not file.is_file() or not file.stat().st_size:
+            assert program.poll() is None, program.communicate()
+            time.sleep(0.002)
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.communicate()
+    assert program.poll() == -signal.SIGKILL
+
+
+def test_killed_while_it_prepares_trains_and_scores_it_goes_on_to_the_same_records(study, whole, tmp_path):
+    job = job_of(study, tmp_path / "out")
+    scored = job.results / "evaluations" / "lump"
+    kill_when(job, job.folder / "data" / "lump" / "prepared.json")
+    kill_when(job, job.results / "runs" / "clicked" / "checkpoint.pt")
+    kill_when(job, scored / "clicked" / "results.jsonl")
+    kill_when(job, scored / "ball" / "results.jsonl")
+    assert not (job.results / "table.md").exists()
+    assert list(run(job).values())[:-1] == [True] * 5
+    for name in ("table.md", "table.csv", "runs/clicked/clicked.safetensors"):
+        assert (job.results / name).read_bytes() == (whole.results / name).read_bytes(), name
+    for arm in ("clicked", "windows", "ball"):
+        ours, theirs = (
+            pd.read_parquet(one.results / "evaluations" / "lump" / arm / "scores.parquet").drop(
+                columns="seconds"
+            )
+            for one in (job, whole)
+        )
+        pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_a_rehearsal_says_so_and_stays_apart(study, whole):
