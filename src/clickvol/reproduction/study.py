@@ -165,6 +165,7 @@ class Budget(_Section):
         reason: why it is less, and what it therefore cannot say; printed with its tables.
         arms: names of those that are made; claims about other arms wait for the whole study.
         seeds: of trainings, instead of the study's.
+        users: simulated users per scan, instead of the protocol's.
         overrides: what is less, "section.field=value", after those of the arms.
     """
 
@@ -172,6 +173,7 @@ class Budget(_Section):
     reason: str = Field(min_length=1)
     arms: tuple[Name, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = ()
+    users: int | None = Field(default=None, ge=1)
     overrides: tuple[str, ...] = ()
 
 
@@ -290,6 +292,7 @@ class StudyFile:
             "notes": (f"Budget {name}: {budget.reason}", *study.notes),
             "reference": study.reference if study.reference in budget.arms else None,
             "seeds": budget.seeds or study.seeds,
+            "protocol": study.protocol.model_copy(update={"seeds": budget.users or study.protocol.seeds}),
             "arms": [arm.model_dump() for arm in arms],
             "claims": [one for one in study.claims if {one.arm, one.against} <= {*budget.arms}],
             "budgets": (),
