@@ -49,7 +49,9 @@ name = "less"
 reason = "no time"
 arms = ["clicked", "ball"]
 seeds = [3]
+users = 2
 overrides = ["optimiser.steps=2"]
+arm_overrides = { clicked = ["optimiser.batch_size=2"] }
 """
 
 
@@ -195,17 +197,21 @@ def test_a_budget_is_the_study_with_less_in_a_folder_of_its_own(done, tmp_path):
     assert [arm.name for arm in less.study.arms] == ["clicked", "ball"]
     assert [claim.name for claim in less.study.claims] == ["beats-ball"]
     assert less.study.seeds == (3,)
+    assert (file.study.protocol.protocol().seeds, less.study.protocol.protocol().seeds) == (1, 2)
     assert less.study.notes[0] == "Budget less: no time"
     work = replace(job, file=less, folder=tmp_path, steps=None, only=())
     assert work.results == tmp_path / "budget-less"
     training = next(step for step in steps_of(work) if step.title == "train clicked-fold0-seed3 on lump")
-    assert "--set optimiser.steps=2" in training.command()
+    assert "--set optimiser.steps=2 --set optimiser.batch_size=2 " in training.command()
     assert "budget-less/runs/clicked-fold0-seed3" in training.command()
     with pytest.raises(ConfigError, match="has no budget 'more'; it names less"):
         file.with_budget("more")
     path.write_text(path.read_text().replace('arms = ["clicked", "ball"]', 'arms = ["random", "ball"]'))
     with pytest.raises(ConfigError, match="budget less: random names 'clicked', which is no arm"):
         read_study(str(path)).with_budget("less")
+    path.write_text(path.read_text().replace("{ clicked = [", "{ cubes = ["))
+    with pytest.raises(ConfigError, match="the budget less names 'cubes', which is no arm"):
+        read_study(str(path))
     path.write_text(path.read_text().replace('arms = ["random", "ball"]', 'arms = ["cube"]'))
     with pytest.raises(ConfigError, match="the budget less names 'cube', which is no arm"):
         read_study(str(path))

@@ -317,11 +317,16 @@ def test_too_small_a_disk_is_told_before_any_work(study, tmp_path, monkeypatch):
     job = job_of(study, tmp_path / "out")
     assert steps.missing_space(job) is None
     monkeypatch.setattr(steps, "_BYTES_PER_TRAINING", 10**18)
-    with pytest.raises(
-        OutputError, match=r"about 2000000000\.0 GB are to be written to .*out, but its disk has"
-    ):
+    with pytest.raises(OutputError, match=r"about 20000000\.0 GB are to be written to .*out, but its disk has"):
         run(job)
     assert not (tmp_path / "out").exists()
+    config = study.path.parent / "lump-clicked.toml"
+    before = config.read_text()
+    config.write_text(before.replace('size = "tiny"', 'size = "vit_b"'))
+    try:
+        assert "about 2000000000.0 GB" in steps.missing_space(job)  # a hundred times as much
+    finally:
+        config.write_text(before)
 
 
 def test_arms_and_data_sets_that_are_not_there_are_named(study, tmp_path):

@@ -226,12 +226,16 @@ def test_the_claims_on_the_sarcoma_are_named_beforehand_and_every_arm_can_be_mad
             config = read_train_config(file.next_to(arm.config), [*arm.overrides])
             assert find_recipe(config.model.method, config.model.preset, config.model.size)
             assert (config.optimiser.steps, config.run.keep) == (600, "last")
-    less = file.with_budget("tiny").study
-    assert [claim.name for claim in less.claims] == [claim.name for claim in study.claims[:3]]
-    for arm in (arm for arm in less.arms if isinstance(arm, TrainArm)):
-        config = read_train_config(file.next_to(arm.config), [*arm.overrides])
-        assert (config.model.size, config.optimiser.steps, config.run.keep) == ("tiny", 300, "last")
-        assert find_recipe(config.model.method, config.model.preset, config.model.size)
+    named = [claim.name for claim in study.claims]
+    of_size = [name for name in named if name != "pretrained-beats-scratch"]
+    for name, claims, steps in (("tiny", named[:3], 300), ("published-rate", of_size, 150)):
+        less = file.with_budget(name).study
+        assert [claim.name for claim in less.claims] == claims
+        for arm in (arm for arm in less.arms if isinstance(arm, TrainArm)):
+            config = read_train_config(file.next_to(arm.config), [*arm.overrides])
+            assert (config.model.size, config.optimiser.steps, config.run.keep) == ("tiny", steps, "last")
+            assert config.optimiser.learning_rate == (8e-4 if name == "tiny" else 4e-4)
+            assert find_recipe(config.model.method, config.model.preset, config.model.size)
     folds = read_splits(file.next_to(study.data[0].splits))
     tested = sorted(case for fold in folds for case in fold.test)
     assert len(tested) == len(set(tested)) == 34

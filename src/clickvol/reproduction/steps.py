@@ -19,8 +19,9 @@ from clickvol.reproduction.study import Arm, DataSet, MethodArm, NnunetArm, Task
 from clickvol.reproduction.table import write_table
 from clickvol.reproduction.workspace import Reproduction
 
-# Checkpoints, which are written beside the one before, and the model, at ViT-B: 2 x 0.9 and 0.25 GB.
+# Checkpoints, which are written beside the one before, and the model: 2 x 0.9 and 0.25 GB at ViT-B.
 _BYTES_PER_TRAINING = 2_000_000_000
+_SMALL_SIZES = {"tiny": 0.01, "small": 0.1}  # in parts of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ def missing_space(job: Reproduction) -> str | None:
         training_of(one, arm, task) for arm in job.arms for one in job.repeats(arm) for task in job.study.tasks
     ]
     open_ones = [one for one in trainings if isinstance(one, OwnTraining) and not one.is_done()]
-    needed += _BYTES_PER_TRAINING * len(open_ones)
+    sizes = [_SMALL_SIZES.get(one.arguments().config.model.size, 1) for one in open_ones]
+    needed += round(_BYTES_PER_TRAINING * sum(sizes))
     place = next(folder for folder in (job.folder, *job.folder.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     if needed <= free:

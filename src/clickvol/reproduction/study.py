@@ -167,6 +167,7 @@ class Budget(_Section):
         seeds: of trainings, instead of the study's.
         users: simulated users per scan, instead of the protocol's.
         overrides: what is less, "section.field=value", after those of the arms.
+        arm_overrides: what else is less for single arms, by their names: not every key suits every network.
     """
 
     name: Name
@@ -175,6 +176,7 @@ class Budget(_Section):
     seeds: tuple[int, ...] = ()
     users: int | None = Field(default=None, ge=1)
     overrides: tuple[str, ...] = ()
+    arm_overrides: dict[Name, tuple[str, ...]] = {}
 
 
 class ProtocolSection(_Section):
@@ -241,7 +243,11 @@ class Study(_Section):
         trained = [arm.name for arm in self.arms if isinstance(arm, TrainArm)]
         named = [(f"the claim {claim.name}", claim.arm, arms) for claim in self.claims]
         named += [(f"the claim {claim.name}", claim.against, arms) for claim in self.claims]
-        named += [(f"the budget {one.name}", arm, arms) for one in self.budgets for arm in one.arms]
+        named += [
+            (f"the budget {one.name}", arm, arms)
+            for one in self.budgets
+            for arm in (*one.arms, *one.arm_overrides)
+        ]
         for arm in self.arms:
             if isinstance(arm, MethodArm) and arm.of_arm is not None:
                 named.append((arm.name, arm.of_arm, trained))
@@ -280,8 +286,9 @@ class StudyFile:
         if budget is None:
             known = ", ".join(one.name for one in study.budgets) or "none"
             raise ConfigError(f"{self.path} has no budget {name!r}; it names {known}")
+        own = budget.arm_overrides
         arms = [
-            arm.model_copy(update={"overrides": (*arm.overrides, *budget.overrides)})
+            arm.model_copy(update={"overrides": (*arm.overrides, *budget.overrides, *own.get(arm.name, ()))})
             if isinstance(arm, TrainArm)
             else arm
             for arm in study.arms
