@@ -7,9 +7,10 @@ Needs neither nibabel, monai, SimpleITK, pydicom nor pytest: `PYTHONPATH=src:WHE
 wheels of pydantic, pydantic_core, annotated-types, typing-inspection, typing-extensions, platformdirs and
 filelock. Compares the device with the CPU in float32 (forward, loss, gradient, one training step, sampler,
 mask of a scan), then times sampler and training steps, the shipped models on a scan, and the networks of
-ViT-B size (first click, next click, training step, memory, bfloat16 and float32). Training is timed with
-channels_last_3d, too, and with `--compiled` by torch.compile, none of which the package turns on; "not here" is
-a line that this machine cannot do. A check that fails is a line of the table and exit code 1; what went wrong
+ViT-B size (first click, next click, training step, memory, bfloat16 and float32). Training is compared and
+timed launched as CUDA graphs, as `clickvol train` does, and kernel by kernel; and timed with
+channels_last_3d and with `--compiled` by torch.compile, which the package does not turn on. "not here" is a
+line that this machine cannot do. A check that fails is a line of the table and exit code 1; what went wrong
 stands in OUT/gpu_check.json, which is written after every line.
 """
 
@@ -25,31 +26,39 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 import clickvol
 from clickvol import Click, load_model
 from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.device.scan_store import ScanStore
 from clickvol.datasets.device.stored_scan import StoredScan, to_steps
+from clickvol.datasets.samples import PatchBatch
 from clickvol.datasets.sampling import PatchSampling
 from clickvol.methods.freezing import freeze_foundation
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
-from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Recipe
+from clickvol.methods.recipe import Recipe
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.metrics.overlap import dice
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.predict.scan_predictor import ScanPredictor
 from clickvol.preprocessing.intensity import intensity_scale, value_sample
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
+from clickvol.training.config import TrainConfig
+from clickvol.training.loop import make_descend
+from clickvol.training.processes import Processes
+from clickvol.training.state import TrainState
 from clickvol.training.tasks.losses import segmentation_loss
-from clickvol.training.tasks.patch_step import PatchStep
+from clickvol.training.tasks.step import TrainingStep
 
 SIDE = 64
 GROUP = "phantoms"
 
 # Published training: 10 clicks inside and 20 anywhere.
 NUM_TRAINING_CLICKS = 30
+
+RECIPE = promise3d_recipe("clickvol", "small")
 
 
 class Check:
@@ -153,12 +162,11 @@ def training_step(device: torch.device, scans: list[StoredScan]) -> tuple[Tensor
     """Return loss, gradient and weights after one step of plain descent, float32."""
     torch.manual_seed(0)
     network = shipped("promise3d-lesions", device).train().requires_grad_(requires_grad=True)
-    step = PatchStep(network, LossRecipe(boundary=BoundaryTerm()), 3, corrected_share=0.0)
-    batch = PatchSampler(
-        ScanStore.of(scans, device), PatchSampling(group_shares={GROUP: 1.0}), SIDE, seed=4
-    ).batch(range(2))
+    sampling = PatchSampling(group_shares={GROUP: 1.0}, corrected_click_share=0.0)
+    step = TrainingStep(network, RECIPE, sampling, 3)
+    batch = PatchSampler(ScanStore.of(scans, device), sampling, SIDE, seed=4).batch(range(2))
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
-    loss = step(batch, 0).loss
+    loss, *_ = step(batch, 0)
     loss.backward()
     gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
     optimiser.step()
@@ -213,55 +221,113 @@ def compare_mask(check: Check, model_id: str) -> dict:
     }
 
 
+class Trainer:
+    """Steps of the small network as `clickvol train` takes them; `run` is its section [run]."""
+
+    def __init__(
+        self, check: Check, scans: list[StoredScan], size: int, *, most: int = 4, **run: object
+    ) -> None:
+        self.size, self.device = size, check.device
+        self.network = shipped("promise3d-lesions", check.device).train().requires_grad_(requires_grad=True)
+        sampling = PatchSampling(group_shares={GROUP: 1.0}, max_corrected_clicks=most)
+        model, run = {"id": "t", "title": "t"}, {"folder": "."} | run
+        config = TrainConfig(model=model, optimiser={"steps": 1}, run=run)
+        optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
+        self.state = TrainState(step=0, network=self.network, optimiser=optimiser, average={})
+        step = TrainingStep(self.network, RECIPE, sampling, 3)
+        self.descend = make_descend(self.state, step, config, Processes(0, 1, check.device))
+        self.sampler = PatchSampler(ScanStore.of(scans, check.device), sampling, SIDE, seed=6)
+
+    def sample(self) -> PatchBatch:
+        """Make the batch of the next step."""
+        first = self.state.step * self.size
+        return self.sampler.batch(range(first, first + self.size))
+
+    def train(self, rate: float = 1e-4) -> None:
+        """Take the next step."""
+        self.state.set_rate(rate)
+        self.descend([self.sample()], self.state.step)
+        self.state.step += 1
+
+    @property
+    def num_graphs(self) -> int:
+        """Kinds of steps that are launched as graphs."""
+        return len(getattr(self.descend, "graphs", ()))
+
+
+def compare_graphs(check: Check, scans: list[StoredScan], precision: str) -> dict:
+    """Compare what steps as CUDA graphs learn with what plain ones do, and these with themselves."""
+    changes = []
+    for graphs in (False, False, True):
+        size, count = (1, 1) if check.small else (8, 24)
+        trainer = Trainer(check, scans, size, most=1, precision=precision, cuda_graphs=graphs)
+        before = parameters_to_vector(trainer.network.parameters()).detach()
+        for number in range(count):
+            trainer.train(1e-5 * (1 + number))
+        changes.append(parameters_to_vector(trainer.network.parameters()).detach() - before)
+    again, difference = (relative(ours, changes[0]) for ours in changes[1:])
+    is_right = difference <= max(0.05, 3 * again) and trainer.num_graphs == 2 * (check.device.type == "cuda")
+    return {"ok": is_right, "graphs_and_plain": difference, "plain_and_plain": again}
+
+
 def time_training(
-    check: Check, scans: list[StoredScan], *, layout: torch.memory_format, compiled: str | None
+    check: Check,
+    scans: list[StoredScan],
+    size: int,
+    *,
+    layout: torch.memory_format = torch.contiguous_format,
+    compiled: str | None = None,
+    graphs: bool = False,
 ) -> dict:
-    """Measure samples per second: sampler alone, and with the training step of the small network.
+    """Measure samples per second: sampler alone, and with training steps, corrections in a third of them.
 
     Args:
         check: of the run.
         scans: that patches are made from.
+        size: samples of a step.
         layout: of the convolutions' kernels, which the maps then take.
         compiled: mode of torch.compile for the image encoder; "reduce-overhead" captures CUDA graphs.
+        graphs: launch whole steps as CUDA graphs.
     """
-    size = 2 if check.small else 64
-    network = shipped("promise3d-lesions", check.device).train().requires_grad_(requires_grad=True)
-    for module in network.modules():
+    precision = "bfloat16" if check.device.type == "cuda" else "float32"
+    trainer = Trainer(check, scans, size, precision=precision, cuda_graphs=graphs)
+    for module in trainer.network.modules():
         if isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
             module.to(memory_format=layout)
     if compiled is not None:
-        network.image_encoder.compile(mode=compiled)
-    step = PatchStep(network, LossRecipe(boundary=BoundaryTerm()), 3)
-    sampler = PatchSampler(
-        ScanStore.of(scans, check.device), PatchSampling(group_shares={GROUP: 1.0}), SIDE, seed=6
-    )
-    on_gpu = check.device.type == "cuda"
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=on_gpu)
-    numbers = iter(range(10**6))
-
-    def sample() -> None:
-        number = next(numbers)
-        with torch.no_grad():
-            sampler.batch(range(number * size, (number + 1) * size))
-
-    def train() -> None:
-        number = next(numbers)
-        with torch.no_grad():
-            batch = sampler.batch(range(number * size, (number + 1) * size))
-        with torch.autocast(check.device.type, torch.bfloat16, enabled=on_gpu):
-            loss = step(batch, number).loss
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
+        trainer.network.image_encoder.compile(mode=compiled)
     check.peak_gb()
-    sampled, trained = check.seconds(sample, 5), check.seconds(train, 8)
+    sampled = check.seconds(trainer.sample, 5)
+    # All numbers of corrections come twice before, so that their graphs are there.
+    warm, count = (1, 1) if check.small else (80 if graphs else 20, 40)
+    for _ in range(warm):
+        trainer.train()
+    check.wait()
+    started = time.perf_counter()
+    for _ in range(count):
+        trainer.train()
+    launched = time.perf_counter()
+    check.wait()
     return {
         "batch": size,
-        "samples_per_s": size / trained,
+        "samples_per_s": count * size / (time.perf_counter() - started),
         "sampler_alone_per_s": size / sampled,
+        "host_ms": 1000 * (launched - started) / count,
+        "graphs": trainer.num_graphs,
         "peak_gb": check.peak_gb(),
     }
+
+
+def profile_training(check: Check, scans: list[StoredScan], size: int) -> dict:
+    """Print what the device does in four plain steps."""
+    trainer = Trainer(check, scans, size, cuda_graphs=False)
+    check.seconds(trainer.train)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(4):
+            trainer.train()
+        check.wait()
+    print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=35), flush=True)
+    return {}
 
 
 def time_vit(check: Check, recipe: Recipe, precision: str) -> dict:
@@ -312,7 +378,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
     parser.add_argument("--small", action="store_true", help="tiny networks and single repeats: a rehearsal")
     parser.add_argument("--compiled", action="store_true", help="train with torch.compile too: minutes more")
+    parser.add_argument("--batches", type=int, nargs="+", default=[], help="time training at these sizes (64)")
+    parser.add_argument("--profile", action="store_true", help="print the kernels of a training step, too")
     options = parser.parse_args()
+    options.batches = options.batches or [2 if options.small else 64]
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device here; --device cpu --small rehearses the program")
     # Equality is of float32; without this a GPU rounds to 10 bits of mantissa.
@@ -323,21 +392,30 @@ def main() -> None:
     check.line("forward as on the CPU", lambda: compare_forward(check))
     check.line("loss, gradient, step as on the CPU", lambda: compare_training(check, scans))
     check.line("sampler as on the CPU", lambda: compare_sampler(check, scans))
+    for precision in ("float32",) if options.small else ("float32", "bfloat16"):
+        name = f"training by CUDA graphs as kernel by kernel, {precision}"
+        check.line(name, lambda p=precision: compare_graphs(check, scans, p))
     for model_id in ("promise3d-small", "promise3d-lesions"):
         check.line(f"mask of a scan as on the CPU, {model_id}", lambda name=model_id: compare_mask(check, name))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    plain = torch.contiguous_format
+    first, *others = options.batches
 
-    def train(name: str, layout: torch.memory_format, compiled: str | None, *, counts: bool = False) -> None:
+    def train(name: str, size: int = first, *, counts: bool = False, **changes: object) -> None:
         check.line(
             f"training of the small network{name}",
-            lambda: time_training(check, scans, layout=layout, compiled=compiled),
+            lambda: time_training(check, scans, size, **changes),
             counts=counts,
         )
 
-    train("", plain, None, counts=True)
-    train(", channels_last_3d", torch.channels_last_3d, None)
+    train("", counts=True)
+    train(", steps as CUDA graphs", graphs=True, counts=True)
+    train(", channels_last_3d", layout=torch.channels_last_3d)
+    for batch in others:
+        train(f", batch {batch}", batch)
+        train(f", batch {batch}, steps as CUDA graphs", batch, graphs=True)
+    if options.profile:
+        check.line("kernels of a training step", lambda: profile_training(check, scans, first), counts=False)
     size = "tiny" if options.small else "vit_b"
     recipes = {
         "ProMISe-3D": promise3d_recipe("released", size),
@@ -347,8 +425,8 @@ def main() -> None:
         for precision in ("fp32", "bf16"):
             check.line(f"{name} {size} {precision}", lambda r=recipe, p=precision: time_vit(check, r, p))
     if options.compiled:
-        train(", compiled", plain, "default")
-        train(", compiled with CUDA graphs", plain, "reduce-overhead")
+        train(", compiled", compiled="default")
+        train(", compiled with CUDA graphs", compiled="reduce-overhead")
     sys.exit(0 if all(line.get("ok", True) for line in check.lines) else 1)
 
 

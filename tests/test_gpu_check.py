@@ -47,9 +47,10 @@ def test_every_line_runs_without_what_a_bare_machine_lacks(tmp_path):
     facts = json.loads((tmp_path / "gpu_check.json").read_text())
     assert done.returncode == 0, (done.stdout, [line.get("error") for line in facts["lines"]])
     lines = {line["name"]: line for line in facts["lines"]}
-    assert len(lines) == 11
+    assert len(lines) == 13
     # One device compared with itself: nothing differs.
     assert lines["forward as on the CPU"]["relative_difference"] == 0
     assert lines["loss, gradient, step as on the CPU"]["gradient"] == 0
     assert lines["training of the small network"]["samples_per_s"] > 0
+    assert lines["training by CUDA graphs as kernel by kernel, float32"]["graphs_and_plain"] == 0
     assert all(name in done.stdout for name in lines)

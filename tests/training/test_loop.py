@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -9,6 +10,7 @@ from clickvol.errors import TrainingError
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.shapes import PADDING_LABEL
+from clickvol.training import loop
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
 from clickvol.training.loop import Harness, fit
@@ -63,7 +65,7 @@ def run(state, batches, config, folder, recipe=None, text=None, validator=None):
     with RunLog(folder, first) as log:
         harness = Harness(
             processes=Processes(0, 1, torch.device("cpu")),
-            schedule=Schedule(config.optimiser.steps, 1),
+            schedule=Schedule.of(config.optimiser, 1, 1, config.run.minutes),
             last_step=state.step + len(batches) // config.optimiser.accumulate,
             checkpoints=Checkpoints(folder, "{}"),
             log=log,
@@ -183,6 +185,22 @@ def test_checkpoints_come_at_their_steps_and_at_the_end(tmp_path, monkeypatch):
     )
     run(make_state(), [make_batch()] * 5, make_config(run={"checkpoint_every": 2}), tmp_path)
     assert steps == [2, 4, 5]
+
+
+def test_minutes_end_a_run_and_a_checkpoint_comes_each_minute(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.time, "monotonic", itertools.count(1000.0, 25.0).__next__)
+    saved, state = [], make_state()
+    monkeypatch.setattr(Checkpoints, "save", lambda _, state: saved.append((state.step, state.seconds)))
+    config = make_config(
+        optimiser={"steps": 100, "learning_rate": 1.0}, run={"minutes": 2.0, "checkpoint_every": 1000}
+    )
+    reported = run(state, [make_batch()] * 20, config, tmp_path)
+    # 25 s a step: a checkpoint at the first after each minute, and after 125 s the end.
+    assert saved == [(3, 75.0), (5, 125.0)]
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"] == 5
+    # The last step began after 100 of 120 s.
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 100 / 120))
+    assert reported[-1]["learning_rate"] == pytest.approx(cosine)
 
 
 def clicks_seen(monkeypatch):

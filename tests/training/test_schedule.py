@@ -44,6 +44,26 @@ def test_the_published_rate_falls_by_epochs_and_stops_on_the_way():
     assert learning_rate(10_000_000, config, schedule) == pytest.approx(4e-6)
 
 
+def test_a_polynomial_rate_is_that_of_what_is_left():
+    config = OptimiserSection(
+        steps=100, warmup_steps=0, learning_rate=2.0, schedule="polynomial", final_rate=0.02
+    )
+    assert rate(0, config) == 2.0
+    assert rate(75, config) == pytest.approx(2 * 0.25**0.9)
+    assert rate(99, config) == pytest.approx(2 * 0.02**0.9)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
+def test_time_that_runs_out_lowers_the_rate_as_steps_do(schedule):
+    config = OptimiserSection(steps=100, warmup_steps=0, learning_rate=2.0, schedule=schedule)
+    limited = Schedule.of(config, num_cases=3, samples_per_step=1, minutes=2.0)
+    assert limited == Schedule(100, 3, 120.0)
+    assert learning_rate(10, config, limited, 60.0) == rate(50, config)
+    # Whichever of the two leaves less.
+    assert learning_rate(80, config, limited, 60.0) == rate(80, config)
+    assert learning_rate(10, config, limited, 500.0) == rate(100, config)
+
+
 def test_a_constant_rate_is_constant_after_the_rise():
     config = OptimiserSection(steps=9, learning_rate=2.0, schedule="constant", warmup_steps=2)
     assert [rate(s, config) for s in (0, 1, 2, 8)] == [1.0, 2.0, 2.0, 2.0]

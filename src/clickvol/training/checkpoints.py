@@ -68,6 +68,7 @@ class Checkpoints:
             "scaler": state.scaler.state_dict(),
             "best_loss": state.best_loss,
             "samples": state.samples,
+            "seconds": state.seconds,
         }
         self._write(content, self.last)
 
@@ -116,7 +117,7 @@ class Checkpoints:
         if state.scaler.is_enabled() and content["scaler"]:
             state.scaler.load_state_dict(content["scaler"])
         state.step = content["step"]
-        state.samples = content["samples"]
+        state.samples, state.seconds = content["samples"], content.get("seconds", 0.0)
         state.best_loss = content["best_loss"]
         for name, value in content["average"].items():
             state.average[name].copy_(value)
@@ -175,8 +176,9 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
 def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
     """Return what was written; nothing in the file is ever run."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: content[name] for name in parts}
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # What a later version adds may be there or not.
+        return content | {name: content[name] for name in parts}
     except (
         pickle.UnpicklingError,
         RuntimeError,

@@ -99,7 +99,8 @@ class OptimiserSection(_Section):
             samples, the same ones however they are split.
         learning_rate: highest rate.
         schedule: "cosine" falls to `final_rate` at the end; "linear" falls by whole epochs to `final_rate`
-            after `linear_epochs`, as the published methods do, and the run may end before; "constant".
+            after `linear_epochs`, as the published methods do, and the run may end before; "polynomial" is
+            nnU-Net's, what is left of the run to the power of .9; "constant".
         warmup_steps: steps of a linear rise before; 0 for none.
         final_rate: last rate over the highest.
         linear_epochs: see `schedule`; 500 in the released ProMISe-3D, 3DSAM-adapter and TAGS.
@@ -116,7 +117,7 @@ class OptimiserSection(_Section):
     batch_size: int = Field(default=2, gt=0)
     accumulate: int = Field(default=1, gt=0)
     learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "polynomial", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=200, ge=0)
     final_rate: float = Field(default=0.01, ge=0, le=1)
     linear_epochs: int = Field(default=500, gt=0)
@@ -139,6 +140,8 @@ class RunSection(_Section):
         folder: where log, checkpoints and the model go.
         seed: of everything.
         checkpoint_every: steps between checkpoints.
+        minutes: that the run may take, all its starts together: the rate falls with the time or the steps that
+            are left, whichever are fewer, and a checkpoint is written each minute; for one process.
         validate_every: steps between evaluations of the validation scans; 0 for none.
         keep: the model that is written: the "last" weights, or the "best" by the validation loss.
         workers: processes that prepare samples.
@@ -158,6 +161,7 @@ class RunSection(_Section):
     folder: Path
     seed: int = 0
     checkpoint_every: int = Field(default=200, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
     validate_every: int = Field(default=0, ge=0)
     keep: Literal["last", "best"] = "last"
     workers: int = Field(default=1, ge=1)

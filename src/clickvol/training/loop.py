@@ -1,9 +1,9 @@
 """The training loop, readable from top to bottom."""
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,9 @@ from clickvol.training.tasks.task import Batch, Step
 from clickvol.training.validation import Validator
 
 _LOG_EVERY = 20
+
+# Of a run whose minutes are limited.
+_SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 # What errors advise where numbers run away.
 _CALMER = "a lower optimiser.learning_rate, or with --set run.precision=float32"
@@ -62,7 +65,7 @@ def fit(
     config: TrainConfig,
     harness: Harness,
 ) -> None:
-    """Train until the batches end; checkpoints on the way and at the end.
+    """Train until the batches or the minutes end; checkpoints on the way and at the end.
 
     Args:
         state: where the run stands; changed in place.
@@ -78,18 +81,23 @@ def fit(
     step.train()
     torch.backends.cudnn.benchmark = True
     descend = make_descend(state, step, config, harness.processes)
-    figures = RunningFigures(harness.processes)
+    figures = RunningFigures(harness.processes, step.figures)
     first_step = state.step + 1
-    for rounds in _in_groups(batches, config.optimiser.accumulate):
-        rate = learning_rate(state.step, config.optimiser, harness.schedule)
+    started, next_save = time.monotonic() - state.seconds, state.seconds + _SECONDS_BETWEEN_CHECKPOINTS
+    for rounds in zip(*[iter(batches)] * config.optimiser.accumulate, strict=False):
+        rate = learning_rate(state.step, config.optimiser, harness.schedule, state.seconds)
         state.set_rate(rate)
         num_samples = sum(len(batch.label) for batch in rounds)
         figures.add(*descend(rounds, state.step), num_samples, state.step)
         state.step += 1
         _update_average(state, config.optimiser.average_decay)
         state.samples += num_samples * harness.processes.count
-        saves = state.step % config.run.checkpoint_every == 0 or state.step == harness.last_step
-        is_logged = state.step % _LOG_EVERY == 0 or state.step == harness.last_step
+        state.seconds = time.monotonic() - started
+        is_over = state.seconds >= harness.schedule.num_seconds
+        is_last = is_over or state.step == harness.last_step
+        is_due = config.run.minutes is not None and state.seconds >= next_save
+        saves = state.step % config.run.checkpoint_every == 0 or is_due or is_last
+        is_logged = state.step % _LOG_EVERY == 0 or is_last
         told: dict[str, float] = {"step": state.step}
         if saves or is_logged or state.step == first_step:
             told |= _read(figures, state, harness, first_step) | {"learning_rate": rate}
@@ -102,32 +110,36 @@ def fit(
         if saves:
             _refuse_broken_weights(state)
             harness.checkpoints.save(state)
+            next_save = state.seconds + _SECONDS_BETWEEN_CHECKPOINTS
+        if is_over:
+            break
 
 
 class RunningFigures:
-    """Sums of a process's losses and Dice that stay on the device until they are read.
+    """Sums of a process's losses and figures that stay on the device until they are read.
 
     Args:
         processes: whose mean is told.
+        names: of the figures.
     """
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+    def __init__(self, processes: Processes, names: tuple[str, ...]) -> None:
+        self._processes, self._names = processes, ("loss", *names)
         self._never = torch.tensor(-1, device=processes.device)
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._sums = torch.zeros(2, device=self._processes.device)
+        self._sums = torch.zeros(len(self._names), device=self._processes.device)
         self._bad_step = self._never
         self._count = self._num_samples = 0
         self._started_at = time.perf_counter()
 
-    def add(self, loss: Tensor, overlap: Tensor, num_samples: int, step: int) -> None:
+    def add(self, loss: Tensor, figures: Tensor, num_samples: int, step: int) -> None:
         """Add those of a step, without waiting for them."""
         is_first_bad = ~torch.isfinite(loss) & (self._bad_step < 0)
         self._bad_step = torch.where(is_first_bad, step, self._bad_step)
-        self._sums += torch.stack([loss, overlap])
+        self._sums += torch.cat([loss[None], figures.reshape(-1)])
         self._count += 1
         self._num_samples += num_samples * self._processes.count
 
@@ -136,13 +148,11 @@ class RunningFigures:
 
         Every process must ask; this waits for the device.
         """
-        loss, overlap, bad_step = torch.cat([self._sums / self._count, self._bad_step[None]]).tolist()
+        *means, bad_step = torch.cat([self._sums / self._count, self._bad_step[None]]).tolist()
         # A process whose own loss is a number stops with the others.
-        loss, overlap = self._processes.mean([loss, overlap])
+        means = self._processes.mean(means)
         seconds = time.perf_counter() - self._started_at
-        figures = {
-            "loss": loss,
-            "dice": overlap,
+        figures = dict(zip(self._names, means, strict=True)) | {
             "seconds_per_step": seconds / self._count,
             "samples_per_second": self._num_samples / seconds,
         }
@@ -192,20 +202,19 @@ def _descend(
     runner: nn.Module,
     config: TrainConfig,
     device: torch.device,
-    rounds: list[Batch],
+    rounds: Sequence[Batch],
     number: int,
 ) -> tuple[Tensor, Tensor]:
-    """Change the weights by a step: gradient, clipping, AdamW; return loss and Dice of this process."""
+    """Change the weights by a step: gradient, clipping, AdamW; return loss and figures of this process."""
     state.optimiser.zero_grad()
-    losses, overlaps = [], []
+    losses, figures = [], []
     for place, batch in enumerate(rounds):
-        is_last = place == len(rounds) - 1
-        with _without_exchange(runner, exchange=is_last), _arithmetic(config, device):
-            loss, overlap, _ = runner(batch.to(device), number)
-        with _without_exchange(runner, exchange=is_last):
+        with _exchange(runner, is_last=place == len(rounds) - 1):
+            with _arithmetic(config, device):
+                loss, told, _ = runner(batch.to(device), number)
             state.scaler.scale(loss / len(rounds)).backward()
         losses.append(loss.detach())
-        overlaps.append(overlap)
+        figures.append(told)
     state.scaler.unscale_(state.optimiser)
     limit = config.optimiser.max_gradient_norm
     parts = state.network.children() if config.optimiser.clipping == "parts" else [state.network]
@@ -213,7 +222,7 @@ def _descend(
         torch.nn.utils.clip_grad_norm_(part.parameters(), limit)
     state.scaler.step(state.optimiser)
     state.scaler.update()
-    return torch.stack(losses).mean(), torch.stack(overlaps).mean()
+    return torch.stack(losses).mean(), torch.stack(figures).mean(0)
 
 
 def _validate(state: TrainState, step: Step, harness: Harness) -> None:
@@ -241,34 +250,19 @@ def _for_all_processes(step: Step, processes: Processes, num_rounds: int) -> nn.
     )
 
 
-@contextlib.contextmanager
-def _without_exchange(runner: nn.Module, *, exchange: bool) -> Iterator[None]:
+def _exchange(runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
     """Keep gradients to this process in all rounds of a step but the last."""
-    if exchange or not isinstance(runner, DistributedDataParallel):
-        yield
-    else:
-        with runner.no_sync():
-            yield
+    if is_last or not isinstance(runner, DistributedDataParallel):
+        return nullcontext()
+    return runner.no_sync()
 
 
-@contextlib.contextmanager
-def _arithmetic(config: TrainConfig, device: torch.device) -> Iterator[None]:
+def _arithmetic(config: TrainConfig, device: torch.device) -> torch.autocast:
     kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.bfloat16}
     enabled = config.run.precision != "float32"
     # A cast that is kept would outlive the graph that made it.
     cache = device.type != "cuda"
-    with torch.autocast(device.type, kinds[config.run.precision], enabled=enabled, cache_enabled=cache):
-        yield
-
-
-def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield as many batches as an optimiser step takes."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
+    return torch.autocast(device.type, kinds[config.run.precision], enabled=enabled, cache_enabled=cache)
 
 
 @torch.no_grad()

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.loader import batch_numbers, batches, make_phantoms
-from clickvol.datasets.samples import LabelledVolume
-from clickvol.errors import TrainingError
+from clickvol.errors import ConfigError, TrainingError
 from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.methods.freezing import num_parameters
@@ -97,6 +95,8 @@ def train(
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     with join_processes(config.run.device) as processes, contextlib.ExitStack() as held:
+        if config.run.minutes is not None and processes.count > 1:
+            raise ConfigError("run.minutes goes by the clock of one process; leave it out, or start one")
         if processes.is_first:
             held.enter_context(only_process_in(config.run.folder))
             remove_abandoned(config.run.folder)
@@ -121,11 +121,14 @@ def _train(
     changes = checkpoints.restore(state) if checkpoints.last.is_file() and not fresh else {}
     cases = training_cases(config, task.organs)
     intensity = fixed_intensity(config, cases)
-    phantoms = _phantoms(config, task)
+    with_organ = task.organs not in (None, "none")
+    phantoms = make_phantoms(config.data.phantoms, config.run.seed, with_organ=with_organ)
     per_step = config.optimiser.batch_size * config.optimiser.accumulate * processes.count
-    schedule = Schedule.of(config.optimiser, task.num_items([*cases, *phantoms]), per_step)
+    schedule = Schedule.of(config.optimiser, task.num_items([*cases, *phantoms]), per_step, config.run.minutes)
     sampler = task.sampler(cases, phantoms, processes.device)
     last_step = min(schedule.num_steps, max_steps or schedule.num_steps)
+    if state.seconds >= schedule.num_seconds:
+        last_step = state.step
     numbers = _numbers(state, last_step, config, processes)
     if processes.is_first:
         _describe(config, command, processes, changes, state.step)
@@ -138,7 +141,8 @@ def _train(
 
     def report_length(figures: dict[str, float]) -> None:
         if processes.is_first:
-            report(figures | {"num_steps": last_step})
+            in_time = state.step * schedule.num_seconds / state.seconds
+            report(figures | {"num_steps": min(last_step, in_time)})
 
     log_folder = config.run.folder if processes.is_first else None
     with RunLog(log_folder, state.step) as log:
@@ -156,7 +160,7 @@ def _train(
         fit(state, step, batches(sampler, numbers, made_on, config.run.workers), config, harness)
     card = config.run.folder / f"{config.model.id}.json"
     if processes.is_first:
-        kept = _weights_to_keep(config, checkpoints, state.weights_to_keep())
+        kept = checkpoints.read_best() if config.run.keep == "best" else state.weights_to_keep()
         count, _ = num_parameters(state.network)
         card = write_model(kept, count, config, task, command, intensity)
     processes.wait()
@@ -172,12 +176,6 @@ def _numbers(state: TrainState, last_step: int, config: TrainConfig, processes: 
         rank=processes.rank,
         count=processes.count,
     )
-
-
-def _weights_to_keep(
-    config: TrainConfig, checkpoints: Checkpoints, last: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    return checkpoints.read_best() if config.run.keep == "best" else last
 
 
 @contextlib.contextmanager
@@ -218,11 +216,6 @@ def _describe(
     line |= {"threads": torch.get_num_threads(), "device": str(processes.device)}
     with (folder / HISTORY_NAME).open("a" if step else "w", encoding="utf-8") as history:
         history.write(json.dumps(line) + "\n")
-
-
-def _phantoms(config: TrainConfig, task: Task[Any]) -> list[LabelledVolume]:
-    has_organs = task.organs not in (None, "none")
-    return make_phantoms(config.data.phantoms, config.run.seed, with_organ=has_organs)
 
 
 def _validator(config: TrainConfig, task: Task[Any], processes: Processes) -> Validator | None:

@@ -13,21 +13,25 @@ class Schedule:
     Attributes:
         num_steps: optimiser steps in all.
         steps_per_epoch: steps in which as many samples are seen as there are scans.
+        num_seconds: after which the run ends though steps are left.
     """
 
     num_steps: int
     steps_per_epoch: int
+    num_seconds: float = math.inf
 
     @classmethod
-    def of(cls, config: OptimiserSection, num_cases: int, samples_per_step: int) -> "Schedule":
+    def of(
+        cls, config: OptimiserSection, num_cases: int, samples_per_step: int, minutes: float | None = None
+    ) -> "Schedule":
         """Work out the length for a number of training scans and of samples per step."""
         per_epoch = max(1, num_cases // samples_per_step)
         steps = config.steps if config.steps is not None else (config.epochs or 0) * per_epoch
-        return cls(steps, per_epoch)
+        return cls(steps, per_epoch, math.inf if minutes is None else 60 * minutes)
 
 
-def learning_rate(step: int, config: OptimiserSection, schedule: Schedule) -> float:
-    """Return the rate of a step, counted from 0.
+def learning_rate(step: int, config: OptimiserSection, schedule: Schedule, seconds: float = 0.0) -> float:
+    """Return the rate of a step, counted from 0, of a run that has taken so many seconds.
 
     "linear" is the released code's LinearLR: stepped once per epoch, factor 1 to 0.01 over 500 epochs
     (ProMISe-3D and TAGS stop at 200, 3DSAM-adapter goes on to 500).
@@ -41,5 +45,8 @@ def learning_rate(step: int, config: OptimiserSection, schedule: Schedule) -> fl
         done = min(step // schedule.steps_per_epoch / config.linear_epochs, 1.0)
         return config.learning_rate * (1 + (last - 1) * done)
     past = step - config.warmup_steps
-    done = min(past / max(1, schedule.num_steps - config.warmup_steps), 1.0)
+    share = max(past / max(1, schedule.num_steps - config.warmup_steps), seconds / schedule.num_seconds)
+    done = min(share, 1.0)
+    if config.schedule == "polynomial":
+        return config.learning_rate * float(max(last, 1 - done) ** 0.9)
     return config.learning_rate * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done)))

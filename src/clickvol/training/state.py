@@ -24,6 +24,7 @@ class TrainState:
         scaler: of the loss in float16; does nothing otherwise.
         best_loss: lowest validation loss so far.
         samples: seen by all processes; the number of the next one.
+        seconds: that training has taken, all starts together.
     """
 
     step: int
@@ -33,6 +34,7 @@ class TrainState:
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)
     best_loss: float = float("inf")
     samples: int = 0
+    seconds: float = 0.0
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate: in place where it is a tensor, which captured steps read."""

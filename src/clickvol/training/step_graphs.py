@@ -7,7 +7,7 @@ host decides is fixed in it, so there is one for each kind of step.
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from clickvol.training.tasks.task import Batch
 
-Descend = Callable[[list[Batch], int], tuple[Tensor, Tensor]]
-"""Takes a step from its batches and its number; returns loss and figures, on the device."""
+Descend = Callable[[Sequence[Batch], int], tuple[Tensor, Tensor]]
+"""Takes a step from its batches and its number, from 0; returns loss and figures, on the device."""
+
+_State = dict[str, list[Tensor]]
 
 _log = logging.getLogger("clickvol.training")
 
@@ -29,7 +31,8 @@ _LOSS_TOLERANCE = 0.01
 class StepGraphs:
     """Takes steps, as graphs where that is the same: the first of a kind plainly, the second both ways.
 
-    Where a graph cannot be made, or differs, one line says so, and all steps from then on are plain ones.
+    Where a graph cannot be made, or differs, one line says so, and all steps from then on are plain ones. What
+    a step returns is overwritten by the next one.
 
     Args:
         plain: launches every kernel by itself. What it leaves for the next step stays where it is in memory.
@@ -56,16 +59,11 @@ class StepGraphs:
             # A number would be fixed in a graph.
             group["lr"] = torch.tensor(float(group["lr"]), device=self._device)
 
-    def __call__(self, rounds: list[Batch], number: int) -> tuple[Tensor, Tensor]:
-        """Take a step; what is returned is overwritten by the next one.
-
-        Args:
-            rounds: batches of the step.
-            number: of the step, from 0.
-        """
+    def __call__(self, rounds: Sequence[Batch], number: int) -> tuple[Tensor, Tensor]:
+        """Take a step; see `Descend`."""
         kind = self._kind_of(number)
-        has_shape = not self._inputs or _shapes(rounds) == _shapes(self._inputs)
-        if not self.is_on or not has_shape:
+        shapes = ([tensor.shape for tensor in _tensors(batches)] for batches in (self._inputs, rounds))
+        if not self.is_on or (self._inputs and next(shapes) != next(shapes)):
             return self._plain(rounds, number)
         if kind in self.graphs:
             return self._replay(*self.graphs[kind], rounds)
@@ -81,14 +79,14 @@ class StepGraphs:
         self._stop("their memory is needed")
         return self._plain(rounds, number)
 
-    def _compared(self, kind: int, rounds: list[Batch], number: int) -> tuple[Tensor, Tensor]:
+    def _compared(self, kind: int, rounds: Sequence[Batch], number: int) -> tuple[Tensor, Tensor]:
         """Take a step plainly, take it back, and take it again as a graph that was captured meanwhile."""
-        before, random_before = self._copies(), torch.cuda.get_rng_state(self._device)
+        before, random = self._copies(), torch.cuda.get_rng_state(self._device)
         try:
             loss, _ = self._without_waiting(rounds, number)
             expected, after = float(loss), self._copies()
             graph, figures = self._capture(rounds, self._first_numbers[kind])
-            self._put(before, random_before)
+            self._put(before, random)
             self._replay(graph, figures, rounds)
             problem = _difference(self._copies(), after, before)
             if not abs(float(figures[0]) - expected) <= _LOSS_TOLERANCE * abs(expected):
@@ -99,10 +97,10 @@ class StepGraphs:
             self.graphs[kind] = graph, figures
             return figures
         self._stop(problem)
-        self._put(before, random_before)
+        self._put(before, random)
         return self._plain(rounds, number)
 
-    def _without_waiting(self, rounds: list[Batch], number: int) -> tuple[Tensor, Tensor]:
+    def _without_waiting(self, rounds: Sequence[Batch], number: int) -> tuple[Tensor, Tensor]:
         """Take a plain step; RuntimeError where the host waits for the device, which no capture survives."""
         # Libraries choose their kernels on another stream than the one that everything else waits for.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -116,29 +114,27 @@ class StepGraphs:
             torch.cuda.set_sync_debug_mode("default")
             current.wait_stream(stream)
 
-    def _capture(self, rounds: list[Batch], number: int) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]:
+    def _capture(
+        self, rounds: Sequence[Batch], number: int
+    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]:
         """Return a step that was not taken, and where it will leave its figures."""
         if not self._inputs:
             self._inputs = [copy.deepcopy(batch.to(self._device)) for batch in rounds]
             # Graphs are replayed one after the other, so what one no longer needs is free for all.
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        graph, groups = torch.cuda.CUDAGraph(), self._optimiser.param_groups
         self._optimiser.zero_grad()
-        self._say_capturable(value=True)
+        # Asked for in a capture, and warned of outside; a fused optimiser does the same with it.
+        groups[0]["capturable"] = True
         try:
             # torch leaves its own stream as the current one when a capture fails.
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=self._pool):
                 return graph, self._plain(self._inputs, number)
         finally:
-            self._say_capturable(value=False)
-
-    def _say_capturable(self, *, value: bool) -> None:
-        """Tell the optimiser what it asks for in a capture, and warns of outside; fused, it does the same."""
-        for group in self._optimiser.param_groups:
-            group["capturable"] = value
+            groups[0]["capturable"] = False
 
     def _replay(
-        self, graph: torch.cuda.CUDAGraph, figures: tuple[Tensor, Tensor], rounds: list[Batch]
+        self, graph: torch.cuda.CUDAGraph, figures: tuple[Tensor, Tensor], rounds: Sequence[Batch]
     ) -> tuple[Tensor, Tensor]:
         for mine, new in zip(_tensors(self._inputs), _tensors(rounds), strict=True):
             mine.copy_(new, non_blocking=True)
@@ -151,19 +147,19 @@ class StepGraphs:
         self._inputs = []
         _log.warning("steps are not launched as CUDA graphs, and may wait for the host: %s", why)
 
-    def _state(self) -> dict[str, list[Tensor]]:
+    def _state(self) -> _State:
         """Return all that a step changes."""
         moments = list(self._optimiser.state.values())
         weights = [p for group in self._optimiser.param_groups for p in group["params"]]
         state = {"weights": weights, "buffers": list(self._network.buffers())}
         return state | {name: [m[name] for m in moments] for name in ("step", "exp_avg", "exp_avg_sq")}
 
-    def _copies(self) -> dict[str, list[Tensor]]:
+    def _copies(self) -> _State:
         """Return the state in the host's memory, since the device's may be full."""
         return {n: [t.detach().to("cpu", copy=True) for t in part] for n, part in self._state().items()}
 
     @torch.no_grad()
-    def _put(self, state: dict[str, list[Tensor]], random: Tensor) -> None:
+    def _put(self, state: _State, random: Tensor) -> None:
         for name, part in self._state().items():
             for mine, old in zip(part, state[name], strict=True):
                 mine.copy_(old)
@@ -174,21 +170,14 @@ def _tensors(value: object) -> Iterator[Tensor]:
     """Yield the tensors of batches, in order."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for part in value:
             yield from _tensors(part)
     elif is_dataclass(value):
-        for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
 
 
-def _shapes(rounds: list[Batch]) -> list[torch.Size]:
-    return [tensor.shape for tensor in _tensors(rounds)]
-
-
-def _difference(
-    ours: dict[str, list[Tensor]], plain: dict[str, list[Tensor]], before: dict[str, list[Tensor]]
-) -> str | None:
+def _difference(ours: _State, plain: _State, before: _State) -> str | None:
     """Return in what a captured step went elsewhere than the plain one; None where it did not."""
     for name, expected in plain.items():
         change, error = _distance(expected, before[name]), _distance(ours[name], expected)

@@ -10,7 +10,7 @@ from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe
 from clickvol.training.read_config import read_train_config
-from clickvol.training.tasks.losses import boundary_loss, boundary_map, dice_loss, mean_dice, segmentation_loss
+from clickvol.training.tasks.losses import boundary_loss, boundary_map, dice_loss, hard_dice, segmentation_loss
 from clickvol.training.tasks.volume_task import VolumeTask
 from reference.golden import GOLDEN
 from reference.seeded_official import loss_cases
@@ -131,13 +131,14 @@ def test_an_empty_label_answered_with_nothing_costs_nothing():
     assert dice_cross_entropy(sure, label).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_dice_of_masks_is_the_mean_over_the_batch():
+def test_the_dice_of_masks_by_hand():
     predicted = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
     truth = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    alone = [mean_dice(p[None], t[None]).item() for p, t in zip(predicted, truth, strict=True)]
-    assert alone == pytest.approx([2 / 5, 0, 1])
-    shape = (3, 1, 2, 2)
-    assert mean_dice(predicted.view(shape), truth.view(shape)).item() == pytest.approx(1.4 / 3)
+    masks = torch.stack([predicted, truth], dim=1)
+    expected = torch.tensor([[2 / 5, 1], [0, 1], [1, 1]])
+    torch.testing.assert_close(hard_dice(masks, truth[:, None]), expected)
+    shape = (3, 2, 2, 1, 2)
+    torch.testing.assert_close(hard_dice(masks.view(shape), truth.view(3, 1, 2, 1, 2)), expected)
 
 
 def _loss_of(write_config, *overrides):

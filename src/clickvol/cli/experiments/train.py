@@ -40,7 +40,8 @@ def train(
         path = shipped_config(config)
         card = train_from_config(path, overrides or [], fresh=not resume, max_steps=steps, report=follow)
     if not done:
-        typer.echo("no step is left: raise optimiser.steps to go on, or begin again with --fresh", err=True)
+        more = "raise optimiser.steps or run.minutes to go on, or begin again with --fresh"
+        typer.echo(f"no step is left: {more}", err=True)
     if card.is_file():
         is_for_images = read_card(card).fields_of_view is None
         command = "segment-image" if is_for_images else "segment"

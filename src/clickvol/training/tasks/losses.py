@@ -81,9 +81,9 @@ def boundary_map(values: Tensor, term: BoundaryTerm) -> Tensor:
     return (values - pooled).abs()
 
 
-def mean_dice(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean Dice of the masks of a batch, both (B, ...) bool; 1 where both are empty."""
-    predicted, truth = predicted.flatten(1), truth.flatten(1)
-    overlap = (predicted & truth).sum(1)
-    total = predicted.sum(1) + truth.sum(1)
-    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean()
+def hard_dice(masks: Tensor, label: Tensor) -> Tensor:
+    """Return each mask's Dice, 1 for two empty ones: (B, K, ...), (B, 1, ...) bool -> (B, K)."""
+    masks, label = masks.flatten(2), label.flatten(2)
+    overlap = 2 * (masks & label).sum(2)
+    total = masks.sum(2) + label.sum(2)
+    return torch.where(total > 0, overlap / total.clamp(min=1), 1.0)

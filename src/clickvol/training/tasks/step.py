@@ -10,12 +10,13 @@ from clickvol.datasets.device.prompts import published_clicks, validation_clicks
 from clickvol.datasets.samples import PatchBatch
 from clickvol.datasets.sampling import PatchSampling, VolumeSampling
 from clickvol.errors import ConfigError
-from clickvol.methods.lifted_segmenter import EncodedPatch
+from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
 from clickvol.methods.recipe import LossRecipe, Recipe
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.training.tasks.alignment_loss import alignment_loss
-from clickvol.training.tasks.losses import dice_loss, mean_dice, segmentation_loss
+from clickvol.training.tasks.candidate_loss import candidate_loss
+from clickvol.training.tasks.losses import dice_loss, hard_dice, segmentation_loss
 from clickvol.training.tasks.task import Step
 
 
@@ -49,13 +50,15 @@ class TrainingStep(Step):
         if recipe.loss.alignment is not None and text is None:
             raise ConfigError("this method compares tokens with texts, but no text bank was given; load one")
         self.network = network
+        if isinstance(network, LiftedSegmenter) and network.candidates is not None:
+            self.figures = ("dice", "best_dice", "judge_error")
         self.register_buffer("text", text, persistent=False)
         self._recipe = recipe
         self._sampling = sampling
         self._seed = seed
 
     def forward(self, batch: PatchBatch, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss, and without gradient the Dice of the masks and what weights are chosen by: scalars.
+        """Return the loss, and without gradient the figures and what weights are chosen by.
 
         That is the soft Dice loss, and with it the alignment loss where the recipe has one (TAGS, as released).
         In evaluation mode a recipe with clicks of its own gets those of its validation.
@@ -78,12 +81,20 @@ class TrainingStep(Step):
                     logits = self.network.decode(encoded, prompts, given.prior)
                 predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
                 prompts = with_error_click(prompts, predicted, truth, batch.noise_seed, 200 + number)
-        logits = self.network.decode(encoded, prompts, given.prior)
+        candidates = None
+        if isinstance(self.network, LiftedSegmenter) and self.network.candidates is not None:
+            logits, candidates = self.network.decode_candidates(encoded, prompts, given.prior)
+        else:
+            logits = self.network.decode(encoded, prompts, given.prior)
         aligning = _alignment(encoded, batch.label, self._recipe.loss, self.text)
         loss = segmentation_loss(logits.float(), batch.label, self._recipe.loss) + aligning
         detached = logits.detach().float()
-        overlap = mean_dice(detached[:, 1] > detached[:, 0], batch.label[:, 0].bool())
-        return loss, overlap, dice_loss(detached, batch.label) + aligning.detach()
+        if candidates is None:
+            figures = hard_dice(detached[:, 1:] > detached[:, :1], batch.label.bool()).mean()
+        else:
+            further, figures = candidate_loss(candidates, detached, batch.label)
+            loss = loss + further
+        return loss, figures, dice_loss(detached, batch.label) + aligning.detach()
 
     def kind(self, number: int) -> int:
         """Return how many corrections a step gets, drawn once: the passes are spent on all samples at once."""

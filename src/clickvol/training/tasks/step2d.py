@@ -9,7 +9,7 @@ from clickvol.datasets.by_case.slice_samples import SliceSample
 from clickvol.image_encoders.slice_features import SliceFeatures
 from clickvol.methods.promise2d import PointSource, Promise2d, Promise2dTraining
 from clickvol.prompt_encoders.sam_prompts import Prompts2d
-from clickvol.training.tasks.losses import mean_dice
+from clickvol.training.tasks.losses import hard_dice
 from clickvol.training.tasks.losses2d import bce_dice, soft_dice_loss, truth_at
 from clickvol.training.tasks.task import Step
 
@@ -50,7 +50,7 @@ class SliceStep(Step):
             loss = bce_dice(logits, batch.label, sigmoid=self._sigmoid)
         detached = logits.detach()
         truth = truth_at(batch.label, detached)
-        overlap = mean_dice(detached > 0, truth > 0.5)
+        overlap = hard_dice(detached > 0, truth > 0.5).mean()
         return loss, overlap, soft_dice_loss(torch.sigmoid(detached), truth)
 
     def _features(self, images: Tensor) -> SliceFeatures:

@@ -32,9 +32,14 @@ SampleT = TypeVar("SampleT", bound=Batch)
 class Step(nn.Module):
     """From a batch and the number of the step to the loss, with the network in it.
 
-    Besides the loss it returns two scalars without gradient: the Dice of the masks, and the loss by which the
-    best weights are chosen. Nothing is read back from the device.
+    Besides the loss it returns, without gradient, what `figures` names, and the loss by which the best weights
+    are chosen: scalars, or a vector where there are several figures. Nothing is read back from the device.
+
+    Attributes:
+        figures: names of what is told of a step besides its loss, of which the first is the Dice of the masks.
     """
+
+    figures: tuple[str, ...] = ("dice",)
 
     def kind(self, number: int) -> int:  # noqa: ARG002  # others differ
         """Return what the host decides about a step from its number; all else is the same in every step."""
