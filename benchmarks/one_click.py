@@ -4,7 +4,8 @@
 
 The six validation patients of the sarcoma sets; every fourth of the held-out lung nodules and every third of
 the held-out head-and-neck scans (`training_pack.is_held_out`), to save time. The click is any voxel of the
-object, the same for every model. Prints a Markdown table.
+object, the same for every model. `--trained` takes the patients that the models were trained on instead, which
+tells whether they have learnt them by heart. Prints a Markdown table.
 """
 
 import argparse
@@ -24,12 +25,12 @@ EVERY = {"LungNodule_CT": 4, "HeadNeckOrgans_CT": 3}
 NOT_SCORED = ("MSLesion_MR",)
 
 
-def scans_of(data: Path, group: str) -> list[Path]:
-    """Return the held-out scans of a set that are scored."""
+def scans_of(data: Path, group: str, *, held_out: bool = True) -> list[Path]:
+    """Return the held-out scans of a set that are scored, or as great a part of the others."""
     paths = [
         path
         for path in sorted((data / group / "imagesTr").glob("*.nii.gz"))
-        if is_held_out(group, patient_of(group, path.name.removesuffix(".nii.gz")))
+        if is_held_out(group, patient_of(group, path.name.removesuffix(".nii.gz"))) == held_out
         and path.name.removesuffix(".nii.gz").removeprefix("lidc_idri_") not in POORLY_CALIBRATED
     ]
     return paths[:: EVERY.get(group, 1)]
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--groups", nargs="+", default=[g for g in MODALITIES if g not in NOT_SCORED])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--trained", action="store_true", help="score patients that were trained on")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print("| set | model | clicks | mean Dice | median | under .3 | seconds a click |")
@@ -51,7 +53,7 @@ def main() -> None:
         for name in options.models:
             model = load_model(name)
             scores, started = [], time.perf_counter()
-            for path in scans_of(options.data, group):
+            for path in scans_of(options.data, group, held_out=not options.trained):
                 volume = read_volume(path)
                 label = np.asarray(nibabel.load(path.parents[1] / "labelsTr" / path.name).dataobj)
                 predictor = ScanPredictor(volume, model, modality=MODALITIES[group])
