@@ -61,7 +61,7 @@ def descend_of(step, *, graphs):
         }
     )
     plain = loop.make_descend(state, step, config, Processes(0, 1, torch.device("cpu")))
-    return state, StepGraphs(plain, step.kind, step, optimiser) if graphs else plain
+    return state, StepGraphs(plain, step, optimiser) if graphs else plain
 
 
 def weights_after(step, batches, *, graphs, numbers=range(100)):
@@ -233,7 +233,7 @@ def test_a_run_with_graphs_resumed_or_not_is_the_plain_run_to_the_bit(write_conf
     made = []
 
     def with_graphs(state, step, config, processes, make=loop.make_descend):
-        made.append(StepGraphs(make(state, step, config, processes), step.kind, state.network, state.optimiser))
+        made.append(StepGraphs(make(state, step, config, processes), step, state.optimiser))
         return made[-1]
 
     monkeypatch.setattr(loop, "make_descend", with_graphs)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import TrainingError
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
@@ -19,10 +21,12 @@ from clickvol.training.run_log import RunLog
 from clickvol.training.schedule import Schedule, learning_rate
 from clickvol.training.state import TrainState
 from clickvol.training.step_graphs import Descend, StepGraphs
-from clickvol.training.tasks.task import Batch, Step
-from clickvol.training.validation import Validator
+from clickvol.training.tasks.task import Batch, Step, Task
 
 _LOG_EVERY = 20
+
+# Samples per validation scan. The released code takes one, a new one every time.
+_SAMPLES_PER_CASE = 2
 
 # Of a run whose minutes are limited.
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -30,6 +34,31 @@ _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 # What errors advise where numbers run away.
 _CALMER = "a lower optimiser.learning_rate, or with --set run.precision=float32"
 _GO_ON = f"go on from the checkpoint before with the same command and {_CALMER}"
+
+
+class Validator:
+    """Fixed samples of the validation scans.
+
+    The measure is the released code's: the mean soft Dice loss of the object, for TAGS with its alignment loss,
+    with 10 clicks inside; which is also what "best" means there. There one patch per scan is drawn anew every
+    time, so that the best is partly luck; here there are two, and they are fixed.
+
+    Args:
+        cases: validation scans.
+        task: what is trained.
+        device: where the network is.
+    """
+
+    def __init__(self, cases: Sequence[LabelledVolume], task: Task[Any], device: torch.device) -> None:
+        self._batches = list(task.plain_batches(cases, _SAMPLES_PER_CASE, device))
+        self._device = device
+
+    @torch.no_grad()
+    def loss(self, step: Step) -> float:
+        """Return the mean over the samples of what weights are chosen by, with the network as it is."""
+        step.eval()
+        losses = [step(batch.to(self._device), 0)[2] for batch in self._batches]
+        return float(torch.stack(losses).double().mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,8 +134,8 @@ def fit(
             harness.log.write(told)
             figures.clear()
         harness.report(told)
-        if config.run.validate_every and state.step % config.run.validate_every == 0:
-            _validate(state, step, harness)
+        if harness.validator is not None and state.step % config.run.validate_every == 0:
+            _validate(state, step, harness.validator, harness)
         if saves:
             _refuse_broken_weights(state)
             harness.checkpoints.save(state)
@@ -194,7 +223,7 @@ def make_descend(state: TrainState, step: Step, config: TrainConfig, processes: 
     is_alone = processes.count == 1 and not state.scaler.is_enabled()
     if processes.device.type != "cuda" or not is_alone or not config.run.cuda_graphs:
         return plain
-    return StepGraphs(plain, step.kind, state.network, state.optimiser)
+    return StepGraphs(plain, step, state.optimiser)
 
 
 def _descend(
@@ -225,12 +254,10 @@ def _descend(
     return torch.stack(losses).mean(), torch.stack(figures).mean(0)
 
 
-def _validate(state: TrainState, step: Step, harness: Harness) -> None:
+def _validate(state: TrainState, step: Step, validator: Validator, harness: Harness) -> None:
     """Look at the validation scans with the averaged weights; keep them when they are the best."""
-    if harness.validator is None:
-        return
     with state.averaged():
-        loss = harness.validator.loss(step)
+        loss = validator.loss(step)
     step.train()
     harness.log.write({"step": state.step, "validation_loss": loss})
     if loss < state.best_loss:

@@ -34,11 +34,8 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     known = [_available(), _left_in_container()]
-    return min((n for n in known if n is not None), default=_physical())
-
-
-def _physical() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min((n for n in known if n is not None), default=physical)
 
 
 def _available() -> int | None:

@@ -17,7 +17,7 @@ from clickvol.files.lock import only_process_in
 from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
-from clickvol.training.loop import Harness, fit
+from clickvol.training.loop import Harness, Validator, fit
 from clickvol.training.model_file import fixed_intensity, write_model
 from clickvol.training.processes import Processes, join_processes
 from clickvol.training.provenance import write_provenance
@@ -32,8 +32,7 @@ from clickvol.training.start import (
     validation_cases,
 )
 from clickvol.training.state import TrainState
-from clickvol.training.tasks.task import Batch, Task
-from clickvol.training.validation import Validator
+from clickvol.training.tasks.task import Batch
 
 Report = Callable[[dict[str, float]], None]
 
@@ -72,26 +71,6 @@ def train_from_config(
     config = read_train_config(config_path, overrides)
     settings = [f" --set {shlex.quote(override)}" for override in overrides]
     command = f"clickvol train {config_path}" + "".join(settings)
-    return train(config, command, fresh=fresh, max_steps=max_steps, report=report)
-
-
-def train(
-    config: TrainConfig,
-    command: str,
-    *,
-    fresh: bool = False,
-    max_steps: int | None = None,
-    report: Report = lambda _: None,
-) -> Path:
-    """Train as a configuration says; see `train_from_config`.
-
-    Args:
-        config: of the run.
-        command: that asked for it, for the card and the provenance.
-        fresh: as there.
-        max_steps: as there.
-        report: as there.
-    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     with join_processes(config.run.device) as processes, contextlib.ExitStack() as held:
@@ -141,18 +120,19 @@ def _train(
 
     def report_length(figures: dict[str, float]) -> None:
         if processes.is_first:
-            in_time = state.step * schedule.num_seconds / state.seconds
-            report(figures | {"num_steps": min(last_step, in_time)})
+            report(figures | {"num_steps": min(last_step, state.step * schedule.num_seconds / state.seconds)})
 
-    log_folder = config.run.folder if processes.is_first else None
-    with RunLog(log_folder, state.step) as log:
+    validator = None
+    if config.run.validate_every:
+        validator = Validator(validation_cases(config, task.organs), task, processes.device)
+    with RunLog(config.run.folder if processes.is_first else None, state.step) as log:
         harness = Harness(
             processes=processes,
             schedule=schedule,
             last_step=last_step,
             checkpoints=checkpoints,
             log=log,
-            validator=_validator(config, task, processes),
+            validator=validator,
             report=report_length,
             remake=remake,
         )
@@ -161,8 +141,7 @@ def _train(
     card = config.run.folder / f"{config.model.id}.json"
     if processes.is_first:
         kept = checkpoints.read_best() if config.run.keep == "best" else state.weights_to_keep()
-        count, _ = num_parameters(state.network)
-        card = write_model(kept, count, config, task, command, intensity)
+        card = write_model(kept, num_parameters(state.network)[0], config, task, command, intensity)
     processes.wait()
     return card
 
@@ -216,10 +195,3 @@ def _describe(
     line |= {"threads": torch.get_num_threads(), "device": str(processes.device)}
     with (folder / HISTORY_NAME).open("a" if step else "w", encoding="utf-8") as history:
         history.write(json.dumps(line) + "\n")
-
-
-def _validator(config: TrainConfig, task: Task[Any], processes: Processes) -> Validator | None:
-    if not config.run.validate_every:
-        return None
-    cases = validation_cases(config, task.organs)
-    return Validator(cases, task, processes.device)

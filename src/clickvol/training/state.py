@@ -39,10 +39,7 @@ class TrainState:
     def set_rate(self, rate: float) -> None:
         """Set the learning rate: in place where it is a tensor, which captured steps read."""
         for group in self.optimiser.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
 
     def weights_to_keep(self) -> dict[str, Tensor]:
         """Return the tensors of the network with the averaged parameters in place of the last ones."""
