@@ -6,6 +6,7 @@ them again in the same memory, so whatever Python decided, or copied elsewhere, 
 """
 
 import contextlib
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +100,11 @@ def stand_in_for_cuda(monkeypatch):
                 stack.enter_context(_RefusesReads())
             yield
 
+    def set_mode(mode):
+        if not modes:
+            warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=1)
+        modes.append(mode)
+
     nothing = contextlib.nullcontext
     for name, value in {
         "CUDAGraph": new_graph,
@@ -108,7 +114,7 @@ def stand_in_for_cuda(monkeypatch):
         "current_stream": _Stream,
         "stream": on_stream,
         "device": nothing,
-        "set_sync_debug_mode": modes.append,
+        "set_sync_debug_mode": set_mode,
         "get_rng_state": lambda _: torch.get_rng_state(),
         "set_rng_state": lambda state, _: torch.set_rng_state(state),
     }.items():

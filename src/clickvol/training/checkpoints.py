@@ -179,14 +179,7 @@ def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         # What a later version adds may be there or not.
         return content | {name: content[name] for name in parts}
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} is not a checkpoint of a training run; use --fresh to start again"
         ) from error

@@ -7,6 +7,7 @@ host decides is fixed in it, so there is one for each kind of step.
 import copy
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 
@@ -99,7 +100,8 @@ class StepGraphs:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream()
         stream.wait_stream(current)
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings(action="ignore"):  # that torch may overlook some
+            torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(stream):
                 return self._plain(rounds, number)
