@@ -36,9 +36,10 @@ def make_state(seed, preset="tiny"):
 
 def test_everything_comes_back_to_the_bit(tmp_path):
     saved, other = make_state(11), make_state(12)
+    saved.seconds = 7.5
     Checkpoints(tmp_path, CONFIGURATION).save(saved)
     Checkpoints(tmp_path, CONFIGURATION).restore(other)
-    assert other.step == 11
+    assert (other.step, other.seconds) == (11, 7.5)
     for name, value in saved.network.state_dict().items():
         assert torch.equal(other.network.state_dict()[name], value)
     for name, value in saved.average.items():
@@ -48,6 +49,16 @@ def test_everything_comes_back_to_the_bit(tmp_path):
     for index in ours:
         for kind in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(ours[index][kind], theirs[index][kind])
+
+
+def test_a_checkpoint_that_knows_no_seconds_is_gone_on_from(tmp_path):
+    Checkpoints(tmp_path, CONFIGURATION).save(make_state(11))
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del content["seconds"]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    state = make_state(12)
+    Checkpoints(tmp_path, CONFIGURATION).restore(state)
+    assert (state.step, state.seconds) == (11, 0.0)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

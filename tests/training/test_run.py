@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ import torch
 from clickvol.errors import ConfigError
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.training import loop
+from clickvol.training.processes import Processes
 from clickvol.training.run import train_from_config
 from clickvol.weights.card import read_card
 from clickvol.weights.load import load_model, network_config
@@ -311,3 +313,31 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     assert weights_of(folder) == weights_of(whole_folder)
     assert {p.name for p in folder.iterdir()} - {"log.jsonl"} == FILES
     assert load_model(folder, device="cpu").card.id == "t"
+
+
+def test_a_run_whose_minutes_are_over_stays_where_it_is_until_it_gets_more(write_config):
+    path, folder = write_config("run")
+    # 60 microseconds: less than any step takes.
+    train_from_config(path, ["run.minutes=1e-6"])
+    assert log_steps(folder) == [1]
+    assert read_card(folder / "t.json").id == "t"
+    told = []
+    train_from_config(path, ["run.minutes=1e-6"], report=told.append)
+    assert told == []
+    assert log_steps(folder) == [1]
+    train_from_config(path, ["run.minutes=60"], max_steps=3, report=told.append)
+    assert [figures["step"] for figures in told] == [2, 3]
+    assert {figures["num_steps"] for figures in told} == {3}
+
+
+def test_minutes_are_for_one_process(write_config, monkeypatch):
+    path, folder = write_config("run")
+
+    @contextlib.contextmanager
+    def two(_):
+        yield Processes(0, 2, torch.device("cpu"))
+
+    monkeypatch.setattr("clickvol.training.run.join_processes", two)
+    with pytest.raises(ConfigError, match=r"run\.minutes goes by the clock of one process"):
+        train_from_config(path, ["run.minutes=5"])
+    assert not folder.exists()
