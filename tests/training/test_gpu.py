@@ -52,8 +52,8 @@ def test_loss_gradient_and_step_are_those_of_the_cpu(device, preset):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_run_launched_as_graphs_learns_what_one_without_does(write_config, monkeypatch, precision):
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-2), ("bfloat16", 5e-2)])
+def test_a_run_launched_as_graphs_learns_what_one_without_does(write_config, monkeypatch, precision, bound):
     made, kept = [], {}
 
     def noted(*arguments, make=loop.make_descend):
@@ -71,4 +71,4 @@ def test_a_run_launched_as_graphs_learns_what_one_without_does(write_config, mon
         kept[name] = torch.cat([v.double().flatten() for v in content.values() if v.is_floating_point()]).cpu()
     assert all(each.is_on for each in made[:2])
     assert made[1].graphs
-    assert relative_difference(kept["true"], kept["false"]) < 1e-2
+    assert relative_difference(kept["true"], kept["false"]) < bound
