@@ -13,7 +13,10 @@ import threading
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["clickvol.server.app", "clickvol.training.run", "clickvol.cli.app"])
+# The first optimiser imports torch._dynamo.
+_CONTEXT.set_forkserver_preload(
+    ["clickvol.server.app", "clickvol.training.run", "clickvol.cli.app", "torch._dynamo"]
+)
 
 
 class ForkedProgram:

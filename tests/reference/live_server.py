@@ -29,17 +29,29 @@ def served(app):
         thread.join()
 
 
+def wait_one_second_for_a_head():
+    """Make a server close after a second what it closes after five."""
+    from clickvol.server.http import connections
+
+    assert connections.HEAD_SECONDS == 5.0
+    connections.HEAD_SECONDS = 1.0
+
+
 class ServerProcess:
     """`clickvol serve` in a process of its own, which can be killed.
+
+    Args:
+        words: after `clickvol serve --port 0`.
+        prepare: see `ForkedProgram`.
 
     Attributes:
         address: where it listens, without a slash at the end.
     """
 
-    def __init__(self, *words):
+    def __init__(self, *words, prepare=None):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment.pop("CLICKVOL_TOKEN", None)
-        self._process = ForkedProgram(["serve", "--port", "0", *words], env=environment)
+        self._process = ForkedProgram(["serve", "--port", "0", *words], env=environment, prepare=prepare)
         self.first_line = self._process.stdout.readline().strip()
         if not self.first_line:
             raise RuntimeError(self._process.communicate()[1])

@@ -16,7 +16,7 @@ from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.io.formats import write_volume
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.server.client import RemoteSession
-from reference.live_server import ServerProcess
+from reference.live_server import ServerProcess, wait_one_second_for_a_head
 from reference.random_models import write_random_model
 
 pytestmark = pytest.mark.slow
@@ -185,7 +185,8 @@ def server(tmp_path_factory, phantom):
     os.mkfifo(root / "pipe.nii.gz")
     card = write_random_model(promise3d_recipe("clickvol", "tiny"), folder)
     words = ("--max-upload-mb", 4, "--max-voxels", MEBI, "--state-folder", folder / "state")
-    server = ServerProcess("--root", root, "--model", card, "--quiet", *words)
+    words += ("--root", root, "--model", card, "--quiet")
+    server = ServerProcess(*words, prepare=wait_one_second_for_a_head)
     yield server
     assert server.stop() == "Research use only, not a medical device. Ctrl-C ends it.\n"
 

@@ -18,7 +18,7 @@ from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.server.client import RemoteError, RemoteSession
 from clickvol.server.http.running import JsonLines, address_of, check_installed
 from clickvol.server.settings import ServerSettings
-from reference.live_server import ServerProcess
+from reference.live_server import ServerProcess, wait_one_second_for_a_head
 from reference.nginx import certificate
 from reference.random_models import write_random_model
 
@@ -32,9 +32,9 @@ def card(tmp_path_factory):
 def start(card, root, tmp_path):
     started = []
 
-    def start_server(*words):
+    def start_server(*words, prepare=None):
         state = ("--state-folder", tmp_path / "state")
-        server = ServerProcess("--root", root, "--model", card, *state, *words)
+        server = ServerProcess("--root", root, "--model", card, *state, *words, prepare=prepare)
         started.append(server)
         return server
 
@@ -208,7 +208,8 @@ def test_a_line_of_json_has_what_is_known_of_a_request_and_nothing_else():
 @pytest.mark.slow
 def test_tls(start, tmp_path, phantom):
     signed, key = certificate(tmp_path)
-    server = start("--tls-cert", signed, "--tls-key", key, "--log-format", "json")
+    words = ("--tls-cert", signed, "--tls-key", key, "--log-format", "json")
+    server = start(*words, prepare=wait_one_second_for_a_head)
     assert server.address.startswith("https://127.0.0.1:")
     with RemoteSession(server.address, ca_file=signed) as remote:
         remote.open_path("scan.nii.gz")
