@@ -71,6 +71,7 @@ def test_a_scheduler_that_exists_does_the_rows(tmp_path, monkeypatch):
         run_rows(row_work.do, [("ok", folder, 5)], seen.__setitem__, scheduler=str(file))
         assert seen["ok", folder, 5] == "ok 5"
 
+        monkeypatch.setattr("clickvol.parallel.cluster._CONNECT_SECONDS", 1)
         rows = [("ok", folder, 6), ("slow", folder, 7)]
         with pytest.raises(ConfigError, match="the scheduler is gone; the same command again"):
             run_rows(row_work.do, rows, lambda *_: scheduler.kill(), scheduler=address)

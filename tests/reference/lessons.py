@@ -45,8 +45,8 @@ def make_patch(objects=1.5 * BOTH):
     return (0.3 * torch.randn(objects.shape, generator=generator) + objects)[None, None]
 
 
-# A network that has every lesson as well as this has learned them.
-LEARNED_DICE = 0.93
+# A network that has every lesson as well as this has learned them; tests ask for 0.9.
+LEARNED_DICE = 0.91
 
 
 def learn(recipe, patch, lessons, *, steps, rate=3e-3, seed=2):
