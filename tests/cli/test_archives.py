@@ -2,13 +2,9 @@
 
 import gc
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -19,6 +15,7 @@ from clickvol.io.dicom.remote.dicomweb import PASSWORD_VARIABLE, USER_VARIABLE
 from clickvol.io.formats import read_volume
 from clickvol.io.mask_files import read_mask
 from reference.dicom_series import write_series
+from reference.forked_program import ForkedProgram
 from reference.orthanc import PASSWORD, USER, needs_orthanc, relay, running_orthanc
 
 # pynetdicom leaves a socket to the garbage collector where nobody answers; it is collected here.
@@ -174,19 +171,12 @@ def test_an_interrupted_fetch_leaves_nothing(
     output = tmp_path / "m.nii.gz"
     with relay(orthanc.http_port, after_bytes=35_000, action=stall) as line:
         words = ["segment", line.dicomweb, "--series", SERIES, *CLICK, "--model", tiny_model, "-o", output]
-        source = Path(__file__).parents[2] / "src"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "clickvol", *map(str, words)],
-            stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(source)},
-            # In the background a shell lets its children ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        process = ForkedProgram(words)
         while not is_stalled:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, b"interrupted\n")
+    assert (process.poll(), err) == (code, "interrupted\n")
     assert not output.exists()
     assert list(own_temporary_folder.glob("clickvol-*")) == []

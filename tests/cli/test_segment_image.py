@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
@@ -10,6 +8,7 @@ from PIL import Image
 
 from clickvol.methods.promise2d import Promise2d
 from clickvol.methods.sam2d import Sam2d, sam2d_preset
+from reference.forked_program import ForkedProgram
 from reference.tiny_models2d import tiny_promise2d_config, write_model2d
 
 SHAPE_HW = (40, 56)
@@ -52,17 +51,13 @@ def pixels(path):
 
 
 @pytest.mark.parametrize("name", ["sam2d", "promise2d"])
-def test_the_entry_point_segments_a_picture(run, picture, tmp_path, models, name):
+def test_the_command_segments_a_picture(run, picture, tmp_path, models, name):
     words = ["segment-image", picture, "--model", models[name], "--click", "40,9"]
     words += ["--click", "3,30:-", "--box", "30,4,49,14", "--preview", tmp_path / "p.png", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "clickvol", *words, "-o", tmp_path / "a.png"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first = json.loads(done.stdout)
+    program = ForkedProgram([*words, "-o", tmp_path / "a.png"])
+    out, err = program.communicate()
+    assert program.poll() == 0, err
+    first = json.loads(out)
     # Loaded a second time, in another process, it answers the same.
     assert run(*words, "-o", tmp_path / "b.png").code == 0
     returned = pixels(tmp_path / "a.png")

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def _run(words, env, folder, prepare, out, err):
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
+    tempfile.tempdir = None  # what TMPDIR says now
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
