@@ -99,24 +99,30 @@ def test_a_patch_of_another_shape(signed, shape):
 def test_a_patch_with_values_that_are_not_finite(signed, patch, value):
     broken = patch.astype(np.float64)
     broken[3, 4, 5] = value
-    with pytest.raises(ConfigError, match="no finite float32 numbers"):
+    with pytest.raises(
+        ConfigError, match=r"^the patch has values that are no finite float32 numbers; normalise it first$"
+    ):
         patch_logits(signed, broken, CLICKS)
 
 
 @pytest.mark.parametrize("clicks", [[1, 2, 3], [[1, 2]], [[1, 2, np.nan]], [["a", 1, 2]], [[1], [2]]])
 def test_clicks_of_another_shape_or_not_finite(signed, patch, clicks):
-    with pytest.raises(ClickError, match=r"shape \(N, 3\)"):
+    with pytest.raises(
+        ClickError, match=r"^clicks_dhw must be finite numbers of shape \(N, 3\), the patch voxels"
+    ):
         patch_logits(signed, patch, clicks)
 
 
 def test_no_click_where_one_is_needed(signed, patch):
-    with pytest.raises(ClickError, match="at least one click"):
+    with pytest.raises(ClickError, match=r"^tiny needs at least one click, but clicks_dhw is empty$"):
         patch_logits(signed, patch, np.zeros((0, 3)))
 
 
 @pytest.mark.parametrize("labels", [[1], [1, 2], [1, -1], [[1, 1]], ["a", "b"]])
 def test_wrong_labels(signed, patch, labels):
-    with pytest.raises(ClickError, match="labels must be 2 numbers"):
+    with pytest.raises(
+        ClickError, match=r"^labels must be 2 numbers, one per click: 1 inside the object, 0 beside it$"
+    ):
         patch_logits(signed, patch, CLICKS, labels=labels)
 
 
