@@ -1,10 +1,12 @@
 """A training run that takes seconds: the tiny network on two phantoms."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from clickvol.datasets import loader
 from clickvol.training import loop
 from reference.launched_runs import TINY_RUN
 
@@ -14,6 +16,14 @@ def _restored_threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _phantoms_once():
+    """Paint each synthetic scan once for all runs of this process: a seed gives the same one every time."""
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(loader, "make_phantom", cache(loader.make_phantom))
+        yield
 
 
 @pytest.fixture
