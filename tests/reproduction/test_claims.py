@@ -1,6 +1,7 @@
 """A study with folds, training seeds and claims, from phantoms to the decided table."""
 
 import csv
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -185,6 +186,29 @@ def test_the_records_alone_give_every_table_again(done, tmp_path):
     assert "- NOT COMPLETE: A ball, 1 of 2 evaluations (" in (alone.results / "table.md").read_text()
     with pytest.raises(ConfigError, match="holds no finished evaluation of the study tiny; give -o"):
         tables_from_records(replace(alone, steps=None))
+
+
+def test_scores_made_by_hand_give_the_p_values_of_two_t_tests_corrected_for_two_claims(done, tmp_path):
+    """Against the ball only patients differ, .1 to .4; against the other click only the four trainings do."""
+    job, _ = done
+    folder = tmp_path / job.results.name / "evaluations"
+    shutil.copytree(job.results / "evaluations", folder)
+    for fold, seed in itertools.product((0, 1), (3, 8)):
+        patients = np.array([[0.1, 0.4], [0.2, 0.3]][fold])
+        luck = {(0, 3): 0.1, (0, 8): 0.3, (1, 3): 0.2, (1, 8): 0.5}[fold, seed]
+        for name, dice in (("clicked", patients), ("random", patients - luck), ("ball", 0 * patients)):
+            which = f"{name}-fold{fold}" if name == "ball" else f"{name}-fold{fold}-seed{seed}"
+            path = folder / "lump" / which / "scores.parquet"
+            pd.read_parquet(path).sort_values("case_id").assign(dice=dice).to_parquet(path)
+    rows = claim_rows(replace(job, folder=tmp_path, records_only=True)).set_index("claim")
+    # Mean, error, t with 3 degrees: .25, .0645, 3.873 of the patients; .275, .0854, 3.220 of the trainings.
+    ball, other = rows.loc["beats-ball"], rows.loc["click"]
+    assert (ball["difference"], other["difference"]) == (pytest.approx(0.25), pytest.approx(0.275))
+    assert ball["t_p"] == pytest.approx(0.0305, abs=1e-4)
+    assert ball["model_p"] == pytest.approx(0.0305, abs=1e-3)
+    assert other["model_p"] == pytest.approx(0.0486, abs=1.5e-3)
+    assert [ball["model_p_holm"], other["model_p_holm"]] == pytest.approx([2 * ball["model_p"]] * 2)
+    assert other["detectable"] == pytest.approx(2.8 * 0.0854, abs=3e-3)
 
 
 def test_a_budget_is_the_study_with_less_in_a_folder_of_its_own(done, tmp_path):
