@@ -4,7 +4,9 @@ import csv
 import itertools
 import json
 import shutil
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from clickvol.datasets.prepared import read_prepared_set
 from clickvol.errors import ConfigError
 from clickvol.report.statistics import paired_tests
 from clickvol.report.tables import MISSING
-from clickvol.reproduction.claims import claim_rows
+from clickvol.reproduction.claims import claim_rows, write_claims
 from clickvol.reproduction.scoring import scored_rows
 from clickvol.reproduction.steps import reproduce, steps_of, tables_from_records
 from clickvol.reproduction.study import read_study
@@ -188,6 +190,16 @@ def test_the_records_alone_give_every_table_again(done, tmp_path):
         tables_from_records(replace(alone, steps=None))
 
 
+def test_a_training_that_the_other_arm_does_not_have_yet_is_not_compared_with_another_one(done, tmp_path):
+    job, _ = done
+    folder = tmp_path / job.results.name / "evaluations"
+    shutil.copytree(job.results / "evaluations", folder)
+    for fold in (0, 1):
+        shutil.rmtree(folder / "lump" / f"random-fold{fold}-seed8")
+    rows = claim_rows(replace(job, folder=tmp_path, records_only=True)).set_index("claim")
+    assert rows["trainings"].to_dict() == {"beats-ball": 4, "click": 2}  # the ball goes with all
+
+
 def test_scores_made_by_hand_give_the_p_values_of_two_t_tests_corrected_for_two_claims(done, tmp_path):
     """Against the ball only patients differ, .1 to .4; against the other click only the four trainings do."""
     job, _ = done
@@ -209,6 +221,20 @@ def test_scores_made_by_hand_give_the_p_values_of_two_t_tests_corrected_for_two_
     assert other["model_p"] == pytest.approx(0.0486, abs=1.5e-3)
     assert [ball["model_p_holm"], other["model_p_holm"]] == pytest.approx([2 * ball["model_p"]] * 2)
     assert other["detectable"] == pytest.approx(2.8 * 0.0854, abs=3e-3)
+
+
+@pytest.mark.parametrize("budget", ["tiny", "published-rate"])
+def test_the_records_that_are_kept_of_the_sarcoma_give_its_claims_again(budget, tmp_path):
+    root = Path(__file__).parents[2]
+    kept = root / "benchmarks" / "results" / f"claims-{budget}"
+    file = read_study(str(root / "configs" / "claims.toml")).with_budget(budget)
+    job = Reproduction(file=file, raw=tmp_path, folder=tmp_path, records_only=True)
+    with zipfile.ZipFile(kept / "evaluations.zip") as records:
+        records.extractall(job.results)
+    write_claims(job)
+    again, before = (pd.read_csv(folder / "claims.csv") for folder in (job.results, kept))
+    assert len(again) == len(file.study.claims)
+    pd.testing.assert_frame_equal(again, before, rtol=1e-4, atol=1e-9)
 
 
 def test_a_budget_is_the_study_with_less_in_a_folder_of_its_own(done, tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -118,6 +119,13 @@ def test_stopped_after_the_first_arm_it_goes_on_to_the_same_table(study, whole, 
     assert [seen[title] for title in TITLES] == [True, True, True, False, False, False]
     for name in ("table.md", "table.csv"):
         assert (job.results / name).read_bytes() == (whole.results / name).read_bytes()
+
+
+def test_the_records_alone_give_the_same_table_also_of_a_network_without_clicks(whole, tmp_path):
+    job = replace(whole, folder=tmp_path, raw=tmp_path / "nowhere")
+    shutil.copytree(whole.results / "evaluations", job.results / "evaluations")
+    shutil.copy(whole.results / "splits-note.json", job.results)
+    assert tables_from_records(job).read_bytes() == (whole.results / "table.md").read_bytes()
 
 
 def kill_when(job, file):

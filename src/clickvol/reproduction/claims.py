@@ -49,10 +49,11 @@ def claim_rows(job: Reproduction) -> pd.DataFrame:
     .8. `scored` of `wanted` evaluations of its arms are there. Missing where an arm has no scores.
     """
     scores = scored_rows(job, *job.study.tasks)
+    untrained = {arm.name for arm in job.study.arms if job.repeats(arm)[0].seed is None}
     rows = []
     for claim in job.study.claims:
         scored, wanted = progress(job, scores, claim.arm, claim.against)
-        rows.append(_row(claim, scores) | {"scored": scored, "wanted": wanted})
+        rows.append(_row(claim, scores, untrained) | {"scored": scored, "wanted": wanted})
     for name in ("t_p", "model_p"):
         for row, corrected in zip(rows, holm([row.get(name, 1.0) for row in rows]), strict=True):
             row[f"{name}_holm"] = corrected if name in row else None
@@ -97,11 +98,11 @@ def write_claims(job: Reproduction) -> Path | None:
     return job.results / CLAIMS_NAME
 
 
-def _row(claim: Claim, scores: pd.DataFrame) -> dict[str, Any]:
+def _row(claim: Claim, scores: pd.DataFrame, untrained: set[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"claim": claim.name, "title": claim.title}
     if scores.empty:
         return row
-    differences = _differences(claim, scores)
+    differences = _differences(claim, scores, untrained)
     per_patient = differences.groupby("group")["difference"].mean()
     if per_patient.empty:
         return row
@@ -118,7 +119,7 @@ def _row(claim: Claim, scores: pd.DataFrame) -> dict[str, Any]:
     return row
 
 
-def _differences(claim: Claim, scores: pd.DataFrame) -> pd.DataFrame:
+def _differences(claim: Claim, scores: pd.DataFrame, untrained: set[str]) -> pd.DataFrame:
     """Return the difference of each patient in each training that both arms have: group, fold, training."""
     sides = []
     for name in (claim.arm, claim.against):
@@ -127,12 +128,10 @@ def _differences(claim: Claim, scores: pd.DataFrame) -> pd.DataFrame:
         means = rows.groupby(["group", "fold", "training", "data"], observed=True)["dice"].mean().reset_index()
         sides.append(means)
     keys = ["group", "fold", "training", "data"]
-    if any(
-        side["training"].nunique() < 2 for side in sides
-    ):  # one that is not trained goes with every training
-        keys.remove("training")
-        lone = min(range(2), key=lambda n: sides[n]["training"].nunique())
-        sides[lone] = sides[lone].drop(columns="training")
+    for n, name in enumerate((claim.arm, claim.against)):
+        if name in untrained and "training" in keys:  # it goes with every training
+            keys.remove("training")
+            sides[n] = sides[n].drop(columns="training")
     both = sides[0].merge(sides[1], on=keys, suffixes=("", "_against"))
     both["difference"] = both["dice"] - both["dice_against"]
     return both.groupby(["group", "fold", "training"])["difference"].mean().reset_index()
