@@ -13,7 +13,10 @@ def read_along(
     across = [-1 if each == axis else 1 for each in range(values.ndim)]
     weight = np.clip(places - low, 0, 1).astype(values.dtype).reshape(across)
     below, above = values.take(low, axis), values.take(np.minimum(low + 1, last), axis)
-    result: NDArray[np.floating] = below * (1 - weight) + above * weight
+    # In place: memory for another array of this size would cost as much as the sum.
+    below *= 1 - weight
+    above *= weight
+    result: NDArray[np.floating] = np.add(below, above, out=below)
     if outside is not None:
         np.moveaxis(result, axis, 0)[(places < 0) | (places > last)] = outside
     return result

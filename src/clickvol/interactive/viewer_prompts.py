@@ -44,8 +44,8 @@ def drawn_prompt(
     packed = PackedMask.of(_filled(mask) if kind == "lasso" else mask)
     if packed.box is None:
         raise ClickError(f"the {kind.replace('_', ' ')} is empty; draw some voxels")
-    placed = PackedMask(packed.box.shift(start_dhw), packed.bits, packed.num_voxels)
-    return DrawnInteraction(kind=kind, object_id=1, voxels=DrawnVoxels.of(placed), positive=positive)
+    voxels = DrawnVoxels.of(packed.shift((start_dhw[0], start_dhw[1], start_dhw[2])))
+    return DrawnInteraction(kind=kind, object_id=1, voxels=voxels, positive=positive)
 
 
 def _filled(area: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ Nothing here resamples a whole scan: only the voxels under the field of view are
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from clickvol.geometry.interpolation import read_along
 Triple = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FieldOfView:
     """A cube of the patient: its middle, the side of the patch's voxels, and how many there are per axis."""
 
@@ -35,6 +36,10 @@ class FieldOfView:
 
     def grid(self) -> VolumeGrid:
         """Return the grid of the patch: d grows to superior, h to anterior, w to the right."""
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> VolumeGrid:
         return VolumeGrid.along_patient(self.shape_dhw, self.voxel_mm, self.centre)
 
     def to_patch(self, point: WorldPointRAS) -> PatchPoint:
@@ -59,20 +64,20 @@ def extract(
     places, in patch voxels (training augmentation).
     """
     array, to_volume = _run_with_patch(array, patch_grid.voxel_matrix_to(grid))
+    shares_axes = displacement_voxel is None and np.count_nonzero(to_volume[:3, :3]) == 3
     places = _places(to_volume, patch_grid.shape_dhw, displacement_voxel)
+    if not shares_axes:
+        places = [np.broadcast_to(place, patch_grid.shape_dhw) for place in places]
     # Patch voxels per step of a volume axis, for averaging and for the reach past the border.
     step = np.linalg.norm(to_volume[:3, :3], axis=1)
     reach = np.maximum(0.5, 0.5 * step) + 1e-3
-    shape = np.array(array.shape)
-    inside = np.ones(patch_grid.shape_dhw, dtype=bool)
-    for axis in range(3):
-        place = places[axis]
-        inside &= (place >= -reach[axis]) & (place <= shape[axis] - 1 + reach[axis])
+    along = [(p >= -r) & (p <= n - 1 + r) for p, r, n in zip(places, reach, array.shape, strict=True)]
+    inside = along[0] & along[1] & along[2]
     patch = np.full(patch_grid.shape_dhw, outside_value, dtype=np.float32)
     if not inside.any():
         return patch
     block = np.maximum(1, np.floor(step + 1e-3)).astype(int)
-    seen = [place[inside] for place in places]
+    seen = [place[own if shares_axes else inside] for place, own in zip(places, along, strict=True)]
     # Blocks begin at the volume's first voxel, so that every field of view averages the same ones.
     start = [
         min(max(int(np.floor(s.min())) - b, 0), n - 1) // b * b
@@ -84,8 +89,15 @@ def extract(
     ]
     under = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     coarse = block_mean(under, block)
-    at = np.stack([(s - a - (b - 1) / 2) / b for s, a, b in zip(seen, start, block.tolist(), strict=True)])
-    patch[inside] = ndimage.map_coordinates(coarse, at, order=1, mode="nearest", prefilter=False)
+    at = [(s - a - (b - 1) / 2) / b for s, a, b in zip(seen, start, block.tolist(), strict=True)]
+    if not shares_axes:
+        patch[inside] = ndimage.map_coordinates(coarse, np.stack(at), order=1, mode="nearest", prefilter=False)
+        return patch
+    # The same axis by axis, at a small part of the cost.
+    values: NDArray[np.floating] = coarse.astype(np.float64)
+    for axis in range(3):
+        values = read_along(values, axis, at[axis].astype(np.float64))
+    patch[inside] = values.transpose(np.abs(to_volume[:3, :3]).argmax(axis=0)).ravel()
     return patch
 
 
@@ -162,14 +174,14 @@ def _run_with_patch(
 def _places(
     matrix: NDArray[np.float64], shape: Triple, displacement: NDArray[np.float32] | None
 ) -> list[NDArray[np.float32]]:
-    """Return, per volume axis, the place in volume voxels of each patch voxel."""
+    """Return, per volume axis, the place in volume voxels of each patch voxel, one long where it is one."""
     axes = np.ogrid[: shape[0], : shape[1], : shape[2]]
     places = []
     for row in matrix[:3]:
-        place = row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3]
+        place = row[3] + sum(step * axis for step, axis in zip(row[:3], axes, strict=True) if step)
         if displacement is not None:
             place = place + np.tensordot(row[:3], displacement, axes=1)
-        places.append(np.broadcast_to(place, shape).astype(np.float32))
+        places.append(place.astype(np.float32))
     return places
 
 

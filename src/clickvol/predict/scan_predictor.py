@@ -122,7 +122,7 @@ class ScanPredictor:
         stopwatch = Stopwatch(dict(self._prepare_seconds))
         given = None if placed.given is None else placed.given.full(grid.shape_dhw)
 
-        def predict_patch(field_of_view: FieldOfView, prior: Array32 | None = None) -> Array32:
+        def predict_patch(field_of_view: FieldOfView, prior: Array32 | None) -> Array32:
             if cancelled():
                 raise CancelledError("the click was cancelled before its mask was ready; click again")
             return self._patches.probability(field_of_view, placed, stopwatch, prior=prior)

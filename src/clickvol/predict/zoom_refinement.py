@@ -8,9 +8,8 @@ rounded to steps from the middle of the scan, so that a further click that chang
 same fields of view, which are already encoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,21 +53,18 @@ _MAX_TILES = 8
 _TILE_OVERLAP = 0.25
 
 
-class PatchProbability(Protocol):
-    """The network on one field of view."""
-
-    def __call__(self, field_of_view: FieldOfView, prior: Array32 | None = None) -> Array32:
-        """Return the probability (D, H, W) float32 in [0, 1]; the prior is that of an earlier view."""
-        ...
+PatchProbability = Callable[[FieldOfView, Array32 | None], Array32]
+"""The network on a field of view: a probability (D, H, W) in [0, 1]; the array is that of an earlier view."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One field of view, the probability (D, H, W) on its patch, and why it was needed."""
+    """A field of view, the probability (D, H, W) on its patch, why it was needed, and the box of the object."""
 
     field_of_view: FieldOfView
     probability: Array32
     reason: str
+    box: VoxelBox | None = None
 
 
 def zoom_to_object(
@@ -93,25 +89,35 @@ def zoom_to_object(
     if extent is None:
         field, reason = _first_field(inside, plan, patch_shape_dhw)
     else:
-        field, reason = _field_of_size(extent, plan, patch_shape_dhw, grid), "fitted to the size that was given"
-    views = [View(field, predict_patch(field), reason)]
+        middle, sides_dhw_mm = (
+            (extent.low_ras_mm + extent.high_ras_mm) / 2,
+            extent.high_ras_mm - extent.low_ras_mm,
+        )
+        field = _filled_field(middle, sides_dhw_mm[::-1], plan, patch_shape_dhw, grid)
+        reason = "fitted to the size that was given"
+
+    def seen(field: FieldOfView, reason: str) -> View:
+        probability = predict_patch(field, None)
+        return View(field, probability, reason, _object_box(field.grid(), probability, inside))
+
+    views = [seen(field, reason)]
     warnings: list[str] = []
     layers = [views]
     if extent is None or not extent.is_whole:
-        warnings += _widen(views, predict_patch, grid, inside, plan)
+        warnings += _widen(views, seen, grid, inside, plan)
         layers = [views[-1:]]
-        box = _object_box(views[-1], inside)
-        if box is not None:
-            field = _fitted_field(views[-1].field_of_view, box, plan, grid)
-            views.append(View(field, predict_patch(field), "fitted to the object"))
+        if views[-1].box is not None:
+            field, sides = views[-1].field_of_view, np.array(views[-1].box.shape_dhw)
+            middle = _middle(field, views[-1].box)
+            field = _filled_field(middle, sides * field.voxel_mm, plan, patch_shape_dhw, grid)
+            views.append(seen(field, "fitted to the object"))
     fitted = views[-1]
-    box = _object_box(fitted, inside)
     # A fitted view without any object has lost it: the one before stands. One that holds the whole object
     # leaves nothing to say to the one before.
-    if box is not None:
-        if not _is_cut_off(fitted, box, grid):
+    if fitted.box is not None:
+        if not _is_cut_off(fitted, fitted.box, grid):
             layers = []
-        parts = _parts(fitted, box, predict_patch, plan, grid)
+        parts = _parts(fitted, fitted.box, predict_patch, plan, grid)
         layers = [*layers, [fitted], parts]
         views = [*views, *parts]
     reports = tuple(FieldOfViewReport.of(v.field_of_view, v.reason) for v in views)
@@ -121,20 +127,20 @@ def zoom_to_object(
 
 def _widen(
     views: list[View],
-    predict_patch: PatchProbability,
+    seen: Callable[[FieldOfView, str], View],
     grid: VolumeGrid,
     inside: Sequence[WorldPointRAS],
     plan: FieldOfViewPlan,
 ) -> list[str]:
     """Append wider views until the object is seen whole; return warnings."""
-    while (box := _object_box(views[-1], inside)) is not None and _is_cut_off(views[-1], box, grid):
+    while (box := views[-1].box) is not None and _is_cut_off(views[-1], box, grid):
         wider = _wider_field(views[-1].field_of_view, box, inside[0], plan, grid)
         if wider == views[-1].field_of_view or len(views) == _MAX_WIDENINGS:
             return [
                 f"the object reaches the border of the widest field of view ({max(wider.extent_mm):.0f} mm); "
                 "parts beyond it are missing; click there, too, and join the masks"
             ]
-        views.append(View(wider, predict_patch(wider), "widened: the object touched the border"))
+        views.append(seen(wider, "widened: the object touched the border"))
     return []
 
 
@@ -153,10 +159,12 @@ def _parts(
     return parts
 
 
-def _object_box(view: View, inside: Sequence[WorldPointRAS]) -> VoxelBox | None:
+def _object_box(
+    patch_grid: VolumeGrid, probability: Array32, inside: Sequence[WorldPointRAS]
+) -> VoxelBox | None:
     """Return the box of the connected parts that hold a click inside, in patch voxels."""
-    clicks_dhw = [view.field_of_view.to_patch(place).as_array() for place in inside]
-    return bounding_box(keep_clicked(view.probability > THRESHOLD, clicks_dhw))
+    clicks_dhw = [patch_grid.to_voxel(place).as_array() for place in inside]
+    return bounding_box(keep_clicked(probability > THRESHOLD, clicks_dhw))
 
 
 def _is_cut_off(view: View, box: VoxelBox, grid: VolumeGrid) -> bool:
@@ -197,22 +205,6 @@ def _wider_field(
     return _around(middle, voxel_mm, field.shape_dhw, grid)
 
 
-def _fitted_field(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan, grid: VolumeGrid) -> FieldOfView:
-    """Return a field of view that the object fills as in training.
-
-    On four patients kept from training this one alone was better than its mean with the view before it, than
-    giving that view as a prompt, and than the mean over a mirrored patch.
-    """
-    sides_dhw_mm = np.array(box.shape_dhw) * field.voxel_mm
-    return _filled_field(_middle(field, box), sides_dhw_mm, plan, field.shape_dhw, grid)
-
-
-def _field_of_size(extent: Extent, plan: FieldOfViewPlan, shape: Triple, grid: VolumeGrid) -> FieldOfView:
-    """Return a field of view that an object of a known size fills as in training."""
-    sides_dhw_mm = (extent.high_ras_mm - extent.low_ras_mm)[::-1]
-    return _filled_field((extent.low_ras_mm + extent.high_ras_mm) / 2, sides_dhw_mm, plan, shape, grid)
-
-
 def _filled_field(
     middle_ras_mm: NDArray[np.float64],
     sides_dhw_mm: NDArray[np.float64],
@@ -220,7 +212,11 @@ def _filled_field(
     shape: Triple,
     grid: VolumeGrid,
 ) -> FieldOfView:
-    """Return a field of view that a box fills, its voxels rounded up to an eighth of an octave."""
+    """Return a field of view that a box fills as in training, its voxels rounded up to an eighth of an octave.
+
+    On four patients kept from training this one alone was better than its mean with the view before it, than
+    giving that view as a prompt, and than the mean over a mirrored patch.
+    """
     needed_mm = float((sides_dhw_mm / shape).max()) * _ROOM
     steps = max(0.0, np.ceil(8 * np.log2(needed_mm / plan.finest_voxel_mm) - 1e-6))
     voxel_mm = float(min(plan.finest_voxel_mm * 2 ** (steps / 8), plan.coarsest_voxel_mm))
