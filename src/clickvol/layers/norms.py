@@ -58,4 +58,8 @@ def _norm_relu_rows(rows: Tensor, result: Tensor) -> None:
     squares = torch.stack([(step - mean).square_().sum(0) for step in steps]).sum(0)
     scale = torch.rsqrt(squares / len(rows) + _INSTANCE_EPS)
     for step, place in zip(steps, torch.split(result, _STEP_PLACES), strict=True):
-        place.copy_((step - mean).mul_(scale).relu_())
+        # Straight into the result where that is as fine as the mean.
+        target = place if place.dtype == mean.dtype else None
+        normed = torch.sub(step, mean, out=target).mul_(scale).relu_()
+        if target is None:
+            place.copy_(normed)
