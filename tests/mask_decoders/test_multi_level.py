@@ -13,6 +13,10 @@ from reference.compare import deviation, noise, randomise
 from reference.plain_decoder import plain_decoder
 
 
+def answer(decoder, prepared, deepest, prompt_maps=None):
+    return decoder.masks(decoder.join_maps(prepared, deepest, prompt_maps))
+
+
 def make_decoder(**changes):
     options = {"feature_width": 5, "num_levels": 3, "width": 4, "image_width": 6}
     return randomise(MultiLevelDecoder(MultiLevelDecoderConfig(**(options | changes))))
@@ -27,7 +31,7 @@ def make_inputs(token_stride=4, tokens=(2, 3, 4), levels=3):
 def run_split(decoder, maps, patch, prompt_maps=None):
     # The deepest map is not known when the patch is prepared.
     earlier = ImageFeatures((*maps[:-1], torch.full_like(maps[-1], torch.nan)))
-    return decoder(decoder.prepare(earlier, patch), maps[-1], prompt_maps)
+    return answer(decoder, decoder.prepare(earlier, patch), maps[-1], prompt_maps)
 
 
 @pytest.mark.parametrize("token_stride", [2, 4, 8])
@@ -90,7 +94,9 @@ def test_gradients_are_those_of_one_convolution_over_everything(form):
         return result | {f"map {i}": fmap.grad for i, fmap in enumerate(inputs)}
 
     expected = gradients(lambda inputs: plain_decoder(decoder, inputs, patch))
-    result = gradients(lambda inputs: decoder(decoder.prepare(ImageFeatures(inputs), patch), inputs[-1], None))
+    result = gradients(
+        lambda inputs: answer(decoder, decoder.prepare(ImageFeatures(inputs), patch), inputs[-1])
+    )
     for name, gradient in result.items():
         assert deviation(gradient, expected[name]) < 2e-4 * float(expected[name].abs().max()), name
 
@@ -140,8 +146,8 @@ def test_prepared_once_is_prepared_each_time():
     prepared = decoder.prepare(ImageFeatures(maps), patch)
     for seed in (1, 2, 3):
         deepest = noise(*maps[-1].shape, seed=20 + seed)
-        fresh = decoder(decoder.prepare(ImageFeatures(maps), patch), deepest, None)
-        assert torch.equal(decoder(prepared, deepest, None), fresh)
+        fresh = answer(decoder, decoder.prepare(ImageFeatures(maps), patch), deepest)
+        assert torch.equal(answer(decoder, prepared, deepest), fresh)
 
 
 def test_samples_of_a_batch_do_not_meet():

@@ -9,7 +9,7 @@ from clickvol.io.volume import Volume
 from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.normalised_scan import NormalisedScan
-from clickvol.predict.patch_predictor import PatchPredictor
+from clickvol.predict.patch_predictor import PatchPredictor, num_bytes
 from clickvol.predict.placed_prompts import PlacedPrompts
 from clickvol.predict.segmentation import Stopwatch
 from clickvol.prompts.click import Click
@@ -60,7 +60,7 @@ def test_only_the_view_at_hand_is_kept_where_there_is_no_memory(scan, model, pat
         np.testing.assert_array_equal(one, two)
     assert list(tight._views) == [FIELD]
     assert list(patches._views) == [other, FIELD]
-    assert patches.num_bytes == sum(view.num_bytes for view in patches._views.values())
+    assert patches.num_bytes == sum(map(num_bytes, patches._views.values()))
 
 
 def test_it_is_zero_outside_the_scan(patches):

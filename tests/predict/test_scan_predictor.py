@@ -11,6 +11,7 @@ from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.io.volume import Volume
 from clickvol.metrics.overlap import dice
 from clickvol.phantoms.phantom import make_phantom
+from clickvol.predict.patch_predictor import num_bytes
 from clickvol.predict.scan_predictor import ScanPredictor
 
 PET = Path(__file__).parents[3] / "shared" / "data" / "Sarcoma_PET" / "imagesTr" / "sts_029.nii.gz"
@@ -88,7 +89,7 @@ def test_features_stay_within_their_memory(phantom, model):
     np.testing.assert_array_equal(*masks)
     # The fields of view of this answer: several in one, the last one alone in the other.
     views = roomy._patches._views.values()
-    assert roomy.feature_bytes == sum(view.num_bytes for view in views)
+    assert roomy.feature_bytes == sum(map(num_bytes, views))
     assert len(views) > 1
     assert len(tight._patches._views) == 1
     assert 10**6 < tight.feature_bytes < roomy.feature_bytes

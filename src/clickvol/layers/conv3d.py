@@ -15,18 +15,12 @@ from clickvol.layers.norms import InstanceNormReLU
 
 def convolve(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
     """Convolve (B, C, D, H, W) with (C', C, 3, 3, 3), padded by 1, without bias; channels last stay last."""
-    if torch.is_grad_enabled() or not _is_for_onednn(x, kernel):
+    exact_on_cpu = x.device.type == "cpu" and (autocast_dtype(x.device) or x.dtype) == torch.float32
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch does not say
+    if torch.is_grad_enabled() or not exact_on_cpu or not has_onednn:
         return F.conv3d(x, kernel, stride=stride, padding=1)
     # F.conv3d has a form of its own for one small map, which takes 2 to 8 times as long.
     return torch.mkldnn_convolution(x, kernel, None, (1,) * 3, (stride,) * 3, (1,) * 3, 1)
-
-
-def _is_for_onednn(x: Tensor, kernel: Tensor) -> bool:
-    """Tell whether a convolution is one in float32 on a CPU that has oneDNN."""
-    if x.device.type != "cpu" or autocast_dtype(x.device) is not None:
-        return False
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch does not say
-    return has_onednn and x.dtype == kernel.dtype == torch.float32
 
 
 class _Conv3(nn.Conv3d):
@@ -41,9 +35,6 @@ def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv3d:
 
 class Doubling(nn.ConvTranspose3d):
     """A transposed convolution of kernel and stride 2, with bias: (B, C, d, h, w) -> (B, C', 2d, 2h, 2w)."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, kernel_size=2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override] # no output size
         """Double the sides; without gradients as what it is, a linear layer, and with the channels last."""
@@ -82,7 +73,7 @@ class UShape(nn.Module):
         super().__init__()
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList([DoubleConv(a, b, stride=2) for a, b in pairs])
-        self.up = nn.ModuleList([Doubling(b, a) for a, b in pairs])
+        self.up = nn.ModuleList([Doubling(b, a, kernel_size=2, stride=2) for a, b in pairs])
         self.merge = nn.ModuleList([DoubleConv(2 * a, a) for a, _ in pairs])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A SAM ViT block on a 3D grid of tokens, with shifted cubic windows and two adapters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -124,23 +124,17 @@ class AttentionResidual(Residual):
             regions = regions.repeat(b, 1, 1)
         is_padded = padded_shape((d, h, w), window) != (d, h, w)
         attention = cast_once(self.attention, tokens.device)
+
+        def update(places: Places, codes: Tensor | None, selected: Tensor) -> Tensor:
+            # What is padded is padded after the norm.
+            windows = places.blank(self.norm(selected)).view(-1, *window, selected.shape[-1])
+            return attention(windows, codes).view(selected.shape)
+
         per_part = max(1, part_tokens // index.shape[1])
         for start in range(0, len(index), per_part):
             places = Places(index[start : start + per_part].flatten(), is_padded)
             codes = None if regions is None else regions[start : start + per_part]
-            yield places, partial(self._update, attention, places, window, codes)
-
-    def _update(
-        self,
-        attention: Callable[..., Tensor],
-        places: Places,
-        window: Triple,
-        codes: Tensor | None,
-        selected: Tensor,
-    ) -> Tensor:
-        # What is padded is padded after the norm.
-        windows = places.blank(self.norm(selected)).view(-1, *window, selected.shape[-1])
-        return attention(windows, codes).view(selected.shape)
+            yield places, partial(update, places, codes)
 
 
 class MlpResidual(Residual):

@@ -114,25 +114,20 @@ class MultiLevelDecoder(nn.Module):
     def prepare(self, features: ImageFeatures, patch: Tensor) -> PreparedImage:
         """Do everything that no click changes, with all maps but the deepest and the (B, 1, D, H, W) patch."""
         image = channels_last(on_decoder_grid(patch, self.config.decoder_stride))
-        groups = self._weight_groups()
-        fixed, kernels = [image], [groups.image]
+        over_branch, over_image, _ = self._kernels()
+        fixed, kernels = [image], [over_image]
         if self.image_branch is not None:
             fixed.insert(0, self.image_branch(image))
-            kernels.insert(0, groups.image_branch)
+            kernels.insert(0, over_branch)
         if self.config.level_enlargement == "transposed":
             fixed.append(torch.ones_like(image))
             kernels.append(self._bias_kernel())
         # The branch may be in a coarser number format than the image; joined they would have the finer.
         fixed = [channels.to(fixed[0].dtype) for channels in fixed]
-        over_image = convolve(torch.cat(fixed, dim=1), torch.cat(kernels, dim=1))
-        shallow = features.maps[:-1]
-        if not shallow:
-            return PreparedImage(over_image)
-        return PreparedImage(self._over_levels(range(len(shallow)), shallow).add_(over_image))
-
-    def forward(self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None) -> Tensor:
-        """Return the logits for the clicks at hand: `masks` of `join_maps`."""
-        return self.masks(self.join_maps(prepared, prompted_map, prompt_maps))
+        total = convolve(torch.cat(fixed, dim=1), torch.cat(kernels, dim=1))
+        if shallow := features.maps[:-1]:
+            total = self._over_levels(range(len(shallow)), shallow).add_(total)
+        return PreparedImage(total)
 
     def join_maps(self, prepared: PreparedImage, prompted_map: Tensor, prompt_maps: Tensor | None) -> Tensor:
         """Join what the clicks change with what they do not: (B, width, D/s, H/s, W/s).
@@ -144,8 +139,7 @@ class MultiLevelDecoder(nn.Module):
         joined = self._over_levels(range(last, last + 1), [prompted_map])
         joined.add_(prepared.partial_sum)
         if prompt_maps is not None:
-            kernel = self._weight_groups().prompts
-            joined.add_(convolve(channels_last(prompt_maps), kernel))
+            joined.add_(convolve(channels_last(prompt_maps), self._kernels()[2]))
         return torch.as_tensor(self.joined_scales(self.join_norm(joined)))
 
     def masks(self, joined: Tensor) -> Tensor:
@@ -188,8 +182,11 @@ class MultiLevelDecoder(nn.Module):
         kernel = self.join.weight[:, : len(biases)]
         return torch.einsum("oidhw,i->odhw", kernel, biases)[:, None]
 
-    def _weight_groups(self) -> "_WeightGroups":
-        """Cut the first joined convolution by what its channels come from."""
+    def _kernels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first joined convolution's kernels over what is not of a level: branch, image, prompts.
+
+        (width, channels, 3, 3, 3) each; for a branch that is added to the levels, over their sum.
+        """
         config = self.config
         joined_branch = config.num_fixed_image_channels - 1
         sizes = [config.width * config.num_levels, joined_branch, 1, config.num_prompt_maps]
@@ -198,19 +195,7 @@ class MultiLevelDecoder(nn.Module):
             # Added to every level, also to the one that is not known yet: one convolution over the
             # sum of the levels' weights.
             branch = torch.stack(torch.split(levels, config.width, dim=1)).sum(dim=0)
-        return _WeightGroups(image_branch=branch, image=image, prompts=prompts)
-
-
-@dataclass(frozen=True, slots=True)
-class _WeightGroups:
-    """Kernels (width, channels, 3, 3, 3) over the joined channels that are not of a level.
-
-    `image_branch` is over the branch on the image; for one that is added to the levels, over their sum.
-    """
-
-    image_branch: Tensor
-    image: Tensor
-    prompts: Tensor
+        return branch, image, prompts
 
 
 def on_decoder_grid(patch: Tensor, decoder_stride: int) -> Tensor:

@@ -11,7 +11,6 @@ from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Modality
 from clickvol.patches.field_of_view import FieldOfView, paste, paste_box
-from clickvol.predict.patch_predictor import PatchCandidate
 from clickvol.predict.segmentation import THRESHOLD, Array32, CandidateMask, Segmentation, keep_clicked
 from clickvol.prompts.packed_mask import PackedMask
 from clickvol.weights.card import ModelCard
@@ -20,29 +19,30 @@ from clickvol.weights.expected_dice import DiceEstimate
 
 def with_candidates(
     segmentation: Segmentation,
-    several: Sequence[PatchCandidate],
+    several: Sequence[tuple[Array32, float]],
     field: FieldOfView,
     inside: Sequence[WorldPointRAS],
     card: ModelCard,
 ) -> Segmentation:
     """Add the candidates of a field of view and the expected Dice to a segmentation, whose mask is the first.
 
-    Places inside the object choose the connected parts; the model's card calibrates what the score head says.
-    Without a head there are no candidates, and what the probability itself says is calibrated.
+    Each is a probability (D, H, W) and what the score head says of its Dice, in (0, 1), which the model's card
+    calibrates. Places inside the object choose the connected parts. Without a head there are no candidates, and
+    what the probability itself says is calibrated.
     """
     grid, modality = segmentation.mask.grid, segmentation.modality
     kept = segmentation.mask.array[segmentation.probability_box.slices] > 0
     if not kept.any() or (not several and card.expected_dice is None):
         return segmentation
-    said = several[0].predicted_dice if several else soft_dice(segmentation.probability_in_box, kept)
+    said = several[0][1] if several else soft_dice(segmentation.probability_in_box, kept)
     expected = expected_dice(said, kept, grid, modality, card)
     packed = PackedMask.of(kept).shift(segmentation.probability_box.start_dhw)
     masks = [CandidateMask(packed, grid, expected.dice)] if several else []
-    for candidate in several[1:]:
-        box = paste_box(candidate.probability, field.grid(), grid, THRESHOLD) or VoxelBox.whole((1, 1, 1))
+    for probability, said in several[1:]:
+        box = paste_box(probability, field.grid(), grid, THRESHOLD) or VoxelBox.whole((1, 1, 1))
         places = [grid.to_voxel(place).as_array() - np.array(box.start_dhw) for place in inside]
-        kept = keep_clicked(paste(candidate.probability, field.grid(), grid, box) > THRESHOLD, places)
-        own = expected_dice(candidate.predicted_dice, kept, grid, modality, card)
+        kept = keep_clicked(paste(probability, field.grid(), grid, box) > THRESHOLD, places)
+        own = expected_dice(said, kept, grid, modality, card)
         masks.append(CandidateMask(PackedMask.of(kept).shift(box.start_dhw), grid, own.dice))
     return replace(
         segmentation, candidates=tuple(masks), expected=None if card.expected_dice is None else expected

@@ -41,7 +41,8 @@ def corrected_near_clicks(
         at, before = tuple(voxel - box.start_dhw), corrected > THRESHOLD
         if before[at] == click.foreground:
             continue
-        depth_mm = _distance_to(before == click.foreground, at, spacing)
+        agrees = before == click.foreground
+        depth_mm = ndimage.distance_transform_edt(~agrees, sampling=spacing)[at] if agrees.any() else 0.0
         reach_mm = max(_LEAST_REACH_MM, _REACH * depth_mm)
         squared = sum(
             ((axis - place) * step) ** 2
@@ -53,11 +54,3 @@ def corrected_near_clicks(
         corrected[changed] = answer[changed]
         corrected[at] = float(click.foreground)
     return replace(result, box=box, probability=corrected, keeps_all_parts=True)
-
-
-def _distance_to(mask: NDArray[np.bool_], at: tuple[int, ...], spacing_mm: NDArray[np.float64]) -> float:
-    """Return the distance of a voxel from the nearest voxel of a mask; 0 for an empty mask."""
-    if not mask.any():
-        return 0.0
-    distance = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
-    return float(distance[at])

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.prompts.spatial import NUM_HINTS, Box, HintChannel, Lasso, Line, Prompt, Scribble
@@ -61,7 +60,9 @@ def region_on(
 
     A region on one slice says nothing of others, but for those up to one patch voxel from it.
     """
-    box = prompt.voxel_box(grid) if isinstance(prompt, Box) else _box_of(prompt)
+    box = prompt.voxel_box(grid) if isinstance(prompt, Box) else prompt.voxels.box
+    if box is None:
+        raise ValueError("an empty lasso has no box; check prompts before they are drawn")
     to_scan = patch_grid.voxel_matrix_to(grid)
     axes = np.ogrid[tuple(slice(0, n) for n in patch_grid.shape_dhw)]
     places = [row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3] for row in to_scan[:3]]
@@ -81,12 +82,6 @@ def region_on(
     if isinstance(prompt, Lasso):
         inside &= prompt.voxels.in_box()[tuple(np.broadcast_arrays(*nearest))]
     return said, inside & said
-
-
-def _box_of(lasso: Lasso) -> VoxelBox:
-    if lasso.voxels.box is None:
-        raise ValueError("an empty lasso has no box; check prompts before they are drawn")
-    return lasso.voxels.box
 
 
 def _stroke(scribble: Scribble, field: FieldOfView, grid: VolumeGrid) -> NDArray[np.bool_]:

@@ -21,24 +21,11 @@ from clickvol.weights.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PatchCandidate:
-    """One of several answers on a patch (D, H, W), and what the score head says of its Dice, in (0, 1)."""
-
-    probability: Array32
-    predicted_dice: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class EncodedView:
     """A field of view after the image encoder, and which patch voxels (D, H, W) lie in the scan."""
 
     encoded: EncodedPatch
     inside: NDArray[np.bool_]
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that it holds."""
-        return _num_bytes(self.encoded) + self.inside.nbytes
 
 
 class PatchPredictor:
@@ -87,10 +74,11 @@ class PatchPredictor:
                 self._answered = joined, logits, allowed, probability
             return probability
 
-    def candidates(self, stopwatch: Stopwatch) -> tuple[PatchCandidate, ...]:
+    def candidates(self, stopwatch: Stopwatch) -> tuple[tuple[Array32, float], ...]:
         """Return several answers to what `probability` was last asked without a prior, its own first, and once.
 
-        None where the network has one.
+        Each is a probability (D, H, W) and what the score head says of its Dice, in (0, 1); none where the
+        network has one answer.
         """
         network, answered = self.model.network, self._answered
         if answered is None or not isinstance(network, LiftedSegmenter) or network.candidates is None:
@@ -101,7 +89,7 @@ class PatchPredictor:
             several = network.candidates(joined, logits, network.config.decoder.decoder_stride)
             others = torch.sigmoid(several.logits[0].float()).cpu().numpy()
             masks = [probability, *(np.where(allowed, other, np.float32(0)) for other in others)]
-            return tuple(map(PatchCandidate, masks, several.predicted_dice[0].float().cpu().tolist()))
+            return tuple(zip(masks, several.predicted_dice[0].float().cpu().tolist(), strict=True))
 
     def _allowed(
         self, view: EncodedView, field_of_view: FieldOfView, prompts: PlacedPrompts
@@ -125,9 +113,9 @@ class PatchPredictor:
         # Tokens in text space are for the loss alone; kept, they would be the largest thing here.
         view = EncodedView(replace(encoded, aligned=()), _inside(patch_grid, self.scan.volume.grid))
         self._views[field_of_view] = view
-        self.num_bytes += view.num_bytes
+        self.num_bytes += num_bytes(view)
         while self.num_bytes > self._max_bytes and len(self._views) > 1:
-            self.num_bytes -= self._views.popitem(last=False)[1].num_bytes
+            self.num_bytes -= num_bytes(self._views.popitem(last=False)[1])
         return view
 
 
@@ -169,12 +157,11 @@ def _inside(patch_grid: VolumeGrid, grid: VolumeGrid) -> NDArray[np.bool_]:
     return extract(everywhere, grid, patch_grid, outside_value=0.0) > 0.5
 
 
-def _num_bytes(held: object) -> int:
-    """Return the memory of all tensors in a tree of dataclasses and tuples."""
-    if isinstance(held, torch.Tensor):
-        return held.numel() * held.element_size()
-    if isinstance(held, tuple):
-        return sum(_num_bytes(part) for part in held)
+def num_bytes(held: object) -> int:
+    """Return the memory of all tensors and arrays in a tree of dataclasses and tuples."""
+    if isinstance(held, torch.Tensor | np.ndarray):
+        return int(held.nbytes)
+    parts = held if isinstance(held, tuple) else ()
     if is_dataclass(held):
-        return sum(_num_bytes(getattr(held, part.name)) for part in fields(held))
-    return 0
+        parts = tuple(getattr(held, part.name) for part in fields(held))
+    return sum(map(num_bytes, parts))

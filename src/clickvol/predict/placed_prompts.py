@@ -218,24 +218,20 @@ def _extent_of(prompts: Sequence[Prompt], grid: VolumeGrid, inside: Sequence[Wor
             case Box() | Lasso() | GivenMask():
                 box = prompt.voxel_box(grid) if isinstance(prompt, Box) else prompt.voxels.box
                 if box is not None:
-                    (partial if 1 in box.shape_dhw else whole).append(_bounds(box, grid))
+                    low, high = grid.bounds_of(box)
+                    (partial if 1 in box.shape_dhw else whole).append((low.as_array(), high.as_array()))
     bounds = whole or partial
     if not bounds:
         return None
     # Of several the last, as the user has corrected it; clicks beyond it show that it is larger.
-    low, high = bounds[-1]
+    lowest, highest = bounds[-1]
     places = np.array([place.as_array() for place in inside]).reshape(-1, 3)
-    is_larger = bool(((places < low) | (places > high)).any())
+    is_larger = bool(((places < lowest) | (places > highest)).any())
     return Extent(
-        np.vstack([places, [low]]).min(axis=0),
-        np.vstack([places, [high]]).max(axis=0),
+        np.vstack([places, [lowest]]).min(axis=0),
+        np.vstack([places, [highest]]).max(axis=0),
         is_whole=bool(whole) and not is_larger,
     )
-
-
-def _bounds(box: VoxelBox, grid: VolumeGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, high = grid.bounds_of(box)
-    return low.as_array(), high.as_array()
 
 
 def _excluded_by(

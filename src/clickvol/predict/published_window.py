@@ -25,7 +25,7 @@ from clickvol.geometry.grid import VolumeGrid
 from clickvol.geometry.interpolation import read_along
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Volume
-from clickvol.patches.field_of_view import Triple, extract
+from clickvol.patches.field_of_view import FieldOfView, Triple, extract
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.predict.patch_predictor import arithmetic
 from clickvol.predict.placed_prompts import WorldClick
@@ -104,14 +104,8 @@ def predict_published(
         probability = torch.softmax(logits[0].float(), dim=0)[1].cpu().numpy()
     box, on_scan = _to_native(probability[inside.relative_to(window).slices], inside, grid)
     middle = grid.native_place((np.array(window.start_dhw) + window.stop_dhw - 1) / 2)
-    centre = scan.volume.grid.to_world(VoxelPoint.of(middle))
-    extent = tuple(float(side) * voxel_mm for side in shape)
-    view = FieldOfViewReport(
-        voxel_mm,
-        (centre.x, centre.y, centre.z),
-        (extent[0], extent[1], extent[2]),
-        "the one window of the published procedure, along the scan's axes",
-    )
+    field = FieldOfView(native.to_world(VoxelPoint.of(middle)), voxel_mm, shape)
+    view = FieldOfViewReport.of(field, "the one window of the published procedure, along the scan's axes")
     return ScanProbability(box, on_scan, (view,), keeps_all_parts=True)
 
 
