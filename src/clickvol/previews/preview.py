@@ -17,6 +17,8 @@ from clickvol.previews.sheet import PANEL_PIXELS, MarkKind, PanelPicture, compos
 from clickvol.prompts.click import Click
 from clickvol.prompts.spatial import Box, Line, Prompt
 
+_Array64 = NDArray[np.float64]
+
 _MARGIN_MM = 30.0
 _SMALLEST_VIEW_MM = 120.0
 _REACH_MM = 5.0
@@ -105,10 +107,10 @@ class _Mark:
     """A drawn prompt: a click by one corner, a line by its ends, a box by two; indices of the view."""
 
     kind: MarkKind
-    corners: NDArray[np.float64]
+    corners: _Array64
     foreground: bool
 
-    def off_plane_mm(self, index: NDArray[np.float64], axes: PatientAxes, axis: int) -> float:
+    def off_plane_mm(self, index: _Array64, axes: PatientAxes, axis: int) -> float:
         """Return how far it is from the plane through an index; a line is where its middle is."""
         along = self.corners[:, axis].mean(keepdims=True) if self.kind == "line" else self.corners[:, axis]
         beyond = max(along.min() - index[axis], index[axis] - along.max(), 0.0)
@@ -131,22 +133,20 @@ def _marks_of(prompt: Prompt, grid: VolumeGrid, axes: PatientAxes) -> list[_Mark
     return [_Mark(kind, np.stack([axes.index(corner) for corner in corners]), prompt.foreground)]
 
 
-def _first_inside(marks: Sequence[_Mark], mask: NDArray[np.generic]) -> NDArray[np.float64]:
+def _first_inside(marks: Sequence[_Mark], mask: NDArray[np.generic]) -> _Array64:
     """Return the first click inside, else the first mark, else the middle of the mask: an index (3,)."""
     clicks = [mark for mark in marks if mark.kind == "click"]
     best = next((mark for mark in clicks if mark.foreground), next(iter([*clicks, *marks]), None))
     return _middle(mask) if best is None else best.corners.mean(axis=0)
 
 
-def _middle(mask: NDArray[np.generic]) -> NDArray[np.float64]:
+def _middle(mask: NDArray[np.generic]) -> _Array64:
     """Return the voxel in the middle of what is in a mask, or of an empty one, as an index (3,)."""
     box = bounding_box(mask) or VoxelBox.whole(mask.shape)
     return np.array([(a + b) // 2 for a, b in zip(box.start_dhw, box.stop_dhw, strict=True)], dtype=float)
 
 
-def _view_cube(
-    mask: NDArray[np.generic], axes: PatientAxes, click: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
+def _view_cube(mask: NDArray[np.generic], axes: PatientAxes, click: _Array64) -> tuple[_Array64, float]:
     """Return the centre (3,) and the side of the cube to show, mm along the axes of the view."""
     low, high = click.copy(), click.copy()
     box = bounding_box(mask)
@@ -168,7 +168,7 @@ def _view_cube(
 def _window(
     scan: NDArray[np.generic],
     axes: PatientAxes,
-    centre_mm: NDArray[np.float64],
+    centre_mm: _Array64,
     side_mm: float,
     modality: Modality,
 ) -> tuple[float, float]:
@@ -187,9 +187,7 @@ def _window(
 class _Panel:
     """One plane of the view cube: where each pixel of its square picture lies."""
 
-    def __init__(
-        self, plane: _Plane, axes: PatientAxes, centre_mm: NDArray[np.float64], side_mm: float
-    ) -> None:
+    def __init__(self, plane: _Plane, axes: PatientAxes, centre_mm: _Array64, side_mm: float) -> None:
         self._plane = plane
         self._axes = axes
         self._edge_mm = centre_mm + side_mm / 2  # where column 0 and row 0 begin
@@ -199,7 +197,7 @@ class _Panel:
         self,
         scan: NDArray[np.generic],
         mask: NDArray[np.generic],
-        index: NDArray[np.float64],
+        index: _Array64,
         window: tuple[float, float],
     ) -> PanelPicture:
         """Look at the slice nearest to an index (3,) of the view; scan and mask are views."""
@@ -214,36 +212,39 @@ class _Panel:
             & self._in_scan(self._plane.column_axis, columns),
         )
 
-    def inside(self, mask: NDArray[np.generic], index: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def inside(self, mask: NDArray[np.generic], index: _Array64) -> NDArray[np.bool_]:
         """Return which pixels of the slice nearest to an index (3,) are in a mask, a view."""
         columns, rows = self._indices(self._plane.column_axis), self._indices(self._plane.row_axis)
-        return np.asarray(self._slice(mask != 0, index, rows, columns) > 0.5)
+        return np.asarray(self._slice(mask, index, rows, columns, is_mask=True) > 0.5)
 
-    def place(self, index: NDArray[np.float64]) -> tuple[float, float]:
+    def place(self, index: _Array64) -> tuple[float, float]:
         """Return the column and row, in pixels of the panel, of an index (3,) of the view."""
         pixels = (self._edge_mm - index * self._axes.spacing_mm) / self._mm_per_pixel
         return float(pixels[self._plane.column_axis]), float(pixels[self._plane.row_axis])
 
-    def _indices(self, axis: int) -> NDArray[np.float64]:
+    def _indices(self, axis: int) -> _Array64:
         """Return the index along an axis of the view for each pixel, left to right, top down."""
         count = PanelPicture.SAMPLES
         from_edge = (np.arange(count) + 0.5) / count * PANEL_PIXELS * self._mm_per_pixel
         return np.asarray((self._edge_mm[axis] - from_edge) / self._axes.spacing_mm[axis])
 
-    def _in_scan(self, axis: int, indices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _in_scan(self, axis: int, indices: _Array64) -> NDArray[np.bool_]:
         return np.asarray((indices >= -0.5) & (indices <= self._axes.shape[axis] - 0.5))
 
     def _slice(
         self,
         view: NDArray[np.generic],
-        index: NDArray[np.float64],
-        rows: NDArray[np.float64],
-        columns: NDArray[np.float64],
+        index: _Array64,
+        rows: _Array64,
+        columns: _Array64,
+        *,
+        is_mask: bool = False,
     ) -> NDArray[np.float32]:
-        """Return the slice of a view through an index, interpolated at rows and columns."""
+        """Return the slice of a view through an index, interpolated at rows and columns; of a mask, 0 to 1."""
         normal = self._plane.normal_axis
         number = int(np.clip(np.rint(index[normal]), 0, self._axes.shape[normal] - 1))
-        plane = np.take(view, number, axis=normal).astype(np.float32)
+        plane = np.take(view, number, axis=normal)
+        plane = (plane != 0 if is_mask else plane).astype(np.float32)
         if self._plane.column_axis < self._plane.row_axis:
             plane = plane.T
         for axis, places in enumerate((rows, columns)):

@@ -85,7 +85,7 @@ class PanelPicture:
         # The line lies on the object's last voxels, between two darkened seams.
         depth = ndimage.binary_erosion(inside, iterations=2 * _OVERSAMPLING, border_value=1)
         outer = ndimage.binary_dilation(inside, iterations=_OVERSAMPLING)
-        core = ndimage.binary_erosion(inside, iterations=3 * _OVERSAMPLING, border_value=1)
+        core = ndimage.binary_erosion(depth, iterations=_OVERSAMPLING, border_value=1)
         seam = outer & ~core & self.covered
         picture[seam] = (picture[seam] * 0.55).astype(np.uint8)
         picture[inside & ~depth] = OUTLINE
