@@ -225,7 +225,7 @@ def test_file_facts_are_kept_and_no_part_of_equality():
 
 
 HEADER = "; repair the header of the file"
-NOT_FINITE = "the affine is not a finite 4x4 matrix" + HEADER
+NOT_FINITE = "the affine is not a finite 4x4 matrix that ends with 0, 0, 0, 1" + HEADER
 SINGULAR = "the affine is singular: its axes lie in one plane, so millimetres have no voxel" + HEADER
 
 
@@ -247,6 +247,8 @@ def too_far(mm):
         (np.diag([1.0, np.nan, 1, 1]), NOT_FINITE),
         (np.diag([1.0, np.inf, 1, 1]), NOT_FINITE),
         (np.eye(3), NOT_FINITE),
+        (np.eye(4).T + np.eye(4, k=-3), NOT_FINITE),
+        (np.diag([1.0, 1, 1, 2]), NOT_FINITE),
         (np.diag([1.0, 1e9, 1, 1]), too_far("3e+09")),
         (np.array([[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), too_far("1e+300")),
         (np.diag([6e5, 1, 1, 1]), too_far("1.2e+06")),

@@ -50,8 +50,10 @@ class VolumeGrid:
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine_ras_mm, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise BadGeometryError("the affine is not a finite 4x4 matrix; repair the header of the file")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], [0, 0, 0, 1]):
+            raise BadGeometryError(
+                "the affine is not a finite 4x4 matrix that ends with 0, 0, 0, 1; repair the header of the file"
+            )
         if min(self.shape_dhw) < 1:
             raise BadGeometryError(f"the volume is empty: its shape (D, H, W) is {self.shape_dhw}")
         with np.errstate(over="ignore"):  # what overflows is refused below
