@@ -261,6 +261,26 @@ def test_paste_is_zero_outside_the_patch():
         assert np.array_equal(pasted, np.zeros((4, 4, 4)))
 
 
+@given(
+    base=any_grid(oblique=False),
+    voxel_mm=st.floats(0.7, 5),
+    shift=st.floats(-0.6, 0.6),
+    seed=st.integers(0, 999),
+)
+def test_sampling_axis_by_axis_is_sampling_place_by_place(base, voxel_mm, shift, seed):
+    shape = tuple(min(n, 20) for n in base.shape_dhw)
+    grid = VolumeGrid(shape, base.affine_ras_mm)
+    middle = grid.to_world(VoxelPoint(*((n - 1) / 2 + shift * n for n in shape)))
+    patch_grid = FieldOfView(middle, voxel_mm, (7, 8, 9)).grid()
+    array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    # A displacement, also one by nothing, is sampled place by place.
+    nowhere = np.zeros((3, 7, 8, 9), np.float32)
+    expected = extract(array, grid, patch_grid, outside_value=-9.0, displacement_voxel=nowhere)
+    sampled = extract(array, grid, patch_grid, outside_value=-9.0)
+    np.testing.assert_array_equal(sampled == -9, expected == -9)
+    assert np.abs(sampled - expected).max() < 1e-6
+
+
 @given(base=any_grid(oblique=False), patch_voxel_mm=st.floats(0.7, 5), seed=st.integers(0, 999))
 def test_the_separable_path_is_what_affine_transform_gives(base, patch_voxel_mm, seed):
     shape = tuple(min(n, 20) for n in base.shape_dhw)
