@@ -12,7 +12,14 @@ BASE = FieldOfViewPlan(first_voxel_mm=3, finest_voxel_mm=1, coarsest_voxel_mm=6)
 
 @pytest.mark.parametrize(
     ("longest_mm", "first", "finest"),
-    [([8.0] * 9, 1.5, 0.5), ([40.0] * 9, 1.88, 0.94), ([120.0] * 9, 3, 1), ([8.0, 40.0], 1.72, 0.56)],
+    [
+        ([2.0] * 9, 1.5, 0.5),
+        ([4.0] * 9, 2, 0.5),
+        ([8.0] * 9, 3, 0.5),
+        ([40.0] * 9, 3, 0.94),
+        ([120.0] * 9, 3, 1),
+        ([3.0, 6.0], 2.25, 0.5),
+    ],
 )
 def test_voxels_get_finer_for_small_objects_and_never_coarser(longest_mm, first, finest):
     views = fitted_views(BASE, longest_mm, 64)

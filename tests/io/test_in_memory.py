@@ -171,7 +171,7 @@ def test_a_spacing_alone_lies_as_itk_puts_it(scan_array, axes, spacing_mm):
         ({"axes": "dhw", "spacing_mm": (1, 0, 1)}, BadGeometryError, r"spacing_mm is \(1.0, 0.0, 1.0\)"),
         ({"axes": "dhw", "spacing_mm": (1, 1)}, BadGeometryError, "three lengths above 0"),
         ({"axes": "ijk", "affine_ras_mm": np.eye(3)}, BadGeometryError, "4x4"),
-        ({"axes": "ijk", "affine_ras_mm": np.zeros((4, 4))}, BadGeometryError, "spacing"),
+        ({"axes": "ijk", "affine_ras_mm": np.diag([0, 0, 0, 1])}, BadGeometryError, "spacing"),
         ({"axes": "ijk", "spacing_mm": (1, 1, 1), "modality": "PET"}, ConfigError, "'PET' is no modality"),
     ],
 )

@@ -9,8 +9,9 @@ from clickvol.adapt.cases import CaseObjects
 from clickvol.preprocessing.intensity import CT_WINDOW_HU, recognise_modality, value_sample
 from clickvol.weights.card import FieldOfViewPlan, ModelCard
 
-# The first view is this many times as wide as nine of ten objects are long: a click at one end sees the other.
-_FIRST_EXTENTS = 3.0
+# Voxels of the first view along a typical object, at least. Finer ones cost more of what the base knows of
+# other objects than they bring (nodules, median 7 mm: docs/tutorials/adapt.md).
+_FIRST_VOXELS = 2.0
 
 # A fitted view may be as fine as this many object lengths per patch, but never finer than `_FINEST_MM`.
 _FITTED_EXTENTS = 1.5
@@ -55,8 +56,8 @@ def fitted_views(base: FieldOfViewPlan, longest_mm: Sequence[float], patch_side:
         longest_mm: of each object the longest side of its bounding box.
         patch_side: voxels per side of a patch.
     """
-    first = _FIRST_EXTENTS * float(np.percentile(longest_mm, 90)) / patch_side
-    finest = _FITTED_EXTENTS * float(np.median(longest_mm)) / patch_side
+    typical_mm = float(np.median(longest_mm))
+    first, finest = typical_mm / _FIRST_VOXELS, _FITTED_EXTENTS * typical_mm / patch_side
     return FieldOfViewPlan(
         first_voxel_mm=min(base.first_voxel_mm, max(_FINEST_FIRST_MM, round(first, 2))),
         finest_voxel_mm=min(base.finest_voxel_mm, max(_FINEST_MM, round(finest, 2))),
