@@ -156,15 +156,6 @@ def test_a_series_with_a_gap_is_told_by_the_address_of_its_archive(
     assert str(own_temporary_folder) not in err
 
 
-def press(process, number):
-    """Send a signal as a user does: again where nothing happens, as one in a hundred is lost on its way."""
-    for _ in range(4):
-        process.send_signal(number)
-        end = time.monotonic() + 5
-        while process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-
-
 @needs_orthanc
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_an_interrupted_fetch_leaves_nothing(

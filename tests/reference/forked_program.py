@@ -79,6 +79,7 @@ def _run(words, env, folder, prepare, out, err):
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
     tempfile.tempdir = None  # what TMPDIR says now
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
