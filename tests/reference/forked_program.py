@@ -6,6 +6,7 @@ tests of a worker. Where starting Python is the point, a test starts Python.
 
 import contextlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ import threading
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+# A test may have a temporary folder of its own, whose path is too long for the fork server's socket.
+multiprocessing.util.get_temp_dir()
 # The first optimiser imports torch._dynamo.
 _CONTEXT.set_forkserver_preload(
     ["clickvol.server.app", "clickvol.training.run", "clickvol.cli.app", "torch._dynamo"]
