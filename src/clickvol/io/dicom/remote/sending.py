@@ -54,11 +54,11 @@ def send_files(paths: Sequence[Path], node: DicomNode) -> None:
     entity.connection_timeout = _TIMEOUT_SECONDS
     for kind in dict.fromkeys((file.SOPClassUID, file.file_meta.TransferSyntaxUID) for file in files):
         entity.add_requested_context(*kind)
-    received = []  # an association whose peer hangs up at once behind its rejection calls that aborted
-    handlers = [(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))]
+    kinds = set()  # an association whose peer hangs up at once behind its rejection calls that aborted
+    handlers = [(evt.EVT_PDU_RECV, lambda event: kinds.add(type(event.pdu)))]
     association = entity.associate(node.host, node.port, ae_title=node.title, evt_handlers=handlers)
     if not association.is_established:
-        if any(isinstance(pdu, A_ASSOCIATE_RJ) for pdu in received):
+        if A_ASSOCIATE_RJ in kinds:
             raise ArchiveError(
                 f"{node} does not talk to {OWN_TITLE}; check its title, and let its owner add {OWN_TITLE}"
             )
