@@ -18,6 +18,7 @@ from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
 from clickvol.training.config import TrainConfig
 from clickvol.training.loop import Harness, Validator, fit
+from clickvol.training.memory import freed_memory_kept
 from clickvol.training.model_file import fixed_intensity, write_model
 from clickvol.training.processes import Processes, join_processes
 from clickvol.training.provenance import write_provenance
@@ -80,7 +81,7 @@ def train_from_config(
             held.enter_context(only_process_in(config.run.folder))
             remove_abandoned(config.run.folder)
         processes.wait()
-        with _memory_explained():
+        with _memory_explained(), freed_memory_kept(processes.device):
             return _train(config, command, processes, fresh=fresh, max_steps=max_steps, report=report)
 
 
