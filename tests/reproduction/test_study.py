@@ -236,6 +236,13 @@ def test_the_claims_on_the_sarcoma_are_named_beforehand_and_every_arm_can_be_mad
             assert (config.model.size, config.optimiser.steps, config.run.keep) == ("tiny", steps, "last")
             assert config.optimiser.learning_rate == (8e-4 if name == "tiny" else 4e-4)
             assert find_recipe(config.model.method, config.model.preset, config.model.size)
+    less = file.with_budget("pretrained").study
+    assert [claim.name for claim in less.claims] == ["pretrained-beats-scratch"]
+    lifted, scratch = (read_train_config(file.next_to(arm.config), [*arm.overrides]) for arm in less.arms)
+    assert (lifted.run.foundation, lifted.run.trained) == ("litemedsam", "adapters")
+    assert (scratch.run.foundation, scratch.run.trained) == ("", "everything")
+    assert lifted.optimiser == scratch.optimiser
+    assert (lifted.optimiser.steps, lifted.optimiser.batch_size) == (600, 1)
     folds = read_splits(file.next_to(study.data[0].splits))
     tested = sorted(case for fold in folds for case in fold.test)
     assert len(tested) == len(set(tested)) == 34
