@@ -1,6 +1,7 @@
 """The wheel has what the package needs, and nothing else; what it has runs outside of the repository."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -87,6 +88,13 @@ def test_its_metadata_name_extras_licence_and_python(wheel):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert {"train", "evaluate", "serve", "dicom", "zarr", "archive"} <= set(metadata.get_all("Provides-Extra"))
+    # The page that an index shows: a link into the repository leads nowhere there.
+    page = metadata.get_payload()
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "Research use only: this is not\na medical device." in page
+    assert re.findall(r"\]\((?!https:)", page) == []
+    assert "in the viewer" not in page.split("make demo")[0]
+    assert "Presets, sizes and every difference between paper, code and our form: fidelity;" in page
 
 
 @pytest.mark.slow
