@@ -140,16 +140,18 @@ def test_an_unknown_preset_or_size_is_refused(method, presets):
         find_recipe(method, presets, "vast")
 
 
-def test_a_model_imports_its_own_method_alone():
+def test_a_model_imports_its_own_method_alone_and_no_compiler():
     code = (
         "import sys; from clickvol.weights.load import load_model; load_model(device='cpu'); "
-        "print(*[name for name in sys.modules if name.startswith(('clickvol.methods.', 'clickvol.baselines'))])"
+        "print(*[name for name in sys.modules if name.startswith(('clickvol.', 'torch._dynamo'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     pages = {page.module for page in METHODS.values()} & set(done.stdout.split())
     # ProMISe-3D is built on 3DSAM-adapter.
     assert pages == {"clickvol.methods.promise3d", "clickvol.methods.sam3d_adapter"}
     assert "clickvol.baselines" not in done.stdout
+    # A second of work that only training needs.
+    assert "torch._dynamo" not in done.stdout
 
 
 def test_a_baseline_is_one_file_and_one_line(tmp_path, monkeypatch):

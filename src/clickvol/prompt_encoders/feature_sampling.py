@@ -104,7 +104,7 @@ class _QueryLayer(nn.Module):
     def __init__(self, config: FeatureSamplingConfig) -> None:
         super().__init__()
         width = config.width
-        self.global_query = nn.Parameter(0.1 * torch.randn(1, config.num_queries, width))
+        self.global_query = nn.Parameter(nn.init.normal_(torch.empty(1, config.num_queries, width), std=0.1))
         self.self_attn = TokenAttention(width, width, config.num_heads)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clickvol.errors import ConfigError, DamagedWeightsError, ModelNotFoundError
 from clickvol.layers.state import state_faults
@@ -29,6 +30,16 @@ class LoadedModel:
     network: VolumeSegmenter[Any]
     device: torch.device
     precision: torch.dtype
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves out `normal_`, which on no device draws nothing and imports torch._dynamo, a second of work."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return what a function returns."""
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def load_model(id_or_path: str | Path = DEFAULT_MODEL_ID, *, device: str = "auto") -> LoadedModel:
@@ -61,7 +72,7 @@ def load_network(id_or_path: str | Path, kind: type[NetworkT]) -> tuple[ModelCar
     card_path = find_card(id_or_path)
     card = read_card(card_path)
     # Random starting values would be drawn and thrown away: build on no device, then place the weights.
-    with torch.device("meta"):
+    with torch.device("meta"), _NoValues():
         network = _build(card, card_path)
     if not isinstance(network, kind):
         raise ModelNotFoundError(
