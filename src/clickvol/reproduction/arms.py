@@ -268,8 +268,12 @@ def _folders(task: Task) -> str:
 def _reached(folder: Path) -> tuple[str, int] | None:
     """Return fingerprint and step of a run's last checkpoint; None without a readable one."""
     path = folder / "checkpoint.pt"
-    if not path.is_file():
-        return None
+    return _read_reached(path, file_state(path)) if path.is_file() else None
+
+
+@lru_cache(maxsize=256)
+def _read_reached(path: Path, _state: tuple[int, int]) -> tuple[str, int] | None:
+    """Read it once while the file stays: a study asks after every step, and thousands of tensors are a second."""
     try:
         # Mapped, not read: with optimiser it is gigabytes.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

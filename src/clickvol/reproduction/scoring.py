@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from clickvol.datasets.prepared import read_prepared_set
+from clickvol.datasets.prepared import file_state, read_prepared_set
 from clickvol.evaluation.cases import OrganMaskChoice
 from clickvol.evaluation.methods import model_fingerprint, parse_methods
 from clickvol.evaluation.records import TABLE_NAME, score_table, write_table
@@ -178,4 +179,10 @@ def _fingerprint(arm: Arm, method: str, procedure: Procedure | None) -> str:
     """Return what an evaluation calls the method, without loading a network that was trained here."""
     if isinstance(arm, TrainArm):
         return model_fingerprint(read_card(method.partition("=")[2]), procedure)
+    return _parsed_fingerprint(method, procedure, file_state(Path(method.rpartition(":")[2])))
+
+
+@lru_cache(maxsize=256)
+def _parsed_fingerprint(method: str, procedure: Procedure | None, _state: tuple[int, int]) -> str:
+    """Load what a method names once while its file, or folder, stays."""
     return parse_methods([method], device="cpu", procedure=procedure)[0].fingerprint
