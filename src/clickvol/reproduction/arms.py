@@ -273,7 +273,7 @@ def _reached(folder: Path) -> tuple[str, int] | None:
 
 @lru_cache(maxsize=256)
 def _read_reached(path: Path, _state: tuple[int, int]) -> tuple[str, int] | None:
-    """Read it once while the file stays: a study asks after every step, and thousands of tensors are a second."""
+    """Read it once while the file stays: a study asks after every step, and it takes a second."""
     try:
         # Mapped, not read: with optimiser it is gigabytes.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

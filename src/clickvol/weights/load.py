@@ -1,5 +1,6 @@
 """A model ready to be used: its card, its network, and how to compute with it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,10 +36,16 @@ class LoadedModel:
 class _NoValues(TorchFunctionMode):
     """Leaves out `normal_`, which on no device draws nothing and imports torch._dynamo, a second of work."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
         """Return what a function returns."""
         if func in (nn.init.normal_, Tensor.normal_):
-            return args[0] if args else kwargs["tensor"]
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
