@@ -26,9 +26,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from scipy import ndimage
 
-from clickvol.datasets.device.stored_scan import StoredScan, to_steps, write_pack
+from clickvol.datasets.device.stored_scan import StoredScan, numbered_parts, to_steps, write_pack
 from clickvol.preprocessing.intensity import wide_intensity_scale
 
 SARCOMA_HELD_OUT = {"008", "019", "024", "029", "042", "047"}
@@ -75,7 +74,7 @@ def stored(group: str, path: Path) -> StoredScan | None:
     if not mask.any():
         return None
     if group == "MSLesion_MR":
-        mask = single_lesions(mask)
+        mask = numbered_parts(mask)
     low, high = np.argwhere(mask).min(axis=0), np.argwhere(mask).max(axis=0)
     if group in ("Sarcoma_CT", "Sarcoma_MR") and ((high - low + 1) * spacing).max() > LARGE_MM:
         values = pooled(values).mean(axis=(2, 4))
@@ -93,16 +92,6 @@ def pooled(array: np.ndarray) -> np.ndarray:
     """(D, H, W) -> (D, H/2, 2, W/2, 2); a surplus row is cut off."""
     d, h, w = array.shape
     return array[:, : h // 2 * 2, : w // 2 * 2].reshape(d, h // 2, 2, w // 2, 2)
-
-
-def single_lesions(mask: np.ndarray) -> np.ndarray:
-    """Number the connected lesions of at least 10 voxels, the largest 255 of them."""
-    parts, count = ndimage.label(mask)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    kept = [n + 1 for n in np.argsort(-sizes)[:255] if sizes[n] >= 10]
-    numbers = np.zeros(count + 1, dtype=np.uint8)
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    return numbers[parts]
 
 
 def files_of(data: Path, *, held_out: bool, every: int = 1) -> list[tuple[str, Path]]:

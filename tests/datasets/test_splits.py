@@ -9,6 +9,7 @@ from clickvol.datasets.splits import (
     PART_NAMES,
     Split,
     check_splits,
+    groups_by_pattern,
     make_split,
     read_splits,
     splits_json,
@@ -79,6 +80,16 @@ def test_a_group_of_many_scans_counts_once():
     inside = [name for name in PART_NAMES if "a0" in split.part(name)]
     assert len(inside) == 1
     assert {f"a{n}" for n in range(50)} <= set(split.part(inside[0]))
+
+
+def test_a_patient_is_what_a_pattern_finds_in_the_id():
+    ids = ["lidc_0001_n00", "lidc_0001_n01", "lidc_0002_n00"]
+    known = dict(zip(ids, ["lidc_0001", "lidc_0001", "lidc_0002"], strict=True))
+    assert groups_by_pattern("(.*)_n[0-9]+", ids) == groups_by_pattern("lidc_[0-9]+", ids) == known
+    with pytest.raises(ConfigError, match=r"is not in the case lidc_0001_n00 \(2 are without\); correct it"):
+        groups_by_pattern("0002", ids)
+    with pytest.raises(ConfigError, match=r"is no regular expression .*; one like"):
+        groups_by_pattern("(", ids)
 
 
 # -- files --------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ def test_the_base_preset_has_the_published_number_of_parameters():
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ConfigError, match=r"no preset 'table2'; choose one of released, paper, clickvol, table2-b"
-    ):
+    known = "released, paper, clickvol, clickvol-prompts, table2-b"
+    with pytest.raises(ConfigError, match=f"no preset 'table2'; choose one of {known}"):
         promise3d_recipe("table2", "tiny")

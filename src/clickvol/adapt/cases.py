@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from clickvol.datasets.device.stored_scan import StoredScan, to_steps
+from clickvol.datasets.device.stored_scan import StoredScan, numbered_parts, to_steps
 from clickvol.datasets.prepared import LabelledCase
 from clickvol.geometry.patient_axes import PatientAxes
 from clickvol.io.volume import Modality, Volume
@@ -17,12 +17,6 @@ from clickvol.weights.load import LoadedModel
 
 GROUP = "adapt"
 """All cases are one group of the store."""
-
-MIN_OBJECT_VOXELS = 10
-"""Smaller connected parts are taken for slips of the pen: no object, and not clicked."""
-
-# A byte numbers the objects of a scan.
-_MAX_OBJECTS = 255
 
 # What is kept around the objects for training: half of the widest view, and at least a hand's breadth.
 _MARGIN_MM = 100.0
@@ -68,21 +62,6 @@ def read_objects(case: LabelledCase, modality: Modality | None) -> CaseObjects:
     longest = tuple(float((np.array(side) * volume.grid.spacing_dhw_mm).max()) for side in sides)
     volume = replace(volume, modality=modality or "unknown", source="", notes=())
     return CaseObjects(case.case_id, case.group, volume, numbers, longest)
-
-
-def numbered_parts(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Number connected parts, the largest first; those under `MIN_OBJECT_VOXELS` are 0, unless all are.
-
-    Args:
-        mask: (D, H, W), the object where it is not 0.
-    """
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    order = np.argsort(-sizes, kind="stable")[:_MAX_OBJECTS]
-    kept = [n for n in order.tolist() if sizes[n] >= MIN_OBJECT_VOXELS] or order[:1].tolist()
-    numbers = np.zeros(count + 1, dtype=np.uint8)
-    numbers[np.array(kept, dtype=int) + 1] = np.arange(1, len(kept) + 1)
-    return np.asarray(numbers[parts])
 
 
 def synthetic_cases() -> list[CaseObjects]:

@@ -1,9 +1,8 @@
 """Labelled scans of a prepared data set, ready to draw samples from."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from clickvol.datasets.prepared import (
     CaseIndex,
     CaseModality,
     LabelledCase,
+    PreparedSet,
     read_prepared_set,
 )
 from clickvol.datasets.samples import LabelledVolume
@@ -28,34 +28,24 @@ def read_labelled_volumes(
     part: str = "train",
     fold: int = 0,
     *,
-    modality: CaseModality | None = None,
-    tumour_label: int | None = None,
-    excluded_patients: tuple[str, ...] = (),
     organs: OrganMaskSource | None = None,
     scale: Literal["scan", "set"] = "scan",
+    **conditions: Any,  # noqa: ANN401
 ) -> list[LabelledVolume]:
     """Return the labelled scans of a part of a prepared data set; voxels are read when they are asked for.
 
     Args:
-        folder: of `clickvol data prepare`.
-        part: "train", "val", "test" or "all".
-        fold: which split.
-        modality: that the scans must have been prepared as; None for any.
-        tumour_label: that they must have been prepared with; None for any.
-        excluded_patients: never returned: cases whose id ends with "_" and one of these.
+        folder: see `read_labelled_cases`.
+        part: the same.
+        fold: the same.
         organs: where organ masks come from; None for networks that see none.
         scale: "scan" for the package's own intensity scale, "set" for the constants of the set.
+        conditions: further arguments of `read_labelled_cases`.
 
     Raises:
         ConfigError: when the folder is not prepared, contradicts an argument, or nothing is left.
     """
-    prepared = read_prepared_set(folder)
-    cases = [case for case in prepared.part(part, fold) if not case.belongs_to(excluded_patients)]
-    if not cases:
-        raise ConfigError(
-            f"{folder} has no case left in {part!r} that is not excluded; change the splits or patients"
-        )
-    _refuse_contradiction(folder, cases, modality, tumour_label)
+    prepared, cases = read_labelled_cases(folder, part, fold, **conditions)
     index = CaseIndex(prepared)
     volumes = []
     for case in cases:
@@ -67,9 +57,34 @@ def read_labelled_volumes(
     return volumes
 
 
-def _refuse_contradiction(
-    folder: Path, cases: Sequence[LabelledCase], modality: CaseModality | None, tumour_label: int | None
-) -> None:
+def read_labelled_cases(
+    folder: Path,
+    part: str = "train",
+    fold: int = 0,
+    *,
+    modality: CaseModality | None = None,
+    tumour_label: int | None = None,
+    excluded_patients: tuple[str, ...] = (),
+) -> tuple[PreparedSet, list[LabelledCase]]:
+    """Return a prepared data set and the cases of a part of it; no scan is read.
+
+    Args:
+        folder: of `clickvol data prepare`.
+        part: "train", "val", "test" or "all".
+        fold: which split.
+        modality: that the scans must have been prepared as; None for any.
+        tumour_label: that they must have been prepared with; None for any.
+        excluded_patients: never returned: cases whose id ends with "_" and one of these.
+
+    Raises:
+        ConfigError: when the folder is not prepared, contradicts an argument, or nothing is left.
+    """
+    prepared = read_prepared_set(folder)
+    cases = [case for case in prepared.part(part, fold) if not case.belongs_to(excluded_patients)]
+    if not cases:
+        raise ConfigError(
+            f"{folder} has no case left in {part!r} that is not excluded; change the splits or patients"
+        )
     for case in cases:
         if modality is not None and case.modality != modality:
             raise ConfigError(
@@ -80,6 +95,7 @@ def _refuse_contradiction(
             raise ConfigError(
                 f"{folder} was prepared with the tumour label {made}, not {tumour_label}; leave it out"
             )
+    return prepared, cases
 
 
 def _labelled(case: LabelledCase, row: IndexRow, organs: OrganMaskSource | None) -> LabelledVolume:

@@ -38,6 +38,7 @@ from clickvol.datasets.splits import (
     PART_NAMES,
     Split,
     check_splits,
+    groups_by_pattern,
     make_split,
     read_groups,
     read_splits,
@@ -68,6 +69,7 @@ class PreparationPlan:
         spacing_dhw_mm: voxels to resample to, or "native"; None for the published ones, else native.
         constants: name of published constants; None for the fingerprint.
         groups: CSV with the columns case and group; None for every case by itself.
+        patients: in place of that file, a regular expression for the group in a case's id; "" for none.
         splits: file in nnU-Net's form; None for the published split where the whole data set is there (of LiTS
             and KiTS with the published numbers of cases), else one that is drawn.
         organs: the organ mask of a case, relative to the folder of its scan, with {case_id} for its id, as in
@@ -83,6 +85,7 @@ class PreparationPlan:
     spacing_dhw_mm: Triple | Literal["native"] | None = None
     constants: str | None = None
     groups: Path | None = None
+    patients: str = ""
     splits: Path | None = None
     seed: int = 0
     workers: int = 1
@@ -103,6 +106,8 @@ class PreparationPlan:
             raise ConfigError(
                 "in .npz files every class is a case and no value is in HU; leave --label and --constants out"
             )
+        if self.groups is not None and self.patients:
+            raise ConfigError("--groups and --patients say the same; leave one out")
         spacing = self.spacing_dhw_mm
         if isinstance(spacing, tuple) and not all(0 < side < float("inf") for side in spacing):
             raise ConfigError(f"the spacing {spacing} is not three lengths above 0 mm; correct --spacing")
@@ -217,6 +222,8 @@ def _read_inputs(plan: PreparationPlan) -> _Inputs:
     groups |= {case.case_id: case.group or case.case_id for case in listing.cases}
     if plan.groups is not None:
         groups = read_groups(plan.groups, list(groups))
+    elif plan.patients:
+        groups = groups_by_pattern(plan.patients, list(groups))
     folds = None
     if plan.splits is not None:
         folds = read_splits(plan.splits)

@@ -210,8 +210,12 @@ class LabelledCase(StoredCase):
         ConfigError when a file is missing or is not the one that was written; UnreadableVolumeError when it
         cannot be read.
         """
-        image, label = self.read_native_image(), self._read(self.native_label)
-        return image, object_mask(label.array, self.tumour_label)
+        image, label = self.read_native_label()
+        return image, object_mask(label, self.tumour_label)
+
+    def read_native_label(self) -> tuple[Volume, NDArray[np.generic]]:
+        """Read the scan and its label with all of its values, (D, H, W), as `read_native`."""
+        return self.read_native_image(), self._read(self.native_label).array
 
     def read_native_image(self) -> Volume:
         """Read the scan alone, as `read_native`."""

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -111,6 +112,26 @@ def read_groups(path: Path, case_ids: Sequence[str]) -> dict[str, str]:
     if missing:
         raise ConfigError(f"{path} has no group for the case {missing[0]} ({len(missing)} are missing); add it")
     return {case: group_of_case[case] for case in case_ids}
+
+
+def groups_by_pattern(pattern: str, case_ids: Sequence[str]) -> dict[str, str]:
+    """Return what a regular expression finds in the id of every case: its first group, or all that it matches.
+
+    Raises:
+        ConfigError: when it is none, or an id has nothing like it.
+    """
+    try:
+        matches = {case: re.search(pattern, case) for case in case_ids}
+    except re.error as error:
+        raise ConfigError(
+            f"--patients {pattern!r} is no regular expression ({error}); one like '(.*)_n[0-9]+' was expected"
+        ) from error
+    missing = [case for case, match in matches.items() if match is None]
+    if missing:
+        raise ConfigError(
+            f"--patients {pattern!r} is not in the case {missing[0]} ({len(missing)} are without); correct it"
+        )
+    return {case: (match[1] if match.lastindex else match[0]) for case, match in matches.items() if match}
 
 
 def check_splits(folds: Sequence[Split], group_of_case: Mapping[str, str], source: Path) -> None:

@@ -12,6 +12,7 @@ from clickvol.methods.lifted_segmenter import LiftedSegmenter, LiftedSegmenterCo
 from clickvol.methods.recipe import BoundaryTerm, LossRecipe, Method, Recipe, TrainingClicks
 from clickvol.methods.sam3d_adapter import sam3d_adapter_network
 from clickvol.methods.sizes import network_size, published_encoder
+from clickvol.prompts.spatial import NUM_HINTS
 
 METHOD_ID = "promise3d"
 
@@ -23,10 +24,16 @@ ABLATIONS = ("baseline", "two-adapters", "up-conv", "r", "r-b", "c", "c-b")
 convolutions; then the CNN on the image, added (R) or concatenated (C), without and with the boundary loss
 (B)."""
 
-PRESETS = (*FIDELITIES, *(f"table2-{name}" for name in ABLATIONS))
-"""Fidelities of the whole system, and the rows of Table 2 (as released)."""
+PROMPTS = "clickvol-prompts"
+"""Our repaired form that also knows drawn prompts (line, box, scribble, lasso) and offers candidates."""
+
+PRESETS = (*FIDELITIES, PROMPTS, *(f"table2-{name}" for name in ABLATIONS))
+"""Fidelities of the whole system, ours with more prompts, and the rows of Table 2 (as released)."""
 
 _CLICK_RADII_VOXEL = (2.0, 6.0, 18.0)
+
+# Small, medium and large; chosen, as SAM has them.
+_NUM_CANDIDATES = 3
 
 
 def promise3d_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
@@ -35,8 +42,8 @@ def promise3d_recipe(preset: str = "released", size: str = "vit_b") -> Recipe:
         raise ConfigError(f"ProMISe-3D has no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if preset == "paper":
         return _paper(size)
-    if preset == "clickvol":
-        return _clickvol(size)
+    if preset in ("clickvol", PROMPTS):
+        return _clickvol(preset, size)
     if preset == "released":
         return _table2("c-b", preset, size)
     return _table2(preset.removeprefix("table2-"), preset, size)
@@ -95,9 +102,10 @@ def _paper(size: str) -> Recipe:
     )
 
 
-def _clickvol(size: str) -> Recipe:
+def _clickvol(preset: str, size: str) -> Recipe:
     """Return our repaired form: signed clicks that the network can place, nothing doubled, no border effect."""
     parts = network_size(size)
+    num_hints = NUM_HINTS if preset == PROMPTS else 0
     encoder = parts.encoder
     if isinstance(encoder, LiftedVitConfig):
         encoder = replace(
@@ -114,14 +122,16 @@ def _clickvol(size: str) -> Recipe:
         encoder=encoder,
         prompt=replace(parts.prompt, signed=True, positions="fourier"),
         decoder=replace(
-            parts.decoder, num_prompt_maps=2 * len(_CLICK_RADII_VOXEL) + 1, joined_scales=parts.joined_scales
+            parts.decoder,
+            num_prompt_maps=2 * len(_CLICK_RADII_VOXEL) + 1 + num_hints,
+            joined_scales=parts.joined_scales,
         ),
         click_radii_voxel=_CLICK_RADII_VOXEL,
         mask_prompt=True,
+        num_hints=num_hints,
+        num_candidates=_NUM_CANDIDATES if num_hints else 0,
     )
-    return Recipe(
-        method=METHOD_ID, preset="clickvol", network=network, loss=LossRecipe(boundary=BoundaryTerm())
-    )
+    return Recipe(method=METHOD_ID, preset=preset, network=network, loss=LossRecipe(boundary=BoundaryTerm()))
 
 
 METHOD = Method(LiftedSegmenterConfig, LiftedSegmenter, promise3d_recipe)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from clickvol.datasets.device.stored_scan import Objects
 from clickvol.datasets.sampling import (
     PatchSampling,
     PublishedSampling,
@@ -51,6 +52,8 @@ class FolderSection(_Section):
         modality: of its scans; or "picture", for promise2d.
         source: its citation.
         tumour_label: that the set must have been prepared with; anything when not given.
+        objects: what a sample is drawn around: the "tumour"; each value of the label by itself, "labels", as of
+            several organs; or each connected part of the tumour, "parts". The last two on the wide scale.
         only: of pictures, the data sets in the folder that are used; all of them when not given.
     """
 
@@ -58,6 +61,7 @@ class FolderSection(_Section):
     modality: SaidModality | Literal["picture"]
     source: str
     tumour_label: int | None = Field(default=None, gt=0)
+    objects: Objects = "tumour"
     only: tuple[str, ...] | None = None
 
 
@@ -70,22 +74,34 @@ class DataSection(_Section):
         folders: labelled data sets; may be empty for phantoms only.
         validation_patients: never trained on, even in the training part: cases whose id ends with one of these.
         fold: which split of prepared data sets.
-        intensity: "scan" for this package's own scale, "set" for the constants of prepared data sets:
-            published ones or those of their fingerprint.
+        intensity: "scan" for this package's own scale; "set" for the constants of prepared data sets:
+            published ones or those of their fingerprint; "wide" for the scale that knows CT from air to metal,
+            MR, and PET in SUV (`preprocessing.intensity.wide_intensity_scale`): all scans are read at the start
+            as they came, at 8 bit, and a group of `sampling` is then a data set, by its `path`.
         phantoms: number of synthetic scans, half CT and half MR; made once per run.
         phantom_share: part of the samples that come from phantoms.
         voxels_in_memory: a training set of at most so many voxels stays on the device once it was read (a byte
-            each, and a third for coarser levels); of a larger one, every sample is read from the disk.
+            each, and a third for coarser levels); of a larger one, every sample is read from the disk. On the
+            wide scale a larger one is refused.
     """
 
     root: Path = Path()
     folders: list[FolderSection] = []
     validation_patients: tuple[str, ...] = ()
     fold: int = Field(default=0, ge=0)
-    intensity: Literal["scan", "set"] = "scan"
+    intensity: Literal["scan", "set", "wide"] = "scan"
     phantoms: int = Field(default=0, ge=0)
     phantom_share: float = Field(default=0.0, ge=0, le=1)
     voxels_in_memory: int = Field(default=400_000_000, ge=0)
+
+    @model_validator(mode="after")
+    def _objects_need_the_wide_scale(self) -> Self:
+        several = [folder.path for folder in self.folders if folder.objects != "tumour"]
+        if several and self.intensity != "wide":
+            raise ValueError(f"the objects of {several[0]} are drawn on the wide scale alone: intensity = wide")
+        if self.phantoms and self.intensity == "wide":
+            raise ValueError("phantoms are not on the wide scale; set phantoms to 0, or intensity to scan")
+        return self
 
 
 class OptimiserSection(_Section):
@@ -104,6 +120,7 @@ class OptimiserSection(_Section):
         warmup_steps: steps of a linear rise before; 0 for none.
         final_rate: last rate over the highest.
         linear_epochs: see `schedule`; 500 in the released ProMISe-3D, 3DSAM-adapter and TAGS.
+        betas: how slowly AdamW forgets gradients and their squares.
         weight_decay: decoupled.
         max_gradient_norm: clipping.
         clipping: of the "whole" gradient, or of the image encoder's, the prompt encoder's and the decoder's
@@ -121,6 +138,7 @@ class OptimiserSection(_Section):
     warmup_steps: int = Field(default=200, ge=0)
     final_rate: float = Field(default=0.01, ge=0, le=1)
     linear_epochs: int = Field(default=500, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=1e-2, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
     clipping: Literal["whole", "parts"] = "whole"
@@ -152,7 +170,8 @@ class RunSection(_Section):
         recompute_blocks: forget what the encoder's blocks computed and compute it again for the gradient:
             a third more time, a fraction of the memory (ViT-B on 128^3: 6.7 GiB instead of 31.8). "auto" does
             so and says so where a step would take more than four fifths of the memory that is free.
-        start_from: a model (id or path) whose weights to begin with; "" for random ones.
+        start_from: a model (id or path) whose weights to begin with; "" for random ones. It may know less than
+            the network: no drawn prompts or candidates, which then begin as no change and as the first mask.
         foundation: a 2D foundation (id or path, method "sam2d") whose image encoder is lifted into the
             network before training; "" for none. promise2d cannot do without: it is the network's frozen part.
         trained: "everything", or only the "adapters" and what else does not come from the foundation.

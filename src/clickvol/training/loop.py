@@ -75,6 +75,7 @@ class Harness:
         report: called by the first process after every step with its number, and with the figures where they
             were read.
         remake: returns the batches of this process for a step once more.
+        saved: called after every checkpoint.
     """
 
     processes: Processes
@@ -85,6 +86,7 @@ class Harness:
     validator: Validator | None
     report: Callable[[dict[str, float]], None]
     remake: Callable[[int], list[Batch]]
+    saved: Callable[[TrainState], None] = lambda _: None
 
 
 def fit(
@@ -109,6 +111,7 @@ def fit(
     """
     step.train()
     torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = config.run.precision != "float32"
     descend = make_descend(state, step, config, harness.processes)
     figures = RunningFigures(harness.processes, step.figures)
     first_step = state.step + 1
@@ -139,6 +142,7 @@ def fit(
         if saves:
             _refuse_broken_weights(state)
             harness.checkpoints.save(state)
+            harness.saved(state)
             next_save = state.seconds + _SECONDS_BETWEEN_CHECKPOINTS
         if is_over:
             break

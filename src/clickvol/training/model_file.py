@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from clickvol.datasets.device.stored_scan import StoredScan, unpacked
-from clickvol.datasets.pictures import is_picture_set, read_data_set
-from clickvol.datasets.prepared import is_prepared_set
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import write_text
@@ -75,7 +73,7 @@ def fixed_intensity(
 ) -> IntensityPlan | Literal["wide"] | None:
     """Return the constants that a model is trained with, which its card has to tell inference.
 
-    Scans of a pack are on the wide scale.
+    Scans of a pack are on the wide scale, as those of data.intensity wide.
 
     Args:
         config: of the run.
@@ -84,8 +82,10 @@ def fixed_intensity(
     Raises:
         ConfigError: when the data sets have different ones, since a model has room for one.
     """
+    if config.data.intensity == "wide" or any(isinstance(case, StoredScan) for case in cases):
+        return "wide"
     if config.data.intensity == "scan":
-        return "wide" if any(isinstance(case, StoredScan) for case in cases) else None
+        return None
     known = [case.scale for case in unpacked(cases)]
     scales = {(scale.low, scale.high, scale.mean, scale.deviation) for scale in known}
     if len(scales) != 1:
@@ -103,15 +103,18 @@ def _marks(config: TrainConfig, name: Literal["scan_mark", "patient_mark"]) -> l
     marks = set()
     if earlier is not None:
         marks |= {*(earlier.training_scans if name == "scan_mark" else earlier.training_patients)}
+    if config.data.root.is_file():
+        return sorted(marks)
+    # Pictures need packages that a bare machine does not have.
+    from clickvol.datasets.pictures import read_data_set
+
     for folder in config.data.folders:
-        path = config.data.root / folder.path
-        if is_prepared_set(path) or is_picture_set(path):
-            marks |= {
-                getattr(case, name)
-                for case in read_data_set(path).part("train", config.data.fold)
-                if not case.belongs_to(config.data.validation_patients)
-                and (folder.only is None or getattr(case, "data_set", "") in folder.only)
-            }
+        marks |= {
+            getattr(case, name)
+            for case in read_data_set(config.data.root / folder.path).part("train", config.data.fold)
+            if not case.belongs_to(config.data.validation_patients)
+            and (folder.only is None or getattr(case, "data_set", "") in folder.only)
+        }
     return sorted(marks)
 
 

@@ -48,6 +48,7 @@ def train_from_config(
     fresh: bool = False,
     max_steps: int | None = None,
     report: Report = lambda _: None,
+    saved: Callable[[TrainState], None] = lambda _: None,
 ) -> Path:
     """Train as a configuration file says; goes on from the last checkpoint where there is one.
 
@@ -60,6 +61,7 @@ def train_from_config(
         max_steps: stop (with a checkpoint) when this many steps of the schedule are done.
         report: called after every step with "step" and "num_steps", the length of the run, and after the first
             one and every 20 with the figures.
+        saved: called by every process after each checkpoint.
 
     Returns:
         The card of the model, in the run's folder.
@@ -82,7 +84,9 @@ def train_from_config(
             remove_abandoned(config.run.folder)
         processes.wait()
         with _memory_explained(), freed_memory_kept(processes.device):
-            return _train(config, command, processes, fresh=fresh, max_steps=max_steps, report=report)
+            return _train(
+                config, command, processes, fresh=fresh, max_steps=max_steps, report=report, saved=saved
+            )
 
 
 def _train(
@@ -93,6 +97,7 @@ def _train(
     fresh: bool,
     max_steps: int | None,
     report: Report,
+    saved: Callable[[TrainState], None],
 ) -> Path:
     torch.manual_seed(config.run.seed)
     task = task_of(config)
@@ -136,6 +141,7 @@ def _train(
             validator=validator,
             report=report_length,
             remake=remake,
+            saved=saved,
         )
         made_on = processes.device if isinstance(sampler, PatchSampler) else torch.device("cpu")
         fit(state, step, batches(sampler, numbers, made_on, config.run.workers), config, harness)

@@ -55,6 +55,10 @@ _Label = Annotated[
 _Groups = Annotated[
     Path | None, typer.Option(metavar="CSV", help="Columns case,group; a group (patient) is never split.")
 ]
+_Patients = Annotated[
+    str,
+    typer.Option(metavar="REGEX", help="Instead: what of a case's id is the patient, as in '(.*)_n[0-9]+'."),
+]
 _Spacing = Annotated[
     str | None, typer.Option(metavar="MM|D,H,W|native", help="Voxels in mm; else as published, or native.")
 ]
@@ -81,6 +85,7 @@ def prepare(
     label: _Label = None,
     modality: ModalityOfAll = None,
     groups: _Groups = None,
+    patients: _Patients = "",
     spacing: _Spacing = None,
     constants: _Constants = None,
     splits: _Splits = None,
@@ -99,7 +104,7 @@ def prepare(
     from clickvol.files.configs import shipped_config
 
     for_scans = {"--modality": modality, "--spacing": spacing, "--constants": constants, "--volume": volume}
-    for_scans |= {"--organs": organs, "--scheduler": scheduler}
+    for_scans |= {"--organs": organs, "--scheduler": scheduler, "--patients": patients}
     _refuse_strangers(kind, for_scans, {"--name": names, "--crop-dark": crop_dark})
     shared: dict[str, Any] = {
         "destination": destination,
@@ -128,6 +133,7 @@ def prepare(
                 scheduler=scheduler,
                 volume_index=volume,
                 organs=organs,
+                patients=patients,
                 **shared,
             )
             made = prepare_data_set(plan, report)

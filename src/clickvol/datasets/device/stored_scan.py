@@ -7,20 +7,34 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from clickvol.datasets.levels import along_patient, patient_matrix
+from clickvol.datasets.prepared import LabelledCase
 from clickvol.datasets.samples import LabelledVolume
 from clickvol.errors import ConfigError
 from clickvol.files.atomic import atomic_path
+from clickvol.geometry.grid import VolumeGrid
+from clickvol.preprocessing.intensity import value_sample, wide_intensity_scale
 
 NORMALISED_RANGE = (-2.6, 2.6)
 """Normalised values that the 256 steps of a stored image stand for."""
 
 BODY_VALUE = -1.1
 """Normalised values up to this are air, lung, or the background of MR and PET."""
+
+MIN_OBJECT_VOXELS = 10
+"""Smaller connected parts are taken for slips of the pen: no object, and not clicked."""
+
+Objects = Literal["tumour", "labels", "parts"]
+"""What of a label is an object by itself: the tumour, every value, or every connected part of the tumour."""
+
+# A byte numbers the objects of a scan.
+_MAX_OBJECTS = 255
 
 _FORMAT = "clickvol training pack 1"
 
@@ -63,24 +77,83 @@ class StoredScan:
             group: see above.
         """
         grid = case.volume.grid
-        matrix = patient_matrix(grid)
-        spacing = np.linalg.norm(matrix, axis=0)
         values = case.scale.normalise(np.asarray(along_patient(case.volume.array, grid), dtype=np.float32))
         low, high = float(values.min()), float(values.max())
         high = high if high > low else low + 1.0
-        d, h, w = spacing.tolist()
+        spacing, axes = _sides_and_axes(grid)
         return cls(
             name,
             group,
             name,
-            (d, h, w),
+            spacing,
             to_steps(values, (low, high)),
             np.ascontiguousarray(along_patient(case.label, grid), dtype=np.uint8),
             value_range=(low, high),
             outside=float(case.scale.normalise(np.array([case.outside_value], dtype=np.float32))[0]),
-            axes_dhw=matrix / spacing,
+            axes_dhw=axes,
             organ=None if case.organ is None else np.array(along_patient(case.organ, grid), dtype=np.uint8),
         )
+
+    @classmethod
+    def of_prepared(cls, case: LabelledCase, group: str, objects: Objects) -> "StoredScan":
+        """Read a prepared case as it came, on the wide scale, as a pack carries it.
+
+        Args:
+            case: of a prepared set.
+            group: see above.
+            objects: what of its label is one.
+
+        Raises:
+            ConfigError: when a file is missing or damaged, or a label has a value that is no object's number.
+        """
+        label: NDArray[np.generic]
+        if objects == "labels":
+            volume, label = case.read_native_label()
+            values = np.unique(label)
+            if not np.array_equal(values, np.clip(values, 0, _MAX_OBJECTS).astype(np.uint8)):
+                raise ConfigError(
+                    f"{case.case_id} has labels from {values[0]:g} to {values[-1]:g}; objects = labels takes "
+                    f"whole numbers from 0 to {_MAX_OBJECTS}"
+                )
+        else:
+            volume, mask = case.read_native()
+            label = numbered_parts(mask) if objects == "parts" else mask
+        scale = wide_intensity_scale(case.modality, value_sample(volume))
+        spacing, axes = _sides_and_axes(volume.grid)
+        image = np.asarray(along_patient(volume.array, volume.grid), dtype=np.float32)
+        return cls(
+            case.case_id,
+            group,
+            case.group,
+            spacing,
+            to_steps(scale.normalise(image)),
+            np.ascontiguousarray(along_patient(label, volume.grid), dtype=np.uint8),
+            outside=float(scale.normalise(np.array([scale.outside], dtype=np.float32))[0]),
+            axes_dhw=axes,
+        )
+
+
+def _sides_and_axes(grid: VolumeGrid) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
+    """Return the voxel sides along the patient, mm, and the directions of `StoredScan.axes_dhw`."""
+    matrix = patient_matrix(grid)
+    spacing = np.linalg.norm(matrix, axis=0)
+    d, h, w = spacing.tolist()
+    return (d, h, w), matrix / spacing
+
+
+def numbered_parts(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Number connected parts, the largest first; those under `MIN_OBJECT_VOXELS` are 0, unless all are.
+
+    Args:
+        mask: (D, H, W), the object where it is not 0.
+    """
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    order = np.argsort(-sizes, kind="stable")[:_MAX_OBJECTS]
+    kept = [n for n in order.tolist() if sizes[n] >= MIN_OBJECT_VOXELS] or order[:1].tolist()
+    numbers = np.zeros(count + 1, dtype=np.uint8)
+    numbers[np.array(kept, dtype=int) + 1] = np.arange(1, len(kept) + 1)
+    return np.asarray(numbers[parts])
 
 
 def unpacked(cases: Sequence[LabelledVolume | StoredScan]) -> list[LabelledVolume]:

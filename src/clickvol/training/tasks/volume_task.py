@@ -131,18 +131,23 @@ class VolumeTask(Task[PatchBatch]):
         return self._patches(store, sampling, _group_shares(sampling, store.groups, share))
 
     def plain_batches(
-        self, cases: Sequence[LabelledVolume], count: int, device: torch.device
+        self, cases: Sequence[LabelledVolume | StoredScan], count: int, device: torch.device
     ) -> Iterator[PatchBatch]:
-        """Yield patches of the object without augmentation."""
+        """Yield patches of every object without augmentation."""
         if isinstance(self._sampling, PublishedSampling):
             plain = self._sampling.without_changes()
-            for number, case in enumerate(cases):
+            for number, case in enumerate(unpacked(cases)):
                 rng = np.random.default_rng([self._config.run.seed, number, 3])
                 yield joined([self._published(plain, case, rng) for _ in range(count)])
             return
-        store = ScanFiles.of(cases, ["all"] * len(cases), device)
-        sampler = self._patches(store, self._sampling.without_changes(), {"all": 1.0})
-        for number in range(len(cases)):
+        stored = [case for case in cases if isinstance(case, StoredScan)]
+        store = (
+            ScanStore.of(stored, device)
+            if stored
+            else ScanFiles.of(unpacked(cases), ["all"] * len(cases), device)
+        )
+        sampler = self._patches(store, self._sampling.without_changes(), dict.fromkeys(store.groups, 1.0))
+        for number in range(len(store.objects.scan)):
             yield sampler.batch(range(number * count, (number + 1) * count), [number] * count)
 
     def _patches(
@@ -155,7 +160,7 @@ class VolumeTask(Task[PatchBatch]):
             network.patch_shape_dhw,
             self._config.run.seed,
             num_channels=network.num_channels,
-            with_hints=False,
+            with_hints=isinstance(network, LiftedSegmenterConfig) and network.num_hints > 0,
             group_shares=shares,
         )
 
