@@ -118,19 +118,17 @@ def _train(
     if processes.is_first:
         _describe(config, command, processes, changes, state.step)
     step = task.make_step(state.network).to(processes.device)
-    first_step = state.step
+    rounds, first_step = config.optimiser.accumulate, state.step
 
     def remake(number: int) -> list[Batch]:
-        rounds = config.optimiser.accumulate
         return [sampler.batch(n) for n in numbers[(number - first_step) * rounds :][:rounds]]
 
     def report_length(figures: dict[str, float]) -> None:
         if processes.is_first:
             report(figures | {"num_steps": min(last_step, state.step * schedule.num_seconds / state.seconds)})
 
-    validator = None
-    if config.run.validate_every:
-        validator = Validator(validation_cases(config, task.organs), task, processes.device)
+    judged = validation_cases(config, task.organs) if config.run.validate_every else None
+    validator = None if judged is None else Validator(judged, task, processes.device)
     with RunLog(config.run.folder if processes.is_first else None, state.step) as log:
         harness = Harness(
             processes=processes,

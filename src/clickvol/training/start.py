@@ -116,8 +116,7 @@ def training_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[
     """
     if config.data.root.is_file():
         return _packed_scans(config)
-    cases = _stored_scans if config.data.intensity == "wide" else _cases
-    return cases(config, organs, "train", config.data.validation_patients)
+    return _cases(config, organs, "train", config.data.validation_patients)
 
 
 def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> list[Any]:
@@ -130,7 +129,7 @@ def validation_cases(config: TrainConfig, organs: OrganMaskSource | None) -> lis
         raise ConfigError(
             "run.validate_every is above 0, but no scan is for validation; give data.folders, or set it to 0"
         )
-    return (_stored_scans if config.data.intensity == "wide" else _cases)(config, organs, "val", ())
+    return _cases(config, organs, "val", ())
 
 
 def _stored_scans(
@@ -180,6 +179,8 @@ def _packed_scans(config: TrainConfig) -> list[StoredScan]:
 def _cases(
     config: TrainConfig, organs: OrganMaskSource | None, part: str, excluded: tuple[str, ...]
 ) -> list[Any]:
+    if config.data.intensity == "wide":
+        return _stored_scans(config, organs, part, excluded)
     cases: list[Any] = []
     for folder in config.data.folders:
         path = config.data.root / folder.path
@@ -201,7 +202,7 @@ def _cases(
                 tumour_label=folder.tumour_label,
                 excluded_patients=excluded,
                 organs=organs,
-                scale=config.data.intensity,
+                scale="set" if config.data.intensity == "set" else "scan",
             )
     return cases
 

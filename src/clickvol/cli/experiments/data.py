@@ -103,8 +103,10 @@ def prepare(
     from clickvol.datasets.preparation import PreparationPlan, prepare_data_set
     from clickvol.files.configs import shipped_config
 
-    for_scans = {"--modality": modality, "--spacing": spacing, "--constants": constants, "--volume": volume}
-    for_scans |= {"--organs": organs, "--scheduler": scheduler, "--patients": patients}
+    of_scans: dict[str, Any] = {"modality": modality, "constants": constants, "scheduler": scheduler}
+    of_scans |= {"organs": organs, "patients": patients}
+    for_scans = {f"--{name}": given for name, given in of_scans.items()}
+    for_scans |= {"--spacing": spacing, "--volume": volume}
     _refuse_strangers(kind, for_scans, {"--name": names, "--crop-dark": crop_dark})
     shared: dict[str, Any] = {
         "destination": destination,
@@ -127,13 +129,9 @@ def prepare(
                 kind=kind,
                 source=_only_source(sources),
                 tumour_label=value,
-                modality=modality,
                 spacing_dhw_mm=None if spacing is None else _parse_spacing(spacing),
-                constants=constants,
-                scheduler=scheduler,
                 volume_index=volume,
-                organs=organs,
-                patients=patients,
+                **of_scans,
                 **shared,
             )
             made = prepare_data_set(plan, report)
