@@ -7,6 +7,8 @@ import gc
 
 from hypothesis import HealthCheck, Phase, settings
 
+gc.disable()  # until all tests are imported: what that makes stays, and looking through it finds no garbage
+
 settings.register_profile("usual", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -27,3 +29,4 @@ def pytest_collection_finish(session):
     """Leave what importing all tests made, millions of objects, out of every later collection of garbage."""
     gc.collect()
     gc.freeze()
+    gc.enable()
