@@ -28,8 +28,15 @@ from clickvol.server.wire import ErrorOut
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_ERROR_CONTENT = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorOut.__name__}"}}}
+
+# Only one names the model, as FastAPI makes a validator of its own for each that does, of each route.
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 502, 503, 507)
+    400: {"model": ErrorOut},
+    **{
+        status: {"content": _ERROR_CONTENT}
+        for status in (401, 403, 404, 409, 410, 413, 415, 422, 429, 502, 503, 507)
+    },
 }
 """For the OpenAPI document: what any route may answer."""
 
