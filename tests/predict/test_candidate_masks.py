@@ -7,11 +7,16 @@ import pytest
 
 from clickvol import Click, InteractiveSession, load_model, segment
 from clickvol.errors import ClickError
+from clickvol.geometry.box import VoxelBox
+from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import ChooseCandidate
 from clickvol.interactive.replay import replay_record
+from clickvol.io.volume import Mask
+from clickvol.patches.field_of_view import FieldOfView
 from clickvol.phantoms.phantom import make_phantom
-from clickvol.predict.candidate_masks import expected_dice, soft_dice
+from clickvol.predict.candidate_masks import expected_dice, soft_dice, with_candidates
+from clickvol.predict.segmentation import Segmentation
 from clickvol.weights.card import read_card
 from clickvol.weights.expected_dice import DiceEstimate, ExpectedDice, MeasuredKind
 
@@ -113,3 +118,53 @@ def test_the_expected_dice_is_that_of_the_first_candidate_and_within_its_interva
     low, high = result.expected.interval or (0, 1)
     assert low <= result.expected_dice <= high
     assert [c.predicted_dice for c in result.candidates[:1]] in ([], [result.expected_dice])
+
+
+def segmentation_of(mask, probability, start, grid):
+    box = VoxelBox.of(start, np.add(start, probability.shape))
+    return Segmentation(
+        mask=Mask(mask, grid),
+        prompts=(),
+        modality="CT",
+        model_id="m",
+        procedure="clickvol",
+        fields_of_view=(),
+        seconds={},
+        prompts_used=(),
+        warnings=(),
+        probability_box=box,
+        probability_in_box=probability,
+    )
+
+
+def test_candidates_lie_where_the_view_does_and_keep_the_part_that_is_meant():
+    centre = WorldPointRAS(10, 20, 30)
+    grid, field = VolumeGrid.along_patient((6, 8, 10), 1.0, centre), FieldOfView(centre, 1.0, (6, 8, 10))
+    mask = np.zeros((6, 8, 10), np.uint8)
+    mask[1:3, 2:4, 3:5] = 1
+    probability = np.full((4, 5, 6), 0.25, np.float32)
+    probability[:2, :2, 1:3] = 0.75  # the mask, from (1, 2, 2) on
+    result = segmentation_of(mask, probability, (1, 2, 2), grid)
+    second, nothing = np.zeros((2, 6, 8, 10), np.float32)
+    second[1:3, 2:5, 3:6] = 0.9
+    kept = second > 0
+    second[4, 6:, 7:9] = 0.8  # another object
+    inside = [grid.to_world(VoxelPoint(2, 4, 5))]
+    several = [(probability, 0.5), (second, 0.25), (nothing, 0.125)]
+    small = read_card("promise3d-small")
+    unmeasured = small.model_copy(update={"expected_dice": None})
+    curve = ExpectedDice(knots=[(0.0, 0.5), (1.0, 0.9)])
+    measured = small.model_copy(update={"expected_dice": curve})
+    for card, said in ((unmeasured, [0.5, 0.25, 0.125]), (measured, [0.7, 0.6, 0.125])):
+        told = with_candidates(result, several, field, inside, card)
+        for candidate, expected in zip(told.candidates, (mask, kept, nothing), strict=True):
+            np.testing.assert_array_equal(candidate.mask.array, expected)
+        assert [candidate.predicted_dice for candidate in told.candidates] == pytest.approx(said)
+        assert (told.expected is None) == (card is unmeasured)
+    assert told.expected_dice == pytest.approx(0.7)
+    # Without a score head the probability speaks: 6 of the 8 voxels, and 28 of the 112 around them.
+    alone = with_candidates(result, (), field, inside, measured)
+    assert (alone.candidates, alone.expected_dice) == ((), pytest.approx(0.5 + 0.4 * 2 * 6 / (6 + 28 + 8)))
+    assert with_candidates(result, (), field, inside, unmeasured) is result
+    empty = segmentation_of(mask * 0, probability, (1, 2, 2), grid)
+    assert with_candidates(empty, several, field, inside, measured) is empty

@@ -173,6 +173,13 @@ def test_a_short_scribble_is_a_click_a_voxel(length, at):
     assert voxels(placed(stroke).clicks) == [(5, 5, w) for w in at]
 
 
+def test_clicks_follow_a_scribble_that_goes_to_and_fro_along_its_longest_side():
+    stroke = np.zeros(GRID.shape_dhw, dtype=bool)
+    stroke[[5, 4, 5, 4, 5, 4], range(2, 8), 3] = True
+    clicks = placed(Scribble(PackedMask.of(stroke))).clicks
+    assert voxels(clicks) == [(4, 3, 3), (5, 4, 3), (4, 5, 3), (5, 6, 3)]
+
+
 def test_a_click_takes_the_place_of_the_box_middle():
     assert voxels(placed(Click(VoxelPoint(3, 5, 7)), Box.of(BOX)).clicks) == [(3, 5, 7)]
 

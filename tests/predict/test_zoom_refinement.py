@@ -7,6 +7,7 @@ and whether everything comes back to the right place.
 import numpy as np
 import pytest
 
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.metrics.overlap import dice
@@ -166,16 +167,21 @@ def test_the_middle_of_the_first_view_is_the_click():
 
 
 class Scripted:
-    """Answers with one block of patch voxels after the other, then with nothing."""
+    """Answers with one block of patch voxels after the other, or a value for all, then with nothing."""
 
-    def __init__(self, *blocks):
+    def __init__(self, *blocks, value=1.0):
         self.blocks = list(blocks)
+        self.value = value
         self.fields: list[FieldOfView] = []
 
     def __call__(self, field_of_view, prior=None):
         answer = np.zeros(field_of_view.shape_dhw, dtype=np.float32)
         if len(self.fields) < len(self.blocks):
-            answer[tuple(slice(*sides) for sides in self.blocks[len(self.fields)])] = 1
+            match self.blocks[len(self.fields)]:
+                case float(value):
+                    answer[:] = value
+                case sides:
+                    answer[tuple(slice(*side) for side in sides)] = self.value
         self.fields.append(field_of_view)
         return answer
 
@@ -185,7 +191,7 @@ WIDE = make_grid((200, 200, 200), (2.0, 2.0, 2.0))  # 0 to 398 mm, its middle at
 
 def assert_fields(fields, *expected):
     for field, (centre, voxel_mm) in zip(fields, expected, strict=True):
-        assert field.shape_dhw == SHAPE
+        assert field.shape_dhw == fields[0].shape_dhw
         assert field.voxel_mm == pytest.approx(voxel_mm)
         assert field.centre.as_array() == pytest.approx(np.array(centre, dtype=float))
 
@@ -262,6 +268,7 @@ def test_tiles_become_coarser_until_they_are_eight():
         # from that of the scan, in steps of 3.08 mm.
         ((159, 179, 199), (199, 199, 203), (-6, -3, 1), 2 ** (5 / 8)),
         ((198, 198, 202), (200, 200, 206), (0, 0, 2), 1),
+        ((205 - 8e-7, 199, 199), (207 - 8e-7, 199, 199), (4, 0, 0), 1),  # 3.5 steps but for the last digits
         ((0, 0, 0), (398, 398, 398), (0, 0, 0), 7),
     ],
 )
@@ -283,3 +290,135 @@ def test_an_object_beyond_the_widest_view_is_said():
         "the object reaches the border of the widest field of view (224 mm); parts beyond it are missing; "
         "click there, too, and join the masks",
     )
+
+
+def test_a_view_moves_with_the_object_as_far_as_the_click_stays_in_it():
+    edge = [(0, 2), (0, 2), (30, 32)]
+    network = Scripted(edge, edge, [(4, 8), (6, 12), (10, 20)])
+    zoom_to_object(network, WIDE, [WorldPointRAS(199, 199, 199)], PLAN, (16, 24, 32))
+    # The edge is 15 voxels to the right, 11 posterior and 7 inferior of the middle: 45, 33 and 21 mm, in steps
+    # of 9. Then 4.5 mm times that; 0.4 of the sides of 216, 162 and 108 mm are allowed, in steps of 13.5.
+    # What is there is 67.5 mm wide: 1.2 times that on 32 voxels are 2.53 mm, the 11th eighth of an octave.
+    fitted = 2 ** (11 / 8)
+    steps = 2 * fitted * np.array([14, -17, -10])  # of 74.25, -87.75 and -54 mm
+    assert_fields(
+        network.fields,
+        ((199, 199, 199), 3),
+        ((244, 163, 181), 4.5),
+        ((280, 131.5, 158.5), 6.75),
+        (199 + steps, fitted),
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_slices", "click_d", "block_d", "is_cut"),
+    [
+        (60, 15.7, (0, 20), False),  # the scan's first slice is 0.2 voxels before that of the patch
+        (60, 16.3, (0, 20), True),  # 0.8: there is a slice that is not seen
+        (60, 30, (1, 20), True),
+        (60, 30, (2, 20), False),
+        (60, 30, (10, 30), False),
+        (60, 30, (10, 31), True),
+        (60, 43.3, (10, 32), False),
+        (60, 42.7, (10, 32), True),
+    ],
+)
+def test_an_object_is_cut_off_two_voxels_from_a_border_behind_which_the_scan_goes_on(
+    num_slices, click_d, block_d, is_cut
+):
+    network = Scripted([block_d, (8, 24), (8, 24)])
+    run(network, make_grid((num_slices, 100, 100), (3, 3, 3)), (150, 150, 3 * click_d))
+    assert [field.voxel_mm > 4 for field in network.fields[1:]] == [is_cut]
+
+
+def test_no_more_than_seven_views_search_for_the_end_of_an_object():
+    plan = FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=100.0)
+    network = Scripted(*[[(0, 32)] * 3] * 7)
+    result, _ = run(network, make_grid((50, 50, 50), (10, 10, 10)), (245, 245, 245), plan=plan)
+    assert [field.voxel_mm for field in network.fields[:7]] == [1.5**n for n in range(7)]
+    assert [view.reason for view in result.views[6:]] == [
+        "widened: the object touched the border",
+        "fitted to the object",
+    ]
+    assert "widest field of view (364 mm)" in result.warnings[0]  # 32 voxels of 11.39 mm
+
+
+def test_a_fitted_view_fades_into_the_one_before_where_the_object_leaves_it():
+    network = Scripted([(4, 12), (2, 6), (6, 18)], 0.6, value=0.8)
+    grid, plan = (
+        make_grid((40, 40, 40), (1, 1, 1)),
+        FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=2.0),
+    )
+    result = zoom_to_object(network, grid, [WorldPointRAS(19.5, 19.5, 19.5)], plan, (16, 8, 24))
+    assert_fields(network.fields, *[((19.5, 19.5, 19.5), 1)] * 2)
+    # An eighth of the sides: the whole fades over 2, 1 and 3 voxels.
+    fading = [np.array(ramp) for ramp in ([0, 0.5, *[1] * 12, 0.5, 0], [0, *[1] * 6, 0])]
+    fading.append(np.array([0, 1 / 3, 2 / 3, *[1] * 18, 2 / 3, 1 / 3, 0]))
+    share = np.minimum(fading[0][:, None, None], np.minimum(fading[1][:, None], fading[2]))
+    before = np.zeros((16, 8, 24))
+    before[4:12, 2:6, 6:18] = 0.8
+    expected = np.zeros((40, 40, 40))
+    expected[12:28, 16:24, 8:32] = before * (1 - share) + 0.6 * share
+    probability = np.zeros((40, 40, 40))
+    probability[result.box.slices] = result.probability
+    np.testing.assert_allclose(probability, expected, atol=1e-6)
+    assert result.probability.dtype == np.float32
+
+
+COARSE = FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=2.0)
+AROUND = Extent(np.full(3, 14.5), np.full(3, 44.5), is_whole=True)  # 30 mm around the middle of 60
+
+
+def test_finer_views_are_averaged_with_the_prompt_and_blended_where_they_overlap():
+    network = Scripted([(2, 14)] * 3, 0.5, 0.1, value=0.9)
+    grid = make_grid((60, 60, 60), (1, 1, 1))
+    result = zoom_to_object(network, grid, [WorldPointRAS(29.5, 29.5, 29.5)], COARSE, (16, 16, 16), AROUND)
+    # The block is 24 mm long from 17.5 mm on. Views of 16 mm begin at 15.5 and 27.5, in voxels of 1 mm.
+    corners = [(29.5 + w, 29.5 + h, 29.5 + d) for d in (-6, 6) for h in (-6, 6) for w in (-6, 6)]
+    assert_fields(network.fields, ((29.5, 29.5, 29.5), 2), *((corner, 1) for corner in corners))
+    line = np.zeros(60)
+    line[result.box.start_dhw[2] : result.box.stop_dhw[2]] = result.probability[
+        24 - result.box.start_dhw[0], 24 - result.box.start_dhw[1]
+    ]
+    # Voxel centres of 2 mm lie at 16.5 with 0 and at 18.5 with 0.9.
+    expected = {
+        16: 0,
+        17: 0.225 / 2 + (0.225 + 0.5) / 2 / 2,  # half of the finer view
+        18: (0.675 + 0.5) / 2,
+        24: (0.9 + 0.5) / 2,
+        28: 0.7,
+        29: (0.7 + 0.5 * 0.5) / 1.5,
+        30: (0.5 * 0.7 + 0.5) / 1.5,
+        31: 0.5,
+        35: (0.9 + 0.1) / 2,
+    }
+    assert {at: float(line[at]) for at in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_views_with_something_in_doubt_are_refined():
+    bars = np.zeros((16, 16, 16), np.float32)
+    bars[2:4, 2:4, 2:14] = bars[2:4, 2:14, 2:4] = 1
+    asked = []
+
+    def network(field_of_view, prior):
+        asked.append(field_of_view)
+        return bars if prior is None else prior
+
+    grid = make_grid((60, 60, 60), (1, 1, 1))
+    result = zoom_to_object(network, grid, [WorldPointRAS(18.5, 18.5, 18.5)], COARSE, (16, 16, 16), AROUND)
+    # In the fourth of four, between the bars, there is nothing.
+    reasons = [f"refined, part {number} of 4" for number in (1, 2, 3)]
+    assert [view.reason for view in result.views[1:]] == reasons
+    # A thin scan that the object fills: all is sure everywhere.
+    sure = Scripted(1.0)
+    thin = make_grid((6, 6, 60), (1, 1, 1))
+    whole = Extent(np.array([14.5, 0, 0]), np.array([44.5, 5, 5]), is_whole=True)
+    zoom_to_object(sure, thin, [WorldPointRAS(29.5, 2.5, 2.5)], COARSE, (16, 16, 16), whole)
+    assert_fields(sure.fields, ((29.5, 2.5, 2.5), 2))
+
+
+def test_an_answer_beyond_the_scan_is_an_empty_probability():
+    network = Scripted([(0, 2), (0, 2), (0, 2)])  # 45 mm from the click, the scan ends after 19
+    result, mask = run(network, make_grid((20, 20, 20), (2, 2, 2)), (19, 19, 19))
+    assert not mask.any()
+    assert (result.box, result.probability.tolist()) == (VoxelBox.whole((1, 1, 1)), [[[0]]])

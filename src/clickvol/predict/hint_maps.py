@@ -47,7 +47,7 @@ def _tube(line: Line, field: FieldOfView, grid: VolumeGrid) -> Array32:
     start, stop = (field.to_patch(end).as_array() for end in line.ends(grid))
     over = stop - start
     places = np.moveaxis(np.indices(field.shape_dhw, dtype=np.float32), 0, -1) - start
-    part = np.clip(places @ over / max(float(over @ over), 1e-6), 0, 1)
+    part = np.clip(places @ over / float(over @ over), 0, 1)
     squared = ((places - part[..., None] * over) ** 2).sum(axis=-1)
     drawn: Array32 = np.exp(-squared / (2 * _TUBE_RADIUS**2)).astype(np.float32)
     return drawn
@@ -68,8 +68,7 @@ def region_on(
     places = [row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3] for row in to_scan[:3]]
     said = np.ones(patch_grid.shape_dhw, dtype=bool)
     inside = np.ones(patch_grid.shape_dhw, dtype=bool)
-    flat = 1 in box.shape_dhw
-    flat_axis = box.shape_dhw.index(1) if flat else -1
+    flat_axis = box.shape_dhw.index(1) if 1 in box.shape_dhw else None
     nearest = []
     for axis, place in enumerate(places):
         low, high = box.start_dhw[axis], box.stop_dhw[axis] - 1

@@ -136,8 +136,9 @@ def _widen(
     while (box := views[-1].box) is not None and _is_cut_off(views[-1], box, grid):
         wider = _wider_field(views[-1].field_of_view, box, inside[0], plan, grid)
         if wider == views[-1].field_of_view or len(views) == _MAX_WIDENINGS:
+            widest = max(views[-1].field_of_view.extent_mm)
             return [
-                f"the object reaches the border of the widest field of view ({max(wider.extent_mm):.0f} mm); "
+                f"the object reaches the border of the widest field of view ({widest:.0f} mm); "
                 "parts beyond it are missing; click there, too, and join the masks"
             ]
         views.append(seen(wider, "widened: the object touched the border"))
@@ -226,9 +227,9 @@ def _filled_field(
 def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan, grid: VolumeGrid) -> list[FieldOfView]:
     """Cover an object with overlapping fields of view, the finest that are few enough.
 
-    Empty where the field of view at hand is fine enough, or the tiles would hardly be finer.
+    Empty where the field of view at hand is fine enough, or none can be clearly finer.
     """
-    if field.voxel_mm <= _COARSE * plan.first_voxel_mm:
+    if field.voxel_mm <= _COARSE * max(plan.first_voxel_mm, plan.finest_voxel_mm):
         return []
     shape = np.array(field.shape_dhw)
     sides_mm = np.array(box.shape_dhw) * field.voxel_mm * 1.1
@@ -240,8 +241,6 @@ def _tiles(field: FieldOfView, box: VoxelBox, plan: FieldOfViewPlan, grid: Volum
         if counts.prod() <= _MAX_TILES:
             break
         voxel_mm *= 2 ** (1 / 8)
-    if voxel_mm > 0.8 * field.voxel_mm:
-        return []
     centre_dhw = _middle(field, box)[::-1]
     offsets_dhw = [(np.array(index) - (counts - 1) / 2) * step_mm for index in np.ndindex(*counts.tolist())]
     return [_around((centre_dhw + offset)[::-1], voxel_mm, field.shape_dhw, grid) for offset in offsets_dhw]
