@@ -13,6 +13,7 @@ def test_a_mask_comes_back():
     packed = PackedMask.of(mask)
     assert packed.box == VoxelBox((1, 2, 3), (4, 5, 7))
     assert packed.num_voxels == 3
+    assert packed.places().tolist() == [[1, 2, 3], [2, 2, 5], [3, 4, 6]]
     canvas = np.zeros_like(mask)
     packed.paint(canvas, 1)
     np.testing.assert_array_equal(canvas, mask)
@@ -27,7 +28,7 @@ def test_painting_leaves_what_is_not_object():
 
 def test_an_empty_mask_is_the_empty_one():
     assert PackedMask.of(np.zeros((2, 2, 2))) == EMPTY
-    assert EMPTY.in_box().shape == (0, 0, 0)
+    assert (EMPTY.in_box().shape, EMPTY.places().shape) == ((0, 0, 0), (0, 3))
     canvas = np.ones((2, 2, 2))
     EMPTY.paint(canvas, 5)
     assert (canvas == 1).all()

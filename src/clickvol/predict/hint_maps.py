@@ -5,6 +5,7 @@ in the scan, and a patch voxel asks where it is. A test compares the two.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +87,9 @@ def region_on(
 def _stroke(scribble: Scribble, field: FieldOfView, grid: VolumeGrid) -> NDArray[np.bool_]:
     """Return the patch voxels on the stroke: up to 1.2 from it in its plane, up to 1 across."""
     drawn = np.zeros(field.shape_dhw, dtype=bool)
-    box = scribble.voxels.box
-    if box is None:
-        return drawn
-    voxels = np.argwhere(scribble.voxels.in_box()) + box.start_dhw
-    places = field.grid().voxel_positions(grid.world_positions(voxels))
-    reach = np.array([1, 1, 1])
-    for offset in np.ndindex(3, 3, 3):
-        near = np.rint(places).astype(int) + np.array(offset) - reach
+    places = field.grid().voxel_positions(grid.world_positions(scribble.voxels.places()))
+    for offset in product((-1, 0, 1), repeat=3):
+        near = np.rint(places).astype(int) + offset
         off = near - places
         close = (np.linalg.norm(off[:, 1:], axis=1) < _STROKE_RADIUS) & (np.abs(off[:, 0]) <= 1)
         within = close & ((near >= 0) & (near < field.shape_dhw)).all(axis=1)

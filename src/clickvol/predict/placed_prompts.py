@@ -6,6 +6,7 @@ in its card), and by one that knows clicks alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,13 +170,11 @@ def _clicks_of(prompt: Prompt, grid: VolumeGrid, *, is_clicked: bool, is_alone: 
     return [WorldClick(place, sign) for place in places]
 
 
-def _along(voxels: PackedMask) -> NDArray[np.float64]:
-    """Return the voxels of a drawing in order along its longest direction: (N, 3)."""
-    if voxels.box is None:
-        return np.zeros((0, 3))
-    places = np.argwhere(voxels.in_box()) + voxels.box.start_dhw
-    axis = int(np.argmax(voxels.box.shape_dhw))
-    return places[np.argsort(places[:, axis], kind="stable")].astype(np.float64)
+def _along(voxels: PackedMask) -> list[list[int]]:
+    """Return the voxels of a drawing in order along its longest direction."""
+    places = voxels.places()
+    axis = int(np.ptp(places, axis=0).argmax())
+    return sorted(places.tolist(), key=itemgetter(axis))
 
 
 def innermost_on_slice(area: PackedMask) -> VoxelPoint:

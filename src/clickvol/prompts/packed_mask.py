@@ -38,6 +38,10 @@ class PackedMask:
         packed = np.frombuffer(zlib.decompress(self.bits) if self.bits else b"", dtype=np.uint8)
         return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).view(np.bool_)
 
+    def places(self) -> NDArray[np.int_]:
+        """Return the object's voxels (d, h, w), in order: (N, 3)."""
+        return np.argwhere(self.in_box()) + ((0, 0, 0) if self.box is None else self.box.start_dhw)
+
     def within(self, box: VoxelBox) -> NDArray[np.bool_]:
         """Return the voxels of another box: (box shape)."""
         inside = np.zeros(box.shape_dhw, dtype=np.bool_)
