@@ -151,6 +151,16 @@ def test_a_lasso_on_any_axis_leaves_out_the_rest_of_its_slice():
     np.testing.assert_array_equal(placed(Lasso(area)).excluded, expected)
 
 
+def test_of_a_lasso_its_area_counts_and_not_its_box():
+    area = np.zeros(GRID.shape_dhw, dtype=bool)
+    area[2, [4, 4, 5, 6], [6, 7, 6, 6]] = True
+    expected = np.zeros(GRID.shape_dhw, dtype=bool)
+    expected[2] = ~area[2]
+    np.testing.assert_array_equal(placed(Lasso(PackedMask.of(area))).excluded, expected)
+    left_out = placed(Click(VoxelPoint(5, 5, 5)), Lasso(PackedMask.of(area), foreground=False))
+    np.testing.assert_array_equal(left_out.excluded, area)
+
+
 def test_the_innermost_voxel_of_an_area_is_that_of_its_slice():
     assert innermost_on_slice(area_of(VoxelBox.of((3, 4, 6), (4, 9, 11)))) == VoxelPoint(3, 6, 8)
     assert innermost_on_slice(area_of(VoxelBox.of((1, 7, 3), (6, 8, 8)))) == VoxelPoint(3, 7, 5)

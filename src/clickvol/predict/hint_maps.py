@@ -61,9 +61,7 @@ def region_on(
 
     A region on one slice says nothing of others, but for those up to one patch voxel from it.
     """
-    box = prompt.voxel_box(grid) if isinstance(prompt, Box) else prompt.voxels.box
-    if box is None:
-        raise ValueError("an empty lasso has no box; check prompts before they are drawn")
+    box = prompt.voxel_box(grid)
     to_scan = patch_grid.voxel_matrix_to(grid)
     axes = np.ogrid[tuple(slice(0, n) for n in patch_grid.shape_dhw)]
     places = [row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3] for row in to_scan[:3]]

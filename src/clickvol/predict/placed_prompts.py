@@ -215,10 +215,9 @@ def _extent_of(prompts: Sequence[Prompt], grid: VolumeGrid, inside: Sequence[Wor
                 half = np.linalg.norm(second - first) / 2
                 partial.append(((first + second) / 2 - half, (first + second) / 2 + half))
             case Box() | Lasso() | GivenMask():
-                box = prompt.voxel_box(grid) if isinstance(prompt, Box) else prompt.voxels.box
-                if box is not None:
-                    low, high = grid.bounds_of(box)
-                    (partial if 1 in box.shape_dhw else whole).append((low.as_array(), high.as_array()))
+                box = prompt.voxel_box(grid)
+                low, high = grid.bounds_of(box)
+                (partial if 1 in box.shape_dhw else whole).append((low.as_array(), high.as_array()))
     bounds = whole or partial
     if not bounds:
         return None
@@ -246,9 +245,7 @@ def _excluded_by(
     result = np.zeros(grid.shape_dhw, dtype=bool) if excluded is None else excluded.copy()
     allowed: dict[tuple[tuple[int, int], ...], NDArray[np.bool_]] = {}
     for region in regions:
-        box = region.voxel_box(grid) if isinstance(region, Box) else region.voxels.box
-        if box is None:
-            continue
+        box = region.voxel_box(grid)
         area = np.True_ if isinstance(region, Box) else region.voxels.in_box()
         if not region.foreground:
             result[box.slices] |= area

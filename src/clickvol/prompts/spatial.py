@@ -99,7 +99,11 @@ class _Drawing:
     foreground: bool = True
 
     def check(self, grid: VolumeGrid) -> None:
-        """Refuse a drawing without a voxel, or one of another grid; ClickError for either."""
+        """Refuse what `voxel_box` refuses."""
+        self.voxel_box(grid)
+
+    def voxel_box(self, grid: VolumeGrid) -> VoxelBox:
+        """Return the box of a drawing; ClickError for one without a voxel, or of another grid."""
         name = type(self).__name__.lower()
         box = self.voxels.box
         if box is None:
@@ -108,6 +112,7 @@ class _Drawing:
             raise ClickError(
                 f"the {name} reaches voxel {box.stop_dhw}, but the scan has {grid.shape_dhw}; draw on this scan"
             )
+        return box
 
 
 class Scribble(_Drawing):
