@@ -166,6 +166,8 @@ def test_of_a_lasso_its_area_counts_and_not_its_box():
 def test_the_innermost_voxel_of_an_area_is_that_of_its_slice():
     assert innermost_on_slice(area_of(VoxelBox.of((3, 4, 6), (4, 9, 11)))) == VoxelPoint(3, 6, 8)
     assert innermost_on_slice(area_of(VoxelBox.of((1, 7, 3), (6, 8, 8)))) == VoxelPoint(3, 7, 5)
+    # Of two slices every voxel lies at the border: the first counts.
+    assert innermost_on_slice(area_of(VoxelBox.of((3, 4, 6), (8, 6, 11)))) == VoxelPoint(3, 4, 6)
     with pytest.raises(ValueError, match=r"^an empty area has no innermost voxel$"):
         innermost_on_slice(PackedMask.of(np.zeros(GRID.shape_dhw)))
 

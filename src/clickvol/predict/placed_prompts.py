@@ -181,10 +181,10 @@ def innermost_on_slice(area: PackedMask) -> VoxelPoint:
     """Return the voxel of an area that is farthest from its border; across a single slice there is none."""
     if area.box is None:
         raise ValueError("an empty area has no innermost voxel")
-    padding = [(0, 0) if length == 1 else (1, 1) for length in area.box.shape_dhw]
-    depth = ndimage.distance_transform_edt(np.pad(area.in_box(), padding))
+    margin = [int(length > 1) for length in area.box.shape_dhw]
+    depth = ndimage.distance_transform_edt(np.pad(area.in_box(), [(m, m) for m in margin]))
     index = np.unravel_index(int(depth.argmax()), depth.shape)
-    return VoxelPoint.of(np.subtract(index, [before for before, _ in padding]) + area.box.start_dhw)
+    return VoxelPoint.of(np.subtract(index, margin) + area.box.start_dhw)
 
 
 def _use_of(prompt: Prompt, num_clicks: int, *, knows_hints: bool) -> PromptUse:
