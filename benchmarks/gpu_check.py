@@ -53,13 +53,10 @@ from clickvol.training.state import TrainState
 from clickvol.training.tasks.losses import segmentation_loss
 from clickvol.training.tasks.step import TrainingStep
 
-SIDE = 64
 GROUP = "phantoms"
 
 # Published training: 10 clicks inside and 20 anywhere.
 NUM_TRAINING_CLICKS = 30
-
-RECIPE = promise3d_recipe("clickvol", "small")
 
 
 class Check:
@@ -68,6 +65,8 @@ class Check:
     def __init__(self, options: argparse.Namespace) -> None:
         self.device = torch.device(options.device)
         self.small = options.small
+        self.recipe = promise3d_recipe("clickvol", "tiny" if self.small else "small")
+        self.side = self.recipe.network.patch_shape_dhw[0]
         self.path = options.output / "gpu_check.json"
         self.lines: list[dict] = []
         options.output.mkdir(parents=True, exist_ok=True)
@@ -135,33 +134,38 @@ def relative(ours: Tensor, reference: Tensor) -> float:
     return float((ours - reference).norm() / reference.norm())
 
 
-def shipped(model_id: str, device: torch.device) -> LiftedSegmenter:
-    """Return a shipped network in float32."""
-    return load_model(model_id, device=str(device)).network.float()
+def network_on(check: Check, device: torch.device, model_id: str = "promise3d-lesions") -> LiftedSegmenter:
+    """Return a shipped network in float32; in a rehearsal a tiny one with the weights it begins with."""
+    if not check.small:
+        return load_model(model_id, device=str(device)).network.float()
+    torch.manual_seed(0)
+    return LiftedSegmenter(check.recipe.network).to(device)
 
 
 def compare_forward(check: Check) -> dict:
     """Compare the logits of the shipped network on a patch."""
     generator = torch.Generator().manual_seed(1)
-    patch = torch.randn(1, 1, SIDE, SIDE, SIDE, generator=generator)
-    prompts = PointPrompts(torch.tensor([[[32.0, 30, 28], [5, 6, 7]]]), torch.tensor([[1, 0]]))
+    patch = torch.randn(1, 1, *[check.side] * 3, generator=generator)
+    prompts = PointPrompts(torch.tensor([[[30.0, 29, 28], [5, 6, 7]]]), torch.tensor([[1, 0]]))
     logits = []
     for device in (torch.device("cpu"), check.device):
         with torch.inference_mode():
-            network = shipped("promise3d-small", device)
+            network = network_on(check, device, "promise3d-small").eval()
             given = PointPrompts(prompts.points_dhw.to(device), prompts.labels.to(device))
             logits.append(network(patch.to(device), given).float().cpu())
     difference = relative(logits[1], logits[0])
     return {"ok": difference < 1e-3, "relative_difference": difference}
 
 
-def training_step(device: torch.device, scans: list[StoredScan], size: int) -> tuple[Tensor, Tensor, Tensor]:
+def training_step(
+    check: Check, device: torch.device, scans: list[StoredScan], size: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss, gradient and weights after one step of plain descent, float32."""
     torch.manual_seed(0)
-    network = shipped("promise3d-lesions", device).train().requires_grad_(requires_grad=True)
+    network = network_on(check, device).train().requires_grad_(requires_grad=True)
     sampling = PatchSampling(group_shares={GROUP: 1.0}, corrected_click_share=0.0)
-    step = TrainingStep(network, RECIPE, sampling, 3)
-    batch = PatchSampler(ScanStore.of(scans, device), sampling, SIDE, seed=4).batch(range(size))
+    step = TrainingStep(network, check.recipe, sampling, 3)
+    batch = PatchSampler(ScanStore.of(scans, device), sampling, check.side, seed=4).batch(range(size))
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
     loss, *_ = step(batch, 0)
     loss.backward()
@@ -173,8 +177,8 @@ def training_step(device: torch.device, scans: list[StoredScan], size: int) -> t
 def compare_training(check: Check, scans: list[StoredScan]) -> dict:
     """Compare loss, gradient and weights of a training step with prompts of all kinds."""
     size = 1 if check.small else 2
-    loss, gradient, weights = training_step(check.device, scans, size)
-    reference = training_step(torch.device("cpu"), scans, size)
+    loss, gradient, weights = training_step(check, check.device, scans, size)
+    reference = training_step(check, torch.device("cpu"), scans, size)
     figures = {
         "loss": abs(float(loss) - float(reference[0])),
         "gradient": relative(gradient, reference[1]),
@@ -185,9 +189,9 @@ def compare_training(check: Check, scans: list[StoredScan]) -> dict:
 
 def compare_sampler(check: Check, scans: list[StoredScan]) -> dict:
     """Compare a batch of patches with everything on."""
-    sampling = PatchSampling(group_shares={GROUP: 1.0})
+    sampling, size = PatchSampling(group_shares={GROUP: 1.0}), 2 if check.small else 16
     ours, reference = (
-        PatchSampler(ScanStore.of(scans, device), sampling, SIDE, seed=5).batch(range(2 if check.small else 16))
+        PatchSampler(ScanStore.of(scans, device), sampling, check.side, seed=5).batch(range(size))
         for device in (check.device, torch.device("cpu"))
     )
     values = float((ours.patch.cpu() - reference.patch).abs().max())
@@ -228,15 +232,15 @@ class Trainer:
         self, check: Check, scans: list[StoredScan], size: int, *, most: int = 4, **run: object
     ) -> None:
         self.size, self.device = size, check.device
-        self.network = shipped("promise3d-lesions", check.device).train().requires_grad_(requires_grad=True)
+        self.network = network_on(check, check.device).train().requires_grad_(requires_grad=True)
         sampling = PatchSampling(group_shares={GROUP: 1.0}, max_corrected_clicks=most)
         model, run = {"id": "t", "title": "t"}, {"folder": "."} | run
         config = TrainConfig(model=model, optimiser={"steps": 1}, run=run)
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
         self.state = TrainState(step=0, network=self.network, optimiser=optimiser, average={})
-        step = TrainingStep(self.network, RECIPE, sampling, 3)
+        step = TrainingStep(self.network, check.recipe, sampling, 3)
         self.descend = make_descend(self.state, step, config, Processes(0, 1, check.device))
-        self.sampler = PatchSampler(ScanStore.of(scans, check.device), sampling, SIDE, seed=6)
+        self.sampler = PatchSampler(ScanStore.of(scans, check.device), sampling, check.side, seed=6)
 
     def sample(self) -> PatchBatch:
         """Make the batch of the next step."""

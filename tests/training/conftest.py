@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clickvol.datasets import loader
-from clickvol.training import loop
+from clickvol.training import loop, run
 from reference.launched_runs import TINY_RUN
 
 
@@ -22,7 +22,7 @@ def _restored_threads():
 def _phantoms_once():
     """Paint each synthetic scan once for all runs of this process: a seed gives the same one every time."""
     with pytest.MonkeyPatch.context() as change:
-        change.setattr(loader, "make_phantom", cache(loader.make_phantom))
+        change.setattr(run, "make_phantoms", cache(loader.make_phantoms))
         yield
 
 

@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -32,6 +33,10 @@ FILES = {
     "t.safetensors",
     "tensorboard",
 }
+
+
+# A step that costs a third, where it does not matter what is learned.
+ONE_SAMPLE = ["data.phantoms=1", "optimiser.batch_size=1", "sampling.corrected_click_share=0.0"]
 
 
 def weights_of(folder):
@@ -95,14 +100,44 @@ def test_the_model_is_the_average_in_half_precision(whole_run):
     assert any(not torch.equal(kept["average"][n], kept["network"][n]) for n in kept["average"])
 
 
-@pytest.mark.parametrize("stops", [(3,), (1, 6)])
-def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(whole_run, write_config, stops):
-    path, folder = write_config("parts")
-    for stop in stops:
-        train_from_config(path, [], max_steps=stop)
+@pytest.fixture(scope="module")
+def stopped_runs(tmp_path_factory):
+    """Stop one run twice, between checkpoints and at one; return the folder then by the step of the stop."""
+    parent = tmp_path_factory.mktemp("stopped")
+    path, folder = parent / "parts.toml", parent / "parts"
+    path.write_text(TINY_RUN.format(folder=folder), encoding="utf-8")
+    folders = {}
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(loop, "_LOG_EVERY", 2)
+        for stop in (1, 6):
+            train_from_config(path, [], max_steps=stop)
+            folders[stop] = shutil.copytree(folder, parent / f"after_{stop}")
+    return folders
+
+
+@pytest.fixture
+def stopped(write_config, stopped_runs, log_every_second_step):
+    """Write the configuration of a run, and its folder as it was after some steps; return both paths."""
+
+    def write(name, step):
+        path, folder = write_config(name)
+        shutil.copytree(stopped_runs[step], folder)
+        return path, folder
+
+    return write
+
+
+def test_a_run_that_was_stopped_twice_ends_with_the_same_weights_to_the_bit(whole_run, stopped_runs, stopped):
+    for stop, folder in stopped_runs.items():
         assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == stop
         assert weights_of(folder) != weights_of(whole_run[1])
+    path, folder = stopped("parts", 6)
+    # A crash after the last checkpoint, in the middle of a line: no step is lost or there twice. The end of
+    # each call is logged, too.
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 7}\n{"step": 8, "lo')
     train_from_config(path, [])
+    assert log_steps(folder) == [1, 2, 4, 6, 8]
     assert weights_of(folder) == weights_of(whole_run[1])
     ours, theirs = (
         torch.load(f / "checkpoint.pt", weights_only=True)["network"] for f in (folder, whole_run[1])
@@ -118,32 +153,29 @@ def test_a_finished_run_is_not_trained_further(whole_run):
     assert log_steps(folder) == [2, 4, 6, 8]
 
 
-def test_another_seed_gives_other_weights(whole_run, write_config):
+def test_another_seed_gives_other_weights(stopped_runs, write_config):
     path, folder = write_config("other")
-    card = train_from_config(path, ["run.seed=4"])
-    assert weights_of(folder) != weights_of(whole_run[1])
+    card = train_from_config(path, ["run.seed=4"], max_steps=1)
+    assert weights_of(folder) != weights_of(stopped_runs[1])
     assert read_card(card).training_command == f"clickvol train {path} --set run.seed=4"
 
 
-def test_fresh_begins_again(whole_run, write_config, log_every_second_step):
-    path, folder = write_config("fresh")
-    train_from_config(path, [], max_steps=4)
-    assert log_steps(folder) == [2, 4]
-    train_from_config(path, [], fresh=True, max_steps=2)
-    assert log_steps(folder) == [2]
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 2
-    train_from_config(path, [])
-    assert weights_of(folder) == weights_of(whole_run[1])
+def test_fresh_begins_again(stopped_runs, stopped):
+    path, folder = stopped("fresh", 6)
+    assert log_steps(folder) == [1, 2, 4, 6]
+    train_from_config(path, [], fresh=True, max_steps=1)
+    assert log_steps(folder) == [1]
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 1
+    assert weights_of(folder) == weights_of(stopped_runs[1])
 
 
-def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
-    path, folder = write_config("run")
-    train_from_config(path, [], max_steps=2)
+def test_only_what_changes_the_network_is_refused_on_the_way(stopped):
+    path, folder = stopped("run", 1)
     with pytest.raises(ConfigError, match=r"another network: model\.size was tiny and is small; use --fresh"):
         train_from_config(path, ["model.size=small"])
     # One step: bfloat16 is slow where a CPU has no instructions for it.
     changes = [
-        "optimiser.steps=3",
+        "optimiser.steps=2",
         "optimiser.learning_rate=0.5",
         "optimiser.accumulate=2",
         "run.precision=bfloat16",
@@ -152,10 +184,10 @@ def test_only_what_changes_the_network_is_refused_on_the_way(write_config):
     ]
     train_from_config(path, changes)
     kept = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert (kept["step"], kept["samples"]) == (3, 2 * 2 + 4)
+    assert (kept["step"], kept["samples"]) == (2, 2 + 4)
     first, second = (json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines())
-    assert (first["from_step"], first["changes"], second["from_step"]) == (0, {}, 2)
-    assert second["changes"]["optimiser.steps"] == [8, 3]
+    assert (first["from_step"], first["changes"], second["from_step"]) == (0, {}, 1)
+    assert second["changes"]["optimiser.steps"] == [8, 2]
     assert second["changes"]["run.precision"] == ["float32", "bfloat16"]
     assert "--set optimiser.accumulate=2" in second["command"]
     assert (second["threads"], second["device"], second["processes"]) == (2, "cpu", 1)
@@ -183,6 +215,7 @@ def test_a_falling_rate_is_that_of_the_new_length_after_a_change(
 ):
     monkeypatch.setattr(loop, "_LOG_EVERY", 1)
     settings = [f"optimiser.schedule={schedule}", "optimiser.learning_rate=0.001", "optimiser.linear_epochs=8"]
+    settings += ONE_SAMPLE
     longer = [*settings, changed]
     folders = []
     for name, stops in (("once", ()), ("twice", (6,))):
@@ -212,9 +245,8 @@ def test_a_falling_rate_is_that_of_the_new_length_after_a_change(
     assert weights_of(folders[0]) == weights_of(folders[1])
 
 
-def test_a_smaller_batch_with_more_rounds_sees_the_same_samples(whole_run, write_config):
-    path, folder = write_config("split")
-    train_from_config(path, [], max_steps=3)
+def test_a_smaller_batch_with_more_rounds_sees_the_same_samples(whole_run, stopped):
+    path, folder = stopped("split", 6)
     train_from_config(path, ["optimiser.batch_size=1", "optimiser.accumulate=2"])
     ours, theirs = (
         torch.load(f / "checkpoint.pt", weights_only=True)["average"] for f in (folder, whole_run[1])
@@ -223,25 +255,13 @@ def test_a_smaller_batch_with_more_rounds_sees_the_same_samples(whole_run, write
         torch.testing.assert_close(ours[name], value, rtol=0, atol=5e-3)
 
 
-def test_how_a_run_is_kept_may_change_on_the_way(write_config, tmp_path):
-    path, folder = write_config("run")
-    train_from_config(path, [], max_steps=1)
+def test_how_a_run_is_kept_may_change_on_the_way(stopped, tmp_path):
+    path, folder = stopped("run", 1)
     folder.rename(tmp_path / "moved")
     overrides = [f"run.folder={tmp_path / 'moved'}", "run.checkpoint_every=1", "model.title=new"]
     card = train_from_config(path, overrides, max_steps=2)
     assert card.parent == tmp_path / "moved"
     assert read_card(card).title == "new"
-
-
-def test_the_log_has_each_step_once_although_a_crash_lost_some(write_config, log_every_second_step):
-    path, folder = write_config("run")
-    train_from_config(path, [], max_steps=3)
-    # The crash came at step 6, before its checkpoint, in the middle of a line.
-    with (folder / "log.jsonl").open("a") as log:
-        log.write('{"step": 4}\n{"step": 6, "lo')
-    train_from_config(path, [])
-    # The end of each call is logged, too.
-    assert log_steps(folder) == [2, 3, 4, 6, 8]
 
 
 def test_what_a_killed_writer_left_is_removed(write_config):
@@ -268,7 +288,7 @@ def test_a_model_can_be_the_start_of_another(whole_run, write_config):
 def test_figures_are_reported(write_config, log_every_second_step):
     path, _ = write_config("run")
     reported = []
-    train_from_config(path, [], max_steps=3, report=reported.append)
+    train_from_config(path, ONE_SAMPLE, max_steps=3, report=reported.append)
     assert [(figures["step"], "loss" in figures) for figures in reported] == [(1, True), (2, True), (3, True)]
     assert all(figures["num_steps"] == 3 for figures in reported)
     assert reported[0]["samples_per_second"] > 0
@@ -283,22 +303,25 @@ def test_nothing_to_train_on_is_refused(write_config):
 
 def wait_for_step(checkpoint: Path, step: int, process: ForkedProgram) -> None:
     deadline = time.monotonic() + 120
+    seen = None
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         # At any moment, also while the next one is being written, what bears the name is whole.
-        if checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["step"] >= step:
-            return
+        if checkpoint.is_file() and checkpoint.stat().st_ino != seen:
+            seen = checkpoint.stat().st_ino
+            if torch.load(checkpoint, weights_only=True)["step"] >= step:
+                return
         time.sleep(0.01)
     pytest.fail("the run wrote no checkpoint in two minutes")
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     path, folder = write_config("killed")
-    overrides = ["optimiser.steps=100000", "run.checkpoint_every=1"]
+    overrides = ["optimiser.steps=100000", "run.checkpoint_every=1", *ONE_SAMPLE]
     words = [word for override in overrides for word in ("--set", override)]
     process = ForkedProgram(["train", path, *words], prepare=os.setsid)
     try:
-        wait_for_step(folder / "checkpoint.pt", 3, process)
+        wait_for_step(folder / "checkpoint.pt", 2, process)
     finally:
         # The loader's process goes with it: both are in a session of their own.
         os.killpg(process.pid, signal.SIGKILL)
@@ -307,9 +330,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     done = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
     assert not (folder / "t.json").exists()
     assert not (folder / "t.safetensors").exists()
-    train_from_config(path, overrides, max_steps=done + 2)
+    train_from_config(path, overrides, max_steps=done + 1)
     whole_path, whole_folder = write_config("not-killed")
-    train_from_config(whole_path, overrides, max_steps=done + 2)
+    train_from_config(whole_path, overrides, max_steps=done + 1)
     assert weights_of(folder) == weights_of(whole_folder)
     assert {p.name for p in folder.iterdir()} - {"log.jsonl"} == FILES
     assert load_model(folder, device="cpu").card.id == "t"

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+@cache
 def git_state() -> dict[str, Any] | None:
-    """Return commit and whether files differ from it; None where the package is no checkout."""
+    """Return commit and whether files differ, at the first call; None where the package is no checkout."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
