@@ -23,7 +23,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
@@ -32,8 +31,8 @@ import clickvol
 from clickvol import Click, load_model
 from clickvol.datasets.device.patch_sampler import PatchSampler
 from clickvol.datasets.device.scan_store import ScanStore
-from clickvol.datasets.device.stored_scan import StoredScan, to_steps
-from clickvol.datasets.samples import PatchBatch
+from clickvol.datasets.device.stored_scan import StoredScan
+from clickvol.datasets.samples import LabelledVolume, PatchBatch
 from clickvol.datasets.sampling import PatchSampling
 from clickvol.files.atomic import write_text
 from clickvol.methods.freezing import freeze_foundation
@@ -44,7 +43,6 @@ from clickvol.methods.sam3d_adapter import sam3d_adapter_recipe
 from clickvol.metrics.overlap import dice
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.predict.scan_predictor import ScanPredictor
-from clickvol.preprocessing.intensity import intensity_scale, value_sample
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
 from clickvol.training.config import TrainConfig
 from clickvol.training.loop import make_descend
@@ -117,15 +115,9 @@ class Check:
 
 def stored_phantoms(count: int) -> list[StoredScan]:
     """Return synthetic scans as training reads them."""
-    scans = []
-    for seed in range(count):
-        phantom = make_phantom(seed, shape_dhw=(40, 96, 96), spacing_dhw_mm=(3.3, 2.0, 2.0))
-        values = phantom.volume.array.astype(np.float32)
-        normalised = intensity_scale("CT", value_sample(phantom.volume)).normalise(values)
-        # Phantoms run to superior, posterior and left: turned to superior, anterior and right.
-        image, label = (np.ascontiguousarray(a[:, ::-1, ::-1]) for a in (normalised, phantom.truth.array))
-        scans.append(StoredScan(f"p{seed}", GROUP, f"p{seed}", (3.3, 2.0, 2.0), to_steps(image), label))
-    return scans
+    phantoms = [make_phantom(n, shape_dhw=(40, 96, 96), spacing_dhw_mm=(3.3, 2.0, 2.0)) for n in range(count)]
+    cases = [LabelledVolume.of(phantom.volume, phantom.truth.array) for phantom in phantoms]
+    return [StoredScan.of(case, f"p{n}", GROUP) for n, case in enumerate(cases)]
 
 
 def relative(ours: Tensor, reference: Tensor) -> float:

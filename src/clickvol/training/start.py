@@ -89,7 +89,8 @@ def grown_weights(start: nn.Module, network: nn.Module) -> dict[str, Tensor]:
     less, more = start.config, network.config
     decoder = replace(less.decoder, num_prompt_maps=more.decoder.num_prompt_maps)
     like = replace(less, decoder=decoder, num_hints=more.num_hints, num_candidates=more.num_candidates)
-    if like != more or less.num_hints > more.num_hints:
+    knows_less = less.num_hints <= more.num_hints and less.num_candidates in (0, more.num_candidates)
+    if like != more or not knows_less:
         return given
     for name, value in given.items():
         if value.shape != wanted[name].shape:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,21 +76,18 @@ class StoredScan:
             name: that tells it from the others of its group; every case counts as a patient.
             group: see above.
         """
-        grid = case.volume.grid
-        values = case.scale.normalise(np.asarray(along_patient(case.volume.array, grid), dtype=np.float32))
+        values = case.scale.normalise(np.asarray(case.volume.array, dtype=np.float32))
         low, high = float(values.min()), float(values.max())
-        high = high if high > low else low + 1.0
-        spacing, axes = _sides_and_axes(grid)
-        return cls(
-            name,
-            group,
-            name,
-            spacing,
-            to_steps(values, (low, high)),
-            np.ascontiguousarray(along_patient(case.label, grid), dtype=np.uint8),
-            value_range=(low, high),
+        grid = case.volume.grid
+        return cls._turned(
+            grid,
+            values,
+            case.label,
+            (low, high if high > low else low + 1.0),
+            name=name,
+            group=group,
+            patient=name,
             outside=float(case.scale.normalise(np.array([case.outside_value], dtype=np.float32))[0]),
-            axes_dhw=axes,
             organ=None if case.organ is None else np.array(along_patient(case.organ, grid), dtype=np.uint8),
         )
 
@@ -119,26 +116,37 @@ class StoredScan:
             volume, mask = case.read_native()
             label = numbered_parts(mask) if objects == "parts" else mask
         scale = wide_intensity_scale(case.modality, value_sample(volume))
-        spacing, axes = _sides_and_axes(volume.grid)
-        image = np.asarray(along_patient(volume.array, volume.grid), dtype=np.float32)
-        return cls(
-            case.case_id,
-            group,
-            case.group,
-            spacing,
-            to_steps(scale.normalise(image)),
-            np.ascontiguousarray(along_patient(label, volume.grid), dtype=np.uint8),
+        return cls._turned(
+            volume.grid,
+            scale.normalise(np.asarray(volume.array, dtype=np.float32)),
+            label,
+            name=case.case_id,
+            group=group,
+            patient=case.group,
             outside=float(scale.normalise(np.array([scale.outside], dtype=np.float32))[0]),
-            axes_dhw=axes,
         )
 
-
-def _sides_and_axes(grid: VolumeGrid) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
-    """Return the voxel sides along the patient, mm, and the directions of `StoredScan.axes_dhw`."""
-    matrix = patient_matrix(grid)
-    spacing = np.linalg.norm(matrix, axis=0)
-    d, h, w = spacing.tolist()
-    return (d, h, w), matrix / spacing
+    @classmethod
+    def _turned(
+        cls,
+        grid: VolumeGrid,
+        normalised: NDArray[np.float32],
+        label: NDArray[np.generic],
+        value_range: tuple[float, float] = NORMALISED_RANGE,
+        **facts: Any,  # noqa: ANN401
+    ) -> "StoredScan":
+        """Turn arrays (D, H, W) along the patient and round the scan's to the steps of a range."""
+        matrix = patient_matrix(grid)
+        spacing = np.linalg.norm(matrix, axis=0)
+        d, h, w = spacing.tolist()
+        return cls(
+            spacing_dhw_mm=(d, h, w),
+            image=to_steps(np.asarray(along_patient(normalised, grid), dtype=np.float32), value_range),
+            label=np.ascontiguousarray(along_patient(label, grid), dtype=np.uint8),
+            value_range=value_range,
+            axes_dhw=matrix / spacing,
+            **facts,
+        )
 
 
 def numbered_parts(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
