@@ -18,20 +18,22 @@ from clickvol.weights.safe_file import write_weights
 from reference.random_models import random_card, random_model
 
 
-@pytest.fixture(autouse=True)
-def little(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def little(tmp_path_factory):
     """Few steps, and a cache of their own."""
-    monkeypatch.setattr("clickvol.adapt.budget._MIN_STEPS", 3)
-    monkeypatch.setattr("clickvol.adapt.cases._NUM_SYNTHETIC", 2)
-    monkeypatch.setenv("CLICKVOL_CACHE", str(tmp_path / "cache"))
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr("clickvol.adapt.budget._MIN_STEPS", 3)
+        change.setattr("clickvol.adapt.cases._NUM_SYNTHETIC", 2)
+        change.setenv("CLICKVOL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-@pytest.fixture
-def base(tmp_path):
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
     """A tiny model with random weights; return its card."""
     recipe = promise3d_recipe("clickvol", "tiny")
     network = random_model(recipe).network
-    folder = tmp_path / "base"
+    folder = tmp_path_factory.mktemp("models") / "base"
     folder.mkdir()
     weights = folder / "random.safetensors"
     sha256, size = write_weights(network.state_dict(), weights, dtype=next(network.parameters()).dtype)
@@ -41,10 +43,10 @@ def base(tmp_path):
     return path
 
 
-@pytest.fixture
-def scans(tmp_path):
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
     """Four CT scans with a bright block each, of three patients."""
-    folder = tmp_path / "scans"
+    folder = tmp_path_factory.mktemp("data") / "scans"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -69,11 +71,18 @@ def request(scans, base, output, **changes):
     return AdaptRequest(**words)
 
 
-def test_a_model_is_written_with_its_table_and_can_be_used(scans, base, tmp_path):
+@pytest.fixture(scope="module")
+def whole(little, scans, base):
+    """Adapt once without a stop; return the outcome and which part was done at each report."""
     stages = []
-    outcome = adapt(request(scans, base, tmp_path / "mine"), lambda text, part: stages.append(part))
-    card = read_card(tmp_path / "mine")
-    assert outcome.card == tmp_path / "mine.json"
+    return adapt(request(scans, base, base.parents[1] / "mine"), lambda _, part: stages.append(part)), stages
+
+
+def test_a_model_is_written_with_its_table_and_can_be_used(whole, base):
+    outcome, stages = whole
+    mine = base.parents[1] / "mine"
+    card = read_card(mine)
+    assert outcome.card == mine.with_suffix(".json")
     assert (card.base.id, card.base.card) == ("random", "base/random.json")
     assert card.title == "random adapted to scans"
     assert [row["clicks"] for row in card.scores[:2]] == [1, 3]
@@ -81,16 +90,15 @@ def test_a_model_is_written_with_its_table_and_can_be_used(scans, base, tmp_path
     assert card.scores[-1] == outcome.elsewhere.row_elsewhere()
     assert any("On other objects (2 synthetic tumours" in note for note in card.notes)
     assert any("lie at 0.5 of the way" in note or "lie at 1 of the way" in note for note in card.notes)
-    changed = load_model(tmp_path / "mine", device="cpu").network.state_dict()
+    changed = load_model(mine, device="cpu").network.state_dict()
     before = load_model(base, device="cpu").network.state_dict()
     assert any((changed[name] - before[name]).abs().max() > 1e-4 for name in before)
-    assert not (tmp_path / "mine.work").exists()
+    assert not mine.with_suffix(".work").exists()
     assert stages == sorted(stages)
     assert stages[-1] == 1
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_model(scans, base, tmp_path):
-    whole = read_card(adapt(request(scans, base, tmp_path / "a")).card)
+def test_a_run_that_was_stopped_goes_on_to_the_same_model(whole, scans, base, tmp_path):
 
     def stop(text, part):
         if part > 0.7:
@@ -102,7 +110,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_model(scans, base, tmp_path)
     assert not (tmp_path / "b.safetensors").exists()
     texts = []
     again = read_card(adapt(request(scans, base, tmp_path / "b"), lambda text, part: texts.append(text)).card)
-    assert again.sha256 == whole.sha256
+    assert again.sha256 == read_card(whole[0].card).sha256
     assert "measuring the base" not in texts
     assert "training, part 1 of 3" not in texts
 
@@ -140,10 +148,10 @@ def test_the_shorter_way_is_gone_where_it_is_as_good(half, whole, share):
 
 
 def test_two_patients_are_too_few(scans, base, tmp_path):
-    groups = scans / "groups.csv"
+    groups = tmp_path / "groups.csv"
     groups.write_text("case,group\nc0,p\nc1,p\nc2,q\nc3,q\n")
     with pytest.raises(ConfigError, match=r"usable scans \(4\) of 2 patients are too few"):
-        adapt(request(scans, base, tmp_path / "mine"))
+        adapt(request(scans, base, tmp_path / "mine", intake=Intake(source=scans, groups=groups)))
     assert not (tmp_path / "mine.work").exists()
 
 
