@@ -230,10 +230,15 @@ def test_the_command_does_the_same_evaluation(evaluated):
         assert words in command
 
 
-@pytest.mark.slow
-def test_the_page_says_where_numbers_come_from_and_what_is_left_out(evaluated):
+@pytest.fixture(scope="module")
+def reported(evaluated):
     report_evaluation(evaluated)
-    folder = evaluated.request.folder
+    return evaluated.request.folder
+
+
+@pytest.mark.slow
+def test_the_page_says_where_numbers_come_from_and_what_is_left_out(reported):
+    folder = reported
     page = (folder / "report.md").read_text()
     for text in ("1 per scan, seeds 0 to 0", "ball 8 mm (radius 8 mm)", "blocks (2 cases, sha256 "):
         assert text in page, text
@@ -248,9 +253,8 @@ def test_the_page_says_where_numbers_come_from_and_what_is_left_out(evaluated):
 
 
 @pytest.mark.slow
-def test_the_same_evaluation_makes_the_same_report(evaluated):
-    folder = evaluated.request.folder
-    report_evaluation(evaluated)
+def test_the_same_evaluation_makes_the_same_report(evaluated, reported):
+    folder = reported
     files = [path for path in folder.rglob("*") if path.suffix in (".md", ".csv", ".png", ".json")]
     before = {path: path.read_bytes() for path in files}
     shutil.rmtree(folder / "pictures")
