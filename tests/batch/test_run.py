@@ -1,8 +1,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ from clickvol.predict.segmentation_request import SegmentationRequest
 from clickvol.prompts.click import Click
 from clickvol.weights import load
 from reference import batch_stand_in
+from reference.forked_program import ForkedProgram
 
 
 @pytest.fixture(autouse=True)
@@ -119,24 +118,10 @@ def test_what_cannot_begin_is_refused(manifest, tmp_path):
         request_of(path, workers=2, scheduler="tcp://127.0.0.1:1")
 
 
-# A shell without job control has its background jobs ignore Ctrl-C, and so would this process.
-COMMAND = """
-import signal, sys
-from clickvol.cli.app import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main())
-"""
-
-
 def begin(path, *words):
     """Start the command in a process group of its own, as a terminal does."""
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "batch", path, "-o", path.parent / "out", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    words = ["batch", path, "-o", path.parent / "out", *words]
+    return ForkedProgram(words, prepare=batch_stand_in.take_part_in_a_group_of_its_own)
 
 
 def wait_for(condition, seconds=60):
@@ -163,9 +148,9 @@ def test_a_stop_loses_nothing_and_leaves_nobody_behind(manifest, tmp_path, how, 
     if how == "Ctrl-C":
         os.killpg(command.pid, signal.SIGINT)
     else:
-        command.kill()
+        command.send_signal(signal.SIGKILL)
     printed, complaint = command.communicate(timeout=60)
-    assert (command.returncode, printed) == ({"Ctrl-C": 130, "kill -9": -signal.SIGKILL}[how], "")
+    assert (command.poll(), printed) == ({"Ctrl-C": 130, "kill -9": -signal.SIGKILL}[how], "")
     assert "Traceback" not in complaint
     assert ("interrupted" in complaint) == (how == "Ctrl-C")
     processes = {process for _, process in batch_stand_in.calls(out)}

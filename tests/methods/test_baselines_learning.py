@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 # (steps at most, rate). nnFormer learns slowly: what is fine reaches its answer through attention alone.
 LEARNED_IN = {
     "dynunet": (40, 3e-2),
-    "swin_unetr": (15, 1e-2),
+    "swin_unetr": (15, 3e-2),
     "unetr": (20, 3e-2),
     "uxnet3d": (30, 3e-2),
     "nnformer": (240, 5e-3),
