@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import platform
+import signal
 import ssl
 import statistics
 import subprocess
@@ -46,6 +47,7 @@ TIMEOUT_SECONDS = 600.0
 
 T = TypeVar("T")
 Sign = tuple[VoxelPoint, bool]
+Start = Callable[[list[str]], subprocess.Popen[str]]
 
 
 class BusyError(Exception):
@@ -372,7 +374,12 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> int:
+def start_server(words: list[str]) -> subprocess.Popen[str]:
+    """Start `clickvol` in a new Python."""
+    return subprocess.Popen([sys.executable, "-m", "clickvol", *words], stdout=subprocess.PIPE, text=True)
+
+
+def run(arguments: argparse.Namespace, folder: Path, start: Start) -> int:
     """Serve, let the users click, print what came of it; return the exit code."""
     kinds = list(KINDS)
     users = [
@@ -382,9 +389,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     words = ["--state-folder", folder / "state", "--port", "0", "--quiet", "--memory-mb", arguments.memory_mb]
     words += ["--sessions", arguments.sessions]
     words += ["--model", arguments.model] if arguments.model else []
-    server = subprocess.Popen(
-        [sys.executable, "-m", "clickvol", "serve", *map(str, words)], stdout=subprocess.PIPE, text=True
-    )
+    server = start(["serve", *map(str, words)])
     memory: list[float] = []
     try:
         address = "" if server.stdout is None else server.stdout.readline().strip().rstrip("/")
@@ -400,8 +405,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
             memory.append(resident_mb(server.pid))
             time.sleep(SAMPLE_SECONDS)
     finally:
-        server.terminate()
-        server.wait()
+        server.send_signal(signal.SIGTERM)
+        server.communicate()
     return report(users, memory, arguments)
 
 
@@ -431,8 +436,8 @@ def report(users: list[User], memory: list[float], arguments: argparse.Namespace
     return int(bool(is_bad) or not any(user.compared for user in users))
 
 
-def main() -> int:
-    """Read the words and run."""
+def main(words: list[str] | None = None, start: Start = start_server) -> int:
+    """Read the words, those of the command line if None, and run; `start` starts `clickvol` with its words."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--sessions", type=int, default=32)
@@ -440,9 +445,9 @@ def main() -> int:
     parser.add_argument("--memory-mb", type=int, default=4096)
     parser.add_argument("--shape", type=int, nargs=3, default=(60, 128, 128), help="of the scans, D H W")
     parser.add_argument("--model")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="clickvol-load-") as folder:
-        return run(arguments, Path(folder))
+        return run(arguments, Path(folder), start)
 
 
 if __name__ == "__main__":

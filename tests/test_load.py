@@ -1,9 +1,5 @@
 """The load benchmark, small: every kind of client at once, nothing lost, nothing mixed up."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -12,23 +8,27 @@ pytest.importorskip("nnInteractive", reason="nninteractive-client is not install
 
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.phantoms.phantom import make_phantom
-from reference.load import PROGRAM, load
+from reference.forked_program import ForkedProgram
+from reference.load import load
 from reference.random_models import write_random_model
 
 
+class Server(ForkedProgram):
+    """A server that wrote what it writes to stderr, and no more, when it has ended."""
+
+    def communicate(self):
+        _, told = super().communicate()
+        assert told == "Research use only, not a medical device. Ctrl-C ends it.\n"
+
+
 @pytest.mark.slow
-def test_a_session_of_each_kind(tmp_path):
+def test_a_session_of_each_kind(tmp_path, capfd):
     card = write_random_model(promise3d_recipe("clickvol", "tiny"), tmp_path)
     words = "--seconds 1 --min-steps 3 --sessions 4 --shape 16 40 44 --memory-mb 1 --model"
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *words.split(), card],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "Research use only, not a medical device. Ctrl-C ends it.\n")
-    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert load.main([*words.split(), str(card)], Server) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    rows = [line.split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]
     assert [row[0] for row in rows] == ["| Python", "| MONAI Label", "| nnInteractive", "| ITK-SNAP"]
     for row in rows:
         assert row[1] == "1"
