@@ -1,6 +1,7 @@
 """A tiny model, a root with a scan, and a server on both."""
 
 import json
+import shutil
 
 import pytest
 from starlette.testclient import TestClient
@@ -25,11 +26,19 @@ def phantom():
     return make_phantom(3, shape_dhw=(16, 40, 44))
 
 
+@pytest.fixture(scope="session")
+def scan_file(tmp_path_factory, phantom):
+    path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
+    write_volume(phantom.volume.array, phantom.volume.grid, path)
+    return path
+
+
 @pytest.fixture
-def root(tmp_path, phantom):
+def root(tmp_path, scan_file):
+    """A folder of the test's own."""
     folder = tmp_path / "root"
     folder.mkdir()
-    write_volume(phantom.volume.array, phantom.volume.grid, folder / "scan.nii.gz")
+    shutil.copy(scan_file, folder)
     return folder
 
 
