@@ -14,9 +14,16 @@ from clickvol.errors import ConfigError
 from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.promise3d import promise3d_recipe
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
+from clickvol.prompts.spatial import HintChannel
 from clickvol.training.read_config import read_train_config
 from clickvol.training.run import train_from_config
-from clickvol.training.start import grown_weights, training_cases, validation_cases
+from clickvol.training.start import (
+    fresh_state,
+    grown_weights,
+    task_of,
+    training_cases,
+    validation_cases,
+)
 from clickvol.weights.card import read_card
 from clickvol.weights.load import network_content
 from reference.evaluation_sets import write_set
@@ -129,6 +136,19 @@ def test_validation_scans_are_on_the_same_scale(sets, tmp_path):
         ("p3_n0", "CT", NORMALISED_RANGE),
         ("p3", "PET", NORMALISED_RANGE),
     ]
+
+
+def test_samples_have_drawn_prompts_and_groups_are_sets(sets, tmp_path):
+    config = read_train_config(LESIONS, config_of(sets, tmp_path, "sampling.box_share=0.9"))
+    task, cpu = task_of(config), torch.device("cpu")
+    sampler = task.sampler(training_cases(config, None), [], cpu)
+    assert sampler.store.groups == ("CT", "PET")
+    # Labels of four CT scans, parts of one of PET.
+    assert np.bincount(sampler.store.objects.group).tolist() == [8, 2]
+    hints = sampler.batch(range(6)).prompts.hints
+    assert hints.shape == (6, 3, 32, 32, 32)
+    assert (hints[:, HintChannel.REGION] == 1).any()
+    assert fresh_state(config, task, cpu).optimiser.param_groups[0]["betas"] == (0.9, 0.99)
 
 
 @pytest.mark.parametrize(
