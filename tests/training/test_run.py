@@ -319,11 +319,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(write_config):
     path, folder = write_config("killed")
     overrides = ["optimiser.steps=100000", "run.checkpoint_every=1", *ONE_SAMPLE]
     words = [word for override in overrides for word in ("--set", override)]
-    process = ForkedProgram(["train", path, *words], prepare=os.setsid)
+    process = ForkedProgram(["train", path, *words], prepare=os.setpgrp)
     try:
         wait_for_step(folder / "checkpoint.pt", 2, process)
     finally:
-        # The loader's process goes with it: both are in a session of their own.
+        # The loader's process goes with it: both are in a group of their own.
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.poll() == -signal.SIGKILL
