@@ -7,11 +7,17 @@ from clickvol.interactive.record import read_record
 from clickvol.interactive.replay import replay_record
 from clickvol.io.formats import read_volume
 from clickvol.weights.load import load_model
-from reference.browser import needs_browser
+from reference.browser import LIGHT_FLAGS, needs_browser, opened_page
 
 needs_browser()
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def opened(scan, state_folder):
+    with opened_page(scan, state_folder, flags=LIGHT_FLAGS) as viewer:
+        yield viewer
 
 
 def tinted(picture):
@@ -22,7 +28,7 @@ def tinted(picture):
 def axial(viewer):
     """Return the axial tile, without what is written over it."""
     viewer.page.mouse.move(5, 5)
-    viewer.idle()
+    viewer.drawn()
     return viewer.picture(".tile.axial")[45:-30, 20:-20]
 
 
@@ -66,7 +72,7 @@ def test_no_tool_for_looking_segments(viewer, hand):
     before = axial(viewer)
     hand.mouse.click(*hand.at())
     hand.drag((0, 0), (20, 20), (0, 0))
-    viewer.idle()
+    viewer.drawn()
     assert not viewer.state()["session"]["can_undo"]
     assert viewer.page.locator("#canvas").evaluate("e => getComputedStyle(e).cursor") == "default"
     viewer.go_to(hand.origin_mm)
@@ -81,7 +87,7 @@ def test_a_box_is_drawn_stands_and_makes_a_mask(viewer, hand):
     assert is_tinted(edge)  # the box under the mouse, before anything was sent
     assert not viewer.state()["session"]["can_undo"]
     hand.mouse.up()
-    viewer.idle()
+    viewer.drawn()
     assert is_tinted(hand.colour_at(-55, 10))
     (mark,) = viewer.objects()[0]["marks"]
     assert mark["kind"] == "box"
@@ -90,11 +96,11 @@ def test_a_box_is_drawn_stands_and_makes_a_mask(viewer, hand):
     # In another plane it becomes one in space, as one interaction.
     viewer.press("r")
     hand.drag((-50, 0, -40), (50, 0, 45), axis=1)
-    viewer.idle()
+    viewer.drawn()
     (mark,) = viewer.objects()[0]["marks"]
     np.testing.assert_allclose(np.ptp(mark["points_ras_mm"], axis=0), [110, 110, 90], atol=8)
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     np.testing.assert_allclose(np.ptp(viewer.objects()[0]["marks"][0]["points_ras_mm"], axis=0)[2], 5, atol=0.1)
 
 
@@ -113,7 +119,7 @@ def test_what_is_drawn_stands_as_it_was_drawn_and_makes_a_mask(viewer, hand, key
     assert viewer.page.locator("#sketch .sketch").count() >= 1
     assert viewer.page.locator("#sketch .pointer path").count() >= 1  # the pointer shows the tool
     hand.mouse.up()
-    viewer.idle()
+    viewer.drawn()
     (mark,) = viewer.objects()[0]["marks"]
     assert (mark["kind"], mark["positive"]) == (kind, True)
     drawn = np.array(mark["points_ras_mm"])[:, :2]
@@ -124,7 +130,7 @@ def test_what_is_drawn_stands_as_it_was_drawn_and_makes_a_mask(viewer, hand, key
     assert viewer.page.locator(f".mark.{kind}").count() >= 1
     assert tinted(axial(viewer)).sum() > before + 500
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.page.locator(f".mark.{kind}").count() == 0
     assert tinted(axial(viewer)).sum() <= before + 50
 
@@ -137,7 +143,7 @@ def test_the_brush_paints_under_the_pointer_at_once_and_undo_takes_it_away(viewe
     assert not viewer.state()["session"]["can_undo"]  # the server knows nothing yet
     assert all(is_tinted(hand.colour_at(*spot)) for spot in spots[:2])
     hand.mouse.up()
-    viewer.idle()
+    viewer.drawn()
     hand.mouse.move(5, 5)
     assert all(is_tinted(hand.colour_at(*spot)) for spot in spots)
     painted = viewer.objects()[0]["num_voxels"]
@@ -147,17 +153,17 @@ def test_the_brush_paints_under_the_pointer_at_once_and_undo_takes_it_away(viewe
 
     viewer.press("e")
     hand.drag(spots[1], (-60, 9))
-    viewer.idle()
+    viewer.drawn()
     hand.mouse.move(5, 5)
     assert [is_tinted(hand.colour_at(*spot)) for spot in spots] == [True, False, True]
     assert viewer.objects()[0]["num_voxels"] < painted
     viewer.press("Control+z")
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     hand.mouse.move(5, 5)
     assert not any(is_tinted(hand.colour_at(*spot)) for spot in spots)
     viewer.press("Control+Shift+Z")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["num_voxels"] == painted
     assert all(is_tinted(hand.colour_at(*spot)) for spot in spots)
 
@@ -170,23 +176,23 @@ def test_a_sphere_reaches_other_slices_and_a_limit_keeps_other_values_out(viewer
     assert radius == pytest.approx(6 * 1.25**4)
     viewer.page.locator("#brush-ball").check(force=True)
     hand.mouse.click(*hand.at())
-    viewer.idle()
+    viewer.drawn()
     ball_mm3 = 4 / 3 * np.pi * radius**3
     assert viewer.objects()[0]["num_voxels"] * 5 * 2.6**2 == pytest.approx(ball_mm3, rel=0.15)
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     values = phantom.volume.array
     viewer.page.locator("#brush-limited").check(force=True)
     viewer.page.locator("#limit-low").fill("-5000")
     viewer.page.locator("#limit-high").fill(str(float(values.min()) - 1))
     viewer.page.locator("#limit-high").blur()
     hand.mouse.click(*hand.at())
-    viewer.idle()
+    viewer.drawn()
     assert not viewer.state()["session"]["can_undo"]  # no voxel has such a value
     viewer.page.locator("#limit-high").fill(str(float(values.max())))
     viewer.page.locator("#limit-high").blur()
     hand.mouse.click(*hand.at())
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["num_voxels"] * 5 * 2.6**2 == pytest.approx(ball_mm3, rel=0.15)
     viewer.page.locator("#brush-limited").uncheck(force=True)
     viewer.page.locator("#brush-ball").uncheck(force=True)
@@ -202,39 +208,39 @@ def test_what_the_server_refuses_disappears_from_the_screen(viewer, hand):
     try:
         hand.drag((-60, 20), (-60, -20))
         viewer.page.wait_for_selector(".notice.error")
-        viewer.idle()
+        viewer.drawn()
     finally:
         viewer.page.unroute("**/interactions")
     hand.mouse.move(5, 5)
-    viewer.idle()
+    viewer.drawn()
     assert not is_tinted(hand.colour_at(-60, 0))
 
 
 def test_a_click_on_a_mark_moves_or_removes_it(viewer, hand):
     viewer.press("p")
     hand.mouse.click(*hand.at())
-    viewer.idle()
+    viewer.drawn()
     first = viewer.objects()[0]
     hand.drag((0, 0), (12, 8))
-    viewer.idle()
+    viewer.drawn()
     (click,) = viewer.objects()[0]["clicks"]
     np.testing.assert_allclose(click["ras_mm"], hand.origin_mm + np.array([12, 8, 0]), atol=1.5)
     hand.mouse.click(*hand.at(12, 8))
     assert viewer.page.locator("#mark-menu").is_visible()
     viewer.press("Delete")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["clicks"] == []
     assert viewer.objects()[0]["num_voxels"] == 0
     assert viewer.page.locator(".marker").count() == 0
     viewer.press("Control+z")
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects() == [first]
     # Shift puts a background click there all the same; a frozen object's marks cannot be taken hold of.
     viewer.press("n")
     hand.mouse.move(*hand.at())
     viewer.press("f")
-    viewer.idle()
+    viewer.drawn()
     hand.mouse.click(*hand.at())
     viewer.page.wait_for_selector(".notice.error")
     assert not viewer.page.locator("#mark-menu").is_visible()
@@ -244,21 +250,21 @@ def test_masks_are_changed_as_a_whole_and_back(viewer, hand):
     viewer.press("d")
     hand.drag((-60, 30), (-60, -30))
     hand.drag((60, 3), (60, -3))
-    viewer.idle()
+    viewer.drawn()
     both = viewer.objects()[0]["num_voxels"]
     viewer.page.get_by_text("Change the mask").click()
     viewer.page.locator("[data-operation=keep_largest]").click()
-    viewer.idle()
+    viewer.drawn()
     assert is_tinted(hand.colour_at(-60, 8))
     assert not is_tinted(hand.colour_at(60, 1.5))
     viewer.page.locator("#operation-mm").fill("8")
     viewer.page.locator("[data-operation=grow]").click()
-    viewer.idle()
+    viewer.drawn()
     assert is_tinted(hand.colour_at(-48, 8))
     viewer.page.locator("#canvas").focus()
     for _ in range(2):
         viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["num_voxels"] == both
     viewer.page.get_by_text("Change the mask").click()
 
@@ -274,9 +280,9 @@ def test_the_log_of_all_tools_replays_to_the_mask_that_is_saved(viewer, hand, sc
     hand.drag((0, 0), (5, 0))
     viewer.press("p")
     hand.mouse.click(*hand.at(20, 10))
-    viewer.idle()
+    viewer.drawn()
     hand.drag((20, 10), (15, 5))
-    viewer.idle()
+    viewer.drawn()
     viewer.press("Control+s")
     with viewer.page.expect_download() as download:
         viewer.page.click("[data-format=nifti]")
