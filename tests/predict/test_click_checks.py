@@ -104,8 +104,9 @@ def test_an_object_that_the_scan_cuts_off_gets_a_warning_with_the_side():
     flat = VolumeGrid.axial((1, 48, 48), (2.0, 2.0, 2.0))
     assert warnings_at_border(VoxelBox.of((0, 1, 1), (1, 9, 9)), flat) == ()
     assert len(warnings_at_border(VoxelBox.of((0, 1, 0), (1, 9, 9)), flat)) == 1
-    three = VolumeGrid.axial((3, 48, 48), (2.0, 2.0, 2.0))
-    assert len(warnings_at_border(VoxelBox.of((0, 1, 1), (1, 9, 9)), three)) == 1
+    three = VolumeGrid.axial((3, 48, 48), (0.5, 0.5, 0.5))
+    (warning,) = warnings_at_border(VoxelBox.of((0, 1, 1), (1, 9, 9)), three)
+    assert "(foot)" in warning
 
 
 def test_segment_says_when_the_scan_cuts_the_object_off(model):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clickvol.geometry.box import VoxelBox
-from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
+from clickvol.geometry.coordinates import WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.predict.normalised_scan import NormalisedScan
 from clickvol.preprocessing.intensity import IntensityScale
@@ -56,11 +56,9 @@ def warnings_at_border(box: VoxelBox | None, grid: VolumeGrid) -> tuple[str, ...
     `box` is around its mask, None for an empty one; of axes with fewer than three voxels nothing is said.
     """
     sides = []
-    for axis, length in enumerate(grid.shape_dhw):
+    for axis, (length, along) in enumerate(zip(grid.shape_dhw, grid.world_steps(np.eye(3)), strict=True)):
         if box is None or length < 3:
             continue
-        step = np.eye(3)[axis] * (length - 1)
-        along = grid.to_world(VoxelPoint.of(step)).as_array() - grid.to_world(VoxelPoint(0, 0, 0)).as_array()
         patient_axis = int(np.abs(along).argmax())
         names = _SIDES[patient_axis][:: 1 if along[patient_axis] > 0 else -1]
         sides += [names[0]] if box.start_dhw[axis] == 0 else []
