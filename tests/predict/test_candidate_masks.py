@@ -89,10 +89,10 @@ def test_a_model_without_a_score_head_expects_what_its_probability_says_calibrat
 
 
 def test_a_probability_expects_less_of_its_mask_where_it_is_in_doubt():
-    probability = np.array([[[1.0, 0.8, 0.6, 0.2, 0.0, 0.0, 0.9]]], np.float32)
+    probability = np.array([[[1.0, 0.8, 0.6, 0.5, 0.0, 0.0, 0.9]]], np.float32)
     kept = np.array([[[True, True, True, False, False, False, False]]])
-    # 2.4 of what is expected to be 2.6 is in the mask of 3; the last voxel is another object's.
-    assert soft_dice(probability, kept) == pytest.approx(2 * 2.4 / (2.6 + 3))
+    # 2.4 of what is expected to be 2.9 is in the mask of 3; the last voxel is another object's.
+    assert soft_dice(probability, kept) == pytest.approx(2 * 2.4 / (2.9 + 3))
     assert soft_dice(probability, kept & False) == 0
     assert soft_dice(kept.astype(np.float32), kept) == 1
 

@@ -395,6 +395,16 @@ def test_finer_views_are_averaged_with_the_prompt_and_blended_where_they_overlap
     assert {at: float(line[at]) for at in expected} == pytest.approx(expected, abs=1e-6)
 
 
+def test_finer_views_count_where_others_lie_beyond_the_scan():
+    network = Scripted([(2, 14)] * 3, *[0.0] * 4, 0.5, value=0.9)
+    grid = make_grid((20, 60, 60), (1, 1, 1), corner_ras=(0, 0, 35))
+    result = zoom_to_object(network, grid, [WorldPointRAS(29.5, 29.5, 29.5)], COARSE, (16, 16, 16), AROUND)
+    # In steps of 4 mm from the middle of the scan, 44.5, the first view lies at 28.5; the lower four end at 30.
+    assert [field.centre.z for field in network.fields] == [28.5, *[22.5] * 4, *[34.5] * 4]
+    middle = np.subtract((1, 24, 24), result.box.start_dhw)
+    assert result.probability[tuple(middle)] == pytest.approx((0.9 + 0.5) / 2)
+
+
 def test_only_views_with_something_in_doubt_are_refined():
     bars = np.zeros((16, 16, 16), np.float32)
     bars[2:4, 2:4, 2:14] = bars[2:4, 2:14, 2:4] = 1

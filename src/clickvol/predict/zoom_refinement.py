@@ -296,10 +296,7 @@ def _cover(below: Array32, whole: VoxelBox, layer: list[View], grid: VolumeGrid)
     for view in layer:
         patch_grid = view.field_of_view.grid()
         part = paste_box(ramp, patch_grid, grid, 0.0)
-        if part is None:
-            continue
-        part = part.intersect(whole)
-        if part.is_empty:
+        if part is None or (part := part.intersect(whole)).is_empty:
             continue
         inner = part.relative_to(whole).slices
         weights[inner] += paste(ramp, patch_grid, grid, part)
