@@ -331,6 +331,14 @@ def test_an_object_is_cut_off_two_voxels_from_a_border_behind_which_the_scan_goe
     assert [field.voxel_mm > 4 for field in network.fields[1:]] == [is_cut]
 
 
+def test_a_part_without_a_click_makes_no_view_wider():
+    parts = np.zeros(SHAPE, np.float32)
+    parts[12:20, 12:20, 12:20] = parts[:2, 12:20, 12:20] = 1
+    asked = []
+    run(lambda field, _: asked.append(field) or parts, WIDE, (199, 199, 199))
+    assert_fields(asked, ((199, 199, 199), 3), ((199, 199, 199), 1))
+
+
 def test_no_more_than_seven_views_search_for_the_end_of_an_object():
     plan = FieldOfViewPlan(first_voxel_mm=1.0, finest_voxel_mm=1.0, coarsest_voxel_mm=100.0)
     network = Scripted(*[[(0, 32)] * 3] * 7)
