@@ -27,7 +27,7 @@ FLAGS = [
 ]
 
 # The page around the planes is put together without the graphics card: emulated, that takes most of the time.
-LIGHT_FLAGS = [*FLAGS, "--disable-gpu-compositing"]
+TEST_FLAGS = [*FLAGS, "--disable-gpu-compositing"]
 
 # Software rendering on a busy machine takes its time.
 WAIT_MS = 240_000
@@ -84,7 +84,7 @@ class ViewerPage:
         page.on("request", lambda request: self.addresses.append(request.url))
 
     def _note(self, message):
-        # Chromium says so of every picture that LIGHT_FLAGS make it read back.
+        # Chromium says so of every picture that TEST_FLAGS make it read back.
         if message.type != "log" and "GPU stall due to ReadPixels" not in message.text:
             self.problems.append(message.text)
 
@@ -95,33 +95,31 @@ class ViewerPage:
             arg=name,
         )
 
-    def idle(self):
-        """Wait until everything that was asked for is done and drawn."""
-        self.page.wait_for_function("() => document.getElementById('progress').hidden")
-        self.page.evaluate(
-            """async () => {
-                const { scene } = await import('/viewer/app.js');
-                while (!scene.isSettled) await new Promise((resolve) => setTimeout(resolve, 10));
-                const frame = () => new Promise(requestAnimationFrame);
-                await frame();
-                await frame();
-            }"""
-        )
+    def idle(self, *, in_3d=True):
+        """Wait until everything that was asked for is done and drawn.
 
-    def drawn(self):
-        """Wait as `idle` does, for the planes alone: the 3D view, which takes longest, is not drawn."""
+        Args:
+            in_3d: the 3D view too, which takes most of the time; else it waits until it is asked for.
+        """
         self.page.wait_for_function("() => document.getElementById('progress').hidden")
         self.page.evaluate(
-            """async () => {
+            """async (in3D) => {
                 const { view } = (await import('/viewer/app.js')).scene;
-                while (view.planesTimer) await new Promise((resolve) => setTimeout(resolve, 10));
+                if (in3D && !view.idleTimer && view.customLayout?.length) view.drawLater();
+                const pause = () => new Promise((resolve) => setTimeout(resolve, 10));
+                while (view.planesTimer || (in3D && view.idleTimer)) await pause();
                 clearTimeout(view.idleTimer);
                 view.idleTimer = 0;
                 const frame = () => new Promise(requestAnimationFrame);
                 await frame();
                 await frame();
-            }"""
+            }""",
+            in_3d,
         )
+
+    def drawn(self):
+        """Wait until everything that was asked for is done, and drawn in the planes."""
+        self.idle(in_3d=False)
 
     def state(self):
         """Return the page's state."""
@@ -175,6 +173,8 @@ class ViewerPage:
 
     def picture(self, selector="#canvas"):
         """Return what is on the screen there, (H, W, 3) int."""
+        if selector in ("#canvas", ".tile.render"):
+            self.idle()
         return self._part(self.page.locator(selector).bounding_box())
 
     def colour_at(self, x, y):
@@ -190,7 +190,7 @@ class ViewerPage:
         """Go back to where no scan was clicked."""
         self.page.keyboard.press("Escape")
         for _ in range(30):
-            self.idle()
+            self.drawn()
             if not self.state()["session"]["can_undo"]:
                 return
             self.page.keyboard.press("Control+z")
@@ -201,17 +201,27 @@ class ViewerPage:
 
 
 @contextlib.contextmanager
-def opened_page(scan, state_folder, *options, flags=FLAGS):
-    """Run `clickvol view` on a scan and open its page in a browser; yields it when the scan is there."""
+def launched():
+    """Start a browser; yields it."""
     from playwright.sync_api import sync_playwright
 
-    with served(scan, state_folder, *options) as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=flags)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=TEST_FLAGS)
         try:
-            viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
-            viewer.page.goto(address)
-            viewer.wait_open(scan.name)
-            viewer.origin = address.split("#")[0]
-            yield viewer
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def opened_page(browser, scan, state_folder, *options):
+    """Run `clickvol view` on a scan and open its page in a browser; yields it when the scan is there."""
+    with served(scan, state_folder, *options) as address:
+        viewer = ViewerPage(browser.new_page(viewport={"width": 1024, "height": 640}))
+        try:
+            viewer.page.goto(address)
+            viewer.wait_open(scan.name)
+            viewer.origin, viewer.address = address.split("#")[0], address
+            yield viewer
+        finally:
+            viewer.page.close()

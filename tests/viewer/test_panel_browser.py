@@ -34,7 +34,7 @@ def violations(viewer):
 @pytest.mark.parametrize("dialog", [None, "#help-dialog", "#save-dialog"])
 def test_axe_finds_nothing_that_keeps_somebody_out(viewer, inside_mm, dialog):
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     if dialog is not None:
         viewer.press("?" if dialog == "#help-dialog" else "Control+s")
         viewer.page.wait_for_selector(f"{dialog}[open]")
@@ -50,14 +50,14 @@ def test_axe_sees_a_control_without_a_name(viewer):
 def test_the_page_speaks_the_language_that_is_chosen(viewer, inside_mm, tmp_path):
     assert viewer.page.locator("#save").inner_text() == "Save…"
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     viewer.press("?")
     viewer.page.select_option("#language", "de")
     viewer.page.wait_for_selector("#resume-dialog[open]")
     assert viewer.page.locator("html").get_attribute("lang") == "de"
     viewer.page.get_by_role("button", name="Weiter").click()
     viewer.page.wait_for_selector(".marker")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.page.locator("#save").inner_text() == "Speichern …"
     assert viewer.page.locator(".object-name").inner_text() == "Tumor 1"
     assert viewer.page.locator(".object-clicks").inner_text() == "1 Klick"
@@ -95,7 +95,7 @@ def truth_file(phantom, tmp_path_factory):
 
 def test_a_name_a_term_and_a_colour_are_given_and_an_object_is_deleted(viewer, inside_mm):
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     viewer.press("x")
     viewer.page.wait_for_selector("#object-dialog[open]")
     viewer.page.select_option("#object-term", label="Neoplasm, Secondary")
@@ -108,48 +108,48 @@ def test_a_name_a_term_and_a_colour_are_given_and_an_object_is_deleted(viewer, i
     assert download.value.suggested_filename == "Tumour 1.stl"
     viewer.page.press("#object-name", "Enter")
     viewer.page.locator(".object-name", has_text="Metastasis").wait_for()
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["term"] == "14799000"
     viewer.press("]")
     viewer.press("]")
     viewer.press("]")
-    viewer.idle()
+    viewer.drawn()
     picture = viewer.picture(".tile.axial")
     assert int((picture[..., 1] - np.maximum(picture[..., 0], picture[..., 2]) > 40).sum()) > 500  # green
     for _ in range(3):
         viewer.press("[")
     viewer.page.click("[data-describe='1']")
     viewer.page.click("#delete-object")
-    viewer.idle()
+    viewer.drawn()
     (left,) = viewer.objects()
     assert (left["id"], left["num_voxels"]) == (2, 0)
     viewer.press("Control+z")
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.page.locator(".object-name").inner_text() == "Metastasis"
 
 
 def test_an_eye_hides_one_object_and_space_all(viewer, inside_mm, truth_file):
     choose_file(viewer, "#load-masks", truth_file)
     viewer.page.wait_for_function("() => /ml/.test(document.querySelector('.object-volume').textContent)")
-    viewer.idle()
+    viewer.drawn()
     before = viewer.picture(".tile.axial")
     viewer.page.click("[data-eye='1']")
-    viewer.idle()
+    viewer.drawn()
     hidden = viewer.picture(".tile.axial")
     tint = [int((p[..., 0] - p[..., 2] > 40).sum()) for p in (before, hidden)]
     assert tint[0] > 1000
     assert tint[1] < 100
     assert viewer.page.locator("[data-eye='1']").get_attribute("aria-pressed") == "true"
     viewer.page.click("[data-eye='1']")
-    viewer.idle()
+    viewer.drawn()
     np.testing.assert_array_equal(viewer.picture(".tile.axial")[60:], before[60:])
 
 
 def test_a_mask_is_loaded_to_correct_and_compared_with_itself_and_after_a_change(viewer, phantom, truth_file):
     choose_file(viewer, "#load-masks", truth_file)
     viewer.page.wait_for_function("() => /ml/.test(document.querySelector('.object-volume').textContent)")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["num_voxels"] == phantom.truth.num_voxels
     choose_file(viewer, "#compare", truth_file)
     viewer.page.wait_for_selector("#comparison:not([hidden])")
@@ -164,7 +164,7 @@ def test_a_mask_is_loaded_to_correct_and_compared_with_itself_and_after_a_change
     place = viewer.state()["place"]["mm"]
     voxel = phantom.volume.grid.voxel_positions(np.array([place]))[0].round().astype(int)
     assert phantom.truth.array[tuple(voxel)] == 1
-    viewer.idle()
+    viewer.drawn()
     assert near(viewer.picture(".tile.axial"), (255, 255, 255)) > 100  # the outline
     viewer.page.click("#forget-reference")
     assert viewer.page.locator("path.reference").count() == 0
@@ -192,7 +192,7 @@ def test_another_scan_is_laid_over_where_it_says_it_is(viewer, phantom, inside_m
     viewer.page.fill("#overlay-low", "1")
     viewer.page.fill("#overlay-high", "20")
     viewer.press("Enter")
-    viewer.idle()
+    viewer.drawn()
     laid = viewer.picture(".tile.axial")
     changed = np.argwhere((laid - before)[..., 0] - (laid - before)[..., 2] > 15)  # redder than before
     x, y = viewer.pixel_of(inside_mm)
@@ -200,8 +200,8 @@ def test_another_scan_is_laid_over_where_it_says_it_is(viewer, phantom, inside_m
     middle = np.median(changed, axis=0)
     np.testing.assert_allclose(middle[::-1] + np.array([box["x"], box["y"]]), [x, y], atol=12)
     viewer.page.click("#take-off")
-    viewer.idle()
-    viewer.idle()
+    viewer.drawn()
+    viewer.drawn()
     inner = (slice(60, -30), slice(40, -60))  # without the ring of the focus
     np.testing.assert_array_equal(viewer.picture(".tile.axial")[inner], before[inner])
 
@@ -226,18 +226,18 @@ def test_a_ruler_measures_and_a_click_takes_it_away(viewer, inside_mm):
 def test_the_axial_plane_is_large_and_masks_are_alone_in_3d(viewer, inside_mm):
     small = viewer.page.locator(".tile.axial").bounding_box()
     viewer.press("w")
-    viewer.idle()
+    viewer.drawn()
     large = viewer.page.locator(".tile.axial").bounding_box()
     assert large["width"] > 1.25 * small["width"]
     assert large["height"] > 1.9 * small["height"]
     viewer.click_at(inside_mm)  # places on the screen are right in it
-    viewer.idle()
+    viewer.drawn()
     np.testing.assert_allclose(viewer.objects()[0]["clicks"][0]["ras_mm"], inside_mm, atol=1.5)
     viewer.press("w")
-    viewer.idle()
+    viewer.drawn()
     whole = viewer.picture(".tile.render")
     viewer.page.click("label:has(#masks-only)")
-    viewer.idle()
+    viewer.drawn()
     alone = viewer.picture(".tile.render")
 
     def tinted(picture):
@@ -260,7 +260,7 @@ def test_cine_plays_through_the_slices_and_stops(viewer, inside_mm):
     viewer.press("k")
     moved = viewer.state()["place"]["mm"][2]
     assert moved > start + 4
-    viewer.idle()
+    viewer.drawn()
     assert viewer.state()["place"]["mm"][2] == moved
 
 

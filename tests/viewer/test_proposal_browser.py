@@ -24,15 +24,21 @@ def proposer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(scan, state_folder, proposer):
-    with opened_page(scan, state_folder, "--propose", str(proposer)) as viewer:
+def state_folder(tmp_path_factory):
+    """Of this module alone: where somebody has clicked before, the page offers that and proposes nothing."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def opened(browser, scan, state_folder, proposer):
+    with opened_page(browser, scan, state_folder, "--propose", str(proposer)) as viewer:
         yield viewer
 
 
 def test_a_proposal_is_shown_rejected_brought_back_and_accepted(opened, scan, proposer, state_folder):
     viewer, page = opened, opened.page
     page.wait_for_selector("#accept", state="visible")
-    viewer.idle()
+    viewer.drawn()
     wanted = segment(read_volume(scan), (), load_model(str(proposer), device="cpu")).mask.array
     assert 0 < wanted.sum() < wanted.size
     assert viewer.objects()[0]["num_voxels"] == wanted.sum()
@@ -42,17 +48,17 @@ def test_a_proposal_is_shown_rejected_brought_back_and_accepted(opened, scan, pr
     assert not page.locator("#save-dialog").is_visible()
     assert "(Y)" in page.locator("#notices").inner_text()
     viewer.press("q")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["num_voxels"] == 0
     assert page.locator("#proposal").is_hidden()
     viewer.press("Control+Shift+z")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["num_voxels"] == wanted.sum()
     page.reload()
     viewer.wait_open(scan.name)
     page.locator("#resume-dialog button[value=fresh]").click()
     page.wait_for_selector("#accept", state="visible")
-    viewer.idle()
+    viewer.drawn()
     page.locator("#canvas").focus()
     viewer.press("y")
     page.wait_for_selector("#proposal", state="hidden")

@@ -7,17 +7,11 @@ from clickvol.interactive.record import read_record
 from clickvol.interactive.replay import replay_record
 from clickvol.io.formats import read_volume
 from clickvol.weights.load import load_model
-from reference.browser import LIGHT_FLAGS, needs_browser, opened_page
+from reference.browser import needs_browser
 
 needs_browser()
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def opened(scan, state_folder):
-    with opened_page(scan, state_folder, flags=LIGHT_FLAGS) as viewer:
-        yield viewer
 
 
 def tinted(picture):

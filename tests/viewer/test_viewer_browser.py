@@ -25,7 +25,7 @@ def num_tinted(picture):
 def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(viewer, inside_mm, phantom):
     before = num_tinted(viewer.picture())
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     clicked = viewer.picture()
     assert num_tinted(clicked) > before + 2000
     (tumour,) = viewer.objects()
@@ -38,12 +38,12 @@ def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(viewer
     assert viewer.page.locator(".marker.tumour").count() == 3  # one in every plane
 
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     assert num_tinted(viewer.picture()) <= before + 50
     assert viewer.page.locator(".marker").count() == 0
 
     viewer.press("Control+Shift+Z")
-    viewer.idle()
+    viewer.drawn()
     again = viewer.picture()
     # The 3D view has noise of its own; the axial plane has none.
     half = (slice(40, again.shape[0] // 2 - 4), slice(8, again.shape[1] // 2 - 4))
@@ -52,7 +52,7 @@ def test_a_click_shows_a_mask_and_undo_and_redo_take_it_and_bring_it_back(viewer
 
 def test_the_saved_mask_is_that_of_the_command_line(viewer, inside_mm, scan, tmp_path):
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     x, y, z = viewer.objects()[0]["clicks"][0]["ras_mm"]
     viewer.page.click("#save")
     with viewer.page.expect_download() as download:
@@ -80,7 +80,7 @@ def test_the_saved_mask_is_that_of_the_command_line(viewer, inside_mm, scan, tmp
 
 def test_formats_of_dicom_say_why_they_cannot_be_had(viewer, inside_mm):
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     viewer.press("Control+s")
     for name in ("dicom-seg", "rtstruct"):
         assert viewer.page.locator(f"[data-format={name}]").is_disabled()
@@ -94,14 +94,14 @@ def test_shift_marks_background_and_objects_are_added_chosen_and_frozen(viewer, 
     viewer.click_at(inside_mm)
     # Not waited for: the second click is not lost, and comes second.
     viewer.click_at(inside_mm + np.array([12.0, 0, 0]), shift=True)
-    viewer.idle()
+    viewer.drawn()
     (tumour,) = viewer.objects()
     assert [c["positive"] for c in tumour["clicks"]] == [True, False]
     assert viewer.page.locator(".marker.background").count() >= 1
 
     viewer.press("a")
     viewer.click_at(inside_mm + np.array([0, 10.0, 0]))  # the server has yet to add the object
-    viewer.idle()
+    viewer.drawn()
     assert [(o["id"], len(o["clicks"])) for o in viewer.objects()] == [(1, 2), (2, 1)]
     assert viewer.state()["selected"] == 2
     assert viewer.page.locator("[data-object='2']").get_attribute("aria-pressed") == "true"
@@ -109,13 +109,13 @@ def test_shift_marks_background_and_objects_are_added_chosen_and_frozen(viewer, 
     assert viewer.state()["selected"] == 1
 
     viewer.press("f")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["frozen"]
     viewer.click_at(inside_mm)
     viewer.page.wait_for_selector(".notice.error")
     assert len(viewer.objects()[0]["clicks"]) == 2
     viewer.page.click("[data-freeze='1']")
-    viewer.idle()
+    viewer.drawn()
     assert not viewer.objects()[0]["frozen"]
 
 
@@ -149,10 +149,10 @@ def test_a_drag_is_no_click_and_the_right_button_sets_the_window(viewer, inside_
     after = viewer.state()
     width = [s["window"]["high"] - s["window"]["low"] for s in (before, after)]
     assert width[1] == pytest.approx(width[0] * np.exp(60 / 250), rel=1e-6)
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["clicks"] == []
     viewer.page.mouse.dblclick(x, y)
-    viewer.idle()
+    viewer.drawn()
     assert len(viewer.objects()[0]["clicks"]) == 1  # and not two
 
 
@@ -163,10 +163,10 @@ def test_the_picture_of_a_diagonal_right_drag_is_that_of_the_window_in_the_label
     viewer.page.mouse.move(x, y)
     viewer.page.mouse.down(button="right")
     viewer.page.mouse.move(x + 70, y + 60, steps=3)
-    viewer.idle()
+    viewer.drawn()
     during = viewer.picture(".tile.axial")
     viewer.page.mouse.up(button="right")
-    viewer.idle()
+    viewer.drawn()
     np.testing.assert_array_equal(viewer.picture(".tile.axial"), during)
     assert np.abs(during - before).max() > 20
     # Set anew, the same window gives the same picture: nothing else has changed it.
@@ -176,7 +176,7 @@ def test_the_picture_of_a_diagonal_right_drag_is_that_of_the_window_in_the_label
             store.set({ window: { ...store.get().window } });
         }"""
     )
-    viewer.idle()
+    viewer.drawn()
     np.testing.assert_array_equal(viewer.picture(".tile.axial"), during)
     window = viewer.state()["window"]
     label = viewer.page.locator(".tile-window").inner_text()
@@ -192,7 +192,7 @@ def test_looking_is_safe_and_a_wheel_goes_as_far_as_it_turns(viewer, inside_mm):
     x, y = viewer.pixel_of(inside_mm)
     viewer.press("v")
     viewer.page.mouse.click(x, y)
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["clicks"] == []
     viewer.press("p")
     viewer.page.mouse.move(x, y)
@@ -225,7 +225,7 @@ def test_zoom_keeps_what_is_under_the_pointer_and_fills_the_tile(viewer, inside_
     for _ in range(8):
         viewer.page.mouse.wheel(0, -100)
     viewer.page.keyboard.up("Control")
-    viewer.idle()
+    viewer.drawn()
     np.testing.assert_allclose(viewer.page.evaluate(read, place), before, atol=0.1)
     tile = viewer.picture(".tile.axial")
     assert tile[20:-20, 1:4].mean() > 20  # no black margin where there was one
@@ -237,7 +237,7 @@ def test_objects_exclude_each_other_and_the_panel_says_what_the_file_gets(viewer
     viewer.press("a")
     viewer.press("t")
     viewer.click_at(inside_mm + np.array([0, 8.0, 0]))
-    viewer.idle()
+    viewer.drawn()
     viewer.press("t")
     volumes = [known["volume_ml"] for known in viewer.objects()]
     viewer.press("Control+s")
@@ -252,7 +252,7 @@ def test_objects_exclude_each_other_and_the_panel_says_what_the_file_gets(viewer
     before = num_tinted(viewer.picture())
     viewer.press(" ")
     assert viewer.state()["masksHidden"]
-    viewer.idle()
+    viewer.drawn()
     assert num_tinted(viewer.picture(".tile.axial")) < 150 < before
     viewer.press(" ")
 
@@ -300,12 +300,12 @@ def test_everything_works_without_a_mouse(viewer, phantom):
         start = place
     viewer.press("Enter")
     viewer.press("Shift+Enter")
-    viewer.idle()
+    viewer.drawn()
     (tumour,) = viewer.objects()
     assert [c["positive"] for c in tumour["clicks"]] == [True, False]
     np.testing.assert_allclose(tumour["clicks"][0]["ras_mm"], start, atol=1e-3)
     viewer.press("Control+z")
-    viewer.idle()
+    viewer.drawn()
     viewer.press("Control+s")
     viewer.page.locator("[data-format=nrrd]").focus()
     with viewer.page.expect_download() as download:
@@ -340,14 +340,14 @@ def test_every_control_can_be_reached_and_has_a_name(viewer):
 
 def test_a_page_loaded_anew_offers_the_clicks_made_before(viewer, inside_mm):
     viewer.click_at(inside_mm)
-    viewer.idle()
+    viewer.drawn()
     clicks = viewer.objects()[0]["clicks"]
     viewer.page.reload()
     viewer.page.wait_for_selector("#resume-dialog[open]")
     assert re.search(r"\d+ clicks? of", viewer.page.locator("#resumable").inner_text())
     viewer.page.get_by_role("button", name="Go on").click()
     viewer.page.wait_for_selector(".marker")
-    viewer.idle()
+    viewer.drawn()
     assert viewer.objects()[0]["clicks"] == clicks
     assert num_tinted(viewer.picture()) > 2000
 
@@ -357,7 +357,7 @@ def test_save_can_be_reached_and_notices_cover_no_plane(viewer, inside_mm, size)
     viewer.page.set_viewport_size({"width": size[0], "height": size[1]})
     try:
         viewer.click_at(inside_mm)
-        viewer.idle()
+        viewer.drawn()
         viewer.page.evaluate(
             """async () => {
                 const { makeNotices } = await import('/viewer/notices.js');
@@ -373,7 +373,7 @@ def test_save_can_be_reached_and_notices_cover_no_plane(viewer, inside_mm, size)
         viewer.page.get_by_role("button", name="Close").click()
     finally:
         viewer.page.set_viewport_size({"width": 1024, "height": 640})
-        viewer.idle()
+        viewer.drawn()
 
 
 def test_a_dead_server_is_seen_and_a_key_is_asked_for_where_it_is_wrong(opened):
@@ -416,11 +416,11 @@ def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(op
     for axis in range(3):
         opened.go_to(inside_mm)
         opened.click_at(inside_mm, axis)
-        opened.idle()
+        opened.drawn()
         (click,) = opened.objects()[0]["clicks"]
         np.testing.assert_allclose(click["ras_mm"], inside_mm, atol=1.0)
         opened.press("Control+z")
-        opened.idle()
+        opened.drawn()
         # What is painted is under the pointer, before and after the server has it.
         opened.press("d")
         x, y = opened.pixel_of(inside_mm, axis)
@@ -429,17 +429,17 @@ def test_a_dropped_scan_opens_and_clicks_are_right_in_it_though_it_is_oblique(op
         opened.page.mouse.move(x + 25, y, steps=4)
         during = opened.colour_at(x + 12, y + 1)
         opened.page.mouse.up()
-        opened.idle()
+        opened.drawn()
         after = opened.colour_at(x + 12, y + 1)
         assert min(during[0] - during[2], after[0] - after[2]) > 40
         opened.press("Control+z")
-        opened.idle()
+        opened.drawn()
         before = opened.colour_at(x + 12, y + 1)
         assert before[0] - before[2] < 20
         opened.press("p")
     opened.go_to(inside_mm)
     opened.click_at(inside_mm)
-    opened.idle()
+    opened.drawn()
     # Where the library itself says that the crosshair is now.
     np.testing.assert_allclose(opened.state()["place"]["mm"], inside_mm, atol=1.0)
     for click in opened.objects()[0]["clicks"]:
@@ -464,13 +464,13 @@ def test_a_volume_is_chosen_and_the_voxel_under_the_mouse_is_clicked_though_the_
     affine = nibabel.load(tmp_path / "phases.nii").affine
     opened.go_to((affine @ [25, 20, 6, 1])[:3])
     opened.press("p")
-    opened.idle()
+    opened.drawn()
     axial = opened.picture()[: opened.picture().shape[0] // 2, : opened.picture().shape[1] // 2]
     box = opened.page.locator("#canvas").bounding_box()
     grey = axial.max(2) - axial.min(2) < 6
     rows, columns = np.nonzero(grey & (abs(axial[..., 0] - np.percentile(axial[100:-100, :, 0], 98)) < 6))
     opened.page.mouse.click(box["x"] + np.median(columns), box["y"] + np.median(rows))
-    opened.idle()
+    opened.drawn()
     (click,) = opened.objects()[0]["clicks"]
     voxel = np.linalg.inv(affine) @ [*click["ras_mm"], 1]
     np.testing.assert_allclose(voxel[:3], [33.5, 11.5, 6], atol=0.8)

@@ -7,7 +7,7 @@ import pytest
 
 from clickvol.io.formats import read_volume, write_volume
 from clickvol.phantoms.phantom import make_phantom
-from reference.browser import FLAGS, ViewerPage, chromium, needs_browser, served
+from reference.browser import ViewerPage, needs_browser, served
 
 needs_browser()
 
@@ -21,9 +21,7 @@ def statuses(viewer):
     return viewer.page.locator(".case small").all_inner_texts()
 
 
-def test_two_annotators_work_through_a_folder_with_ctrl_enter(tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_two_annotators_work_through_a_folder_with_ctrl_enter(browser, tmp_path):
     # Each its own patient: of one that was clicked already, the page would offer the clicks.
     shape = {"shape_dhw": (40, 72, 72), "spacing_dhw_mm": (5.0, 2.6, 2.6), "tumour_diameter_mm": 100}
     patients = {name: make_phantom(seed, **shape) for seed, name in enumerate(NAMES, start=8)}
@@ -31,12 +29,9 @@ def test_two_annotators_work_through_a_folder_with_ctrl_enter(tmp_path):
     for name, patient in patients.items():
         (tmp_path / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
         write_volume(patient.volume.array, patient.volume.grid, tmp_path / "scans" / name)
-    with served(tmp_path / "scans", tmp_path / "state") as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+    with served(tmp_path / "scans", tmp_path / "state") as address:
+        anne, ben = (ViewerPage(browser.new_page(viewport={"width": 1180, "height": 640})) for _ in range(2))
         try:
-            anne, ben = (
-                ViewerPage(browser.new_page(viewport={"width": 1180, "height": 640})) for _ in range(2)
-            )
             anne.page.goto(address)
             anne.wait_open("a/leg.nii.gz")
             ben.page.goto(address)
@@ -64,7 +59,8 @@ def test_two_annotators_work_through_a_folder_with_ctrl_enter(tmp_path):
             assert statuses(anne)[::2] == ["done", "skipped"]
             assert [*anne.problems, *ben.problems] == []
         finally:
-            browser.close()
+            anne.page.close()
+            ben.page.close()
     with (tmp_path / "scans-masks" / "worklist.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["scan"], row["status"], row["clicks"]) for row in rows] == [

@@ -86,11 +86,6 @@ export class Scene {
     return /** @type {HTMLElement} */ (this.canvas.parentElement);
   }
 
-  /** Whether everything is drawn, also what waits until nothing else is to do. */
-  get isSettled() {
-    return !this.view.idleTimer && !this.view.planesTimer;
-  }
-
   /** The image of NiiVue that is shown; undefined before a scan is. */
   get image() {
     return this.view.volumes[0];
