@@ -28,8 +28,8 @@ def doubled_batch(tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(write_config, doubled_batch):
     path, folder = write_config("two")
-    code, told = launch(2, path, *OVERRIDES, "optimiser.batch_size=1")
-    assert code == 0, told
+    done = launch(2, path, *OVERRIDES, "optimiser.batch_size=1")
+    assert done.returncode == 0, done.stderr
     assert relative_difference(gradients(folder), doubled_batch) < 1e-4
 
 
