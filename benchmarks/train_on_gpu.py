@@ -6,7 +6,8 @@ This is `clickvol train configs/lesions.toml` with a pack (`training_pack.py`) i
 Every minute the averaged weights are written as a model with its card, into OUT/0 and OUT/1 in turn, and the
 log into OUT/run.json, so that the run may be cut off at any second; after a minute and at the end the log has
 figures on held-out patients. `--set` changes the recipe as for the command; `gpu_check.py --batches` times
-steps.
+steps. `--fold N` begins with random weights, leaves the sarcoma patients of a fold out of a pack of all
+(`training_pack.py --all-sarcoma`) and has the figures on them; `one_click.py MODEL --fold N` scores its model.
 """
 
 import argparse
@@ -32,7 +33,14 @@ from clickvol.training.state import TrainState
 from clickvol.training.tasks.step import TrainingStep
 
 LESIONS = Path(__file__).parents[1] / "configs" / "lesions.toml"
+FOLDS = LESIONS.parent / "splits" / "sarcoma-folds.json"
 PROMPTS = {"click": {}, "diameter": {"diameter_share": 1.0}, "box": {"box_share": 1.0}, "corrected": {}}
+
+
+def patients_of(fold: int) -> tuple[str, ...]:
+    """Return the sarcoma patients that a fold is tested on."""
+    folds = json.loads(FOLDS.read_text(encoding="utf-8"))
+    return tuple(name.removeprefix("sts_") for name in folds[fold]["test"])
 
 
 class Record:
@@ -46,7 +54,11 @@ class Record:
     def __init__(self, options: argparse.Namespace, overrides: list[str]) -> None:
         self.options, self.config = options, read_train_config(options.config, overrides)
         self.task = task_of(self.config)
-        self.held_out = ScanStore.of(read_pack(options.held_out), torch.device(options.device))
+        scans = read_pack(options.held_out)
+        if options.fold is not None:
+            scans = [scan for scan in scans if not scan.group.startswith("Sarcoma")]
+            scans += [scan for scan in read_pack(options.pack) if scan.patient in patients_of(options.fold)]
+        self.held_out = ScanStore.of(scans, torch.device(options.device))
         self.facts = {"config": str(options.config), "overrides": overrides, "pack": str(options.pack)}
         self.facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         self.log: list[dict] = []
@@ -111,6 +123,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--fold", type=int, choices=range(5))
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--held-out-batches", type=int, default=1)
@@ -119,7 +132,11 @@ def main() -> None:
     precision = "bfloat16" if options.device.startswith("cuda") else "float32"
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"data.root={options.pack}", f"run.folder={folder}", f"run.minutes={options.minutes}"]
-        overrides += [f"run.device={options.device}", f"run.precision={precision}", *options.changes]
+        overrides += [f"run.device={options.device}", f"run.precision={precision}"]
+        if options.fold is not None:
+            left_out = json.dumps(patients_of(options.fold))
+            overrides += [f"data.validation_patients={left_out}", "run.start_from=''"]
+        overrides += options.changes
         try:
             record = Record(options, overrides)
             train_from_config(

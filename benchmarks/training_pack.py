@@ -8,7 +8,8 @@ every second held-out lung patient; `--every 12` takes of both, and of MS, one o
 a checkout fit into 64 MiB (`--held-out --every 8`: 18.5 and 2.9 MB). Left out are the lung nodules that the
 set's README calls poorly calibrated.
 `--held-out` writes what is never trained on: the six validation patients of the sarcoma sets, and every tenth
-patient of the other sets.
+patient of the other sets. `--all-sarcoma` writes what is trained on and those six, for the folds of
+`configs/splits/sarcoma-folds.json` (`train_on_gpu.py --fold`) and for a last model of all patients.
 
     python benchmarks/training_pack.py --data ../shared/data --marks CARD
 
@@ -94,7 +95,9 @@ def pooled(array: np.ndarray) -> np.ndarray:
     return array[:, : h // 2 * 2, : w // 2 * 2].reshape(d, h // 2, 2, w // 2, 2)
 
 
-def files_of(data: Path, *, held_out: bool, every: int = 1) -> list[tuple[str, Path]]:
+def files_of(
+    data: Path, *, held_out: bool, every: int = 1, all_sarcoma: bool = False
+) -> list[tuple[str, Path]]:
     """Return set and scan of every case of the wanted part; of sets other than sarcoma one of so many."""
     jobs = []
     for group in MODALITIES:
@@ -107,15 +110,15 @@ def files_of(data: Path, *, held_out: bool, every: int = 1) -> list[tuple[str, P
                 continue
             if held_out and group == "LungNodule_CT" and int(name[10:14]) % 20 == 17:
                 continue
-            if is_held_out(group, patient_of(group, name)) == held_out:
+            is_wanted = is_held_out(group, patient_of(group, name)) == held_out
+            if is_wanted or (all_sarcoma and group.startswith("Sarcoma")):
                 in_group.append((group, path))
         jobs += in_group if group.startswith("Sarcoma") else in_group[::every]
     return jobs
 
 
-def scans_of(data: Path, *, held_out: bool, every: int = 1) -> Iterator[StoredScan]:
+def scans_of(jobs: list[tuple[str, Path]]) -> Iterator[StoredScan]:
     """Yield those cases, but for those without an object."""
-    jobs = files_of(data, held_out=held_out, every=every)
     with ProcessPoolExecutor(2) as pool:
         yield from filter(None, pool.map(stored, *zip(*jobs, strict=True), chunksize=4))
 
@@ -144,12 +147,16 @@ def main() -> None:
     goal.add_argument("-o", "--output", type=Path)
     goal.add_argument("--marks", type=Path, metavar="CARD")
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--all-sarcoma", action="store_true")
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
+    files = files_of(
+        options.data, held_out=options.held_out, every=options.every, all_sarcoma=options.all_sarcoma
+    )
     if options.marks is not None:
-        write_marks(options.marks, files_of(options.data, held_out=options.held_out, every=options.every))
+        write_marks(options.marks, files)
         return
-    write_pack(scans_of(options.data, held_out=options.held_out, every=options.every), options.output)
+    write_pack(scans_of(files), options.output)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
 
 
