@@ -42,7 +42,8 @@ def counted(recipe):
 def test_all_presets():
     assert FIDELITIES == ("released", "paper", "clickvol")
     assert tuple(MORE_THAN_BASELINE) == ABLATIONS
-    assert len(PRESETS) == len(set(PRESETS)) == 3 + 7
+    assert set(PRESETS) == {*FIDELITIES, "clickvol-prompts", *(f"table2-{name}" for name in ABLATIONS)}
+    assert len(PRESETS) == len(set(PRESETS)) == 4 + 7
     for preset in PRESETS:
         assert promise3d_recipe(preset, "tiny").preset == preset
 

@@ -7,7 +7,6 @@ part of the checkpoint, its key and its shape; scales are such that every path o
 import re
 import zlib
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -205,9 +204,7 @@ def _tensor(official, part, key, shape):
         return _embedding_tensor(key, shape, noise)
     else:
         scale, offset = _other_scale(part, key, shape)
-    noise *= np.float32(scale)
-    noise += np.float32(offset)
-    return noise
+    return noise * np.float32(scale) + np.float32(offset)
 
 
 def _block_scale(key, shape, growth):
@@ -255,7 +252,6 @@ def _other_scale(part, key, shape):
     return 1.4 * int(np.prod(shape[1:])) ** -0.5, 0
 
 
-@cache
 def shift_mask(official):
     """Return what the official checkpoints store per shifted block: 0 or -100 between two tokens."""
     tokens, k = official.tokens, official.window

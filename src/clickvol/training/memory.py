@@ -47,7 +47,7 @@ def free_bytes(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """While on a CPU, keep memory that is freed for the next step; without glibc nothing changes.
+    """While on a CPU, keep memory that the main thread frees for the next step; without glibc nothing changes.
 
     glibc hands every block above 32 MiB back to the system, so each step gets its maps page by page and zeroed:
     a fifth to a quarter of a step with LiteMedSAM's encoder (docs/explanation/speed.md).
