@@ -63,6 +63,17 @@ def test_only_the_view_at_hand_is_kept_where_there_is_no_memory(scan, model, pat
     assert patches.num_bytes == sum(map(num_bytes, patches._views.values()))
 
 
+def test_a_prior_is_told_to_the_network_from_minus_1_to_1(model, patches, monkeypatch):
+    told, decode = [], model.network.decode
+    monkeypatch.setattr(model.network, "decode", lambda *words: (told.append(words[2]), decode(*words[:2]))[1])
+    prior = np.zeros(FIELD.shape_dhw, dtype=np.float32)
+    prior[3, 4, 5:8] = 0.25, 0.5, 1.0
+    patches.probability(FIELD, CLICK, Stopwatch(), prior=prior)
+    (given,) = told
+    assert given.shape == (1, 1, *FIELD.shape_dhw)
+    assert given[0, 0, 3, 4, 4:9].tolist() == [-1.0, -0.5, 0.0, 1.0, -1.0]
+
+
 def test_it_is_zero_outside_the_scan(patches):
     # 8 of 32 planes lie below the scan: the patch is centred on its first plane but 8.
     low = FieldOfView(WorldPointRAS(19.5, 19.5, 7.5), 1.0, (32, 32, 32))

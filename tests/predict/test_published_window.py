@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from clickvol.evaluation.methods import Scan, methods_of_model
+from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.io.volume import Mask, Volume
@@ -169,7 +170,8 @@ def test_a_window_that_lies_between_two_slices_gives_nothing():
     )
     click = WorldClick(grid.to_world(VoxelPoint(0.4, 30, 30)), foreground=True)
     result = predict_published(scan, model_of(VoxelNetwork(side=8)), [click], 1.0, Stopwatch())
-    assert not result.probability.any()
+    assert result.box == VoxelBox.whole((1, 1, 1))
+    assert result.probability.tolist() == [[[0.0]]]
 
 
 def turned(shape, spacing, degrees):

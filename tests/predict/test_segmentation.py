@@ -46,6 +46,8 @@ def test_keep_clicked_takes_the_part_nearest_to_a_click_outside_of_all_parts_and
     kept = keep_clicked(mask, [np.array([2.0, 9.0, 12.0]), np.array([0.0, 0.0, 0.0])])
     assert np.argwhere(kept).tolist() == [[2, 3, 5], [2, 3, 6]]
     assert np.argwhere(keep_clicked(mask, [np.array([1.2, 2.4, 1.6])])).tolist() == [[1, 1, 2], [1, 2, 2]]
+    # One voxel beyond the box of all parts, in the array.
+    assert np.argwhere(keep_clicked(mask, [np.array([2.0, 3.0, 7.0])])).tolist() == [[2, 3, 5], [2, 3, 6]]
 
 
 def test_keep_clicked_keeps_everything_without_a_click():
