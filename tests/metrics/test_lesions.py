@@ -65,7 +65,14 @@ def test_smaller_components_of_both_can_be_left_out():
 def test_a_truth_without_lesions_has_only_false_parts():
     nothing, everything = np.zeros((2, 2, 2)), np.ones((2, 2, 2))
     assert lesion_scores(everything, nothing) == LesionScores(recall=None, precision=0.0, f1=0.0, dice=None)
-    assert lesion_scores(nothing, nothing) == LesionScores(recall=None, precision=None, f1=None, dice=None)
+    neither = LesionScores(recall=None, precision=None, f1=None, dice=None)
+    assert lesion_scores(nothing, nothing) == neither
+    assert lesion_scores(nothing, everything, smallest_voxels=9) == neither
+
+
+def test_without_lesions_and_parts_nothing_is_said():
+    nothing = np.zeros((2, 3, 4), bool)
+    assert lesion_scores(nothing, nothing).precision is None
 
 
 @pytest.mark.parametrize(("shape", "truth_shape"), [((2, 2, 2), (2, 2, 3)), ((2, 2), (2, 2))])

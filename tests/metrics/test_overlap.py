@@ -97,3 +97,8 @@ def test_boundary_f_by_hand():
     upper, lower = np.zeros((60, 80), bool), np.zeros((60, 80), bool)
     upper[:30], lower[30:] = True, True
     assert boundary_f(upper, lower) == 1
+    # A diagonal of 500 pixels: the tolerance is 4.
+    truth, moved = np.zeros((300, 400), bool), np.zeros((300, 400), bool)
+    truth[50:200, 60:300] = moved[54:204, 60:300] = True
+    assert boundary_f(moved, truth) == 1
+    assert boundary_f(np.roll(moved, 1, axis=0), truth) < 1

@@ -57,6 +57,15 @@ def test_two_bars_that_overlap_in_half():
     assert 0 < row["assd_mm"] < 1.0
 
 
+def test_the_surface_distance_is_the_one_of_95_percent():
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 12, 12, 12)) < 0.05
+    pair = scores.MaskPair(*masks, (3.0, 1.1, 0.7))
+    row = score_masks(*masks, (3.0, 1.1, 0.7))
+    assert row["hd95_mm"] == pair.surfaces.hausdorff_mm(95.0) == pair.surfaces.hausdorff_mm()
+    assert len({pair.surfaces.hausdorff_mm(percent) for percent in (94.0, 95.0, 96.0)}) == 3
+
+
 def test_the_volume_error_has_no_sign():
     truth = np.zeros((3, 3, 10), bool)
     truth[1, 1, 1:5] = True

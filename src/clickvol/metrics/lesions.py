@@ -50,7 +50,8 @@ def lesion_scores(
     lesions, lesion_sizes = _components(truth[box.slices], smallest_voxels)
     parts, part_sizes = _components(prediction[box.slices], smallest_voxels)
     if not len(lesion_sizes):
-        return LesionScores(recall=None, precision=0.0 if len(part_sizes) else None, f1=0.0, dice=None)
+        wrong = 0.0 if len(part_sizes) else None
+        return LesionScores(recall=None, precision=wrong, f1=wrong, dice=None)
     both = (lesions > 0) & (parts > 0)
     # Every lesion and part that touch, once, from 0; a table of all of both would not fit into memory.
     pairs = np.unique(np.stack([lesions[both], parts[both]], axis=1) - 1, axis=0)
