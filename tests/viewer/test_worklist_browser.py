@@ -36,6 +36,8 @@ def test_two_annotators_work_through_a_folder_with_ctrl_enter(browser, tmp_path)
             anne.wait_open("a/leg.nii.gz")
             ben.page.goto(address)
             ben.wait_open("b.nii.gz")
+            # The list is asked for once more after the scan is shown.
+            ben.page.wait_for_selector("[data-case='2'] small:text-is('in progress')")
             assert statuses(ben) == ["in progress, another annotator", "in progress", "new"]
             assert ben.page.locator("[data-case='1']").is_disabled()
             ben.page.fill("#worklist-search", "LEG")
