@@ -7,18 +7,16 @@ import pytest
 
 from clickvol import Click, InteractiveSession, load_model, segment
 from clickvol.errors import ClickError
-from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
 from clickvol.interactive.interactions import ChooseCandidate
 from clickvol.interactive.replay import replay_record
-from clickvol.io.volume import Mask
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.phantoms.phantom import make_phantom
 from clickvol.predict.candidate_masks import expected_dice, soft_dice, with_candidates
-from clickvol.predict.segmentation import Segmentation
 from clickvol.weights.card import read_card
 from clickvol.weights.expected_dice import DiceEstimate, ExpectedDice, MeasuredKind
+from reference.segmentations import segmentation_of
 
 
 @pytest.fixture(scope="module")
@@ -118,23 +116,6 @@ def test_the_expected_dice_is_that_of_the_first_candidate_and_within_its_interva
     low, high = result.expected.interval or (0, 1)
     assert low <= result.expected_dice <= high
     assert [c.predicted_dice for c in result.candidates[:1]] in ([], [result.expected_dice])
-
-
-def segmentation_of(mask, probability, start, grid):
-    box = VoxelBox.of(start, np.add(start, probability.shape))
-    return Segmentation(
-        mask=Mask(mask, grid),
-        prompts=(),
-        modality="CT",
-        model_id="m",
-        procedure="clickvol",
-        fields_of_view=(),
-        seconds={},
-        prompts_used=(),
-        warnings=(),
-        probability_box=box,
-        probability_in_box=probability,
-    )
 
 
 def test_candidates_lie_where_the_view_does_and_keep_the_part_that_is_meant():

@@ -7,16 +7,15 @@ import numpy as np
 from clickvol.geometry.box import VoxelBox
 from clickvol.geometry.coordinates import VoxelPoint, WorldPointRAS
 from clickvol.geometry.grid import VolumeGrid
-from clickvol.io.volume import Mask
 from clickvol.patches.field_of_view import FieldOfView
 from clickvol.predict.segmentation import (
     FieldOfViewReport,
-    Segmentation,
     Stages,
     Stopwatch,
     keep_clicked,
     most_uncertain,
 )
+from reference.segmentations import segmentation_of
 
 
 def test_keep_clicked_keeps_the_part_under_the_click():
@@ -68,20 +67,7 @@ def test_keep_clicked_joins_corners_and_takes_the_border_for_a_click_outside():
 
 
 def result_of(mask, probability, start):
-    box = VoxelBox.of(start, np.add(start, probability.shape))
-    return Segmentation(
-        mask=Mask(mask, VolumeGrid.axial(mask.shape, (2.0, 1.0, 1.0))),
-        prompts=(),
-        modality="CT",
-        model_id="m",
-        procedure="clickvol",
-        fields_of_view=(),
-        seconds={},
-        prompts_used=(),
-        warnings=(),
-        probability_box=box,
-        probability_in_box=probability,
-    )
+    return segmentation_of(mask, probability, start, VolumeGrid.axial(mask.shape, (2.0, 1.0, 1.0)))
 
 
 def test_a_result_on_a_part_of_the_scan_is_in_its_voxels():

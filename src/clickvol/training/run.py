@@ -16,7 +16,7 @@ from clickvol.files.atomic import remove_abandoned, write_text
 from clickvol.files.lock import only_process_in
 from clickvol.methods.freezing import num_parameters
 from clickvol.training.checkpoints import Checkpoints
-from clickvol.training.config import TrainConfig
+from clickvol.training.config import OptimiserSection, TrainConfig
 from clickvol.training.loop import Harness, Validator, fit
 from clickvol.training.memory import freed_memory_kept
 from clickvol.training.model_file import fixed_intensity, write_model
@@ -181,11 +181,15 @@ def _memory_explained() -> Iterator[None]:
 
 def run_fingerprint(config: TrainConfig) -> str:
     """Return what makes a run this run: what it is called and where it is kept may change."""
-    aside = {
+    aside: dict[str, Any] = {
         "model": {"id", "title", "notes"},
         "run": {"folder", "checkpoint_every", "threads", "workers", "device", "keep", "cuda_graphs"},
     }
     # A field that a later version adds, and that is not used, does not make it another run.
+    if config.optimiser.betas == OptimiserSection.model_fields["betas"].default:
+        aside["optimiser"] = {"betas"}
+    plain = [n for n, folder in enumerate(config.data.folders) if folder.objects == "tumour"]
+    aside["data"] = {"folders": {n: {"objects"} for n in plain}}
     return config.model_dump_json(exclude=aside, exclude_none=True)
 
 
