@@ -7,8 +7,9 @@ import pytest
 
 from clickvol.datasets.device.stored_scan import StoredScan, write_pack
 from clickvol.errors import ConfigError
+from clickvol.training.config import TrainConfig
 from clickvol.training.read_config import read_train_config
-from clickvol.training.run import train_from_config
+from clickvol.training.run import run_fingerprint, train_from_config
 from clickvol.training.start import training_cases, validation_cases
 from clickvol.weights.card import read_card
 
@@ -79,3 +80,16 @@ def test_scans_that_do_not_fit_are_read_sample_by_sample(write_config):
     # Other clicks are drawn, so the first differs; the rest is the same from run to run.
     assert losses[1] == losses[2] != losses[0]
     assert losses[1] == pytest.approx(losses[0], rel=0.5)
+
+
+def test_fields_that_came_later_and_are_not_used_make_no_other_run():
+    folder = {"path": "a", "modality": "CT", "source": "s"}
+    given = {"model": {"id": "m", "title": "t"}, "optimiser": {"steps": 1}, "run": {"folder": "r"}}
+    given["data"] = {"folders": [folder]}
+    plain = run_fingerprint(TrainConfig.model_validate(given))
+    assert "betas" not in plain
+    assert "objects" not in plain
+    given["optimiser"]["betas"] = (0.9, 0.99)
+    assert '"betas":[0.9,0.99]' in run_fingerprint(TrainConfig.model_validate(given))
+    given["data"] = {"intensity": "wide", "folders": [folder, folder | {"objects": "parts"}]}
+    assert run_fingerprint(TrainConfig.model_validate(given)).count('"objects":"parts"') == 1
