@@ -8,15 +8,16 @@ wheels of pydantic, pydantic_core, annotated-types, typing-inspection, typing-ex
 filelock. Compares the device with the CPU in float32 (forward, loss, gradient, one training step, sampler,
 mask of a scan), then times sampler and training steps, the shipped models on a scan, and the networks of
 ViT-B size (first click, next click, training step, memory, bfloat16 and float32). Training is compared and
-timed launched as CUDA graphs, as `clickvol train` does, and kernel by kernel; and timed with
-channels_last_3d and with `--compiled` by torch.compile, which the package does not turn on. "not here" is a
-line that this machine cannot do. A check that fails is a line of the table and exit code 1; what went wrong
+timed launched as CUDA graphs, as `clickvol train` does, and kernel by kernel; and timed with channels_last_3d
+and by torch.compile (`run.compiled`). `--only REGEX` runs the lines whose names it finds. "not here" is a line
+that this machine cannot do. A check that fails is a line of the table and exit code 1; what went wrong
 stands in OUT/gpu_check.json, which is written after every line.
 """
 
 import argparse
 import json
 import platform
+import re
 import sys
 import time
 import traceback
@@ -65,12 +66,15 @@ class Check:
         self.small = options.small
         self.recipe = promise3d_recipe("clickvol", "tiny" if self.small else "small")
         self.side = self.recipe.network.patch_shape_dhw[0]
+        self.only = re.compile(options.only)
         self.path = options.output / "gpu_check.json"
         self.lines: list[dict] = []
         options.output.mkdir(parents=True, exist_ok=True)
 
     def line(self, name: str, work: Callable[[], dict], *, counts: bool = True) -> None:
-        """Run a line; a failure is written down, a fault where it counts, and the next one follows."""
+        """Run a line that is asked for; a failure is written down, a fault where it counts."""
+        if not self.only.search(name):
+            return
         started = time.perf_counter()
         try:
             result = work()
@@ -230,7 +234,7 @@ class Trainer:
         config = TrainConfig(model=model, optimiser={"steps": 1}, run=run)
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
         self.state = TrainState(step=0, network=self.network, optimiser=optimiser, average={})
-        step = TrainingStep(self.network, check.recipe, sampling, 3)
+        step = TrainingStep(self.network, check.recipe, sampling, 3, compiled=config.run.compiled)
         self.descend = make_descend(self.state, step, config, Processes(0, 1, check.device))
         self.sampler = PatchSampler(ScanStore.of(scans, check.device), sampling, check.side, seed=6)
 
@@ -239,11 +243,12 @@ class Trainer:
         first = self.state.step * self.size
         return self.sampler.batch(range(first, first + self.size))
 
-    def train(self, rate: float = 1e-4) -> None:
-        """Take the next step."""
+    def train(self, rate: float = 1e-4) -> Tensor:
+        """Take the next step; return its loss."""
         self.state.set_rate(rate)
-        self.descend([self.sample()], self.state.step)
+        loss, _ = self.descend([self.sample()], self.state.step)
         self.state.step += 1
+        return loss.clone()
 
     @property
     def num_graphs(self) -> int:
@@ -272,36 +277,36 @@ def time_training(
     size: int,
     *,
     layout: torch.memory_format = torch.contiguous_format,
-    compiled: str | None = None,
+    compiled: bool = False,
     graphs: bool = False,
 ) -> dict:
     """Measure samples per second: sampler alone, and with training steps, corrections in a third of them.
 
-    Maps take the layout of the convolutions' kernels; `compiled` is torch.compile's mode for the image encoder.
+    Maps take the layout of the convolutions' kernels.
     """
     precision = "bfloat16" if check.device.type == "cuda" else "float32"
-    trainer = Trainer(check, scans, size, precision=precision, cuda_graphs=graphs)
+    trainer = Trainer(check, scans, size, precision=precision, cuda_graphs=graphs, compiled=compiled)
     for module in trainer.network.modules():
         if isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
             module.to(memory_format=layout)
-    if compiled is not None:
-        trainer.network.image_encoder.compile(mode=compiled)
     check.peak_gb()
     sampled = check.seconds(trainer.sample, 5)
     # All numbers of corrections come twice before, so that their graphs are there.
     warm, count = (0, 1) if check.small else (80 if graphs else 20, 40)
+    started = time.perf_counter()
     for _ in range(warm):
         trainer.train()
     check.wait()
-    started = time.perf_counter()
-    for _ in range(count):
-        trainer.train()
+    warmed, started = time.perf_counter() - started, time.perf_counter()
+    losses = [trainer.train() for _ in range(count)]
     launched = time.perf_counter()
     check.wait()
     return {
         "batch": size,
         "samples_per_s": count * size / (time.perf_counter() - started),
+        "loss": float(torch.stack(losses).mean()),
         "sampler_alone_per_s": size / sampled,
+        "warm_up_s": warmed,
         "host_ms": 1000 * (launched - started) / count,
         "graphs": trainer.num_graphs,
         "peak_gb": check.peak_gb(),
@@ -367,7 +372,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for gpu_check.json")
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
     parser.add_argument("--small", action="store_true", help="tiny networks and single repeats: a rehearsal")
-    parser.add_argument("--compiled", action="store_true", help="train with torch.compile too: minutes more")
+    parser.add_argument("--only", default="", metavar="REGEX", help="run the lines whose names it finds")
     parser.add_argument("--batches", type=int, nargs="+", default=[], help="time training at these sizes (64)")
     parser.add_argument("--profile", action="store_true", help="print the kernels of a training step, too")
     options = parser.parse_args()
@@ -400,10 +405,12 @@ def main() -> None:
 
     train("", counts=True)
     train(", steps as CUDA graphs", graphs=True, counts=True)
-    train(", channels_last_3d", layout=torch.channels_last_3d)
+    train(", channels_last_3d, as CUDA graphs", layout=torch.channels_last_3d, graphs=True)
+    train(", compiled, steps as CUDA graphs", compiled=True, graphs=True)
     for batch in others:
         train(f", batch {batch}", batch)
         train(f", batch {batch}, steps as CUDA graphs", batch, graphs=True)
+        train(f", batch {batch}, compiled, steps as CUDA graphs", batch, compiled=True, graphs=True)
     if options.profile:
         check.line("kernels of a training step", lambda: profile_training(check, scans, first), counts=False)
     size = "tiny" if options.small else "vit_b"
@@ -414,9 +421,6 @@ def main() -> None:
     for name, recipe in recipes.items():
         for precision in ("fp32", "bf16"):
             check.line(f"{name} {size} {precision}", lambda r=recipe, p=precision: time_vit(check, r, p))
-    if options.compiled:
-        train(", compiled", compiled="default")
-        train(", compiled with CUDA graphs", compiled="reduce-overhead")
     sys.exit(0 if all(line.get("ok", True) for line in check.lines) else 1)
 
 

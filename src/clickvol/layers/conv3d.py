@@ -15,9 +15,10 @@ from clickvol.layers.norms import InstanceNormReLU
 
 def convolve(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
     """Convolve (B, C, D, H, W) with (C', C, 3, 3, 3), padded by 1, without bias; channels last stay last."""
-    exact_on_cpu = x.device.type == "cpu" and (autocast_dtype(x.device) or x.dtype) == torch.float32
-    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch does not say
-    if torch.is_grad_enabled() or not exact_on_cpu or not has_onednn:
+    is_plain = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
+    if is_plain or (autocast_dtype(x.device) or x.dtype) != torch.float32:
+        return F.conv3d(x, kernel, stride=stride, padding=1)
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call] # torch does not say
         return F.conv3d(x, kernel, stride=stride, padding=1)
     # F.conv3d has a form of its own for one small map, which takes 2 to 8 times as long.
     return torch.mkldnn_convolution(x, kernel, None, (1,) * 3, (stride,) * 3, (1,) * 3, 1)

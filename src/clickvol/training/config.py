@@ -167,6 +167,8 @@ class RunSection(_Section):
         device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with several processes each takes its own CUDA device.
         precision: arithmetic of the forward pass.
         cuda_graphs: on one CUDA device launch steps as graphs, where that is the same as kernel by kernel.
+        compiled: let torch.compile make the kernels of network and loss: the first steps take a minute or more;
+            for methods for volumes.
         recompute_blocks: forget what the encoder's blocks computed and compute it again for the gradient:
             a third more time, a fraction of the memory (ViT-B on 128^3: 6.7 GiB instead of 31.8). "auto" does
             so and says so where a step would take more than four fifths of the memory that is free.
@@ -188,6 +190,7 @@ class RunSection(_Section):
     device: str = "auto"
     precision: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     cuda_graphs: bool = True
+    compiled: bool = False
     recompute_blocks: bool | Literal["auto"] = False
     start_from: str = ""
     foundation: str = ""

@@ -183,7 +183,7 @@ def run_fingerprint(config: TrainConfig) -> str:
     """Return what makes a run this run: what it is called and where it is kept may change."""
     aside: dict[str, Any] = {
         "model": {"id", "title", "notes"},
-        "run": {"folder", "checkpoint_every", "threads", "workers", "device", "keep", "cuda_graphs"},
+        "run": {"folder", "checkpoint_every", "threads", "workers", "device", "keep", "cuda_graphs", "compiled"},
     }
     # A field that a later version adds, and that is not used, does not make it another run.
     if config.optimiser.betas == OptimiserSection.model_fields["betas"].default:

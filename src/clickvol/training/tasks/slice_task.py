@@ -136,5 +136,7 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(
             "the encoder of promise2d is frozen and has nothing to recompute; leave out run.recompute_blocks"
         )
+    if config.run.compiled:
+        raise ConfigError("run.compiled is for methods for volumes; set it to false")
     if config.data.intensity == "set":
         raise ConfigError("slices are windowed as segment-image does; set data.intensity to scan")

@@ -1,5 +1,7 @@
 """One forward pass of training: clicks, network, loss."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from clickvol.datasets.device.prompts import published_clicks, validation_clicks
 from clickvol.datasets.samples import PatchBatch
 from clickvol.datasets.sampling import PatchSampling, VolumeSampling
 from clickvol.errors import ConfigError
-from clickvol.methods.lifted_segmenter import EncodedPatch, LiftedSegmenter
+from clickvol.mask_decoders.candidates import Candidates
+from clickvol.methods.lifted_segmenter import LiftedSegmenter
 from clickvol.methods.recipe import LossRecipe, Recipe
 from clickvol.methods.volume_segmenter import VolumeSegmenter
 from clickvol.prompt_encoders.feature_sampling import PointPrompts
@@ -18,6 +21,16 @@ from clickvol.training.tasks.alignment_loss import alignment_loss
 from clickvol.training.tasks.candidate_loss import candidate_loss
 from clickvol.training.tasks.losses import dice_loss, hard_dice, segmentation_loss
 from clickvol.training.tasks.task import Step
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledCalls:
+    """What torch.compile made of a step's calls; no candidates where the network has none."""
+
+    encode_image: Callable[..., Any]
+    decode: Callable[..., Tensor]
+    decode_candidates: Callable[..., tuple[Tensor, Candidates]] | None
+    losses: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 class TrainingStep(Step):
@@ -31,6 +44,7 @@ class TrainingStep(Step):
         sampling: how samples are drawn.
         seed: of the run.
         text: (E_text, 2), see `TextBank`; a recipe with texts cannot do without.
+        compiled: let torch.compile make the kernels of network and loss, at the first steps.
 
     Raises:
         ConfigError: when the recipe compares tokens with texts and none are given.
@@ -45,17 +59,28 @@ class TrainingStep(Step):
         sampling: VolumeSampling,
         seed: int,
         text: Tensor | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if recipe.loss.alignment is not None and text is None:
             raise ConfigError("this method compares tokens with texts, but no text bank was given; load one")
         self.network = network
-        if isinstance(network, LiftedSegmenter) and network.candidates is not None:
+        if self._asks_for_candidates:
             self.figures = ("dice", "best_dice", "judge_error")
         self.register_buffer("text", text, persistent=False)
         self._recipe = recipe
         self._sampling = sampling
         self._seed = seed
+        self._compiled = None
+        if compiled:
+            further = network.decode_candidates if self._asks_for_candidates else None
+            calls = (network.encode_image, network.decode, further, self._losses)
+            self._compiled = _CompiledCalls(*(call and torch.compile(call) for call in calls))
+
+    @property
+    def _asks_for_candidates(self) -> bool:
+        return isinstance(self.network, LiftedSegmenter) and self.network.candidates is not None
 
     def forward(self, batch: PatchBatch, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss, and without gradient the figures and what weights are chosen by.
@@ -74,27 +99,35 @@ class TrainingStep(Step):
             prompts = published_clicks(batch.label, clicks, batch.noise_seed)
         else:
             prompts = validation_clicks(batch.label, self._recipe.num_validation_clicks, batch.noise_seed)
-        encoded = self.network.encode_image(batch.patch)
+        calls = self._compiled or self.network
+        encoded = calls.encode_image(batch.patch)
         if clicks is None:
             for number in range(self.kind(step)):
                 with torch.no_grad():
-                    logits = self.network.decode(encoded, prompts, given.prior)
+                    logits = calls.decode(encoded, prompts, given.prior)
                 predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
                 prompts = with_error_click(prompts, predicted, truth, batch.noise_seed, 200 + number)
         candidates = None
-        if isinstance(self.network, LiftedSegmenter) and self.network.candidates is not None:
-            logits, candidates = self.network.decode_candidates(encoded, prompts, given.prior)
+        if self._asks_for_candidates:
+            logits, candidates = calls.decode_candidates(encoded, prompts, given.prior)
         else:
-            logits = self.network.decode(encoded, prompts, given.prior)
-        aligning = _alignment(encoded, batch.label, self._recipe.loss, self.text)
-        loss = segmentation_loss(logits.float(), batch.label, self._recipe.loss) + aligning
+            logits = calls.decode(encoded, prompts, given.prior)
+        losses = self._losses if self._compiled is None else self._compiled.losses
+        return losses(logits, candidates, encoded.aligned, batch.label)
+
+    def _losses(
+        self, logits: Tensor, candidates: Candidates | None, aligned: tuple[Tensor, ...], label: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, of the network's answer."""
+        aligning = _alignment(aligned, label, self._recipe.loss, self.text)
+        loss = segmentation_loss(logits.float(), label, self._recipe.loss) + aligning
         detached = logits.detach().float()
         if candidates is None:
-            figures = hard_dice(detached[:, 1:] > detached[:, :1], batch.label.bool()).mean()
+            figures = hard_dice(detached[:, 1:] > detached[:, :1], label.bool()).mean()
         else:
-            further, figures = candidate_loss(candidates, detached, batch.label)
+            further, figures = candidate_loss(candidates, detached, label)
             loss = loss + further
-        return loss, figures, dice_loss(detached, batch.label) + aligning.detach()
+        return loss, figures, dice_loss(detached, label) + aligning.detach()
 
     def kind(self, number: int) -> int:
         """Return how many corrections a step gets, drawn once: the passes are spent on all samples at once."""
@@ -111,8 +144,10 @@ def num_corrections(seed: int, step: int, share: float, most: int) -> int:
     return int(rng.integers(1, most, endpoint=True)) if rng.random() < share else 0
 
 
-def _alignment(encoded: EncodedPatch, label: Tensor, recipe: LossRecipe, text: Tensor | None) -> Tensor:
+def _alignment(
+    aligned: tuple[Tensor, ...], label: Tensor, recipe: LossRecipe, text: Tensor | None
+) -> Tensor:
     """Return the weighted alignment loss; 0 for a recipe without."""
     if recipe.alignment is None or text is None:
         return torch.zeros((), device=label.device)
-    return recipe.alignment.weight * alignment_loss(encoded.aligned, text, label, recipe.alignment)
+    return recipe.alignment.weight * alignment_loss(aligned, text, label, recipe.alignment)

@@ -89,8 +89,8 @@ class VolumeTask(Task[PatchBatch]):
             raise ConfigError(
                 f"{self._config.model.method} is no method for volumes; choose another model.method"
             )
-        seed = self._config.run.seed
-        return TrainingStep(network, self._recipe, self._sampling, seed, self._text)
+        run, inputs = self._config.run, (self._recipe, self._sampling)
+        return TrainingStep(network, *inputs, run.seed, self._text, compiled=run.compiled)
 
     def num_items(self, cases: Sequence[LabelledVolume | StoredScan]) -> int:
         """Return the number of scans."""
