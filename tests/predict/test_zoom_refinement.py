@@ -440,3 +440,54 @@ def test_an_answer_beyond_the_scan_is_an_empty_probability():
     result, mask = run(network, make_grid((20, 20, 20), (2, 2, 2)), (19, 19, 19))
     assert not mask.any()
     assert (result.box, result.probability.tolist()) == (VoxelBox.whole((1, 1, 1)), [[[0]]])
+
+
+OFF_MIDDLE = PLAN.model_copy(update={"finest_voxel_mm": 1.0, "click_off_middle": 0.25})
+
+
+def test_the_click_lies_off_the_middle_of_the_fitted_view_where_there_is_room():
+    grid = make_grid((101, 101, 101), (1.0, 1.0, 1.0))
+    network = AllKnowing((50, 50, 50), (4, 4, 4))
+    run(network, grid, (49, 50, 52), plan=OFF_MIDDLE)
+    first, fitted = network.fields
+    assert first.centre == WorldPointRAS(49, 50, 52)
+    assert fitted.voxel_mm == 1.0
+    # 32 mm: a quarter is 8, away from where the click already lies: 49 + 8, 50 + 8, 52 - 8, to steps of 2 mm.
+    assert fitted.centre.as_array().tolist() == pytest.approx([58, 58, 44], abs=2)
+    off = fitted.centre.as_array() - [49, 50, 52]
+    assert (np.abs(off) >= 7).all()
+    assert (np.sign(off) == [1, 1, -1]).all()
+
+
+def test_an_object_that_fills_the_fitted_view_stays_whole_in_it():
+    grid = make_grid((101, 101, 101), (1.0, 1.0, 1.0))
+    network = AllKnowing((50, 50, 50), (13, 5, 13))
+    _, mask = run(network, grid, (50, 50, 50), plan=OFF_MIDDLE)
+    fitted = network.fields[1]
+    length = fitted.voxel_mm * 32
+    low, high = fitted.centre.as_array() - length / 2, fitted.centre.as_array() + length / 2
+    assert (low <= np.array([37, 45, 37])).all()
+    assert (high >= np.array([63, 55, 63])).all()
+    # There is room across it, and none along.
+    assert abs(fitted.centre.y - 50) >= 7
+    assert abs(fitted.centre.x - 50) <= 2
+    assert dice(mask, network.truth(grid)) > 0.97
+
+
+def test_a_click_far_off_the_middle_moves_nothing():
+    grid = make_grid((101, 101, 101), (1.0, 1.0, 1.0))
+    places = []
+    for plan in (PLAN, OFF_MIDDLE):
+        network = AllKnowing((50, 50, 50), (12, 12, 12))
+        # 9 of 32 to 36 mm away in each direction.
+        run(network, grid, (59.5, 59.5, 59.5), plan=plan)
+        places.append(network.fields[-1])
+    assert places[0] == places[1]
+
+
+def test_size_that_was_given_is_not_moved_off_the_middle():
+    grid = make_grid((101, 101, 101), (1.0, 1.0, 1.0))
+    network = AllKnowing((50, 50, 50), (5, 5, 5))
+    extent = Extent(np.array([45.0, 45, 45]), np.array([55.0, 55, 55]), is_whole=True)
+    zoom_to_object(network, grid, [WorldPointRAS(50, 50, 50)], OFF_MIDDLE, SHAPE, extent)
+    assert network.fields[0].centre == WorldPointRAS(50, 50, 50)

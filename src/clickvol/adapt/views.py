@@ -49,7 +49,7 @@ def known_modality(case: CaseObjects) -> str:
 
 
 def fitted_views(base: FieldOfViewPlan, longest_mm: Sequence[float], patch_side: int) -> FieldOfViewPlan:
-    """Return voxel sizes for objects of these lengths, none coarser than the base's.
+    """Return views for objects of these lengths, none coarser than the base's.
 
     Args:
         base: of the base.
@@ -58,10 +58,11 @@ def fitted_views(base: FieldOfViewPlan, longest_mm: Sequence[float], patch_side:
     """
     typical_mm = float(np.median(longest_mm))
     first, finest = typical_mm / _FIRST_VOXELS, _FITTED_EXTENTS * typical_mm / patch_side
-    return FieldOfViewPlan(
-        first_voxel_mm=min(base.first_voxel_mm, max(_FINEST_FIRST_MM, round(first, 2))),
-        finest_voxel_mm=min(base.finest_voxel_mm, max(_FINEST_MM, round(finest, 2))),
-        coarsest_voxel_mm=base.coarsest_voxel_mm,
+    return base.model_copy(
+        update={
+            "first_voxel_mm": min(base.first_voxel_mm, max(_FINEST_FIRST_MM, round(first, 2))),
+            "finest_voxel_mm": min(base.finest_voxel_mm, max(_FINEST_MM, round(finest, 2))),
+        }
     )
 
 

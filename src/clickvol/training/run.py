@@ -181,10 +181,8 @@ def _memory_explained() -> Iterator[None]:
 
 def run_fingerprint(config: TrainConfig) -> str:
     """Return what makes a run this run: what it is called and where it is kept may change."""
-    aside: dict[str, Any] = {
-        "model": {"id", "title", "notes"},
-        "run": {"folder", "checkpoint_every", "threads", "workers", "device", "keep", "cuda_graphs", "compiled"},
-    }
+    how = {"folder", "checkpoint_every", "threads", "workers", "device", "keep", "cuda_graphs", "compiled"}
+    aside: dict[str, Any] = {"model": {"id", "title", "notes"}, "run": how}
     # A field that a later version adds, and that is not used, does not make it another run.
     if config.optimiser.betas == OptimiserSection.model_fields["betas"].default:
         aside["optimiser"] = {"betas"}

@@ -23,13 +23,21 @@ _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 
 
 class FieldOfViewPlan(BaseModel):
-    """Voxel sides that the model was trained for: of the first view, the finest and the coarsest one."""
+    """The views that the model was trained for.
+
+    Attributes:
+        first_voxel_mm, finest_voxel_mm, coarsest_voxel_mm: voxel sides of the first view, and the finest and
+            the coarsest of the others.
+        click_off_middle: how far from the middle of a view that is fitted to the object the first click lies,
+            in each direction, as a part of the view's side; 0 to fit the view to the object alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first_voxel_mm: float = Field(gt=0)
     finest_voxel_mm: float = Field(gt=0)
     coarsest_voxel_mm: float = Field(gt=0)
+    click_off_middle: float = Field(default=0.0, ge=0, lt=0.5)
 
 
 class IntensityPlan(BaseModel):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -103,3 +104,24 @@ def test_tags_chooses_by_dice_and_alignment_together():
     aligning = alignment_loss(encoded.aligned, text, batch.label, recipe.loss.alignment).item()
     assert aligning > 0.1
     np.testing.assert_allclose(chosen, without + aligning, rtol=1e-5)
+
+
+def test_a_compiled_step_is_the_same_and_is_compiled_whole(monkeypatch):
+    # Without code for a processor, which takes minutes; what torch cannot follow is an error.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    torch.manual_seed(1)
+    recipe = promise3d_recipe("clickvol-prompts", "tiny")
+    network = LiftedSegmenter(recipe.network)
+    sampling = PatchSampling(corrected_click_share=1.0, max_corrected_clicks=1)
+    results = []
+    for compiled in (False, True):
+        network.zero_grad()
+        step = TrainingStep(network, recipe, sampling, 3, compiled=compiled)
+        loss, figures, chosen_by = step(training_batch(2), 0)
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        results.append([loss.detach(), figures, chosen_by, gradient])
+    assert step.kind(0) == 1
+    assert results[0][3].norm() > 1e-3
+    for plain, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)

@@ -55,6 +55,7 @@ def test_the_card_of_promise3d(promise, save, tmp_path):
         "first_voxel_mm": 1.0,
         "finest_voxel_mm": 1.0,
         "coarsest_voxel_mm": 1.0,
+        "click_off_middle": 0.0,
     }
     assert card.intensity == DATASETS["colon"][1]
     assert card.intensity.clip == (-57, 175)

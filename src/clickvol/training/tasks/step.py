@@ -24,13 +24,18 @@ from clickvol.training.tasks.task import Step
 
 
 @dataclass(frozen=True, slots=True)
-class _CompiledCalls:
-    """What torch.compile made of a step's calls; no candidates where the network has none."""
+class _Calls:
+    """What a step calls on the device."""
 
-    encode_image: Callable[..., Any]
+    encode_image: Callable[[Tensor], Any]
     decode: Callable[..., Tensor]
-    decode_candidates: Callable[..., tuple[Tensor, Candidates]] | None
+    answer: Callable[..., tuple[Tensor, Candidates | None]]
     losses: Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+    def compiled(self) -> "_Calls":
+        """Return them as torch.compile makes them, when they are first called."""
+        parts = torch.compile(self.encode_image), torch.compile(self.decode)
+        return _Calls(*parts, torch.compile(self.answer), torch.compile(self.losses))
 
 
 class TrainingStep(Step):
@@ -66,21 +71,13 @@ class TrainingStep(Step):
         if recipe.loss.alignment is not None and text is None:
             raise ConfigError("this method compares tokens with texts, but no text bank was given; load one")
         self.network = network
-        if self._asks_for_candidates:
+        if isinstance(network, LiftedSegmenter) and network.candidates is not None:
             self.figures = ("dice", "best_dice", "judge_error")
         self.register_buffer("text", text, persistent=False)
         self._recipe = recipe
         self._sampling = sampling
         self._seed = seed
-        self._compiled = None
-        if compiled:
-            further = network.decode_candidates if self._asks_for_candidates else None
-            calls = (network.encode_image, network.decode, further, self._losses)
-            self._compiled = _CompiledCalls(*(call and torch.compile(call) for call in calls))
-
-    @property
-    def _asks_for_candidates(self) -> bool:
-        return isinstance(self.network, LiftedSegmenter) and self.network.candidates is not None
+        self._compiled = self._calls().compiled() if compiled else None
 
     def forward(self, batch: PatchBatch, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss, and without gradient the figures and what weights are chosen by.
@@ -99,7 +96,7 @@ class TrainingStep(Step):
             prompts = published_clicks(batch.label, clicks, batch.noise_seed)
         else:
             prompts = validation_clicks(batch.label, self._recipe.num_validation_clicks, batch.noise_seed)
-        calls = self._compiled or self.network
+        calls = self._compiled or self._calls()
         encoded = calls.encode_image(batch.patch)
         if clicks is None:
             for number in range(self.kind(step)):
@@ -107,13 +104,23 @@ class TrainingStep(Step):
                     logits = calls.decode(encoded, prompts, given.prior)
                 predicted, truth = logits[:, 1:] > logits[:, :1], batch.label.bool()
                 prompts = with_error_click(prompts, predicted, truth, batch.noise_seed, 200 + number)
-        candidates = None
-        if self._asks_for_candidates:
-            logits, candidates = calls.decode_candidates(encoded, prompts, given.prior)
-        else:
-            logits = calls.decode(encoded, prompts, given.prior)
-        losses = self._losses if self._compiled is None else self._compiled.losses
-        return losses(logits, candidates, encoded.aligned, batch.label)
+        logits, candidates = calls.answer(encoded, prompts, given.prior)
+        aligned = encoded.aligned if self._recipe.loss.alignment is not None else ()
+        return calls.losses(logits, candidates, aligned, batch.label)
+
+    def _calls(self) -> _Calls:
+        return _Calls(self.network.encode_image, self.network.decode, self._answer, self._losses)
+
+    def _answer(
+        self,
+        encoded: Any,  # noqa: ANN401  # each network has its own
+        prompts: PointPrompts,
+        prior: Tensor | None,
+    ) -> tuple[Tensor, Candidates | None]:
+        network = self.network
+        if isinstance(network, LiftedSegmenter) and network.candidates is not None:
+            return network.decode_candidates(encoded, prompts, prior)
+        return network.decode(encoded, prompts, prior), None
 
     def _losses(
         self, logits: Tensor, candidates: Candidates | None, aligned: tuple[Tensor, ...], label: Tensor
@@ -144,9 +151,7 @@ def num_corrections(seed: int, step: int, share: float, most: int) -> int:
     return int(rng.integers(1, most, endpoint=True)) if rng.random() < share else 0
 
 
-def _alignment(
-    aligned: tuple[Tensor, ...], label: Tensor, recipe: LossRecipe, text: Tensor | None
-) -> Tensor:
+def _alignment(aligned: tuple[Tensor, ...], label: Tensor, recipe: LossRecipe, text: Tensor | None) -> Tensor:
     """Return the weighted alignment loss; 0 for a recipe without."""
     if recipe.alignment is None or text is None:
         return torch.zeros((), device=label.device)

@@ -280,12 +280,14 @@ def _recomputes(network: LiftedSegmenter, config: TrainConfig) -> bool:
 
 
 def _fields_of_view(sampling: VolumeSampling) -> FieldOfViewPlan:
-    """Return the voxel sizes that the model was trained for."""
+    """Return the views that the model is trained for."""
     if isinstance(sampling, PatchSampling):
         return FieldOfViewPlan(
             first_voxel_mm=sampling.first_voxel_mm,
             finest_voxel_mm=sampling.finest_voxel_mm,
             coarsest_voxel_mm=sampling.coarsest_voxel_mm,
+            # The mean of what is drawn evenly between none and the most.
+            click_off_middle=sampling.max_shift / 2,
         )
     return FieldOfViewPlan(
         first_voxel_mm=sampling.voxel_mm,
