@@ -2,6 +2,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
 
 from clickvol.datasets.sampling import PatchSampling, PublishedSampling
@@ -106,6 +107,7 @@ def test_tags_chooses_by_dice_and_alignment_together():
     np.testing.assert_allclose(chosen, without + aligning, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")  # of what torch itself does while it follows the code
 def test_a_compiled_step_is_the_same_and_is_compiled_whole(monkeypatch):
     # Without code for a processor, which takes minutes; what torch cannot follow is an error.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
