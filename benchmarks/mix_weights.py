@@ -1,6 +1,6 @@
 """A model between a shipped one and that of a run (Wortsman et al., 2022, arXiv 2109.01903).
 
-    python benchmarks/mix_weights.py OUT/1 --share 0.8 -o promise3d-lesions.safetensors
+    python benchmarks/mix_weights.py OUT/1/lesions.json --share 0.8 -o promise3d-lesions.safetensors
 
 The head that predicts Dice is taken from the run alone, and so is the card, which is written beside.
 """
