@@ -29,7 +29,9 @@ class PatchSampling(BaseModel):
             `first_voxel_mm`; the others have a voxel side fitted to the object.
         finest_voxel_mm, coarsest_voxel_mm: bounds of the fitted voxel side.
         fitted_extents: the patch side is between these two factors times the object's longest side.
-        max_shift: how far the click of a fitted view may be from the middle, as part of the side.
+        fitted_around: what the middle of a fitted view is, up to `max_shift`: the "click", or as in use the
+            middle of the "object", a random one to its click where it is an ellipsoid.
+        max_shift: how far off the middle that may be in each direction, as part of the side.
         cut_share: part of the samples whose scan is first cut closer around the object, each side by up to
             `max_cut_mm`. Data sets that are cropped at a fixed margin would otherwise give the object
             away by the borders of the scan.
@@ -67,6 +69,7 @@ class PatchSampling(BaseModel):
     finest_voxel_mm: float = 1.0
     coarsest_voxel_mm: float = 6.0
     fitted_extents: tuple[float, float] = (0.8, 2.2)
+    fitted_around: Literal["click", "object"] = "click"
     max_shift: float = 0.3
     cut_share: float = 0.6
     max_cut_mm: float = 40.0

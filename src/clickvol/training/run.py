@@ -186,6 +186,8 @@ def run_fingerprint(config: TrainConfig) -> str:
     # A field that a later version adds, and that is not used, does not make it another run.
     if config.optimiser.betas == OptimiserSection.model_fields["betas"].default:
         aside["optimiser"] = {"betas"}
+    if getattr(config.sampling, "fitted_around", "click") == "click":
+        aside["sampling"] = {"fitted_around"}
     plain = [n for n, folder in enumerate(config.data.folders) if folder.objects == "tumour"]
     aside["data"] = {"folders": {n: {"objects"} for n in plain}}
     return config.model_dump_json(exclude=aside, exclude_none=True)

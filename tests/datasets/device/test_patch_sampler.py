@@ -175,6 +175,32 @@ def test_an_oblique_scan_shows_the_object_in_its_true_size():
     assert volumes == pytest.approx([24 * 20 * 28] * 4, rel=0.05)
 
 
+def test_a_fitted_view_lies_around_the_object_where_that_is_wanted():
+    case = block_case()
+    store = ScanStore.of([StoredScan.of(case, "a", "set")], torch.device("cpu"))
+    sampling = PLAIN.model_copy(
+        update={"first_view_share": 0.3, "fitted_extents": (1.8, 2.2), "rotation_degrees": 20.0, "stretch": 0.1}
+        | {"fitted_around": "object", "max_shift": 0.0}
+    )
+    sampler = PatchSampler(store, sampling, 48, seed=1)
+    batch, plan = sampler.batch(range(12)), sampler.planner.plan(range(12))
+    off, clicks = [], batch.prompts.points_dhw[:, 0].numpy() - 23.5
+    for label in batch.label[:, 0].numpy():
+        off.append(np.argwhere(label).mean(0) - 23.5)
+    is_first = (plan.click_offset == 0).all(axis=1)
+    assert 2 <= is_first.sum() <= 8
+    assert np.abs(np.array(off)[~is_first]).max() < 1
+    # So the clicks are where the user happens to click, and a first view has its click in the middle.
+    assert np.abs(clicks[~is_first]).max(axis=1).mean() > 4
+    assert np.abs(clicks[is_first]).max() < 0.6
+    # A lesion of the object's shape lies so, too, whatever the scan cuts off it.
+    lesions = sampling.model_copy(
+        update={"lesion_share": 1.0, "real_shape_share": 1.0, "first_view_share": 0.0}
+    )
+    plan = PatchSampler(store, lesions, 48, seed=1).planner.plan(range(12))
+    assert plan.label_origin == pytest.approx((plan.label_shape - 1) / 2, abs=0.6)
+
+
 def test_an_organ_is_cut_turned_and_bent_with_the_label():
     case = block_case()
     case = dataclasses.replace(case, organ=case.label)

@@ -29,6 +29,9 @@ _COLUMNS = 256
 _LESION_VOXELS = 3.0
 """A lesion that would not be seen at a voxel side grows to so many voxels."""
 
+_MAX_OFF_MIDDLE = 0.45
+"""So far from the middle a click may lie in each direction, as part of the side: it is in the patch."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplePlan:
@@ -176,14 +179,19 @@ class SamplePlanner:
         )
         longest_mm = np.where(lesion, np.maximum(longest_mm, _LESION_VOXELS * voxel_mm), longest_mm)
         click_voxel = self._store.object_voxels(owner, rows.one()) + (rows.many(3) - 0.5)
-        shift = (2 * rows.many(3) - 1) * s.max_shift * self._shape * ~is_first[:, None]
+        shift = (2 * rows.many(3) - 1) * s.max_shift * self._shape
         to_mm = _turns(rows, s) * voxel_mm[:, None, None]
+        # A lesion has the shape of an object, but not its size.
+        scale = np.where(lesion, table.longest_mm[owner] / longest_mm, 1.0)
+        if s.fitted_around == "object":
+            off_middle = self._off_middle(owner, click_voxel, to_mm * scale[:, None, None])
+            shift = shift + np.where(is_ellipsoid[:, None], 0.0, off_middle)
+            shift = np.clip(shift, -_MAX_OFF_MIDDLE * self._shape, _MAX_OFF_MIDDLE * self._shape)
+        shift = shift * ~is_first[:, None]
         anywhere = rows.many(3) * self._store.shape_dhw[table.scan[chosen]] - 0.5
         in_background = rows.flags(self._background_share) & ~lesion
         click_voxel = np.where(in_background[:, None], anywhere, click_voxel)
         image = self._image(rows, chosen, lesion, click_voxel, to_mm, shift, voxel_mm)
-        # A lesion has the shape of an object, but not its size.
-        scale = np.where(lesion, table.longest_mm[owner] / longest_mm, 1.0)
         label = self._label(owner, click_voxel, to_mm * scale[:, None, None], shift, voxel_mm * scale)
         radii = (longest_mm / 2 / voxel_mm)[:, None] * np.exp(0.3 * rows.normal(3) - 0.2)
         direction = rows.normal(3)
@@ -254,6 +262,13 @@ class SamplePlanner:
             "outside": store.outside[scan],
             "has_organ": store.has_organ[scan],
         }
+
+    def _off_middle(self, owner: Ints, click_voxel: Array, to_mm: Array) -> Array:
+        """Return how far from the middle of its object a click lies, in patch voxels: (B, 3)."""
+        table = self._store.objects
+        off = click_voxel - (table.low_dhw[owner] + table.high_dhw[owner]) / 2
+        to_voxels = self._store.voxels_per_mm[table.scan[owner]] @ to_mm
+        return np.linalg.solve(to_voxels, off[:, :, None])[:, :, 0].astype(np.float64)
 
     def _label(
         self, owner: Ints, click_voxel: Array, to_mm: Array, shift: Array, voxel_mm: Array

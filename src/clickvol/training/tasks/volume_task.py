@@ -287,7 +287,7 @@ def _fields_of_view(sampling: VolumeSampling) -> FieldOfViewPlan:
             finest_voxel_mm=sampling.finest_voxel_mm,
             coarsest_voxel_mm=sampling.coarsest_voxel_mm,
             # The mean of what is drawn evenly between none and the most.
-            click_off_middle=sampling.max_shift / 2,
+            click_off_middle=sampling.max_shift / 2 if sampling.fitted_around == "click" else 0.0,
         )
     return FieldOfViewPlan(
         first_voxel_mm=sampling.voxel_mm,
