@@ -406,7 +406,8 @@ def main() -> None:
     train("", counts=True)
     train(", steps as CUDA graphs", graphs=True, counts=True)
     train(", channels_last_3d, as CUDA graphs", layout=torch.channels_last_3d, graphs=True)
-    train(", compiled, steps as CUDA graphs", compiled=True, graphs=True)
+    if not options.small:  # for a processor it takes minutes
+        train(", compiled, steps as CUDA graphs", compiled=True, graphs=True)
     for batch in others:
         train(f", batch {batch}", batch)
         train(f", batch {batch}, steps as CUDA graphs", batch, graphs=True)

@@ -82,6 +82,7 @@ def test_the_card_says_what_the_model_is(whole_run):
         "first_voxel_mm": 3.0,
         "finest_voxel_mm": 1.0,
         "coarsest_voxel_mm": 6.0,
+        "click_off_middle": 0.15,
     }
     assert card.bytes == len(weights_of(folder))
     assert card.sha256 == hashlib.sha256(weights_of(folder)).hexdigest()
