@@ -25,7 +25,10 @@ STORED = {
 }
 
 # Solves with a matrix of its own, which also bends and stretches.
-PLANS = {"datasets/device/patch_sampler.py": "finds the part of a patch that an object can reach"}
+PLANS = {
+    "datasets/device/patch_sampler.py": "finds the part of a patch that an object can reach",
+    "datasets/device/sample_plan.py": "finds how far from the middle of its object a click lies in a patch",
+}
 
 
 def _reads_affine(node):

@@ -168,15 +168,10 @@ class SamplePlanner:
         lesion_mm = rows.log_uniform(*s.lesion_mm)
         longest_mm = np.where(lesion, lesion_mm, table.longest_mm[chosen])
         is_first = rows.flags(s.first_view_share)
-        voxel_mm = np.where(
-            is_first,
-            s.first_voxel_mm * rows.log_uniform(*s.first_zoom),
-            np.clip(
-                longest_mm * rows.log_uniform(*s.fitted_extents) / self._side,
-                s.finest_voxel_mm,
-                s.coarsest_voxel_mm,
-            ),
-        )
+        first_mm = s.first_voxel_mm * rows.log_uniform(*s.first_zoom)
+        fitted_mm = longest_mm * rows.log_uniform(*s.fitted_extents) / self._side
+        fitted_mm = np.clip(fitted_mm, s.finest_voxel_mm, s.coarsest_voxel_mm)
+        voxel_mm = np.where(is_first, first_mm, fitted_mm)
         longest_mm = np.where(lesion, np.maximum(longest_mm, _LESION_VOXELS * voxel_mm), longest_mm)
         click_voxel = self._store.object_voxels(owner, rows.one()) + (rows.many(3) - 0.5)
         shift = (2 * rows.many(3) - 1) * s.max_shift * self._shape
@@ -185,9 +180,8 @@ class SamplePlanner:
         scale = np.where(lesion, table.longest_mm[owner] / longest_mm, 1.0)
         if s.fitted_around == "object":
             off_middle = self._off_middle(owner, click_voxel, to_mm * scale[:, None, None])
-            shift = shift + np.where(is_ellipsoid[:, None], 0.0, off_middle)
-            shift = np.clip(shift, -_MAX_OFF_MIDDLE * self._shape, _MAX_OFF_MIDDLE * self._shape)
-        shift = shift * ~is_first[:, None]
+            shift = self._within(shift + off_middle * ~is_ellipsoid[:, None])
+        shift *= ~is_first[:, None]
         anywhere = rows.many(3) * self._store.shape_dhw[table.scan[chosen]] - 0.5
         in_background = rows.flags(self._background_share) & ~lesion
         click_voxel = np.where(in_background[:, None], anywhere, click_voxel)
@@ -262,6 +256,9 @@ class SamplePlanner:
             "outside": store.outside[scan],
             "has_organ": store.has_organ[scan],
         }
+
+    def _within(self, shift: Array) -> Array:
+        return np.clip(shift, -_MAX_OFF_MIDDLE * self._shape, _MAX_OFF_MIDDLE * self._shape)
 
     def _off_middle(self, owner: Ints, click_voxel: Array, to_mm: Array) -> Array:
         """Return how far from the middle of its object a click lies, in patch voxels: (B, 3)."""
