@@ -406,12 +406,12 @@ def main() -> None:
     train("", counts=True)
     train(", steps as CUDA graphs", graphs=True, counts=True)
     train(", channels_last_3d, as CUDA graphs", layout=torch.channels_last_3d, graphs=True)
-    if not options.small:  # for a processor it takes minutes
-        train(", compiled, steps as CUDA graphs", compiled=True, graphs=True)
     for batch in others:
         train(f", batch {batch}", batch)
         train(f", batch {batch}, steps as CUDA graphs", batch, graphs=True)
-        train(f", batch {batch}, compiled, steps as CUDA graphs", batch, compiled=True, graphs=True)
+    for batch in () if options.small else options.batches:  # for a processor compiling takes minutes
+        name = "" if batch == first else f", batch {batch}"
+        train(f"{name}, compiled, steps as CUDA graphs", batch, compiled=True, graphs=True)
     if options.profile:
         check.line("kernels of a training step", lambda: profile_training(check, scans, first), counts=False)
     size = "tiny" if options.small else "vit_b"

@@ -89,6 +89,9 @@ def test_fields_that_came_later_and_are_not_used_make_no_other_run():
     plain = run_fingerprint(TrainConfig.model_validate(given))
     assert "betas" not in plain
     assert "objects" not in plain
+    assert "fitted_around" not in plain
+    around = given | {"sampling": {"fitted_around": "object"}}
+    assert '"fitted_around":"object"' in run_fingerprint(TrainConfig.model_validate(around))
     given["optimiser"]["betas"] = (0.9, 0.99)
     assert '"betas":[0.9,0.99]' in run_fingerprint(TrainConfig.model_validate(given))
     given["data"] = {"intensity": "wide", "folders": [folder, folder | {"objects": "parts"}]}
